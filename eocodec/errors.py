@@ -1,0 +1,19 @@
+"""The exceptions of eocodec: one family, each message a sentence that a user can act on."""
+
+__all__ = ["EocodecError", "FormatError", "ImageError", "ModelError"]
+
+
+class EocodecError(Exception):
+    """Base of all errors that eocodec raises on purpose."""
+
+
+class FormatError(EocodecError):
+    """A file is not a valid `.eoc` file: wrong magic, truncated, damaged or beyond the limits."""
+
+
+class ImageError(EocodecError):
+    """A picture cannot be read, or its size or type is not supported."""
+
+
+class ModelError(EocodecError):
+    """A model bundle is missing, damaged or not the one a file was made with."""

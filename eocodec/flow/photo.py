@@ -1,0 +1,139 @@
+"""The `photo` flow: colour rotation, then levels of wavelet lifting with learned additive couplings.
+
+In: pictures `x (B, 3, H, W)` in [0, 1], H and W multiples of 2**levels. Out: `h`, a list
+`[low-pass, details of the coarsest level, ..., details of the finest level]`. The map is volume preserving, so its
+log-determinant is zero and all likelihood terms live in the conditional last layer (`eocodec.flow.context`).
+
+References:
+    Ma et al., *End-to-end optimized versatile image compression with wavelet-like transform*, TPAMI 2020.
+    https://doi.org/10.1109/TPAMI.2020.3026003
+    Galperin & Köthe, *Entropy-ordered flows*, 2026. https://arxiv.org/abs/2602.06940
+"""
+
+import torch
+from torch import Tensor, nn
+
+from eocodec.flow import wavelet
+
+__all__ = ["COLOUR", "Coupling", "PhotoFlow", "Refinement", "log2_step_level"]
+
+# Rows: luma, then two chroma axes; orthonormal (the 3-point DCT, the KLT of highly correlated R, G, B).
+COLOUR = (
+    (0.5773502691896258, 0.5773502691896258, 0.5773502691896258),
+    (0.7071067811865476, 0.0, -0.7071067811865476),
+    (-0.4082482904638631, 0.8164965809277261, -0.4082482904638631),
+)
+# Offset that moves mid-grey (0.5, 0.5, 0.5) to zero luma before the wavelet.
+GREY = 0.5
+
+
+def log2_step_level(step: Tensor) -> Tensor:
+    """Condition for Δ: log2 of the step in 8-bit levels, centred on 32 levels and clamped to the trained range."""
+    return (torch.log2(step * 255.0) - 5.0).clamp(-5.0, 3.0)
+
+
+class Coupling(nn.Module):
+    """A small conv net whose last layer starts at zero, so that the flow starts at its base wavelet.
+
+    Arguments:
+        inputs: channels in.
+        outputs: channels out.
+        width: hidden channels.
+        depth: number of 3x3 convolutions, at least 2.
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int, depth: int) -> None:
+        super().__init__()
+        sizes = [inputs] + [width] * (depth - 1) + [outputs]
+        layers: list[nn.Module] = []
+        for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [nn.Conv2d(a, b, 3, padding=1), nn.ReLU()]
+        self.net = nn.Sequential(*layers[:-1])
+        last = self.net[-1]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x).to(x.dtype)
+
+
+class Level(nn.Module):
+    """One level: base wavelet, then `steps` times `d <- d - P(l)`, `l <- l + U(d)`."""
+
+    def __init__(self, width: int, steps: int) -> None:
+        super().__init__()
+        self.predict = nn.ModuleList(Coupling(3, 9, width, 3) for _ in range(steps))
+        self.update = nn.ModuleList(Coupling(9, 3, width, 2) for _ in range(steps))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        low, details = wavelet.analyse(x)
+        for p, u in zip(self.predict, self.update, strict=True):
+            details = details - p(low)
+            low = low + u(details)
+        return low, details
+
+    def inverse(self, low: Tensor, details: Tensor) -> Tensor:
+        for p, u in zip(reversed(self.predict), reversed(self.update), strict=True):
+            low = low - u(details)
+            details = details + p(low)
+        return wavelet.synthesise(low, details)
+
+
+class PhotoFlow(nn.Module):
+    """Invertible, volume-preserving map between pictures and wavelet-like latents.
+
+    Arguments:
+        levels: number of wavelet levels L; a block of 2**L x 2**L pixels holds 3 * 4**L latents.
+        width: hidden channels of the couplings.
+        steps: predict/update pairs per level.
+
+    Example:
+        >>> flow = PhotoFlow(levels=2, width=8, steps=1)
+        >>> x = torch.rand(1, 3, 16, 16)
+        >>> h = flow(x)
+        >>> [tuple(band.shape[1:]) for band in h]
+        [(3, 4, 4), (9, 4, 4), (9, 8, 8)]
+        >>> bool(torch.allclose(flow.inverse(h), x, atol=1e-5))
+        True
+    """
+
+    colour: Tensor
+
+    def __init__(self, levels: int = 4, width: int = 32, steps: int = 2) -> None:
+        super().__init__()
+        self.register_buffer("colour", torch.tensor(COLOUR), persistent=False)
+        self.levels = nn.ModuleList(Level(width, steps) for _ in range(levels))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Latents `[LL, d_L, ..., d_1]` of pictures `(B, 3, H, W)`."""
+        low = torch.nn.functional.conv2d(x - GREY, self.colour[:, :, None, None])
+        bands: list[Tensor] = []
+        for level in self.levels:
+            low, details = level(low)
+            bands.append(details)
+        return [low, *reversed(bands)]
+
+    def inverse(self, h: list[Tensor]) -> Tensor:
+        """Pictures `(B, 3, H, W)` of latents `[LL, d_L, ..., d_1]`; not clamped to [0, 1]."""
+        low = h[0]
+        for level, details in zip(reversed(self.levels), h[1:], strict=True):
+            low = level.inverse(low, details)
+        return torch.nn.functional.conv2d(low, self.colour.T[:, :, None, None]) + GREY
+
+
+class Refinement(nn.Module):
+    """Decoder-side correction of a quantised picture, scaled by Δ so that it vanishes at high rate.
+
+    Works on 2x2 blocks (12 channels). `forward(x, step)`: `x (B, 3, H, W)` in [0, 1], `step (B,)` in the same range.
+    """
+
+    def __init__(self, width: int = 32, depth: int = 4) -> None:
+        super().__init__()
+        self.net = Coupling(13, 12, width, depth)
+
+    def forward(self, x: Tensor, step: Tensor) -> Tensor:
+        blocks = torch.nn.functional.pixel_unshuffle(x - GREY, 2)
+        plane = log2_step_level(step)[:, None, None, None].expand(-1, 1, *blocks.shape[2:])
+        correction = self.net(torch.cat([blocks, plane], 1)) * step[:, None, None, None]
+        return x + torch.nn.functional.pixel_shuffle(correction, 2)
