@@ -20,15 +20,13 @@ SCALE = 1.149604398860241
 
 
 def _next(s: Tensor, dim: int) -> Tensor:
-    """s[n + 1] along `dim`, the last sample repeated (whole-sample symmetric extension)."""
-    n = s.shape[dim]
-    return torch.cat([s.narrow(dim, 1, n - 1), s.narrow(dim, n - 1, 1)], dim)
+    """s[n + 1] along `dim` (2 or 3), the last sample repeated (whole-sample symmetric extension)."""
+    return torch.cat([s[:, :, 1:], s[:, :, -1:]], 2) if dim == 2 else torch.cat([s[..., 1:], s[..., -1:]], 3)
 
 
 def _previous(d: Tensor, dim: int) -> Tensor:
-    """d[n - 1] along `dim`, the first sample repeated."""
-    n = d.shape[dim]
-    return torch.cat([d.narrow(dim, 0, 1), d.narrow(dim, 0, n - 1)], dim)
+    """d[n - 1] along `dim` (2 or 3), the first sample repeated."""
+    return torch.cat([d[:, :, :1], d[:, :, :-1]], 2) if dim == 2 else torch.cat([d[..., :1], d[..., :-1]], 3)
 
 
 def _split(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -61,5 +59,5 @@ def analyse(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def synthesise(ll: Tensor, details: Tensor) -> Tensor:
     """Inverse of :func:`analyse`."""
-    hl, lh, hh = details.unflatten(1, (-1, 3)).unbind(2)
+    hl, lh, hh = (details[:, k::3] for k in range(3))
     return _merge(_merge(ll, lh, 2), _merge(hl, hh, 2), 3)

@@ -1,0 +1,267 @@
+"""A model bundle (`.eocm`): ONNX graphs, entropy tables and a manifest in one zip file, named by its content hash.
+
+In: a shipped model's name or a path. Out: :class:`Model`, which opens ONNX Runtime sessions when they are first used.
+A bundle is data, never code: it is checked (names, sizes, hash) before any graph is opened.
+"""
+
+import functools
+import hashlib
+import json
+import threading
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eocodec.errors import ModelError
+
+__all__ = ["Manifest", "Model", "bundle_id", "load_model", "shipped_models", "write_bundle"]
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "models"
+DEFAULT = "photo"
+MAX_ENTRY = 64 << 20
+MAX_ENTRIES = 128
+
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a decoder must know besides the graphs. Bands are `[LL, details L, …, details 1]`, channels as in the flow.
+
+    Arguments:
+        name, licence, card: for people.
+        levels: wavelet levels L.
+        gain, slope: per band and channel, step = Δ · exp(gain + slope · c), c = clamp(log2 Δ − 5, −5, 3), Δ in levels.
+        entropy: explained entropy H of every band and channel in nats (pictures in 0 to 1).
+        order: `(band, channel)` by falling H.
+        water: Δ = water · sqrt(12 θ(C)).
+        dead_zone: weight of the rate in rounding, squared steps per bit.
+        radius: exponents of the tables' sizes, see `eocodec.entropy`.
+        low_index: table index of low-pass residuals by colour, pass and activity class.
+        shift: centroids, steps towards zero, by table index and magnitude 1, 2, ≥ 3, in 1/256.
+        denoise: constants of the shrinkage.
+    """
+
+    name: str
+    licence: str
+    card: str
+    levels: int
+    gain: list[list[float]]
+    slope: list[list[float]]
+    entropy: list[list[float]]
+    order: list[tuple[int, int]]
+    water: float
+    dead_zone: float
+    low_index: list[list[list[int]]]
+    shift: list[list[int]]
+    denoise: dict[str, float]
+
+
+def bundle_id(files: dict[str, bytes]) -> bytes:
+    """SHA-256 over the sorted names and contents of a bundle's files."""
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        content = files[name]
+        digest.update(len(name).to_bytes(4, "little") + name.encode() + len(content).to_bytes(8, "little") + content)
+    return digest.digest()
+
+
+def write_bundle(path: Path, files: dict[str, bytes]) -> bytes:
+    """Write a bundle (reproducible bytes) and return its full id."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name in sorted(files):
+            info = zipfile.ZipInfo(name, (2000, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, files[name])
+    return bundle_id(files)
+
+
+def read_bundle(path: Path) -> dict[str, bytes]:
+    """Files of a bundle, with every size checked before it is unpacked.
+
+    Raises:
+        ModelError: missing, not a bundle, or with entries that are too many or too large.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if len(entries) > MAX_ENTRIES or any(e.file_size > MAX_ENTRY for e in entries):
+                raise ModelError(f"{path}: the model bundle is larger than allowed")
+            if len({e.filename for e in entries}) != len(entries):
+                raise ModelError(f"{path}: the model bundle repeats a name")
+            return {e.filename: archive.read(e) for e in entries}
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such model bundle") from None
+    except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError) as e:
+        raise ModelError(f"{path}: not a model bundle ({e})") from None
+    except Exception as e:  # zlib.error and struct.error of damaged archives
+        raise ModelError(f"{path}: the model bundle is damaged ({e})") from None
+
+
+class Model:
+    """A loaded bundle.
+
+    Arguments:
+        files: the bundle's files, see :func:`read_bundle`.
+        threads: threads of ONNX Runtime; 0 is one per core.
+        optimisation: graph optimisation level, "off", "basic" or "all"; symbols do not depend on it.
+        providers: ONNX Runtime providers for the transform; the entropy model always runs on the CPU.
+    """
+
+    def __init__(
+        self,
+        files: dict[str, bytes],
+        threads: int = 0,
+        optimisation: str = "all",
+        providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    ) -> None:
+        self.files = files
+        self.full_id = bundle_id(files)
+        self.threads, self.optimisation, self.providers = threads, optimisation, providers
+        self._sessions: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        try:
+            raw = json.loads(files["manifest.json"])
+            if raw.pop("format") != FORMAT:
+                raise ModelError("the model bundle has another format version than this program reads")
+            raw["order"] = [(int(b), int(c)) for b, c in raw["order"]]
+            self.manifest = Manifest(**raw)
+            offsets = np.frombuffer(files["tables.bin"], "<u4")
+            self.compand_table = np.frombuffer(files["compand.bin"], np.uint8)
+        except (KeyError, ValueError, TypeError, AttributeError) as e:
+            raise ModelError(f"the model bundle lacks or spoils its manifest ({e})") from None
+        self.tables = _unpack_tables(offsets)
+        self._check()
+
+    def _check(self) -> None:
+        m = self.manifest
+        bands = 1 + m.levels
+        shapes = [len(m.gain), len(m.slope), len(m.entropy)]
+        if not 1 <= m.levels <= 8 or shapes != [bands] * 3:
+            raise ModelError("the model bundle's manifest is inconsistent")
+        if len(self.compand_table) < 2 or len(m.shift) != len(self.tables):
+            raise ModelError("the model bundle's tables are inconsistent")
+
+    @property
+    def id(self) -> bytes:
+        """The four bytes that files carry."""
+        return self.full_id[:4]
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.manifest.name
+
+    @property
+    def block(self) -> int:
+        """Latents of a block, the largest C: 3 · 4**levels."""
+        return 3 * 4**self.manifest.levels
+
+    @property
+    def multiple(self) -> int:
+        """Pictures are padded to multiples of this many pixels."""
+        return int(2 ** (self.manifest.levels + 1))
+
+    def run(self, graph: str, inputs: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Run one graph of the bundle; outputs in the graph's order.
+
+        Raises:
+            ModelError: the graph is missing or does not fit its inputs.
+        """
+        session = self._sessions.get(graph) or self._open(graph)
+        try:
+            return list(session.run(None, inputs))
+        except Exception as e:  # onnxruntime's own exception classes are not exported
+            raise ModelError(f"the model's graph {graph} failed: {str(e).splitlines()[0]}") from e
+
+    def _open(self, graph: str) -> Any:
+        import onnxruntime as ort
+
+        with self._lock:
+            if graph in self._sessions:
+                return self._sessions[graph]
+            options = ort.SessionOptions()
+            options.log_severity_level = 3
+            options.intra_op_num_threads = self.threads
+            options.inter_op_num_threads = 1
+            options.enable_cpu_mem_arena = False
+            options.enable_mem_pattern = False
+            # Some thirty sessions take turns: a pool that spins after its turn would slow the others.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            levels = ort.GraphOptimizationLevel
+            options.graph_optimization_level = {
+                "off": levels.ORT_DISABLE_ALL,
+                "basic": levels.ORT_ENABLE_BASIC,
+                "all": levels.ORT_ENABLE_ALL,
+            }[self.optimisation]
+            exact = graph.startswith("entropy/")
+            try:
+                content = self.files[f"{graph}.onnx"]
+                session = ort.InferenceSession(
+                    content, options, providers=["CPUExecutionProvider"] if exact else list(self.providers)
+                )
+            except KeyError:
+                raise ModelError(f"the model bundle lacks the graph {graph}") from None
+            except Exception as e:  # onnxruntime's own exception classes are not exported
+                raise ModelError(f"the model's graph {graph} cannot be opened: {str(e).splitlines()[0]}") from e
+            self._sessions[graph] = session
+            return session
+
+
+def _unpack_tables(words: npt.NDArray[np.uint32]) -> list[Integers]:
+    """Frequency tables f(0), f(1), …, f(R): count, then for each its length and values; f(0) + 2 Σ f(m) = 2**24."""
+    tables, at = [], 1
+    count = int(words[0]) if len(words) else 0
+    if not 1 <= count <= 256:
+        raise ModelError("the model bundle's entropy tables are damaged")
+    for _ in range(count):
+        n = int(words[at]) if at < len(words) else 0
+        table = words[at + 1 : at + 1 + n].astype(np.int64)
+        if n < 2 or len(table) != n or table.min() < 1 or table[0] + 2 * table[1:].sum() != 1 << 24:
+            raise ModelError("the model bundle's entropy tables are damaged")
+        tables.append(table)
+        at += 1 + n
+    return tables
+
+
+def shipped_models() -> dict[str, Path]:
+    """Names and paths of the models that come with the package."""
+    return {p.stem: p for p in sorted(SHIPPED.glob("*.eocm"))}
+
+
+@functools.lru_cache(maxsize=8)
+def _load(path: Path, stamp: int, threads: int, optimisation: str, providers: tuple[str, ...]) -> Model:
+    return Model(read_bundle(path), threads, optimisation, providers)
+
+
+def load_model(
+    model: "str | Path | Model" = DEFAULT,
+    threads: int = 0,
+    optimisation: str = "all",
+    providers: tuple[str, ...] = ("CPUExecutionProvider",),
+) -> Model:
+    """Load a model by name ("photo") or path; repeated calls share the loaded model.
+
+    Raises:
+        ModelError: unknown name, or not a valid bundle.
+    """
+    if isinstance(model, Model):
+        return model
+    path = Path(model)
+    if path.suffix != ".eocm":
+        shipped = shipped_models()
+        if str(model) not in shipped:
+            known = ", ".join(shipped) or "none"
+            raise ModelError(f"no model is called {model}; known are: {known} (or give the path of an .eocm file)")
+        path = shipped[str(model)]
+    try:
+        stamp = path.stat().st_mtime_ns
+    except OSError:
+        raise ModelError(f"{path}: no such model bundle") from None
+    return _load(path.resolve(), stamp, threads, optimisation, providers)

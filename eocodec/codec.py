@@ -1,0 +1,346 @@
+"""Compress, decompress, truncate: transform, latents, entropy and format in a straight line.
+
+In: pictures (see `eocodec.image`) or `.eoc` bytes. Out: `.eoc` bytes or arrays.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from eocodec import entropy, format, transform
+from eocodec.bundle import Model, load_model
+from eocodec.errors import EocodecError, FormatError
+from eocodec.format import File, Header
+from eocodec.image import Bytes, ImageLike, Picture, as_picture
+from eocodec.latents import (
+    band_steps,
+    cumulative_latents,
+    delta_of_rate,
+    rate_code,
+    rate_of_delta,
+    step_code,
+)
+from eocodec.metrics import psnr
+
+__all__ = ["DEFAULT_RATE", "Compressed", "Decoded", "compress", "compress_picture", "decode_file", "decompress", "truncate"]
+
+DEFAULT_RATE = 96.0  # C when nothing is asked for: about 0.8 bits per pixel on Kodak, see docs/RESULTS.md
+ALPHA_LEVEL = 19
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A compressed picture and what it took.
+
+    Arguments:
+        data: the file.
+        rate: C, latents kept per block.
+        bits_per_pixel: file size in bits over pixels.
+        psnr: of the decoded picture, 8-bit RGB, dB; None if it was not asked for.
+    """
+
+    data: bytes
+    rate: float
+    bits_per_pixel: float
+    psnr: float | None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded picture: `rgb (H, W, 3)`, `alpha (H, W)` or None, and how much of the file could be used."""
+
+    rgb: Bytes
+    alpha: Bytes | None
+    grey: bool
+    complete: bool
+    damaged: bool
+
+
+def pack_alpha(alpha: Bytes) -> bytes:
+    """Lossless: each row minus the row above, then zstd."""
+    difference = alpha.copy()
+    difference[1:] -= alpha[:-1]
+    level = ALPHA_LEVEL if alpha.size <= 1 << 24 else 9
+    return zstandard.ZstdCompressor(level=level, write_content_size=False).compress(difference.tobytes())
+
+
+def unpack_alpha(data: bytes, width: int, height: int) -> Bytes:
+    """Inverse of :func:`pack_alpha`.
+
+    Raises:
+        FormatError: not `width * height` bytes of zstd data.
+    """
+    size = width * height
+    try:
+        reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data)
+        raw = reader.read(size + 1)
+    except (zstandard.ZstdError, MemoryError) as e:
+        raise FormatError("the file is damaged: its transparency cannot be decoded") from e
+    if len(raw) != size:
+        raise FormatError("the file is damaged: its transparency has the wrong size")
+    rows = np.frombuffer(raw, np.uint8).reshape(height, width)
+    return np.add.accumulate(rows, axis=0, dtype=np.uint8)
+
+
+class _Job:
+    """One picture on its way into a file: the transform runs once, any number of rates follow."""
+
+    def __init__(self, model: Model, picture: Picture) -> None:
+        self.model, self.picture = model, picture
+        self.height, self.width = picture.rgb.shape[:2]
+        self.latents = transform.encode_picture(model, picture.rgb)
+        self.alpha = None if picture.alpha is None else pack_alpha(picture.alpha)
+
+    def file(self, delta: float) -> File:
+        """The file at step Δ (range 0 to 1)."""
+        rate = rate_of_delta(self.model.manifest, delta)
+        header = Header(
+            self.model.id, self.width, self.height, rate_code(rate), step_code(delta), grey=self.picture.grey
+        )
+        steps = band_steps(self.model.manifest, header.delta)
+        targets = [h / s for h, s in zip(self.latents, steps, strict=True)]
+        return File(header, self.alpha, entropy.encode(self.model, header, targets))
+
+    def quality(self, file: File) -> float:
+        """PSNR of the file's picture to the input, dB."""
+        return psnr(self.picture.rgb, _decode_rgb(self.model, file))
+
+
+def compress_picture(
+    image: ImageLike | Picture,
+    rate: float | None = None,
+    *,
+    bpp: float | None = None,
+    max_bytes: int | None = None,
+    psnr: float | None = None,
+    model: str | Path | Model = "photo",
+    measure: bool = False,
+) -> Compressed:
+    """Compress a picture; see :func:`compress` for the arguments. `measure` also decodes and gives the PSNR.
+
+    Raises:
+        EocodecError: more than one target, a target out of range or out of reach, or a picture of an unsupported kind.
+    """
+    if sum(t is not None for t in (rate, bpp, max_bytes, psnr)) > 1:
+        raise EocodecError("give only one of rate, bpp, bytes and psnr")
+    loaded = load_model(model)
+    picture = as_picture(image)
+    for name, target in (("bpp", bpp), ("bytes", max_bytes), ("psnr", psnr)):
+        if target is not None and not (math.isfinite(target) and target > 0):
+            raise EocodecError(f"{name} must be a positive number, not {target:g}")
+    delta = delta_of_rate(loaded.manifest, DEFAULT_RATE if rate is None else rate)
+    job = _Job(loaded, picture)
+    if psnr is not None:
+        file = _search_psnr(job, psnr)
+    elif bpp is not None or max_bytes is not None:
+        limit = int(max_bytes) if max_bytes is not None else int((bpp or 0) * picture.pixels / 8)
+        file = _search_bytes(job, limit)
+    else:
+        file = job.file(delta)
+    data = format.serialise(file)
+    return Compressed(
+        data,
+        file.header.rate / format.RATE_UNIT,
+        8 * len(data) / picture.pixels,
+        job.quality(file) if measure else None,
+    )
+
+
+def compress(
+    image: ImageLike | Picture,
+    rate: float | None = None,
+    *,
+    bpp: float | None = None,
+    max_bytes: int | None = None,
+    psnr: float | None = None,
+    model: str | Path | Model = "photo",
+) -> bytes:
+    """Compress a picture to `.eoc` bytes.
+
+    Arguments:
+        image: array `(H, W)` or `(H, W, 1…4)` (uint8, uint16, or float in 0 to 1), or a Pillow image.
+        rate: C, latents kept per block, from 1 to 768 for `photo`; default 96.
+        bpp: instead: bits per pixel not to exceed.
+        max_bytes: instead: bytes not to exceed.
+        psnr: instead: PSNR to reach, dB, 8-bit RGB.
+        model: a shipped model's name, a bundle's path or a loaded model.
+
+    Raises:
+        EocodecError: more than one target, a target out of range or out of reach, or a picture of an unsupported kind.
+
+    Example:
+        >>> import numpy as np, eocodec
+        >>> data = eocodec.compress(np.zeros((5, 7, 3), np.uint8), rate=20)
+        >>> eocodec.decompress(data).shape
+        (5, 7, 3)
+    """
+    return compress_picture(image, rate, bpp=bpp, max_bytes=max_bytes, psnr=psnr, model=model).data
+
+
+def _bounds(model: Model) -> tuple[float, float]:
+    """log2 of the finest and the coarsest step (8-bit levels) that a search considers."""
+    manifest = model.manifest
+    fine, coarse = (math.log2(delta_of_rate(manifest, c) * 255.0) for c in (model.block, 1))
+    return fine, coarse
+
+
+def _search_bytes(job: _Job, limit: int) -> File:
+    """The finest step whose file has at most `limit` bytes: bisection in log Δ; the transform is not run again."""
+    fine, coarse = _bounds(job.model)
+    best = job.file(2.0**coarse / 255.0)
+    smallest = len(format.serialise(best))
+    if smallest > limit:
+        raise EocodecError(f"the picture cannot be compressed to {limit} bytes; its smallest file has {smallest}")
+    finest = job.file(2.0**fine / 255.0)
+    if len(format.serialise(finest)) <= limit:
+        return finest
+    for _ in range(12):
+        middle = (fine + coarse) / 2
+        file = job.file(2.0**middle / 255.0)
+        size = len(format.serialise(file))
+        if size <= limit:
+            best, coarse = file, middle
+            if size >= 0.995 * limit:
+                break
+        else:
+            fine = middle
+    return best
+
+
+def _search_psnr(job: _Job, target: float) -> File:
+    """The coarsest step whose picture reaches `target` dB."""
+    fine, coarse = _bounds(job.model)
+    best = job.file(2.0**coarse / 255.0)
+    if job.quality(best) >= target:
+        return best
+    best = job.file(2.0**fine / 255.0)
+    reached = job.quality(best)
+    if reached < target:
+        raise EocodecError(f"{target:g} dB is out of reach for this picture; the finest step gives {reached:.2f} dB")
+    for _ in range(12):
+        middle = (fine + coarse) / 2
+        file = job.file(2.0**middle / 255.0)
+        reached = job.quality(file)
+        if reached >= target:
+            best, fine = file, middle
+            if reached < target + 0.05:
+                break
+        else:
+            coarse = middle
+    return best
+
+
+def _decode_rgb(model: Model, file: File) -> Bytes:
+    header = file.header
+    steps = band_steps(model.manifest, header.delta)
+    latents = entropy.decode(model, header, file.segments, steps)
+    rgb = transform.decode_latents(model, latents, header.delta, header.width, header.height)
+    if header.grey:
+        rgb[...] = np.floor(rgb.mean(2, keepdims=True) + 0.5).astype(np.uint8)
+    return rgb
+
+
+def find_model(identity: bytes, model: str | Path | Model | None) -> Model:
+    """The model a file was made with: the one given, or the shipped one with that id.
+
+    Raises:
+        ModelError, FormatError: none fits.
+    """
+    from eocodec.bundle import shipped_models
+
+    if model is not None:
+        loaded = load_model(model)
+        if loaded.id != identity:
+            raise FormatError(
+                f"the file was made with model {identity.hex()}, not with {loaded.name} ({loaded.id.hex()})"
+            )
+        return loaded
+    for name in shipped_models():
+        loaded = load_model(name)
+        if loaded.id == identity:
+            return loaded
+    raise FormatError(f"the file needs model {identity.hex()}, which is not installed; give its bundle with --model")
+
+
+def decode_file(
+    data: bytes,
+    model: str | Path | Model | None = None,
+    *,
+    salvage: bool = False,
+    max_pixels: int | None = None,
+) -> Decoded:
+    """Decode `.eoc` bytes, or a prefix of them, with what is known about their state.
+
+    Arguments:
+        data: the file.
+        model: bundle to use; default: the shipped one that the file names.
+        salvage: decode what comes before the first damaged segment instead of raising.
+        max_pixels: refuse larger pictures.
+
+    Raises:
+        FormatError: not an `.eoc` file, damaged, too large, or its model is not at hand.
+    """
+    file = format.parse(data, salvage=salvage)
+    header = file.header
+    if max_pixels is not None and header.width * header.height > max_pixels:
+        raise FormatError(f"the file holds {header.width}x{header.height} pixels, more than the limit of {max_pixels}")
+    loaded = find_model(header.model, model)
+    alpha = None if file.alpha is None else unpack_alpha(file.alpha, header.width, header.height)
+    return Decoded(_decode_rgb(loaded, file), alpha, header.grey, file.complete, file.damaged)
+
+
+def decompress(data: bytes, model: str | Path | Model | None = None) -> npt.NDArray[np.uint8]:
+    """Decode `.eoc` bytes (or a prefix) to `(H, W, 3)` uint8, `(H, W, 4)` if the file holds transparency.
+
+    Raises:
+        FormatError: not an `.eoc` file, damaged, or its model is not at hand.
+    """
+    decoded = decode_file(data, model)
+    if decoded.alpha is not None:
+        return np.dstack([decoded.rgb, decoded.alpha])
+    return decoded.rgb
+
+
+def truncate(data: bytes, *, rate: float | None = None, max_bytes: int | None = None) -> bytes:
+    """Cut a file to a lower rate; no model is needed and nothing is coded again.
+
+    Arguments:
+        data: the file.
+        rate: keep the first C latents of every block (whole segments that lie within them).
+        max_bytes: keep as many whole segments as fit.
+
+    Raises:
+        EocodecError: not exactly one target, or out of range.
+        FormatError: not an `.eoc` file, or damaged; no cut is as small as asked.
+    """
+    if (rate is None) == (max_bytes is None):
+        raise EocodecError("give either rate or bytes")
+    file = format.parse(data)
+    ends = format.segment_ends(file)
+    if max_bytes is not None:
+        keep = max((k for k, end in enumerate(ends) if end <= max_bytes), default=-1)
+        if keep < 0:
+            raise EocodecError(f"the file cannot be cut to {max_bytes} bytes; its smallest form has {ends[0]}")
+    else:
+        assert rate is not None
+        kept = latents_after_segments(file)
+        if not 1 <= rate:
+            raise EocodecError(f"the rate must be at least 1, not {rate:g}")
+        keep = max((k for k, latents in enumerate(kept) if latents <= rate), default=0)
+    return format.serialise(replace(file, segments=file.segments[:keep]))
+
+
+def latents_after_segments(file: File, levels: int = 4) -> list[float]:
+    """Latents of a block that are present after each number of segments, 0 for none."""
+    cumulative = [0.0, *cumulative_latents(levels)]
+    result, at = [0.0], 0
+    for s in file.segments:
+        at = min(at + s.units, len(cumulative) - 1)
+        result.append(cumulative[at])
+    return result
+
+

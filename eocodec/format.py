@@ -1,0 +1,235 @@
+"""The `.eoc` file: header, side segments, latent segments; parsing and writing, nothing else.
+
+In: bytes. Out: :class:`File`, and back. docs/FORMAT.md specifies every byte. The parser validates lengths, limits and
+checksums before anything is allocated for the picture.
+"""
+
+import zlib
+from dataclasses import dataclass, replace
+
+from eocodec.errors import FormatError
+
+__all__ = ["MAGIC", "MAX_PIXELS", "MAX_SIDE", "RATE_UNIT", "STEP_UNIT", "File", "Header", "Segment", "parse", "serialise"]
+
+MAGIC = b"EOC"
+VERSION = 1
+MAX_SIDE = 1 << 20  # pixels
+MAX_PIXELS = 1 << 30
+MAX_SIDE_SEGMENT = 1 << 30  # bytes
+RATE_UNIT = 64  # C is stored in 1/64
+STEP_UNIT = 2048  # log2 of the step (8-bit levels) is stored in 1/2048, offset 32768
+FLAG_GREY = 1
+FLAG_SIDE = 2
+KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE
+SIDE_ALPHA = 1
+SIDE_END = 0
+
+
+@dataclass(frozen=True)
+class Header:
+    """The fixed part of a file.
+
+    Arguments:
+        model: first four bytes of the model's content hash.
+        width, height: of the picture in pixels.
+        rate: C in 1/64 latents a block.
+        step: code of Δ, see :attr:`delta`.
+        grey: the picture is grey; its channels are equal.
+    """
+
+    model: bytes
+    width: int
+    height: int
+    rate: int
+    step: int
+    grey: bool = False
+
+    @property
+    def delta(self) -> float:
+        """Quantisation step Δ in the range 0 to 1 (8-bit levels / 255)."""
+        return float(2.0 ** ((self.step - 32768) / STEP_UNIT)) / 255.0
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of coding units in one range coder stream."""
+
+    units: int
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class File:
+    """A whole file. `complete` is false when the bytes ended early (a prefix); what is intact was kept."""
+
+    header: Header
+    alpha: bytes | None
+    segments: tuple[Segment, ...]
+    complete: bool = True
+    damaged: bool = False
+
+
+def _varint(n: int) -> bytes:
+    out = bytearray()
+    while n >= 0x80:
+        out.append(n & 0x7F | 0x80)
+        n >>= 7
+    out.append(n)
+    return bytes(out)
+
+
+class _Short(Exception):
+    """The bytes ended inside an element."""
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, n: int) -> bytes:
+        if self.at + n > len(self.data):
+            raise _Short
+        piece = self.data[self.at : self.at + n]
+        self.at += n
+        return piece
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 35, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if shift and byte == 0:
+                    raise FormatError("the file is damaged: a number is not in its shortest form")
+                return value
+        raise FormatError("the file is damaged: a number is longer than five bytes")
+
+
+def _header_bytes(header: Header, side: bool) -> bytes:
+    flags = (FLAG_GREY if header.grey else 0) | (FLAG_SIDE if side else 0)
+    return b"".join(
+        [
+            MAGIC,
+            bytes([VERSION]),
+            header.model,
+            bytes([flags]),
+            _varint(header.width),
+            _varint(header.height),
+            header.rate.to_bytes(2, "little"),
+            header.step.to_bytes(2, "little"),
+        ]
+    )
+
+
+def _checksum(head: bytes, position: int, element: bytes) -> bytes:
+    """CRC-32 of the file header, the segment's ordinal and the segment: a segment of another file does not pass."""
+    return zlib.crc32(element, zlib.crc32(bytes([position & 0xFF]), zlib.crc32(head))).to_bytes(4, "little")
+
+
+def serialise(file: File) -> bytes:
+    """Bytes of a file.
+
+    Raises:
+        FormatError: a value does not fit its field.
+    """
+    h = file.header
+    if not (1 <= h.width <= MAX_SIDE and 1 <= h.height <= MAX_SIDE and h.width * h.height <= MAX_PIXELS):
+        raise FormatError(f"{h.width}x{h.height} pixels is beyond the format's limits")
+    if len(h.model) != 4 or not (0 <= h.rate < 65536 and 0 <= h.step < 65536):
+        raise FormatError("a header value does not fit its field")
+    head = _header_bytes(h, file.alpha is not None)
+    out = [head]
+    position = 0
+    if file.alpha is not None:
+        element = bytes([SIDE_ALPHA]) + _varint(len(file.alpha)) + file.alpha
+        out += [element, _checksum(head, position, element), bytes([SIDE_END])]
+        position += 1
+    for s in file.segments:
+        element = _varint(s.units) + _varint(len(s.payload)) + s.payload
+        out += [element, _checksum(head, position, element)]
+        position += 1
+    return b"".join(out)
+
+
+def parse(data: bytes, salvage: bool = False) -> File:
+    """Parse a file or a prefix of one.
+
+    Arguments:
+        data: the bytes.
+        salvage: keep the segments before the first damaged one instead of raising.
+
+    Raises:
+        FormatError: not an `.eoc` file, a newer version, cut inside the header or a side segment, beyond the limits,
+            or (without `salvage`) a segment whose checksum fails.
+    """
+    if data[:3] != MAGIC[: len(data[:3])] or not data:
+        raise FormatError("not an .eoc file")
+    r = _Reader(data)
+    try:
+        r.take(3)
+        version = r.take(1)[0]
+        if version != VERSION:
+            raise FormatError(f"the file has format version {version}; this program reads version {VERSION}")
+        model, flags = r.take(4), r.take(1)[0]
+        if flags & ~KNOWN_FLAGS:
+            raise FormatError("the file uses features this program does not know")
+        width, height = r.varint(), r.varint()
+        if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
+            raise FormatError(f"the file claims {width}x{height} pixels, beyond the format's limits")
+        rate, step = (int.from_bytes(r.take(2), "little") for _ in range(2))
+        head = data[: r.at]
+        alpha: bytes | None = None
+        position = 0
+        while flags & FLAG_SIDE:
+            start = r.at
+            kind = r.take(1)[0]
+            if kind == SIDE_END:
+                break
+            if kind != SIDE_ALPHA or alpha is not None:
+                raise FormatError("the file is damaged: unknown or repeated side segment")
+            length = r.varint()
+            if length > MAX_SIDE_SEGMENT:
+                raise FormatError("the file is damaged: a side segment is too long")
+            alpha = r.take(length)
+            if r.take(4) != _checksum(head, position, data[start : r.at - 4]):
+                raise FormatError("the file is damaged: the transparency's checksum does not match")
+            position += 1
+    except _Short:
+        raise FormatError("the file is cut off before its first segment") from None
+    header = Header(model, width, height, rate, step, bool(flags & FLAG_GREY))
+    segments: list[Segment] = []
+    complete, damaged = True, False
+    while r.at < len(data):
+        start = r.at
+        try:
+            units, length = r.varint(), r.varint()
+            payload = r.take(length)
+            checksum = r.take(4)
+        except _Short:
+            complete = False
+            break
+        except FormatError:
+            if not salvage:
+                raise
+            damaged = True
+            break
+        if checksum != _checksum(head, position, data[start : r.at - 4]):
+            if not salvage:
+                raise FormatError(f"the file is damaged: the checksum of segment {position + 1} does not match")
+            damaged = True
+            break
+        if units < 1:
+            raise FormatError("the file is damaged: a segment without coding units")
+        segments.append(Segment(units, payload))
+        position += 1
+    return File(header, alpha, tuple(segments), complete and not damaged, damaged)
+
+
+def keep_segments(file: File, n: int) -> File:
+    """The file with only its first n latent segments."""
+    return replace(file, segments=file.segments[:n])
+
+
+def segment_ends(file: File) -> list[int]:
+    """Length in bytes of the file when it ends after its k-th latent segment, k = 0, 1, …"""
+    return [len(serialise(keep_segments(file, k))) for k in range(len(file.segments) + 1)]

@@ -1,0 +1,239 @@
+"""Files and Pillow images to 8-bit arrays and back.
+
+In: any picture Pillow reads (PNG, JPEG, WebP, AVIF, TIFF, BMP, PPM, …), a NumPy array or a Pillow image.
+Out: :class:`Picture`: `rgb (H, W, 3)` uint8 in sRGB, `alpha (H, W)` uint8 or None, and whether it is grey.
+
+Orientation is applied; palettes, CMYK and 16-bit depth become 8-bit RGB; an embedded colour profile is converted
+to sRGB. Other metadata is not carried over.
+"""
+
+import io
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from eocodec.errors import ImageError
+from eocodec.format import MAX_PIXELS, MAX_SIDE
+
+__all__ = ["Bytes", "ImageLike", "Picture", "as_picture", "atomic_write", "encode_picture", "read_picture", "to_pillow"]
+
+Bytes = npt.NDArray[np.uint8]
+ImageLike = Image.Image | npt.NDArray[np.generic]
+
+_SIXTEEN = {"I;16", "I;16L", "I;16B", "I;16N"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An 8-bit sRGB picture: `rgb (H, W, 3)`, `alpha (H, W)` or None, `grey` if all three channels are equal."""
+
+    rgb: Bytes
+    alpha: Bytes | None = None
+    grey: bool = False
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return self.rgb.shape[0] * self.rgb.shape[1]
+
+
+def read_picture(source: str | Path | BinaryIO, name: str | None = None) -> Picture:
+    """Read a picture file.
+
+    Raises:
+        ImageError: missing, unreadable, not a picture, damaged, or too large.
+    """
+    name = name or str(source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with _pixel_limit(), Image.open(source) as image:
+                _check_size(image.width, image.height)
+                return from_pillow(image)
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not a picture in a format that can be read") from None
+    except FileNotFoundError:
+        raise ImageError(f"{name}: no such file") from None
+    except IsADirectoryError:
+        raise ImageError(f"{name}: is a folder") from None
+    except PermissionError:
+        raise ImageError(f"{name}: no permission to read it") from None
+    except ImageError as e:
+        raise ImageError(f"{name}: {e}") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, MemoryError) as e:
+        raise ImageError(f"{name}: the picture is damaged or cannot be decoded ({e})") from None
+
+
+@contextmanager
+def _pixel_limit() -> Iterator[None]:
+    """Pillow's decompression-bomb limit set to the format's own."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1:
+        raise ImageError("the picture has no pixels")
+    if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
+        raise ImageError(f"{width}x{height} pixels is more than the format allows ({MAX_PIXELS} in all)")
+
+
+def as_picture(image: "ImageLike | Picture") -> Picture:
+    """A :class:`Picture` from an array `(H, W)`, `(H, W, 1|3|4)` (uint8, uint16, or float in [0, 1]) or Pillow image.
+
+    Raises:
+        ImageError: wrong shape, type or size.
+    """
+    if isinstance(image, Picture):
+        return image
+    if isinstance(image, Image.Image):
+        _check_size(*image.size)
+        return from_pillow(image)
+    array = np.asarray(image)
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    elif array.dtype == np.uint16:
+        array = _eight_bit(array)
+    elif np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all() or array.size and (array.min() < 0 or array.max() > 1):
+            raise ImageError("a floating-point picture must hold values from 0 to 1")
+        array = np.floor(array * 255.0 + 0.5).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise ImageError(f"a picture of type {array.dtype} is not supported; use uint8, uint16 or float in 0 to 1")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
+        raise ImageError(f"a picture must have the shape (H, W) or (H, W, 1 to 4), not {array.shape}")
+    _check_size(array.shape[1], array.shape[0])
+    alpha = np.ascontiguousarray(array[:, :, -1]) if array.shape[2] in (2, 4) else None
+    if array.shape[2] < 3:
+        return Picture(np.repeat(array[:, :, :1], 3, 2), alpha, True)
+    return Picture(np.ascontiguousarray(array[:, :, :3]), alpha, False)
+
+
+def from_pillow(image: Image.Image) -> Picture:
+    """A :class:`Picture` from a Pillow image: orientation, profile, palette, depth and CMYK handled."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in _SIXTEEN or image.mode in ("I", "F"):
+        grey = _grey_values(image)
+        return Picture(np.repeat(grey[:, :, None], 3, 2), None, True)
+    if image.mode in ("P", "PA"):
+        transparent = image.mode == "PA" or "transparency" in image.info
+        image = image.convert("RGBA" if transparent else "RGB")
+    elif image.mode == "1":
+        image = image.convert("L")
+    elif "transparency" in image.info and image.mode in ("L", "RGB"):
+        image = image.convert("RGBA" if image.mode == "RGB" else "LA")
+    elif image.mode in ("La", "RGBa"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
+    grey_mode = image.mode in ("L", "LA")
+    rgb = _to_srgb(image)
+    return Picture(np.asarray(rgb), alpha, grey_mode)
+
+
+def _eight_bit(values: npt.NDArray[np.generic]) -> Bytes:
+    """16-bit to 8-bit, rounded: v / 257."""
+    return ((np.asarray(values).astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _grey_values(image: Image.Image) -> Bytes:
+    values = np.asarray(image)
+    if image.mode == "F":
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        if not np.isfinite(values).all():
+            raise ImageError("the picture holds values that are not finite")
+        top = 1.0 if high <= 1.0 else 255.0 if high <= 255.0 else 65535.0
+        if low < 0 or high > 65535.0:
+            raise ImageError("the picture's floating-point values are outside 0 to 65535")
+        return np.floor(values / top * 255.0 + 0.5).astype(np.uint8)
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError("the picture's integer values are outside 0 to 65535")
+    return _eight_bit(values)
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    base = image.convert({"LA": "L", "RGBA": "RGB"}[image.mode]) if image.mode in ("LA", "RGBA") else image
+    if profile and base.mode in ("RGB", "L", "CMYK", "LAB"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "srgb" not in ImageCms.getProfileDescription(source).lower():
+                mode = "L" if base.mode == "L" else "RGB"
+                if mode == "RGB":
+                    converted = ImageCms.profileToProfile(
+                        base, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+                    )
+                    if converted is not None:
+                        base = converted
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            pass  # a broken profile must not lose the picture: its values are taken as sRGB
+    return base.convert("RGB")
+
+
+def to_pillow(rgb: Bytes, alpha: Bytes | None = None, grey: bool = False) -> Image.Image:
+    """A Pillow image (L, LA, RGB or RGBA) of arrays `(H, W, 3)` and `(H, W)`."""
+    image = Image.fromarray(rgb[:, :, 0] if grey else rgb)
+    if alpha is not None:
+        image.putalpha(Image.fromarray(alpha))
+    return image
+
+
+def encode_picture(image: Image.Image, suffix: str) -> bytes:
+    """Bytes of a picture file of the type that `suffix` (".png", ".webp", …) names; lossless where the type can be.
+
+    Raises:
+        ImageError: unknown type, or one that cannot hold this picture.
+    """
+    kind = Image.registered_extensions().get(suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise ImageError(f"pictures cannot be written as {suffix or 'a file without an extension'}; use .png")
+    options: dict[str, object] = {}
+    if kind == "WEBP":
+        options = {"lossless": True, "exact": True}
+    elif kind in ("JPEG", "AVIF"):
+        options = {"quality": 95, "subsampling": "4:4:4"} if kind == "AVIF" else {"quality": 95, "subsampling": 0}
+    if kind in ("JPEG", "PPM") and "A" in image.mode:
+        image = image.convert("RGB" if image.mode == "RGBA" else "L")
+    out = io.BytesIO()
+    try:
+        image.save(out, kind, **options)
+    except (OSError, ValueError, KeyError) as e:
+        raise ImageError(f"the picture cannot be written as {suffix}: {e}") from e
+    return out.getvalue()
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` holds either its old content or all of the new.
+
+    Raises:
+        ImageError: the file cannot be written (folder missing, disk full, no permission).
+    """
+    partial: str | None = None
+    try:
+        handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        with os.fdopen(handle, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(partial, 0o666 & ~umask)
+        os.replace(partial, path)
+    except OSError as e:
+        if partial is not None and os.path.exists(partial):
+            os.unlink(partial)
+        raise ImageError(f"{path}: cannot be written ({e.strerror or e})") from None

@@ -1,0 +1,185 @@
+"""Checkpoint → bundle: build graphs, calibrate tables on photos, assert parity, write.
+
+In: a checkpoint and a folder of photos. Out: an `.eocm` file, refused when torch and ONNX Runtime disagree.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from eocodec import transform
+from eocodec.bundle import FORMAT, Model, write_bundle
+from eocodec.errors import ModelError
+from eocodec.flow.context import SCALES
+from eocodec.flow.model import PhotoModel
+from eocodec.flow.pictures import read_folder, split
+from eocodec.flow.training import load_checkpoint
+from eocodec_export import calibration
+from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs
+
+__all__ = ["check_parity", "export"]
+
+Bytes = npt.NDArray[np.uint8]
+
+FLOAT_TOLERANCE = 1e-3  # of the range 0 to 1
+STEPS = (2.0, 6.0, 14.0, 28.0, 50.0, 80.0, 120.0, 180.0, 260.0)  # 8-bit levels at which the tables are fitted
+DEAD_ZONE = 0.12
+WATER = 1.0
+
+
+def _files(model: PhotoModel, graphs: dict[str, bytes], manifest: dict[str, object], tables: bytes) -> dict[str, bytes]:
+    return {
+        **{f"{name}.onnx": content for name, content in graphs.items()},
+        "manifest.json": json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode(),
+        "tables.bin": tables,
+        "compand.bin": calibration.compand_table(),
+    }
+
+
+def export(
+    checkpoint: Path,
+    out: Path,
+    folder: Path,
+    *,
+    name: str = "photo",
+    card: str = "",
+    pictures: int = 96,
+    hold_out: int = 40,
+    dead_zone: float = DEAD_ZONE,
+    report: Callable[[str], None] = lambda message: None,
+) -> Model:
+    """Export a checkpoint's averaged weights as a bundle.
+
+    Arguments:
+        checkpoint: written by `eocodec train`.
+        out: the `.eocm` file.
+        folder: photos for calibration: tables from the training part, spectrum from the held-out part.
+        name, card: for the manifest.
+        pictures: how many training photos the tables are fitted on.
+        hold_out: as in the training configuration.
+        dead_zone: weight of the rate in rounding, squared steps per bit.
+        report: called with one line per stage.
+
+    Raises:
+        EocodecError: unreadable checkpoint or folder; ModelError: a parity check failed.
+    """
+    loaded = load_checkpoint(checkpoint)
+    model = PhotoModel(loaded.config).eval()
+    model.load_state_dict(loaded.average)
+    for p in model.parameters():
+        p.requires_grad_(False)
+    train, held_out = split(read_folder(folder), hold_out)
+    stride = max(1, len(train) // pictures)
+    chosen = [p for _, p in train[::stride]][:pictures]
+    checked = [p for _, p in held_out]
+
+    report("graphs")
+    graphs = {"encoder": encoder_graph(model), "decoder": decoder_graph(model), **entropy_graphs(model.latents.context)}
+    report("spectrum")
+    spectrum = calibration.explained_entropy(model, checked)
+    order = sorted(((b, c) for b, row in enumerate(spectrum) for c in range(len(row))), key=lambda p: -spectrum[p[0]][p[1]])
+    manifest: dict[str, object] = {
+        "format": FORMAT,
+        "name": name,
+        "licence": "Apache-2.0",
+        "card": card,
+        "levels": loaded.config.levels,
+        "gain": [p.tolist() for p in model.latents.gain],
+        "slope": [p.tolist() for p in model.latents.slope],
+        "entropy": spectrum,
+        "order": order,
+        "water": WATER,
+        "dead_zone": dead_zone,
+        "low_index": [[[min(63, 12 + 3 * c) for c in range(calibration.CLASSES)]] * 6] * 3,
+        "shift": [[0, 0, 0]] * SCALES,
+        "denoise": {},
+    }
+    tables = calibration.laplace_tables(dead_zone)
+    for turn in range(2):  # rounding depends on the tables, the tables on the rounding
+        report(f"tables, pass {turn + 1} of 2")
+        bundle = Model(_files(model, graphs, manifest, calibration.pack_tables(tables)))
+        if turn == 0:
+            check_parity(model, bundle, checked[:4])
+        statistics = calibration.gather(bundle, chosen[turn::2], STEPS)
+        tables = calibration.fit_tables(statistics, dead_zone)
+        manifest["low_index"] = calibration.fit_low(statistics, tables)
+        manifest["shift"] = calibration.fit_shift(statistics)
+    files = _files(model, graphs, manifest, calibration.pack_tables(tables))
+    report("parity")
+    check_parity(model, Model(files), checked[:4])
+    write_bundle(out, files)
+    return Model(files)
+
+
+def check_parity(model: PhotoModel, bundle: Model, pictures: Sequence[Bytes]) -> dict[str, float]:
+    """Largest differences between torch and ONNX Runtime on random and real inputs.
+
+    Raises:
+        ModelError: a float graph differs by more than 1e-3 of the range 0 to 1, or an integer graph at all.
+    """
+    generator = np.random.default_rng(0)
+    inputs = [generator.integers(0, 256, (64, 96, 3), np.uint8), generator.integers(0, 256, (32, 32, 3), np.uint8)]
+    inputs += [p[: p.shape[0] // 32 * 32, : p.shape[1] // 32 * 32] for p in pictures]
+    worst = {"encoder": 0.0, "decoder": 0.0}
+    names = transform.band_names(bundle.manifest.levels)
+    with torch.no_grad():
+        for picture in inputs:
+            x = np.ascontiguousarray(picture.transpose(2, 0, 1)[None].astype(np.float32) / 255)
+            h = model.flow(torch.from_numpy(x))
+            outputs = bundle.run("encoder", {"picture": x})
+            worst["encoder"] = max(worst["encoder"], *(float(np.abs(a.numpy() - b).max()) for a, b in zip(h, outputs, strict=True)))
+            for level in (4.0, 60.0):
+                step = np.array([level / 255.0], np.float32)
+                decoded = [np.round(b / step[0]) * step[0] for b in outputs]
+                y = model.refine(model.flow.inverse([torch.from_numpy(b) for b in decoded]), torch.from_numpy(step))
+                (z,) = bundle.run("decoder", {**dict(zip(names, decoded, strict=True)), "step": step})
+                worst["decoder"] = max(worst["decoder"], float(np.abs(y.numpy() - z).max()))
+    for name, difference in worst.items():
+        if not difference <= FLOAT_TOLERANCE:
+            raise ModelError(f"torch and ONNX Runtime differ by {difference:.2g} in the {name}; the export is refused")
+    return {**worst, "entropy": _check_integers(model, bundle, generator)}
+
+
+@torch.no_grad()
+def _check_integers(model: PhotoModel, bundle: Model, generator: np.random.Generator) -> float:
+    """Every entropy graph against the quantised torch net, in double precision, on random integers."""
+    context = model.latents.context.double()
+    differing = 0
+    try:
+        for level in range(context.n, 0, -1):
+            for size in ((4, 6), (10, 14)):
+                coarse = generator.integers(-127, 128, (2, 24 if level == context.n else 9, *size)).astype(np.int8)
+                condition = np.full((2, 1, *size), generator.integers(-80, 49), np.int8)
+                feed: dict[str, npt.NDArray[np.generic]] = {"coarser": coarse, "condition": condition}
+                previous = None
+                if level < context.n:
+                    raw = generator.integers(0, 256, (2, context.expand[str(level)].convs[0].in_channels, size[0] // 2, size[1] // 2))  # type: ignore[union-attr, index]
+                    feed["previous"] = raw.astype(np.uint8)
+                    previous = torch.from_numpy(raw).double() / 32
+                unit = 1 / 32
+                plane = torch.from_numpy(condition).double() * unit
+                want = context.features(level, torch.from_numpy(coarse).double() * unit, previous, plane, True)
+                (got,) = bundle.run(f"entropy/feature{level}", feed)
+                differing += int(np.count_nonzero(want.numpy() * 32 != got))
+                feature = torch.from_numpy(got).double() * unit
+                for kind, nets, base, more in (("luma", context.luma, 0, 3), ("chroma", context.chroma, 12, 12)):
+                    for k, net in enumerate(nets[str(level)]):  # type: ignore[arg-type]
+                        seen = generator.integers(-127, 128, (2, base + more * k, *size)).astype(np.int8)
+                        feed = {"feature": got, "condition": condition}
+                        if seen.shape[1]:
+                            feed["seen"] = seen
+                        parts = [feature, torch.from_numpy(seen).double() * unit, plane]
+                        mean, index = context.parameters_of(net, parts, True)
+                        out = bundle.run(f"entropy/{kind}{level}_{k}", feed)
+                        differing += int(np.count_nonzero(mean.numpy() * 16 != out[0]))
+                        differing += int(np.count_nonzero(index.numpy() != out[1]))
+    finally:
+        context.float()
+    if differing:
+        raise ModelError(f"torch and ONNX Runtime disagree in {differing} integers; the export is refused")
+    return 0.0
+

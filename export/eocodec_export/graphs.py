@@ -1,0 +1,223 @@
+"""ONNX graphs of a photo model: float encoder and decoder, integer entropy nets.
+
+In: a trained `PhotoModel`. Out: serialised graphs with dynamic batch, height and width.
+"""
+
+import io
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from eocodec.errors import ModelError
+from eocodec.flow.context import ACTIVATION_UNIT, INDEX_UNIT, MEAN_UNIT, SCALES, ContextModel, IntegerConv, IntegerNet
+from eocodec.flow.model import PhotoModel
+from eocodec.transform import band_names
+
+__all__ = ["OPSET", "decoder_graph", "encoder_graph", "entropy_graphs"]
+
+OPSET = 17
+EXACT = 1 << 24  # float32 holds every integer up to here
+MEAN_LIMIT = 32 * MEAN_UNIT
+
+
+class _Encoder(nn.Module):
+    def __init__(self, model: PhotoModel) -> None:
+        super().__init__()
+        self.flow = model.flow
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.flow(picture))
+
+
+class _Decoder(nn.Module):
+    def __init__(self, model: PhotoModel) -> None:
+        super().__init__()
+        self.flow, self.refine = model.flow, model.refine
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.refine(self.flow.inverse(list(inputs[:-1])), inputs[-1])
+
+
+def _export(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], outputs: list[str]) -> bytes:
+    axes = {n: {0: "batch", 2: f"{n}_height", 3: f"{n}_width"} for n in names + outputs if n != "step"}
+    axes["step"] = {0: "batch"}
+    out = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(),
+            inputs,
+            out,
+            input_names=names,
+            output_names=outputs,
+            dynamic_axes={k: v for k, v in axes.items() if k in names + outputs},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    graph = onnx.load_from_string(out.getvalue())
+    onnx.checker.check_model(graph)
+    return bytes(graph.SerializeToString())
+
+
+def encoder_graph(model: PhotoModel) -> bytes:
+    """`picture (B, 3, H, W)` in 0 to 1 → `low`, `detailL`, …, `detail1`."""
+    size = 2 ** (model.config.levels + 1)
+    return _export(_Encoder(model), (torch.rand(1, 3, size * 2, size * 3),), ["picture"], band_names(model.config.levels))
+
+
+def decoder_graph(model: PhotoModel) -> bytes:
+    """`low`, `detailL`, …, `detail1`, `step (B,)` → `picture (B, 3, H, W)`."""
+    levels = model.config.levels
+    size = 2 ** (levels + 1)
+    bands = model.flow(torch.rand(1, 3, size * 2, size * 3))
+    return _export(_Decoder(model), (*bands, torch.tensor([0.1])), [*band_names(levels), "step"], ["picture"])
+
+
+class _Builder:
+    """Assembles one integer net as an ONNX graph."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+        self.inputs: list[onnx.ValueInfoProto] = []
+        self.count = 0
+
+    def name(self) -> str:
+        self.count += 1
+        return f"v{self.count}"
+
+    def constant(self, value: npt.NDArray[np.generic]) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants[name] = numpy_helper.from_array(value, name)
+        return name
+
+    def node(self, op: str, *inputs: str, **attributes: object) -> str:
+        out = self.name()
+        self.nodes.append(helper.make_node(op, list(inputs), [out], **attributes))
+        return out
+
+    def input(self, name: str, kind: int, channels: int, scale: str = "") -> str:
+        shape = ["batch", channels, f"height{scale}", f"width{scale}"]
+        self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return self.node("Cast", name, to=TensorProto.FLOAT)
+
+    def conv(self, conv: IntegerConv, x: str, largest: npt.NDArray[np.int64], shift: int) -> tuple[str, int]:
+        """Conv and its rounding by 2**-(exponent + shift); returns the value and its largest magnitude bound."""
+        assert conv.bias is not None
+        exponent = conv.exponent().double()
+        w = torch.floor(conv.weight.detach().double() * torch.exp2(exponent)[:, None, None, None] + 0.5)
+        b = torch.floor(conv.bias.detach().double() * torch.exp2(exponent) * ACTIVATION_UNIT + 0.5)
+        divisor = torch.exp2(exponent + shift)
+        b = b + torch.floor(divisor / 2)  # rounding: floor(v / divisor + 1/2)
+        weight, bias = w.numpy(), b.numpy()
+        bound = (np.abs(weight).sum((2, 3)) * largest[None, :]).sum(1) + np.abs(bias)
+        if np.abs(weight).max() > 128 or bound.max() >= EXACT:
+            raise ModelError(f"an integer layer could reach {bound.max():.0f}, beyond the exact range of 2**24")
+        pad = int(conv.padding[0]) if not isinstance(conv.padding, str) else 0
+        y = self.node(
+            "Conv",
+            x,
+            self.constant(weight.astype(np.float32)),
+            self.constant(bias.astype(np.float32)),
+            kernel_shape=list(conv.kernel_size),
+            pads=[pad] * 4,
+        )
+        scale = (1 / divisor.numpy()).astype(np.float32)[None, :, None, None]
+        return self.node("Floor", self.node("Mul", y, self.constant(scale))), int(bound.max())
+
+    def clip(self, x: str, low: int, high: int) -> str:
+        return self.node("Clip", x, self.constant(np.float32(low)), self.constant(np.float32(high)))
+
+    def hidden(self, net: IntegerNet, x: str, largest: npt.NDArray[np.int64], layers: int) -> str:
+        for k in range(layers):
+            conv = net.convs[k]
+            assert isinstance(conv, IntegerConv)
+            x = self.clip(self.conv(conv, x, largest, 0)[0], 0, 255)
+            largest = np.full(conv.out_channels, 255)
+        return x
+
+    def finish(self, outputs: list[tuple[str, str, int, int]]) -> bytes:
+        infos = []
+        for value, name, kind, channels in outputs:
+            self.nodes.append(helper.make_node("Cast", [value], [name], to=kind))
+            infos.append(helper.make_tensor_value_info(name, kind, ["batch", channels, "height", "width"]))
+        graph = helper.make_graph(self.nodes, "entropy", self.inputs, infos, list(self.constants.values()))
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="eocodec")
+        model.ir_version = 8
+        onnx.checker.check_model(model)
+        return bytes(model.SerializeToString())
+
+
+INT8, UINT8 = np.array([128]), np.array([255])
+
+
+def _feature_graph(context: ContextModel, level: int) -> bytes:
+    g = _Builder()
+    net = context.feature[str(level)]
+    assert isinstance(net, IntegerNet)
+    first = net.convs[0]
+    assert isinstance(first, IntegerConv)
+    top = str(level) not in context.expand
+    own = 24 if top else 9
+    parts = [g.input("coarser", TensorProto.INT8, own)]
+    largest = [np.repeat(INT8, own)]
+    if not top:
+        expand = context.expand[str(level)]
+        assert isinstance(expand, IntegerNet)
+        features = expand.convs[0].in_channels
+        up = g.hidden(expand, g.input("previous", TensorProto.UINT8, features, "_half"), np.repeat(UINT8, features), 1)
+        parts.append(g.node("DepthToSpace", up, blocksize=2, mode="CRD"))
+        largest.append(np.repeat(UINT8, expand.convs[0].out_channels // 4))
+    parts.append(g.input("condition", TensorProto.INT8, 1))
+    largest.append(INT8)
+    out = g.hidden(net, g.node("Concat", *parts, axis=1), np.concatenate(largest), len(net.convs))
+    return g.finish([(out, "feature", TensorProto.UINT8, net.convs[-1].out_channels)])
+
+
+def _pass_graph(net: IntegerNet, features: int, seen: int) -> bytes:
+    g = _Builder()
+    parts = [g.input("feature", TensorProto.UINT8, features)]
+    if seen:
+        parts.append(g.input("seen", TensorProto.INT8, seen))
+    parts.append(g.input("condition", TensorProto.INT8, 1))
+    largest = np.concatenate([np.repeat(UINT8, features), np.repeat(INT8, seen + 1)])
+    x = g.hidden(net, g.node("Concat", *parts, axis=1), largest, len(net.convs) - 1)
+    last = net.convs[-1]
+    assert isinstance(last, IntegerConv) and last.bias is not None
+    half = last.out_channels // 2
+    largest = np.full(last.in_channels, 255)
+    outputs = []
+    for name, rows, unit, low, high, kind in (
+        ("mean", slice(0, half), MEAN_UNIT, -MEAN_LIMIT, MEAN_LIMIT, TensorProto.INT16),
+        ("index", slice(half, 2 * half), INDEX_UNIT, 0, SCALES - 1, TensorProto.UINT8),
+    ):
+        part = IntegerConv(last.in_channels, half, 1)
+        part.weight, part.bias = nn.Parameter(last.weight[rows]), nn.Parameter(last.bias[rows])
+        shift = (ACTIVATION_UNIT // unit).bit_length() - 1
+        value, _ = g.conv(part, x, largest, shift)
+        outputs.append((g.clip(value, low, high), name, kind, half))
+    return g.finish(outputs)
+
+
+def entropy_graphs(context: ContextModel) -> dict[str, bytes]:
+    """All integer nets by name: `entropy/feature{l}`, `entropy/luma{l}_{k}`, `entropy/chroma{l}_{k}`.
+
+    Raises:
+        ModelError: a layer's partial sums could leave the exactly representable range.
+    """
+    graphs: dict[str, bytes] = {}
+    for level in range(context.n, 0, -1):
+        graphs[f"entropy/feature{level}"] = _feature_graph(context, level)
+        features = context.feature[str(level)].convs[-1].out_channels  # type: ignore[union-attr, index]
+        for kind, nets, base, more in (
+            ("luma", context.luma[str(level)], 0, 3),
+            ("chroma", context.chroma[str(level)], 12, 12),
+        ):
+            for k, net in enumerate(nets):  # type: ignore[arg-type]
+                graphs[f"entropy/{kind}{level}_{k}"] = _pass_graph(net, int(features), base + more * k)
+    return graphs
