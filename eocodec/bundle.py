@@ -42,10 +42,10 @@ class Manifest:
         order: `(band, channel)` by falling H.
         water: Δ = water · sqrt(12 θ(C)).
         dead_zone: weight of the rate in rounding, squared steps per bit.
-        radius: exponents of the tables' sizes, see `eocodec.entropy`.
         low_index: table index of low-pass residuals by colour, pass and activity class.
         shift: centroids, steps towards zero, by table index and magnitude 1, 2, ≥ 3, in 1/256.
-        denoise: constants of the shrinkage.
+        denoise: `gain`, standard deviation that unit white noise has in every band and channel; `step` and `noise`,
+            Δ and assumed noise of the shrinkage in units of σ.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Manifest:
     dead_zone: float
     low_index: list[list[list[int]]]
     shift: list[list[int]]
-    denoise: dict[str, float]
+    denoise: dict[str, Any]
 
 
 def bundle_id(files: dict[str, bytes]) -> bytes:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from eocodec.bundle import Model
 
-__all__ = ["HALO", "TILE", "decode_latents", "encode_picture", "padded_size"]
+__all__ = ["HALO", "TILE", "band_names", "decode_latents", "decode_tiles", "encode_picture", "padded_size"]
 
 TILE = 1024  # pixels; the inner edge of a tile
 HALO = 192  # pixels on each side
@@ -57,8 +57,8 @@ def band_names(levels: int) -> list[str]:
     return ["low"] + [f"detail{level}" for level in range(levels, 0, -1)]
 
 
-def encode_picture(model: Model, rgb: npt.NDArray[np.uint8]) -> Latents:
-    """Latents of a picture `(H, W, 3)` uint8."""
+def encode_picture(model: Model, rgb: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> Latents:
+    """Latents of a picture `(H, W, 3)`: uint8, or float32 with 0 to 1 as nominal range."""
     levels = model.manifest.levels
     height, width = rgb.shape[:2]
     full_width, full_height = padded_size(width, height, model.multiple)
@@ -71,19 +71,22 @@ def encode_picture(model: Model, rgb: npt.NDArray[np.uint8]) -> Latents:
         missing = (rows.stop - rows.start - piece.shape[0], columns.stop - columns.start - piece.shape[1])
         if any(missing):
             piece = np.pad(piece, ((0, missing[0]), (0, missing[1]), (0, 0)), "edge")
-        x = np.ascontiguousarray(piece.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(255)
+        x = np.ascontiguousarray(piece.transpose(2, 0, 1)[None], dtype=np.float32)
+        if piece.dtype == np.uint8:
+            x /= np.float32(255)
         for k, (band, f) in enumerate(zip(model.run("encoder", {"picture": x}), factors, strict=True)):
             r, c = _scaled(inner_rows, f), _scaled(inner_columns, f)
             latents[k][:, r, c] = band[0][:, _shifted(r, rows.start // f), _shifted(c, columns.start // f)]
     return latents
 
 
-def decode_latents(model: Model, latents: Latents, delta: float, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Picture `(H, W, 3)` uint8 of dequantised latents at step Δ (range 0 to 1)."""
+def decode_tiles(
+    model: Model, latents: Latents, delta: float, width: int, height: int
+) -> Iterator[tuple[slice, slice, npt.NDArray[np.float32]]]:
+    """Pieces of the picture of dequantised latents at step Δ: rows, columns and values `(3, rows, columns)`."""
     levels = model.manifest.levels
     factors = scales(levels)
     full_height, full_width = (n * factors[0] for n in latents[0].shape[1:])
-    rgb = np.empty((height, width, 3), np.uint8)
     step = np.array([delta], np.float32)
     for rows, columns, inner_rows, inner_columns in _tiles(full_width, full_height):
         if inner_rows.start >= height or inner_columns.start >= width:
@@ -94,8 +97,14 @@ def decode_latents(model: Model, latents: Latents, delta: float, width: int, hei
         }
         (picture,) = model.run("decoder", {**inputs, "step": step})
         inner = picture[0][:, _shifted(inner_rows, rows.start), _shifted(inner_columns, columns.start)]
-        target = rgb[inner_rows, inner_columns]
-        inner = inner[:, : target.shape[0], : target.shape[1]]
-        np.clip(inner, 0, 1, out=inner)
-        target[...] = np.floor(inner * np.float32(255) + np.float32(0.5)).astype(np.uint8).transpose(1, 2, 0)
+        rows_left, columns_left = height - inner_rows.start, width - inner_columns.start
+        yield inner_rows, inner_columns, inner[:, :rows_left, :columns_left]
+
+
+def decode_latents(model: Model, latents: Latents, delta: float, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """Picture `(H, W, 3)` uint8 of dequantised latents at step Δ (range 0 to 1)."""
+    rgb = np.empty((height, width, 3), np.uint8)
+    for rows, columns, values in decode_tiles(model, latents, delta, width, height):
+        levels = np.floor(np.clip(values, 0, 1) * np.float32(255) + np.float32(0.5))
+        rgb[rows, columns] = levels.astype(np.uint8).transpose(1, 2, 0)
     return rgb

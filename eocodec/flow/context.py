@@ -322,7 +322,9 @@ class LatentModel(nn.Module):
         residual = y - mean
         m = dead_zone(residual.detach(), scale.detach(), weight)
         through = residual + (m - residual).detach()
-        # Straight through for y; for the mean the decision m is a constant, so that zeros pull it to y.
-        value = (m + mean).detach() + (y - y.detach()) + (mean - mean.detach())
+        # Straight through for y where something is coded. A zero decodes to the mean whatever y is: passing its
+        # gradient to y would reward growing latents that are dropped anyway, and training drifts (docs/METHOD.md).
+        coded = y * (m != 0)
+        value = (m + mean).detach() + (coded - coded.detach()) + (mean - mean.detach())
         density = (2 * scale).log() + residual.abs() / scale
         return value, laplace_bits(through, scale), density

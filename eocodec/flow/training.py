@@ -169,7 +169,7 @@ class Run:
         self.stream = CropStream([p for _, p in train], config.crop, config.seed, config.rescale)
         self.model = PhotoModel(config.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=1e-3, betas=(0.9, 0.98))
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=1e-3, betas=(0.9, 0.99))
         self.iteration = 0
         self.running = torch.zeros(RATE_BINS)
         self.total = sum(s.iterations for s in config.stages)

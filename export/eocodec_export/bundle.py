@@ -29,6 +29,7 @@ FLOAT_TOLERANCE = 1e-3  # of the range 0 to 1
 STEPS = (2.0, 6.0, 14.0, 28.0, 50.0, 80.0, 120.0, 180.0, 260.0)  # 8-bit levels at which the tables are fitted
 DEAD_ZONE = 0.12
 WATER = 1.0
+SHRINKAGE = {"step": 1.5, "noise": 1.0}  # in units of σ; tuned on held-out training photos, docs/METHOD.md
 
 
 def _files(model: PhotoModel, graphs: dict[str, bytes], manifest: dict[str, object], tables: bytes) -> dict[str, bytes]:
@@ -96,7 +97,7 @@ def export(
         "dead_zone": dead_zone,
         "low_index": [[[min(63, 12 + 3 * c) for c in range(calibration.CLASSES)]] * 6] * 3,
         "shift": [[0, 0, 0]] * SCALES,
-        "denoise": {},
+        "denoise": {"gain": calibration.noise_gain(model, checked), **SHRINKAGE},
     }
     tables = calibration.laplace_tables(dead_zone)
     for turn in range(2):  # rounding depends on the tables, the tables on the rounding
