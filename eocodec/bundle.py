@@ -37,7 +37,7 @@ class Manifest:
     Arguments:
         name, licence, card: for people.
         levels: wavelet levels L.
-        gain, slope: per band and channel, step = Δ · exp(gain + slope · c), c = clamp(log2 Δ − 5, −5, 3), Δ in levels.
+        gain: per band and channel; the step is Δ · exp(gain), which is Δ in the picture.
         entropy: explained entropy H of every band and channel in nats (pictures in 0 to 1).
         order: `(band, channel)` by falling H.
         water: Δ = water · sqrt(12 θ(C)).
@@ -53,7 +53,6 @@ class Manifest:
     card: str
     levels: int
     gain: list[list[float]]
-    slope: list[list[float]]
     entropy: list[list[float]]
     order: list[tuple[int, int]]
     water: float
@@ -142,8 +141,8 @@ class Model:
     def _check(self) -> None:
         m = self.manifest
         bands = 1 + m.levels
-        shapes = [len(m.gain), len(m.slope), len(m.entropy)]
-        if not 1 <= m.levels <= 8 or shapes != [bands] * 3:
+        shapes = [len(m.gain), len(m.entropy)]
+        if not 1 <= m.levels <= 8 or shapes != [bands] * 2:
             raise ModelError("the model bundle's manifest is inconsistent")
         if len(self.compand_table) < 2 or len(m.shift) != len(self.tables):
             raise ModelError("the model bundle's tables are inconsistent")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import zstandard
 
 from eocodec import entropy, format, transform
-from eocodec.bundle import Model, load_model
+from eocodec.bundle import Model, load_model, shipped_models
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import File, Header
 from eocodec.image import Bytes, ImageLike, Picture, as_picture
@@ -26,7 +26,16 @@ from eocodec.latents import (
 )
 from eocodec.metrics import psnr
 
-__all__ = ["DEFAULT_RATE", "Compressed", "Decoded", "compress", "compress_picture", "decode_file", "decompress", "truncate"]
+__all__ = [
+    "DEFAULT_RATE",
+    "Compressed",
+    "Decoded",
+    "compress",
+    "compress_picture",
+    "decode_file",
+    "decompress",
+    "truncate",
+]
 
 DEFAULT_RATE = 96.0  # C when nothing is asked for: about 0.8 bits per pixel on Kodak, see docs/RESULTS.md
 ALPHA_LEVEL = 19
@@ -244,14 +253,12 @@ def _decode_rgb(model: Model, file: File) -> Bytes:
     return rgb
 
 
-def find_model(identity: bytes, model: str | Path | Model | None) -> Model:
+def find_model(identity: bytes, model: str | Path | Model | None, threads: int = 0) -> Model:
     """The model a file was made with: the one given, or the shipped one with that id.
 
     Raises:
         ModelError, FormatError: none fits.
     """
-    from eocodec.bundle import shipped_models
-
     if model is not None:
         loaded = load_model(model)
         if loaded.id != identity:
@@ -260,7 +267,7 @@ def find_model(identity: bytes, model: str | Path | Model | None) -> Model:
             )
         return loaded
     for name in shipped_models():
-        loaded = load_model(name)
+        loaded = load_model(name, threads)
         if loaded.id == identity:
             return loaded
     raise FormatError(f"the file needs model {identity.hex()}, which is not installed; give its bundle with --model")
@@ -342,5 +349,3 @@ def latents_after_segments(file: File, levels: int = 4) -> list[float]:
         at = min(at + s.units, len(cumulative) - 1)
         result.append(cumulative[at])
     return result
-
-

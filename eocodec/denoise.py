@@ -131,7 +131,9 @@ def _values(image: ImageLike | Picture) -> tuple[Float32, bool]:
     """`(H, W, 3)` float32 and whether it is grey; float arrays may leave 0 to 1, as unclipped noise does."""
     if isinstance(image, np.ndarray) and np.issubdtype(image.dtype, np.floating):
         if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)) or 0 in image.shape:
-            raise EocodecError(f"a floating-point picture must have the shape (H, W), (H, W, 1) or (H, W, 3), not {image.shape}")
+            raise EocodecError(
+                f"a floating-point picture must have the shape (H, W), (H, W, 1) or (H, W, 3), not {image.shape}"
+            )
         if not np.isfinite(image).all():
             raise EocodecError("the picture holds values that are not finite")
         values = np.asarray(image, np.float32).reshape(*image.shape[:2], -1)

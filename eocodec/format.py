@@ -9,7 +9,18 @@ from dataclasses import dataclass, replace
 
 from eocodec.errors import FormatError
 
-__all__ = ["MAGIC", "MAX_PIXELS", "MAX_SIDE", "RATE_UNIT", "STEP_UNIT", "File", "Header", "Segment", "parse", "serialise"]
+__all__ = [
+    "MAGIC",
+    "MAX_PIXELS",
+    "MAX_SIDE",
+    "RATE_UNIT",
+    "STEP_UNIT",
+    "File",
+    "Header",
+    "Segment",
+    "parse",
+    "serialise",
+]
 
 MAGIC = b"EOC"
 VERSION = 1

@@ -24,7 +24,17 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from eocodec.errors import ImageError
 from eocodec.format import MAX_PIXELS, MAX_SIDE
 
-__all__ = ["Bytes", "ImageLike", "Picture", "as_picture", "atomic_write", "encode_picture", "read_picture", "to_pillow"]
+__all__ = [
+    "Bytes",
+    "ImageLike",
+    "Picture",
+    "as_picture",
+    "atomic_write",
+    "check_suffix",
+    "encode_picture",
+    "read_picture",
+    "to_pillow",
+]
 
 Bytes = npt.NDArray[np.uint8]
 ImageLike = Image.Image | npt.NDArray[np.generic]
@@ -192,15 +202,25 @@ def to_pillow(rgb: Bytes, alpha: Bytes | None = None, grey: bool = False) -> Ima
     return image
 
 
+def check_suffix(suffix: str) -> str:
+    """Pillow's name of the file type for an extension such as ".png".
+
+    Raises:
+        ImageError: pictures cannot be written as this type.
+    """
+    kind = Image.registered_extensions().get(suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise ImageError(f"pictures cannot be written as {suffix or 'a file without an extension'}; use .png")
+    return kind
+
+
 def encode_picture(image: Image.Image, suffix: str) -> bytes:
     """Bytes of a picture file of the type that `suffix` (".png", ".webp", …) names; lossless where the type can be.
 
     Raises:
         ImageError: unknown type, or one that cannot hold this picture.
     """
-    kind = Image.registered_extensions().get(suffix.lower())
-    if kind is None or kind not in Image.SAVE:
-        raise ImageError(f"pictures cannot be written as {suffix or 'a file without an extension'}; use .png")
+    kind = check_suffix(suffix)
     options: dict[str, object] = {}
     if kind == "WEBP":
         options = {"lossless": True, "exact": True}

@@ -141,8 +141,4 @@ def condition_code(code: int) -> int:
 
 def band_steps(manifest: Manifest, delta: float) -> list[npt.NDArray[np.float32]]:
     """Step of every band and channel, arrays `(C, 1, 1)`, range 0 to 1."""
-    condition = min(max(math.log2(delta * 255.0) - 5.0, -5.0), 3.0)
-    return [
-        (delta * np.exp(np.array(g) + np.array(s) * condition)).astype(np.float32)[:, None, None]
-        for g, s in zip(manifest.gain, manifest.slope, strict=True)
-    ]
+    return [(delta * np.exp(np.array(g))).astype(np.float32)[:, None, None] for g in manifest.gain]

@@ -88,11 +88,11 @@ def laplace_bits(m: Tensor, scale: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def dead_zone(v: Tensor, scale: Tensor, weight: float) -> Tensor:
+def dead_zone(v: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
     """Rate-distortion optimal rounding of v: a magnitude moves up only if the distortion saved pays for its bits.
 
     The magnitude m - 1 is left for m when v > m - 1/2 + weight · (bits(m) - bits(m - 1)) / 2, with distortion in
-    squared steps and `weight` squared steps per bit.
+    squared steps and `weight`, which broadcasts against v, in squared steps per bit.
     """
     one = torch.ones_like(scale)
     first = 0.5 + 0.5 * weight * (laplace_bits(one, scale) - laplace_bits(0 * one, scale)).clamp(0, 12)
@@ -219,30 +219,38 @@ def neighbours(q: Tensor) -> tuple[Tensor, Tensor]:
 class LatentModel(nn.Module):
     """Steps per band and the context model: quantises, prices and dequantises the latents of a flow.
 
-    The step of band b is Δ · exp(gain_b + slope_b · c(Δ)) with c the clamped log2 of Δ (`photo.log2_step_level`).
+    The step of band b is Δ · exp(gain_b), gain_b = −E[log ‖J_b‖]: a step of Δ in the picture. The gains are measured
+    while training (`adapt`), not learned, so scaling a band against another changes nothing and cannot drift.
     """
 
     def __init__(self, levels: int = 4, features: int = 32, width: int = 48) -> None:
         super().__init__()
         self.context = ContextModel(levels, features, width)
-        self.gain = nn.ParameterList(nn.Parameter(torch.zeros(c)) for c in [3] + [9] * levels)
-        self.slope = nn.ParameterList(nn.Parameter(torch.zeros(c)) for c in [3] + [9] * levels)
+        for k in range(levels + 1):
+            self.register_buffer(f"gain{k}", torch.zeros(9 if k else 3))
         # Training-time price of the low-pass (the files use integer tables): scale = exp(a) + exp(b) · activity.
         self.low_scale = nn.Parameter(torch.tensor([[0.0] * 3, [-1.5] * 3]))
 
-    def steps(self, step: Tensor, condition: Tensor) -> list[Tensor]:
+    @property
+    def gains(self) -> list[Tensor]:
+        """Gain of every band and channel."""
+        return [self.get_buffer(f"gain{k}") for k in range(self.context.n + 1)]
+
+    def adapt(self, band: int, channel: int, log_norm: float, rate: float) -> None:
+        """Move one gain towards −`log_norm`, a fresh measurement of E[log ‖J‖]."""
+        gain = self.gains[band]
+        gain[channel] += rate * (-log_norm - gain[channel])
+
+    def steps(self, step: Tensor) -> list[Tensor]:
         """Step of every band, `(B, C, 1, 1)` each, for steps `(B,)`."""
-        return [
-            (step[:, None] * torch.exp(g + s * condition[:, None]))[:, :, None, None]
-            for g, s in zip(self.gain, self.slope, strict=True)
-        ]
+        return [(step[:, None] * torch.exp(g))[:, :, None, None] for g in self.gains]
 
     def forward(
-        self, h: list[Tensor], step: Tensor, condition: Tensor, weight: float = 0.1, quantised: bool = False
+        self, h: list[Tensor], step: Tensor, condition: Tensor, weight: float = 0.17, quantised: bool = False
     ) -> Coded:
         """Code latents `h` at steps `step (B,)`; `weight` is the dead zone's, see :func:`dead_zone`."""
         levels = self.context.n
-        steps = self.steps(step, condition)
+        steps = self.steps(step)
         b = h[0].shape[0]
         bits = torch.zeros(b, device=h[0].device)
         band_nll: list[Tensor] = []
@@ -320,7 +328,7 @@ class LatentModel(nn.Module):
         """Decoded value (steps), bits and negative log density (nats, in units of the step) of latents y."""
         scale = scale_of_index(index)
         residual = y - mean
-        m = dead_zone(residual.detach(), scale.detach(), weight)
+        m = dead_zone(residual.detach(), scale.detach(), torch.as_tensor(weight))
         through = residual + (m - residual).detach()
         # Straight through for y where something is coded. A zero decodes to the mean whatever y is: passing its
         # gradient to y would reward growing latents that are dropped anyway, and training drifts (docs/METHOD.md).

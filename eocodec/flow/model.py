@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eocodec.flow.context import Coded, LatentModel
+from eocodec.flow.objective import LAGRANGE
 from eocodec.flow.photo import PhotoFlow, Refinement, log2_step_level
 
 __all__ = ["PhotoConfig", "PhotoModel"]
@@ -47,7 +48,7 @@ class PhotoModel(nn.Module):
         self.latents = LatentModel(config.levels, config.features, config.context_width)
         self.refine = Refinement(config.refine_width, config.refine_depth)
 
-    def forward(self, x: Tensor, step: Tensor, weight: float = 0.1, quantised: bool = False) -> tuple[Tensor, Coded]:
+    def forward(self, x: Tensor, step: Tensor, weight: float = LAGRANGE, quantised: bool = False) -> tuple[Tensor, Coded]:
         """Decoded pictures `(B, 3, H, W)` (not clamped) and their price at steps `step (B,)` in units of x."""
         coded = self.latents(self.flow(x), step, log2_step_level(step), weight, quantised)
         return self.refine(self.flow.inverse(coded.decoded), step), coded

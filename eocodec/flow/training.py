@@ -17,17 +17,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from eocodec.errors import EocodecError
 from eocodec.flow.context import round_through
 from eocodec.flow.model import PhotoConfig, PhotoModel
-from eocodec.flow.objective import LAGRANGE, total_correlation
+from eocodec.flow.objective import LAGRANGE, log_column_norms, total_correlation
 from eocodec.flow.photo import log2_step_level
 from eocodec.flow.pictures import CropStream, read_folder, split
 
 __all__ = ["Checkpoint", "Run", "Stage", "TrainingConfig", "load_checkpoint", "load_config", "pick_device"]
 
+ADAPT_EVERY = 5  # iterations between measurements of a column norm
+ADAPT_RATE = 0.3
 RATE_BINS = 24  # bins of log2 Δ in which the running loss is kept, to weigh all rates alike
 
 
@@ -55,7 +58,7 @@ class Stage:
     noise: float = 0.0
     correlation: float = 0.0
     quantised: bool = False
-    dead_zone: float = 0.1
+    dead_zone: float = LAGRANGE
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,12 @@ class Checkpoint:
     raw: dict[str, Any]
 
 
-def load_config(path: Path) -> TrainingConfig:
+def load_config(path: Path, folder: Path | None = None, out: Path | None = None) -> TrainingConfig:
     """Read a training configuration; paths in it are relative to the file.
+
+    Arguments:
+        path: the TOML file.
+        folder, out: instead of the file's `folder` and `out`.
 
     Raises:
         EocodecError: unreadable file, unknown key or impossible value, named in the message.
@@ -102,7 +109,8 @@ def load_config(path: Path) -> TrainingConfig:
     try:
         stages = tuple(Stage(**{**s, "step": tuple(s.get("step", (2.0, 200.0)))}) for s in table.pop("stage", []))
         model = PhotoConfig(**table.pop("model", {}))
-        out, folder = base / table.pop("out"), base / table.pop("folder")
+        places = {k: base / table.pop(k) for k in ("out", "folder") if k in table}
+        out, folder = out or places["out"], folder or places["folder"]
         config = TrainingConfig(out=out, folder=folder, stages=stages, model=model, **table)
     except KeyError as e:
         raise EocodecError(f"{path}: the key {e} is missing") from e
@@ -164,7 +172,10 @@ class Run:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.random = torch.Generator().manual_seed(config.seed)
-        pictures = read_folder(config.folder)
+        try:
+            pictures = read_folder(config.folder)
+        except (OSError, ValueError) as e:
+            raise EocodecError(str(e)) from None
         train, self.held_out = split(pictures, config.hold_out)
         self.stream = CropStream([p for _, p in train], config.crop, config.seed, config.rescale)
         self.model = PhotoModel(config.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -220,10 +231,14 @@ class Run:
 
     def __iter__(self) -> Iterator[dict[str, float]]:
         saved = time.monotonic()
+        board = _board(self.config.out)
         with open(self.config.out / "log.jsonl", "a") as log:
             while self.iteration < self.total:
                 record = self.advance()
                 print(json.dumps(record), file=log, flush=self.iteration % 50 == 0)
+                if board is not None and self.iteration % 20 == 0:
+                    for k, v in record.items():
+                        board.add_scalar(k, v, self.iteration)
                 if time.monotonic() - saved > self.config.checkpoint_minutes * 60 or self.iteration == self.total:
                     self.save()
                     saved = time.monotonic()
@@ -253,6 +268,8 @@ class Run:
             self.optimiser.step()
         self.iteration += 1
         self._update_average()
+        if self.iteration % ADAPT_EVERY == 0:
+            self._adapt(x)
         return {"iteration": self.iteration, "rate": rate, "loss": loss.item(), "norm": norm.item(), **figures}
 
     def _likelihood(self, x: Tensor, step: Tensor, stage: Stage) -> tuple[Tensor, dict[str, float]]:
@@ -292,6 +309,15 @@ class Run:
         return self.running[place].to(each.device).clamp(min=0.01)
 
     @torch.no_grad()
+    def _adapt(self, x: Tensor) -> None:
+        """Measure the column norm of one band and channel, in turn, and let the steps follow it."""
+        k = self.iteration // ADAPT_EVERY * 17 % (3 + 9 * self.config.model.levels)  # 17 is coprime to 39: all in turn
+        band, channel = (0, k) if k < 3 else (1 + (k - 3) // 9, (k - 3) % 9)
+        h = self.model.flow(x[:4])
+        norm = log_column_norms(self.model.flow.inverse, h, band, channel, self.config.crop // 2).mean()
+        self.model.latents.adapt(band, channel, float(norm), ADAPT_RATE)
+
+    @torch.no_grad()
     def _update_average(self) -> None:
         decay = min(self.config.average, (1 + self.iteration) / (10 + self.iteration))
         state = self.model.state_dict()
@@ -315,14 +341,27 @@ class Run:
                 height, width = (n // 32 * 32 for n in picture.shape[:2])
                 x = torch.from_numpy(picture[:height, :width].copy()).permute(2, 0, 1)[None].to(self.device).float()
                 step = torch.full((1,), level / 255.0, device=self.device)
-                y, coded = model(x / 255.0, step, 0.1, self.stage()[0].quantised)
+                y, coded = model(x / 255.0, step, self.stage()[0].dead_zone, self.stage()[0].quantised)
                 mse = (round_through(y.clamp(0, 1) * 255.0) - x).square().mean().item()
                 rates.append(coded.bits.item() / (height * width))
                 quality.append(10 * math.log10(255.0**2 / max(mse, 1e-9)))
-                if len(shown) < len(steps) and len(rates) == 1:
+                if len(rates) == 1:
                     shown.append(y[0].clamp(0, 1))
             points[f"{level:g}"] = (float(np.mean(rates)), float(np.mean(quality)))
+        strip = torch.cat(shown, 2).permute(1, 2, 0).cpu().numpy()
+        Image.fromarray((strip * 255 + 0.5).astype(np.uint8)).save(
+            self.config.out / f"validation{self.iteration:07d}.png"
+        )
         return {"points": points, "pictures": shown}
+
+
+def _board(folder: Path) -> Any:
+    """A TensorBoard writer, or None where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
 
 
 def _cpu_has_bfloat16() -> bool:

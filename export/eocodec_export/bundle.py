@@ -82,15 +82,16 @@ def export(
     graphs = {"encoder": encoder_graph(model), "decoder": decoder_graph(model), **entropy_graphs(model.latents.context)}
     report("spectrum")
     spectrum = calibration.explained_entropy(model, checked)
-    order = sorted(((b, c) for b, row in enumerate(spectrum) for c in range(len(row))), key=lambda p: -spectrum[p[0]][p[1]])
+    order = sorted(
+        ((b, c) for b, row in enumerate(spectrum) for c in range(len(row))), key=lambda p: -spectrum[p[0]][p[1]]
+    )
     manifest: dict[str, object] = {
         "format": FORMAT,
         "name": name,
         "licence": "Apache-2.0",
         "card": card,
         "levels": loaded.config.levels,
-        "gain": [p.tolist() for p in model.latents.gain],
-        "slope": [p.tolist() for p in model.latents.slope],
+        "gain": [g.tolist() for g in model.latents.gains],
         "entropy": spectrum,
         "order": order,
         "water": WATER,
@@ -132,7 +133,9 @@ def check_parity(model: PhotoModel, bundle: Model, pictures: Sequence[Bytes]) ->
             x = np.ascontiguousarray(picture.transpose(2, 0, 1)[None].astype(np.float32) / 255)
             h = model.flow(torch.from_numpy(x))
             outputs = bundle.run("encoder", {"picture": x})
-            worst["encoder"] = max(worst["encoder"], *(float(np.abs(a.numpy() - b).max()) for a, b in zip(h, outputs, strict=True)))
+            worst["encoder"] = max(
+                worst["encoder"], *(float(np.abs(a.numpy() - b).max()) for a, b in zip(h, outputs, strict=True))
+            )
             for level in (4.0, 60.0):
                 step = np.array([level / 255.0], np.float32)
                 decoded = [np.round(b / step[0]) * step[0] for b in outputs]
@@ -158,7 +161,9 @@ def _check_integers(model: PhotoModel, bundle: Model, generator: np.random.Gener
                 feed: dict[str, npt.NDArray[np.generic]] = {"coarser": coarse, "condition": condition}
                 previous = None
                 if level < context.n:
-                    raw = generator.integers(0, 256, (2, context.expand[str(level)].convs[0].in_channels, size[0] // 2, size[1] // 2))  # type: ignore[union-attr, index]
+                    raw = generator.integers(
+                        0, 256, (2, context.expand[str(level)].convs[0].in_channels, size[0] // 2, size[1] // 2)
+                    )  # type: ignore[union-attr, index]
                     feed["previous"] = raw.astype(np.uint8)
                     previous = torch.from_numpy(raw).double() / 32
                 unit = 1 / 32
@@ -183,4 +188,3 @@ def _check_integers(model: PhotoModel, bundle: Model, generator: np.random.Gener
     if differing:
         raise ModelError(f"torch and ONNX Runtime disagree in {differing} integers; the export is refused")
     return 0.0
-

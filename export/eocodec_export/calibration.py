@@ -140,7 +140,9 @@ def fit_tables(statistics: Statistics, weight: float, prior: float = 400.0) -> l
         if total > 1000:
             mean = float((counts * np.arange(len(counts))).sum() / total)
             candidates = scale * np.exp2(np.linspace(-2, 2, 41))
-            implied = [float((lambda p: 2 * (p[1:] * np.arange(1, len(p))).sum())(_laplace(s, weight))) for s in candidates]
+            implied = [
+                float((lambda p: 2 * (p[1:] * np.arange(1, len(p))).sum())(_laplace(s, weight))) for s in candidates
+            ]
             scale = float(candidates[int(np.argmin(np.abs(np.array(implied) - mean)))])
         shape = _laplace(scale, weight)
         n = max(len(shape), len(_laplace(scale_of(k), weight)))
@@ -220,8 +222,6 @@ def explained_entropy(model: PhotoModel, pictures: Sequence[Bytes]) -> list[list
                 for c in range(band.shape[1]):
                     norms[k][c] += log_column_norms(model.flow.inverse, small, k, c, 48).mean() / min(8, len(pictures))
     return [(a / n + b).tolist() for a, n, b in zip(nll, counts, norms, strict=True)]
-
-
 
 
 @torch.no_grad()

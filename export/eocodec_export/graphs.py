@@ -67,7 +67,9 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], out
 def encoder_graph(model: PhotoModel) -> bytes:
     """`picture (B, 3, H, W)` in 0 to 1 → `low`, `detailL`, …, `detail1`."""
     size = 2 ** (model.config.levels + 1)
-    return _export(_Encoder(model), (torch.rand(1, 3, size * 2, size * 3),), ["picture"], band_names(model.config.levels))
+    return _export(
+        _Encoder(model), (torch.rand(1, 3, size * 2, size * 3),), ["picture"], band_names(model.config.levels)
+    )
 
 
 def decoder_graph(model: PhotoModel) -> bytes:

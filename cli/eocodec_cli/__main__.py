@@ -1,0 +1,5 @@
+"""`python -m eocodec_cli`."""
+
+from eocodec_cli import main
+
+main()

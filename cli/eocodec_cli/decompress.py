@@ -1,0 +1,74 @@
+"""`eocodec decompress`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from eocodec_cli import files
+
+
+@click.command("decompress")
+@files.inputs_argument
+@files.output_option
+@click.option("--salvage", is_flag=True, help="Decode what comes before the damage instead of refusing.")
+@click.option("--max-pixels", type=click.IntRange(min=1), help="Refuse larger pictures.")
+@files.model_option
+@files.threads_option
+@files.force_option
+@files.json_option
+def command(
+    inputs: tuple[str, ...],
+    output: str | None,
+    salvage: bool,
+    max_pixels: int | None,
+    model: str | None,
+    threads: int,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Decode .eoc files to pictures.
+
+    The output's extension chooses the type; the default is PNG. A file that was cut short decodes at a lower rate.
+
+    \b
+    Examples:
+      eocodec decompress photo.eoc
+      eocodec decompress *.eoc -o decoded/
+      eocodec decompress photo.eoc -o photo.webp
+      eocodec decompress - < photo.eoc > photo.png
+    """
+    from eocodec.bundle import load_model
+    from eocodec.codec import decode_file, find_model
+    from eocodec.format import parse
+    from eocodec.image import check_suffix, encode_picture, to_pillow
+
+    given = load_model(model, threads) if model else None
+    jobs = files.plan(inputs, output, ".png", force)
+    for job in jobs:
+        if job.target != files.PIPE:
+            check_suffix(Path(job.target).suffix)
+
+    def work(job: files.Job) -> dict[str, Any]:
+        data = files.read_bytes(job.source)
+        loaded = given or find_model(parse(data, salvage=True).header.model, None, threads)
+        decoded = decode_file(data, loaded, salvage=salvage, max_pixels=max_pixels)
+        suffix = ".png" if job.target == files.PIPE else Path(job.target).suffix
+        image = to_pillow(decoded.rgb, decoded.alpha, decoded.grey)
+        files.write_bytes(job.target, encode_picture(image, suffix))
+        return {
+            "input": job.source,
+            "output": job.target,
+            "width": image.width,
+            "height": image.height,
+            "mode": image.mode,
+            "complete": decoded.complete,
+            "damaged": decoded.damaged,
+        }
+
+    def line(r: dict[str, Any]) -> str:
+        state = "  (damaged: decoded up to the damage)" if r["damaged"] else ""
+        state = state or ("" if r["complete"] else "  (cut short: decoded at a lower rate)")
+        return f"{r['input']} -> {r['output']}  {r['width']}x{r['height']} {r['mode']}{state}"
+
+    files.for_each(jobs, work, line, as_json)

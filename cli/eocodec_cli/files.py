@@ -1,0 +1,157 @@
+"""Inputs and outputs of the commands: several files, folders, pipes, and nothing overwritten by accident.
+
+In: the paths on the command line and `-o`. Out: pairs of (input, output) and the loop over them.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from eocodec.errors import EocodecError
+
+__all__ = ["Job", "for_each", "inputs_argument", "json_option", "output_option", "plan", "read_bytes", "write_bytes"]
+
+PIPE = "-"
+
+inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+output_option = click.option(
+    "-o", "--output", metavar="FILE|DIR", help="Output file, folder, or - for standard output."
+)
+force_option = click.option("-f", "--force", is_flag=True, help="Overwrite existing files.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per input.")
+threads_option = click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads; 0: one per core.")
+model_option = click.option("--model", default=None, metavar="NAME|PATH", help="Model name or .eocm bundle.")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and where its result goes; `-` is a pipe."""
+
+    source: str
+    target: str
+
+
+def plan(inputs: Sequence[str], output: str | None, suffix: str, force: bool, own: bytes = b"") -> list[Job]:
+    """Pair inputs with outputs.
+
+    Arguments:
+        inputs: paths, or `-`.
+        output: a file (one input), a folder, `-`, or None for the input's name with `suffix`.
+        suffix: of derived names, such as ".eoc".
+        force: allow derived names to replace existing files.
+        own: an existing file that starts with these bytes may be replaced all the same.
+
+    Raises:
+        EocodecError: two results would have the same name, or a derived name exists already.
+    """
+    folder = output is not None and output != PIPE and (Path(output).is_dir() or output.endswith("/"))
+    if output not in (None, PIPE) and not folder and len(inputs) > 1:
+        raise EocodecError(f"{output} is not a folder; several inputs need one")
+    if inputs.count(PIPE) > 1 or (output == PIPE and len(inputs) > 1):
+        raise EocodecError("only one input can go through a pipe")
+    jobs = []
+    for source in inputs:
+        if output == PIPE or (source == PIPE and output is None):
+            target = PIPE
+        elif output is not None and not folder:
+            target = output
+        else:
+            name = Path("stdin" if source == PIPE else source)
+            base = Path(str(output)) if folder else name.parent
+            stem = name.stem if name.suffix else name.name
+            target = str(base / f"{stem}{suffix}")
+            if not force and Path(target).exists() and not _starts_with(Path(target), own):
+                raise EocodecError(f"{target} exists; use --force to overwrite it, or -o to choose another name")
+        if source != PIPE and target != PIPE and Path(target).exists() and Path(source).exists():
+            if Path(target).samefile(source):
+                raise EocodecError(f"{target} is the input itself; choose another output with -o")
+        jobs.append(Job(source, target))
+    targets = [j.target for j in jobs]
+    for j in jobs:
+        if targets.count(j.target) > 1:
+            raise EocodecError(f"several inputs would be written to {j.target}")
+    if folder:
+        try:
+            Path(str(output)).mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise EocodecError(f"{output}: cannot be made ({e.strerror})") from None
+    return jobs
+
+
+def _starts_with(path: Path, own: bytes) -> bool:
+    if not own:
+        return False
+    try:
+        with path.open("rb") as f:
+            return f.read(len(own)) == own
+    except OSError:
+        return False
+
+
+def read_bytes(source: str) -> bytes:
+    """Content of a file or of standard input.
+
+    Raises:
+        EocodecError: missing, a folder, or not readable.
+    """
+    if source == PIPE:
+        return click.get_binary_stream("stdin").read()
+    try:
+        return Path(source).read_bytes()
+    except FileNotFoundError:
+        raise EocodecError(f"{source}: no such file") from None
+    except IsADirectoryError:
+        raise EocodecError(f"{source}: is a folder") from None
+    except OSError as e:
+        raise EocodecError(f"{source}: cannot be read ({e.strerror or e})") from None
+
+
+def write_bytes(target: str, content: bytes) -> None:
+    """Write to a file, all or nothing, or to standard output."""
+    from eocodec.image import atomic_write
+
+    if target == PIPE:
+        stream = click.get_binary_stream("stdout")
+        stream.write(content)
+        stream.flush()
+    else:
+        atomic_write(Path(target), content)
+
+
+def for_each(
+    jobs: Sequence[Job], work: Callable[[Job], dict[str, Any]], line: Callable[[dict[str, Any]], str], as_json: bool
+) -> None:
+    """Run `work` on every job, print a line (or JSON) for each, go on after errors, exit with 1 if there were any.
+
+    Lines go to standard error when a result goes to standard output; a progress bar shows on a terminal only.
+    """
+    piped = any(j.target == PIPE for j in jobs)
+    failed = 0
+    for job in _progress(jobs):
+        try:
+            result = work(job)
+        except EocodecError as e:
+            failed += 1
+            message = str(e)
+            if job.source != PIPE and not message.startswith(job.source):
+                message = f"{job.source}: {message}"
+            if as_json:
+                click.echo(json.dumps({"input": job.source, "error": message}), err=piped)
+            click.echo(f"eocodec: {message}", err=True)
+        else:
+            click.echo(json.dumps(result) if as_json else line(result), err=piped)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _progress(jobs: Sequence[Job]) -> Iterator[Job]:
+    if len(jobs) < 2 or not sys.stderr.isatty():
+        yield from jobs
+        return
+    with click.progressbar(jobs, file=sys.stderr, item_show_func=lambda j: j.source if j else "") as bar:
+        yield from bar
