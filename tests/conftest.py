@@ -1,0 +1,64 @@
+"""Fixtures: sample pictures, the shipped model, a runner for the command, and the measuring data where it is."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eocodec.bundle import Model, load_model
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT / "samples"
+Runner = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    return load_model("photo")
+
+
+@pytest.fixture(scope="session")
+def chelsea() -> np.ndarray:
+    return np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))
+
+
+@pytest.fixture(scope="session")
+def coffee() -> np.ndarray:
+    return np.asarray(Image.open(SAMPLES / "coffee.png").convert("RGB"))
+
+
+@pytest.fixture(scope="session")
+def samples() -> dict[str, np.ndarray]:
+    return {p.stem: np.asarray(Image.open(p).convert("RGB")) for p in sorted(SAMPLES.glob("*.png"))}
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Measuring data beside the checkout, where there is any."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no measuring data beside the checkout")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Runner:
+    """Run `eocodec …` in an empty folder; returns the finished process."""
+
+    def runner(*arguments: object, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-m", "eocodec_cli", *map(str, arguments)],
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / p) for p in (".", "export", "cli"))},
+            timeout=300,
+        )
+
+    return runner

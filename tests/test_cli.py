@@ -1,0 +1,195 @@
+"""The command: every command has help and an example, pipes work, errors are one line and lose nothing."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import ROOT, SAMPLES, Runner
+from PIL import Image
+
+from eocodec_cli import COMMANDS, cli
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help_and_an_example(name: str) -> None:
+    result = CliRunner().invoke(cli, [name, "--help"])
+    assert result.exit_code == 0
+    assert f"eocodec {name}" in result.output.split("Example", 1)[1]
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    undocumented = [p.name for p in command.params if isinstance(p, click.Option) and not p.help and p.name != "device"]
+    assert not undocumented
+    assert name in (ROOT / "README.md").read_text()
+
+
+def test_help_starts_fast() -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "eocodec_cli", "--help"], check=True, capture_output=True, env=_environment())
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / p) for p in (".", "export", "cli"))}
+
+
+def test_everything_but_training_works_where_torch_cannot_be_imported(tmp_path: Path) -> None:
+    script = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "onnx"):
+            raise ImportError(name + " is refused")
+sys.meta_path.insert(0, Refuse())
+import numpy as np, eocodec
+from eocodec_cli import main
+picture = sys.argv[1]
+def call(*arguments):
+    try:
+        main(list(arguments))
+    except SystemExit as e:
+        assert not e.code, arguments
+call("compress", picture, "-o", "a.eoc", "--rate", "40")
+call("decompress", "a.eoc", "-o", "a.png")
+call("truncate", "a.eoc", "--rate", "20")
+call("info", "a.eoc"); call("models")
+call("denoise", "a.png", "-o", "b.png", "--shifts", "1")
+call("demo", "-o", "strip.png")
+try:
+    main(["train", sys.argv[2]])
+except SystemExit as e:
+    assert e.code == 1
+else:
+    raise AssertionError("train went on without torch")
+assert "torch" not in sys.modules
+"""
+    config = ROOT / "eocodec" / "models" / "photo.toml"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(SAMPLES / "chelsea.png"), str(config)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=_environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "pip install 'eocodec[train]'" in done.stderr
+
+
+def test_compress_decompress_round_trip(run: Runner, tmp_path: Path) -> None:
+    done = run("compress", "--rate", 64, SAMPLES / "rocket.png", "-o", "r.eoc", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["bytes"] == (tmp_path / "r.eoc").stat().st_size and report["psnr"] > 28
+    assert run("decompress", "r.eoc").returncode == 0
+    decoded = np.asarray(Image.open(tmp_path / "r.png"))
+    original = np.asarray(Image.open(SAMPLES / "rocket.png"))
+    mse = np.mean((decoded.astype(float) - original) ** 2)
+    assert 10 * np.log10(255**2 / mse) == pytest.approx(report["psnr"], abs=0.01)
+
+
+def test_pipes(run: Runner) -> None:
+    picture = (SAMPLES / "chelsea.png").read_bytes()
+    packed = run("compress", "-", "--bpp", 0.4, stdin=picture)
+    assert packed.returncode == 0 and packed.stdout[:3] == b"EOC" and b"bpp" in packed.stderr
+    unpacked = run("decompress", "-", stdin=packed.stdout)
+    assert Image.open(io.BytesIO(unpacked.stdout)).size == (451, 300)
+    cut = run("truncate", "-", "--bytes", 3000, stdin=packed.stdout)
+    assert len(cut.stdout) <= 3000
+    assert run("info", "-", "--json", stdin=cut.stdout).returncode == 0
+    clean = run("denoise", "-", "--shifts", 1, stdin=picture)
+    assert Image.open(io.BytesIO(clean.stdout)).size == (451, 300)
+
+
+def test_several_inputs_go_to_a_folder_and_errors_are_not_fatal(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_text("no picture")
+    done = run("compress", SAMPLES / "chelsea.png", "bad.png", SAMPLES / "coffee.png", "-o", "out/", "--no-measure")
+    assert done.returncode == 1
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["chelsea.eoc", "coffee.eoc"]
+    assert done.stderr.decode().count("\n") == 1 and b"bad.png" in done.stderr
+    twice = run("compress", SAMPLES / "chelsea.png", ROOT / "eocodec" / "data" / "chelsea.png", "-o", "out/")
+    assert twice.returncode == 1 and b"several inputs" in twice.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compress", "missing.png"),
+        ("compress", "text.png"),
+        ("compress", "ok.png", "--rate", "0"),
+        ("compress", "ok.png", "--rate", "1", "--bpp", "1"),
+        ("compress", "ok.png", "--model", "nope"),
+        ("compress", "ok.png", "--model", "text.eocm"),
+        ("compress", "ok.png", "-o", "no/such/folder.eoc"),
+        ("compress", "ok.png", "--bytes", "3"),
+        ("decompress", "text.png"),
+        ("decompress", "cut.eoc"),
+        ("decompress", "flipped.eoc"),
+        ("decompress", "huge.eoc"),
+        ("decompress", "ok.eoc", "-o", "x.xyz"),
+        ("decompress", "ok.eoc", "--max-pixels", "10"),
+        ("decompress", "."),
+        ("denoise", "text.png"),
+        ("denoise", "ok.png", "--sigma", "much"),
+        ("denoise", "ok.png", "--sigma", "-3"),
+        ("truncate", "ok.eoc"),
+        ("truncate", "text.png", "--bytes", "100"),
+        ("info", "text.png"),
+        ("export", "text.png", "-o", "x.eocm", "--data", "."),
+        ("train", "text.png"),
+        ("bench", "empty"),
+        ("nonsense",),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_leaves_nothing(run: Runner, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    Image.open(SAMPLES / "chelsea.png").crop((0, 0, 80, 60)).save(tmp_path / "ok.png")
+    (tmp_path / "text.png").write_text("this is not a picture")
+    (tmp_path / "text.eocm").write_text("this is not a bundle")
+    (tmp_path / "empty").mkdir()
+    assert run("compress", "ok.png").returncode == 0
+    raw = (tmp_path / "ok.eoc").read_bytes()
+    (tmp_path / "cut.eoc").write_bytes(raw[:9])
+    flipped = bytearray(raw)
+    flipped[40] ^= 1
+    (tmp_path / "flipped.eoc").write_bytes(bytes(flipped))
+    (tmp_path / "huge.eoc").write_bytes(raw[:9] + b"\xff\xff\xff\x7f" * 2 + raw[11:])
+    before = {p.name: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    done = run(*arguments)
+    message = done.stderr.decode()
+    assert done.returncode in (1, 2), message
+    assert "Traceback" not in message and message.strip()
+    lines = [x for x in message.strip().splitlines() if not x.startswith(("Usage:", "Try ")) and x]
+    assert len(lines) == 1, message
+    assert {p.name: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_nothing_is_overwritten_by_accident(run: Runner, tmp_path: Path) -> None:
+    Image.open(SAMPLES / "chelsea.png").crop((0, 0, 80, 60)).save(tmp_path / "a.png")
+    original = (tmp_path / "a.png").read_bytes()
+    assert run("compress", "a.png").returncode == 0
+    refused = run("decompress", "a.eoc")
+    assert refused.returncode == 1 and b"--force" in refused.stderr
+    assert (tmp_path / "a.png").read_bytes() == original
+    assert run("denoise", "a.png", "-o", "a.png").returncode == 1
+    assert run("compress", "a.png", "--rate", 10).returncode == 0  # an .eoc file may be replaced by a new one
+    assert run("decompress", "a.eoc", "--force").returncode == 0
+    assert (tmp_path / "a.png").read_bytes() != original
+
+
+def test_salvage(run: Runner, tmp_path: Path) -> None:
+    run("compress", SAMPLES / "coffee.png", "-o", "c.eoc")
+    raw = bytearray((tmp_path / "c.eoc").read_bytes())
+    raw[len(raw) // 2] ^= 16
+    (tmp_path / "c.eoc").write_bytes(bytes(raw))
+    assert run("decompress", "c.eoc").returncode == 1
+    done = run("decompress", "c.eoc", "--salvage", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["damaged"]

@@ -1,0 +1,232 @@
+"""The codec's promises, on the sample pictures and the shipped model."""
+
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import eocodec
+from eocodec import codec, entropy, format, transform
+from eocodec.bundle import Model, load_model, shipped_models
+from eocodec.errors import EocodecError, FormatError
+from eocodec.latents import band_steps, delta_of_rate, rate_of_delta, step_code
+from eocodec.metrics import psnr
+
+
+def test_quality_and_size_rise_with_the_rate(chelsea: np.ndarray, model: Model) -> None:
+    sizes, qualities = [], []
+    for rate in (1, 4, 16, 64, 200, 500, 768):
+        done = codec.compress_picture(chelsea, rate, model=model, measure=True)
+        sizes.append(len(done.data))
+        qualities.append(done.psnr)
+        assert done.rate == pytest.approx(rate, abs=0.02)
+    assert sizes == sorted(sizes) and qualities == sorted(qualities)
+    assert qualities[0] > 14 and qualities[-1] > 43
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
+def test_smaller_than_jpeg_and_webp_at_equal_quality(name: str, samples: dict[str, np.ndarray], model: Model) -> None:
+    import io
+
+    picture = samples[name]
+    for kind, options, margin in (
+        ("JPEG", {"quality": 50, "optimize": True, "subsampling": "4:2:0"}, 0.75),
+        ("WEBP", {"quality": 50, "method": 6}, 1.0),
+    ):
+        out = io.BytesIO()
+        Image.fromarray(picture).save(out, kind, **options)
+        reached = psnr(picture, np.asarray(Image.open(out).convert("RGB")))
+        ours = codec.compress_picture(picture, psnr=reached, model=model, measure=True)
+        assert ours.psnr is not None and ours.psnr >= reached
+        assert len(ours.data) <= margin * len(out.getvalue()), (name, kind)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 17), (17, 3), (31, 33), (32, 32), (65, 1), (2, 130)])
+@pytest.mark.parametrize("rate", [2, 96, 768])
+def test_any_size_round_trips(size: tuple[int, int], rate: float, chelsea: np.ndarray, model: Model) -> None:
+    picture = np.resize(chelsea, (400, 500, 3))[100 : 100 + size[0], 200 : 200 + size[1]]
+    got = eocodec.decompress(eocodec.compress(picture, rate))
+    assert got.shape == picture.shape
+    if rate == 768:
+        assert psnr(picture, got) > 35
+
+
+def test_flat_and_noise_pictures(model: Model) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    for picture in (np.zeros_like(noise), np.full_like(noise, 255), noise, np.tile(np.uint8([[[255, 0, 0], [0, 0, 255]]]), (40, 20, 1))):
+        for rate in (1, 100, 768):
+            got = eocodec.decompress(eocodec.compress(picture, rate))
+            assert got.shape == picture.shape
+    flat = eocodec.compress(np.full((200, 300, 3), 77, np.uint8), 200)
+    assert len(flat) < 120 and np.abs(eocodec.decompress(flat).astype(int) - 77).max() <= 3
+
+
+def test_overhead_is_at_most_24_bytes_on_64x64(chelsea: np.ndarray, model: Model) -> None:
+    for rate in (8, 96, 300):
+        data = eocodec.compress(chelsea[:64, :64], rate)
+        file = format.parse(data)
+        assert len(data) - sum(len(s.payload) for s in file.segments) <= 24, rate
+
+
+def test_alpha_is_lossless_and_survives_truncation(chelsea: np.ndarray) -> None:
+    alpha = np.random.default_rng(1).integers(0, 256, chelsea.shape[:2], np.uint8)
+    alpha[:100] = 255
+    data = eocodec.compress(np.dstack([chelsea, alpha]), 96)
+    got = eocodec.decompress(data)
+    assert got.shape == (*chelsea.shape[:2], 4) and (got[..., 3] == alpha).all()
+    smallest = format.segment_ends(format.parse(data))[0]
+    cut = eocodec.truncate(data, max_bytes=smallest + 1500)
+    assert (eocodec.decompress(cut)[..., 3] == alpha).all()
+
+
+def test_grey_pictures_come_back_grey(chelsea: np.ndarray) -> None:
+    grey = np.asarray(Image.fromarray(chelsea).convert("L"))
+    data = eocodec.compress(grey, 96)
+    got = eocodec.decompress(data)
+    assert (got[..., 0] == got[..., 1]).all() and (got[..., 0] == got[..., 2]).all()
+    assert psnr(grey, got[..., 0]) > 30
+    assert len(data) < len(eocodec.compress(chelsea, 96))
+
+
+def test_truncated_file_decodes_at_lower_rate(coffee: np.ndarray) -> None:
+    data = eocodec.compress(coffee, 200)
+    ends = format.segment_ends(format.parse(data))
+    qualities = [psnr(coffee, eocodec.decompress(data[:end])) for end in ends]
+    assert len(ends) > 4 and qualities == sorted(qualities) and qualities[-1] > qualities[0] + 8
+    between = (ends[2] + ends[3]) // 2  # a cut inside a segment loses that segment only
+    assert psnr(coffee, eocodec.decompress(data[:between])) == qualities[2]
+    cut = eocodec.truncate(data, max_bytes=between)
+    assert cut == data[: ends[2]]
+
+
+def test_truncate_by_rate_keeps_whole_segments(coffee: np.ndarray) -> None:
+    data = eocodec.compress(coffee, 200)
+    kept = codec.latents_after_segments(format.parse(data))
+    assert kept[-1] <= 768
+    cut = eocodec.truncate(data, rate=100)
+    assert codec.latents_after_segments(format.parse(cut))[-1] <= 100
+    with pytest.raises(EocodecError, match="smallest"):
+        eocodec.truncate(data, max_bytes=4)
+    with pytest.raises(EocodecError, match="either"):
+        eocodec.truncate(data)
+
+
+def test_targets_are_met(chelsea: np.ndarray, model: Model) -> None:
+    for limit in (1500, 6000, 20000):
+        data = eocodec.compress(chelsea, max_bytes=limit)
+        assert 0.9 * limit < len(data) <= limit
+    data = eocodec.compress(chelsea, bpp=0.5)
+    assert 0.45 < 8 * len(data) / (300 * 451) <= 0.5
+    for target in (28.0, 36.0):
+        reached = psnr(chelsea, eocodec.decompress(eocodec.compress(chelsea, psnr=target)))
+        assert target <= reached < target + 0.3
+    with pytest.raises(EocodecError, match="smallest file"):
+        eocodec.compress(chelsea, max_bytes=10)
+    with pytest.raises(EocodecError, match="out of reach"):
+        eocodec.compress(chelsea, psnr=90)
+    with pytest.raises(EocodecError, match="only one"):
+        eocodec.compress(chelsea, 3, bpp=1)
+    for bad in (0, 769, float("nan")):
+        with pytest.raises(EocodecError, match="from 1 to 768"):
+            eocodec.compress(chelsea, bad)
+
+
+def test_rate_and_step_are_inverse(model: Model) -> None:
+    previous = np.inf
+    for rate in (1, 1.5, 3, 10, 96, 400.5, 768):
+        delta = delta_of_rate(model.manifest, rate)
+        assert delta < previous
+        assert rate_of_delta(model.manifest, delta) == pytest.approx(rate, rel=1e-6)
+        previous = delta
+
+
+def test_symbols_do_not_depend_on_threads_or_graph_optimisation(coffee: np.ndarray) -> None:
+    path = shipped_models()["photo"]
+    data = eocodec.compress(coffee, 150)
+    file = format.parse(data)
+    reference = None
+    for threads, optimisation in ((1, "all"), (2, "all"), (4, "basic"), (1, "off"), (2, "off")):
+        loaded = load_model(path, threads, optimisation)
+        steps = band_steps(loaded.manifest, file.header.delta)
+        latents = entropy.decode(loaded, file.header, file.segments, steps)
+        if reference is None:
+            reference = latents
+        assert all((a == b).all() for a, b in zip(latents, reference, strict=True)), (threads, optimisation)
+
+
+def test_strips_do_not_change_the_symbols_nets_see(coffee: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latents decoded strip by strip equal those decoded in one piece: the halo of the strips is wide enough."""
+    latents = transform.encode_picture(model, coffee)
+    header = format.Header(model.id, coffee.shape[1], coffee.shape[0], 0, step_code(20 / 255))
+    steps = band_steps(model.manifest, header.delta)
+    targets = [h / s for h, s in zip(latents, steps, strict=True)]
+    results = []
+    for strip in (1 << 20, 1200):
+        monkeypatch.setattr(entropy, "STRIP", strip)
+        segments = entropy.encode(model, header, targets)
+        results.append(entropy.decode(model, header, segments, steps))
+    assert all((a == b).all() for a, b in zip(*results, strict=True))
+
+
+def test_tiles_show_no_seam(samples: dict[str, np.ndarray], model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = np.tile(samples["rocket"], (2, 2, 1))[:832, :1216]
+    whole = transform.encode_picture(model, picture)
+    decoded = transform.decode_latents(model, whole, 0.1, picture.shape[1], picture.shape[0])
+    monkeypatch.setattr(transform, "WHOLE", 0)
+    monkeypatch.setattr(transform, "TILE", 256)
+    tiled = transform.encode_picture(model, picture)
+    for a, b in zip(whole, tiled, strict=True):
+        assert np.abs(a - b).max() < 2e-3
+    again = transform.decode_latents(model, whole, 0.1, picture.shape[1], picture.shape[0])
+    difference = np.abs(again.astype(int) - decoded)
+    assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
+
+
+def test_damage_is_refused_and_salvaged(coffee: np.ndarray, model: Model) -> None:
+    data = bytearray(eocodec.compress(coffee, 96))
+    ends = format.segment_ends(format.parse(bytes(data)))
+    data[ends[2] + 20] ^= 4
+    with pytest.raises(FormatError, match="checksum of segment 3"):
+        eocodec.decompress(bytes(data))
+    saved = codec.decode_file(bytes(data), salvage=True)
+    assert saved.damaged and psnr(coffee, saved.rgb) > 18
+
+
+def test_hostile_segments_with_valid_checksums_do_not_crash(model: Model) -> None:
+    """Payloads of noise under correct checksums decode to some picture or raise FormatError, nothing else."""
+    random = np.random.default_rng(5)
+    for trial in range(25):
+        header = format.Header(model.id, int(random.integers(1, 90)), int(random.integers(1, 90)), 0, int(random.integers(65536)))
+        segments = tuple(
+            format.Segment(int(random.integers(1, 30)), random.bytes(int(random.integers(0, 400)))) for _ in range(trial % 3 + 1)
+        )
+        data = format.serialise(format.File(header, None, segments))
+        try:
+            got = eocodec.decompress(data)
+        except FormatError:
+            continue
+        assert got.shape == (header.height, header.width, 3)
+
+
+def test_wrong_model_is_named(chelsea: np.ndarray) -> None:
+    data = bytearray(eocodec.compress(chelsea[:40, :40], 96))
+    data[4:8] = b"\1\2\3\4"
+    with pytest.raises(FormatError, match="needs model 01020304"):
+        eocodec.decompress(bytes(data))
+
+
+def test_arrays_and_pillow_images_give_the_same_file(chelsea: np.ndarray) -> None:
+    assert eocodec.compress(chelsea, 50) == eocodec.compress(Image.fromarray(chelsea), 50)
+    assert eocodec.compress(chelsea, 50) == eocodec.compress(chelsea / 255.0, 50)
+
+
+def test_one_model_serves_several_threads(chelsea: np.ndarray, model: Model) -> None:
+    want = eocodec.compress(chelsea, 80)
+    got: list[bytes] = []
+    workers = [threading.Thread(target=lambda: got.append(eocodec.compress(chelsea, 80))) for _ in range(3)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    assert got == [want] * 3

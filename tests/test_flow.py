@@ -1,0 +1,198 @@
+"""The flow and its objective against mathematics."""
+
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from eocodec.flow import wavelet  # noqa: E402
+from eocodec.flow.context import ContextModel, LatentModel, compand, dead_zone, laplace_bits, quads, unquads  # noqa: E402
+from eocodec.flow.model import PhotoConfig, PhotoModel  # noqa: E402
+from eocodec.flow.objective import log_column_norms, total_correlation  # noqa: E402
+from eocodec.flow.photo import COLOUR, PhotoFlow  # noqa: E402
+
+SMALL = PhotoConfig(levels=2, width=8, steps=1, features=8, context_width=8, refine_width=8, refine_depth=3)
+
+
+def random_flow(levels: int = 2, scale: float = 0.05) -> PhotoFlow:
+    torch.manual_seed(0)
+    flow = PhotoFlow(levels, 8, 2).double()
+    with torch.no_grad():
+        for p in flow.parameters():
+            p.copy_(torch.randn_like(p) * scale)
+    return flow
+
+
+def test_the_base_wavelet_reconstructs_and_is_nearly_orthonormal() -> None:
+    x = torch.randn(2, 3, 32, 48, dtype=torch.float64)
+    low, details = wavelet.analyse(x)
+    assert torch.allclose(wavelet.synthesise(low, details), x, atol=1e-12)
+    energy = low.square().sum() + details.square().sum()
+    assert energy / x.square().sum() == pytest.approx(1, abs=0.08)
+
+
+def test_colour_rotation_is_orthonormal() -> None:
+    c = torch.tensor(COLOUR, dtype=torch.float64)
+    assert torch.allclose(c @ c.T, torch.eye(3, dtype=torch.float64), atol=1e-12)
+
+
+def test_the_flow_is_exactly_invertible() -> None:
+    flow = random_flow(4)
+    x = torch.rand(1, 3, 64, 96, dtype=torch.float64)
+    assert torch.allclose(flow.inverse(flow(x)), x, atol=1e-10)
+    single = flow.float()
+    x = x.float()
+    assert (single.inverse(single(x)) - x).abs().max() < 1e-4
+
+
+def test_the_flow_preserves_volume() -> None:
+    flow = random_flow(2, 0.2)
+    x = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda v: torch.cat([b.flatten() for b in flow(v)]), x)
+    sign, log_det = torch.linalg.slogdet(jacobian.reshape(192, 192))
+    assert abs(log_det.item()) < 1e-6
+
+
+def test_column_norms_match_the_full_jacobian() -> None:
+    flow = random_flow(2, 0.1)
+    h = [b.detach() for b in flow(torch.rand(1, 3, 32, 32, dtype=torch.float64))]
+    band, channel = 2, 4
+    got = log_column_norms(flow.inverse, h, band, channel, 32)[0, 0, 0]
+
+    def inverse(v: "torch.Tensor") -> "torch.Tensor":
+        return flow.inverse([*h[:2], v])
+
+    place = h[band].shape[-1] // 2
+    column = torch.autograd.functional.jacobian(inverse, h[band])[..., 0, channel, place, place]
+    assert got.item() == pytest.approx(0.5 * math.log(column.square().sum().item()), abs=1e-6)
+
+
+def test_total_correlation_estimate_is_unbiased() -> None:
+    """The mean of many single-band estimates equals the sum over all columns of the full Jacobian."""
+    flow = random_flow(1, 0.3)
+    h = [b.detach() for b in flow(torch.rand(1, 3, 16, 16, dtype=torch.float64))]
+    sizes = [b.numel() for b in h]
+
+    def inverse(v: "torch.Tensor") -> "torch.Tensor":
+        parts = v.split(sizes)
+        return flow.inverse([p.reshape(b.shape) for p, b in zip(parts, h, strict=True)])
+
+    jacobian = torch.autograd.functional.jacobian(inverse, torch.cat([b.flatten() for b in h])).reshape(sum(sizes), -1)
+    sign, log_det = torch.linalg.slogdet(jacobian)
+    exact = (0.5 * jacobian.square().sum(0).log().sum() - log_det).item() / sum(sizes)
+    assert exact > 0
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        draws = [total_correlation(flow.inverse, h, generator, spacing=4).item() for _ in range(300)]
+    error = np.std(draws) / math.sqrt(len(draws))
+    # Cells of 4 pixels cut off tails and leave out other positions: allow for that besides the standard error.
+    assert np.mean(draws) == pytest.approx(exact, abs=4 * error + 0.15 * exact)
+
+
+def test_likelihood_of_the_last_layer_is_a_density() -> None:
+    """exp(−NLL) integrates to one over a latent: the Laplace density at the nets' mean and scale."""
+    scale = torch.tensor([0.3, 2.0], dtype=torch.float64)
+    grid = torch.linspace(-60, 60, 240001, dtype=torch.float64)
+    density = torch.exp(-((2 * scale[:, None]).log() + grid.abs() / scale[:, None]))
+    assert torch.allclose(torch.trapezoid(density, grid), torch.ones(2, dtype=torch.float64), atol=1e-3)
+    m = torch.arange(-400, 401, dtype=torch.float64)
+    for s in (0.06, 0.5, 7.0):
+        total = torch.exp2(-laplace_bits(m, torch.full_like(m, s))).sum()
+        assert total.item() == pytest.approx(1, abs=1e-6)
+
+
+def test_rounding_is_rate_distortion_optimal() -> None:
+    v = torch.linspace(-6, 6, 2001, dtype=torch.float64)
+    for s in (0.1, 0.4, 1.5):
+        scale, weight = torch.full_like(v, s), 0.1
+        got = dead_zone(v, scale, torch.tensor(weight))
+        candidates = torch.arange(-8, 9, dtype=torch.float64)
+        cost = (v[:, None] - candidates).square() + weight * laplace_bits(candidates, scale[:, None])
+        best = cost.min(1).values
+        chosen = (v - got).square() + weight * laplace_bits(got, scale)
+        assert (chosen <= best + 0.02).all()
+
+
+def test_quads_invert() -> None:
+    x = torch.randn(2, 5, 6, 8)
+    assert torch.equal(unquads(quads(x)), x)
+
+
+def test_companding_is_monotone_and_odd() -> None:
+    v = torch.linspace(-50, 50, 999)
+    assert (compand(v).diff() > 0).all() and torch.allclose(compand(-v), -compand(v))
+
+
+def test_coding_a_picture_costs_what_its_context_allows() -> None:
+    """No latent's parameters depend on itself or on latents coded after it."""
+    torch.manual_seed(1)
+    model = LatentModel(2, 8, 8)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.1)
+    h = [torch.randn(1, c, 8 * k, 8 * k) for c, k in ((3, 1), (9, 1), (9, 2))]
+    step, condition = torch.tensor([0.5]), torch.tensor([0.0])
+    captured: list[list["torch.Tensor"]] = []
+    original = ContextModel.parameters_of
+
+    def spy(self: ContextModel, *arguments: object) -> tuple["torch.Tensor", "torch.Tensor"]:
+        out = original(self, *arguments)  # type: ignore[arg-type]
+        captured[-1].append(torch.cat(out, 1).detach())
+        return out
+
+    ContextModel.parameters_of = spy  # type: ignore[method-assign]
+    try:
+        captured.append([])
+        model(h, step, condition)
+        changed = [b.clone() for b in h]
+        changed[2][:, :3, 1::2, 1::2] += 3.0  # luma phase 1 of the finest level: coded in its second pass
+        captured.append([])
+        model(changed, step, condition)
+    finally:
+        ContextModel.parameters_of = original  # type: ignore[method-assign]
+    same = [torch.equal(a, b) for a, b in zip(*captured, strict=True)]
+    assert same[:8] == [True] * 8  # level 2 (six passes), then luma passes 0 and 1 of level 1
+    assert same[8:] == [False] * 4
+
+
+def test_model_trains_and_resumes_the_same_curve(tmp_path: "object", coffee: np.ndarray) -> None:
+    from pathlib import Path
+
+    from PIL import Image
+
+    from eocodec.flow.training import Run, Stage, TrainingConfig
+
+    base = Path(str(tmp_path))
+    (base / "pictures").mkdir()
+    for k in range(3):
+        Image.fromarray(coffee[50 * k : 50 * k + 200, 100:400]).save(base / "pictures" / f"{k}.png")
+
+    def config(name: str) -> TrainingConfig:
+        stages = (
+            Stage("likelihood", 4, warmup=2, noise=2.0, correlation=0.1, step=(2, 8)),
+            Stage("rate-distortion", 4, warmup=2),
+            Stage("rate-distortion", 4, warmup=2, quantised=True),
+        )
+        return TrainingConfig(base / name, base / "pictures", stages, SMALL, crop=64, batch=2, hold_out=3, autocast="off")
+
+    device = torch.device("cpu")
+    whole = [r["loss"] for r in Run(config("whole"), device)]
+    first = Run(config("parts"), device)
+    parts = [first.advance()["loss"] for _ in range(6)]
+    first.save()
+    second = Run(config("parts"), device, resume=True)
+    parts += [r["loss"] for r in second]
+    assert parts == whole
+    points = second.validate((16.0,))["points"]
+    assert points["16"][0] > 0 and points["16"][1] > 20
+
+
+def test_photo_model_has_sensible_gradients() -> None:
+    torch.manual_seed(0)
+    model = PhotoModel(SMALL)
+    y, coded = model(torch.rand(2, 3, 32, 32), torch.tensor([0.05, 0.2]))
+    (coded.bits.mean() + y.square().mean()).backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None and torch.isfinite(p.grad).all(), name

@@ -1,0 +1,115 @@
+"""Pictures in: every mode and size users have, and clear words for what is not a picture."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from eocodec.errors import ImageError
+from eocodec.image import as_picture, atomic_write, encode_picture, read_picture, to_pillow
+
+
+def _saved(image: Image.Image, kind: str, **options: object) -> io.BytesIO:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    out.seek(0)
+    return out
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "PPM"])
+def test_common_file_types_are_read(kind: str, chelsea: np.ndarray) -> None:
+    got = read_picture(_saved(Image.fromarray(chelsea), kind))
+    assert got.rgb.shape == chelsea.shape and got.rgb.dtype == np.uint8
+    assert np.abs(got.rgb.astype(int) - chelsea).mean() < 5
+
+
+def test_orientation_is_applied() -> None:
+    pixels = np.zeros((4, 6, 3), np.uint8)
+    pixels[0, 0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate 90 degrees clockwise to view
+    got = read_picture(_saved(Image.fromarray(pixels), "PNG", exif=exif))
+    assert got.rgb.shape == (6, 4, 3) and got.rgb[0, 3].tolist() == [255] * 3
+
+
+def test_sixteen_bits_are_rounded_not_cut() -> None:
+    values = np.array([[0, 128, 129, 257, 65535, 65406]], np.uint16)
+    got = read_picture(_saved(Image.fromarray(values), "PNG"))
+    assert got.grey and got.rgb[0, :, 0].tolist() == [0, 0, 1, 1, 255, 254]
+    assert as_picture(values).rgb[0, :, 0].tolist() == [0, 0, 1, 1, 255, 254]
+
+
+def test_palette_with_transparency_becomes_rgba(chelsea: np.ndarray) -> None:
+    palette = Image.fromarray(chelsea[:32, :32]).convert("P")
+    got = read_picture(_saved(palette, "PNG", transparency=3))
+    assert got.alpha is not None and set(np.unique(got.alpha)) <= {0, 255}
+
+
+def test_grey_bilevel_cmyk_and_alpha(chelsea: np.ndarray) -> None:
+    image = Image.fromarray(chelsea[:40, :50])
+    assert read_picture(_saved(image.convert("L"), "PNG")).grey
+    assert read_picture(_saved(image.convert("1"), "PNG")).grey
+    grey_alpha = read_picture(_saved(image.convert("LA"), "PNG"))
+    assert grey_alpha.grey and grey_alpha.alpha is not None
+    cmyk = read_picture(_saved(image.convert("CMYK"), "JPEG", quality=98))
+    assert np.abs(cmyk.rgb.astype(int) - chelsea[:40, :50]).mean() < 6
+    rgba = image.convert("RGBA")
+    rgba.putalpha(7)
+    assert (read_picture(_saved(rgba, "PNG")).alpha == 7).all()
+
+
+def test_profiles_are_converted_to_srgb() -> None:
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pixels = np.full((8, 8, 3), (200, 30, 90), np.uint8)
+    kept = read_picture(_saved(Image.fromarray(pixels), "PNG", icc_profile=lab))
+    assert (kept.rgb == pixels).all()
+    broken = read_picture(_saved(Image.fromarray(pixels), "PNG", icc_profile=b"not a profile at all"))
+    assert (broken.rgb == pixels).all()
+
+
+def test_what_is_not_a_picture_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    text = tmp_path / "a.png"
+    text.write_text("hello")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(_saved(Image.fromarray(np.zeros((64, 64, 3), np.uint8)), "PNG").getvalue()[:60])
+    for path in (text, cut, tmp_path / "missing.png", tmp_path):
+        with pytest.raises(ImageError) as caught:
+            read_picture(path)
+        assert path.name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4, 5), np.uint8),
+        np.zeros((4,), np.uint8),
+        np.zeros((4, 4, 3), np.int64),
+        np.full((4, 4, 3), 1.5),
+        np.full((4, 4, 3), np.nan),
+    ],
+)
+def test_bad_arrays_are_refused(bad: np.ndarray) -> None:
+    with pytest.raises(ImageError):
+        as_picture(bad)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "x.eoc"
+    target.write_bytes(b"old")
+    with pytest.raises(ImageError, match="cannot be written"):
+        atomic_write(tmp_path / "missing" / "x.eoc", b"new")
+    atomic_write(target, b"new")
+    assert target.read_bytes() == b"new" and [p.name for p in tmp_path.iterdir()] == ["x.eoc"]
+
+
+def test_pictures_are_written_losslessly_as_png_and_webp(chelsea: np.ndarray) -> None:
+    alpha = np.arange(300 * 451, dtype=np.uint32).reshape(300, 451).astype(np.uint8)
+    for suffix in (".png", ".webp", ".tiff"):
+        data = encode_picture(to_pillow(chelsea, alpha), suffix)
+        got = read_picture(io.BytesIO(data))
+        assert (got.rgb == chelsea).all() and (got.alpha == alpha).all()
+    with pytest.raises(ImageError, match="use .png"):
+        encode_picture(to_pillow(chelsea), ".xyz")
