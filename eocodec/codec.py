@@ -335,7 +335,7 @@ def truncate(data: bytes, *, rate: float | None = None, max_bytes: int | None = 
     else:
         assert rate is not None
         kept = latents_after_segments(file)
-        if not 1 <= rate:
+        if not rate >= 1:
             raise EocodecError(f"the rate must be at least 1, not {rate:g}")
         keep = max((k for k, latents in enumerate(kept) if latents <= rate), default=0)
     return format.serialise(replace(file, segments=file.segments[:keep]))

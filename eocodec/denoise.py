@@ -15,6 +15,7 @@ References:
 import functools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +23,11 @@ import numpy.typing as npt
 from eocodec import transform
 from eocodec.bundle import Manifest, Model, load_model
 from eocodec.codec import compress, decode_file
-from eocodec.entropy import PHASES, Walk
+from eocodec.entropy import Walk
 from eocodec.errors import EocodecError
 from eocodec.format import Header
 from eocodec.image import ImageLike, Picture, as_picture
-from eocodec.latents import Unit, band_steps, step_code
+from eocodec.latents import PHASES, Unit, band_steps, step_code
 
 __all__ = ["SHIFTS", "denoise", "estimate_sigma"]
 
@@ -167,7 +168,7 @@ def denoise(
     rate: float | None = None,
     shifts: int = 4,
     model: str | Path | Model = "photo",
-) -> npt.NDArray[np.generic]:
+) -> npt.NDArray[Any]:
     """Remove white noise from a picture.
 
     Arguments:

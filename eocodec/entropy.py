@@ -401,15 +401,18 @@ class Encoder:
         self.nonzero: list[bool] = []
 
     def begin(self, unit: int) -> None:
+        """Start a unit's stream."""
         self.symbols.append([])
         self.nonzero.append(False)
 
     def low(self, predicted: Int32, index: UInt8, place: tuple[int, slice, slice]) -> Int32:
+        """Round the low-pass and record what the prediction misses."""
         value = np.floor(self.targets[0][place[0]][place[1:]] + np.float32(0.5)).astype(np.int32)
         self._record(value - predicted, index)
         return value
 
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
+        """Round a strip's latents around their means and record the residuals."""
         band = self.targets[1 + self.levels - unit.level][unit.channels]
         y = np.stack([band[:, i::2, j::2][:, rows] for i, j in (PHASES[p] for p in unit.phases)])
         m = self.tables.round(y - mean.astype(np.float32) * np.float32(1 / MEAN_UNIT), index)
@@ -476,17 +479,20 @@ class Decoder:
             self.latents.append(np.zeros((9 if level else 3, 2 * height, 2 * width), np.float32))
 
     def begin(self, unit: int) -> None:
+        """Open the segment that starts with this unit; after the last one there is none."""
         if unit in self.starts:
             self.reader = Reader(self.tables, self.segments[self.starts[unit]].payload)
         elif unit >= self.end:
             self.reader = None
 
     def low(self, predicted: Int32, index: UInt8, place: tuple[int, slice, slice]) -> Int32:
+        """Prediction plus the residuals read."""
         if self.reader is None:
             return predicted
         return predicted + self.reader.take(index.ravel()).reshape(predicted.shape)
 
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
+        """Read a strip's residuals and dequantise its latents."""
         if self.reader is None:
             m = np.zeros_like(mean)
         else:

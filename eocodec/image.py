@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -112,13 +112,13 @@ def as_picture(image: "ImageLike | Picture") -> Picture:
     if isinstance(image, Image.Image):
         _check_size(*image.size)
         return from_pillow(image)
-    array = np.asarray(image)
+    array: npt.NDArray[Any] = np.asarray(image)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif array.dtype == np.uint16:
         array = _eight_bit(array)
     elif np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all() or array.size and (array.min() < 0 or array.max() > 1):
+        if not np.isfinite(array).all() or (array.size and (array.min() < 0 or array.max() > 1)):
             raise ImageError("a floating-point picture must hold values from 0 to 1")
         array = np.floor(array * 255.0 + 0.5).astype(np.uint8)
     elif array.dtype != np.uint8:

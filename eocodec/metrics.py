@@ -32,7 +32,7 @@ _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def ms_ssim(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
-    """Multi-scale structural similarity, mean over the RGB channels; both sides at least 176 pixels (extra `bench`).
+    """Multi-scale structural similarity, mean over RGB; both sides at least 176 pixels (extra `bench`).
 
     References:
         Wang, Simoncelli & Bovik, *Multiscale structural similarity for image quality assessment*, 2003.

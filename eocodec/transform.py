@@ -6,6 +6,7 @@ that what is cut off no longer shows, so there are no seams (docs/METHOD.md has 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +68,7 @@ def encode_picture(model: Model, rgb: npt.NDArray[np.uint8] | npt.NDArray[np.flo
         np.empty((3 if k == 0 else 9, full_height // f, full_width // f), np.float32) for k, f in enumerate(factors)
     ]
     for rows, columns, inner_rows, inner_columns in _tiles(full_width, full_height):
-        piece = rgb[rows.start : rows.stop, columns.start : columns.stop]
+        piece: npt.NDArray[Any] = rgb[rows.start : rows.stop, columns.start : columns.stop]
         missing = (rows.stop - rows.start - piece.shape[0], columns.stop - columns.start - piece.shape[1])
         if any(missing):
             piece = np.pad(piece, ((0, missing[0]), (0, missing[1]), (0, 0)), "edge")

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT, SAMPLES, Runner
-from PIL import Image
-
 from eocodec_cli import COMMANDS, cli
+from PIL import Image
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -34,7 +33,9 @@ def test_help_starts_fast() -> None:
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "eocodec_cli", "--help"], check=True, capture_output=True, env=_environment())
+        subprocess.run(
+            [sys.executable, "-m", "eocodec_cli", "--help"], check=True, capture_output=True, env=_environment()
+        )
         times.append(time.perf_counter() - start)
     assert min(times) < 0.5
 
@@ -150,7 +151,9 @@ def test_several_inputs_go_to_a_folder_and_errors_are_not_fatal(run: Runner, tmp
         ("nonsense",),
     ],
 )
-def test_bad_input_is_one_clear_line_and_leaves_nothing(run: Runner, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_bad_input_is_one_clear_line_and_leaves_nothing(
+    run: Runner, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
     Image.open(SAMPLES / "chelsea.png").crop((0, 0, 80, 60)).save(tmp_path / "ok.png")
     (tmp_path / "text.png").write_text("this is not a picture")
     (tmp_path / "text.eocm").write_text("this is not a bundle")

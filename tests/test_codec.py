@@ -54,7 +54,12 @@ def test_any_size_round_trips(size: tuple[int, int], rate: float, chelsea: np.nd
 
 def test_flat_and_noise_pictures(model: Model) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
-    for picture in (np.zeros_like(noise), np.full_like(noise, 255), noise, np.tile(np.uint8([[[255, 0, 0], [0, 0, 255]]]), (40, 20, 1))):
+    for picture in (
+        np.zeros_like(noise),
+        np.full_like(noise, 255),
+        noise,
+        np.tile(np.uint8([[[255, 0, 0], [0, 0, 255]]]), (40, 20, 1)),
+    ):
         for rate in (1, 100, 768):
             got = eocodec.decompress(eocodec.compress(picture, rate))
             assert got.shape == picture.shape
@@ -155,7 +160,9 @@ def test_symbols_do_not_depend_on_threads_or_graph_optimisation(coffee: np.ndarr
         assert all((a == b).all() for a, b in zip(latents, reference, strict=True)), (threads, optimisation)
 
 
-def test_strips_do_not_change_the_symbols_nets_see(coffee: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_do_not_change_the_symbols_nets_see(
+    coffee: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Latents decoded strip by strip equal those decoded in one piece: the halo of the strips is wide enough."""
     latents = transform.encode_picture(model, coffee)
     header = format.Header(model.id, coffee.shape[1], coffee.shape[0], 0, step_code(20 / 255))
@@ -197,9 +204,12 @@ def test_hostile_segments_with_valid_checksums_do_not_crash(model: Model) -> Non
     """Payloads of noise under correct checksums decode to some picture or raise FormatError, nothing else."""
     random = np.random.default_rng(5)
     for trial in range(25):
-        header = format.Header(model.id, int(random.integers(1, 90)), int(random.integers(1, 90)), 0, int(random.integers(65536)))
+        header = format.Header(
+            model.id, int(random.integers(1, 90)), int(random.integers(1, 90)), 0, int(random.integers(65536))
+        )
         segments = tuple(
-            format.Segment(int(random.integers(1, 30)), random.bytes(int(random.integers(0, 400)))) for _ in range(trial % 3 + 1)
+            format.Segment(int(random.integers(1, 30)), random.bytes(int(random.integers(0, 400))))
+            for _ in range(trial % 3 + 1)
         )
         data = format.serialise(format.File(header, None, segments))
         try:

@@ -46,7 +46,9 @@ def test_dropping_latents_removes_noise_too(coffee: np.ndarray) -> None:
 
 def test_more_shifts_help(coffee: np.ndarray) -> None:
     noisy = _noisy(coffee, 25)
-    assert psnr(coffee, eocodec.denoise(noisy, 25, shifts=4) * 255) > psnr(coffee, eocodec.denoise(noisy, 25, shifts=1) * 255)
+    assert psnr(coffee, eocodec.denoise(noisy, 25, shifts=4) * 255) > psnr(
+        coffee, eocodec.denoise(noisy, 25, shifts=1) * 255
+    )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 17), (33, 2)])

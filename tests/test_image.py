@@ -111,5 +111,5 @@ def test_pictures_are_written_losslessly_as_png_and_webp(chelsea: np.ndarray) ->
         data = encode_picture(to_pillow(chelsea, alpha), suffix)
         got = read_picture(io.BytesIO(data))
         assert (got.rgb == chelsea).all() and (got.alpha == alpha).all()
-    with pytest.raises(ImageError, match="use .png"):
+    with pytest.raises(ImageError, match=r"use \.png"):
         encode_picture(to_pillow(chelsea), ".xyz")

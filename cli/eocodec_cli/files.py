@@ -67,9 +67,9 @@ def plan(inputs: Sequence[str], output: str | None, suffix: str, force: bool, ow
             target = str(base / f"{stem}{suffix}")
             if not force and Path(target).exists() and not _starts_with(Path(target), own):
                 raise EocodecError(f"{target} exists; use --force to overwrite it, or -o to choose another name")
-        if source != PIPE and target != PIPE and Path(target).exists() and Path(source).exists():
-            if Path(target).samefile(source):
-                raise EocodecError(f"{target} is the input itself; choose another output with -o")
+        both = PIPE not in (source, target) and Path(target).exists() and Path(source).exists()
+        if both and Path(target).samefile(source):
+            raise EocodecError(f"{target} is the input itself; choose another output with -o")
         jobs.append(Job(source, target))
     targets = [j.target for j in jobs]
     for j in jobs:
@@ -100,7 +100,7 @@ def read_bytes(source: str) -> bytes:
         EocodecError: missing, a folder, or not readable.
     """
     if source == PIPE:
-        return click.get_binary_stream("stdin").read()
+        return sys.stdin.buffer.read()
     try:
         return Path(source).read_bytes()
     except FileNotFoundError:
@@ -116,9 +116,8 @@ def write_bytes(target: str, content: bytes) -> None:
     from eocodec.image import atomic_write
 
     if target == PIPE:
-        stream = click.get_binary_stream("stdout")
-        stream.write(content)
-        stream.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
     else:
         atomic_write(Path(target), content)
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -39,6 +40,7 @@ def command(config: Path, data: Path | None, out: Path | None, resume: bool, sta
     run = Run(loaded, pick_device(device), resume=resume, start=start)
     recent: dict[str, float] = {}
     terminal = sys.stderr.isatty()
+    bar: Any
     with click.progressbar(
         length=run.total,
         file=sys.stderr,

@@ -1,0 +1,1 @@
+"""The flows, their objective and their training, in torch (extra `train`)."""

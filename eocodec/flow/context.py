@@ -279,10 +279,7 @@ class LatentModel(nn.Module):
         feature: Tensor | None = None
         for k, level in enumerate(range(levels, 0, -1)):
             plane = condition[:, None, None, None]
-            if quantised:
-                plane = torch.floor(plane * 16 + 0.5) / 32
-            else:
-                plane = plane / 2
+            plane = torch.floor(plane * 16 + 0.5) / 32 if quantised else plane / 2
             plane = plane.expand(-1, 1, *coarser.shape[2:])
             feature = self.context.features(level, coarser, feature, plane, quantised)
             target = quads(h[k + 1] / steps[k + 1])  # (B, 4, 9, gh, gw)

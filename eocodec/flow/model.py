@@ -5,7 +5,7 @@ This is what training optimises, checkpoints hold and the exporter reads.
 
 from dataclasses import asdict, dataclass
 
-import torch
+import torch  # noqa: F401  (the example uses it)
 from torch import Tensor, nn
 
 from eocodec.flow.context import Coded, LatentModel
@@ -48,7 +48,9 @@ class PhotoModel(nn.Module):
         self.latents = LatentModel(config.levels, config.features, config.context_width)
         self.refine = Refinement(config.refine_width, config.refine_depth)
 
-    def forward(self, x: Tensor, step: Tensor, weight: float = LAGRANGE, quantised: bool = False) -> tuple[Tensor, Coded]:
+    def forward(
+        self, x: Tensor, step: Tensor, weight: float = LAGRANGE, quantised: bool = False
+    ) -> tuple[Tensor, Coded]:
         """Decoded pictures `(B, 3, H, W)` (not clamped) and their price at steps `step (B,)` in units of x."""
         coded = self.latents(self.flow(x), step, log2_step_level(step), weight, quantised)
         return self.refine(self.flow.inverse(coded.decoded), step), coded

@@ -10,6 +10,8 @@ References:
     Galperin & Köthe, *Entropy-ordered flows*, 2026. https://arxiv.org/abs/2602.06940
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -46,7 +48,7 @@ class Coupling(nn.Module):
         super().__init__()
         sizes = [inputs] + [width] * (depth - 1) + [outputs]
         layers: list[nn.Module] = []
-        for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+        for a, b in pairwise(sizes):
             layers += [nn.Conv2d(a, b, 3, padding=1), nn.ReLU()]
         self.net = nn.Sequential(*layers[:-1])
         last = self.net[-1]

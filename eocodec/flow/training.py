@@ -191,7 +191,7 @@ class Run:
             self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         if resume:
             self._restore(load_checkpoint(self.checkpoint, device).raw)
-        auto = device.type == "cuda" or torch.backends.mkldnn.is_available() and _cpu_has_bfloat16()
+        auto = device.type == "cuda" or (torch.backends.mkldnn.is_available() and _cpu_has_bfloat16())
         self.autocast = auto if config.autocast == "auto" else config.autocast == "on"
 
     def _restore(self, raw: dict[str, Any]) -> None:

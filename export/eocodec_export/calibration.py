@@ -17,7 +17,7 @@ from eocodec.flow.model import PhotoModel
 from eocodec.flow.objective import log_column_norms
 from eocodec.flow.photo import log2_step_level
 from eocodec.format import Header
-from eocodec.latents import band_steps, step_code
+from eocodec.latents import PHASES, band_steps, step_code
 
 __all__ = ["Statistics", "compand_table", "explained_entropy", "gather", "laplace_tables", "noise_gain", "pack_tables"]
 
@@ -88,7 +88,7 @@ class Statistics(entropy.Encoder):
     def strip(self, unit, rows, valid, mean, index):  # type: ignore[no-untyped-def]
         """Count residuals and their offsets from the integers, by table index."""
         band = self.targets[1 + self.levels - unit.level][unit.channels]
-        y = np.stack([band[:, i::2, j::2][:, rows] for i, j in (entropy.PHASES[p] for p in unit.phases)])
+        y = np.stack([band[:, i::2, j::2][:, rows] for i, j in (PHASES[p] for p in unit.phases)])
         residual = y - mean / 16
         m = self.tables.round(residual.astype(np.float32), index)
         flat, idx = entropy._flat(m, rows, valid), entropy._flat(index, rows, valid).astype(np.int64)
@@ -194,7 +194,7 @@ def fit_shift(statistics: Statistics) -> list[list[int]]:
     """Centroids: mean offset towards zero for magnitude 1, 2, ≥ 3, in 1/256 steps."""
     with np.errstate(invalid="ignore"):
         mean = np.where(statistics.shift_count > 300, statistics.shift_sum / np.maximum(statistics.shift_count, 1), 0.0)
-    return [[int(round(256 * float(np.clip(v, -0.4, 0.4)))) for v in row[1:]] for row in mean]
+    return [[round(256 * float(np.clip(v, -0.4, 0.4))) for v in row[1:]] for row in mean]
 
 
 @torch.no_grad()
