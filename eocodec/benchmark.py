@@ -33,7 +33,7 @@ SETTINGS: dict[str, Sequence[float]] = {
     "jpeg": (8, 14, 22, 33, 47, 60, 72, 80, 86, 90, 94),  # quality
     "webp": (2, 8, 16, 28, 44, 60, 75, 85, 91, 95, 98),
     "avif": (14, 22, 30, 38, 46, 54, 62, 70, 78, 85, 91),
-    "jxl": (14.0, 10.0, 7.5, 5.5, 4.0, 3.0, 2.2, 1.6, 1.1, 0.7, 0.45),  # distance
+    "jxl": (5, 15, 25, 35, 45, 55, 65, 75, 84, 90, 94),  # quality, as libjxl maps it to a distance
 }
 CODECS = tuple(SETTINGS)
 
@@ -59,7 +59,7 @@ def encode(name: str, picture: Bytes, setting: float, model: Model) -> tuple[byt
     if name == "jxl":
         import pillow_jxl  # noqa: F401
 
-        return _pillow("JXL", picture, lossless=False, quality=-1, distance=setting, effort=7)
+        return _pillow("JXL", picture, quality=int(setting), effort=7)
     raise EocodecError(f"no codec is called {name}; known are {', '.join(CODECS)}")
 
 

@@ -76,6 +76,10 @@ class _Shrinkage:
         self.noise = [np.maximum(n, 1e-4) for n in noise]
         self.rows = [np.stack([_posterior_rows(float(s)) for s in n]) for n in self.noise]
 
+    def wants(self, unit: int) -> bool:
+        """Every unit is cleaned."""
+        return True
+
     def begin(self, unit: int) -> None:
         """Nothing to do."""
 

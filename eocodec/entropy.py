@@ -43,6 +43,9 @@ class SymbolCoder(Protocol):
     def low(self, predicted: Int32, index: UInt8, place: tuple[int, slice, slice]) -> Int32:
         """Low-pass integers `(h, w)` at lattice `place` (channel, rows, columns)."""
 
+    def wants(self, unit: int) -> bool:
+        """Whether anything is coded from this unit on; if not, the walk ends before its level."""
+
     def begin(self, unit: int) -> None:
         """The next unit starts."""
 
@@ -87,6 +90,8 @@ class Walk:
         feature: UInt8 | None = None
         number = 1
         for level in range(self.levels, 0, -1):
+            if not coder.wants(number):
+                break
             feature = self._feature(level, coarser, feature)
             coarser = self._level(level, feature, coder, number)
             number += 6
@@ -196,9 +201,9 @@ def activity_class(activity: Int32) -> Int32:
 def lattices(q: Int32, half: int) -> Iterator[tuple[int, slice, slice, Int32, Int32]]:
     """The three lattices that take q from stride 2·half to `half`: (kind, rows, columns, prediction, activity).
 
-    Each prediction is the rounded mean of four neighbours; a neighbour outside the picture is replaced by the nearest
-    one of its row or column. Kinds 0 and 1 are diagonal and straight neighbours at half = 1, 2 and 3 at half = 2, 4 and
-    5 beyond.
+    The caller fills q at a lattice before it asks for the next. Each prediction is the rounded mean of four
+    neighbours; a neighbour outside the picture is replaced by the nearest one of its row or column. Kinds 0 and 1 are
+    diagonal and straight neighbours at half = 1, 2 and 3 at half = 2, 4 and 5 beyond.
     """
     height, width = q.shape
     scale = 2 * min(half.bit_length() - 1, 2)
@@ -210,7 +215,6 @@ def lattices(q: Int32, half: int) -> Iterator[tuple[int, slice, slice, Int32, In
         wide = np.pad(known, ((0, 1), (0, 1)), "edge")
         four = np.stack([wide[:a, :b], wide[:a, 1 : b + 1], wide[1 : a + 1, :b], wide[1 : a + 1, 1 : b + 1]])
         yield scale, slice(half, height, stride), slice(half, width, stride), *_combine(four)
-        diagonal = q[half::stride, half::stride]
     for vertical in (False, True):
         target = q[half::stride, ::stride] if vertical else q[::stride, half::stride]
         a, b = target.shape
@@ -400,6 +404,10 @@ class Encoder:
         self.symbols: list[list[tuple[Int32, UInt8]]] = []
         self.nonzero: list[bool] = []
 
+    def wants(self, unit: int) -> bool:
+        """Every unit is coded."""
+        return True
+
     def begin(self, unit: int) -> None:
         """Start a unit's stream."""
         self.symbols.append([])
@@ -477,6 +485,10 @@ class Decoder:
         for level in [0, *range(self.levels, 0, -1)]:
             height, width = walk.grid_size(level or self.levels)
             self.latents.append(np.zeros((9 if level else 3, 2 * height, 2 * width), np.float32))
+
+    def wants(self, unit: int) -> bool:
+        """Whether the file goes on."""
+        return unit < self.end
 
     def begin(self, unit: int) -> None:
         """Open the segment that starts with this unit; after the last one there is none."""

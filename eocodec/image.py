@@ -79,7 +79,7 @@ def read_picture(source: str | Path | BinaryIO, name: str | None = None) -> Pict
         raise ImageError(f"{name}: no permission to read it") from None
     except ImageError as e:
         raise ImageError(f"{name}: {e}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, MemoryError) as e:
+    except Exception as e:  # Pillow's readers raise many kinds of exception for damaged files
         raise ImageError(f"{name}: the picture is damaged or cannot be decoded ({e})") from None
 
 

@@ -70,8 +70,8 @@ def bd_rate(
 ) -> float:
     """Bjøntegaard rate difference in percent: how much more rate `test` needs than `anchor` at equal quality.
 
-    Points are (bits per pixel, dB). Log-rate is interpolated over quality by a monotone cubic (PCHIP) and integrated over
-    the quality range in which the anchor's rate lies in [low, high] and both curves are defined (extra `bench`).
+    Points are (bits per pixel, dB). Log-rate is interpolated over quality by a monotone cubic (PCHIP) and integrated
+    over the quality range in which the anchor's rate lies in [low, high] and both curves are defined (extra `bench`).
 
     References:
         Bjøntegaard, *Calculation of average PSNR differences between RD-curves*, VCEG-M33, 2001.

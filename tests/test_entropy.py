@@ -1,0 +1,160 @@
+"""The coder does what docs/FORMAT.md says: an independent decoder in plain Python integers reads its streams."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eocodec import entropy
+from eocodec.bundle import Model, load_model
+from eocodec.entropy import Reader, Writer, activity_class, lattices, tables_of
+
+PRECISION = 24
+
+
+class PlainDecoder:
+    """The range decoder of docs/FORMAT.md: 32-bit words, 64-bit state, 24-bit probabilities, integers only."""
+
+    def __init__(self, payload: bytes) -> None:
+        payload += b"\0" * (-len(payload) % 4)
+        self.words = [int.from_bytes(payload[k : k + 4], "little") for k in range(0, len(payload), 4)]
+        self.lower, self.range, self.point = 0, (1 << 64) - 1, 0
+        for _ in range(2):
+            self.point = self.point << 32 | self.word()
+
+    def word(self) -> int:
+        return self.words.pop(0) if self.words else 0
+
+    def decode(self, frequencies: list[int]) -> int:
+        scale = self.range >> PRECISION
+        quantile = ((self.point - self.lower) % (1 << 64)) // scale
+        symbol, left = 0, 0
+        while left + frequencies[symbol] <= quantile:
+            left += frequencies[symbol]
+            symbol += 1
+        self.lower = (self.lower + scale * left) % (1 << 64)
+        self.range = scale * frequencies[symbol]
+        if self.range < 1 << 32:
+            self.lower = (self.lower << 32) % (1 << 64)
+            self.range <<= 32
+            self.point = (self.point << 32) % (1 << 64) | self.word()
+        return symbol
+
+    def uniform(self, size: int) -> int:
+        return self.decode([(1 << PRECISION) // size] * size)
+
+
+def plain_residuals(decoder: PlainDecoder, tables: list[np.ndarray], index: list[int]) -> list[int]:
+    m = [0] * len(index)
+    for k in sorted(set(index)):
+        table = tables[k].tolist()
+        radius = len(table) - 1
+        places = [n for n, i in enumerate(index) if i == k]
+        for n in places:
+            m[n] = decoder.decode(table[:0:-1] + table) - radius
+        escaped = [n for n in places if abs(m[n]) == radius]
+        lengths = [decoder.uniform(32) for _ in escaped]
+        extra = [1 << n for n in lengths]
+        for length in range(1, 32):
+            chosen = [e for e, n in enumerate(lengths) if n == length]
+            for shift, bits in ((0, min(length, 12)), (12, length - 12)):
+                if bits > 0:
+                    for e in chosen:
+                        extra[e] += decoder.uniform(1 << bits) << shift
+        for n, e in zip(escaped, extra, strict=True):
+            m[n] = (1 if m[n] > 0 else -1) * (radius + e - 1)
+    return m
+
+
+def _draw(random: np.random.Generator, model: Model, n: int) -> tuple[np.ndarray, np.ndarray]:
+    index = random.integers(0, 64, n).astype(np.uint8)
+    scale = 0.05 * 2 ** (index / 5)
+    m = np.round(random.laplace(0, scale)).astype(np.int32)
+    wild = random.random(n) < 0.02
+    m[wild] = random.integers(-(1 << 21), 1 << 21, wild.sum())
+    return m, index
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_plain_integers_read_what_the_coder_wrote(seed: int, model: Model) -> None:
+    random = np.random.default_rng(seed)
+    writer = Writer(tables_of(model))
+    strips = [_draw(random, model, n) for n in (1, 300, 57)]
+    for m, index in strips:
+        writer.put(m, index)
+    decoder = PlainDecoder(writer.payload())
+    for m, index in strips:
+        assert plain_residuals(decoder, model.tables, index.tolist()) == m.tolist()
+
+
+@given(st.integers(0, 2**32), st.integers(0, 400))
+@settings(max_examples=60, deadline=None)
+def test_the_reader_inverts_the_writer(seed: int, n: int) -> None:
+    model = load_model("photo")
+    m, index = _draw(np.random.default_rng(seed), model, n)
+    writer = Writer(tables_of(model))
+    writer.put(m, index)
+    assert (Reader(tables_of(model), writer.payload()).take(index) == m).all()
+
+
+def test_tables_are_complete_distributions(model: Model) -> None:
+    for table in model.tables:
+        assert table.min() >= 1 and table[0] + 2 * table[1:].sum() == 1 << PRECISION
+
+
+def test_lattices_visit_every_position_once() -> None:
+    for height, width in ((1, 1), (1, 9), (7, 1), (2, 3), (5, 5), (16, 24), (13, 31)):
+        visits = np.zeros((height, width), int)
+        visits[0, 0] = 1
+        q = np.zeros((height, width), np.int32)
+        stride = 1 << (max(height, width) - 1).bit_length()
+        while stride > 1:
+            for _, rows, columns, predicted, activity in lattices(q, stride // 2):
+                assert predicted.shape == activity.shape == visits[rows, columns].shape
+                visits[rows, columns] += 1
+            stride //= 2
+        assert (visits == 1).all(), (height, width)
+
+
+def test_activity_classes_rise_with_activity() -> None:
+    a = np.arange(5000, dtype=np.int32)
+    c = activity_class(a)
+    assert c[:9].tolist() == [0, 1, 2, 3, 4, 4, 5, 5, 6] and (np.diff(c) >= 0).all()
+
+
+def test_the_nets_are_exact_below_the_float32_limit(model: Model) -> None:
+    """From the weights in the shipped graphs: no partial sum can reach 2**24, and every constant is an integer."""
+    onnx = pytest.importorskip("onnx")
+    checked = 0
+    for name, content in model.files.items():
+        if not name.startswith("entropy/"):
+            continue
+        graph = onnx.load_from_string(content).graph
+        constants = {c.name: onnx.numpy_helper.to_array(c) for c in graph.initializer}
+        for node in graph.node:
+            if node.op_type == "Conv":
+                weight, bias = (constants[i].astype(np.float64) for i in node.input[1:3])
+                assert (weight == np.round(weight)).all() and (bias == np.round(bias)).all()
+                assert np.abs(weight).max() <= 128
+                assert (np.abs(weight).sum((1, 2, 3)) * 255 + np.abs(bias)).max() < 1 << 24
+                checked += 1
+            if node.op_type == "Mul":
+                assert (np.frexp(constants[node.input[1]])[0] == 0.5).all()  # powers of two
+    assert checked > 60
+
+
+def test_unknown_magnitudes_are_damage_not_memory(model: Model) -> None:
+    """A stream of ones asks for the largest escapes; the reader refuses them."""
+    from eocodec.errors import FormatError
+
+    index = np.full(2000, 30, np.uint8)
+    for filler in (b"\xff", b"\x00"):
+        try:
+            m = Reader(tables_of(model), filler * 4000).take(index)
+        except FormatError:
+            continue
+        assert np.abs(m).max() < 1 << 24
+
+
+def test_strip_size_is_what_the_format_says() -> None:
+    assert entropy.STRIP == 65536

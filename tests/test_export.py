@@ -1,0 +1,143 @@
+"""From a training run to a bundle that compresses; parity is asserted, not assumed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SAMPLES, Runner
+from PIL import Image
+
+pytest.importorskip("torch")
+
+from eocodec import codec  # noqa: E402
+from eocodec.bundle import Model, read_bundle, write_bundle  # noqa: E402
+from eocodec.errors import ModelError  # noqa: E402
+from eocodec.flow.model import PhotoModel  # noqa: E402
+from eocodec.flow.training import load_checkpoint  # noqa: E402
+from eocodec.metrics import psnr  # noqa: E402
+from eocodec_export.bundle import check_parity  # noqa: E402
+from eocodec_export.graphs import entropy_graphs  # noqa: E402
+
+CONFIG = """
+out = "run"
+folder = "pictures"
+crop = 64
+batch = 2
+hold_out = 4
+validate_every = 100
+[model]
+levels = 3
+width = 8
+steps = 1
+features = 8
+context_width = 16
+refine_width = 8
+refine_depth = 3
+[[stage]]
+objective = "likelihood"
+iterations = 3
+noise = 2.0
+correlation = 0.1
+[[stage]]
+objective = "rate-distortion"
+iterations = 6
+quantised = true
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of a few iterations and its bundle, made by the commands."""
+    import os
+    import subprocess
+    import sys
+
+    from conftest import ROOT
+
+    base = tmp_path_factory.mktemp("run")
+    (base / "pictures").mkdir()
+    for name in ("chelsea", "coffee", "rocket", "astronaut"):
+        Image.open(SAMPLES / f"{name}.png").crop((60, 60, 352, 264)).save(base / "pictures" / f"{name}.png")
+    (base / "small.toml").write_text(CONFIG)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / p) for p in (".", "export", "cli"))}
+    for arguments in (
+        ["train", "small.toml", "--device", "cpu"],
+        ["export", "run/checkpoint.pt", "--data", "pictures", "-o", "small.eocm", "--name", "small", "--pictures", "2"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "eocodec_cli", *arguments], cwd=base, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    return base
+
+
+def test_training_leaves_a_checkpoint_a_log_and_pictures(trained: Path) -> None:
+    run = trained / "run"
+    assert len((run / "log.jsonl").read_text().splitlines()) == 9
+    assert load_checkpoint(run / "checkpoint.pt").iteration == 9
+    assert list(run.glob("validation*.png"))
+
+
+def test_an_exported_bundle_compresses(trained: Path, chelsea: np.ndarray, run: Runner) -> None:
+    bundle = trained / "small.eocm"
+    done = codec.compress_picture(chelsea, 100, model=bundle, measure=True)
+    assert done.psnr is not None and done.psnr > 24
+    assert psnr(chelsea, codec.decompress(done.data, bundle)) == pytest.approx(done.psnr)
+    assert run("compress", SAMPLES / "chelsea.png", "--model", bundle, "-o", "c.eoc").returncode == 0
+    refused = run("decompress", "c.eoc")
+    assert refused.returncode == 1 and b"--model" in refused.stderr
+    assert run("decompress", "c.eoc", "--model", bundle, "-o", "c.png").returncode == 0
+
+
+def test_parity_holds_and_its_breach_is_refused(trained: Path, chelsea: np.ndarray) -> None:
+    checkpoint = load_checkpoint(trained / "run" / "checkpoint.pt")
+    model = PhotoModel(checkpoint.config).eval()
+    model.load_state_dict(checkpoint.average)
+    files = read_bundle(trained / "small.eocm")
+    worst = check_parity(model, Model(files), [chelsea])
+    assert worst["encoder"] <= 1e-3 and worst["decoder"] <= 1e-3 and worst["entropy"] == 0
+    model.latents.context.luma["1"][0].convs[0].weight.data[0, 0, 1, 1] += 0.3
+    with pytest.raises(ModelError, match="integers"):
+        check_parity(model, Model(files), [chelsea])
+    model.load_state_dict(checkpoint.average)
+    model.flow.levels[0].predict[0].net[0].weight.data += 0.5
+    model.flow.levels[0].predict[0].net[-1].weight.data += 0.5
+    with pytest.raises(ModelError, match="encoder"):
+        check_parity(model, Model(files), [chelsea])
+
+
+def test_weights_that_could_leave_the_exact_range_are_refused(trained: Path) -> None:
+    checkpoint = load_checkpoint(trained / "run" / "checkpoint.pt")
+    model = PhotoModel(checkpoint.config)
+    net = model.latents.context.luma["1"][0].convs[0]
+    net.bias.data[:] = 1e6
+    with pytest.raises(ModelError, match=r"2\*\*24"):
+        entropy_graphs(model.latents.context)
+
+
+def test_damaged_bundles_are_refused(trained: Path, tmp_path: Path) -> None:
+    files = read_bundle(trained / "small.eocm")
+    for name, change in (
+        ("manifest.json", b"{}"),
+        ("manifest.json", json.dumps({**json.loads(files["manifest.json"]), "levels": 7}).encode()),
+        ("tables.bin", files["tables.bin"][:-4]),
+        ("tables.bin", b""),
+    ):
+        write_bundle(tmp_path / "bad.eocm", {**files, name: change})
+        with pytest.raises(ModelError):
+            Model(read_bundle(tmp_path / "bad.eocm"))
+    raw = (trained / "small.eocm").read_bytes()
+    (tmp_path / "cut.eocm").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(ModelError, match=r"cut\.eocm"):
+        read_bundle(tmp_path / "cut.eocm")
+    broken = Model({**files, "encoder.onnx": b"not a graph"})
+    with pytest.raises(ModelError, match="encoder"):
+        codec.compress(np.zeros((8, 8, 3), np.uint8), model=broken)
+
+
+def test_a_bundle_is_named_by_its_content(trained: Path, tmp_path: Path) -> None:
+    files = read_bundle(trained / "small.eocm")
+    assert write_bundle(tmp_path / "a.eocm", files) == write_bundle(tmp_path / "b.eocm", dict(reversed(files.items())))
+    assert (tmp_path / "a.eocm").read_bytes() == (tmp_path / "b.eocm").read_bytes()
+    assert Model({**files, "extra": b"x"}).id != Model(files).id
