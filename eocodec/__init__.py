@@ -17,7 +17,7 @@ _HOMES = {
     "EocodecError": "eocodec.errors",
     "compress": "eocodec.codec",
     "decompress": "eocodec.codec",
-    "denoise": "eocodec.denoise",
+    "denoise": "eocodec.denoising",
     "load_model": "eocodec.bundle",
     "truncate": "eocodec.codec",
 }

@@ -19,7 +19,7 @@ from PIL import Image
 
 from eocodec import codec
 from eocodec.bundle import Model
-from eocodec.denoise import denoise
+from eocodec.denoising import denoise
 from eocodec.errors import EocodecError, ImageError
 from eocodec.image import read_picture
 from eocodec.metrics import bd_rate, ms_ssim, psnr

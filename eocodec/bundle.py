@@ -45,7 +45,7 @@ class Manifest:
         low_index: table index of low-pass residuals by colour, pass and activity class.
         shift: centroids, steps towards zero, by table index and magnitude 1, 2, ≥ 3, in 1/256.
         denoise: `gain`, standard deviation that unit white noise has in every band and channel; `step` and `noise`,
-            Δ and assumed noise of the shrinkage in units of σ.
+            Δ and assumed noise of the shrinkage in units of σ; `estimate`, what the raw level estimate is divided by.
     """
 
     name: str

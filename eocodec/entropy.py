@@ -29,6 +29,7 @@ Float32 = npt.NDArray[np.float32]
 
 STRIP = 65536  # grid positions of a strip; nets and coder work strip by strip
 MEAN_UNIT = 16
+MARGIN = 1  # latents coded beyond the right and bottom edge, see docs/METHOD.md
 ESCAPE_CLASSES = 32
 LOW_SCALE_OCTAVES = 69  # table index of the low-pass corner at Δ = 1 level, see docs/FORMAT.md
 MAX_ESCAPE_CLASS = 22  # |m| stays below 2**23
@@ -69,9 +70,14 @@ class Walk:
         self.grid = (-(-header.height // multiple), -(-header.width // multiple))  # of the coarsest level's quads
 
     def band_size(self, level: int) -> tuple[int, int]:
-        """Rows and columns of a level's bands that lie in the picture (0: the low-pass)."""
+        """Rows and columns of a level's bands that are coded (0: the low-pass).
+
+        Those in the picture and :data:`MARGIN` beyond, which the last rows and columns are synthesised from.
+        """
         n = 2 ** (level or self.levels)
-        return -(-self.header.height // n), -(-self.header.width // n)
+        height, width = self.grid_size(level or self.levels)
+        rows, columns = (-(-size // n) + MARGIN for size in (self.header.height, self.header.width))
+        return min(rows, 2 * height), min(columns, 2 * width)
 
     def grid_size(self, level: int) -> tuple[int, int]:
         """Rows and columns of a level's quad grid, padding included."""

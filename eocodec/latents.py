@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
+COARSEST = 600.0  # 8-bit levels, Δ at C = 1
 CONDITION_UNIT = 16  # the nets see c = log2 Δ − 5 in 1/16
 
 
@@ -110,13 +111,18 @@ def rate_of_delta(manifest: Manifest, delta: float) -> float:
 
 
 def _knots(manifest: Manifest) -> tuple[list[float], list[float]]:
+    """Strictly falling log σ over rank, from C = 1 to the whole block.
+
+    The low-pass alone has a variance far above what a picture can be coded at, so the head is capped: C = 1 is Δ =
+    :data:`COARSEST` levels. The tail goes on with the slope of the last pair.
+    """
     ranks, values = _spectrum(manifest)
     block = 3.0 * 4**manifest.levels
-    # Strictly falling, and carried on to both ends with the slope of the last pair in log rank.
+    head = math.log(COARSEST / 255.0 / (manifest.water * math.sqrt(12.0)))
+    kept = [(r, v) for r, v in zip(ranks, values, strict=True) if v < head - 0.05 and r > 1]
+    ranks, values = [1.0, *(r for r, _ in kept)], [head, *(v for _, v in kept)]
     for k in range(1, len(values)):
         values[k] = min(values[k], values[k - 1] - 1e-6)
-    if ranks[0] > 1:
-        ranks, values = [1.0, *ranks], [values[0] + 1e-3, *values]
     if ranks[-1] < block:
         slope = (values[-1] - values[-2]) / (ranks[-1] - ranks[-2])
         ranks, values = [*ranks, block], [*values, values[-1] + slope * (block - ranks[-1])]

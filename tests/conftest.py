@@ -1,20 +1,15 @@
 """Fixtures: sample pictures, the shipped model, a runner for the command, and the measuring data where it is."""
 
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import ROOT, SAMPLES, Runner, environment
 from PIL import Image
 
 from eocodec.bundle import Model, load_model
-
-ROOT = Path(__file__).resolve().parent.parent
-SAMPLES = ROOT / "samples"
-Runner = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +52,7 @@ def run(tmp_path: Path) -> Runner:
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / p) for p in (".", "export", "cli"))},
+            env=environment(),
             timeout=300,
         )
 

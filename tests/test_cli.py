@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import subprocess
 import sys
 import time
@@ -12,8 +11,8 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT, SAMPLES, Runner
 from eocodec_cli import COMMANDS, cli
+from paths import ROOT, SAMPLES, Runner, environment
 from PIL import Image
 
 
@@ -34,14 +33,10 @@ def test_help_starts_fast() -> None:
     for _ in range(3):
         start = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "eocodec_cli", "--help"], check=True, capture_output=True, env=_environment()
+            [sys.executable, "-m", "eocodec_cli", "--help"], check=True, capture_output=True, env=environment()
         )
         times.append(time.perf_counter() - start)
     assert min(times) < 0.5
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / p) for p in (".", "export", "cli"))}
 
 
 def test_everything_but_training_works_where_torch_cannot_be_imported(tmp_path: Path) -> None:
@@ -80,7 +75,7 @@ assert "torch" not in sys.modules
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env=_environment(),
+        env=environment(),
     )
     assert done.returncode == 0, done.stderr
     assert "pip install 'eocodec[train]'" in done.stderr

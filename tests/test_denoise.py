@@ -5,7 +5,7 @@ import pytest
 
 import eocodec
 from eocodec.bundle import Model
-from eocodec.denoise import estimate_sigma
+from eocodec.denoising import estimate_sigma
 from eocodec.errors import EocodecError
 from eocodec.metrics import psnr
 

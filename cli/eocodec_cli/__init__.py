@@ -2,7 +2,6 @@
 
 import importlib
 import sys
-from typing import Any
 
 import click
 
@@ -56,14 +55,14 @@ def cli() -> None:
     """
 
 
-def main(arguments: list[str] | None = None) -> Any:
+def main(arguments: list[str] | None = None) -> None:
     """Entry point: errors become one line on standard error and an exit code."""
     from eocodec.errors import EocodecError
 
     try:
-        return cli.main(args=arguments, prog_name="eocodec", standalone_mode=False)
-    except click.exceptions.Exit as e:
-        sys.exit(e.exit_code)
+        code = cli.main(args=arguments, prog_name="eocodec", standalone_mode=False)
+        if isinstance(code, int) and code:  # click returns the code of an Exit
+            sys.exit(code)
     except click.ClickException as e:
         e.show()
         sys.exit(e.exit_code)

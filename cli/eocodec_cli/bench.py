@@ -45,7 +45,7 @@ def command(
     """
     try:
         from eocodec import benchmark
-    except ModuleNotFoundError as e:
+    except ImportError as e:
         raise EocodecError(f"the benchmark needs {e.name}; install it with: pip install 'eocodec[bench]'") from None
     from eocodec.bundle import load_model
 

@@ -30,7 +30,7 @@ def command(output: str, threads: int) -> None:
     import eocodec.data
     from eocodec.bundle import load_model
     from eocodec.codec import compress_picture, decompress
-    from eocodec.denoise import denoise
+    from eocodec.denoising import denoise
     from eocodec.image import check_suffix, encode_picture, read_picture
     from eocodec.metrics import psnr
 

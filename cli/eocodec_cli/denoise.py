@@ -42,7 +42,7 @@ def command(
       cat noisy.png | eocodec denoise - > clean.png
     """
     from eocodec.bundle import load_model
-    from eocodec.denoise import denoise, estimate_sigma
+    from eocodec.denoising import denoise, estimate_sigma
     from eocodec.image import check_suffix, encode_picture, read_picture, to_pillow
 
     level: float | str = "auto"

@@ -28,8 +28,9 @@ Bytes = npt.NDArray[np.uint8]
 FLOAT_TOLERANCE = 1e-3  # of the range 0 to 1
 STEPS = (2.0, 6.0, 14.0, 28.0, 50.0, 80.0, 120.0, 180.0, 260.0)  # 8-bit levels at which the tables are fitted
 DEAD_ZONE = 0.12
-WATER = 1.0
-SHRINKAGE = {"step": 1.5, "noise": 1.0}  # in units of σ; tuned on held-out training photos, docs/METHOD.md
+# Then C is the mean number of nonzero latents of a block, within 20 % from C = 3 to 64 (docs/METHOD.md).
+WATER = 0.5
+SHRINKAGE = {"step": 1.5, "noise": 0.7, "estimate": 1.0}  # tuned on held-out training photos, see docs/METHOD.md
 
 
 def _files(model: PhotoModel, graphs: dict[str, bytes], manifest: dict[str, object], tables: bytes) -> dict[str, bytes]:
@@ -85,6 +86,7 @@ def export(
     order = sorted(
         ((b, c) for b, row in enumerate(spectrum) for c in range(len(row))), key=lambda p: -spectrum[p[0]][p[1]]
     )
+    denoising = {"gain": calibration.noise_gain(model, checked), **SHRINKAGE}
     manifest: dict[str, object] = {
         "format": FORMAT,
         "name": name,
@@ -98,7 +100,7 @@ def export(
         "dead_zone": dead_zone,
         "low_index": [[[min(63, 12 + 3 * c) for c in range(calibration.CLASSES)]] * 6] * 3,
         "shift": [[0, 0, 0]] * SCALES,
-        "denoise": {"gain": calibration.noise_gain(model, checked), **SHRINKAGE},
+        "denoise": denoising,
     }
     tables = calibration.laplace_tables(dead_zone)
     for turn in range(2):  # rounding depends on the tables, the tables on the rounding
@@ -110,6 +112,9 @@ def export(
         tables = calibration.fit_tables(statistics, dead_zone)
         manifest["low_index"] = calibration.fit_low(statistics, tables)
         manifest["shift"] = calibration.fit_shift(statistics)
+    report("noise level")
+    files = _files(model, graphs, manifest, calibration.pack_tables(tables))
+    manifest["denoise"] = {**denoising, "estimate": calibration.level_ratio(Model(files), checked[:16])}
     files = _files(model, graphs, manifest, calibration.pack_tables(tables))
     report("parity")
     check_parity(model, Model(files), checked[:4])

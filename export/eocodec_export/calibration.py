@@ -12,6 +12,7 @@ import torch
 
 from eocodec import entropy, transform
 from eocodec.bundle import Model
+from eocodec.denoising import estimate_sigma
 from eocodec.flow.context import SCALE_MIN, SCALE_PER_OCTAVE, SCALES, compand
 from eocodec.flow.model import PhotoModel
 from eocodec.flow.objective import log_column_norms
@@ -19,7 +20,7 @@ from eocodec.flow.photo import log2_step_level
 from eocodec.format import Header
 from eocodec.latents import PHASES, band_steps, step_code
 
-__all__ = ["Statistics", "compand_table", "explained_entropy", "gather", "laplace_tables", "noise_gain", "pack_tables"]
+__all__ = ["Statistics", "compand_table", "explained_entropy", "gather", "laplace_tables", "level_ratio", "noise_gain", "pack_tables"]
 
 TOTAL = 1 << 24
 CLASSES = 40
@@ -240,3 +241,14 @@ def noise_gain(model: PhotoModel, pictures: Sequence[Bytes], sigma: float = 20.0
             spread = (a - b)[0].abs().flatten(1).median(1).values / 0.6745
             total[k] += spread / (sigma / 255.0) / len(pictures)
     return [t.tolist() for t in total]
+
+
+def level_ratio(model: Model, pictures: Sequence[Bytes]) -> float:
+    """Mean ratio of the estimated to the true level of white noise at σ = 10, 25, 50 levels, before correction."""
+    generator = np.random.default_rng(0)
+    ratios = [
+        estimate_sigma((p + generator.normal(0, sigma, p.shape)) / 255, model) / sigma
+        for p in pictures
+        for sigma in (10.0, 25.0, 50.0)
+    ]
+    return float(np.median(ratios))

@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from eocodec import transform
 from eocodec.bundle import Manifest, Model, load_model
-from eocodec.codec import compress, decode_file
 from eocodec.entropy import Walk
 from eocodec.errors import EocodecError
 from eocodec.format import Header
@@ -118,7 +117,8 @@ def _estimate(manifest: Manifest, latents: list[Float32], grey: bool) -> float:
     """Noise level (range 0 to 1) from the median of the finest diagonal band; the quietest colour axis counts."""
     gain = _noise_gain(manifest)[-1]
     axes = (0,) if grey else (0, 1, 2)
-    return min(float(np.median(np.abs(latents[-1][3 * a + 2]))) / 0.6745 / float(gain[3 * a + 2]) for a in axes)
+    spread = min(float(np.median(np.abs(latents[-1][3 * a + 2]))) / float(gain[3 * a + 2]) for a in axes)
+    return spread / 0.6745 / float(manifest.denoise["estimate"])
 
 
 def estimate_sigma(image: ImageLike | Picture, model: str | Path | Model = "photo") -> float:
@@ -159,8 +159,24 @@ def _shrink_once(model: Model, values: Float32, latents: list[Float32], sigma: f
     coder = _Shrinkage([h / s for h, s in zip(latents, steps, strict=True)], noise, manifest.levels)
     Walk(model, header).run(coder)
     clean = [c * s for c, s in zip(coder.clean, steps, strict=True)]
-    result = np.empty((height, width, 3), np.float32)
-    for rows, columns, piece in transform.decode_tiles(model, clean, header.delta, width, height):
+    return _picture(model, clean, header.delta, values.shape)
+
+
+def _keep_top(model: Model, values: Float32, latents: list[Float32], rate: float) -> Float32:
+    """The picture of the first C latents in the order of explained entropy; the band at the cut is scaled."""
+    manifest = model.manifest
+    kept = [np.zeros_like(h) for h in latents]
+    left = rate
+    for band, channel in manifest.order:
+        count = 1 if band == 0 else 4 ** (band - 1)
+        kept[band][channel] = latents[band][channel] * np.float32(min(1.0, max(0.0, left / count)))
+        left -= count
+    return _picture(model, kept, 1.0 / 255, values.shape)
+
+
+def _picture(model: Model, latents: list[Float32], delta: float, shape: tuple[int, ...]) -> Float32:
+    result = np.empty(shape, np.float32)
+    for rows, columns, piece in transform.decode_tiles(model, latents, delta, shape[1], shape[0]):
         result[rows, columns] = piece.transpose(1, 2, 0)
     return result
 
@@ -178,7 +194,7 @@ def denoise(
     Arguments:
         image: as for `eocodec.compress`; floating-point arrays may leave the range 0 to 1.
         sigma: standard deviation of the noise in 8-bit levels, or "auto" to estimate it.
-        rate: instead of shrinking, keep the top C latents of every block and drop the rest, as `compress` does.
+        rate: instead of shrinking, keep the top C latents of every block and set the rest to zero.
         shifts: pictures averaged over shifts, 1 to 8: slower and better.
         model: a shipped model's name, a bundle's path or a loaded model.
 
@@ -198,16 +214,17 @@ def denoise(
         raise EocodecError(f"sigma must be from 0 to 255 levels, not {sigma:g}")
     floating = isinstance(image, np.ndarray) and np.issubdtype(image.dtype, np.floating)
     values, grey = _values(image)
-    if rate is not None:
-        levels = np.floor(np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)
-        kept = decode_file(compress(levels, rate, model=loaded), loaded).rgb
-        return kept.astype(np.float32) / np.float32(255) if floating else kept
+    if rate is not None and not 1 <= rate <= loaded.block:
+        raise EocodecError(f"the rate must be from 1 to {loaded.block} latents a block, not {rate:g}")
     height, width = values.shape[:2]
     total = np.zeros_like(values)
     level = 0.0 if isinstance(sigma, str) else float(sigma) / 255
     for number, (down, right) in enumerate(SHIFTS[:shifts]):
         shifted = np.pad(values, ((down, 0), (right, 0), (0, 0)), "edge")
         latents = transform.encode_picture(loaded, shifted)
+        if rate is not None:
+            total += _keep_top(loaded, shifted, latents, rate)[down:, right:]
+            continue
         if number == 0 and isinstance(sigma, str):
             level = _estimate(loaded.manifest, latents, grey)
         if level * 255 < SMALLEST_SIGMA:
