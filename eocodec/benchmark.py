@@ -30,8 +30,8 @@ Bytes = npt.NDArray[np.uint8]
 
 SETTINGS: dict[str, Sequence[float]] = {
     "eocodec": (8, 12, 18, 26, 38, 56, 84, 130, 190, 250, 320, 450),  # C
-    "jpeg": (8, 14, 22, 33, 47, 60, 72, 80, 86, 90, 94),  # quality
-    "webp": (2, 8, 16, 28, 44, 60, 75, 85, 91, 95, 98),
+    "jpeg": (3, 5, 8, 14, 22, 33, 47, 60, 72, 80, 86, 90, 94),  # quality
+    "webp": (0, 3, 8, 16, 28, 44, 60, 75, 85, 91, 95, 98),
     "avif": (14, 22, 30, 38, 46, 54, 62, 70, 78, 85, 91),
     "jxl": (5, 15, 25, 35, 45, 55, 65, 75, 84, 90, 94),  # quality, as libjxl maps it to a distance
 }
@@ -205,7 +205,7 @@ def denoising(
     import cv2
 
     pictures = _pictures(folder, limit)
-    strengths = [round(sigma * f, 2) for f in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2)]
+    strengths = [round(sigma * f, 2) for f in (0.2, 0.3, 0.4, 0.5, 0.6, 0.8)]
     methods: dict[str, Callable[[npt.NDArray[np.float64]], npt.NDArray[Any]]] = {
         "noisy": lambda x: x,
         "eocodec, sigma given": lambda x: denoise(x, sigma, model=model),
