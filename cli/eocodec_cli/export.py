@@ -35,7 +35,9 @@ def command(checkpoint: Path, output: Path, data: Path, name: str, card: str, pi
     try:
         from eocodec_export import export
     except ImportError as e:
-        raise EocodecError(f"exporting needs {e.name or 'torch'}; install it with: pip install 'eocodec[train]'") from None
+        raise EocodecError(
+            f"exporting needs {e.name or 'torch'}; install it with: pip install 'eocodec[train]'"
+        ) from None
 
     if output.suffix != ".eocm":
         raise EocodecError(f"{output}: a bundle's name must end in .eocm")

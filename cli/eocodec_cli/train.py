@@ -32,7 +32,9 @@ def command(config: Path, data: Path | None, out: Path | None, resume: bool, sta
     try:
         from eocodec.flow.training import Run, load_config, pick_device
     except ImportError as e:
-        raise EocodecError(f"training needs {e.name or 'torch'}; install it with: pip install 'eocodec[train]'") from None
+        raise EocodecError(
+            f"training needs {e.name or 'torch'}; install it with: pip install 'eocodec[train]'"
+        ) from None
 
     loaded = load_config(config, data, out)
     if not resume and (loaded.out / "checkpoint.pt").exists():

@@ -20,7 +20,16 @@ from eocodec.flow.photo import log2_step_level
 from eocodec.format import Header
 from eocodec.latents import PHASES, band_steps, step_code
 
-__all__ = ["Statistics", "compand_table", "explained_entropy", "gather", "laplace_tables", "level_ratio", "noise_gain", "pack_tables"]
+__all__ = [
+    "Statistics",
+    "compand_table",
+    "explained_entropy",
+    "gather",
+    "laplace_tables",
+    "level_ratio",
+    "noise_gain",
+    "pack_tables",
+]
 
 TOTAL = 1 << 24
 CLASSES = 40
