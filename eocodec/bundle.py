@@ -189,8 +189,9 @@ class Model:
             options.log_severity_level = 3
             options.intra_op_num_threads = self.threads
             options.inter_op_num_threads = 1
-            options.enable_cpu_mem_arena = False
             options.enable_mem_pattern = False
+            # Without an arena each tile's buffers are mapped anew; thirty arenas for the small nets would add up.
+            options.enable_cpu_mem_arena = not graph.startswith("entropy/")
             # Some thirty sessions take turns: a pool that spins after its turn would slow the others.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             levels = ort.GraphOptimizationLevel
