@@ -36,6 +36,7 @@ MAX_ESCAPE_CLASS = 22  # |m| stays below 2**23
 MAX_GRADIENT = 1 << 16
 SEGMENT_TARGET = 12  # a file aims at this many segments …
 SEGMENT_MINIMUM = 1024  # … of at least this many bytes
+SINGLE_SEGMENT_PIXELS = 64 * 64  # icons are not worth cutting: one segment keeps their overhead at 24 bytes
 
 
 class SymbolCoder(Protocol):
@@ -438,8 +439,8 @@ class Encoder:
         self.symbols[-1].append((m.ravel(), index.ravel()))
         self.nonzero[-1] |= bool(m.any())
 
-    def segments(self) -> tuple[Segment, ...]:
-        """Units grouped into segments; units of zeros at the end are left out."""
+    def segments(self, single: bool = False) -> tuple[Segment, ...]:
+        """Units grouped into segments, or in a `single` one; units of zeros at the end are left out."""
         last = max((k + 1 for k, nonzero in enumerate(self.nonzero) if nonzero), default=0)
         total = 0
         sizes = []
@@ -449,7 +450,7 @@ class Encoder:
                 writer.put(m, index)
             sizes.append(writer.size())
             total += sizes[-1]
-        goal = max(SEGMENT_MINIMUM, total // SEGMENT_TARGET)
+        goal = total + 1 if single else max(SEGMENT_MINIMUM, total // SEGMENT_TARGET)
         result: list[Segment] = []
         group: list[list[tuple[Int32, UInt8]]] = []
         pending = 0
@@ -529,7 +530,7 @@ def encode(model: Model, header: Header, targets: list[Float32]) -> tuple[Segmen
     """Segments of latents given in steps `[LL (3, h, w), details L (9, h, w), …]`, padding included."""
     coder = Encoder(model, targets)
     Walk(model, header).run(coder)
-    return coder.segments()
+    return coder.segments(single=header.width * header.height <= SINGLE_SEGMENT_PIXELS)
 
 
 def decode(model: Model, header: Header, segments: tuple[Segment, ...], steps: list[Float32]) -> list[Float32]:
