@@ -172,6 +172,8 @@ def _grey_values(image: Image.Image) -> Bytes:
         return np.floor(values / top * 255.0 + 0.5).astype(np.uint8)
     if values.min() < 0 or values.max() > 65535:
         raise ImageError("the picture's integer values are outside 0 to 65535")
+    if image.mode == "I" and values.max() <= 255:  # 32-bit files that hold 8-bit values
+        return values.astype(np.uint8)
     return _eight_bit(values)
 
 
