@@ -37,7 +37,7 @@ __all__ = [
     "truncate",
 ]
 
-DEFAULT_RATE = 96.0  # C when nothing is asked for: about 0.8 bits per pixel on Kodak, see docs/RESULTS.md
+DEFAULT_RATE = 96.0  # C when nothing is asked for: about 1 bit per pixel on Kodak, see docs/RESULTS.md
 ALPHA_LEVEL = 19
 
 

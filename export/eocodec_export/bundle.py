@@ -28,7 +28,7 @@ Bytes = npt.NDArray[np.uint8]
 FLOAT_TOLERANCE = 1e-3  # of the range 0 to 1
 STEPS = (2.0, 6.0, 14.0, 28.0, 50.0, 80.0, 120.0, 180.0, 260.0)  # 8-bit levels at which the tables are fitted
 DEAD_ZONE = 0.12
-# Then C is the mean number of nonzero latents of a block, within 20 % from C = 3 to 64 (docs/METHOD.md).
+# Then C is near the mean number of nonzero latents of a block (docs/METHOD.md).
 WATER = 0.5
 SHRINKAGE = {"step": 1.5, "noise": 0.7, "estimate": 1.0}  # tuned on held-out training photos, see docs/METHOD.md
 
