@@ -97,9 +97,11 @@ def read_bundle(path: Path) -> dict[str, bytes]:
             return {e.filename: archive.read(e) for e in entries}
     except FileNotFoundError:
         raise ModelError(f"{path}: no such model bundle") from None
-    except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError) as e:
+    except ModelError:
+        raise
+    except (OSError, zipfile.BadZipFile) as e:
         raise ModelError(f"{path}: not a model bundle ({e})") from None
-    except Exception as e:  # zlib.error and struct.error of damaged archives
+    except Exception as e:  # zipfile lets zlib's and its own errors of many kinds through
         raise ModelError(f"{path}: the model bundle is damaged ({e})") from None
 
 

@@ -127,6 +127,9 @@ def test_damaged_bundles_are_refused(trained: Path, tmp_path: Path) -> None:
         write_bundle(tmp_path / "bad.eocm", {**files, name: change})
         with pytest.raises(ModelError):
             Model(read_bundle(tmp_path / "bad.eocm"))
+    write_bundle(tmp_path / "many.eocm", {**files, **{f"extra{k}": b"" for k in range(200)}})
+    with pytest.raises(ModelError, match=r"many\.eocm: the model bundle is larger than allowed$"):
+        read_bundle(tmp_path / "many.eocm")
     raw = (trained / "small.eocm").read_bytes()
     (tmp_path / "cut.eocm").write_bytes(raw[: len(raw) // 2])
     with pytest.raises(ModelError, match=r"cut\.eocm"):

@@ -30,7 +30,7 @@ STEPS = (2.0, 6.0, 14.0, 28.0, 50.0, 80.0, 120.0, 180.0, 260.0)  # 8-bit levels 
 DEAD_ZONE = 0.12
 # Then C is near the mean number of nonzero latents of a block (docs/METHOD.md).
 WATER = 0.5
-SHRINKAGE = {"step": 1.5, "noise": 0.7, "estimate": 1.0}  # tuned on held-out training photos, see docs/METHOD.md
+SHRINKAGE = {"step": 1.5, "noise": 0.7, "estimate": 1.0}  # see docs/METHOD.md for what each was chosen on
 
 
 def _files(model: PhotoModel, graphs: dict[str, bytes], manifest: dict[str, object], tables: bytes) -> dict[str, bytes]:
