@@ -60,13 +60,17 @@ class Compressed:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded picture: `rgb (H, W, 3)`, `alpha (H, W)` or None, and how much of the file could be used."""
+    """A decoded picture: `rgb (H, W, 3)`, `alpha (H, W)` or None, and how much of the file could be used.
+
+    `segments` counts the intact segments; an incomplete file without any gives a flat picture.
+    """
 
     rgb: Bytes
     alpha: Bytes | None
     grey: bool
     complete: bool
     damaged: bool
+    segments: int
 
 
 def pack_alpha(alpha: Bytes) -> bytes:
@@ -297,7 +301,7 @@ def decode_file(
         raise FormatError(f"the file holds {header.width}x{header.height} pixels, more than the limit of {max_pixels}")
     loaded = find_model(header.model, model)
     alpha = None if file.alpha is None else unpack_alpha(file.alpha, header.width, header.height)
-    return Decoded(_decode_rgb(loaded, file), alpha, header.grey, file.complete, file.damaged)
+    return Decoded(_decode_rgb(loaded, file), alpha, header.grey, file.complete, file.damaged, len(file.segments))
 
 
 def decompress(data: bytes, model: str | Path | Model | None = None) -> npt.NDArray[np.uint8]:

@@ -183,6 +183,15 @@ def test_nothing_is_overwritten_by_accident(run: Runner, tmp_path: Path) -> None
     assert (tmp_path / "a.png").read_bytes() != original
 
 
+def test_a_prefix_without_an_intact_segment_is_called_flat(run: Runner, tmp_path: Path) -> None:
+    run("compress", SAMPLES / "coffee.png", "-o", "c.eoc", "--no-measure")
+    raw = (tmp_path / "c.eoc").read_bytes()
+    first = json.loads(run("info", "c.eoc", "--json").stdout)["segments"][0]["end"]
+    for end, word in ((first - 1, b"flat picture"), (first + 1, b"lower rate")):
+        (tmp_path / "cut.eoc").write_bytes(raw[:end])
+        assert word in run("decompress", "cut.eoc", "-o", "cut.png").stdout
+
+
 def test_salvage(run: Runner, tmp_path: Path) -> None:
     run("compress", SAMPLES / "coffee.png", "-o", "c.eoc")
     raw = bytearray((tmp_path / "c.eoc").read_bytes())

@@ -64,10 +64,14 @@ def command(
             "mode": image.mode,
             "complete": decoded.complete,
             "damaged": decoded.damaged,
+            "segments": decoded.segments,
         }
 
     def line(r: dict[str, Any]) -> str:
-        state = "  (damaged: decoded up to the damage)" if r["damaged"] else ""
+        if not r["complete"] and not r["segments"]:
+            state = "  (the first segment is not intact: a flat picture)"
+        else:
+            state = "  (damaged: decoded up to the damage)" if r["damaged"] else ""
         state = state or ("" if r["complete"] else "  (cut short: decoded at a lower rate)")
         return f"{r['input']} -> {r['output']}  {r['width']}x{r['height']} {r['mode']}{state}"
 
