@@ -18,13 +18,25 @@ import numpy.typing as npt
 
 from eocodec.errors import ModelError
 
-__all__ = ["Manifest", "Model", "bundle_id", "load_model", "shipped_models", "write_bundle"]
+__all__ = [
+    "FlatManifest",
+    "Manifest",
+    "Model",
+    "bundle_id",
+    "load_model",
+    "pack_basis",
+    "shipped_models",
+    "unpack_basis",
+    "write_bundle",
+]
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "models"
 DEFAULT = "photo"
 MAX_ENTRY = 64 << 20
 MAX_ENTRIES = 128
+MAX_LATENTS = 1 << 16  # of a flat model
+PRECISE = 64  # reflections of a rotation that are kept in 16 bits
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -60,6 +72,39 @@ class Manifest:
     low_index: list[list[list[int]]]
     shift: list[list[int]]
     denoise: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FlatManifest:
+    """The manifest of a model whose latents are one vector, such as `face64`. Lists have an entry for every latent.
+
+    Arguments:
+        name, licence, card: for people.
+        size: edge S of its pictures in pixels; there are D = 3 S² latents.
+        blocks: ends of the coding blocks; the last one is the size of the core.
+        gain: the step is Δ · exp(gain).
+        entropy: explained entropy H in nats (pictures in 0 to 1).
+        scale: table index at Δ = 1 level without context, in 1/2048.
+        water: Δ = water · sqrt(12 θ(C)).
+        dead_zone: weight of the rate in rounding, squared steps per bit.
+        shift: as in :class:`Manifest`.
+        tiny: number that stands for the model in tiny files, 1 to 3; 0: it has none.
+        noise: standard deviation that unit white noise has in a latent.
+    """
+
+    name: str
+    licence: str
+    card: str
+    size: int
+    blocks: list[int]
+    gain: list[float]
+    entropy: list[float]
+    scale: list[int]
+    water: float
+    dead_zone: float
+    shift: list[list[int]]
+    tiny: int
+    noise: list[float]
 
 
 def bundle_id(files: dict[str, bytes]) -> bytes:
@@ -131,8 +176,17 @@ class Model:
             raw = json.loads(files["manifest.json"])
             if raw.pop("format") != FORMAT:
                 raise ModelError("the model bundle has another format version than this program reads")
-            raw["order"] = [(int(b), int(c)) for b, c in raw["order"]]
-            self.manifest = Manifest(**raw)
+            self.kind = str(raw.pop("kind", "photo"))
+            self.any_manifest: Manifest | FlatManifest
+            if self.kind == "flat":
+                self.any_manifest = FlatManifest(**raw)
+                self.constants = unpack_basis(files["basis.bin"])
+            elif self.kind == "photo":
+                raw["order"] = [(int(b), int(c)) for b, c in raw["order"]]
+                self.any_manifest = Manifest(**raw)
+                self.constants = {}
+            else:
+                raise ModelError(f"the model bundle is of a kind that this program does not know: {self.kind[:40]}")
             offsets = np.frombuffer(files["tables.bin"], "<u4")
             self.compand_table = np.frombuffer(files["compand.bin"], np.uint8)
         except (KeyError, ValueError, TypeError, AttributeError) as e:
@@ -141,13 +195,52 @@ class Model:
         self._check()
 
     def _check(self) -> None:
+        if len(self.compand_table) < 2 or len(self.any_manifest.shift) != len(self.tables):
+            raise ModelError("the model bundle's tables are inconsistent")
+        if isinstance(self.any_manifest, FlatManifest):
+            self._check_flat(self.any_manifest)
+            return
         m = self.manifest
         bands = 1 + m.levels
         shapes = [len(m.gain), len(m.entropy)]
         if not 1 <= m.levels <= 8 or shapes != [bands] * 2:
             raise ModelError("the model bundle's manifest is inconsistent")
-        if len(self.compand_table) < 2 or len(m.shift) != len(self.tables):
-            raise ModelError("the model bundle's tables are inconsistent")
+
+    def _check_flat(self, m: FlatManifest) -> None:
+        dims = 3 * m.size**2
+        lengths = [len(m.gain), len(m.entropy), len(m.scale), len(m.noise)]
+        rising = m.blocks == sorted(set(m.blocks)) and m.blocks and m.blocks[0] > 0
+        shapes = [self.constants["reflections"].shape[0]]
+        if not 8 <= m.size <= 1024 or lengths != [dims] * 4 or not rising or m.blocks[-1] > dims or shapes != [dims]:
+            raise ModelError("the model bundle's manifest is inconsistent")
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of a model for pictures of any size.
+
+        Raises:
+            ModelError: this model is for pictures of one size.
+        """
+        if isinstance(self.any_manifest, Manifest):
+            return self.any_manifest
+        raise ModelError(f"the model {self.name} cannot do this; it only codes pictures of {self.size} pixels")
+
+    @property
+    def flat(self) -> FlatManifest:
+        """The manifest of a model for pictures of one size, whose latents are one vector.
+
+        Raises:
+            ModelError: this model is for pictures of any size.
+        """
+        if isinstance(self.any_manifest, FlatManifest):
+            return self.any_manifest
+        raise ModelError(f"the model {self.name} cannot do this; it is for pictures of any size")
+
+    @property
+    def size(self) -> str | None:
+        """Width and height that the model is for, such as "64x64", or None for any."""
+        m = self.any_manifest
+        return f"{m.size}x{m.size}" if isinstance(m, FlatManifest) else None
 
     @property
     def id(self) -> bytes:
@@ -157,11 +250,13 @@ class Model:
     @property
     def name(self) -> str:
         """The model's name."""
-        return self.manifest.name
+        return self.any_manifest.name
 
     @property
     def block(self) -> int:
-        """Latents of a block, the largest C: 3 · 4**levels."""
+        """The largest C: latents of a block, 3 · 4**levels, or of the whole picture for models of one size."""
+        if isinstance(self.any_manifest, FlatManifest):
+            return len(self.any_manifest.gain)
         return 3 * 4**self.manifest.levels
 
     @property
@@ -170,12 +265,14 @@ class Model:
         return int(2 ** (self.manifest.levels + 1))
 
     def run(self, graph: str, inputs: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """Run one graph of the bundle; outputs in the graph's order.
+        """Run one graph of the bundle; outputs in the graph's order. A flat model's rotation is passed along.
 
         Raises:
             ModelError: the graph is missing or does not fit its inputs.
         """
         session = self._sessions.get(graph) or self._open(graph)
+        if self.constants and not graph.startswith("entropy/"):
+            inputs = {**inputs, **self.constants}
         try:
             return list(session.run(None, inputs))
         except Exception as e:  # onnxruntime's own exception classes are not exported
@@ -230,6 +327,52 @@ def _unpack_tables(words: npt.NDArray[np.uint32]) -> list[Integers]:
         tables.append(table)
         at += 1 + n
     return tables
+
+
+def pack_basis(vectors: npt.NDArray[np.float32], signs: npt.NDArray[np.float32]) -> bytes:
+    """Reflections `(D, K)` of a rotation in 5 to 8 bits (16 for the first :data:`PRECISE`), with the signs `(D,)`.
+
+    Whatever they are rounded to, a product of reflections is exactly orthogonal. Layout, little-endian: D, K as uint32;
+    K scales as float32; D signs as int8; the first columns as int16, the others as int8, column by column.
+    """
+    dims, rank = vectors.shape
+    place = np.arange(rank)
+    limit = np.select([place < PRECISE, place < 256, place < 768], [32767, 127, 31], 15).astype(np.float32)
+    scales = (np.abs(vectors).max(0) / limit).astype("<f4")
+    integers = np.rint(vectors / scales)
+    return b"".join(
+        [
+            np.array([dims, rank], "<u4").tobytes(),
+            scales.tobytes(),
+            signs.astype("<i1").tobytes(),
+            np.ascontiguousarray(integers[:, :PRECISE].T).astype("<i2").tobytes(),
+            np.ascontiguousarray(integers[:, PRECISE:].T).astype("<i1").tobytes(),
+        ]
+    )
+
+
+def unpack_basis(content: bytes) -> dict[str, npt.NDArray[np.float32]]:
+    """What the graphs of a flat model take besides pictures or latents.
+
+    `reflections` V `(D, K)`, `middle` T `(K, K)` and `signs` `(D,)` of the rotation y = signs · (I − V T Vᵀ)ᵀ x, with
+    T⁻¹ = triu(VᵀV, 1) + diag(VᵀV) / 2 (the compact WY form of a product of Householder reflections).
+    """
+    dims, rank = (int(n) for n in np.frombuffer(content[:8], "<u4"))
+    precise = min(rank, PRECISE)
+    parts = np.cumsum([8, 4 * rank, dims, 2 * dims * precise, dims * (rank - precise)])
+    if not 1 <= rank <= dims <= MAX_LATENTS or parts[-1] != len(content):
+        raise ModelError("the model bundle's rotation is damaged")
+    scales = np.frombuffer(content[parts[0] : parts[1]], "<f4")
+    signs = np.frombuffer(content[parts[1] : parts[2]], "<i1").astype(np.float32)
+    fine = np.frombuffer(content[parts[2] : parts[3]], "<i2").reshape(precise, dims)
+    coarse = np.frombuffer(content[parts[3] : parts[4]], "<i1").reshape(rank - precise, dims)
+    rows = np.concatenate([fine.astype(np.float32), coarse.astype(np.float32)]) * scales[:, None]
+    gram = (rows @ rows.T).astype(np.float64)
+    inverse = np.triu(gram, 1) + np.diag(np.diag(gram) / 2)
+    if not (np.isfinite(scales).all() and np.diag(gram).min() > 0):
+        raise ModelError("the model bundle's rotation is damaged")
+    middle = np.linalg.inv(inverse).astype(np.float32)
+    return {"reflections": np.ascontiguousarray(rows.T), "middle": middle, "signs": signs}
 
 
 def shipped_models() -> dict[str, Path]:

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import zstandard
+from PIL import Image
 
-from eocodec import entropy, format, transform
+from eocodec import entropy, flat, format, transform
 from eocodec.bundle import Model, load_model, shipped_models
 from eocodec.errors import EocodecError, FormatError
-from eocodec.format import File, Header
+from eocodec.format import File, Header, Segment, Tiny, tiny_step
 from eocodec.image import Bytes, ImageLike, Picture, as_picture
 from eocodec.latents import (
     band_steps,
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 DEFAULT_RATE = 96.0  # C when nothing is asked for: about 1 bit per pixel on Kodak, see docs/RESULTS.md
+TINY_MODEL = "face64"
 ALPHA_LEVEL = 19
 
 
@@ -50,12 +52,14 @@ class Compressed:
         rate: C, latents kept per block.
         bits_per_pixel: file size in bits over pixels.
         psnr: of the decoded picture, 8-bit RGB, dB; None if it was not asked for.
+        size: height and width that were coded.
     """
 
     data: bytes
     rate: float
     bits_per_pixel: float
     psnr: float | None
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -102,25 +106,49 @@ def unpack_alpha(data: bytes, width: int, height: int) -> Bytes:
 class _Job:
     """One picture on its way into a file: the transform runs once, any number of rates follow."""
 
-    def __init__(self, model: Model, picture: Picture) -> None:
-        self.model, self.picture = model, picture
+    def __init__(self, model: Model, picture: Picture, tiny: bool) -> None:
+        self.model, self.picture, self.tiny = model, picture, tiny
         self.height, self.width = picture.rgb.shape[:2]
-        self.latents = transform.encode_picture(model, picture.rgb)
+        if tiny and (model.kind != "flat" or not model.flat.tiny):
+            raise EocodecError(f"the model {model.name} has no tiny form; face64 has")
+        if tiny and picture.alpha is not None:
+            raise EocodecError("a tiny file cannot hold transparency")
+        if model.kind == "flat":
+            self.vector = flat.encode_picture(model, picture.rgb)
+        else:
+            self.latents = transform.encode_picture(model, picture.rgb)
         self.alpha = None if picture.alpha is None else pack_alpha(picture.alpha)
 
-    def file(self, delta: float) -> File:
+    def file(self, delta: float) -> "File | Tiny":
         """The file at step Δ (range 0 to 1)."""
-        rate = rate_of_delta(self.model.manifest, delta)
+        if self.tiny:
+            small = Tiny(self.model.flat.tiny, tiny_step(delta), self.picture.grey, b"")
+            return replace(small, payload=self._stream(small.step_code, small.delta))
+        rate = _rate_of_delta(self.model, delta)
         header = Header(
             self.model.id, self.width, self.height, rate_code(rate), step_code(delta), grey=self.picture.grey
         )
+        if self.model.kind == "flat":
+            segment = Segment(len(self.model.flat.blocks) + 1, self._stream(header.step, header.delta))
+            return File(header, self.alpha, (segment,))
         steps = band_steps(self.model.manifest, header.delta)
         targets = [h / s for h, s in zip(self.latents, steps, strict=True)]
         return File(header, self.alpha, entropy.encode(self.model, header, targets))
 
-    def quality(self, file: File) -> float:
+    def _stream(self, code: int, delta: float) -> bytes:
+        return flat.shortest(self.model, code, flat.encode(self.model, code, self.vector, delta))
+
+    def quality(self, file: "File | Tiny") -> float:
         """PSNR of the file's picture to the input, dB."""
         return psnr(self.picture.rgb, _decode_rgb(self.model, file))
+
+
+def _delta_of_rate(model: Model, rate: float) -> float:
+    return flat.delta_of_rate(model.flat, rate) if model.kind == "flat" else delta_of_rate(model.manifest, rate)
+
+
+def _rate_of_delta(model: Model, delta: float) -> float:
+    return flat.rate_of_delta(model.flat, delta) if model.kind == "flat" else rate_of_delta(model.manifest, delta)
 
 
 def compress_picture(
@@ -130,7 +158,9 @@ def compress_picture(
     bpp: float | None = None,
     max_bytes: int | None = None,
     psnr: float | None = None,
-    model: str | Path | Model = "photo",
+    model: str | Path | Model | None = None,
+    tiny: bool = False,
+    resize: bool = False,
     measure: bool = False,
 ) -> Compressed:
     """Compress a picture; see :func:`compress` for the arguments. `measure` also decodes and gives the PSNR.
@@ -140,13 +170,15 @@ def compress_picture(
     """
     if sum(t is not None for t in (rate, bpp, max_bytes, psnr)) > 1:
         raise EocodecError("give only one of rate, bpp, bytes and psnr")
-    loaded = load_model(model)
+    loaded = load_model((TINY_MODEL if tiny else "photo") if model is None else model)
     picture = as_picture(image)
+    if resize and loaded.kind == "flat":
+        picture = fit(picture, loaded.flat.size)
     for name, target in (("bpp", bpp), ("bytes", max_bytes), ("psnr", psnr)):
         if target is not None and not (math.isfinite(target) and target > 0):
             raise EocodecError(f"{name} must be a positive number, not {target:g}")
-    delta = delta_of_rate(loaded.manifest, DEFAULT_RATE if rate is None else rate)
-    job = _Job(loaded, picture)
+    delta = _delta_of_rate(loaded, DEFAULT_RATE if rate is None else rate)
+    job = _Job(loaded, picture, tiny)
     if psnr is not None:
         file = _search_psnr(job, psnr)
     elif bpp is not None or max_bytes is not None:
@@ -154,12 +186,13 @@ def compress_picture(
         file = _search_bytes(job, limit)
     else:
         file = job.file(delta)
-    data = format.serialise(file)
+    data = _bytes_of(file)
     return Compressed(
         data,
-        file.header.rate / format.RATE_UNIT,
+        _rate_of_delta(loaded, file.delta),
         8 * len(data) / picture.pixels,
         job.quality(file) if measure else None,
+        (job.height, job.width),
     )
 
 
@@ -170,17 +203,21 @@ def compress(
     bpp: float | None = None,
     max_bytes: int | None = None,
     psnr: float | None = None,
-    model: str | Path | Model = "photo",
+    model: str | Path | Model | None = None,
+    tiny: bool = False,
+    resize: bool = False,
 ) -> bytes:
     """Compress a picture to `.eoc` bytes.
 
     Arguments:
         image: array `(H, W)` or `(H, W, 1…4)` (uint8, uint16, or float in 0 to 1), or a Pillow image.
-        rate: C, latents kept per block, from 1 to 768 for `photo`; default 96.
+        rate: C, latents kept, from 1 to 768 per block for `photo`, to 12288 for `face64`; default 96.
         bpp: instead: bits per pixel not to exceed.
         max_bytes: instead: bytes not to exceed.
         psnr: instead: PSNR to reach, dB, 8-bit RGB.
-        model: a shipped model's name, a bundle's path or a loaded model.
+        model: a shipped model's name, a bundle's path or a loaded model; default `photo`, `face64` for tiny files.
+        tiny: write the form without a header, 2 bytes of overhead; `face64` only.
+        resize: cut the largest square from the middle and scale it to the size of the model, if it has one.
 
     Raises:
         EocodecError: more than one target, a target out of range or out of reach, or a picture of an unsupported kind.
@@ -191,30 +228,48 @@ def compress(
         >>> eocodec.decompress(data).shape
         (5, 7, 3)
     """
-    return compress_picture(image, rate, bpp=bpp, max_bytes=max_bytes, psnr=psnr, model=model).data
+    done = compress_picture(image, rate, bpp=bpp, max_bytes=max_bytes, psnr=psnr, model=model, tiny=tiny, resize=resize)
+    return done.data
+
+
+def _bytes_of(file: "File | Tiny") -> bytes:
+    return format.serialise_tiny(file) if isinstance(file, Tiny) else format.serialise(file)
+
+
+def fit(picture: Picture, size: int) -> Picture:
+    """The largest square in the middle of a picture, scaled to `size` pixels (Lanczos)."""
+    height, width = picture.rgb.shape[:2]
+    edge = min(height, width)
+    top, left = (height - edge) // 2, (width - edge) // 2
+
+    def scaled(channels: Bytes) -> Bytes:
+        square = Image.fromarray(np.ascontiguousarray(channels[top : top + edge, left : left + edge]))
+        return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))
+
+    alpha = None if picture.alpha is None else scaled(picture.alpha)
+    return replace(picture, rgb=scaled(picture.rgb), alpha=alpha)
 
 
 def _bounds(model: Model) -> tuple[float, float]:
     """log2 of the finest and the coarsest step (8-bit levels) that a search considers."""
-    manifest = model.manifest
-    fine, coarse = (math.log2(delta_of_rate(manifest, c) * 255.0) for c in (model.block, 1))
+    fine, coarse = (math.log2(_delta_of_rate(model, c) * 255.0) for c in (model.block, 1))
     return fine, coarse
 
 
-def _search_bytes(job: _Job, limit: int) -> File:
+def _search_bytes(job: _Job, limit: int) -> "File | Tiny":
     """The finest step whose file has at most `limit` bytes: bisection in log Δ; the transform is not run again."""
     fine, coarse = _bounds(job.model)
     best = job.file(2.0**coarse / 255.0)
-    smallest = len(format.serialise(best))
+    smallest = len(_bytes_of(best))
     if smallest > limit:
         raise EocodecError(f"the picture cannot be compressed to {limit} bytes; its smallest file has {smallest}")
     finest = job.file(2.0**fine / 255.0)
-    if len(format.serialise(finest)) <= limit:
+    if len(_bytes_of(finest)) <= limit:
         return finest
     for _ in range(12):
         middle = (fine + coarse) / 2
         file = job.file(2.0**middle / 255.0)
-        size = len(format.serialise(file))
+        size = len(_bytes_of(file))
         if size <= limit:
             best, coarse = file, middle
             if size >= 0.995 * limit:
@@ -224,7 +279,7 @@ def _search_bytes(job: _Job, limit: int) -> File:
     return best
 
 
-def _search_psnr(job: _Job, target: float) -> File:
+def _search_psnr(job: _Job, target: float) -> "File | Tiny":
     """The coarsest step whose picture reaches `target` dB."""
     fine, coarse = _bounds(job.model)
     best = job.file(2.0**coarse / 255.0)
@@ -247,14 +302,29 @@ def _search_psnr(job: _Job, target: float) -> File:
     return best
 
 
-def _decode_rgb(model: Model, file: File) -> Bytes:
-    header = file.header
-    steps = band_steps(model.manifest, header.delta)
-    latents = entropy.decode(model, header, file.segments, steps)
-    rgb = transform.decode_latents(model, latents, header.delta, header.width, header.height)
-    if header.grey:
+def _decode_rgb(model: Model, file: "File | Tiny") -> Bytes:
+    grey = file.grey if isinstance(file, Tiny) else file.header.grey
+    if isinstance(file, Tiny):
+        rgb = _decode_flat(model, file.step_code, file.payload, file.delta)
+    elif model.kind == "flat":
+        header = file.header
+        if (header.width, header.height) != (model.flat.size,) * 2 or len(file.segments) > 1:
+            raise FormatError(f"the file is damaged: the model {model.name} does not make such files")
+        payload = file.segments[0].payload if file.segments else b""
+        rgb = _decode_flat(model, header.step, payload, header.delta)
+    else:
+        header = file.header
+        steps = band_steps(model.manifest, header.delta)
+        latents = entropy.decode(model, header, file.segments, steps)
+        rgb = transform.decode_latents(model, latents, header.delta, header.width, header.height)
+    if grey:
         rgb[...] = np.floor(rgb.mean(2, keepdims=True) + 0.5).astype(np.uint8)
     return rgb
+
+
+def _decode_flat(model: Model, code: int, payload: bytes, delta: float) -> Bytes:
+    latents = flat.decode(model, code, payload, delta)
+    return flat.to_bytes(flat.synthesise(model, latents[None], delta))[0]
 
 
 def find_model(identity: bytes, model: str | Path | Model | None, threads: int = 0) -> Model:
@@ -277,6 +347,22 @@ def find_model(identity: bytes, model: str | Path | Model | None, threads: int =
     raise FormatError(f"the file needs model {identity.hex()}, which is not installed; give its bundle with --model")
 
 
+def find_tiny_model(number: int, model: str | Path | Model | None, threads: int = 0) -> Model:
+    """The model of a tiny file: the one given, or the shipped one with that number.
+
+    Raises:
+        ModelError, FormatError: none fits.
+    """
+    candidates = shipped_models() if model is None else [model]
+    for name in candidates:
+        loaded = load_model(name, threads)
+        if loaded.kind == "flat" and loaded.flat.tiny == number:
+            return loaded
+    raise FormatError(
+        f"the tiny file needs model number {number}, which is not {'installed' if model is None else 'it'}"
+    )
+
+
 def decode_file(
     data: bytes,
     model: str | Path | Model | None = None,
@@ -295,6 +381,12 @@ def decode_file(
     Raises:
         FormatError: not an `.eoc` file, damaged, too large, or its model is not at hand.
     """
+    if format.is_tiny(data):
+        small = format.parse_tiny(data)
+        loaded = find_tiny_model(small.number, model)
+        if max_pixels is not None and loaded.flat.size**2 > max_pixels:
+            raise FormatError(f"the file holds {loaded.size} pixels, more than the limit of {max_pixels}")
+        return Decoded(_decode_rgb(loaded, small), None, small.grey, True, False, 1)
     file = format.parse(data, salvage=salvage)
     header = file.header
     if max_pixels is not None and header.width * header.height > max_pixels:

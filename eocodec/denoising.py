@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eocodec import transform
+from eocodec import flat, transform
 from eocodec.bundle import Manifest, Model, load_model
 from eocodec.entropy import Walk
 from eocodec.errors import EocodecError
@@ -129,6 +129,8 @@ def estimate_sigma(image: ImageLike | Picture, model: str | Path | Model = "phot
     """
     loaded = load_model(model)
     rgb, grey = _values(image)
+    if loaded.kind == "flat":
+        return 255 * flat.noise_level(loaded.flat, flat.encode_picture(loaded, rgb))
     return 255 * _estimate(loaded.manifest, transform.encode_picture(loaded, rgb), grey)
 
 
@@ -172,6 +174,17 @@ def _keep_top(model: Model, values: Float32, latents: list[Float32], rate: float
         kept[band][channel] = latents[band][channel] * np.float32(min(1.0, max(0.0, left / count)))
         left -= count
     return _picture(model, kept, 1.0 / 255, values.shape)
+
+
+def _drop(model: Model, values: Float32, sigma: float | None, rate: float | None) -> Float32:
+    """A small picture from its top C latents by a flat model; C follows from the noise level, measured if not given."""
+    latents = flat.encode_picture(model, values)
+    if rate is None:
+        level = flat.noise_level(model.flat, latents) if sigma is None else sigma
+        if level * 255 < SMALLEST_SIGMA:
+            return values
+        rate = flat.rate_of_noise(model.flat, level)
+    return flat.synthesise(model, flat.keep_top(model.flat, latents, rate)[None], flat.FLOW_ONLY)[0]
 
 
 def _picture(model: Model, latents: list[Float32], delta: float, shape: tuple[int, ...]) -> Float32:
@@ -219,6 +232,8 @@ def denoise(
     height, width = values.shape[:2]
     total = np.zeros_like(values)
     level = 0.0 if isinstance(sigma, str) else float(sigma) / 255
+    if loaded.kind == "flat":
+        total, shifts = _drop(loaded, values, None if isinstance(sigma, str) else level, rate), 0
     for number, (down, right) in enumerate(SHIFTS[:shifts]):
         shifted = np.pad(values, ((down, 0), (right, 0), (0, 0)), "edge")
         latents = transform.encode_picture(loaded, shifted)
@@ -231,7 +246,7 @@ def denoise(
             total = values * shifts
             break
         total += _shrink_once(loaded, shifted, latents, level)[down:, right:]
-    result = np.clip(total / np.float32(shifts), 0, 1)
+    result = np.clip(total / np.float32(max(1, shifts)), 0, 1)
     if grey:
         result = np.repeat(result.mean(2, keepdims=True, dtype=np.float32), 3, 2)
     assert result.shape == (height, width, 3)

@@ -20,7 +20,7 @@ from eocodec.errors import FormatError
 from eocodec.format import STEP_UNIT, Header, Segment
 from eocodec.latents import PHASES, Unit, condition_code, units
 
-__all__ = ["Encoder", "SymbolCoder", "Walk", "activity_class", "decode", "encode", "lattices"]
+__all__ = ["Encoder", "SymbolCoder", "Walk", "activity_class", "compand", "decode", "encode", "lattices"]
 
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
@@ -111,10 +111,7 @@ class Walk:
             yield slice(start, min(start + rows, height))
 
     def _compand(self, v: Int32) -> Int8:
-        """Integer companding of values in 1/16 steps by table, odd in v."""
-        table = self.model.compand_table
-        magnitude = table[np.minimum(np.abs(v), len(table) - 1)].astype(np.int8)
-        return np.where(v < 0, -magnitude, magnitude).astype(np.int8)
+        return compand(self.model, v)
 
     def _plane(self, rows: int, columns: int) -> Int8:
         return np.full((1, 1, rows, columns), self.condition, np.int8)
@@ -197,6 +194,13 @@ class Walk:
         return np.pad(q, ((0, 0), (0, full[0] - height), (0, full[1] - width)), "edge")
 
 
+def compand(model: Model, v: Int32) -> Int8:
+    """What the nets see of values in 1/16 steps: by table, odd in v."""
+    table = model.compand_table
+    magnitude = table[np.minimum(np.abs(v), len(table) - 1)].astype(np.int8)
+    return np.where(v < 0, -magnitude, magnitude).astype(np.int8)
+
+
 def activity_class(activity: Int32) -> Int32:
     """0, 1, 2, 3, then two classes per octave: 4–5, 6–7, 8–11, 12–15, …"""
     a = np.minimum(activity, 1 << 20)
@@ -263,7 +267,7 @@ class Tables:
             for f in model.tables
         ]
         self.radius = np.array([len(f) - 1 for f in model.tables], np.int32)
-        weight = model.manifest.dead_zone
+        weight = model.any_manifest.dead_zone
         bits = [24 - np.log2(f[: min(len(f), 3)].astype(np.float64)) for f in model.tables]
         first = [b[1] - b[0] for b in bits]
         later = [(b[2] - b[1]) if len(b) > 2 else b[1] - b[0] for b in bits]
@@ -323,6 +327,10 @@ class Writer:
     def size(self) -> int:
         """Bytes so far."""
         return int(self.coder.num_words()) * 4
+
+    def big_endian(self) -> bytes:
+        """The finished stream with the most significant byte of every word first, nothing dropped."""
+        return bytes(self.coder.get_compressed().astype(">u4").tobytes())
 
     def payload(self) -> bytes:
         """The finished stream: 32-bit words, little-endian, trailing zero bytes dropped."""

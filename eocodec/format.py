@@ -4,6 +4,8 @@ In: bytes. Out: :class:`File`, and back. docs/FORMAT.md specifies every byte. Th
 checksums before anything is allocated for the picture.
 """
 
+import base64
+import math
 import zlib
 from dataclasses import dataclass, replace
 
@@ -18,8 +20,14 @@ __all__ = [
     "File",
     "Header",
     "Segment",
+    "Tiny",
+    "is_tiny",
     "parse",
+    "parse_tiny",
     "serialise",
+    "serialise_tiny",
+    "tiny_from_text",
+    "tiny_step",
 ]
 
 MAGIC = b"EOC"
@@ -32,6 +40,11 @@ STEP_UNIT = 2048  # log2 of the step (8-bit levels) is stored in 1/2048, offset 
 FLAG_GREY = 1
 FLAG_SIDE = 2
 KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE
+TINY_TAG = 0xF8  # first byte: tag + 2 · (number − 1) + grey; no UTF-8 text starts so, nor does a picture format
+TINY_NUMBERS = 3
+TINY_UNIT = 64  # in 1/2048 of an octave: steps of a tiny file are 1/32 of an octave apart
+TINY_ORIGIN = 32768 + 3072  # log2 Δ = 1.5
+MAX_TINY = 1 << 15  # bytes
 SIDE_ALPHA = 1
 SIDE_END = 0
 
@@ -78,6 +91,78 @@ class File:
     segments: tuple[Segment, ...]
     complete: bool = True
     damaged: bool = False
+
+    @property
+    def delta(self) -> float:
+        """Step Δ of the header, range 0 to 1."""
+        return self.header.delta
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A file without header and checksum, for placeholders: two bytes, then one range coder stream.
+
+    Arguments:
+        number: stands for the model and so for the size of the picture, 1 to 3.
+        step: log2 of Δ in 8-bit levels is 1.5 + step / 32; 0 to 255.
+        grey: the picture is grey.
+        payload: the stream, see `eocodec.flat`.
+    """
+
+    number: int
+    step: int
+    grey: bool
+    payload: bytes
+
+    @property
+    def step_code(self) -> int:
+        """The step as a header's code."""
+        return TINY_ORIGIN + TINY_UNIT * self.step
+
+    @property
+    def delta(self) -> float:
+        """Step Δ, range 0 to 1."""
+        return float(2.0 ** ((self.step_code - 32768) / STEP_UNIT)) / 255.0
+
+
+def tiny_step(delta: float) -> int:
+    """The code that a tiny file has for a step Δ (range 0 to 1), clamped to its range."""
+    code = math.log2(delta * 255.0) * STEP_UNIT + 32768
+    return min(max(round((code - TINY_ORIGIN) / TINY_UNIT), 0), 255)
+
+
+def is_tiny(data: bytes) -> bool:
+    """Whether bytes look like a tiny file."""
+    return 2 <= len(data) <= MAX_TINY and 0 <= data[0] - TINY_TAG < 2 * TINY_NUMBERS
+
+
+def tiny_from_text(data: bytes) -> bytes:
+    """The tiny file in base64 text (standard or URL-safe, padded or not); anything else comes back as it is."""
+    if len(data) > 2 * MAX_TINY or data[:1] not in (b"+", b"/", b"-", b"_"):
+        return data
+    text = data.strip().rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    try:
+        content = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        return data
+    return content if is_tiny(content) else data
+
+
+def parse_tiny(data: bytes) -> Tiny:
+    """Take a tiny file apart; it has no checksum, so any payload is accepted.
+
+    Raises:
+        FormatError: not a tiny file.
+    """
+    if not is_tiny(data):
+        raise FormatError("not a tiny file")
+    tag = data[0] - TINY_TAG
+    return Tiny(tag // 2 + 1, data[1], bool(tag & 1), data[2:])
+
+
+def serialise_tiny(file: Tiny) -> bytes:
+    """Bytes of a tiny file: tag and number, step, payload."""
+    return bytes([TINY_TAG + 2 * (file.number - 1) + int(file.grey), file.step]) + file.payload
 
 
 def _varint(n: int) -> bytes:

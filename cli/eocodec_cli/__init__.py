@@ -15,6 +15,7 @@ COMMANDS = {
     "denoise": "Remove noise from pictures.",
     "export": "Turn a training checkpoint into a model bundle.",
     "info": "Show what an .eoc file holds.",
+    "inspect": "Show what a model's ordered latents do.",
     "models": "List the installed models.",
     "train": "Train a model from a TOML configuration.",
     "truncate": "Cut .eoc files to a lower rate without re-encoding.",

@@ -1,5 +1,6 @@
 """`eocodec compress`."""
 
+import base64
 import io
 from typing import Any
 
@@ -19,6 +20,9 @@ from eocodec_cli import files
 @files.threads_option
 @files.force_option
 @files.json_option
+@click.option("--tiny", is_flag=True, help="Write the placeholder form: 2 bytes of overhead, 64x64 faces only.")
+@click.option("--base64", "as_text", is_flag=True, help="Write the file as base64 text, for JSON and HTML.")
+@click.option("--resize", is_flag=True, help="Fit pictures to a model of one size: middle square, scaled.")
 @click.option("--no-measure", is_flag=True, help="Do not decode to report the PSNR; faster.")
 def command(
     inputs: tuple[str, ...],
@@ -31,6 +35,9 @@ def command(
     threads: int,
     force: bool,
     as_json: bool,
+    tiny: bool,
+    as_text: bool,
+    resize: bool,
     no_measure: bool,
 ) -> None:
     """Compress pictures to .eoc files.
@@ -44,6 +51,8 @@ def command(
       eocodec compress --rate 48 *.png -o small/
       eocodec compress --bytes 20000 photo.png -o photo.eoc
       cat photo.png | eocodec compress --bpp 0.5 - > photo.eoc
+      eocodec compress --model face64 --resize portrait.jpg
+      eocodec compress --tiny --base64 --bytes 24 face.png -o -
     """
     from eocodec.bundle import load_model
     from eocodec.codec import compress_picture
@@ -53,9 +62,11 @@ def command(
 
     if sum(t is not None for t in (rate, bpp, max_bytes, psnr)) > 1:
         raise click.UsageError("give only one of --rate, --bpp, --bytes and --psnr")
-    loaded = load_model(model or "photo", threads)
+    if as_text and not tiny:
+        raise click.UsageError("--base64 goes with --tiny")
+    loaded = load_model(model or ("face64" if tiny else "photo"), threads)
     if rate is not None and not 1 <= rate <= loaded.block:
-        raise EocodecError(f"the rate must be from 1 to {loaded.block} latents a block, not {rate:g}")
+        raise EocodecError(f"the rate must be from 1 to {loaded.block} latents, not {rate:g}")
     jobs = files.plan(inputs, output, ".eoc", force, own=MAGIC)
 
     def work(job: files.Job) -> dict[str, Any]:
@@ -64,10 +75,18 @@ def command(
         else:
             picture = read_picture(job.source)
         done = compress_picture(
-            picture, rate, bpp=bpp, max_bytes=max_bytes, psnr=psnr, model=loaded, measure=not no_measure
+            picture,
+            rate,
+            bpp=bpp,
+            max_bytes=max_bytes,
+            psnr=psnr,
+            model=loaded,
+            tiny=tiny,
+            resize=resize,
+            measure=not no_measure,
         )
-        files.write_bytes(job.target, done.data)
-        height, width = picture.rgb.shape[:2]
+        files.write_bytes(job.target, base64.b64encode(done.data) + b"\n" if as_text else done.data)
+        height, width = done.size
         return {
             "input": job.source,
             "output": job.target,
@@ -75,7 +94,7 @@ def command(
             "height": height,
             "bytes": len(done.data),
             "bpp": round(done.bits_per_pixel, 5),
-            "ratio": round(3 * picture.pixels / len(done.data), 3),
+            "ratio": round(3 * height * width / len(done.data), 3),
             "psnr": None if done.psnr is None or done.psnr == float("inf") else round(done.psnr, 3),
             "rate": round(done.rate, 3),
         }

@@ -29,7 +29,8 @@ def command(
 ) -> None:
     """Decode .eoc files to pictures.
 
-    The output's extension chooses the type; the default is PNG. A file that was cut short decodes at a lower rate.
+    The output's extension chooses the type; the default is PNG. A file that was cut short decodes at a lower rate. Tiny
+    files (compress --tiny) are recognised, as bytes or as base64 text.
 
     \b
     Examples:
@@ -37,10 +38,11 @@ def command(
       eocodec decompress *.eoc -o decoded/
       eocodec decompress photo.eoc -o photo.webp
       eocodec decompress - < photo.eoc > photo.png
+      echo "$placeholder" | eocodec decompress - > face.png
     """
     from eocodec.bundle import load_model
-    from eocodec.codec import decode_file, find_model
-    from eocodec.format import parse
+    from eocodec.codec import decode_file, find_model, find_tiny_model
+    from eocodec.format import is_tiny, parse, parse_tiny, tiny_from_text
     from eocodec.image import check_suffix, encode_picture, to_pillow
 
     given = load_model(model, threads) if model else None
@@ -50,8 +52,11 @@ def command(
             check_suffix(Path(job.target).suffix)
 
     def work(job: files.Job) -> dict[str, Any]:
-        data = files.read_bytes(job.source)
-        loaded = given or find_model(parse(data, salvage=True).header.model, None, threads)
+        data = tiny_from_text(files.read_bytes(job.source))
+        if is_tiny(data):
+            loaded = given or find_tiny_model(parse_tiny(data).number, None, threads)
+        else:
+            loaded = given or find_model(parse(data, salvage=True).header.model, None, threads)
         decoded = decode_file(data, loaded, salvage=salvage, max_pixels=max_pixels)
         suffix = ".png" if job.target == files.PIPE else Path(job.target).suffix
         image = to_pillow(decoded.rgb, decoded.alpha, decoded.grey)

@@ -1,18 +1,28 @@
-"""The photo model as one torch module: flow, latent model, refinement.
+"""The photo model as one torch module, and the register of all kinds of models.
 
-This is what training optimises, checkpoints hold and the exporter reads.
+A model is what training optimises, checkpoints hold and the exporter reads; `eocodec.flow.trainable` says what each
+kind has to offer.
 """
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import dataclass
+from typing import Any
 
-import torch  # noqa: F401  (the example uses it)
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
+from eocodec.errors import EocodecError
 from eocodec.flow.context import Coded, LatentModel
-from eocodec.flow.objective import LAGRANGE
+from eocodec.flow.face import FaceConfig, FaceModel
+from eocodec.flow.objective import LAGRANGE, log_column_norms, total_correlation
 from eocodec.flow.photo import PhotoFlow, Refinement, log2_step_level
+from eocodec.flow.trainable import Draws, Stage, Trainable
 
-__all__ = ["PhotoConfig", "PhotoModel"]
+__all__ = ["MODELS", "PhotoConfig", "PhotoModel", "build", "kind_of"]
+
+ADAPT_RATE = 0.3
+ADAPT_PICTURES = 4  # on which a column norm is measured
+SPACING = 48  # pixels between impulses when columns are measured while training
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,7 @@ class PhotoConfig:
     refine_depth: int = 4
 
 
-class PhotoModel(nn.Module):
+class PhotoModel(Trainable):
     """Flow f, conditional last layer p(h | coarser integers) and refinement of the quantised picture.
 
     Arguments:
@@ -41,9 +51,10 @@ class PhotoModel(nn.Module):
         ((2, 3, 64, 32), (2,))
     """
 
+    config: PhotoConfig
+
     def __init__(self, config: PhotoConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.flow = PhotoFlow(config.levels, config.width, config.steps)
         self.latents = LatentModel(config.levels, config.features, config.context_width)
         self.refine = Refinement(config.refine_width, config.refine_depth)
@@ -55,6 +66,55 @@ class PhotoModel(nn.Module):
         coded = self.latents(self.flow(x), step, log2_step_level(step), weight, quantised)
         return self.refine(self.flow.inverse(coded.decoded), step), coded
 
-    def describe(self) -> dict[str, int]:
-        """The sizes as a plain dictionary, for checkpoints."""
-        return asdict(self.config)
+    def likelihood(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """NLL per latent, at the resolution of the steps, plus λ times the manifold total correlation."""
+        h = self.flow(x)
+        coded = self.latents(h, step, log2_step_level(step), stage.dead_zone, stage.quantised)
+        loss = nll = coded.nll.mean() / x[0].numel()
+        correlation = torch.zeros_like(nll)
+        if stage.correlation:
+            with torch.autocast(x.device.type, enabled=False):
+                spacing = min(SPACING, x.shape[-1] // 2)
+                estimate = torch.compiler.disable(total_correlation)  # forward-mode derivatives stay uncompiled
+                correlation = estimate(self.flow.inverse, [b.float() for b in h], draws.shared, spacing)
+            loss = nll + stage.correlation * correlation
+        bits_per_dim = nll.detach() / math.log(2) + math.log2(255.0)
+        return loss, {"bits_per_dim": bits_per_dim, "total_correlation": correlation.detach()}
+
+    def rate_distortion(self, x: Tensor, step: Tensor, dead_zone: float, quantised: bool) -> tuple[Tensor, Tensor]:
+        """Decoded pictures and the bits of each."""
+        picture, coded = self(x, step, dead_zone, quantised)
+        return picture, coded.bits
+
+    @torch.no_grad()
+    def adapt(self, x: Tensor, turn: int) -> None:
+        """Measure the column norm of one band and channel, in turn, and let the steps follow it."""
+        k = turn * 17 % (3 + 9 * self.config.levels)  # 17 is coprime to 39: all in turn
+        band, channel = (0, k) if k < 3 else (1 + (k - 3) // 9, (k - 3) % 9)
+        h = self.flow(x[:ADAPT_PICTURES])
+        norm = log_column_norms(self.flow.inverse, h, band, channel, x.shape[-1] // 2).mean()
+        self.latents.adapt(band, channel, float(norm), ADAPT_RATE)
+
+    def usable(self, height: int, width: int) -> tuple[int, int]:
+        """Multiples of 2**(levels + 1), the edge of a quad of the coarsest level."""
+        unit = 2 ** (self.config.levels + 1)
+        if min(height, width) < unit:
+            raise EocodecError(f"a picture of {width}x{height} pixels is smaller than this model's {unit}x{unit}")
+        return height // unit * unit, width // unit * unit
+
+
+MODELS: dict[str, tuple[type[Any], type[Trainable]]] = {
+    "photo": (PhotoConfig, PhotoModel),
+    "face": (FaceConfig, FaceModel),
+}
+"""Kind of model, as in `[model] kind` of a configuration: its dataclass of sizes and its class."""
+
+
+def kind_of(config: Any) -> str:
+    """The kind of model that a dataclass of sizes belongs to."""
+    return next(kind for kind, (sizes, _) in MODELS.items() if type(config) is sizes)
+
+
+def build(config: Any) -> Trainable:
+    """A new model of the given sizes."""
+    return MODELS[kind_of(config)][1](config)

@@ -1,89 +1,96 @@
-"""Training pictures: a folder of photos held in memory, and an endless, seeded stream of random crops.
+"""Training pictures: read from a folder or from tar shards into memory, and split for validation.
 
-In: a folder (searched recursively). Out: uint8 crops `(B, 3, S, S)`. The stream's whole state is one NumPy bit
-generator, so a resumed run continues with the crops it would have seen.
+In: a folder (searched recursively), a `.tar`, or a pattern of several. Out: uint8 arrays with their names, in an order
+that depends on the names alone: a folder and shards made of it give the same pictures in the same order.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["CropStream", "read_folder", "split"]
+from eocodec.errors import EocodecError
+from eocodec.flow.shards import SUFFIXES, expand, read_shard
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif"}
+__all__ = ["HOLD_OUT_BY", "Picture", "read_pictures", "split"]
 
 Picture = npt.NDArray[np.uint8]
+Source = tuple[str, str, Path | bytes]  # path that orders it, name for messages, where its bytes are
+
+HOLD_OUT_BY = ("picture", "group")
 
 
-def read_folder(folder: Path) -> list[tuple[str, Picture]]:
-    """All pictures below `folder` in name order, as (file name, `(H, W, 3)` uint8).
+def read_pictures(source: Path | str) -> list[tuple[str, Picture]]:
+    """All pictures of a folder or of shards in name order, as (file name, `(H, W, 3)` uint8).
+
+    Arguments:
+        source: a folder of pictures or of `.tar` shards, a `.tar`, or a pattern: `shards-{000..011}.tar`, `*.tar`.
 
     Raises:
-        FileNotFoundError: the folder does not exist or holds no picture.
+        EocodecError: nothing there, a shard missing or damaged, or a picture that cannot be decoded, which is named.
     """
-    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise FileNotFoundError(f"no pictures found under {folder}")
-    return [(p.name, np.asarray(Image.open(p).convert("RGB"))) for p in paths]
+    sources = sorted(_sources(str(source)), key=lambda s: PurePosixPath(s[0]).parts)
+    if not sources:
+        raise EocodecError(f"no pictures found under {source}")
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        return list(threads.map(_decode, sources))
+
+
+def _sources(pattern: str) -> Iterator[Source]:
+    for place in map(Path, expand(pattern)):
+        if place.is_dir():
+            files = [p for p in place.rglob("*") if not p.name.startswith(".")]
+            shards = sorted(p for p in files if p.suffix == ".tar")
+            loose = [p for p in files if p.suffix.lower() in SUFFIXES]
+            if shards and loose:
+                raise EocodecError(f"{place} holds both pictures and .tar shards; keep them in folders of their own")
+            yield from ((p.relative_to(place).as_posix(), str(p), p) for p in loose)
+        elif place.suffix == ".tar":
+            shards = [place]
+        elif place.is_file():
+            raise EocodecError(f"{place} is neither a folder nor a .tar shard")
+        else:
+            raise EocodecError(f"{place} does not exist")
+        for shard in shards:
+            yield from ((name, f"{name} in {shard}", content) for name, content in read_shard(shard))
+
+
+def _decode(source: Source) -> tuple[str, Picture]:
+    path, name, place = source
+    try:
+        with Image.open(place if isinstance(place, Path) else io.BytesIO(place)) as image:
+            return PurePosixPath(path).name, np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        raise EocodecError(f"cannot decode the picture {name}: {e}") from e
 
 
 def split(
-    pictures: Sequence[tuple[str, Picture]], every: int
+    pictures: Sequence[tuple[str, Picture]], every: int, by: str = "picture"
 ) -> tuple[list[tuple[str, Picture]], list[tuple[str, Picture]]]:
-    """Training and validation pictures: each `every`-th one (by name order) is held out."""
-    train = [p for k, p in enumerate(pictures) if k % every]
-    return train, [p for k, p in enumerate(pictures) if k % every == 0]
-
-
-class CropStream:
-    """Random crops with random flips, transposition and (for some) rescaling.
+    """Training and validation pictures: each `every`-th picture or group (by name order) is held out.
 
     Arguments:
-        pictures: arrays `(H, W, 3)`.
-        size: crop edge S in pixels; smaller pictures are skipped.
-        seed: of the stream.
-        rescale: probability that a crop is taken from a region 0.65 to 1.5 times S wide and resampled (Lanczos).
+        pictures: names and arrays, in name order.
+        every: interval of what is held out.
+        by: "picture", or "group": pictures whose names differ only in a trailing `_digits` stay together.
+
+    Example:
+        >>> names = ["Ann_Lee_0001.png", "Ann_Lee_0002.png", "Bo_0001.png", "Cy_0001.png"]
+        >>> train, held_out = split([(n, np.zeros((1, 1, 3), np.uint8)) for n in names], 3, "group")
+        >>> [name for name, _ in held_out]
+        ['Ann_Lee_0001.png', 'Ann_Lee_0002.png']
     """
-
-    def __init__(self, pictures: Sequence[Picture], size: int, seed: int, rescale: float = 0.5) -> None:
-        self.pictures = [p for p in pictures if min(p.shape[:2]) >= size * 3 // 2]
-        if not self.pictures:
-            raise ValueError(f"no training picture is at least {size * 3 // 2} pixels wide and high")
-        areas = np.array([p.shape[0] * p.shape[1] for p in self.pictures], dtype=np.float64)
-        self.weights = np.cumsum(areas / areas.sum())
-        self.size, self.rescale = size, rescale
-        self.random = np.random.Generator(np.random.PCG64(seed))
-
-    def state(self) -> dict[str, Any]:
-        """State of the stream, to be kept in a checkpoint."""
-        return dict(self.random.bit_generator.state)
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state`."""
-        self.random.bit_generator.state = state
-
-    def batch(self, n: int) -> Picture:
-        """The next n crops, `(n, S, S, 3)`."""
-        return np.stack([self._crop() for _ in range(n)])
-
-    def _crop(self) -> Picture:
-        r = self.random
-        picture = self.pictures[int(np.searchsorted(self.weights, r.random()).clip(0, len(self.pictures) - 1))]
-        scaled = r.random() < self.rescale
-        edge = round(self.size * float(np.exp(r.uniform(np.log(0.65), np.log(1.5))))) if scaled else self.size
-        top = int(r.integers(picture.shape[0] - edge + 1))
-        left = int(r.integers(picture.shape[1] - edge + 1))
-        crop = picture[top : top + edge, left : left + edge]
-        if edge != self.size:
-            image = Image.fromarray(crop).resize((self.size, self.size), Image.Resampling.LANCZOS)
-            crop = np.asarray(image)
-        turn = int(r.integers(8))
-        if turn & 1:
-            crop = crop[::-1]
-        if turn & 2:
-            crop = crop[:, ::-1]
-        return crop.swapaxes(0, 1) if turn & 4 else crop
+    if by == "group":
+        names = [re.sub(r"_\d+$", "", name.split(".")[0]) for name, _ in pictures]
+        numbers = {name: k for k, name in enumerate(dict.fromkeys(names))}
+        places = [numbers[name] for name in names]
+    else:
+        places = list(range(len(pictures)))
+    train = [p for p, k in zip(pictures, places, strict=True) if k % every]
+    return train, [p for p, k in zip(pictures, places, strict=True) if k % every == 0]

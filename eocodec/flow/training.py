@@ -1,17 +1,18 @@
-"""Training a photo model from a TOML file: stages of likelihood and rate-distortion, checkpoints, validation.
+"""Training a model: stages of likelihood and rate-distortion, checkpoints, log, validation.
 
-In: a configuration (see `docs/TRAINING.md`) and a folder of pictures. Out: a run folder with `checkpoint.pt`
-(everything needed to continue the same curve), `log.jsonl`, TensorBoard events and validation pictures.
+In: a configuration (see `docs/TRAINING.md`) and pictures. Out: a run folder with `checkpoint.pt` (everything needed to
+continue the same curve), `log.jsonl`, TensorBoard events and validation pictures. The curve depends on the
+configuration alone: how many processes share a batch, into how many micro-batches they cut it, and whether the run was
+interrupted, changes nothing but the order of float additions (the last not even that).
 """
 
 import json
 import math
 import os
 import time
-import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,124 +20,42 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from eocodec.errors import EocodecError
-from eocodec.flow.context import round_through
-from eocodec.flow.model import PhotoConfig, PhotoModel
-from eocodec.flow.objective import LAGRANGE, log_column_norms, total_correlation
-from eocodec.flow.photo import log2_step_level
-from eocodec.flow.pictures import CropStream, read_folder, split
+from eocodec.flow.configuration import TrainingConfig, load_config
+from eocodec.flow.distributed import Ranks, pick_device
+from eocodec.flow.loss import RATE_BINS, BatchLoss, rate_bin
+from eocodec.flow.model import MODELS, build, kind_of
+from eocodec.flow.pictures import Picture, read_pictures, split
+from eocodec.flow.streams import AlignedStream, Prefetch, Stream, open_stream
+from eocodec.flow.trainable import Stage
 
-__all__ = ["Checkpoint", "Run", "Stage", "TrainingConfig", "load_checkpoint", "load_config", "pick_device"]
+__all__ = [
+    "Checkpoint",
+    "Run",
+    "Stage",
+    "TrainingConfig",
+    "load_checkpoint",
+    "load_config",
+    "open_pictures",
+    "pick_device",
+]
 
-ADAPT_EVERY = 5  # iterations between measurements of a column norm
-ADAPT_RATE = 0.3
-RATE_BINS = 24  # bins of log2 Δ in which the running loss is kept, to weigh all rates alike
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stretch of training.
-
-    Arguments:
-        objective: "likelihood" (NLL + λ·I) or "rate-distortion" (R + D / (0.17 Δ²)).
-        iterations: optimiser steps.
-        learning_rate: at the start; falls to `final_rate` as a half cosine.
-        step: range of Δ in 8-bit levels, drawn log-uniformly for every picture.
-        noise: σ_a of the noise augmentation in 8-bit levels (likelihood only).
-        correlation: λ, the weight of the manifold total correlation.
-        quantised: round weights and activations of the entropy model as the exported graphs do.
-        dead_zone: weight of the rate in the rounding decision, squared steps per bit.
-    """
-
-    objective: str
-    iterations: int
-    learning_rate: float = 1e-3
-    final_rate: float = 1e-3
-    warmup: int = 100
-    step: tuple[float, float] = (2.0, 200.0)
-    noise: float = 0.0
-    correlation: float = 0.0
-    quantised: bool = False
-    dead_zone: float = LAGRANGE
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """A whole run; the field names are the keys of the TOML file."""
-
-    out: Path
-    folder: Path
-    stages: tuple[Stage, ...]
-    model: PhotoConfig = field(default_factory=PhotoConfig)
-    seed: int = 1
-    crop: int = 96
-    batch: int = 8
-    rescale: float = 0.5
-    hold_out: int = 40
-    threads: int = 0
-    average: float = 0.999
-    checkpoint_minutes: float = 5.0
-    validate_every: int = 1000
-    autocast: str = "auto"  # "auto": bfloat16 on GPUs and on CPUs that have it; "off"; "on"
+ADAPT_EVERY = 5  # iterations between calls of a model's `adapt`
+ADAPT_PICTURES = 16  # that it gets
+VALIDATION_PIXELS = 1 << 20  # evaluated at once
 
 
 @dataclass
 class Checkpoint:
-    """What a checkpoint file holds."""
+    """What a checkpoint file holds; `kind` and `config` say which model `average` fits."""
 
-    config: PhotoConfig
+    config: Any
     iteration: int
     average: dict[str, Tensor]
     raw: dict[str, Any]
-
-
-def load_config(path: Path, folder: Path | None = None, out: Path | None = None) -> TrainingConfig:
-    """Read a training configuration; paths in it are relative to the file.
-
-    Arguments:
-        path: the TOML file.
-        folder, out: instead of the file's `folder` and `out`.
-
-    Raises:
-        EocodecError: unreadable file, unknown key or impossible value, named in the message.
-    """
-    try:
-        table = tomllib.loads(Path(path).read_text())
-    except (OSError, tomllib.TOMLDecodeError) as e:
-        raise EocodecError(f"cannot read the training configuration {path}: {e}") from e
-    base = Path(path).resolve().parent
-    try:
-        stages = tuple(Stage(**{**s, "step": tuple(s.get("step", (2.0, 200.0)))}) for s in table.pop("stage", []))
-        model = PhotoConfig(**table.pop("model", {}))
-        places = {k: base / table.pop(k) for k in ("out", "folder") if k in table}
-        out, folder = out or places["out"], folder or places["folder"]
-        config = TrainingConfig(out=out, folder=folder, stages=stages, model=model, **table)
-    except KeyError as e:
-        raise EocodecError(f"{path}: the key {e} is missing") from e
-    except TypeError as e:
-        raise EocodecError(f"{path}: {e}") from e
-    if not stages:
-        raise EocodecError(f"{path}: at least one [[stage]] is needed")
-    for s in stages:
-        if s.objective not in ("likelihood", "rate-distortion") or s.iterations < 1:
-            raise EocodecError(f"{path}: a stage needs objective = likelihood | rate-distortion and iterations >= 1")
-    if config.crop % 32 or config.crop < 32:
-        raise EocodecError(f"{path}: crop must be a multiple of 32")
-    return config
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is the GPU if there is one.
-
-    Raises:
-        EocodecError: `cuda` was asked for and there is none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise EocodecError("no CUDA device is available here; use --device cpu")
-    return torch.device(name)
+    kind: str = "photo"
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
@@ -147,11 +66,22 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
     """
     try:
         raw = torch.load(path, map_location=device, weights_only=True)
-        return Checkpoint(PhotoConfig(**raw["model_config"]), raw["iteration"], raw["average"], raw)
-    except (OSError, KeyError, TypeError, RuntimeError, EOFError, ValueError) as e:
+        kind = raw.get("model_kind", "photo")  # checkpoints without it are from before there were several kinds
+        return Checkpoint(MODELS[kind][0](**raw["model_config"]), raw["iteration"], raw["average"], raw, kind)
+    except (OSError, KeyError, TypeError, RuntimeError, EOFError, ValueError, AttributeError) as e:
         raise EocodecError(f"{path} is not an eocodec checkpoint") from e
     except Exception as e:  # pickle.UnpicklingError and zip errors differ between torch versions
         raise EocodecError(f"{path} is not an eocodec checkpoint ({type(e).__name__})") from e
+
+
+def open_pictures(config: TrainingConfig) -> tuple[Stream, list[tuple[str, Picture]]]:
+    """The stream of training pictures, at its start, and the held-out pictures with their names.
+
+    Raises:
+        EocodecError: unreadable or missing pictures, or of the wrong size.
+    """
+    train, held_out = split(read_pictures(config.folder), config.hold_out, config.hold_out_by)
+    return open_stream(config.stream, train, config.crop, config.seed, config.rescale, config.jitter), held_out
 
 
 class Run:
@@ -162,63 +92,122 @@ class Run:
         device: where to compute.
         resume: continue from `out/checkpoint.pt`.
         start: checkpoint whose averaged weights are the starting point of a new run.
+        ranks: the processes that share the run; only the first one writes files.
+        report: called with one sentence about anything the user should know.
+
+    Raises:
+        EocodecError: bad pictures or checkpoint, or a batch that the processes cannot share evenly.
     """
 
     def __init__(
-        self, config: TrainingConfig, device: torch.device, resume: bool = False, start: Path | None = None
+        self,
+        config: TrainingConfig,
+        device: torch.device,
+        resume: bool = False,
+        start: Path | None = None,
+        ranks: Ranks = Ranks(),  # noqa: B008  (frozen)
+        report: Callable[[str], None] = lambda message: None,
     ) -> None:
-        self.config, self.device = config, device
+        self.config, self.device, self.ranks = config, device, ranks
+        parts = ranks.world * config.accumulate
+        if config.batch % parts:
+            raise EocodecError(
+                f"batch = {config.batch} cannot be shared by {ranks.world} processes with accumulate = "
+                f"{config.accumulate}; make it a multiple of {parts}"
+            )
+        self.share = config.batch // ranks.world
         if config.threads:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.random = torch.Generator().manual_seed(config.seed)
-        try:
-            pictures = read_folder(config.folder)
-        except (OSError, ValueError) as e:
-            raise EocodecError(str(e)) from None
-        train, self.held_out = split(pictures, config.hold_out)
-        self.stream = CropStream([p for _, p in train], config.crop, config.seed, config.rescale)
-        self.model = PhotoModel(config.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = build(config.model)
+        if self.model.usable(config.crop, config.crop) != (config.crop, config.crop):
+            usable = self.model.usable(config.crop, config.crop)[0]
+            raise EocodecError(f"crop = {config.crop} is no size that the model takes; {usable} is")
+        self.stream, held_out = open_pictures(config)
+        self.held_out = [(name, picture) for name, picture in held_out if self._takes(picture)]
+        self.loader: Prefetch | None = None
+        if isinstance(self.stream, AlignedStream) and not resume and start is None:
+            pictures = torch.from_numpy(self.stream.pictures).permute(0, 3, 1, 2)
+            self.model.prepare(pictures, torch.Generator().manual_seed(config.seed))
+        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=1e-3, betas=(0.9, 0.99))
+        flow = [p for name, p in self.model.named_parameters() if name.startswith("flow.")]
+        others = [p for name, p in self.model.named_parameters() if not name.startswith("flow.")]
+        self.optimiser = torch.optim.Adam(
+            [{"params": flow}, {"params": others}], lr=1e-3, betas=(0.9, 0.99), eps=config.epsilon
+        )
         self.iteration = 0
         self.running = torch.zeros(RATE_BINS)
         self.total = sum(s.iterations for s in config.stages)
-        config.out.mkdir(parents=True, exist_ok=True)
         self.checkpoint = config.out / "checkpoint.pt"
+        self.log = config.out / "log.jsonl"
         if start is not None:
-            self.model.load_state_dict(load_checkpoint(start).average)
+            self.model.load_state_dict(_fitting(load_checkpoint(start), start, config).average)
             self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         if resume:
-            self._restore(load_checkpoint(self.checkpoint, device).raw)
+            self._restore(_fitting(load_checkpoint(self.checkpoint, device), self.checkpoint, config).raw)
         auto = device.type == "cuda" or (torch.backends.mkldnn.is_available() and _cpu_has_bfloat16())
         self.autocast = auto if config.autocast == "auto" else config.autocast == "on"
+        self.loss = BatchLoss(self.model, self.autocast, config.compile, report if ranks.main else lambda message: None)
+        # The stages leave some parameters out: the likelihood knows no refinement.
+        self.parallel = DistributedDataParallel(self.loss, find_unused_parameters=True) if ranks.world > 1 else None
+        self._clock = _Clock()
+
+    def _takes(self, picture: Picture) -> bool:
+        try:
+            return bool(self.model.usable(*picture.shape[:2]))
+        except EocodecError:
+            return False
 
     def _restore(self, raw: dict[str, Any]) -> None:
         self.model.load_state_dict(raw["model"])
         self.average = raw["average"]
-        self.optimiser.load_state_dict(raw["optimiser"])
+        try:
+            self.optimiser.load_state_dict(raw["optimiser"])
+        except ValueError:
+            raise EocodecError(
+                f"{self.checkpoint} comes from an older version and cannot be resumed; begin a new run with --start"
+            ) from None
         self.iteration = raw["iteration"]
-        self.running = raw["running"].cpu()
+        if raw["running"].shape == self.running.shape:  # older checkpoints kept it in other bins
+            self.running = raw["running"].cpu()
         self.stream.restore(raw["stream"])
         self.random.set_state(raw["random"].cpu())
 
     def save(self) -> None:
         """Write the checkpoint atomically."""
         raw = {
+            "model_kind": kind_of(self.config.model),
             "model_config": asdict(self.config.model),
             "seed": self.config.seed,
+            "hold_out": self.config.hold_out,
+            "hold_out_by": self.config.hold_out_by,
             "iteration": self.iteration,
             "model": self.model.state_dict(),
             "average": self.average,
             "optimiser": self.optimiser.state_dict(),
             "running": self.running,
-            "stream": self.stream.state(),
+            "stream": self.stream.state() if self.loader is None else self.loader.state,
             "random": self.random.get_state(),
         }
+        self.config.out.mkdir(parents=True, exist_ok=True)
         partial = self.checkpoint.with_suffix(".partial")
-        torch.save(raw, partial)
+        with open(partial, "wb") as file:
+            torch.save(raw, file)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, self.checkpoint)
+
+    def describe(self) -> str:
+        """One line: model, pictures, processes."""
+        count = sum(p.numel() for p in self.model.parameters())
+        precision = "bfloat16 autocast" if self.autocast else "float32"
+        return (
+            f"{kind_of(self.config.model)} model, {count / 1e6:.2f} M parameters; "
+            f"{len(self.stream.pictures)} pictures, {len(self.held_out)} held out; "
+            f"{self.ranks.world} x {self.device.type}, {precision}"
+        )
 
     def stage(self) -> tuple[Stage, int]:
         """The current stage and how many of its iterations are done."""
@@ -230,138 +219,206 @@ class Run:
         return self.config.stages[-1], self.config.stages[-1].iterations
 
     def __iter__(self) -> Iterator[dict[str, float]]:
+        if not self.ranks.main:
+            while self.iteration < self.total:
+                yield self.advance()
+            return
+        self.config.out.mkdir(parents=True, exist_ok=True)
+        _cut_log(self.log, self.iteration)
         saved = time.monotonic()
-        board = _board(self.config.out)
-        with open(self.config.out / "log.jsonl", "a") as log:
+        board = _board(self.config.out, self.iteration)
+        with open(self.log, "a", buffering=1) as log:
             while self.iteration < self.total:
                 record = self.advance()
-                print(json.dumps(record), file=log, flush=self.iteration % 50 == 0)
+                print(json.dumps(record), file=log)
                 if board is not None and self.iteration % 20 == 0:
                     for k, v in record.items():
                         board.add_scalar(k, v, self.iteration)
-                if time.monotonic() - saved > self.config.checkpoint_minutes * 60 or self.iteration == self.total:
+                if self._save_now(saved):
+                    os.fsync(log.fileno())  # the log must reach at least as far as the checkpoint
                     self.save()
                     saved = time.monotonic()
                 yield record
 
+    def _save_now(self, saved: float) -> bool:
+        every = self.config.checkpoint_every
+        late = time.monotonic() - saved > self.config.checkpoint_minutes * 60
+        return late or self.iteration == self.total or bool(every and self.iteration % every == 0)
+
     def advance(self) -> dict[str, float]:
-        """One optimiser step; returns its figures."""
+        """One optimiser step; returns its figures, means over the whole batch."""
         stage, done = self.stage()
         rate = stage.final_rate + 0.5 * (stage.learning_rate - stage.final_rate) * (
             1 + math.cos(math.pi * done / stage.iterations)
         )
         rate *= min(1.0, (done + 1) / stage.warmup) if stage.warmup else 1.0
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        x = torch.from_numpy(self.stream.batch(self.config.batch)).permute(0, 3, 1, 2).to(self.device)
-        x = (x.float() / 255.0).contiguous(memory_format=torch.channels_last)
-        low, high = (math.log(s / 255.0) for s in stage.step)
-        step = torch.exp(low + (high - low) * torch.rand(len(x), generator=self.random)).to(self.device)
+        for group, factor in zip(self.optimiser.param_groups, (stage.flow_rate, 1.0), strict=True):
+            group["lr"] = rate * factor
+        x = self._pictures()
+        seed = int(torch.randint(2**62, (), generator=self.random))
         self.optimiser.zero_grad(set_to_none=True)
-        if stage.objective == "likelihood":
-            loss, figures = self._likelihood(x, step, stage)
-        else:
-            loss, figures = self._rate_distortion(x, step, stage)
-        loss.backward()  # type: ignore[no-untyped-call]
+        figures, each = self._backward(stage, x, seed)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         if torch.isfinite(norm):
             self.optimiser.step()
         self.iteration += 1
         self._update_average()
+        if stage.objective == "rate-distortion":
+            self._update_running(self.ranks.gather(each.T).T)
         if self.iteration % ADAPT_EVERY == 0:
-            self._adapt(x)
-        return {"iteration": self.iteration, "rate": rate, "loss": loss.item(), "norm": norm.item(), **figures}
+            first = self.ranks.gather(x[:ADAPT_PICTURES])[:ADAPT_PICTURES]
+            with torch.no_grad():
+                self.model.adapt(first.contiguous(memory_format=torch.channels_last), self.iteration // ADAPT_EVERY)
+        self._clock.pictures += self.config.batch
+        return {"iteration": self.iteration, "rate": rate, "loss": figures.pop("loss"), "norm": norm.item(), **figures}
 
-    def _likelihood(self, x: Tensor, step: Tensor, stage: Stage) -> tuple[Tensor, dict[str, float]]:
-        noise = torch.randn(x.shape, generator=self.random).to(self.device)
-        x = x + noise * (stage.noise / 255.0)
-        dims = x[0].numel()
-        with self._casting():
-            h = self.model.flow(x)
-            coded = self.model.latents(h, step, log2_step_level(step), stage.dead_zone, stage.quantised)
-        nll = coded.nll.mean() / dims
-        loss, correlation = nll, torch.zeros(())
-        if stage.correlation:
-            correlation = total_correlation(self.model.flow.inverse, [b.float() for b in h], self.random)
-            loss = nll + stage.correlation * correlation
-        bits_per_dim = nll.item() / math.log(2) + math.log2(255.0)
-        return loss, {"bits_per_dim": bits_per_dim, "total_correlation": correlation.item()}
+    def _pictures(self) -> Tensor:
+        """This process's share of the next batch, `(share, 3, S, S)` in [0, 1]."""
+        if self.loader is None:
+            self.loader = Prefetch(self.stream, self.config.batch, self.ranks.rank * self.share, self.share)
+        batch = torch.from_numpy(self.loader.take())
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()
+        x = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255.0
+        return x.contiguous(memory_format=torch.channels_last)
 
-    def _rate_distortion(self, x: Tensor, step: Tensor, stage: Stage) -> tuple[Tensor, dict[str, float]]:
-        with self._casting():
-            y, coded = self.model(x, step, stage.dead_zone, stage.quantised)
-        distortion = (y.float() - x).square().mean((1, 2, 3))
-        bits = coded.bits / x[0].numel()
-        each = bits + distortion / (LAGRANGE * step.square())
-        loss = (each / self._expected(step, each.detach())).mean()
-        return loss, {
-            "bits_per_pixel": 3 * bits.mean().item(),
-            "mse": distortion.mean().item(),
-            "lagrangian": each.mean().item(),
-        }
+    def _backward(self, stage: Stage, x: Tensor, seed: int) -> tuple[dict[str, float], Tensor]:
+        """Gradients of the whole batch; its figures, and steps and losses `(2, share)` of this process's pictures."""
+        parts = x.chunk(self.config.accumulate)
+        expected = self.running.to(self.device)
+        names: list[str] = []
+        values, each = [], []
+        for k, part in enumerate(parts):
+            first = self.ranks.rank * self.share + k * len(part)
+            last = k + 1 == len(parts)
+            with nullcontext() if self.parallel is None or last else self.parallel.no_sync():
+                loss, figures, pairs = (self.parallel or self.loss)(stage, part, expected, seed, first)
+                (loss / len(parts)).backward()
+            names = ["loss", *figures]
+            values.append(torch.stack([loss.detach(), *(v.to(loss) for v in figures.values())]))
+            each.append(pairs)
+        means = self.ranks.mean(torch.stack(values).mean(0)).tolist()
+        return dict(zip(names, means, strict=True)), torch.cat(each, 1)
 
-    def _expected(self, step: Tensor, each: Tensor) -> Tensor:
-        """Running mean of the loss near each step, so that every rate weighs alike."""
-        place = ((log2_step_level(step) + 5) / 8 * (RATE_BINS - 1)).round().long().cpu()
-        for k, v in zip(place.tolist(), each.cpu().tolist(), strict=True):
+    def _update_running(self, each: Tensor) -> None:
+        """Follow R + D / (0.17 Δ²) near each step, so that every rate weighs alike; `each (2, batch)`."""
+        step, loss = each.cpu()
+        for k, v in zip(rate_bin(step).tolist(), loss.tolist(), strict=True):
             old = float(self.running[k])
             self.running[k] = v if old == 0 else 0.98 * old + 0.02 * v
-        return self.running[place].to(each.device).clamp(min=0.01)
-
-    @torch.no_grad()
-    def _adapt(self, x: Tensor) -> None:
-        """Measure the column norm of one band and channel, in turn, and let the steps follow it."""
-        k = self.iteration // ADAPT_EVERY * 17 % (3 + 9 * self.config.model.levels)  # 17 is coprime to 39: all in turn
-        band, channel = (0, k) if k < 3 else (1 + (k - 3) // 9, (k - 3) % 9)
-        h = self.model.flow(x[:4])
-        norm = log_column_norms(self.model.flow.inverse, h, band, channel, self.config.crop // 2).mean()
-        self.model.latents.adapt(band, channel, float(norm), ADAPT_RATE)
 
     @torch.no_grad()
     def _update_average(self) -> None:
         decay = min(self.config.average, (1 + self.iteration) / (10 + self.iteration))
         state = self.model.state_dict()
-        torch._foreach_lerp_(list(self.average.values()), [state[k] for k in self.average], 1 - decay)
+        real = [k for k, v in self.average.items() if v.is_floating_point()]
+        torch._foreach_lerp_([self.average[k] for k in real], [state[k] for k in real], 1 - decay)
+        for k in self.average.keys() - set(real):
+            self.average[k].copy_(state[k])
 
-    @contextmanager
-    def _casting(self) -> Iterator[None]:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            yield
+    def speed(self) -> dict[str, float]:
+        """Since the last call: pictures a second in training and (this process's share) out of the loader's thread
+        alone, and the share of the time, 0 to 1, that training waited for it."""
+        clock, self._clock = self._clock, _Clock()
+        seconds = max(time.perf_counter() - clock.start, 1e-9)
+        waited = busy = 0.0
+        if self.loader is not None:
+            waited, busy = self.loader.waited, self.loader.busy
+            self.loader.waited = self.loader.busy = 0.0
+        loaded = clock.pictures / self.ranks.world
+        return {
+            "pictures_per_second": clock.pictures / seconds,
+            "loader_pictures_per_second": loaded / max(busy, 1e-9),
+            "waiting": waited / seconds,
+        }
 
     @torch.no_grad()
-    def validate(self, steps: tuple[float, ...] = (8.0, 24.0, 48.0, 96.0)) -> dict[str, Any]:
-        """Averaged weights on the held-out pictures (centre crops): estimated bits per pixel and PSNR per step."""
-        model = PhotoModel(self.config.model).to(self.device).eval()
+    def validate(
+        self, steps: tuple[float, ...] = (8.0, 24.0, 48.0, 96.0), limit: int | None = None, write: bool = True
+    ) -> dict[str, Any]:
+        """Averaged weights on the held-out pictures: estimated bits per pixel and PSNR (dB) per step.
+
+        Arguments:
+            steps: Δ in 8-bit levels.
+            limit: how many pictures to use, all by default.
+            write: save the first picture at all steps as `validation<iteration>.png`.
+        """
+        model = build(self.config.model).to(self.device).eval()
         model.load_state_dict(self.average)
+        stage = self.stage()[0]
         points: dict[str, Any] = {}
         shown: list[Tensor] = []
         for level in steps:
             rates, quality = [], []
-            for _, picture in self.held_out:
-                height, width = (n // 32 * 32 for n in picture.shape[:2])
-                x = torch.from_numpy(picture[:height, :width].copy()).permute(2, 0, 1)[None].to(self.device).float()
-                step = torch.full((1,), level / 255.0, device=self.device)
-                y, coded = model(x / 255.0, step, self.stage()[0].dead_zone, self.stage()[0].quantised)
-                mse = (round_through(y.clamp(0, 1) * 255.0) - x).square().mean().item()
-                rates.append(coded.bits.item() / (height * width))
-                quality.append(10 * math.log10(255.0**2 / max(mse, 1e-9)))
-                if len(rates) == 1:
+            for x in self._validation_batches(limit):
+                step = torch.full((len(x),), level / 255.0, device=self.device)
+                y, bits = model.rate_distortion(x / 255.0, step, stage.dead_zone, stage.quantised)
+                mse = (torch.floor(y.clamp(0, 1) * 255.0 + 0.5) - x).square().mean((1, 2, 3))
+                rates += (bits / (x.shape[2] * x.shape[3])).tolist()
+                quality += (10 * torch.log10(255.0**2 / mse.clamp(min=1e-9))).tolist()
+                if len(rates) == len(x):
                     shown.append(y[0].clamp(0, 1))
             points[f"{level:g}"] = (float(np.mean(rates)), float(np.mean(quality)))
-        strip = torch.cat(shown, 2).permute(1, 2, 0).cpu().numpy()
-        Image.fromarray((strip * 255 + 0.5).astype(np.uint8)).save(
-            self.config.out / f"validation{self.iteration:07d}.png"
-        )
+        if write:
+            strip = torch.cat(shown, 2).permute(1, 2, 0).cpu().numpy()
+            Image.fromarray((strip * 255 + 0.5).astype(np.uint8)).save(
+                self.config.out / f"validation{self.iteration:07d}.png"
+            )
         return {"points": points, "pictures": shown}
 
+    def _validation_batches(self, limit: int | None) -> Iterator[Tensor]:
+        """Held-out pictures `(B, 3, H, W)` in 8-bit levels, cut to sizes that the model takes."""
+        waiting: list[Tensor] = []
+        for _, picture in self.held_out[:limit]:
+            height, width = self.model.usable(*picture.shape[:2])
+            x = torch.from_numpy(picture[:height, :width].copy()).permute(2, 0, 1).float()
+            if waiting and (waiting[0].shape != x.shape or (len(waiting) + 1) * height * width > VALIDATION_PIXELS):
+                yield torch.stack(waiting).to(self.device)
+                waiting = []
+            waiting.append(x)
+        yield torch.stack(waiting).to(self.device)
 
-def _board(folder: Path) -> Any:
-    """A TensorBoard writer, or None where TensorBoard is not installed."""
+
+class _Clock:
+    """When a stretch of training began and how many pictures it has used."""
+
+    def __init__(self) -> None:
+        self.start, self.pictures = time.perf_counter(), 0
+
+
+def _fitting(loaded: Checkpoint, path: Path, config: TrainingConfig) -> Checkpoint:
+    """The checkpoint, if its model is the configured one."""
+    if loaded.config != config.model:
+        raise EocodecError(
+            f"{path} holds a model {loaded.kind} {loaded.config}, not the configured "
+            f"{kind_of(config.model)} {config.model}"
+        )
+    return loaded
+
+
+def _cut_log(path: Path, iteration: int) -> None:
+    """Drop the lines after `iteration`, which will be written again, and one that was not written to its end."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            if line.endswith("\n") and json.loads(line)["iteration"] <= iteration:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(kept))
+    os.replace(partial, path)
+
+
+def _board(folder: Path, iteration: int) -> Any:
+    """A TensorBoard writer that forgets what came after `iteration`, or None where TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=iteration + 1)  # type: ignore[no-untyped-call]
 
 
 def _cpu_has_bfloat16() -> bool:

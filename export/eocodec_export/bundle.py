@@ -16,7 +16,7 @@ from eocodec.bundle import FORMAT, Model, write_bundle
 from eocodec.errors import ModelError
 from eocodec.flow.context import SCALES
 from eocodec.flow.model import PhotoModel
-from eocodec.flow.pictures import read_folder, split
+from eocodec.flow.pictures import read_pictures, split
 from eocodec.flow.training import load_checkpoint
 from eocodec_export import calibration
 from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs
@@ -74,7 +74,7 @@ def export(
     model.load_state_dict(loaded.average)
     for p in model.parameters():
         p.requires_grad_(False)
-    train, held_out = split(read_folder(folder), hold_out)
+    train, held_out = split(read_pictures(folder), hold_out)
     stride = max(1, len(train) // pictures)
     chosen = [p for _, p in train[::stride]][:pictures]
     checked = [p for _, p in held_out]

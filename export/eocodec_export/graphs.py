@@ -18,7 +18,7 @@ from eocodec.flow.context import ACTIVATION_UNIT, INDEX_UNIT, MEAN_UNIT, SCALES,
 from eocodec.flow.model import PhotoModel
 from eocodec.transform import band_names
 
-__all__ = ["OPSET", "decoder_graph", "encoder_graph", "entropy_graphs"]
+__all__ = ["OPSET", "GraphBuilder", "decoder_graph", "encoder_graph", "entropy_graphs", "export_graph"]
 
 OPSET = 17
 EXACT = 1 << 24  # float32 holds every integer up to here
@@ -43,9 +43,22 @@ class _Decoder(nn.Module):
         return self.refine(self.flow.inverse(list(inputs[:-1])), inputs[-1])
 
 
-def _export(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], outputs: list[str]) -> bytes:
+def export_graph(
+    module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], outputs: list[str], any_size: bool = True
+) -> bytes:
+    """Serialised graph of a module.
+
+    Arguments:
+        module: to trace.
+        inputs: example tensors.
+        names, outputs: names of inputs and outputs.
+        any_size: heights and widths are dynamic as well as the batch; if not, only the batch of `picture`, `latents`
+            and `step` is.
+    """
     axes = {n: {0: "batch", 2: f"{n}_height", 3: f"{n}_width"} for n in names + outputs if n != "step"}
     axes["step"] = {0: "batch"}
+    if not any_size:
+        axes = {n: {0: "batch"} for n in ("picture", "latents", "step")}
     out = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -67,7 +80,7 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], out
 def encoder_graph(model: PhotoModel) -> bytes:
     """`picture (B, 3, H, W)` in 0 to 1 → `low`, `detailL`, …, `detail1`."""
     size = 2 ** (model.config.levels + 1)
-    return _export(
+    return export_graph(
         _Encoder(model), (torch.rand(1, 3, size * 2, size * 3),), ["picture"], band_names(model.config.levels)
     )
 
@@ -77,10 +90,10 @@ def decoder_graph(model: PhotoModel) -> bytes:
     levels = model.config.levels
     size = 2 ** (levels + 1)
     bands = model.flow(torch.rand(1, 3, size * 2, size * 3))
-    return _export(_Decoder(model), (*bands, torch.tensor([0.1])), [*band_names(levels), "step"], ["picture"])
+    return export_graph(_Decoder(model), (*bands, torch.tensor([0.1])), [*band_names(levels), "step"], ["picture"])
 
 
-class _Builder:
+class GraphBuilder:
     """Assembles one integer net as an ONNX graph."""
 
     def __init__(self) -> None:
@@ -90,20 +103,24 @@ class _Builder:
         self.count = 0
 
     def name(self) -> str:
+        """A fresh name for a value."""
         self.count += 1
         return f"v{self.count}"
 
     def constant(self, value: npt.NDArray[np.generic]) -> str:
+        """Add an initialiser; returns its name."""
         name = f"c{len(self.constants)}"
         self.constants[name] = numpy_helper.from_array(value, name)
         return name
 
     def node(self, op: str, *inputs: str, **attributes: object) -> str:
+        """Add a node with one output; returns its name."""
         out = self.name()
         self.nodes.append(helper.make_node(op, list(inputs), [out], **attributes))
         return out
 
     def input(self, name: str, kind: int, channels: int, scale: str = "") -> str:
+        """Add an input `(batch, channels, height, width)` of an integer type; returns it as float."""
         shape = ["batch", channels, f"height{scale}", f"width{scale}"]
         self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return self.node("Cast", name, to=TensorProto.FLOAT)
@@ -133,9 +150,11 @@ class _Builder:
         return self.node("Floor", self.node("Mul", y, self.constant(scale))), int(bound.max())
 
     def clip(self, x: str, low: int, high: int) -> str:
+        """x limited to low … high."""
         return self.node("Clip", x, self.constant(np.float32(low)), self.constant(np.float32(high)))
 
     def hidden(self, net: IntegerNet, x: str, largest: npt.NDArray[np.int64], layers: int) -> str:
+        """The first `layers` layers of a net, rounded and limited to uint8; `largest` bounds the inputs."""
         for k in range(layers):
             conv = net.convs[k]
             assert isinstance(conv, IntegerConv)
@@ -143,7 +162,24 @@ class _Builder:
             largest = np.full(conv.out_channels, 255)
         return x
 
+    def halves(
+        self, last: nn.Module, x: str, kinds: tuple[tuple[str, int, int, int, int], ...]
+    ) -> list[tuple[str, str, int, int]]:
+        """Outputs of a net's last layer, a part of its channels each: name, unit, lowest and highest value, type."""
+        assert isinstance(last, IntegerConv) and last.bias is not None
+        size = last.out_channels // len(kinds)
+        outputs = []
+        for k, (name, unit, low, high, kind) in enumerate(kinds):
+            rows = slice(k * size, (k + 1) * size)
+            part = IntegerConv(last.in_channels, size, 1)
+            part.weight, part.bias = nn.Parameter(last.weight[rows]), nn.Parameter(last.bias[rows])
+            shift = (ACTIVATION_UNIT // unit).bit_length() - 1
+            value, _ = self.conv(part, x, np.full(last.in_channels, 255), shift)
+            outputs.append((self.clip(value, low, high), name, kind, size))
+        return outputs
+
     def finish(self, outputs: list[tuple[str, str, int, int]]) -> bytes:
+        """The serialised graph; outputs are (value, name, type, channels)."""
         infos = []
         for value, name, kind, channels in outputs:
             self.nodes.append(helper.make_node("Cast", [value], [name], to=kind))
@@ -159,7 +195,7 @@ INT8, UINT8 = np.array([128]), np.array([255])
 
 
 def _feature_graph(context: ContextModel, level: int) -> bytes:
-    g = _Builder()
+    g = GraphBuilder()
     net = context.feature[str(level)]
     assert isinstance(net, IntegerNet)
     first = net.convs[0]
@@ -182,28 +218,18 @@ def _feature_graph(context: ContextModel, level: int) -> bytes:
 
 
 def _pass_graph(net: IntegerNet, features: int, seen: int) -> bytes:
-    g = _Builder()
+    g = GraphBuilder()
     parts = [g.input("feature", TensorProto.UINT8, features)]
     if seen:
         parts.append(g.input("seen", TensorProto.INT8, seen))
     parts.append(g.input("condition", TensorProto.INT8, 1))
     largest = np.concatenate([np.repeat(UINT8, features), np.repeat(INT8, seen + 1)])
     x = g.hidden(net, g.node("Concat", *parts, axis=1), largest, len(net.convs) - 1)
-    last = net.convs[-1]
-    assert isinstance(last, IntegerConv) and last.bias is not None
-    half = last.out_channels // 2
-    largest = np.full(last.in_channels, 255)
-    outputs = []
-    for name, rows, unit, low, high, kind in (
-        ("mean", slice(0, half), MEAN_UNIT, -MEAN_LIMIT, MEAN_LIMIT, TensorProto.INT16),
-        ("index", slice(half, 2 * half), INDEX_UNIT, 0, SCALES - 1, TensorProto.UINT8),
-    ):
-        part = IntegerConv(last.in_channels, half, 1)
-        part.weight, part.bias = nn.Parameter(last.weight[rows]), nn.Parameter(last.bias[rows])
-        shift = (ACTIVATION_UNIT // unit).bit_length() - 1
-        value, _ = g.conv(part, x, largest, shift)
-        outputs.append((g.clip(value, low, high), name, kind, half))
-    return g.finish(outputs)
+    kinds = (
+        ("mean", MEAN_UNIT, -MEAN_LIMIT, MEAN_LIMIT, TensorProto.INT16),
+        ("index", INDEX_UNIT, 0, SCALES - 1, TensorProto.UINT8),
+    )
+    return g.finish(g.halves(net.convs[-1], x, kinds))
 
 
 def entropy_graphs(context: ContextModel) -> dict[str, bytes]:

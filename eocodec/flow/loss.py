@@ -1,0 +1,122 @@
+"""The loss of one part of a batch: what is drawn for it, the objective, and its optional compilation.
+
+In: pictures and the iteration's seed. Out: the loss and its figures. The part may be the whole batch, the share of one
+process or a micro-batch of that: the mean of the parts' losses is the batch's.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eocodec.flow.objective import LAGRANGE
+from eocodec.flow.trainable import Draws, Stage, Trainable
+
+__all__ = ["RATE_BINS", "BatchLoss", "compiled", "rate_bin"]
+
+RATE_BINS = 30  # bins of log2 Δ, three an octave, in which the running loss is kept, to weigh all rates alike
+
+
+def rate_bin(step: Tensor) -> Tensor:
+    """Bin of a step, int64."""
+    return (3 * torch.log2(step * 255.0)).round().long().clamp(0, RATE_BINS - 1)
+
+
+class BatchLoss(nn.Module):
+    """Draws noise and steps for some pictures of a batch and evaluates the stage's objective.
+
+    Arguments:
+        model: to be trained.
+        autocast: compute in bfloat16 where that is enough.
+        compile: compile the model's objectives with `torch.compile`, if that works here.
+        report: called with one sentence if it does not.
+    """
+
+    def __init__(self, model: Trainable, autocast: bool, compile: bool, report: Callable[[str], None]) -> None:
+        super().__init__()
+        self.model, self.autocast = model, autocast
+        self.objectives: dict[str, Callable[..., Any]] = {
+            "likelihood": model.likelihood,
+            "rate-distortion": model.rate_distortion,
+        }
+        if compile:
+            state = _Compiler(report)
+            self.objectives = {k: compiled(f, state) for k, f in self.objectives.items()}
+
+    def forward(
+        self, stage: Stage, x: Tensor, expected: Tensor, seed: int, first: int
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Evaluate pictures `x (n, 3, H, W)`, the `first`-th of the batch and those after it.
+
+        Arguments:
+            stage: with the objective.
+            x: pictures in [0, 1].
+            expected: `(RATE_BINS,)` running mean of R + D / (0.17 Δ²), zero where there is none yet.
+            seed: of the iteration.
+            first: place of x[0] in the batch.
+
+        Returns:
+            Loss; figures, means over x; and `(2, n)`, the steps and R + D / (0.17 Δ²) of each picture (zero if the
+            objective is the likelihood).
+        """
+        draws = Draws(seed, first, len(x), x.device)
+        low, high = (math.log(s / 255.0) for s in stage.step)
+        step = torch.exp(low + (high - low) * draws.uniform())
+        objective = self.objectives[stage.objective]
+        if stage.objective == "likelihood":
+            if stage.noise:
+                x = x + draws.normal(*x.shape[1:]) * (stage.noise / 255.0)
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
+                loss, figures = objective(x, step, stage, draws)
+            return loss, figures, torch.stack([step, torch.zeros_like(step)])
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
+            picture, bits = objective(x, step, stage.dead_zone, stage.quantised)
+        distortion = (picture.float() - x).square().mean((1, 2, 3))
+        rate = bits / x[0].numel()
+        each = rate + distortion / (LAGRANGE * step.square())
+        usual = expected[rate_bin(step)]
+        usual = torch.where(usual > 0, usual, each.detach())
+        figures = {"bits_per_pixel": 3 * rate, "mse": distortion, "lagrangian": each}
+        return (
+            (each / usual.clamp(min=0.01)).mean(),
+            {k: v.detach().mean() for k, v in figures.items()},
+            torch.stack([step, each.detach()]),
+        )
+
+
+@dataclass
+class _Compiler:
+    """Whether compiling worked so far, and whom to tell when it does not."""
+
+    report: Callable[[str], None]
+    works: bool = True
+
+
+def compiled(function: Callable[..., Any], compiler: _Compiler) -> Callable[..., Any]:
+    """`function` compiled by `torch.compile`; once that fails it and its siblings run as they are, after one message.
+
+    A function that draws gets fresh :class:`Draws` for the second try, so the fallback computes what an uncompiled run
+    would.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+
+    fast = torch.compile(function)
+
+    def call(*arguments: Any) -> Any:
+        if compiler.works:
+            try:
+                return fast(*(_fresh(a) for a in arguments))
+            except TorchDynamoException as e:
+                compiler.works = False
+                reason = next((line for line in str(e).splitlines() if line.strip()), type(e).__name__)
+                compiler.report(f"torch.compile does not work here, training goes on without it: {reason[:200]}")
+        return function(*arguments)
+
+    return call
+
+
+def _fresh(argument: Any) -> Any:
+    return argument.copy() if isinstance(argument, Draws) else argument

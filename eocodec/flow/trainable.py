@@ -1,0 +1,174 @@
+"""What training asks of a model, and what it hands over: the interface between `eocodec.flow.training` and the nets.
+
+A new kind of model is a class with the methods of :class:`Trainable`, a frozen dataclass of plain values for its sizes,
+and one line in `eocodec.flow.model.MODELS`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eocodec.flow.objective import LAGRANGE
+
+__all__ = ["Draws", "Stage", "Trainable"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training.
+
+    Arguments:
+        objective: "likelihood" (NLL + λ·I) or "rate-distortion" (R + D / (0.17 Δ²)).
+        iterations: optimiser steps.
+        learning_rate: at the start; falls to `final_rate` as a half cosine.
+        flow_rate: factor of the learning rate for the flow's own parameters (`flow.*`).
+        warmup: iterations in which the learning rate rises from zero.
+        step: range of Δ in 8-bit levels, drawn log-uniformly for every picture.
+        noise: σ_a of the noise augmentation in 8-bit levels (likelihood only).
+        correlation: λ, the weight of the manifold total correlation.
+        quantised: round weights and activations of the entropy model as the exported graphs do.
+        dead_zone: weight of the rate in the rounding decision, squared steps per bit.
+    """
+
+    objective: str
+    iterations: int
+    learning_rate: float = 1e-3
+    final_rate: float = 1e-3
+    flow_rate: float = 1.0
+    warmup: int = 100
+    step: tuple[float, float] = (2.0, 200.0)
+    noise: float = 0.0
+    correlation: float = 0.0
+    quantised: bool = False
+    dead_zone: float = LAGRANGE
+
+
+class Draws:
+    """Random numbers of one iteration for `count` pictures of a batch, from its `first` one on.
+
+    A picture's numbers depend on the iteration's seed and on the picture's place in the whole batch, not on how the
+    batch is cut: over processes, micro-batches or not at all, training sees the same numbers.
+
+    Arguments:
+        seed: of the iteration, the same for all parts of the batch.
+        first, count: the part of the batch.
+        device: where the numbers are drawn and wanted.
+
+    Example:
+        >>> whole, part = Draws(7, 0, 4), Draws(7, 2, 2)
+        >>> bool((whole.normal(3, 5)[2:] == part.normal(3, 5)).all())
+        True
+    """
+
+    def __init__(self, seed: int, first: int, count: int, device: str | torch.device = "cpu") -> None:
+        self.seed, self.first, self.count, self.device = seed, first, count, torch.device(device)
+        self.calls = 0
+        self._generator = torch.Generator(self.device)
+        self.shared = torch.Generator().manual_seed(_mix(seed, 0, 0))
+        """CPU generator in the same state for every part of a batch: for what all pictures share, such as a band."""
+
+    def copy(self) -> "Draws":
+        """An independent copy that goes on with the same numbers."""
+        other = Draws(self.seed, self.first, self.count, self.device)
+        other.calls = self.calls
+        other.shared.set_state(self.shared.get_state())
+        return other
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers `(count, *shape)`, float32."""
+        return torch.stack([torch.randn(shape, generator=g, device=self.device) for g in self._each()])
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1) `(count, *shape)`, float32."""
+        return torch.stack([torch.rand(shape, generator=g, device=self.device) for g in self._each()])
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Uniform integers in [0, high) `(count, *shape)`, int64."""
+        return torch.stack([torch.randint(high, shape, generator=g, device=self.device) for g in self._each()])
+
+    def _each(self) -> Any:
+        self.calls += 1
+        for k in range(self.first, self.first + self.count):
+            yield self._generator.manual_seed(_mix(self.seed, self.calls, k + 1))
+
+
+class Trainable(nn.Module):
+    """A flow with its entropy model, as `eocodec.flow.training.Run` uses it. Nothing else of a model is used there.
+
+    Pictures `x (B, 3, H, W)` and steps Δ `(B,)` are in units of the range 0 to 1. `likelihood` and `rate_distortion`
+    are called under bfloat16 autocast where the run uses it; a model turns it off around what needs float32, with
+    `torch.autocast(..., enabled=False)`. What a method learns besides parameters lives in registered buffers.
+
+    Arguments:
+        config: frozen dataclass of the model's sizes, plain values only; stored in every checkpoint.
+
+    Attributes:
+        config: as given.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def prepare(self, pictures: Tensor, generator: torch.Generator) -> None:
+        """Start from data; called once, on the CPU, before a new run on aligned pictures (not on random crops).
+
+        Arguments:
+            pictures: all training pictures `(N, 3, S, S)`, uint8.
+            generator: the only source of random numbers.
+        """
+
+    def likelihood(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss NLL + λ·I in nats per dimension, the mean over the pictures, and detached scalars for the log.
+
+        Arguments:
+            x: pictures with the stage's noise already added (nothing is left to do about `stage.noise`).
+            step: Δ of each picture, for models whose layers depend on it.
+            stage: for `correlation` (λ), `quantised` and `dead_zone`.
+            draws: the only source of random numbers: `draws.shared` for what the batch shares, else one per picture.
+
+        Returns:
+            The loss, a scalar with gradient, and figures that are means over the pictures: by convention at least
+            `bits_per_dim` (of 8-bit levels) and `total_correlation` (nats per dimension).
+        """
+        raise NotImplementedError
+
+    def rate_distortion(self, x: Tensor, step: Tensor, dead_zone: float, quantised: bool) -> tuple[Tensor, Tensor]:
+        """Decoded pictures `(B, 3, H, W)`, not clamped, and bits `(B,)` of each, both with straight-through gradients.
+
+        Arguments:
+            x: pictures.
+            step: Δ of each picture.
+            dead_zone: weight of the rate in the rounding decision, squared steps per bit.
+            quantised: round the entropy model as the exported graphs do.
+        """
+        raise NotImplementedError
+
+    def adapt(self, x: Tensor, turn: int) -> None:
+        """Update measured buffers, such as the gains; called now and then, without gradients and in float32.
+
+        Arguments:
+            x: the first pictures of the batch (up to 16), the same ones in all processes.
+            turn: 1, 2, 3, ...: counts the calls.
+        """
+
+    def usable(self, height: int, width: int) -> tuple[int, int]:
+        """The largest height and width, at most those given, of a picture that the model takes.
+
+        Raises:
+            EocodecError: there is none.
+        """
+        raise NotImplementedError
+
+
+def _mix(seed: int, call: int, place: int) -> int:
+    """A seed of 32 bits (what the CPU generator uses) from three numbers: SplitMix64 over each in turn."""
+    state = 0
+    for value in (seed, call, place):
+        state = (state ^ value) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state & 0xFFFFFFFF

@@ -1,0 +1,579 @@
+"""What a model's ordered latents do: spectrum, total correlation, core and detail, traversals, samples.
+
+In: a loaded model, pictures. Out: arrays and small dataclasses, and sheets of pictures that show them.
+
+Notation (docs/METHOD.md): g the inverse flow, `J_i` the i-th column of ∂g/∂h, `H_i` explained entropy. All columns are
+central differences through the decoder graph at a step near zero, where its refinement vanishes.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from eocodec import flat, transform
+from eocodec.bundle import FlatManifest, Model
+from eocodec.entropy import MEAN_UNIT
+from eocodec.errors import EocodecError, ModelError
+from eocodec.format import STEP_UNIT
+from eocodec.latents import rate_of_delta, step_code
+
+__all__ = [
+    "Spectrum",
+    "TotalCorrelation",
+    "around_grey",
+    "basis",
+    "core",
+    "detail_gain",
+    "latents_of_rate",
+    "log_column_norms",
+    "noise_floor",
+    "plot_spectrum",
+    "sample",
+    "sheet",
+    "spectrum",
+    "total_correlation",
+    "traversal",
+]
+
+STILL = 1e-6  # Δ of a decoder that is to be the inverse of the flow alone
+PROBE = 1 / 255  # half the width of a central difference, in the picture
+BATCH = 32  # latents that are probed or pictures that are decoded at a time
+WINDOW = {1: 64, 2: 128, 3: 192}  # pixels around a latent of a level in which its column is measured; 256 beyond
+DETAIL_GAINS = (1, 2, 4, 8, 16)
+GREY = 0.5
+VISIBLE = 0.5 / 255
+PLAUSIBLE = 30.0  # nats; bound of |H| and of log column norms
+MARGIN, GAP = 10, 4  # pixels of a sheet
+
+Float32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+Bytes = npt.NDArray[np.uint8]
+
+COLOURS = ("luma", "red-blue", "green-magenta")
+ORIENTATIONS = ("HL", "LH", "HH")
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Explained entropies in falling order, one entry for every latent, or for every group that shares one.
+
+    Arguments:
+        entropy: H of every group `(n,)`, nats, pictures in 0 to 1.
+        count: latents in every group `(n,)`.
+        names: of the groups; `h[i]`, i in coding order, or band and channel.
+        unit: what the latents belong to: "picture", or a "block" of that many pixels.
+        pixels: of the unit.
+    """
+
+    entropy: Floats
+    count: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+    unit: str
+    pixels: int
+
+    @property
+    def first(self) -> npt.NDArray[np.int64]:
+        """Rank of the first latent of every group, from 1."""
+        return np.cumsum(self.count) - self.count + 1
+
+    @property
+    def deviation(self) -> Floats:
+        """Standard deviation σ of the Gaussian with every entropy: σ² = exp(2 H) / (2πe), 8-bit levels."""
+        return 255 * np.exp(self.entropy) / math.sqrt(2 * math.pi * math.e)
+
+    def bits(self, delta: float) -> Floats:
+        """Bits of one latent of every group at step Δ (range 0 to 1), high-resolution theory: max(0, H − log Δ)."""
+        return np.maximum(0.0, self.entropy - math.log(delta)) / math.log(2)
+
+    def cumulative_bits(self, delta: float) -> Floats:
+        """Bits of a unit's latents up to the end of every group."""
+        return np.cumsum(self.bits(delta) * self.count)
+
+    def above(self, sigma: float) -> int:
+        """Latents of a unit whose entropy is above that of white noise of deviation `sigma` (range 0 to 1)."""
+        return int(self.count[self.entropy > noise_floor(sigma)].sum())
+
+    def latents_for(self, share: float, delta: float) -> int:
+        """How many latents of a unit hold this share of its bits at step Δ."""
+        bits = np.cumsum(np.repeat(self.bits(delta), self.count))
+        return int(np.searchsorted(bits, share * bits[-1])) + 1 if bits[-1] > 0 else 0
+
+
+def noise_floor(sigma: float) -> float:
+    """Entropy in nats of white Gaussian noise of deviation `sigma` in any direction: ½ log(2πe σ²)."""
+    return 0.5 * math.log(2 * math.pi * math.e * sigma**2)
+
+
+def _order(manifest: FlatManifest) -> npt.NDArray[np.intp]:
+    return np.argsort(-np.array(manifest.entropy), kind="stable")
+
+
+def _channel_name(band: int, channel: int, levels: int) -> str:
+    if band == 0:
+        return f"low {COLOURS[channel]}"
+    return f"detail {levels + 1 - band} {COLOURS[channel // 3]} {ORIENTATIONS[channel % 3]}"
+
+
+def spectrum(model: Model) -> Spectrum:
+    """The spectrum that a model's manifest holds.
+
+    Raises:
+        ModelError: its entropies or gains cannot be those of pictures.
+    """
+    held = model.any_manifest
+    values = np.concatenate([np.ravel(v) for rows in (held.entropy, held.gain) for v in rows])
+    if not (np.abs(values) < PLAUSIBLE).all() or not held.water > 0:
+        raise ModelError(f"the model {model.name} has a spectrum that cannot be that of pictures")
+    if model.kind == "flat":
+        entropy, order = np.array(model.flat.entropy), _order(model.flat)
+        names = tuple(f"h[{i}]" for i in order)
+        return Spectrum(entropy[order], np.ones(len(order), np.int64), names, "picture", model.flat.size**2)
+    m = model.manifest
+    return Spectrum(
+        np.array([m.entropy[b][c] for b, c in m.order]),
+        np.array([_count(b) for b, _ in m.order], np.int64),
+        tuple(_channel_name(b, c, m.levels) for b, c in m.order),
+        "block",
+        4**m.levels,
+    )
+
+
+def _count(band: int) -> int:
+    """Latents that a channel of a band has in a block."""
+    return 1 if band == 0 else int(4 ** (band - 1))
+
+
+def latents_of_rate(model: Model, delta: float) -> float:
+    """C that goes with a step Δ (range 0 to 1)."""
+    return flat.rate_of_delta(model.flat, delta) if model.kind == "flat" else rate_of_delta(model.manifest, delta)
+
+
+@dataclass(frozen=True)
+class TotalCorrelation:
+    """The manifold total correlation of a flow that preserves volume, I = E Σ log ‖J_i‖, measured on some latents.
+
+    Arguments:
+        per_latent: I over the number of latents, nats.
+        error: its standard error.
+        latents: how many latents a unit of the spectrum has, so that I = `per_latent` · `latents`.
+        parts: name, latents in a unit, probes, mean and standard deviation of log ‖J_i‖ of every stratum.
+    """
+
+    per_latent: float
+    error: float
+    latents: int
+    parts: tuple[tuple[str, int, int, float, float], ...]
+
+
+def log_column_norms(model: Model, latents: Float32, index: npt.NDArray[np.intp]) -> Floats:
+    """log ‖J_i‖ `(B,)` of a flat model, at latents `(B, D)`, i = `index (B,)`."""
+    width = PROBE * np.exp(np.array(model.flat.gain))[index]
+    norms = [
+        np.linalg.norm((_columns(model, latents[k : k + BATCH], index[k : k + BATCH], width[k : k + BATCH])), axis=1)
+        for k in range(0, len(index), BATCH)
+    ]
+    return np.log(np.maximum(np.concatenate(norms), 1e-30))
+
+
+def _columns(model: Model, latents: Float32, index: npt.NDArray[np.intp], width: Floats) -> Floats:
+    moved = np.repeat(latents[None], 2, 0).astype(np.float32)
+    rows = np.arange(len(index))
+    moved[0, rows, index] += width.astype(np.float32)
+    moved[1, rows, index] -= width.astype(np.float32)
+    moved = moved.reshape(-1, latents.shape[1])
+    (picture,) = model.run("decoder", {"latents": moved, "step": np.full(len(moved), STILL, np.float32)})
+    plus, minus = picture.reshape(2, len(index), -1).astype(np.float64)
+    return (plus - minus) / (2 * width[:, None])
+
+
+def _picture_columns(
+    model: Model, latents: transform.Latents, band: int, channel: int, places: npt.NDArray[np.intp], window: int
+) -> tuple[Float32, npt.NDArray[np.intp]]:
+    """Columns of latents at `places (n, 2)` of one channel, in windows of pixels.
+
+    Returns:
+        `(n, 3, rows, columns)` and the first row and column of every window `(n, 2)`.
+    """
+    levels, unit = model.manifest.levels, 2**model.manifest.levels
+    factors = transform.scales(levels)
+    whole = np.array(latents[0].shape[1:]) * factors[0]
+    size = np.minimum(window, whole)
+    centre = (places + 0.5) * factors[band]
+    start = np.clip(np.rint((centre - size / 2) / unit).astype(np.intp) * unit, 0, whole - size)
+    width = np.float32(PROBE * math.exp(model.manifest.gain[band][channel]))
+    result = []
+    for place, first in zip(places, start, strict=True):
+        inputs = {}
+        for k, (name, f) in enumerate(zip(transform.band_names(levels), factors, strict=True)):
+            top, left = first // f
+            rows, columns = size // f
+            inputs[name] = np.repeat(latents[k][None, :, top : top + rows, left : left + columns], 2, 0)
+        i, j = place - first // factors[band]
+        moved = inputs[transform.band_names(levels)[band]]
+        moved[0, channel, i, j] += width
+        moved[1, channel, i, j] -= width
+        (picture,) = model.run("decoder", {**inputs, "step": np.full(2, STILL, np.float32)})
+        result.append((picture[0] - picture[1]) / (2 * width))
+    return np.stack(result), start
+
+
+def _window(level: int) -> int:
+    return WINDOW.get(level, 256)
+
+
+def total_correlation(
+    model: Model, at: Sequence[Bytes] | Float32, probes: int = 128, seed: int = 0
+) -> TotalCorrelation:
+    """Total correlation measured on a stratified random choice of latents; log |det J| is zero.
+
+    Arguments:
+        model: any; its flow preserves volume.
+        at: where to linearise: pictures `(H, W, 3)` uint8, or latents `(B, D)` of a flat model.
+        probes: columns to measure, about; every stratum gets at least two.
+        seed: of the choice.
+
+    Raises:
+        EocodecError: no picture, or one that the model does not take.
+    """
+    if len(at) == 0:
+        raise EocodecError("the total correlation needs at least one picture")
+    generator = np.random.default_rng(seed)
+    if model.kind == "flat":
+        latents = at if isinstance(at, np.ndarray) else np.stack([flat.encode_picture(model, p) for p in at])
+        return _flat_correlation(model, latents, probes, generator)
+    return _picture_correlation(model, cast(Sequence[Bytes], at), probes, generator)
+
+
+def _stratified(parts: list[tuple[str, int, Floats]]) -> TotalCorrelation:
+    latents = sum(count for _, count, _ in parts)
+    mean = sum(count / latents * float(v.mean()) for _, count, v in parts)
+    variance = sum((count / latents) ** 2 * float(v.var(ddof=1)) / len(v) for _, count, v in parts)
+    rows = tuple((name, count, len(v), float(v.mean()), float(v.std(ddof=1))) for name, count, v in parts)
+    return TotalCorrelation(mean, math.sqrt(variance), latents, rows)
+
+
+def _flat_correlation(model: Model, latents: Float32, probes: int, generator: np.random.Generator) -> TotalCorrelation:
+    middle, dims = model.flat.blocks[-1], len(model.flat.gain)
+    parts = []
+    for name, start, stop in (("core", 0, middle), ("rest", middle, dims)):
+        if start < stop:
+            index = generator.integers(start, stop, max(2, probes // 2))
+            where = generator.integers(0, len(latents), len(index))
+            parts.append((name, stop - start, log_column_norms(model, latents[where], index)))
+    return _stratified(parts)
+
+
+def _picture_correlation(
+    model: Model, pictures: Sequence[Bytes], probes: int, generator: np.random.Generator
+) -> TotalCorrelation:
+    manifest = model.manifest
+    encoded = [transform.encode_picture(model, p) for p in pictures]
+    roots = sum(math.sqrt(_count(b)) for b, _ in manifest.order)
+    parts = []
+    for band, channel in manifest.order:
+        n = max(2, round(probes * math.sqrt(_count(band)) / roots))
+        window = _window(manifest.levels + 1 - band if band else manifest.levels)
+        norms = []
+        for _ in range(n):
+            latents = encoded[int(generator.integers(len(encoded)))]
+            place = np.array([[int(generator.integers(size)) for size in latents[band].shape[1:]]])
+            column, _ = _picture_columns(model, latents, band, channel, place, window)
+            norms.append(math.log(max(float(np.linalg.norm(column[0])), 1e-30)))
+        parts.append((_channel_name(band, channel, manifest.levels), _count(band), np.array(norms)))
+    return _stratified(parts)
+
+
+def core(model: Model, rgb: Bytes, rate: float) -> Float32:
+    """The picture `(H, W, 3)`, 0 to 1, of the top C = `rate` latents in the order of H; the others are zero.
+
+    Blocks of models for pictures of any size keep whole channels, and the one at the cut is scaled, as by
+    `eocodec denoise --rate`. The flow alone decodes, without refinement: all latents give the picture back.
+
+    Raises:
+        EocodecError: C is out of range, or the model does not take the picture.
+    """
+    if not 1 <= rate <= model.block:
+        raise EocodecError(f"the rate must be from 1 to {model.block} latents, not {rate:g}")
+    if model.kind == "flat":
+        vector = flat.encode_picture(model, rgb)
+        vector[_order(model.flat)[round(rate) :]] = 0
+        return flat.synthesise(model, vector[None], STILL)[0]
+    latents, left = transform.encode_picture(model, rgb), rate
+    for band, channel in model.manifest.order:
+        latents[band][channel] *= np.float32(min(1.0, max(0.0, left / _count(band))))
+        left -= _count(band)
+    result = np.empty(rgb.shape, np.float32)
+    for rows, columns, piece in transform.decode_tiles(model, latents, STILL, rgb.shape[1], rgb.shape[0]):
+        result[rows, columns] = piece.transpose(1, 2, 0)
+    return np.clip(result, 0, 1)
+
+
+def traversal(model: Model, latents: Float32, top: int, sigmas: Sequence[float]) -> Float32:
+    """What the first latents of the spectrum do to a picture: each one moved by multiples of its σ.
+
+    σ = exp(H) / sqrt(2πe) in the picture, that is σ / ‖J‖ in the latent. Flat models only.
+
+    Arguments:
+        model: a flat model.
+        latents: `(D,)`, of the picture to start from.
+        top: how many latents, by falling H.
+        sigmas: what to add to a latent, in units of its σ.
+
+    Returns:
+        Pictures `(top, len(sigmas), S, S, 3)`, 0 to 1.
+    """
+    manifest = model.flat
+    rows = []
+    for i in _order(manifest)[:top]:
+        unit = math.exp(manifest.entropy[i] + manifest.gain[i]) / math.sqrt(2 * math.pi * math.e)
+        moved = np.repeat(latents[None], len(sigmas), 0)
+        moved[:, i] += np.array(sigmas, np.float32) * np.float32(unit)
+        rows.append(flat.synthesise(model, moved, STILL))
+    return np.stack(rows)
+
+
+def basis(model: Model, rgb: Bytes) -> list[list[Float32]]:
+    """Columns of J at the middle of a picture, one latent for every channel of every band.
+
+    Returns:
+        A row for the low-pass, then for the levels from coarse to fine. Entries are `(s, s, 3)`, s = 8 · 2**level
+        pixels around the latent, in units of the picture per unit of the latent; zero beyond the picture.
+
+    Raises:
+        EocodecError: a flat model, whose columns are what :func:`traversal` shows.
+    """
+    levels = model.manifest.levels
+    latents = transform.encode_picture(model, rgb)
+    result = []
+    for band, f in enumerate(transform.scales(levels)):
+        place = np.array([[n // 2 for n in latents[band].shape[1:]]])
+        row = []
+        for channel in range(len(latents[band])):
+            column, start = _picture_columns(
+                model, latents, band, channel, place, _window(levels + 1 - band if band else levels)
+            )
+            image = column[0].transpose(1, 2, 0)
+            edge = 8 * f
+            top, left = ((place[0] * f + f // 2 - start[0]) - edge // 2).tolist()
+            padded = np.pad(image, ((edge, edge), (edge, edge), (0, 0)))
+            row.append(padded[top + edge : top + 2 * edge, left + edge : left + 2 * edge])
+        result.append(row)
+    return result
+
+
+class _Sampler:
+    """The coder that the walk over a flat model's parts asks: draws residuals from the frequency tables."""
+
+    def __init__(self, model: Model, temperature: float, generator: np.random.Generator) -> None:
+        self.generator = generator
+        self.values = np.zeros(len(model.flat.gain), np.float32)
+        self.shift = np.zeros((len(model.tables), 4), np.float32)
+        self.shift[:, 1:] = np.array(model.flat.shift, np.float32) / 256
+        self.cumulative = [_cumulative(f, temperature) for f in model.tables]
+
+    def part(
+        self, places: npt.NDArray[np.intp], mean: npt.NDArray[np.int32], index: npt.NDArray[np.uint8]
+    ) -> npt.NDArray[np.int32]:
+        """Residuals of a part; its dequantised latents, in steps, go to `values`."""
+        uniform = self.generator.random(len(places))
+        m = np.zeros(len(places), np.int32)
+        for k in np.unique(index):
+            chosen = index == k
+            cumulative = self.cumulative[k]
+            m[chosen] = np.searchsorted(cumulative, uniform[chosen], "right") - len(cumulative) // 2
+        value = m - np.sign(m) * self.shift[index, np.minimum(np.abs(m), 3)]
+        self.values[places] = value + mean / np.float32(MEAN_UNIT)
+        return m
+
+
+def _cumulative(table: npt.NDArray[np.int64], temperature: float) -> Floats:
+    """Distribution function of the residuals −R to R, probabilities raised to 1/T; escapes count as ±R."""
+    logarithm = np.log(np.concatenate([table[:0:-1], table]) / float(1 << 24)) / temperature
+    weights = np.exp(logarithm - logarithm.max())
+    cumulative = np.cumsum(weights / weights.sum())
+    cumulative[-1] = 1.0
+    return cumulative
+
+
+def sample(model: Model, count: int, temperature: float, delta: float, seed: int = 0) -> tuple[Float32, Float32]:
+    """Pictures drawn from a flat model's own distribution of files at step Δ.
+
+    At temperature 1 they are what the decoder makes of random bytes; lower temperatures, p(m)^(1/T) normalised, stay
+    closer to the conditional means. The same seed uses the same random numbers at every temperature.
+
+    Arguments:
+        model: a flat model.
+        count: pictures.
+        temperature: T, positive.
+        delta: Δ, range 0 to 1.
+        seed: of the random numbers.
+
+    Returns:
+        Latents `(count, D)` and pictures `(count, S, S, 3)`, 0 to 1.
+
+    Raises:
+        EocodecError: the temperature is not positive, or the model is not flat.
+    """
+    manifest = model.flat
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise EocodecError(f"the temperature must be a positive number, not {temperature:g}")
+    code = step_code(delta)
+    exact = 2.0 ** ((code - 32768) / STEP_UNIT) / 255.0
+    steps = flat.latent_steps(manifest, exact)
+    latents = []
+    for k in range(count):
+        sampler = _Sampler(model, temperature, np.random.default_rng([seed, k]))
+        flat._Walk(model, code).run(cast(Any, sampler))
+        latents.append(sampler.values * steps)
+    stacked = np.stack(latents)
+    pictures = [flat.synthesise(model, stacked[k : k + BATCH], exact) for k in range(0, count, BATCH)]
+    return stacked, np.concatenate(pictures)
+
+
+def detail_gain(details: Sequence[Float32]) -> int:
+    """By how much details are to be magnified to be seen: the largest of 1, 2, 4, 8, 16 that clips one value in 50.
+
+    1 if they are rounding errors.
+    """
+    magnitude = np.concatenate([np.abs(d).ravel() for d in details])
+    if magnitude.max() < VISIBLE:
+        return 1
+    spread = float(np.quantile(magnitude, 0.98))
+    return max(g for g in DETAIL_GAINS if g == 1 or g * spread <= GREY)
+
+
+def around_grey(column: Float32) -> Float32:
+    """A signed picture scaled to 0 … 1 with zero at grey."""
+    return GREY + column / np.float32(max(2 * float(np.abs(column).max()), 1e-12))
+
+
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
+def sheet(
+    cells: Sequence[Sequence[Float32 | None]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    title: str = "",
+    captions: Sequence[Sequence[str]] | None = None,
+    edge: int = 128,
+) -> Image.Image:
+    """Pictures in rows and columns with labels.
+
+    Arguments:
+        cells: pictures `(h, w, 3)`, 0 to 1, or None; small ones are enlarged by whole factors, nearest neighbour.
+        rows: a label for every row, may have several lines.
+        columns: a label for every column.
+        title: line above.
+        captions: a line below every cell.
+        edge: pixels up to which cells are enlarged.
+    """
+    font, small = _font(15), _font(12)
+    images = [[None if c is None else _enlarged(c, edge) for c in row] for row in cells]
+    widths = [
+        max((row[k].width for row in images if k < len(row) and row[k] is not None), default=0)  # type: ignore[union-attr]
+        for k in range(len(columns))
+    ]
+    heights = [max((i.height for i in row if i is not None), default=0) for row in images]
+    below = 17 if captions else 0
+    ruler = ImageDraw.Draw(Image.new("L", (1, 1)))
+    indent = MARGIN + math.ceil(max((ruler.textbbox((0, 0), r, small)[2] for r in rows), default=0)) + MARGIN
+    head = MARGIN + (24 if title else 0) + (20 if any(columns) else 0)
+    width = max(indent + sum(widths) + GAP * len(widths), math.ceil(ruler.textlength(title, font)) + MARGIN) + MARGIN
+    height = head + sum(h + below + GAP for h in heights) + MARGIN
+    out = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(out)
+    if title:
+        draw.text((MARGIN, MARGIN), title, "black", font)
+    lefts = [indent + sum(widths[:k]) + GAP * k for k in range(len(widths))]
+    for left, w, label in zip(lefts, widths, columns, strict=True):
+        draw.text((left + w / 2, head - 6), label, "black", small, anchor="ms")
+    top = head
+    for number, (row, label, h) in enumerate(zip(images, rows, heights, strict=True)):
+        box = ruler.multiline_textbbox((0, 0), label, small)
+        draw.multiline_text((MARGIN, top + (h - box[3]) / 2), label, "black", small)
+        for k, image in enumerate(row):
+            if image is not None:
+                out.paste(image, (lefts[k], top))
+            if captions and image is not None:
+                draw.text((lefts[k] + widths[k] / 2, top + h + 2), captions[number][k], "black", small, anchor="ma")
+        top += h + below + GAP
+    return out
+
+
+def _enlarged(cell: Float32, edge: int) -> Image.Image:
+    pixels = flat.to_bytes(np.clip(np.asarray(cell, np.float32), 0, 1))
+    factor = max(1, edge // max(cell.shape[:2]))
+    return Image.fromarray(np.ascontiguousarray(pixels.repeat(factor, 0).repeat(factor, 1)))
+
+
+def plot_spectrum(result: Spectrum, name: str, sigmas: Sequence[float], delta: float, kind: str = "png") -> bytes:
+    """H over the rank with noise floors, and the cumulative rate below it, as the bytes of a picture file.
+
+    Arguments:
+        result: the spectrum.
+        name: of the model.
+        sigmas: noise levels whose floors are drawn, range 0 to 1.
+        delta: step of the rate, range 0 to 1.
+        kind: "png" or "svg".
+
+    Raises:
+        EocodecError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise EocodecError("plots need matplotlib; install it with: pip install 'eocodec[bench]'") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import ScalarFormatter
+
+    ranks = np.arange(1, int(result.count.sum()) + 1)
+    entropy = np.repeat(result.entropy, result.count)
+    with plt.rc_context({"svg.hashsalt": "eocodec"}):
+        figure, (upper, lower) = plt.subplots(
+            2, 1, sharex=True, figsize=(9, 7.5), height_ratios=(3, 2), constrained_layout=True
+        )
+        upper.plot(ranks, entropy, drawstyle="steps-mid", color="black", linewidth=1.6)
+        for k, sigma in enumerate(sigmas):
+            floor, above = noise_floor(sigma), result.above(sigma)
+            upper.axhline(floor, color=f"C{k}", linestyle="--", linewidth=1.2)
+            upper.annotate(
+                f"noise of {255 * sigma:g} levels: {above} latents above",
+                (1.1, floor), (0, 3), textcoords="offset points", color=f"C{k}", va="bottom",
+            )  # fmt: skip
+        root = 255 / math.sqrt(2 * math.pi * math.e)
+        right = upper.secondary_yaxis(
+            "right",
+            functions=(lambda h: root * np.exp(h), lambda s: np.log(np.maximum(s, 1e-12) / root)),
+        )
+        right.set_yscale("log")
+        right.set_ylabel("equivalent deviation $\\sigma_i$ (8-bit levels)")
+        visible = entropy[entropy > entropy.max() - 14]
+        upper.set(ylabel="explained entropy $H_i$ (nats)", xscale="log", xlim=(0.9, ranks[-1]))
+        upper.xaxis.set_major_formatter(ScalarFormatter())
+        upper.set_ylim(float(visible.min()) - 0.3, float(entropy.max()) + 0.5)
+        bits = np.cumsum(np.repeat(result.bits(delta), result.count))
+        lower.plot(ranks, bits, color="black", linewidth=1.6)
+        lower.set(
+            xlabel=f"rank i of the latent, in a {result.unit} of {result.pixels} pixels",
+            ylabel=f"bits of the first i latents at\n$\\Delta$ = {255 * delta:g} levels",
+        )
+        lower.set_ylim(0, max(1.0, 1.06 * float(bits[-1])))
+        lower.annotate(f"{bits[-1]:.0f} bits", (ranks[-1], bits[-1]), (-6, -6), textcoords="offset points",
+                       ha="right", va="top")  # fmt: skip
+        for axis in (upper, lower):
+            axis.grid(alpha=0.3)
+        figure.suptitle(f"{name}: explained entropy of {ranks[-1]} latents")
+        out = io.BytesIO()
+        figure.savefig(out, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else None)
+        plt.close(figure)
+    return out.getvalue()

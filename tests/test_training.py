@@ -1,0 +1,574 @@
+"""Training: the same curve whatever the number of processes, micro-batches and interruptions; data; configuration."""
+
+import functools
+import io
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paths import SAMPLES, Runner, environment
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from eocodec.errors import EocodecError  # noqa: E402
+from eocodec.flow import loss as batch_loss  # noqa: E402
+from eocodec.flow.loss import RATE_BINS, BatchLoss  # noqa: E402
+from eocodec.flow.model import MODELS, PhotoConfig, PhotoModel  # noqa: E402
+from eocodec.flow.pictures import read_pictures, split  # noqa: E402
+from eocodec.flow.shards import expand  # noqa: E402
+from eocodec.flow.streams import AlignedStream, CropStream, Prefetch  # noqa: E402
+from eocodec.flow.trainable import Draws, Stage, Trainable  # noqa: E402
+from eocodec.flow.training import Run, TrainingConfig, load_checkpoint, load_config  # noqa: E402
+
+CPU = torch.device("cpu")
+# With Adam's usual epsilon, gradients that are zero but for rounding move weights by whole learning rates.
+STEADY = "epsilon = 1e-5"
+TOLERANCE = 1e-4
+TINY = """
+out = "run"
+folder = "pictures"
+crop = 32
+batch = 4
+hold_out = 3
+threads = 1
+autocast = "off"
+checkpoint_minutes = 1000
+{keys}
+[model]
+levels = 2
+width = 8
+steps = 1
+features = 8
+context_width = 8
+refine_width = 8
+refine_depth = 3
+[[stage]]
+objective = "likelihood"
+iterations = {first}
+warmup = 4
+learning_rate = 2e-4
+final_rate = 2e-4
+step = [2, 8]
+noise = 2.0
+correlation = 0.2
+[[stage]]
+objective = "rate-distortion"
+iterations = {second}
+warmup = 4
+learning_rate = 2e-4
+final_rate = 2e-4
+"""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine photos of 96x80 pixels, in two folders."""
+    folder = tmp_path_factory.mktemp("data") / "pictures"
+    for k, path in enumerate(sorted(SAMPLES.glob("*.png"))[:3]):
+        photo = Image.open(path).convert("RGB")
+        for n in range(3):
+            place = folder / f"set{k}" / f"{path.stem}_{n:04d}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            photo.crop((40 * n, 60, 40 * n + 96, 140)).save(place)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Runs set the number of threads for the whole process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def write_config(folder: Path, keys: str = "", first: int = 6, second: int = 7) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "tiny.toml"
+    path.write_text(TINY.format(keys=keys, first=first, second=second))
+    return path
+
+
+def configure(folder: Path, pictures: Path, keys: str = "", first: int = 6, second: int = 7) -> TrainingConfig:
+    return load_config(write_config(folder, keys, first, second), pictures)
+
+
+def logged(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def largest_difference(a: list[dict[str, float]], b: list[dict[str, float]], key: str = "loss") -> float:
+    assert [r["iteration"] for r in a] == [r["iteration"] for r in b]
+    return max(abs(p[key] - q[key]) / max(abs(p[key]), 0.1) for p, q in zip(a, b, strict=True))
+
+
+def shard(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def encoded(picture: np.ndarray, kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, kind)
+    return stream.getvalue()
+
+
+def faces(folder: Path, names: list[str], size: int = 32) -> Path:
+    folder.mkdir()
+    photo = Image.open(SAMPLES / "astronaut.png").convert("RGB")
+    for k, name in enumerate(names):
+        photo.crop((9 * k, 5 * k, 9 * k + size, 5 * k + size)).save(folder / f"{name}.png")
+    return folder
+
+
+# The curve
+
+
+@pytest.fixture(scope="module")
+def curve(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> list[dict[str, float]]:
+    """The tiny run in one process, one micro-batch."""
+    return list(Run(configure(tmp_path_factory.mktemp("one"), pictures, STEADY), CPU))
+
+
+def test_the_curve_of_the_tiny_run_falls(curve: list[dict[str, float]]) -> None:
+    assert len(curve) == 13 and all(math.isfinite(v) for r in curve for v in r.values())
+    assert curve[5]["bits_per_dim"] < curve[0]["bits_per_dim"]
+
+
+def test_accumulating_micro_batches_gives_the_same_curve(
+    tmp_path: Path, pictures: Path, curve: list[dict[str, float]]
+) -> None:
+    halves = list(Run(configure(tmp_path, pictures, f"{STEADY}\naccumulate = 2"), CPU))
+    for key in ("loss", "norm"):
+        assert largest_difference(curve, halves, key) < TOLERANCE
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_give_the_curve_of_one(
+    tmp_path: Path, pictures: Path, curve: list[dict[str, float]], accumulate: int
+) -> None:
+    """Really started by torchrun; they share every batch over gloo."""
+    config = write_config(tmp_path, f"{STEADY}\naccumulate = {accumulate}")
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "eocodec_cli", "train"]
+    done = subprocess.run(
+        [sys.executable, *launch, str(config), "--data", str(pictures), "--device", "cpu"],
+        env={**environment(), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("checkpoint: ") == 1 and "2 x cpu" in done.stderr
+    two = logged(tmp_path / "run" / "log.jsonl")
+    for key in ("loss", "norm"):
+        assert largest_difference(curve, two, key) < TOLERANCE
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").iteration == 13
+
+
+def test_a_killed_run_resumes_to_the_identical_log_and_checkpoint(tmp_path: Path, pictures: Path, run: Runner) -> None:
+    keys, first, second = "checkpoint_every = 7\nvalidate_every = 1000", 10, 30
+    whole = configure(tmp_path / "whole", pictures, keys, first, second)
+    for _ in Run(whole, CPU):
+        pass
+    config = write_config(tmp_path / "killed", keys, first, second)
+    command = ["train", str(config), "--data", str(pictures), "--device", "cpu"]
+    log, checkpoint = config.parent / "run" / "log.jsonl", config.parent / "run" / "checkpoint.pt"
+    with subprocess.Popen(
+        [sys.executable, "-m", "eocodec_cli", *command],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        # Killed a few iterations after a checkpoint (of every 7), so that the log is ahead of it.
+        while not (log.exists() and log.read_text().count("\n") % 7 >= 3 and checkpoint.exists()):
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    killed = log.read_text().count("\n")
+    assert load_checkpoint(checkpoint).iteration < killed < first + second
+    with open(log, "a") as file:
+        file.write('{"iteration": 99, "lo')  # a line that the kill cut off
+    assert run(*command, "--resume").returncode == 0
+    assert log.read_bytes() == (whole.out / "log.jsonl").read_bytes()
+    got, want = (load_checkpoint(p).raw for p in (checkpoint, whole.out / "checkpoint.pt"))
+    assert_identical(got, want)
+
+
+def assert_identical(a: object, b: object, where: str = "checkpoint") -> None:
+    """Equality to the last bit of nested dictionaries, lists and tensors."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_identical(a[key], b[key], f"{where}[{key!r}]")
+    elif isinstance(a, list) and isinstance(b, list):
+        for k, (p, q) in enumerate(zip(a, b, strict=True)):
+            assert_identical(p, q, f"{where}[{k}]")
+    elif isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def test_resuming_continues_the_stream_gains_optimiser_and_average(tmp_path: Path, pictures: Path) -> None:
+    config = configure(tmp_path, pictures)
+    first = Run(config, CPU)
+    for _ in range(8):
+        first.advance()
+    first.save()
+    second = Run(config, CPU, resume=True)
+    assert second.iteration == 8
+    for a, b in ((first.model, second.model), (first.optimiser, second.optimiser)):
+        assert_identical(a.state_dict(), b.state_dict())
+    assert_identical(first.average, second.average)
+    assert any(float(g.abs().sum()) > 0 for g in second.model.latents.gains)
+    assert torch.equal(first._pictures(), second._pictures())
+    assert [first.advance() for _ in range(3)] == [second.advance() for _ in range(3)]
+
+
+def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path, pictures: Path) -> None:
+    from eocodec.flow.distributed import Ranks
+
+    with pytest.raises(EocodecError, match="batch = 4 cannot be shared by 3 processes"):
+        Run(configure(tmp_path, pictures), CPU, ranks=Ranks(1, 3, 1))
+    with pytest.raises(EocodecError, match="accumulate = 3 does not divide batch = 4"):
+        configure(tmp_path, pictures, "accumulate = 3")
+
+
+def test_random_numbers_do_not_depend_on_how_the_batch_is_cut() -> None:
+    whole, parts = Draws(5, 0, 6), [Draws(5, k, 2) for k in (0, 2, 4)]
+    for draw in (lambda d: d.normal(3, 4), lambda d: d.uniform(), lambda d: d.integers(1000, 7)):
+        joined = draw(whole)
+        assert torch.equal(joined, torch.cat([draw(p) for p in parts]))
+        assert len(torch.unique(joined)) > 5
+    draws = {float(torch.rand((), generator=d.shared)) for d in (whole, *parts)}
+    assert len(draws) == 1
+    many = Draws(1, 0, 4000).normal(4)
+    assert abs(float(many.mean())) < 0.03 and abs(float(many.std()) - 1) < 0.03
+
+
+class Gain(Trainable):
+    """The smallest model there is: one factor."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.factor = torch.nn.Parameter(torch.tensor(0.5))
+
+    def rate_distortion(
+        self, x: "torch.Tensor", step: "torch.Tensor", dead_zone: float, quantised: bool
+    ) -> tuple["torch.Tensor", "torch.Tensor"]:
+        return x * self.factor, (x * self.factor).abs().sum((1, 2, 3))
+
+
+def test_a_compiled_objective_gives_the_same_loss_and_gradient() -> None:
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("torch.compile needs a C++ compiler on CPUs, and there is none here")
+    messages: list[str] = []
+    results = []
+    for compile in (True, False):
+        model = Gain()
+        objective = BatchLoss(model, False, compile, messages.append)
+        x = torch.linspace(0, 1, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16)
+        loss, figures, _ = objective(Stage("rate-distortion", 1), x, torch.ones(RATE_BINS), 5, 0)
+        loss.backward()
+        results.append([loss.item(), figures["mse"].item(), model.factor.grad.item()])
+    assert messages == []
+    assert results[0] == pytest.approx(results[1], rel=1e-5)
+
+
+def test_the_photo_model_can_be_traced_for_compilation(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without generating code, which takes minutes."""
+    small = PhotoConfig(levels=1, width=8, steps=1, features=8, context_width=8, refine_width=8, refine_depth=2)
+    config = replace(configure(tmp_path / "a", pictures, STEADY, 2, 2), model=small)
+    plain = [r["loss"] for r in Run(config, CPU)]
+    monkeypatch.setattr(batch_loss.torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    messages: list[str] = []
+    config = replace(config, out=tmp_path / "b", compile=True)
+    traced = [r["loss"] for r in Run(config, CPU, report=messages.append)]
+    assert messages == []
+    assert traced == pytest.approx(plain, rel=1e-4)
+
+
+def test_without_a_compiler_training_says_so_once_and_goes_on(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    def broken(function: object) -> object:
+        def call(*arguments: object) -> None:
+            for a in arguments:
+                if isinstance(a, Draws):
+                    a.normal(3)  # a graph before the one that fails may have drawn already
+            raise TorchDynamoException("no working C++ compiler found\nand much more")
+
+        return call
+
+    monkeypatch.setattr(batch_loss.torch, "compile", broken)
+    messages: list[str] = []
+    config = configure(tmp_path / "b", pictures, "compile = true", 2, 2)
+    fallen = [r["loss"] for r in Run(config, CPU, report=messages.append)]
+    assert len(messages) == 1 and messages[0].endswith("goes on without it: no working C++ compiler found")
+    monkeypatch.undo()
+    assert fallen == [r["loss"] for r in Run(configure(tmp_path / "a", pictures, "", 2, 2), CPU)]
+
+
+def test_every_kind_of_model_keeps_a_checkpoint(tmp_path: Path, pictures: Path) -> None:
+    """And one without a kind, as written before there were several, is a photo model."""
+    run = Run(configure(tmp_path, pictures), CPU)
+    run.save()
+    loaded = load_checkpoint(run.checkpoint)
+    assert loaded.kind == "photo" and loaded.config == run.config.model and isinstance(loaded.config, PhotoConfig)
+    raw = torch.load(run.checkpoint, weights_only=True)
+    del raw["model_kind"]
+    torch.save(raw, tmp_path / "old.pt")
+    assert load_checkpoint(tmp_path / "old.pt").config == run.config.model
+    raw["model_kind"] = "nonsense"
+    torch.save(raw, tmp_path / "odd.pt")
+    with pytest.raises(EocodecError, match="not an eocodec checkpoint"):
+        load_checkpoint(tmp_path / "odd.pt")
+    other = replace(run.config, model=PhotoConfig(levels=2, width=16))
+    with pytest.raises(EocodecError, match="not the configured"):
+        Run(other, CPU, resume=True)
+
+
+def test_every_registered_model_names_its_sizes_in_plain_values() -> None:
+    for sizes, kind in MODELS.values():
+        assert kind.likelihood.__doc__ and kind.rate_distortion.__doc__
+        assert all(isinstance(v, int | float | str | bool | tuple) for v in vars(sizes()).values())
+
+
+# The configuration and the command
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bacth = 8", "the key bacth is unknown"),
+        ('batch = "8"', "batch must be of type int"),
+        ('stream = "films"', "stream must be one of crops, aligned"),
+        ('hold_out_by = "hand"', "hold_out_by must be one of picture, group"),
+        ("hold_out = 1", "hold_out must be at least 2"),
+        ("crop = 0", "crop must be at least 1"),
+    ],
+)
+def test_impossible_configurations_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    path = write_config(tmp_path)
+    key = text.split(" = ")[0]
+    lines = [line for line in path.read_text().splitlines() if not line.startswith(f"{key} =")]
+    path.write_text("\n".join([text, *lines]))
+    with pytest.raises(EocodecError, match=message):
+        load_config(path)
+
+
+def test_bad_sections_are_refused_by_name(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    text = path.read_text()
+    for old, new, message in (
+        ("levels = 2", "lvels = 2", r"the key lvels in \[model\] is unknown"),
+        ("levels = 2", 'kind = "hologram"', "kind = 'hologram' is unknown"),
+        ("step = [2, 8]", "step = 3", r"step in \[\[stage\]\] must be a list of 2 numbers"),
+        ("step = [2, 8]", "step = [8, 2]", "0 < low <= high"),
+        ("iterations = 6", "", r"the key iterations in \[\[stage\]\] is missing"),
+        ('out = "run"', "", "the key out is missing"),
+    ):
+        path.write_text(text.replace(old, new))
+        with pytest.raises(EocodecError, match=message):
+            load_config(path)
+
+
+def test_the_shipped_configurations_load(tmp_path: Path) -> None:
+    models = Path(batch_loss.__file__).parent.parent / "models"
+    for path in sorted(models.glob("*.toml")):
+        config = load_config(path, tmp_path, tmp_path)
+        assert type(config.model) in {sizes for sizes, _ in MODELS.values()}
+
+
+def test_a_crop_that_the_model_does_not_take_is_refused(tmp_path: Path, pictures: Path) -> None:
+    path = write_config(tmp_path)
+    path.write_text(path.read_text().replace("crop = 32", "crop = 36"))
+    with pytest.raises(EocodecError, match="crop = 36 is no size that the model takes; 32 is"):
+        Run(load_config(path, pictures), CPU)
+
+
+def test_a_dry_run_and_the_loader_benchmark_write_nothing(tmp_path: Path, pictures: Path, run: Runner) -> None:
+    config = write_config(tmp_path)
+    done = run("train", config, "--data", pictures, "--device", "cpu", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.decode()
+    assert "stage 1, likelihood" in text and "stage 2, rate-distortion" in text and "nothing was written" in text
+    done = run("train", config, "--data", pictures, "--benchmark-loader")
+    assert done.returncode == 0 and b"megapixels/s" in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+# The pictures
+
+
+def test_shards_hold_the_same_pictures_in_the_same_order_as_their_folder(tmp_path: Path, pictures: Path) -> None:
+    want = read_pictures(pictures)
+    assert len(want) == 9
+    files = {p.relative_to(pictures).as_posix(): p.read_bytes() for p in sorted(pictures.rglob("*.png"))}
+    files |= {f"{name.split('.')[0]}.json": b"{}" for name in files} | {"set0/._chelsea.png": b"resource fork"}
+    names = sorted(files)
+    for k in range(3):  # samples dealt out in turn: the order must not depend on the shards
+        shard(tmp_path / f"part-{k:03d}.tar", {n: files[n] for n in names if hash_of(n) % 3 == k})
+    for source in (tmp_path, tmp_path / "part-{000..002}.tar", tmp_path / "part-*.tar", f"{tmp_path}/part-00[0-2].tar"):
+        got = read_pictures(source)
+        assert [n for n, _ in got] == [n for n, _ in want]
+        assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(got, want, strict=True))
+    one = shard(tmp_path / "one.tar", files)
+    assert len(read_pictures(one)) == 9
+
+
+def hash_of(name: str) -> int:
+    return sum(name.split(".")[0].encode())
+
+
+def test_braces_name_shards() -> None:
+    assert expand("s-{000..011}.tar")[::11] == ["s-000.tar", "s-011.tar"]
+    assert expand("{a,b}/{1..2}.tar") == ["a/1.tar", "a/2.tar", "b/1.tar", "b/2.tar"]
+    with pytest.raises(EocodecError, match="is empty"):
+        expand("s-{3..1}.tar")
+
+
+def test_bad_pictures_and_shards_are_named(tmp_path: Path, pictures: Path) -> None:
+    good = (pictures / "set0").glob("*.png").__next__().read_bytes()
+    shard(tmp_path / "a-0.tar", {"x.png": good})
+    with pytest.raises(EocodecError, match=r"the shard .*a-1\.tar does not exist|a-1.tar does not exist"):
+        read_pictures(tmp_path / "a-{0..1}.tar")
+    bad = shard(tmp_path / "b.tar", {"x.png": good, "dir/y.png": good[: len(good) // 2]})
+    with pytest.raises(EocodecError, match=r"cannot decode the picture dir/y\.png in .*b\.tar"):
+        read_pictures(bad)
+    twice = shard(tmp_path / "c.tar", {"x.png": good, "x.seg.png": good})
+    with pytest.raises(EocodecError, match=r"x\.png and x\.seg\.png are two pictures of one sample"):
+        read_pictures(twice)
+    cut = tmp_path / "d.tar"
+    cut.write_bytes(bad.read_bytes()[: len(good) + 1000])
+    with pytest.raises(EocodecError, match=r"d\.tar"):
+        read_pictures(cut)
+    (tmp_path / "e.tar").write_bytes(b"not a tar" * 200)
+    with pytest.raises(EocodecError, match=r"cannot read the shard .*e\.tar"):
+        read_pictures(tmp_path / "e.tar")
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    shutil.copy(tmp_path / "a-0.tar", mixed)
+    (mixed / "z.png").write_bytes(good)
+    for place, message in (
+        (mixed, "both pictures and .tar shards"),
+        (tmp_path / "nothing", "does not exist"),
+        (tmp_path / "*.webp", "no file matches"),
+        (mixed / "z.png", "neither a folder nor a .tar"),
+    ):
+        with pytest.raises(EocodecError, match=message):
+            read_pictures(place)
+    (mixed / "z.png").write_bytes(good[:200])
+    (mixed / "a-0.tar").unlink()
+    with pytest.raises(EocodecError, match=r"cannot decode the picture .*z\.png"):
+        read_pictures(mixed)
+
+
+def test_holding_out_by_group_leaks_no_identity(tmp_path: Path) -> None:
+    names = ["Ann_Lee_0001", "Ann_Lee_0002", "Ann_Lee_0003", "Bo_0001", "Cy_Doe_0001", "Cy_Doe_0002", "Di_0001"]
+    folder = faces(tmp_path / "faces", names)
+    train, held_out = split(read_pictures(folder), 2, "group")
+    people = [{n.rsplit("_", 1)[0] for n, _ in part} for part in (train, held_out)]
+    assert people == [{"Bo", "Di"}, {"Ann_Lee", "Cy_Doe"}]
+    train, held_out = split(read_pictures(folder), 2)
+    assert [n for n, _ in held_out] == [f"{n}.png" for n in names[::2]]
+
+
+def test_aligned_pictures_are_whole_and_each_is_shown_once_an_epoch(tmp_path: Path) -> None:
+    pictures = read_pictures(faces(tmp_path / "faces", [f"p{k}" for k in range(6)]))
+    stream = AlignedStream(pictures, 32, 3)
+    known = {p.tobytes(): k for k, (_, p) in enumerate(pictures)}
+    mirrored = {p[:, ::-1].tobytes(): k for k, (_, p) in enumerate(pictures)}
+    order = []
+    flips = 0
+    for _ in range(20):
+        for picture in stream.batch(3):
+            flips += picture.tobytes() in mirrored
+            order.append((known | mirrored)[picture.tobytes()])
+    epochs = [order[k : k + 6] for k in range(0, 60, 6)]
+    assert all(sorted(e) == list(range(6)) for e in epochs) and len({tuple(e) for e in epochs}) > 5
+    assert 15 < flips < 45
+    faces(tmp_path / "wrong", ["odd_0001"], 40)
+    with pytest.raises(EocodecError, match=r"odd_0001\.png is 40x40 pixels; aligned pictures must all be 32x32"):
+        AlignedStream(read_pictures(tmp_path / "wrong"), 32, 3)
+
+
+def test_aligned_pictures_train(tmp_path: Path) -> None:
+    folder = faces(tmp_path / "faces", [f"Name{k // 2}_000{k % 2}" for k in range(12)])
+    keys = 'stream = "aligned"\nhold_out_by = "group"'
+    run = Run(configure(tmp_path, folder, keys, 2, 2), CPU)
+    assert [n for n, _ in run.held_out] == ["Name0_0000.png", "Name0_0001.png", "Name3_0000.png", "Name3_0001.png"]
+    assert all(math.isfinite(r["loss"]) for r in run)
+    assert run.validate((16.0,))["points"]["16"][1] > 15
+
+
+def test_a_model_is_prepared_once_on_all_aligned_pictures(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    monkeypatch.setattr(PhotoModel, "prepare", lambda self, x, generator: seen.append(tuple(x.shape)))
+    config = configure(tmp_path, faces(tmp_path / "faces", [f"p{k}" for k in range(6)]), 'stream = "aligned"')
+    Run(config, CPU).save()
+    assert seen == [(4, 3, 32, 32)]  # two of the six are held out
+    Run(config, CPU, resume=True)
+    Run(configure(tmp_path / "crops", pictures), CPU)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("kind", ["crops", "aligned"])
+def test_a_part_of_a_batch_is_a_slice_of_the_whole(tmp_path: Path, pictures: Path, kind: str) -> None:
+    def stream() -> CropStream | AlignedStream:
+        if kind == "crops":
+            return CropStream([p for _, p in read_pictures(pictures)], 32, 4)
+        return AlignedStream(square, 32, 4)
+
+    square = [(n, p[:32, :32]) for n, p in read_pictures(pictures)]
+    whole, part = stream(), stream()
+    for _ in range(4):
+        assert np.array_equal(whole.batch(6)[2:4], part.batch(6, 2, 2))
+    assert whole.state() == part.state()
+    later = stream()
+    later.restore(whole.state())
+    assert np.array_equal(whole.batch(6), later.batch(6))
+
+
+def test_preparing_ahead_keeps_order_and_state(pictures: Path) -> None:
+    photos = [p for _, p in read_pictures(pictures)]
+    plain, ahead = CropStream(photos, 32, 4), Prefetch(CropStream(photos, 32, 4), 4, 0, 4)
+    assert ahead.state == plain.state()
+    for _ in range(8):
+        assert np.array_equal(plain.batch(4), ahead.take())
+        assert ahead.state == plain.state()  # of the batch taken, not of those prepared
+    broken = Prefetch(AlignedStream([("a", photos[0][:32, :32])], 32, 1), 4, 0, 0)
+    with pytest.raises(ValueError):  # nothing to stack
+        broken.take()
+
+
+def test_speed_counts_pictures_and_waiting(tmp_path: Path, pictures: Path) -> None:
+    run = Run(configure(tmp_path, pictures), CPU)
+    run.advance()
+    run.speed()
+    for _ in range(4):
+        run.advance()
+    speed = run.speed()
+    assert speed["pictures_per_second"] > 0 and 0 <= speed["waiting"] <= 1
+    assert speed["loader_pictures_per_second"] > speed["pictures_per_second"] * 0.5
