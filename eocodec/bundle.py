@@ -25,6 +25,7 @@ __all__ = [
     "bundle_id",
     "load_model",
     "pack_basis",
+    "peek_id",
     "shipped_models",
     "unpack_basis",
     "write_bundle",
@@ -35,7 +36,9 @@ SHIPPED = Path(__file__).parent / "models"
 DEFAULT = "photo"
 MAX_ENTRY = 64 << 20
 MAX_ENTRIES = 128
-MAX_LATENTS = 1 << 16  # of a flat model
+MAX_EDGE = 128  # pixels, of the pictures of a flat model
+MAX_LATENTS = 3 * MAX_EDGE**2
+REFLECTIONS = 128  # of a block that is applied at once
 PRECISE = 64  # reflections of a rotation that are kept in 16 bits
 
 Integers = npt.NDArray[np.int64]
@@ -119,6 +122,7 @@ def bundle_id(files: dict[str, bytes]) -> bytes:
 def write_bundle(path: Path, files: dict[str, bytes]) -> bytes:
     """Write a bundle (reproducible bytes) and return its full id."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.comment = bundle_id(files).hex().encode()  # to find a model without reading it; checked when loaded
         for name in sorted(files):
             info = zipfile.ZipInfo(name, (2000, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED
@@ -180,11 +184,10 @@ class Model:
             self.any_manifest: Manifest | FlatManifest
             if self.kind == "flat":
                 self.any_manifest = FlatManifest(**raw)
-                self.constants = unpack_basis(files["basis.bin"])
+                self._latents = _basis_sizes(files["basis.bin"])[0]
             elif self.kind == "photo":
                 raw["order"] = [(int(b), int(c)) for b, c in raw["order"]]
                 self.any_manifest = Manifest(**raw)
-                self.constants = {}
             else:
                 raise ModelError(f"the model bundle is of a kind that this program does not know: {self.kind[:40]}")
             offsets = np.frombuffer(files["tables.bin"], "<u4")
@@ -210,9 +213,14 @@ class Model:
         dims = 3 * m.size**2
         lengths = [len(m.gain), len(m.entropy), len(m.scale), len(m.noise)]
         rising = m.blocks == sorted(set(m.blocks)) and m.blocks and m.blocks[0] > 0
-        shapes = [self.constants["reflections"].shape[0]]
-        if not 8 <= m.size <= 1024 or lengths != [dims] * 4 or not rising or m.blocks[-1] > dims or shapes != [dims]:
+        consistent = lengths == [dims] * 4 and self._latents == dims and rising and m.blocks[-1] <= dims
+        if not (8 <= m.size <= MAX_EDGE and consistent and m.water > 0 and 0 <= m.tiny <= 3):
             raise ModelError("the model bundle's manifest is inconsistent")
+
+    @functools.cached_property
+    def constants(self) -> dict[str, npt.NDArray[np.float32]]:
+        """What the encoder and the decoder graph take besides their input: see :func:`unpack_basis`."""
+        return unpack_basis(self.files["basis.bin"]) if self.kind == "flat" else {}
 
     @property
     def manifest(self) -> Manifest:
@@ -271,7 +279,7 @@ class Model:
             ModelError: the graph is missing or does not fit its inputs.
         """
         session = self._sessions.get(graph) or self._open(graph)
-        if self.constants and not graph.startswith("entropy/"):
+        if not graph.startswith("entropy/"):
             inputs = {**inputs, **self.constants}
         try:
             return list(session.run(None, inputs))
@@ -351,28 +359,53 @@ def pack_basis(vectors: npt.NDArray[np.float32], signs: npt.NDArray[np.float32])
     )
 
 
-def unpack_basis(content: bytes) -> dict[str, npt.NDArray[np.float32]]:
-    """What the graphs of a flat model take besides pictures or latents.
-
-    `reflections` V `(D, K)`, `middle` T `(K, K)` and `signs` `(D,)` of the rotation y = signs · (I − V T Vᵀ)ᵀ x, with
-    T⁻¹ = triu(VᵀV, 1) + diag(VᵀV) / 2 (the compact WY form of a product of Householder reflections).
-    """
-    dims, rank = (int(n) for n in np.frombuffer(content[:8], "<u4"))
+def _basis_sizes(content: bytes) -> tuple[int, int, npt.NDArray[np.int64]]:
+    """D, K and the ends of the parts of a packed basis."""
+    dims, rank = (int(n) for n in np.frombuffer(content[:8], "<u4")) if len(content) >= 8 else (0, 0)
     precise = min(rank, PRECISE)
-    parts = np.cumsum([8, 4 * rank, dims, 2 * dims * precise, dims * (rank - precise)])
-    if not 1 <= rank <= dims <= MAX_LATENTS or parts[-1] != len(content):
+    ends = np.cumsum([8, 4 * rank, dims, 2 * dims * precise, dims * (rank - precise)])
+    if not 1 <= rank <= dims <= MAX_LATENTS or ends[-1] != len(content):
         raise ModelError("the model bundle's rotation is damaged")
-    scales = np.frombuffer(content[parts[0] : parts[1]], "<f4")
-    signs = np.frombuffer(content[parts[1] : parts[2]], "<i1").astype(np.float32)
-    fine = np.frombuffer(content[parts[2] : parts[3]], "<i2").reshape(precise, dims)
-    coarse = np.frombuffer(content[parts[3] : parts[4]], "<i1").reshape(rank - precise, dims)
-    rows = np.concatenate([fine.astype(np.float32), coarse.astype(np.float32)]) * scales[:, None]
-    gram = (rows @ rows.T).astype(np.float64)
-    inverse = np.triu(gram, 1) + np.diag(np.diag(gram) / 2)
-    if not (np.isfinite(scales).all() and np.diag(gram).min() > 0):
+    return dims, rank, ends
+
+
+def unpack_basis(content: bytes) -> dict[str, npt.NDArray[np.float32]]:
+    """What the graphs of a flat model take besides pictures or latents: a rotation as blocks of reflections.
+
+    `reflections` V `(n, R, D)`, `middles` T `(n, R, R)` and `signs` `(D,)` of y = signs · x Q_1 … Q_n (x a row),
+    Q_b = I − V_bᵀ T_b V_b, T_b⁻¹ = triu(V_b V_bᵀ, 1) + diag(V_b V_bᵀ) / 2: the compact WY form of R Householder
+    reflections. Zero rows fill the last block.
+
+    Raises:
+        ModelError: the content does not fit together.
+    """
+    dims, rank, ends = _basis_sizes(content)
+    precise = min(rank, PRECISE)
+    scales = np.frombuffer(content[ends[0] : ends[1]], "<f4")
+    signs = np.frombuffer(content[ends[1] : ends[2]], "<i1").astype(np.float32)
+    fine = np.frombuffer(content[ends[2] : ends[3]], "<i2").reshape(precise, dims)
+    coarse = np.frombuffer(content[ends[3] : ends[4]], "<i1").reshape(rank - precise, dims)
+    blocks = -(-rank // REFLECTIONS)
+    rows = np.zeros((blocks * REFLECTIONS, dims), np.float32)
+    rows[:precise], rows[precise:rank] = fine, coarse
+    rows[:rank] *= scales[:, None]
+    reflections = rows.reshape(blocks, REFLECTIONS, dims)
+    gram = np.einsum("nrd,nsd->nrs", reflections, reflections, optimize=True).astype(np.float64)
+    diagonal = np.einsum("nrr->nr", gram)
+    if not (np.isfinite(scales).all() and diagonal.ravel()[:rank].min() > 0):
         raise ModelError("the model bundle's rotation is damaged")
-    middle = np.linalg.inv(inverse).astype(np.float32)
-    return {"reflections": np.ascontiguousarray(rows.T), "middle": middle, "signs": signs}
+    halves = np.where(diagonal > 0, diagonal / 2, 1.0)
+    middles = np.linalg.inv(np.triu(gram, 1) + halves[:, :, None] * np.eye(REFLECTIONS)).astype(np.float32)
+    return {"reflections": reflections, "middles": middles, "signs": signs}
+
+
+def peek_id(path: Path) -> bytes:
+    """The id that a bundle claims to have (:func:`write_bundle` notes it), or empty; loading shows whether it is so."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return bytes.fromhex(archive.comment.decode("ascii"))
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return b""
 
 
 def shipped_models() -> dict[str, Path]:

@@ -13,7 +13,7 @@ import zstandard
 from PIL import Image
 
 from eocodec import entropy, flat, format, transform
-from eocodec.bundle import Model, load_model, shipped_models
+from eocodec.bundle import Model, load_model, peek_id, shipped_models
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import File, Header, Segment, Tiny, tiny_step
 from eocodec.image import Bytes, ImageLike, Picture, as_picture
@@ -40,6 +40,7 @@ __all__ = [
 
 DEFAULT_RATE = 96.0  # C when nothing is asked for: about 1 bit per pixel on Kodak, see docs/RESULTS.md
 TINY_MODEL = "face64"
+TINY_MODELS = {1: TINY_MODEL}  # numbers are never given to another model
 ALPHA_LEVEL = 19
 
 
@@ -340,10 +341,11 @@ def find_model(identity: bytes, model: str | Path | Model | None, threads: int =
                 f"the file was made with model {identity.hex()}, not with {loaded.name} ({loaded.id.hex()})"
             )
         return loaded
-    for name in shipped_models():
-        loaded = load_model(name, threads)
-        if loaded.id == identity:
-            return loaded
+    for name, path in shipped_models().items():
+        if peek_id(path)[: len(identity)] == identity:
+            loaded = load_model(name, threads)
+            if loaded.id == identity:
+                return loaded
     raise FormatError(f"the file needs model {identity.hex()}, which is not installed; give its bundle with --model")
 
 
@@ -422,6 +424,8 @@ def truncate(data: bytes, *, rate: float | None = None, max_bytes: int | None = 
     """
     if (rate is None) == (max_bytes is None):
         raise EocodecError("give either rate or bytes")
+    if format.is_tiny(data):
+        raise EocodecError("a tiny file cannot be cut; compress the picture again with --bytes")
     file = format.parse(data)
     ends = format.segment_ends(file)
     if max_bytes is not None:

@@ -11,7 +11,7 @@ from eocodec_cli import files
 @files.inputs_argument
 @files.json_option
 def command(inputs: tuple[str, ...], as_json: bool) -> None:
-    """Show what .eoc files hold: size, C, step, model, segments and whether the file is whole.
+    """Show what .eoc and tiny files hold: size, C, step, model, segments and whether the file is whole.
 
     \b
     Examples:
@@ -19,19 +19,27 @@ def command(inputs: tuple[str, ...], as_json: bool) -> None:
       eocodec info --json *.eoc
     """
     from eocodec import format
-    from eocodec.bundle import Model, load_model, shipped_models
+    from eocodec.bundle import Model, load_model, peek_id, shipped_models
     from eocodec.codec import latents_after_segments
 
     known: dict[bytes, Model] = {}
-    for name in shipped_models():
-        loaded = load_model(name)
-        known[loaded.id] = loaded
+
+    def recognise(identity: bytes) -> None:
+        for name, path in shipped_models().items():
+            if identity not in known and peek_id(path)[:4] == identity:
+                known[identity] = load_model(name)
 
     def work(job: files.Job) -> dict[str, Any]:
-        data = files.read_bytes(job.source)
+        data = format.tiny_from_text(files.read_bytes(job.source))
+        if format.is_tiny(data):
+            return _tiny(job.source, data)
         file = format.parse(data, salvage=True)
         h = file.header
-        kept = latents_after_segments(file)
+        recognise(h.model)
+        if h.model in known and known[h.model].kind == "flat":  # one segment holds all latents
+            kept = [0.0] + [h.rate / format.RATE_UNIT] * len(file.segments)
+        else:
+            kept = latents_after_segments(file)
         ends = format.segment_ends(file)
         return {
             "input": job.source,
@@ -56,6 +64,11 @@ def command(inputs: tuple[str, ...], as_json: bool) -> None:
         }
 
     def line(r: dict[str, Any]) -> str:
+        if r.get("tiny"):
+            return (
+                f"{r['input']}: tiny file, {r['width']}x{r['height']} {'grey' if r['grey'] else 'colour'}, "
+                f"{r['bytes']} bytes\n  model {r['model']}, C={r['rate']:g}, step {r['step']:.2f} levels"
+            )
         kind = ("grey" if r["grey"] else "colour") + (" with transparency" if r["alpha"] else "")
         state = "damaged" if r["damaged"] else "whole" if r["complete"] else "cut inside a segment"
         rows = [
@@ -66,3 +79,27 @@ def command(inputs: tuple[str, ...], as_json: bool) -> None:
         return "\n".join(rows)
 
     files.for_each([files.Job(i, "") for i in inputs], work, line, as_json)
+
+
+def _tiny(source: str, data: bytes) -> dict[str, Any]:
+    from eocodec import flat, format
+    from eocodec.codec import find_tiny_model
+
+    file = format.parse_tiny(data)
+    model = find_tiny_model(file.number, None)
+    size = model.flat.size
+    return {
+        "input": source,
+        "tiny": True,
+        "width": size,
+        "height": size,
+        "grey": file.grey,
+        "alpha": False,
+        "model": model.name,
+        "model_id": model.id.hex(),
+        "rate": round(flat.rate_of_delta(model.flat, file.delta), 3),
+        "step": round(file.delta * 255, 4),
+        "bytes": len(data),
+        "bpp": round(8 * len(data) / size**2, 5),
+        "overhead": len(data) - len(file.payload),
+    }

@@ -24,15 +24,17 @@ def command(as_json: bool) -> None:
             "name": name,
             "id": model.id.hex(),
             "sha256": model.full_id.hex(),
+            "size": model.size,
             "block": model.block,
             "bytes": path.stat().st_size,
-            "licence": model.manifest.licence,
-            "card": model.manifest.card,
+            "licence": model.any_manifest.licence,
+            "card": model.any_manifest.card,
             "path": str(path),
         }
         if as_json:
             click.echo(json.dumps(row))
         else:
             click.echo(
-                f"{name}  id {row['id']}  C up to {row['block']}  {path.stat().st_size / 1e6:.1f} MB  {row['card']}"
+                f"{name}  id {row['id']}  {row['size'] or 'any size'}  C up to {row['block']}  "
+                f"{path.stat().st_size / 1e6:.1f} MB  {row['card']}"
             )

@@ -311,9 +311,10 @@ class Run:
     def _update_average(self) -> None:
         decay = min(self.config.average, (1 + self.iteration) / (10 + self.iteration))
         state = self.model.state_dict()
-        real = [k for k, v in self.average.items() if v.is_floating_point()]
+        frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
+        real = [k for k, v in self.average.items() if v.is_floating_point() and k not in frozen]
         torch._foreach_lerp_([self.average[k] for k in real], [state[k] for k in real], 1 - decay)
-        for k in self.average.keys() - set(real):
+        for k in self.average.keys() - set(real) - frozen:
             self.average[k].copy_(state[k])
 
     def speed(self) -> dict[str, float]:

@@ -13,12 +13,14 @@ import torch
 
 from eocodec import transform
 from eocodec.bundle import FORMAT, Model, write_bundle
-from eocodec.errors import ModelError
+from eocodec.errors import EocodecError, ModelError
 from eocodec.flow.context import SCALES
-from eocodec.flow.model import PhotoModel
+from eocodec.flow.face import FaceModel
+from eocodec.flow.model import PhotoModel, build
 from eocodec.flow.pictures import read_pictures, split
 from eocodec.flow.training import load_checkpoint
-from eocodec_export import calibration
+from eocodec_export import calibration, flat
+from eocodec_export.flat import export_flat
 from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs
 
 __all__ = ["check_parity", "export"]
@@ -28,6 +30,7 @@ Bytes = npt.NDArray[np.uint8]
 FLOAT_TOLERANCE = 1e-3  # of the range 0 to 1
 STEPS = (2.0, 6.0, 14.0, 28.0, 50.0, 80.0, 120.0, 180.0, 260.0)  # 8-bit levels at which the tables are fitted
 DEAD_ZONE = 0.12
+HOLD_OUT = 40  # of checkpoints that do not say how their pictures were split
 # Then C is near the mean number of nonzero latents of a block (docs/METHOD.md).
 WATER = 0.5
 SHRINKAGE = {"step": 1.5, "noise": 0.7, "estimate": 1.0}  # see docs/METHOD.md for what each was chosen on
@@ -50,8 +53,8 @@ def export(
     name: str = "photo",
     card: str = "",
     pictures: int = 96,
-    hold_out: int = 40,
-    dead_zone: float = DEAD_ZONE,
+    tiny: int = 0,
+    dead_zone: float | None = None,
     report: Callable[[str], None] = lambda message: None,
 ) -> Model:
     """Export a checkpoint's averaged weights as a bundle.
@@ -62,7 +65,7 @@ def export(
         folder: photos for calibration: tables from the training part, spectrum from the held-out part.
         name, card: for the manifest.
         pictures: how many training photos the tables are fitted on.
-        hold_out: as in the training configuration.
+        tiny: number of the model in tiny files, 1 to 3; 0 for none. Only for models of one size.
         dead_zone: weight of the rate in rounding, squared steps per bit.
         report: called with one line per stage.
 
@@ -70,11 +73,33 @@ def export(
         EocodecError: unreadable checkpoint or folder; ModelError: a parity check failed.
     """
     loaded = load_checkpoint(checkpoint)
-    model = PhotoModel(loaded.config).eval()
+    model = build(loaded.config).eval()
     model.load_state_dict(loaded.average)
     for p in model.parameters():
         p.requires_grad_(False)
-    train, held_out = split(read_pictures(folder), hold_out)
+    every, by = loaded.raw.get("hold_out", HOLD_OUT), loaded.raw.get("hold_out_by", "picture")
+    train, held_out = split(read_pictures(folder), every, by)
+    if isinstance(model, FaceModel):
+        size = model.config.size
+        for kind, group in (("training", train), ("held-out", held_out)):
+            if not group or any(p.shape != (size, size, 3) for _, p in group):
+                raise EocodecError(f"{folder}: all {kind} pictures must have {size}x{size} pixels")
+        return export_flat(
+            model,
+            [p for _, p in train],
+            [p for _, p in held_out],
+            out,
+            name=name,
+            card=card,
+            pictures=pictures,
+            tiny=tiny,
+            dead_zone=flat.DEAD_ZONE if dead_zone is None else dead_zone,
+            report=report,
+        )
+    assert isinstance(model, PhotoModel)
+    if tiny:
+        raise EocodecError("only models for pictures of one size have tiny files")
+    dead_zone = DEAD_ZONE if dead_zone is None else dead_zone
     stride = max(1, len(train) // pictures)
     chosen = [p for _, p in train[::stride]][:pictures]
     checked = [p for _, p in held_out]

@@ -40,14 +40,24 @@ BATCH = 64
 Bytes = npt.NDArray[np.uint8]
 
 
+def _turn(x: Tensor, reflections: Tensor, middles: Tensor, back: bool) -> Tensor:
+    """The rotation of `eocodec.bundle.unpack_basis`, or its inverse, on rows; signs not included."""
+    order = range(reflections.shape[0])
+    nothing = torch.zeros(reflections.shape[1])
+    for b in reversed(order) if back else order:
+        rows, middle = reflections[b], middles[b]
+        inner = nn.functional.linear(x, rows, nothing)  # with a bias it becomes one Gemm instead of a transposition
+        x = x - torch.matmul(torch.matmul(inner, middle.T if back else middle), rows)
+    return x
+
+
 class _Encoder(nn.Module):
     def __init__(self, model: FaceModel) -> None:
         super().__init__()
         self.flow, self.core = model.flow, model.config.core
 
-    def forward(self, picture: Tensor, reflections: Tensor, middle: Tensor, signs: Tensor) -> Tensor:
-        v = self.flow.lift(picture)
-        v = (v - torch.matmul(torch.matmul(torch.matmul(v, reflections), middle), reflections.T)) * signs
+    def forward(self, picture: Tensor, reflections: Tensor, middles: Tensor, signs: Tensor) -> Tensor:
+        v = _turn(self.flow.lift(picture), reflections, middles, False) * signs
         core = v[:, : self.core]
         for coupling in self.flow.couplings:
             core = coupling(core)
@@ -59,20 +69,19 @@ class _Decoder(nn.Module):
         super().__init__()
         self.flow, self.refine, self.core = model.flow, model.refine, model.config.core
 
-    def forward(self, latents: Tensor, step: Tensor, reflections: Tensor, middle: Tensor, signs: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, step: Tensor, reflections: Tensor, middles: Tensor, signs: Tensor) -> Tensor:
         core = latents[:, : self.core]
         for coupling in reversed(self.flow.couplings):
             core = coupling.inverse(core)
         v = torch.cat([core, latents[:, self.core :]], 1) * signs
-        v = v - torch.matmul(torch.matmul(torch.matmul(v, reflections), middle.T), reflections.T)
-        return self.refine(self.flow.unlift(v), step)
+        return self.refine(self.flow.unlift(_turn(v, reflections, middles, True)), step)
 
 
 def _graphs(model: FaceModel, constants: dict[str, npt.NDArray[np.float32]]) -> dict[str, bytes]:
     size = model.config.size
-    rotation = tuple(torch.from_numpy(constants[k]) for k in ("reflections", "middle", "signs"))
+    rotation = tuple(torch.from_numpy(constants[k]) for k in ("reflections", "middles", "signs"))
     picture, latents = torch.rand(2, 3, size, size), torch.rand(2, 3 * size**2)
-    names = ["reflections", "middle", "signs"]
+    names = ["reflections", "middles", "signs"]
     graphs = {
         "encoder": export_graph(_Encoder(model), (picture, *rotation), ["picture", *names], ["latents"], False),
         "decoder": export_graph(
@@ -186,7 +195,8 @@ def export_flat(
     basis = pack_basis(rotation.vectors.detach().numpy(), rotation.signs.numpy())
     constants = unpack_basis(basis)
     with torch.no_grad():
-        rotation.vectors.copy_(torch.from_numpy(constants["reflections"]))
+        dims, rank = rotation.vectors.shape
+        rotation.vectors.copy_(torch.from_numpy(constants["reflections"]).reshape(-1, dims)[:rank].T)
     stack = torch.from_numpy(np.stack(train)).permute(0, 3, 1, 2)
     checked = torch.from_numpy(np.stack(held_out)).permute(0, 3, 1, 2)
     stride = max(1, len(stack) // pictures)
