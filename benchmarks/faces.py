@@ -31,6 +31,7 @@ import numpy.typing as npt
 from PIL import Image
 
 import eocodec
+from eocodec.entropy import shortest
 from eocodec.errors import EocodecError
 from eocodec.metrics import bd_rate
 
@@ -408,23 +409,6 @@ class LinearCodec:
 def _entropy(integers: Int32) -> float:
     p = np.unique(integers, return_counts=True)[1] / len(integers)
     return float(-(p * np.log2(p)).sum())
-
-
-def shortest(coder: Any) -> bytes:
-    """The shortest string of bytes, big-endian and continued by zeros, in a range encoder's final interval."""
-    words, (lower, size) = coder.pos()
-    sealed = [*coder.get_compressed().tolist(), 0][: words + 1]  # ends with `lower` rounded up to a word
-    top = 0
-    for word in sealed:
-        top = top << 32 | word
-    start = (top << 32) - (-lower & 0xFFFFFFFF)
-    total = 4 * (words + 2)
-    for length in range(total + 1):
-        unit = 8 * (total - length)
-        value = -(-start >> unit)
-        if value << unit < start + size:
-            return value.to_bytes(length, "big")
-    raise AssertionError("an empty interval")
 
 
 class Pca:

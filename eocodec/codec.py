@@ -137,7 +137,7 @@ class _Job:
         return File(header, self.alpha, entropy.encode(self.model, header, targets))
 
     def _stream(self, code: int, delta: float) -> bytes:
-        return flat.shortest(self.model, code, flat.encode(self.model, code, self.vector, delta))
+        return flat.encode(self.model, code, self.vector, delta)
 
     def quality(self, file: "File | Tiny") -> float:
         """PSNR of the file's picture to the input, dB."""

@@ -20,7 +20,7 @@ from eocodec.errors import FormatError
 from eocodec.format import STEP_UNIT, Header, Segment
 from eocodec.latents import PHASES, Unit, condition_code, units
 
-__all__ = ["Encoder", "SymbolCoder", "Walk", "activity_class", "compand", "decode", "encode", "lattices"]
+__all__ = ["Encoder", "SymbolCoder", "Walk", "activity_class", "compand", "decode", "encode", "lattices", "shortest"]
 
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
@@ -328,14 +328,34 @@ class Writer:
         """Bytes so far."""
         return int(self.coder.num_words()) * 4
 
-    def big_endian(self) -> bytes:
-        """The finished stream with the most significant byte of every word first, nothing dropped."""
-        return bytes(self.coder.get_compressed().astype(">u4").tobytes())
+    def shortest(self) -> bytes:
+        """The shortest finished stream, see :func:`shortest`."""
+        return shortest(self.coder)
 
     def payload(self) -> bytes:
         """The finished stream: 32-bit words, little-endian, trailing zero bytes dropped."""
         words = self.coder.get_compressed().astype("<u4").tobytes()
         return words.rstrip(b"\0")
+
+
+def shortest(coder: Any) -> bytes:
+    """The shortest stream of a constriction range encoder: most significant byte first, continued by zeros.
+
+    Any number in the encoder's last interval decodes to what was encoded; this is the one with the fewest bytes.
+    """
+    words, (lower, size) = coder.pos()
+    sealed = [*coder.get_compressed().tolist(), 0][: words + 1]  # ends with `lower` rounded up to a word
+    top = 0
+    for word in sealed:
+        top = top << 32 | word
+    start = (top << 32) - (-lower & 0xFFFFFFFF)
+    total = 4 * (words + 2)
+    for length in range(total + 1):
+        unit = 8 * (total - length)
+        value = -(-start >> unit)
+        if value << unit < start + size:
+            return bytes(value.to_bytes(length, "big"))
+    raise AssertionError("an empty interval")
 
 
 class Reader:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from eocodec.bundle import FlatManifest, Model
 from eocodec.entropy import MEAN_UNIT, Int32, Reader, UInt8, Writer, compand, tables_of
-from eocodec.errors import EocodecError, FormatError
+from eocodec.errors import EocodecError
 from eocodec.format import STEP_UNIT
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "rate_of_delta",
     "rate_of_noise",
     "round_latents",
-    "shortest",
     "spectrum",
     "synthesise",
     "to_bytes",
@@ -235,42 +234,12 @@ def round_latents(model: Model, code: int, latents: Float32, delta: float) -> Ro
 
 
 def encode(model: Model, code: int, latents: Float32, delta: float) -> bytes:
-    """One range coder stream of latents `(D,)`; most significant bytes first, see :func:`shortest`."""
+    """The shortest range coder stream of latents `(D,)`, see `eocodec.entropy.shortest`."""
     writer = Writer(tables_of(model))
     rounded = round_latents(model, code, latents, delta)
     for m, index in zip(rounded.residuals, rounded.indices, strict=True):
         writer.put(m, index)
-    return writer.big_endian()
-
-
-def shortest(model: Model, code: int, stream: bytes) -> bytes:
-    """The shortest bytes that decode to the same latents as `stream` when zeros follow them.
-
-    A range coder may end on any number in its last interval; the one with the fewest bytes is a prefix of the stream's
-    number or that plus one in the last place.
-    """
-    wanted = _values(model, code, stream)
-    assert wanted is not None
-    for n in range(max(0, len(stream) - 12), len(stream)):
-        head = stream[:n]
-        number = int.from_bytes(head, "big")
-        candidates = [number, number + 1] if n and number + 1 < 1 << (8 * n) else [number]
-        for candidate in candidates:
-            attempt = candidate.to_bytes(n, "big")
-            values = _values(model, code, attempt)
-            if values is not None and np.array_equal(values, wanted):
-                return attempt.rstrip(b"\0")
-    return stream.rstrip(b"\0")
-
-
-def _values(model: Model, code: int, stream: bytes) -> Float32 | None:
-    words = stream + b"\0" * (-len(stream) % 4)
-    coder = _Decoder(model, np.frombuffer(words, ">u4").astype("<u4").tobytes())
-    try:
-        _Walk(model, code).run(coder)
-    except FormatError:
-        return None
-    return coder.values
+    return writer.shortest()
 
 
 def decode(model: Model, code: int, stream: bytes, delta: float) -> Float32:
@@ -279,7 +248,7 @@ def decode(model: Model, code: int, stream: bytes, delta: float) -> Float32:
     Raises:
         FormatError: the stream cannot come from an encoder.
     """
-    values = _values(model, code, stream)
-    if values is None:
-        raise FormatError("the file is damaged: its latents cannot be decoded")
-    return values * latent_steps(model.flat, delta)
+    words = stream + b"\0" * (-len(stream) % 4)
+    coder = _Decoder(model, np.frombuffer(words, ">u4").astype("<u4").tobytes())
+    _Walk(model, code).run(coder)
+    return coder.values * latent_steps(model.flat, delta)
