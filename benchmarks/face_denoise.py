@@ -1,6 +1,6 @@
 """Denoising of faces by dropping detail latents: PSNR against the number of latents kept, C.
 
-    python benchmarks/face_denoise.py EVAL --train TRAIN --json benchmarks/face_denoise.json --plot docs/face-denoise.png
+    python benchmarks/face_denoise.py EVAL [--train TRAIN] [--photo] [--json FILE] [--plot FILE]
 
 EVAL and TRAIN are tars or folders of 64×64 lossless pictures. White Gaussian noise is added to EVAL, neither clipped
 nor rounded. The latents of the noisy faces are cut off after the first C in the order of explained entropy and decoded
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from faces import Bytes, Float32, Floats, Pca, face_psnr, read_faces, versions
 
 import eocodec
@@ -33,12 +32,10 @@ LOWEST, POINTS = 4, 28  # of the grid of C
 BATCH = 64
 PHOTO_FACES = 64
 
-Rates = npt.NDArray[np.float64]
 
-
-def rates(most: int) -> Rates:
-    """The grid of C, geometric, whole numbers."""
-    return np.unique(np.rint(np.geomspace(LOWEST, most, POINTS)))
+def rates(most: int) -> list[float]:
+    """The grid of C: geometric, whole numbers."""
+    return np.unique(np.rint(np.geomspace(LOWEST, most, POINTS))).tolist()
 
 
 def noisy_faces(faces: Bytes, sigma: float) -> Float32:
@@ -56,14 +53,10 @@ def encode(model: Model, pictures: Float32) -> Float32:
     return np.concatenate(parts)
 
 
-def dropped(model: Model, latents: Float32, rate: Rates) -> Bytes:
-    """Pictures of latents `(N, D)`, each cut off after its own C of `rate (N,)`."""
-    parts = []
-    for k in range(0, len(latents), BATCH):
-        pairs = zip(latents[k : k + BATCH], rate[k : k + BATCH], strict=True)
-        kept = np.stack([flat.keep_top(model.flat, h, c) for h, c in pairs])
-        parts.append(flat.to_bytes(flat.synthesise(model, kept, flat.FLOW_ONLY)))
-    return np.concatenate(parts)
+def decode(model: Model, latents: Float32) -> Bytes:
+    """Pictures of latents `(N, D)` by the inverse of the flow."""
+    parts = [flat.synthesise(model, latents[k : k + BATCH], flat.FLOW_ONLY) for k in range(0, len(latents), BATCH)]
+    return flat.to_bytes(np.concatenate(parts))
 
 
 def curve(points: list[tuple[float, Floats]]) -> dict[str, Any]:
@@ -78,13 +71,13 @@ def of_model(model: Model, faces: Bytes, noisy: Float32, sigma: float) -> dict[s
     latents = encode(model, noisy)
     points = []
     for c in rates(latents.shape[1]):
-        points.append((c, face_psnr(faces, dropped(model, latents, np.full(len(faces), c)))))
+        points.append((c, face_psnr(faces, decode(model, flat.keep_top(model.flat, latents, c)))))
         print(f"σ {sigma:g}  C {c:6.0f}  {points[-1][1].mean():7.3f} dB", file=sys.stderr, flush=True)
     known = flat.rate_of_noise(model.flat, sigma / 255)
     levels = np.array([flat.noise_level(model.flat, h) for h in latents])
     chosen = np.array([flat.rate_of_noise(model.flat, level) for level in levels])
-    psnr = face_psnr(faces, dropped(model, latents, np.full(len(faces), known)))
-    psnr_estimated = face_psnr(faces, dropped(model, latents, chosen))
+    psnr = face_psnr(faces, decode(model, flat.keep_top(model.flat, latents, known)))
+    each = np.stack([flat.keep_top(model.flat, h, c) for h, c in zip(latents, chosen, strict=True)])
     best = max((p for _, p in points), key=lambda p: float(p.mean()))
     first = slice(PHOTO_FACES)
     return {
@@ -95,7 +88,7 @@ def of_model(model: Model, faces: Bytes, noisy: Float32, sigma: float) -> dict[s
             "c_range": [float(chosen.min()), float(chosen.max())],
             "level_mean": round(255 * float(levels.mean()), 3),
             "level_std": round(255 * float(levels.std()), 3),
-            "psnr": _mean(psnr_estimated),
+            "psnr": _mean(face_psnr(faces, decode(model, each))),
         },
         "first_faces": {"best": _mean(best[first]), "known": _mean(psnr[first])},
     }
@@ -104,7 +97,6 @@ def of_model(model: Model, faces: Bytes, noisy: Float32, sigma: float) -> dict[s
 def of_pca(pca: Pca, faces: Bytes, noisy: Float32, sigma: float) -> dict[str, Any]:
     """The same for principal components; C is known to be the number of those with more signal than noise."""
     basis, _ = pca.basis(True)
-    # A face at a time the coefficients are small; `coefficients` only needs values in 8-bit levels.
     coefficients = basis.coefficients(noisy)
     grid = [int(c) for c in rates(faces[0].size) if c <= len(coefficients)]
     points = [(float(c), face_psnr(faces, basis.faces(coefficients[:c]))) for c in grid]
@@ -127,16 +119,17 @@ def _mean(psnr: Floats) -> float:
 def table(result: dict[str, Any]) -> str:
     """The figures as Markdown."""
     lines = [
-        "| σ | noisy | best C | | C, σ known | | C, σ estimated | | PCA, best C | | PCA, σ known | |",
-        "|---" * 12 + "|",
+        "| σ | noisy | best C | C, σ known | C, σ estimated | PCA, best C | PCA, C, σ known |",
+        "|---|---|---|---|---|---|---|",
     ]
     for sigma, row in result["levels"].items():
-        m, linear = row["model"], row.get("pca")
-        cells = [sigma, f"{row['noisy']:.2f} dB"]
+        m, linear = row["model"], row.get("pca", {})
         estimated = {"c": m["estimated"]["c_median"], "psnr": m["estimated"]["psnr"]}
-        for p in (m["best"], m["known"], estimated, *((linear["best"], linear["known"]) if linear else (None, None))):
-            cells += [f"{p['c']:.0f}", f"{p['psnr']:.2f} dB"] if p else ["", ""]
-        lines.append("| " + " | ".join(cells) + " |")
+        cells = [
+            f"{p['psnr']:.2f} dB (C = {p['c']:.0f})" if p else ""
+            for p in (m["best"], m["known"], estimated, linear.get("best"), linear.get("known"))
+        ]
+        lines.append("| " + " | ".join([sigma, f"{row['noisy']:.2f} dB", *cells]) + " |")
     for sigma, row in result["levels"].items():
         if photo := row.get("photo"):
             own = row["model"]["first_faces"]

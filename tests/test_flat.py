@@ -1,5 +1,6 @@
 """Models with one latent vector: a small one made here from crops of the samples, through the whole chain."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,10 +143,8 @@ def test_streams_are_the_shortest_that_decode_alike(small: Model, crops: list[np
             decoded = flat.decode(small, code, short, delta)
             words = writer.coder.get_compressed().astype(">u4").tobytes()
             assert np.array_equal(decoded, flat.decode(small, code, words, delta))
-            try:
+            with contextlib.suppress(FormatError):  # one byte less gives something else, or does not decode at all
                 assert not np.array_equal(decoded, flat.decode(small, code, short[:-1], delta))
-            except FormatError:
-                pass  # nor does it decode at all
             saved += len(words) - len(short)
     assert saved > 128  # bytes, of 64 streams of whole words
 
