@@ -1,0 +1,115 @@
+"""The shipped model for aligned faces: what the README promises of it, on the sample face and on the measuring data."""
+
+import base64
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paths import SAMPLES, Runner
+from PIL import Image
+
+import eocodec
+from eocodec import flat, format
+from eocodec.bundle import Model, load_model, shipped_models
+from eocodec.denoising import estimate_sigma
+from eocodec.metrics import psnr
+
+FACE = SAMPLES / "faces" / "astronaut.png"
+
+
+@pytest.fixture(scope="module")
+def face64() -> Model:
+    return load_model("face64")
+
+
+@pytest.fixture(scope="module")
+def face() -> np.ndarray:
+    return np.asarray(Image.open(FACE).convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def measured_faces(shared: Path) -> list[np.ndarray]:
+    with tarfile.open(shared / "faces64" / "eval.tar") as tar:
+        members = sorted((m for m in tar if m.isfile()), key=lambda m: m.name)[::16]
+        files = [tar.extractfile(m) for m in members]
+        return [np.asarray(Image.open(io.BytesIO(f.read())).convert("RGB")) for f in files if f is not None]
+
+
+def test_the_bundle_is_small() -> None:
+    assert shipped_models()["face64"].stat().st_size <= 12_000_000
+
+
+def test_a_face_fits_into_24_bytes(face: np.ndarray) -> None:
+    data = eocodec.compress(face, max_bytes=24, tiny=True)
+    assert len(data) <= 24
+    assert psnr(face, eocodec.decompress(data)) > 20
+
+
+def test_every_rate_of_a_face(face: np.ndarray, face64: Model) -> None:
+    sizes, quality = [], []
+    for rate in (8, 32, 128, 512, face64.block):
+        data = eocodec.compress(face, rate, model=face64, tiny=True)
+        assert eocodec.compress(face, rate, model=face64, tiny=True) == data
+        sizes.append(len(data))
+        quality.append(psnr(face, eocodec.decompress(data)))
+    assert sizes == sorted(sizes) and quality == sorted(quality)
+    assert quality[0] > 17 and quality[-1] > 38
+
+
+def test_symbols_do_not_depend_on_threads_or_graph_optimisation(face: np.ndarray, face64: Model) -> None:
+    data = eocodec.compress(face, 200, model=face64, tiny=True)
+    file = format.parse_tiny(data)
+    decoded = [
+        flat.decode(Model(face64.files, threads, level), file.step_code, file.payload, file.delta)
+        for threads, level in ((1, "off"), (2, "basic"), (4, "all"))
+    ]
+    assert all(np.array_equal(decoded[0], d) for d in decoded[1:])
+
+
+def test_measured_quality_at_24_bytes(measured_faces: list[np.ndarray], face64: Model) -> None:
+    quality = []
+    for picture in measured_faces:
+        data = eocodec.compress(picture, max_bytes=24, model=face64, tiny=True)
+        assert len(data) <= 24
+        quality.append(psnr(picture, eocodec.decompress(data)))
+    assert np.mean(quality) >= 24.3
+
+
+def test_the_command_line_with_tiny_files(run: Runner, tmp_path: Path) -> None:
+    done = run("compress", "--tiny", "--base64", "--bytes", "24", FACE, "-o", "face.txt", "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["bytes"] <= 24 and record["width"] == 64
+    text = (tmp_path / "face.txt").read_bytes()
+    assert len(base64.b64decode(text)) == record["bytes"]
+    assert run("decompress", "face.txt", "-o", "face.png").returncode == 0
+    assert Image.open(tmp_path / "face.png").size == (64, 64)
+    piped = run("decompress", "-", stdin=text)
+    assert piped.returncode == 0 and piped.stdout[:4] == b"\x89PNG"
+    shown = run("info", "face.txt", "--json")
+    assert json.loads(shown.stdout)["tiny"] is True and json.loads(shown.stdout)["model"] == "face64"
+    cut = run("truncate", "--bytes", "10", "face.txt")
+    assert cut.returncode == 1 and cut.stderr.count(b"\n") == 1
+
+
+def test_the_command_line_resizes_on_request_only(run: Runner, tmp_path: Path) -> None:
+    portrait = SAMPLES / "astronaut.png"
+    refused = run("compress", "--model", "face64", portrait, "-o", "a.eoc")
+    assert refused.returncode == 1 and b"--resize" in refused.stderr and refused.stderr.count(b"\n") == 1
+    assert not (tmp_path / "a.eoc").exists()
+    done = run("compress", "--model", "face64", "--resize", portrait, "-o", "a.eoc")
+    assert done.returncode == 0, done.stderr
+    assert run("decompress", "a.eoc", "-o", "a.png").returncode == 0
+    assert Image.open(tmp_path / "a.png").size == (64, 64)
+    assert run("info", "a.eoc").returncode == 0
+
+
+def test_denoising_by_dropping(face: np.ndarray, face64: Model) -> None:
+    noisy = face / 255 + np.random.default_rng(0).normal(0, 25 / 255, face.shape)
+    clean = eocodec.denoise(noisy, "auto", model=face64)
+    before, after = (float(((p - face / 255) ** 2).mean()) for p in (noisy, clean))
+    assert after < 0.45 * before
+    assert abs(estimate_sigma(noisy, face64) / 25 - 1) < 0.1
