@@ -316,7 +316,7 @@ def _decode_rgb(model: Model, file: "File | Tiny") -> Bytes:
         header = file.header
         if (header.width, header.height) != (model.flat.size,) * 2 or len(file.segments) > 1:
             raise FormatError(f"the file is damaged: the model {model.name} does not make such files")
-        payload = file.segments[0].payload if file.segments else b""
+        payload = file.segments[0].payload if file.segments else None
         rgb = _decode_flat(model, header.step, payload, header.delta)
     else:
         header = file.header
@@ -328,7 +328,7 @@ def _decode_rgb(model: Model, file: "File | Tiny") -> Bytes:
     return rgb
 
 
-def _decode_flat(model: Model, code: int, payload: bytes, delta: float) -> Bytes:
+def _decode_flat(model: Model, code: int, payload: bytes | None, delta: float) -> Bytes:
     latents = flat.decode(model, code, payload, delta)
     return flat.to_bytes(flat.synthesise(model, latents[None], delta))[0]
 

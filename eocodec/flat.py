@@ -180,10 +180,10 @@ class Rounding:
 
 
 class _Decoder:
-    """Reads residuals and dequantises; latents that are not coded stay zero."""
+    """Reads residuals and dequantises; latents that are not coded stay zero. Without a stream all residuals are zero."""
 
-    def __init__(self, model: Model, payload: bytes) -> None:
-        self.reader = Reader(tables_of(model), payload)
+    def __init__(self, model: Model, payload: bytes | None) -> None:
+        self.reader = None if payload is None else Reader(tables_of(model), payload)
         manifest = model.flat
         self.values = np.zeros(len(manifest.gain), np.float32)
         self.shift = np.zeros((len(model.tables), 4), np.float32)
@@ -191,7 +191,7 @@ class _Decoder:
 
     def part(self, places: npt.NDArray[np.intp], mean: Int32, index: UInt8) -> Int32:
         """Read the residuals of the latents at `places` and dequantise."""
-        m = self.reader.take(index)
+        m = np.zeros(len(places), np.int32) if self.reader is None else self.reader.take(index)
         value = m - np.sign(m) * self.shift[index, np.minimum(np.abs(m), 3)]
         self.values[places] = value + mean.astype(np.float32) * np.float32(1 / MEAN_UNIT)
         return m
@@ -241,13 +241,16 @@ def encode(model: Model, code: int, latents: Float32, delta: float) -> bytes:
     return writer.shortest()
 
 
-def decode(model: Model, code: int, stream: bytes, delta: float) -> Float32:
-    """Dequantised latents `(D,)` of a stream; zeros follow its end.
+def decode(model: Model, code: int, stream: bytes | None, delta: float) -> Float32:
+    """Dequantised latents `(D,)` of a stream; zeros follow its end. None stands for residuals that are all zero.
 
     Raises:
         FormatError: the stream cannot come from an encoder.
     """
-    words = stream + b"\0" * (-len(stream) % 4)
-    coder = _Decoder(model, np.frombuffer(words, ">u4").astype("<u4").tobytes())
+    payload = None
+    if stream is not None:
+        words = stream + b"\0" * (-len(stream) % 4)
+        payload = np.frombuffer(words, ">u4").astype("<u4").tobytes()
+    coder = _Decoder(model, payload)
     _Walk(model, code).run(coder)
     return coder.values * latent_steps(model.flat, delta)

@@ -206,6 +206,21 @@ def test_damage_is_detected_in_whole_files(small: Model, crops: list[np.ndarray]
         codec.decompress(bytes(data), small)
 
 
+def test_every_prefix_of_a_whole_file_decodes_or_is_refused(small: Model, crops: list[np.ndarray]) -> None:
+    data = codec.compress(crops[305], 60, model=small)
+    flat_picture = None
+    for n in range(len(data)):
+        try:
+            decoded = codec.decode_file(data[:n], small)
+        except FormatError as e:
+            assert n < 16 and "\n" not in str(e)
+            continue
+        assert decoded.complete == (n == 15) and decoded.segments == 0  # the header alone is a file without latents
+        flat_picture = decoded.rgb if flat_picture is None else flat_picture
+        assert np.array_equal(decoded.rgb, flat_picture)
+    assert codec.decode_file(data, small).complete
+
+
 def test_dropping_denoises_and_the_level_is_estimated(small: Model, crops: list[np.ndarray]) -> None:
     random = np.random.default_rng(0)
     noisy_error = clean_error = 0.0
