@@ -24,7 +24,7 @@ from eocodec.flow.objective import dense_log_column_norms
 from eocodec.format import STEP_UNIT
 from eocodec.latents import step_code
 from eocodec_export import calibration
-from eocodec_export.graphs import INT8, MEAN_LIMIT, GraphBuilder, export_graph
+from eocodec_export.graphs import INT8, MEAN_LIMIT, GraphBuilder, export_graph, halved
 
 __all__ = ["check_parity", "export_flat"]
 
@@ -82,12 +82,11 @@ def _graphs(model: FaceModel, constants: dict[str, npt.NDArray[np.float32]]) -> 
     rotation = tuple(torch.from_numpy(constants[k]) for k in ("reflections", "middles", "signs"))
     picture, latents = torch.rand(2, 3, size, size), torch.rand(2, 3 * size**2)
     names = ["reflections", "middles", "signs"]
-    graphs = {
-        "encoder": export_graph(_Encoder(model), (picture, *rotation), ["picture", *names], ["latents"], False),
-        "decoder": export_graph(
-            _Decoder(model), (latents, torch.rand(2), *rotation), ["latents", "step", *names], ["picture"], False
-        ),
-    }
+    encoder = export_graph(_Encoder(model), (picture, *rotation), ["picture", *names], ["latents"], False)
+    decoder = export_graph(
+        _Decoder(model), (latents, torch.rand(2), *rotation), ["latents", "step", *names], ["picture"], False
+    )
+    graphs = {"encoder": halved(encoder), "decoder": halved(decoder)}
     for k, net in enumerate(model.context.nets):
         g = GraphBuilder()
         inputs = net.convs[0].in_channels
@@ -178,7 +177,8 @@ def export_flat(
     """Export a trained `FaceModel`; see :func:`eocodec_export.bundle.export`.
 
     Arguments:
-        model: with the weights to export; its rotation is replaced by the rounded one that the bundle holds.
+        model: with the weights to export; its rotation is replaced by the rounded one that the bundle holds, its float
+            weights by 16-bit ones.
         train, held_out: arrays `(S, S, 3)`: tables and scales come from the first, the spectrum from the second.
         out: the `.eocm` file.
         name, card: for the manifest.
@@ -197,6 +197,9 @@ def export_flat(
     with torch.no_grad():
         dims, rank = rotation.vectors.shape
         rotation.vectors.copy_(torch.from_numpy(constants["reflections"]).reshape(-1, dims)[:rank].T)
+        halves = [*model.flow.predict.parameters(), *model.flow.update.parameters()]
+        for p in [*halves, *model.flow.couplings.parameters(), *model.refine.parameters(), model.flow.mean]:
+            p.copy_(p.half().float())
     stack = torch.from_numpy(np.stack(train)).permute(0, 3, 1, 2)
     checked = torch.from_numpy(np.stack(held_out)).permute(0, 3, 1, 2)
     stride = max(1, len(stack) // pictures)

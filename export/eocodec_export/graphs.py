@@ -18,7 +18,7 @@ from eocodec.flow.context import ACTIVATION_UNIT, INDEX_UNIT, MEAN_UNIT, SCALES,
 from eocodec.flow.model import PhotoModel
 from eocodec.transform import band_names
 
-__all__ = ["OPSET", "GraphBuilder", "decoder_graph", "encoder_graph", "entropy_graphs", "export_graph"]
+__all__ = ["OPSET", "GraphBuilder", "decoder_graph", "encoder_graph", "entropy_graphs", "export_graph", "halved"]
 
 OPSET = 17
 EXACT = 1 << 24  # float32 holds every integer up to here
@@ -75,6 +75,32 @@ def export_graph(
     graph = onnx.load_from_string(out.getvalue())
     onnx.checker.check_model(graph)
     return bytes(graph.SerializeToString())
+
+
+def halved(content: bytes, smallest: int = 256) -> bytes:
+    """The graph with its float32 constants of at least `smallest` numbers stored in 16 bits and cast when it is loaded.
+
+    Raises:
+        ModelError: a constant is not exactly a 16-bit float; round the weights first.
+    """
+    model = onnx.load_from_string(content)
+    graph = model.graph
+    casts = []
+    for tensor in graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or value.size < smallest:
+            continue
+        half = value.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), value):
+            raise ModelError(f"the constant {tensor.name} is not a 16-bit float")
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}/half"))
+        casts.append(helper.make_node("Cast", [f"{name}/half"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
 
 
 def encoder_graph(model: PhotoModel) -> bytes:
