@@ -1,12 +1,13 @@
 """Denoising of faces by dropping detail latents: PSNR against the number of latents kept, C.
 
-    python benchmarks/face_denoise.py EVAL [--train TRAIN] [--photo] [--json FILE] [--plot FILE]
+    python benchmarks/face_denoise.py EVAL [--train TRAIN] [--flow-only] [--photo] [--json FILE] [--plot FILE]
 
 EVAL and TRAIN are tars or folders of 64×64 lossless pictures. White Gaussian noise is added to EVAL, neither clipped
-nor rounded. The latents of the noisy faces are cut off after the first C in the order of explained entropy and decoded
-by the inverse of the flow alone, to 8 bits. "Known" is the C that the model's spectrum gives for the true noise level,
-"estimated" that for the level measured in each face. With TRAIN the same is done with principal components, the linear
-ordered transform. PSNR is that of the 8-bit RGB picture; all figures are means over faces.
+nor rounded. The latents of the noisy faces are cut off after the first C in the model's order and decoded, as in
+`eocodec.denoise`, at the step Δ that goes with C, or with `--flow-only` by the inverse of the flow alone, to 8 bits.
+"Known" is the C that the model's spectrum gives for the true noise level, "estimated" that for the level measured in
+each face. With TRAIN the same is done with principal components, the linear ordered transform. PSNR is that of the
+8-bit RGB picture; all figures are means over faces.
 
 Needs the extra `bench` and, for the PCA, `torch`.
 """
@@ -53,10 +54,14 @@ def encode(model: Model, pictures: Float32) -> Float32:
     return np.concatenate(parts)
 
 
-def decode(model: Model, latents: Float32) -> Bytes:
-    """Pictures of latents `(N, D)` by the inverse of the flow."""
-    parts = [flat.synthesise(model, latents[k : k + BATCH], flat.FLOW_ONLY) for k in range(0, len(latents), BATCH)]
-    return flat.to_bytes(np.concatenate(parts))
+def decode(model: Model, latents: Float32, deltas: list[float]) -> Bytes:
+    """Pictures of latents `(N, D)`, each decoded at its own step Δ (range 0 to 1)."""
+    parts = []
+    for k in range(0, len(latents), BATCH):
+        some, step = latents[k : k + BATCH], np.array(deltas[k : k + BATCH], np.float32)
+        (picture,) = model.run("decoder", {"latents": some, "step": step})
+        parts.append(flat.to_bytes(np.clip(picture, 0, 1).transpose(0, 2, 3, 1)))
+    return np.concatenate(parts)
 
 
 def curve(points: list[tuple[float, Floats]]) -> dict[str, Any]:
@@ -66,17 +71,24 @@ def curve(points: list[tuple[float, Floats]]) -> dict[str, Any]:
     return {"c": [c for c, _ in means], "psnr": [q for _, q in means], "best": {"c": best[0], "psnr": best[1]}}
 
 
-def of_model(model: Model, faces: Bytes, noisy: Float32, sigma: float) -> dict[str, Any]:
+def of_model(model: Model, faces: Bytes, noisy: Float32, sigma: float, flow_only: bool) -> dict[str, Any]:
     """The model's curve, and its automatic C with the noise level known and estimated."""
     latents = encode(model, noisy)
     points = []
+
+    def delta(c: float) -> float:
+        return flat.FLOW_ONLY if flow_only else flat.core_step(model.flat, c)
+
+    def psnr_at(c: float) -> Floats:
+        return face_psnr(faces, decode(model, flat.keep_top(model.flat, latents, c), [delta(c)] * len(faces)))
+
     for c in rates(latents.shape[1]):
-        points.append((c, face_psnr(faces, decode(model, flat.keep_top(model.flat, latents, c)))))
+        points.append((c, psnr_at(c)))
         print(f"σ {sigma:g}  C {c:6.0f}  {points[-1][1].mean():7.3f} dB", file=sys.stderr, flush=True)
     known = flat.rate_of_noise(model.flat, sigma / 255)
     levels = np.array([flat.noise_level(model.flat, h) for h in latents])
     chosen = np.array([flat.rate_of_noise(model.flat, level) for level in levels])
-    psnr = face_psnr(faces, decode(model, flat.keep_top(model.flat, latents, known)))
+    psnr = psnr_at(known)
     each = np.stack([flat.keep_top(model.flat, h, c) for h, c in zip(latents, chosen, strict=True)])
     best = max((p for _, p in points), key=lambda p: float(p.mean()))
     first = slice(PHOTO_FACES)
@@ -88,7 +100,7 @@ def of_model(model: Model, faces: Bytes, noisy: Float32, sigma: float) -> dict[s
             "c_range": [float(chosen.min()), float(chosen.max())],
             "level_mean": round(255 * float(levels.mean()), 3),
             "level_std": round(255 * float(levels.std()), 3),
-            "psnr": _mean(face_psnr(faces, decode(model, each))),
+            "psnr": _mean(face_psnr(faces, decode(model, each, [delta(c) for c in chosen]))),
         },
         "first_faces": {"best": _mean(best[first]), "known": _mean(psnr[first])},
     }
@@ -178,7 +190,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     axis.margins(y=0.09)
     axis.grid(alpha=0.3)
     axis.legend()
-    axis.set_title(f"White noise on {result['faces']} faces, 64×64: {result['model']} with detail latents dropped")
+    axis.set_title(f"White noise on {result['faces']} faces, 64×64: {result['model']}, {result['decoder']}")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -188,6 +200,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("eval", type=Path, help="tar or folder of 64×64 pictures")
     parser.add_argument("--train", type=Path, help="tar or folder the PCA is fitted to (default: no PCA)")
     parser.add_argument("--model", default="face64", help="a name or a bundle (default: face64)")
+    parser.add_argument("--flow-only", action="store_true", help="decode without the refinement")
     parser.add_argument("--photo", action="store_true", help=f"also run the model photo on {PHOTO_FACES} faces")
     parser.add_argument("--pictures", type=int, help="measure so many faces, evenly spread (default: all)")
     parser.add_argument("--threads", type=int, default=0, help="of ONNX Runtime (default: one per core)")
@@ -215,6 +228,7 @@ def main() -> None:
         "model_id": model.id.hex(),
         "eval": options.eval.name,
         "faces": len(faces),
+        "decoder": "flow alone" if options.flow_only else "with refinement",
         "seed": SEED,
         "versions": versions(),
         "levels": {},
@@ -222,7 +236,10 @@ def main() -> None:
     for sigma in SIGMAS:
         start = time.perf_counter()
         noisy = noisy_faces(faces, sigma)
-        row: dict[str, Any] = {"noisy": _mean(face_psnr(faces, noisy)), "model": of_model(model, faces, noisy, sigma)}
+        row: dict[str, Any] = {
+            "noisy": _mean(face_psnr(faces, noisy)),
+            "model": of_model(model, faces, noisy, sigma, options.flow_only),
+        }
         if pca:
             row["pca"] = of_pca(pca, faces, noisy, sigma)
         if options.photo:

@@ -330,7 +330,7 @@ def _decode_rgb(model: Model, file: "File | Tiny") -> Bytes:
 
 def _decode_flat(model: Model, code: int, payload: bytes | None, delta: float) -> Bytes:
     latents = flat.decode(model, code, payload, delta)
-    return flat.to_bytes(flat.synthesise(model, latents[None], delta))[0]
+    return flat.to_bytes(flat.synthesise(model, latents[None], flat.refinement_step(model.flat, delta)))[0]
 
 
 def find_model(identity: bytes, model: str | Path | Model | None, threads: int = 0) -> Model:

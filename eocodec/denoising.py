@@ -184,7 +184,8 @@ def _drop(model: Model, values: Float32, sigma: float | None, rate: float | None
         if level * 255 < SMALLEST_SIGMA:
             return values
         rate = flat.rate_of_noise(model.flat, level)
-    return flat.synthesise(model, flat.keep_top(model.flat, latents, rate)[None], flat.FLOW_ONLY)[0]
+    kept = flat.keep_top(model.flat, latents, rate)
+    return flat.synthesise(model, kept[None], flat.core_step(model.flat, rate))[0]
 
 
 def _picture(model: Model, latents: list[Float32], delta: float, shape: tuple[int, ...]) -> Float32:

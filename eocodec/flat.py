@@ -5,7 +5,7 @@ In: pictures of the model's size. Out: latents `(D,)`, coded bytes, and back. No
 Coding order: the blocks of the core, whose means and table indices come from integer nets that see all blocks before
 (`entropy/block0`, …; exact as in `eocodec.entropy`), then the rest, whose tables depend on Δ alone:
 
-    block 0 → block 1 → … → block n − 1 → latents of the rest that Δ does not surely quantise to zero
+    block 0 → block 1 → … → block n − 1 → for fine Δ: latents of the rest that are not surely quantised to zero
 """
 
 import math
@@ -21,7 +21,9 @@ from eocodec.errors import EocodecError
 from eocodec.format import STEP_UNIT
 
 __all__ = [
+    "FLOW_ONLY",
     "Rounding",
+    "core_step",
     "decode",
     "delta_of_rate",
     "encode",
@@ -29,10 +31,13 @@ __all__ = [
     "keep_top",
     "latent_steps",
     "noise_level",
+    "order",
     "rate_of_delta",
     "rate_of_noise",
+    "refinement_step",
     "round_latents",
     "spectrum",
+    "step_delta",
     "synthesise",
     "to_bytes",
 ]
@@ -41,6 +46,8 @@ CONDITION_UNIT = 16  # the nets see log2 Δ − 5 in 1/16
 CONDITION_RANGE = (-80, 96)
 INDEX_PER_OCTAVE = 5
 FLOW_ONLY = 1e-4  # a step at which the decoder's refinement does nothing
+LEAST_REFINEMENT = 20 / 255  # the refinement is trained for steps from 16 levels on
+FINEST = 1 / 255  # Δ at C = D
 REST_INDEX = 6  # rest latents with a smaller table index are not coded: a nonzero one in two hundred or rarer
 
 Float32 = npt.NDArray[np.float32]
@@ -65,12 +72,12 @@ def encode_picture(model: Model, rgb: Bytes | Float32) -> Float32:
     return np.asarray(latents[0], np.float32)
 
 
-def synthesise(model: Model, latents: Float32, delta: float) -> Float32:
-    """Pictures `(B, S, S, 3)`, 0 to 1 and clipped, of dequantised latents `(B, D)` at step Δ (range 0 to 1).
+def synthesise(model: Model, latents: Float32, delta: "float | Float32") -> Float32:
+    """Pictures `(B, S, S, 3)`, clipped to 0 to 1, of dequantised latents `(B, D)` at step Δ (0 to 1), one or `(B,)`.
 
     A step near zero gives the inverse of the flow alone, without refinement.
     """
-    step = np.full(len(latents), delta, np.float32)
+    step = np.broadcast_to(np.asarray(delta, np.float32), len(latents)).copy()
     (picture,) = model.run("decoder", {"latents": latents.astype(np.float32), "step": step})
     return np.clip(picture, 0, 1).transpose(0, 2, 3, 1)
 
@@ -80,15 +87,34 @@ def to_bytes(picture: Float32) -> Bytes:
     return np.floor(picture * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
+def order(manifest: FlatManifest) -> npt.NDArray[np.intp]:
+    """Places of the latents from core to detail: the core by falling explained entropy, then the rest likewise."""
+    entropy, core = np.array(manifest.entropy), manifest.blocks[-1]
+    parts = [np.argsort(-part, kind="stable") for part in (entropy[:core], entropy[core:])]
+    return np.concatenate([parts[0], core + parts[1]])
+
+
 def spectrum(manifest: FlatManifest) -> npt.NDArray[np.float64]:
-    """Explained entropies H in falling order, nats."""
-    return np.sort(np.array(manifest.entropy))[::-1]
+    """Explained entropies H in the order of :func:`order`, nats."""
+    return np.array(manifest.entropy)[order(manifest)]
 
 
-def _log_sigma(manifest: FlatManifest) -> npt.NDArray[np.float64]:
-    """log σ of the ordered latents, σ² = exp(2 H) / (2πe), made strictly falling."""
-    values = spectrum(manifest) - 0.5 * math.log(2 * math.pi * math.e)
-    return values - 1e-9 * np.arange(len(values))
+def _log_steps(manifest: FlatManifest) -> npt.NDArray[np.float64]:
+    """log Δ that goes with C = 1, 2, …, D, strictly falling.
+
+    In the core Δ = water · sqrt(12) σ, σ² = exp(2 H) / (2πe). The rest begins at `rest_step` and ends at FINEST.
+    """
+    core, dims = manifest.blocks[-1], len(manifest.entropy)
+    values = spectrum(manifest)[:core] - 0.5 * math.log(2 * math.pi * math.e)
+    values += math.log(manifest.water * math.sqrt(12.0))
+    first = min(math.log(step_delta(manifest.rest_step)), float(values[-1]))
+    rest = np.linspace(first, min(first, math.log(FINEST)) - 1e-3, dims - core)
+    return np.concatenate([values, rest]) - 1e-9 * np.arange(dims)
+
+
+def step_delta(code: int) -> float:
+    """Δ (range 0 to 1) of a header's step code."""
+    return float(2.0 ** ((code - 32768) / STEP_UNIT)) / 255.0
 
 
 def delta_of_rate(manifest: FlatManifest, rate: float) -> float:
@@ -97,18 +123,28 @@ def delta_of_rate(manifest: FlatManifest, rate: float) -> float:
     Raises:
         EocodecError: C is outside 1 to D.
     """
-    values = _log_sigma(manifest)
+    values = _log_steps(manifest)
     if not 1 <= rate <= len(values):
         raise EocodecError(f"the rate must be from 1 to {len(values)} latents, not {rate:g}")
-    ranks = np.arange(1, len(values) + 1)
-    return manifest.water * math.sqrt(12.0) * math.exp(float(np.interp(rate, ranks, values)))
+    return math.exp(float(np.interp(rate, np.arange(1, len(values) + 1), values)))
 
 
 def rate_of_delta(manifest: FlatManifest, delta: float) -> float:
     """Inverse of :func:`delta_of_rate`, clamped to 1 … D."""
-    values = _log_sigma(manifest)
-    wanted = math.log(delta / (manifest.water * math.sqrt(12.0)))
-    return float(np.interp(-wanted, -values, np.arange(1, len(values) + 1)))
+    values = _log_steps(manifest)
+    return float(np.interp(-math.log(delta), -values, np.arange(1, len(values) + 1)))
+
+
+def refinement_step(manifest: FlatManifest, delta: float) -> float:
+    """The Δ that the decoder is told: none where the rest is coded, since nothing is missing then."""
+    return FLOW_ONLY if delta <= step_delta(manifest.rest_step) * 1.0001 else max(delta, LEAST_REFINEMENT)
+
+
+def core_step(manifest: FlatManifest, rate: float) -> float:
+    """The Δ to decode the first C = `rate` unquantised latents with."""
+    if rate >= len(manifest.entropy):
+        return FLOW_ONLY
+    return max(delta_of_rate(manifest, max(1.0, min(rate, manifest.blocks[-1]))), LEAST_REFINEMENT)
 
 
 def latent_steps(manifest: FlatManifest, delta: float) -> Float32:
@@ -138,6 +174,7 @@ class _Walk:
         self.own = _own_index(manifest, code)
         self.highest = len(model.tables) - 1
         self.condition = _condition(code)
+        self.rest = code <= manifest.rest_step
 
     def run(self, coder: "Rounding | _Decoder") -> None:
         seen = np.zeros((1, self.edges[-1] + 1, 1, 1), np.int8)
@@ -149,7 +186,7 @@ class _Walk:
             m = coder.part(np.arange(a, b), middle, index)
             seen[0, a + 1 : b + 1, 0, 0] = compand(self.model, m * MEAN_UNIT + middle)
         places = self.edges[-1] + np.flatnonzero(self.own[self.edges[-1] :] >= REST_INDEX)
-        if len(places):
+        if self.rest and len(places):
             index = np.minimum(self.own[places], self.highest).astype(np.uint8)
             coder.part(places, np.zeros(len(places), np.int32), index)
 
@@ -180,7 +217,7 @@ class Rounding:
 
 
 class _Decoder:
-    """Reads residuals and dequantises; latents that are not coded stay zero. Without a stream all residuals are zero."""
+    """Reads residuals and dequantises; latents that are not coded stay zero. Without a stream all residuals are."""
 
     def __init__(self, model: Model, payload: bytes | None) -> None:
         self.reader = None if payload is None else Reader(tables_of(model), payload)
@@ -203,13 +240,15 @@ def keep_top(manifest: FlatManifest, latents: Float32, rate: float) -> Float32:
     A fraction of C keeps that fraction of the next latent.
     """
     weight = np.zeros(len(manifest.entropy), np.float32)
-    weight[np.argsort(-np.array(manifest.entropy), kind="stable")] = np.clip(rate - np.arange(len(weight)), 0, 1)
+    weight[order(manifest)] = np.clip(rate - np.arange(len(weight)), 0, 1)
     return latents * weight
 
 
 def rate_of_noise(manifest: FlatManifest, sigma: float) -> float:
-    """C at which dropping serves best against white noise of level `sigma` (range 0 to 1): the latents with σ_i > σ."""
-    return float(max(1, int(np.count_nonzero(_log_sigma(manifest) > math.log(max(sigma, 1e-6))))))
+    """C at which dropping serves best against white noise of level `sigma` (range 0 to 1): the core's with σ_i > σ."""
+    entropy = np.array(manifest.entropy[: manifest.blocks[-1]])
+    deviation = np.exp(entropy) / math.sqrt(2 * math.pi * math.e)
+    return float(max(1, int(np.count_nonzero(deviation > sigma))))
 
 
 def noise_level(manifest: FlatManifest, latents: Float32) -> float:

@@ -111,7 +111,7 @@ def noise_floor(sigma: float) -> float:
 
 
 def _order(manifest: FlatManifest) -> npt.NDArray[np.intp]:
-    return np.argsort(-np.array(manifest.entropy), kind="stable")
+    return flat.order(manifest)
 
 
 def _channel_name(band: int, channel: int, levels: int) -> str:
@@ -293,7 +293,8 @@ def core(model: Model, rgb: Bytes, rate: float) -> Float32:
     """The picture `(H, W, 3)`, 0 to 1, of the top C = `rate` latents in the order of H; the others are zero.
 
     Blocks of models for pictures of any size keep whole channels, and the one at the cut is scaled, as by
-    `eocodec denoise --rate`. The flow alone decodes, without refinement: all latents give the picture back.
+    `eocodec denoise --rate`. All latents give the picture back. Models for pictures of any size decode without
+    refinement, flat models with it unless C is all of D.
 
     Raises:
         EocodecError: C is out of range, or the model does not take the picture.
@@ -303,7 +304,7 @@ def core(model: Model, rgb: Bytes, rate: float) -> Float32:
     if model.kind == "flat":
         vector = flat.encode_picture(model, rgb)
         vector[_order(model.flat)[round(rate) :]] = 0
-        return flat.synthesise(model, vector[None], STILL)[0]
+        return flat.synthesise(model, vector[None], flat.core_step(model.flat, rate))[0]
     latents, left = transform.encode_picture(model, rgb), rate
     for band, channel in model.manifest.order:
         latents[band][channel] *= np.float32(min(1.0, max(0.0, left / _count(band))))

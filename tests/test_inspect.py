@@ -40,7 +40,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     b = linear_map()
     constants = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (("reflections", [DIMS, 2]), ("middle", [2, 2]), ("signs", [DIMS]))
+        for name, shape in (("reflections", [1, 128, DIMS]), ("middles", [1, 128, 128]), ("signs", [DIMS]))
     ]
 
     def graph(nodes: list, inputs: list, outputs: list, values: dict[str, np.ndarray]) -> bytes:
@@ -112,6 +112,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "gain": (-np.log(np.linalg.norm(b, axis=1))).tolist(),
         "entropy": generator.permutation(np.linspace(0, -7, DIMS)).tolist(),
         "scale": [round(at_one_level + 2048 * (25 if i < CORE else 2)) for i in range(DIMS)],
+        "rest_step": 32768 + 2048,
         "water": 1.0,
         "dead_zone": 0.17,
         "shift": photo.manifest.shift,

@@ -29,13 +29,27 @@ from eocodec_export.graphs import INT8, MEAN_LIMIT, GraphBuilder, export_graph, 
 __all__ = ["check_parity", "export_flat"]
 
 FLOAT_TOLERANCE = 1e-3  # of the range 0 to 1
-STEPS = (12.0, 24.0, 40.0, 60.0, 90.0, 130.0, 190.0, 280.0, 400.0, 560.0)  # 8-bit levels at which tables are fitted
+STEPS = (
+    4.0,
+    12.0,
+    24.0,
+    40.0,
+    60.0,
+    90.0,
+    130.0,
+    190.0,
+    280.0,
+    400.0,
+    560.0,
+)  # 8-bit levels at which tables are fitted
 REFERENCE_STEP = (
     20.0  # 8-bit levels: as fine as the nets are trained for; the density is that of the unquantised latents
 )
 DEAD_ZONE = 0.17
 WATER_STEPS = (40.0, 70.0, 100.0, 150.0, 220.0, 320.0)
 BATCH = 64
+# 8-bit levels from which on the latents beyond the core are coded: where that beats the refinement in their place.
+REST_LEVEL = 5.0
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -101,8 +115,17 @@ def _graphs(model: FaceModel, constants: dict[str, npt.NDArray[np.float32]]) -> 
                 ("index", INDEX_UNIT, -index_limit, index_limit, TensorProto.INT8),
             ),
         )
-        graphs[f"entropy/block{k}"] = g.finish(outputs)
+        graphs[f"entropy/block{k}"] = halved(g.finish(outputs))
     return graphs
+
+
+def _rounded(p: Tensor) -> Tensor:
+    """Weights rounded to 8 bits and a power of two for every output channel, all else to 16-bit floats."""
+    if p.dim() < 2 or p.shape[0] == 1:
+        return p.half().float()
+    largest = p.abs().flatten(1).amax(1).clamp(min=2.0**-8)
+    unit = torch.exp2(torch.ceil(torch.log2(largest / 127))).reshape(-1, *[1] * (p.dim() - 1))
+    return torch.round(p / unit) * unit
 
 
 class _Statistics:
@@ -130,9 +153,9 @@ class _Statistics:
 
 @torch.no_grad()
 def _column_norms(model: FaceModel, pictures: Tensor) -> Tensor:
-    """E log ‖J_i‖ of every latent `(D,)`: four pictures for each of the core, one for each of the rest."""
+    """E log ‖J_i‖ of every latent `(D,)`: two pictures for each of the core, one for each of the rest."""
     core, dims = model.config.core, 3 * model.config.size**2
-    jobs = torch.cat([torch.arange(core).repeat(4), torch.arange(core, dims)])
+    jobs = torch.cat([torch.arange(core).repeat(2), torch.arange(core, dims)])
     total, count = torch.zeros(dims), torch.zeros(dims)
     for k, index in enumerate(jobs.split(BATCH)):
         chosen = (torch.arange(len(index)) + k * BATCH) * 37 % len(pictures)
@@ -199,7 +222,7 @@ def export_flat(
         rotation.vectors.copy_(torch.from_numpy(constants["reflections"]).reshape(-1, dims)[:rank].T)
         halves = [*model.flow.predict.parameters(), *model.flow.update.parameters()]
         for p in [*halves, *model.flow.couplings.parameters(), *model.refine.parameters(), model.flow.mean]:
-            p.copy_(p.half().float())
+            p.copy_(_rounded(p))
     stack = torch.from_numpy(np.stack(train)).permute(0, 3, 1, 2)
     checked = torch.from_numpy(np.stack(held_out)).permute(0, 3, 1, 2)
     stride = max(1, len(stack) // pictures)
@@ -229,6 +252,7 @@ def export_flat(
         "gain": [round(v, 5) for v in model.gain.tolist()],
         "entropy": [round(v, 5) for v in spectrum.tolist()],
         "scale": torch.round(scale * SCALE_PER_OCTAVE * STEP_UNIT).long().tolist(),
+        "rest_step": step_code(REST_LEVEL / 255.0),
         "water": 1.0,
         "dead_zone": dead_zone,
         "shift": [[0, 0, 0]] * SCALES,

@@ -23,6 +23,7 @@ __all__ = ["OPSET", "GraphBuilder", "decoder_graph", "encoder_graph", "entropy_g
 OPSET = 17
 EXACT = 1 << 24  # float32 holds every integer up to here
 MEAN_LIMIT = 32 * MEAN_UNIT
+HALF_LIMIT = 65504  # the largest 16-bit float
 
 
 class _Encoder(nn.Module):
@@ -78,27 +79,24 @@ def export_graph(
 
 
 def halved(content: bytes, smallest: int = 256) -> bytes:
-    """The graph with its float32 constants of at least `smallest` numbers stored in 16 bits and cast when it is loaded.
+    """The graph with its larger float32 constants stored in fewer bits, to be cast on loading; none changes its value.
 
-    Raises:
-        ModelError: a constant is not exactly a 16-bit float; round the weights first.
+    Integers from -128 to 127 take 8 bits, numbers that are 16-bit floats take 16; others stay as they are.
     """
     model = onnx.load_from_string(content)
-    graph = model.graph
     casts = []
-    for tensor in graph.initializer:
+    for tensor in model.graph.initializer:
         value = numpy_helper.to_array(tensor)
-        if tensor.data_type != TensorProto.FLOAT or value.size < smallest:
+        if tensor.data_type != TensorProto.FLOAT or value.size < smallest or np.abs(value).max() > HALF_LIMIT:
             continue
-        half = value.astype(np.float16)
-        if not np.array_equal(half.astype(np.float32), value):
-            raise ModelError(f"the constant {tensor.name} is not a 16-bit float")
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}/half"))
-        casts.append(helper.make_node("Cast", [f"{name}/half"], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
+        shorter = next((v for t in (np.int8, np.float16) if np.array_equal(v := value.astype(t), value)), None)
+        if shorter is not None:
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(shorter, f"{name}/short"))
+            casts.append(helper.make_node("Cast", [f"{name}/short"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
