@@ -58,7 +58,7 @@ SETTINGS = {
     "pca_header_bytes": PCA_HEADER,
     "pca_rate_weight": RATE_WEIGHT,
 }
-FACE64_RATES = tuple(round(4 * 500 ** (k / 23), 2) for k in range(24))  # C
+FACE64_RATES = tuple(round(4 * 320 ** (k / 15), 2) for k in range(16))  # C, to the end of the core
 
 
 def read_faces(path: Path) -> Bytes:

@@ -115,11 +115,6 @@ class _Job:
         if tiny and picture.alpha is not None:
             raise EocodecError("a tiny file cannot hold transparency")
         if model.kind == "flat":
-            if (self.height, self.width) != (model.flat.size,) * 2:
-                raise EocodecError(
-                    f"the model {model.name} takes pictures of {model.size} pixels, not {self.width}x{self.height}; "
-                    "--resize (resize=True) crops and scales a picture to that"
-                )
             self.vector = flat.encode_picture(model, picture.rgb)
         else:
             self.latents = transform.encode_picture(model, picture.rgb)

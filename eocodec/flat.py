@@ -63,7 +63,8 @@ def encode_picture(model: Model, rgb: Bytes | Float32) -> Float32:
     size = model.flat.size
     if rgb.shape[:2] != (size, size):
         raise EocodecError(
-            f"the model {model.name} takes pictures of {size}x{size} pixels, not {rgb.shape[1]}x{rgb.shape[0]}"
+            f"the model {model.name} takes pictures of {size}x{size} pixels, not {rgb.shape[1]}x{rgb.shape[0]}; "
+            "crop and scale the picture first (compress and inspect do so with --resize)"
         )
     x: npt.NDArray[Any] = np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], dtype=np.float32)
     if rgb.dtype == np.uint8:
