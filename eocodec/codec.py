@@ -190,7 +190,7 @@ def compress_picture(
     data = _bytes_of(file)
     return Compressed(
         data,
-        _rate_of_delta(loaded, file.delta),
+        _rate_of_delta(loaded, file.delta) if isinstance(file, Tiny) else file.header.rate / format.RATE_UNIT,
         8 * len(data) / picture.pixels,
         job.quality(file) if measure else None,
         (job.height, job.width),

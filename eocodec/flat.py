@@ -246,10 +246,13 @@ def keep_top(manifest: FlatManifest, latents: Float32, rate: float) -> Float32:
 
 
 def rate_of_noise(manifest: FlatManifest, sigma: float) -> float:
-    """C at which dropping serves best against white noise of level `sigma` (range 0 to 1): the core's with σ_i > σ."""
-    entropy = np.array(manifest.entropy[: manifest.blocks[-1]])
-    deviation = np.exp(entropy) / math.sqrt(2 * math.pi * math.e)
-    return float(max(1, int(np.count_nonzero(deviation > sigma))))
+    """C at which dropping serves best against white noise of level `sigma` (range 0 to 1).
+
+    As many latents as there are in the core whose signal exceeds the noise that reaches them.
+    """
+    core = slice(manifest.blocks[-1])
+    signal = np.exp(np.array(manifest.entropy)[core] + np.array(manifest.gain)[core]) / math.sqrt(2 * math.pi * math.e)
+    return float(max(1, int(np.count_nonzero(signal > sigma * np.array(manifest.noise)[core]))))
 
 
 def noise_level(manifest: FlatManifest, latents: Float32) -> float:
