@@ -443,6 +443,7 @@ class FaceModel(Trainable):
     def rate_distortion(
         self, x: Tensor, step: Tensor, dead_zone: float = LAGRANGE, quantised: bool = False
     ) -> tuple[Tensor, Tensor]:
+        """Decoded pictures and bits of each; the rest of the latents is not coded."""
         coded = self.code(self.flow(x).float(), step, dead_zone, quantised)
         return self.refine(self.flow.inverse(coded.decoded[0]), step), coded.bits
 
