@@ -12,7 +12,12 @@ from eocodec_cli import files
 @click.command("compress")
 @files.inputs_argument
 @files.output_option
-@click.option("--rate", type=float, metavar="C", help="Latents kept per block, 1 to 768; default 96.")
+@click.option(
+    "--rate",
+    type=float,
+    metavar="C",
+    help="Latents kept: per block 1 to 768 (photo), in all 1 to 12288 (face64); default 96.",
+)
 @click.option("--bpp", type=float, metavar="X", help="Instead: at most X bits per pixel.")
 @click.option("--bytes", "max_bytes", type=int, metavar="N", help="Instead: at most N bytes.")
 @click.option("--psnr", type=float, metavar="DB", help="Instead: at least DB decibels.")
