@@ -12,6 +12,7 @@ References:
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -35,14 +36,16 @@ def log_normal(z: Tensor) -> Tensor:
     return -0.5 * (z.square() + math.log(2 * math.pi))
 
 
-class DenseLayer(nn.Module):
+class DenseLayer(nn.Module, ABC):
     """An invertible map of `(B, D)`; volume preserving unless it overrides `push`."""
 
+    @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The image `(B, D)` of `x (B, D)`."""
 
+    @abstractmethod
     def inverse(self, y: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The `(B, D)` whose image is `y (B, D)`."""
 
     def push(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The image `(B, D)` of `x` and `log |det|` `(B,)` of the map there."""

@@ -4,6 +4,7 @@ A new kind of model is a class with the methods of :class:`Trainable`, a frozen 
 and one line in `eocodec.flow.model.MODELS`.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +95,7 @@ class Draws:
             yield self._generator.manual_seed(_mix(self.seed, self.calls, k + 1))
 
 
-class Trainable(nn.Module):
+class Trainable(nn.Module, ABC):
     """A flow with its entropy model, as `eocodec.flow.training.Run` uses it. Nothing else of a model is used there.
 
     Pictures `x (B, 3, H, W)` and steps Δ `(B,)` are in units of the range 0 to 1. `likelihood` and `rate_distortion`
@@ -120,6 +121,7 @@ class Trainable(nn.Module):
             generator: the only source of random numbers.
         """
 
+    @abstractmethod
     def likelihood(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss NLL + λ·I in nats per dimension, the mean over the pictures, and detached scalars for the log.
 
@@ -133,8 +135,8 @@ class Trainable(nn.Module):
             The loss, a scalar with gradient, and figures that are means over the pictures: by convention at least
             `bits_per_dim` (of 8-bit levels) and `total_correlation` (nats per dimension).
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def rate_distortion(self, x: Tensor, step: Tensor, dead_zone: float, quantised: bool) -> tuple[Tensor, Tensor]:
         """Decoded pictures `(B, 3, H, W)`, not clamped, and bits `(B,)` of each, both with straight-through gradients.
 
@@ -144,7 +146,6 @@ class Trainable(nn.Module):
             dead_zone: weight of the rate in the rounding decision, squared steps per bit.
             quantised: round the entropy model as the exported graphs do.
         """
-        raise NotImplementedError
 
     def adapt(self, x: Tensor, turn: int) -> None:
         """Update measured buffers, such as the gains; called now and then, without gradients and in float32.
@@ -154,13 +155,13 @@ class Trainable(nn.Module):
             turn: 1, 2, 3, ...: counts the calls.
         """
 
+    @abstractmethod
     def usable(self, height: int, width: int) -> tuple[int, int]:
         """The largest height and width, at most those given, of a picture that the model takes.
 
         Raises:
             EocodecError: there is none.
         """
-        raise NotImplementedError
 
 
 def _mix(seed: int, call: int, place: int) -> int:
