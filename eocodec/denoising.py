@@ -105,7 +105,7 @@ class _Shrinkage:
             x += np.maximum(y - 128, 0) / 8  # beyond the grid the shrinkage is constant
             x = np.copysign(x * noise, r)
             out[:, i::2, j::2][:, rows] = x + mu
-            result[n] = np.floor(x + np.float32(0.5)).astype(np.int32)
+            result[n] = np.floor(x + np.float32(0.5)).astype(np.int32) * 16 + mean[n]
         return result
 
 

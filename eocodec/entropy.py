@@ -33,7 +33,7 @@ MARGIN = 1  # latents coded beyond the right and bottom edge, see docs/METHOD.md
 ESCAPE_CLASSES = 32
 LOW_SCALE_OCTAVES = 69  # table index of the low-pass corner at Δ = 1 level, see docs/FORMAT.md
 MAX_ESCAPE_CLASS = 22  # |m| stays below 2**23
-MAX_GRADIENT = 1 << 16
+MAX_LOW = 1 << 24  # keeps hostile values within int32
 SEGMENT_TARGET = 12  # a file aims at this many segments …
 SEGMENT_MINIMUM = 1024  # … of at least this many bytes
 SINGLE_SEGMENT_PIXELS = 64 * 64  # icons are not worth cutting: one segment keeps their overhead at 24 bytes
@@ -52,7 +52,10 @@ class SymbolCoder(Protocol):
         """The next unit starts."""
 
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
-        """Residuals m of a strip: `mean`, `index` and the result are `(phases, channels, rows, columns)`."""
+        """Values of a strip's latents in 1/16 steps; `mean`, `index` and result are `(phases, channels, rows, columns)`.
+
+        For coders of residuals m that is 16 m + mean.
+        """
 
 
 class Walk:
@@ -88,11 +91,16 @@ class Walk:
     def run(self, coder: SymbolCoder) -> Int32:
         """Code all units; returns the low-pass integers `(3, h, w)` with the padding repeated from the edge."""
         coder.begin(0)
-        low = self._low_pass(coder)
+        low = self.low_pass(coder)
+        self.details(coder, np.clip(low, -MAX_LOW, MAX_LOW) * MEAN_UNIT)
+        return low
+
+    def details(self, coder: SymbolCoder, low: Int32) -> None:
+        """Code all units but the first, given the low-pass `(3, h, w)` in 1/16 steps."""
         gradients = np.zeros((6, *low.shape[1:]), np.int32)
         gradients[:3, :, :-1] = np.diff(low, axis=2)
         gradients[3:, :-1] = np.diff(low, axis=1)
-        companded = self._compand(np.clip(gradients, -MAX_GRADIENT, MAX_GRADIENT) * MEAN_UNIT)
+        companded = self._compand(gradients)
         coarser = np.concatenate([companded[:, i::2, j::2] for i, j in PHASES])
         feature: UInt8 | None = None
         number = 1
@@ -102,7 +110,6 @@ class Walk:
             feature = self._feature(level, coarser, feature)
             coarser = self._level(level, feature, coder, number)
             number += 6
-        return low
 
     def _strips(self, level: int) -> Iterator[slice]:
         height, width = self.grid_size(level)
@@ -161,8 +168,7 @@ class Walk:
                     for o in self.model.run(f"entropy/{unit.kind}{level}_{unit.index}", inputs)
                 )
                 mean = mean.astype(np.int32)
-                m = coder.strip(unit, rows, valid, mean, index)
-                companded = self._compand(m * MEAN_UNIT + mean)
+                companded = self._compand(coder.strip(unit, rows, valid, mean, index))
                 if context + len(unit.phases) * channels <= len(seen):
                     seen[context : context + len(unit.phases) * channels, rows] = companded.reshape(
                         -1, rows.stop - rows.start, width
@@ -172,7 +178,7 @@ class Walk:
                     result[unit.channels, 2 * rows.start + i : 2 * rows.stop : 2, j::2] = c
         return result
 
-    def _low_pass(self, coder: SymbolCoder) -> Int32:
+    def low_pass(self, coder: SymbolCoder) -> Int32:
         """The low-pass by interpolation from a single corner: lattices of stride 2**K, …, 2, 1."""
         height, width = self.band_size(0)
         q = np.zeros((3, height, width), np.int32)
@@ -461,7 +467,7 @@ class Encoder:
         m = self.tables.round(y - mean.astype(np.float32) * np.float32(1 / MEAN_UNIT), index)
         flat = _flat(m, rows, valid)
         self._record(flat, _flat(index, rows, valid))
-        return _unflat(flat, m, rows, valid)
+        return _unflat(flat, m, rows, valid) * MEAN_UNIT + mean
 
     def _record(self, m: Int32, index: UInt8) -> None:
         self.symbols[-1].append((m.ravel(), index.ravel()))
@@ -551,7 +557,7 @@ class Decoder:
         for v, p in zip(value, unit.phases, strict=True):
             i, j = PHASES[p]
             band[:, i::2, j::2][:, rows] = v * step
-        return m
+        return m * MEAN_UNIT + mean
 
 
 def encode(model: Model, header: Header, targets: list[Float32]) -> tuple[Segment, ...]:

@@ -276,8 +276,8 @@ class Gain(Trainable):
 
     def rate_distortion(
         self, x: "torch.Tensor", step: "torch.Tensor", dead_zone: float, quantised: bool
-    ) -> tuple["torch.Tensor", "torch.Tensor"]:
-        return x * self.factor, (x * self.factor).abs().sum((1, 2, 3))
+    ) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
+        return x * self.factor, (x * self.factor).abs().sum((1, 2, 3)), x * self.factor
 
 
 def test_a_compiled_objective_gives_the_same_loss_and_gradient() -> None:

@@ -319,7 +319,7 @@ class FaceModel(Trainable):
 
     Example:
         >>> config = FaceConfig(size=16, width=8, core=12, head=4, dense_width=8, blocks=(4, 12), refine_width=6)
-        >>> picture, bits = FaceModel(config).rate_distortion(torch.rand(2, 3, 16, 16), torch.tensor([0.1, 0.3]))
+        >>> picture, bits, _ = FaceModel(config).rate_distortion(torch.rand(2, 3, 16, 16), torch.tensor([0.1, 0.3]))
         >>> tuple(picture.shape), tuple(bits.shape)
         ((2, 3, 16, 16), (2,))
     """
@@ -442,10 +442,11 @@ class FaceModel(Trainable):
 
     def rate_distortion(
         self, x: Tensor, step: Tensor, dead_zone: float = LAGRANGE, quantised: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Decoded pictures and bits of each; the rest of the latents is not coded."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Decoded pictures, the bits of each and the pictures before the refinement; the rest is not coded."""
         coded = self.code(self.flow(x).float(), step, dead_zone, quantised)
-        return self.refine(self.flow.inverse(coded.decoded[0]), step), coded.bits
+        plain = self.flow.inverse(coded.decoded[0])
+        return self.refine(plain, step), coded.bits, plain
 
     def usable(self, height: int, width: int) -> tuple[int, int]:
         """Pictures of S x S pixels and no others."""

@@ -72,16 +72,25 @@ class BatchLoss(nn.Module):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
                 loss, figures = objective(x, step, stage, draws)
             return loss, figures, torch.stack([step, torch.zeros_like(step)])
+        given = x
+        if stage.noise:
+            level = (3 * draws.uniform() - 2).clamp(min=0) * (stage.noise / 255.0)
+            given = x + draws.normal(*x.shape[1:]) * level[:, None, None, None]
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
-            picture, bits = objective(x, step, stage.dead_zone, stage.quantised)
+            picture, bits, plain = objective(given, step, stage.dead_zone, stage.quantised)
         distortion = (picture.float() - x).square().mean((1, 2, 3))
         rate = bits / x[0].numel()
         each = rate + distortion / (LAGRANGE * step.square())
         usual = expected[rate_bin(step)]
         usual = torch.where(usual > 0, usual, each.detach())
         figures = {"bits_per_pixel": 3 * rate, "mse": distortion, "lagrangian": each}
+        wanted = each
+        if stage.anchor:
+            flow_alone = (plain.float() - x).square().mean((1, 2, 3))
+            wanted = each + stage.anchor * flow_alone / (LAGRANGE * step.square())
+            figures["mse_flow"] = flow_alone
         return (
-            (each / usual.clamp(min=0.01)).mean(),
+            (wanted / usual.clamp(min=0.01)).mean(),
             {k: v.detach().mean() for k, v in figures.items()},
             torch.stack([step, each.detach()]),
         )

@@ -81,10 +81,13 @@ class PhotoModel(Trainable):
         bits_per_dim = nll.detach() / math.log(2) + math.log2(255.0)
         return loss, {"bits_per_dim": bits_per_dim, "total_correlation": correlation.detach()}
 
-    def rate_distortion(self, x: Tensor, step: Tensor, dead_zone: float, quantised: bool) -> tuple[Tensor, Tensor]:
-        """Decoded pictures and the bits of each."""
-        picture, coded = self(x, step, dead_zone, quantised)
-        return picture, coded.bits
+    def rate_distortion(
+        self, x: Tensor, step: Tensor, dead_zone: float, quantised: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Decoded pictures, the bits of each, and the pictures before the refinement."""
+        coded = self.latents(self.flow(x), step, log2_step_level(step), dead_zone, quantised)
+        plain = self.flow.inverse(coded.decoded)
+        return self.refine(plain, step), coded.bits, plain
 
     @torch.no_grad()
     def adapt(self, x: Tensor, turn: int) -> None:

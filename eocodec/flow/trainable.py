@@ -27,8 +27,11 @@ class Stage:
         flow_rate: factor of the learning rate for the flow's own parameters (`flow.*`).
         warmup: iterations in which the learning rate rises from zero.
         step: range of Δ in 8-bit levels, drawn log-uniformly for every picture.
-        noise: σ_a of the noise augmentation in 8-bit levels (likelihood only).
-        correlation: λ, the weight of the manifold total correlation.
+        noise: σ_a in 8-bit levels. "likelihood": of the noise augmentation. "rate-distortion": the largest level of
+            the noise on a third of the pictures (uniform from 0), which are to be decoded without it.
+        correlation: λ, the weight of the manifold total correlation (likelihood only).
+        anchor: weight of the error of the inverse flow alone, relative to D (rate-distortion only): without it content
+            moves into latents that are not coded, and the refinement stands in for it.
         quantised: round weights and activations of the entropy model as the exported graphs do.
         dead_zone: weight of the rate in the rounding decision, squared steps per bit.
     """
@@ -42,6 +45,7 @@ class Stage:
     step: tuple[float, float] = (2.0, 200.0)
     noise: float = 0.0
     correlation: float = 0.0
+    anchor: float = 0.0
     quantised: bool = False
     dead_zone: float = LAGRANGE
 
@@ -137,14 +141,20 @@ class Trainable(nn.Module, ABC):
         """
 
     @abstractmethod
-    def rate_distortion(self, x: Tensor, step: Tensor, dead_zone: float, quantised: bool) -> tuple[Tensor, Tensor]:
-        """Decoded pictures `(B, 3, H, W)`, not clamped, and bits `(B,)` of each, both with straight-through gradients.
+    def rate_distortion(
+        self, x: Tensor, step: Tensor, dead_zone: float, quantised: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode what is coded: pictures and bits, with straight-through gradients.
 
         Arguments:
             x: pictures.
             step: Δ of each picture.
             dead_zone: weight of the rate in the rounding decision, squared steps per bit.
             quantised: round the entropy model as the exported graphs do.
+
+        Returns:
+            Pictures `(B, 3, H, W)`, not clamped; bits `(B,)`; and what the inverse flow alone makes of the decoded
+            latents, which `Stage.anchor` holds near the picture (the pictures themselves if nothing refines them).
         """
 
     def adapt(self, x: Tensor, turn: int) -> None:

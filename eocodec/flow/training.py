@@ -353,7 +353,7 @@ class Run:
             rates, quality = [], []
             for x in self._validation_batches(limit):
                 step = torch.full((len(x),), level / 255.0, device=self.device)
-                y, bits = model.rate_distortion(x / 255.0, step, stage.dead_zone, stage.quantised)
+                y, bits, _ = model.rate_distortion(x / 255.0, step, stage.dead_zone, stage.quantised)
                 mse = (torch.floor(y.clamp(0, 1) * 255.0 + 0.5) - x).square().mean((1, 2, 3))
                 rates += (bits / (x.shape[2] * x.shape[3])).tolist()
                 quality += (10 * torch.log10(255.0**2 / mse.clamp(min=1e-9))).tolist()

@@ -108,7 +108,7 @@ class Statistics(entropy.Encoder):
         place = np.minimum(magnitude, 3)
         np.add.at(self.shift_sum, (idx, place), magnitude - np.sign(flat) * r)
         np.add.at(self.shift_count, (idx, place), 1)
-        return entropy._unflat(flat, m, rows, valid)
+        return entropy._unflat(flat, m, rows, valid) * entropy.MEAN_UNIT + mean
 
     def count_low(self, q: npt.NDArray[np.int32]) -> None:
         """Count the interpolation residuals of low-pass integers `(3, h, w)`."""
