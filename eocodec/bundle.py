@@ -4,8 +4,10 @@ In: a shipped model's name or a path. Out: :class:`Model`, which opens ONNX Runt
 A bundle is data, never code: it is checked (names, sizes, hash) before any graph is opened.
 """
 
+import contextlib
 import functools
 import hashlib
+import io
 import json
 import threading
 import zipfile
@@ -16,9 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eocodec.errors import ModelError
+from eocodec.errors import EocodecError, ModelError
 
 __all__ = [
+    "DEVICES",
     "FlatManifest",
     "Manifest",
     "Model",
@@ -32,8 +35,13 @@ __all__ = [
 ]
 
 FORMAT = 1
+INTEGER = ("entropy/", "embedded/", "lossless/")  # folders of exact graphs, which always run on the CPU
 SHIPPED = Path(__file__).parent / "models"
 DEFAULT = "photo"
+DEVICES = ("auto", "cuda", "cpu")
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# Without TF32, whose ten bits show in the picture; searching for the best kernels would start anew for every size.
+CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 MAX_ENTRY = 64 << 20
 MAX_ENTRIES = 128
 MAX_EDGE = 128  # pixels, of the pictures of a flat model
@@ -166,7 +174,12 @@ class Model:
         files: the bundle's files, see :func:`read_bundle`.
         threads: threads of ONNX Runtime; 0 is one per core.
         optimisation: graph optimisation level, "off", "basic" or "all"; symbols do not depend on it.
-        providers: ONNX Runtime providers for the transform; the entropy model always runs on the CPU.
+        device: where the transform runs: "cpu", "cuda", or "auto" for CUDA where it works and the CPU elsewhere. The
+            entropy model always runs on the CPU.
+
+    Raises:
+        EocodecError: there is no such device, or CUDA does not work.
+        ModelError: the files are not a valid bundle.
     """
 
     def __init__(
@@ -174,11 +187,14 @@ class Model:
         files: dict[str, bytes],
         threads: int = 0,
         optimisation: str = "all",
-        providers: tuple[str, ...] = ("CPUExecutionProvider",),
+        device: str = "auto",
     ) -> None:
+        if device not in DEVICES:
+            raise EocodecError(f"the device must be one of {', '.join(DEVICES)}, not {device}")
         self.files = files
         self.full_id = bundle_id(files)
-        self.threads, self.optimisation, self.providers = threads, optimisation, providers
+        self.threads, self.optimisation, self.device = threads, optimisation, device
+        self._must = device == "cuda"
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
         try:
@@ -201,6 +217,8 @@ class Model:
             raise ModelError(f"the model bundle lacks or spoils its manifest ({e})") from None
         self.tables = _unpack_tables(offsets)
         self._check()
+        if self._must:
+            self.settle()  # what was asked for by name must not fail only in the middle of the work
 
     def _check(self) -> None:
         if len(self.compand_table) < 2 or len(self.any_manifest.shift) != len(self.tables):
@@ -277,6 +295,11 @@ class Model:
         """Pictures are padded to multiples of this many pixels."""
         return int(2 ** (self.manifest.levels + 1))
 
+    def settle(self) -> str:
+        """Where the transform runs: "cuda" or "cpu". Opens a session to find out, so that later ones need not."""
+        self._open("decoder")
+        return self.device
+
     def run(self, graph: str, inputs: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Run one graph of the bundle; outputs in the graph's order. A flat model's rotation is passed along.
 
@@ -284,7 +307,7 @@ class Model:
             ModelError: the graph is missing or does not fit its inputs.
         """
         session = self._sessions.get(graph) or self._open(graph)
-        if not graph.startswith("entropy/"):
+        if not graph.startswith(INTEGER):
             inputs = {**inputs, **self.constants}
         try:
             return list(session.run(None, inputs))
@@ -292,38 +315,86 @@ class Model:
             raise ModelError(f"the model's graph {graph} failed: {str(e).splitlines()[0]}") from e
 
     def _open(self, graph: str) -> Any:
+        with self._lock:
+            if graph not in self._sessions:
+                try:
+                    content = self.files[f"{graph}.onnx"]
+                except KeyError:
+                    raise ModelError(f"the model bundle lacks the graph {graph}") from None
+                exact = graph.startswith(INTEGER)
+                session = None
+                if self.device != "cpu" and not exact:
+                    session = self._open_on_cuda(content)
+                    self.device = "cpu" if session is None else "cuda"
+                if session is None:
+                    try:
+                        session = _session(content, self._options(exact), [CPU])
+                    except Exception as e:  # onnxruntime's own exception classes are not exported
+                        raise ModelError(f"the model's graph {graph} cannot be opened: {_first_line(e)}") from e
+                self._sessions[graph] = session
+            return self._sessions[graph]
+
+    def _open_on_cuda(self, content: bytes) -> Any | None:
+        """A session that runs on CUDA, or None if there can be none.
+
+        Raises:
+            EocodecError: there can be none, but CUDA was asked for.
+        """
         import onnxruntime as ort
 
-        with self._lock:
-            if graph in self._sessions:
-                return self._sessions[graph]
-            options = ort.SessionOptions()
-            options.log_severity_level = 3
-            options.intra_op_num_threads = self.threads
-            options.inter_op_num_threads = 1
-            options.enable_mem_pattern = False
-            # Without an arena each tile's buffers are mapped anew; thirty arenas for the small nets would add up.
-            options.enable_cpu_mem_arena = not graph.startswith("entropy/")
-            # Some thirty sessions take turns: a pool that spins after its turn would slow the others.
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            levels = ort.GraphOptimizationLevel
-            options.graph_optimization_level = {
-                "off": levels.ORT_DISABLE_ALL,
-                "basic": levels.ORT_ENABLE_BASIC,
-                "all": levels.ORT_ENABLE_ALL,
-            }[self.optimisation]
-            exact = graph.startswith("entropy/")
+        reason = "onnxruntime was built without it (pip install 'eocodec[gpu]' instead of onnxruntime)"
+        if CUDA in ort.get_available_providers():
+            _preload()
+            reason = "onnxruntime cannot open a session on it; are the driver, CUDA and cuDNN installed?"
             try:
-                content = self.files[f"{graph}.onnx"]
-                session = ort.InferenceSession(
-                    content, options, providers=["CPUExecutionProvider"] if exact else list(self.providers)
-                )
-            except KeyError:
-                raise ModelError(f"the model bundle lacks the graph {graph}") from None
+                session = _session(content, self._options(exact=False), [(CUDA, CUDA_OPTIONS), CPU])
+                if CUDA in session.get_providers():  # onnxruntime goes on without a provider that fails
+                    return session
             except Exception as e:  # onnxruntime's own exception classes are not exported
-                raise ModelError(f"the model's graph {graph} cannot be opened: {str(e).splitlines()[0]}") from e
-            self._sessions[graph] = session
-            return session
+                reason = _first_line(e)
+        if self._must:
+            raise EocodecError(f"CUDA does not work here: {reason}")
+        return None
+
+    def _options(self, exact: bool) -> Any:
+        """Options of a session for an entropy graph (`exact`), or another one."""
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False
+        # Without an arena each tile's buffers are mapped anew; thirty arenas for the small nets would add up.
+        options.enable_cpu_mem_arena = not exact
+        # Some thirty sessions take turns: a pool that spins after its turn would slow the others.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        levels = ort.GraphOptimizationLevel
+        options.graph_optimization_level = {
+            "off": levels.ORT_DISABLE_ALL,
+            "basic": levels.ORT_ENABLE_BASIC,
+            "all": levels.ORT_ENABLE_ALL,
+        }[self.optimisation]
+        return options
+
+
+@functools.cache
+def _preload() -> None:
+    """Let onnxruntime (from 1.21 on) find CUDA where pip has put it."""
+    import onnxruntime as ort
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints, and standard output may be the result
+        getattr(ort, "preload_dlls", lambda: None)()
+
+
+def _session(content: bytes, options: Any, providers: list[Any]) -> Any:
+    import onnxruntime as ort
+
+    return ort.InferenceSession(content, options, providers=providers)
+
+
+def _first_line(e: Exception) -> str:
+    return str(e).splitlines()[0]
 
 
 def _unpack_tables(words: npt.NDArray[np.uint32]) -> list[Integers]:
@@ -426,20 +497,28 @@ def shipped_models() -> dict[str, Path]:
     return {p.stem: p for p in sorted(SHIPPED.glob("*.eocm"))}
 
 
+_loading = threading.Lock()
+
+
 @functools.lru_cache(maxsize=8)
-def _load(path: Path, stamp: int, threads: int, optimisation: str, providers: tuple[str, ...]) -> Model:
-    return Model(read_bundle(path), threads, optimisation, providers)
+def _load(path: Path, stamp: int, threads: int, optimisation: str, device: str) -> Model:
+    return Model(read_bundle(path), threads, optimisation, device)
 
 
 def load_model(
     model: "str | Path | Model" = DEFAULT,
     threads: int = 0,
     optimisation: str = "all",
-    providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    device: str = "auto",
 ) -> Model:
     """Load a model by name ("photo") or path; repeated calls share the loaded model.
 
+    Arguments:
+        model: name, path, or a loaded model, which is returned as it is.
+        threads, optimisation, device: see :class:`Model`.
+
     Raises:
+        EocodecError: there is no such device, or CUDA was asked for and does not work.
         ModelError: unknown name, or not a valid bundle.
     """
     if isinstance(model, Model):
@@ -455,4 +534,5 @@ def load_model(
         stamp = path.stat().st_mtime_ns
     except OSError:
         raise ModelError(f"{path}: no such model bundle") from None
-    return _load(path.resolve(), stamp, threads, optimisation, providers)
+    with _loading:  # threads that ask at the same time are to share the model, too
+        return _load(path.resolve(), stamp, threads, optimisation, device)

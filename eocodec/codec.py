@@ -3,7 +3,9 @@
 In: pictures (see `eocodec.image`) or `.eoc` bytes. Out: `.eoc` bytes or arrays.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +14,9 @@ import numpy.typing as npt
 import zstandard
 from PIL import Image
 
-from eocodec import entropy, flat, format, transform
+from eocodec import entropy, flat, format, search, transform
+from eocodec import lossless as exact
+from eocodec import progressive as embedded
 from eocodec.bundle import Model, load_model, peek_id, shipped_models
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import File, Header, Segment, Tiny, tiny_step
@@ -54,6 +58,7 @@ class Compressed:
         bits_per_pixel: file size in bits over pixels.
         psnr: of the decoded picture, 8-bit RGB, dB; None if it was not asked for.
         size: height and width that were coded.
+        tries: steps that were tried to meet the target.
     """
 
     data: bytes
@@ -61,6 +66,7 @@ class Compressed:
     bits_per_pixel: float
     psnr: float | None
     size: tuple[int, int]
+    tries: int = 1
 
 
 @dataclass(frozen=True)
@@ -119,29 +125,107 @@ class _Job:
         else:
             self.latents = transform.encode_picture(model, picture.rgb)
         self.alpha = None if picture.alpha is None else pack_alpha(picture.alpha)
+        self._measured: tuple[File | Tiny, float] | None = None
 
     def file(self, delta: float) -> "File | Tiny":
         """The file at step Δ (range 0 to 1)."""
         if self.tiny:
             small = Tiny(self.model.flat.tiny, tiny_step(delta), self.picture.grey, b"")
             return replace(small, payload=self._stream(small.step_code, small.delta))
-        rate = _rate_of_delta(self.model, delta)
-        header = Header(
-            self.model.id, self.width, self.height, rate_code(rate), step_code(delta), grey=self.picture.grey
-        )
+        header = self._header(delta)
         if self.model.kind == "flat":
             segment = Segment(len(self.model.flat.blocks) + 1, self._stream(header.step, header.delta))
             return File(header, self.alpha, (segment,))
-        steps = band_steps(self.model.manifest, header.delta)
-        targets = [h / s for h, s in zip(self.latents, steps, strict=True)]
+        _, targets = self._targets(header)
         return File(header, self.alpha, entropy.encode(self.model, header, targets))
+
+    def draft(self, delta: float) -> "tuple[Bytes, Callable[[], File | Tiny]]":
+        """The picture that the file at step Δ decodes to, without coding it where that saves time; and the file."""
+        if self.model.kind == "flat":
+            small = self.file(delta)
+            return _decode_rgb(self.model, small), lambda: small
+        header = self._header(delta)
+        steps, targets = self._targets(header)
+        coder, latents = entropy.foresee(self.model, header, targets, steps)
+        rgb = transform.decode_latents(self.model, latents, header.delta, self.width, self.height)
+        return _greyed(rgb, header.grey), functools.cache(
+            lambda: File(header, self.alpha, entropy.finish(header, coder))
+        )
+
+    def overhead(self) -> int:
+        """Bytes of a file without any latents."""
+        return 2 if self.tiny else len(format.serialise(File(self._header(1.0), self.alpha, ())))
+
+    def _header(self, delta: float) -> Header:
+        rate = rate_code(_rate_of_delta(self.model, delta))
+        return Header(self.model.id, self.width, self.height, rate, step_code(delta), grey=self.picture.grey)
+
+    def _targets(self, header: Header) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]]:
+        """Steps of the bands, and the latents in them."""
+        steps = band_steps(self.model.manifest, header.delta)
+        return steps, [h / s for h, s in zip(self.latents, steps, strict=True)]
 
     def _stream(self, code: int, delta: float) -> bytes:
         return flat.encode(self.model, code, self.vector, delta)
 
+    def delta_of(self, file: "File | Tiny") -> float:
+        """The step Δ that a file of this picture has, or that of a file as good."""
+        return file.delta
+
     def quality(self, file: "File | Tiny") -> float:
         """PSNR of the file's picture to the input, dB."""
-        return psnr(self.picture.rgb, _decode_rgb(self.model, file))
+        if self._measured is None or self._measured[0] is not file:  # a search has often just measured its last one
+            self._measured = file, psnr(self.picture.rgb, _decode_rgb(self.model, file))
+        return self._measured[1]
+
+
+class _EmbeddedJob(_Job):
+    """A picture whose files are cuts of one embedded stream."""
+
+    def __init__(self, model: Model, picture: Picture) -> None:
+        super().__init__(model, picture, False)
+        if model.kind == "flat":
+            raise EocodecError(f"the model {model.name} has no embedded stream; photo has")
+        header = Header(model.id, self.width, self.height, 0, 0, grey=picture.grey, embedded=True)
+        self.empty = File(header, self.alpha, ())
+        self.stream = embedded.Stream(b"", ())
+
+    def _upto(self, depth: float) -> embedded.Stream:
+        if not self.stream.marks or self.stream.marks[-1].depth <= depth:
+            self.stream = embedded.encode(self.model, self.latents, self.width, self.height, depth)
+        return self.stream
+
+    def file(self, delta: float) -> File:
+        """The cut that belongs to step Δ."""
+        depth = min(embedded.depth_of_delta(delta), float(embedded.LAYERS))
+        stream = self._upto(depth)
+        end = next((m.end for m in stream.marks if m.depth >= depth), stream.marks[-1].end)
+        return self.cut(stream.payload[:end])
+
+    def draft(self, delta: float) -> "tuple[Bytes, Callable[[], File]]":
+        """The picture of the cut that belongs to step Δ, and the file."""
+        file = self.file(delta)
+        return _decode_rgb(self.model, file), lambda: file
+
+    def delta_of(self, file: "File | Tiny") -> float:
+        """The step whose file is about as good as a cut."""
+        assert isinstance(file, File)
+        length = len(file.segments[0].payload)
+        depth = max((m.depth for m in self.stream.marks if m.end <= length), default=0.0)
+        return embedded.delta_of_depth(depth)
+
+    def largest(self, limit: int) -> File:
+        """The cut of at most `limit` bytes that has most of the stream."""
+        room = format.embedded_room(self.empty, limit)
+        if room < 1:
+            smallest = format.embedded_size(self.empty, 1)
+            raise EocodecError(f"the picture cannot be compressed to {limit} bytes; its smallest file has {smallest}")
+        self.stream = embedded.encode(self.model, self.latents, self.width, self.height, size=room)
+        return self.cut(self.stream.payload[:room])
+
+    def cut(self, payload: bytes) -> File:
+        """The file of a prefix of the stream."""
+        return replace(self.empty, segments=(Segment(1, payload),))
 
 
 def _delta_of_rate(model: Model, rate: float) -> float:
@@ -162,9 +246,13 @@ def compress_picture(
     model: str | Path | Model | None = None,
     tiny: bool = False,
     resize: bool = False,
+    progressive: bool = False,
+    lossless: bool = False,
     measure: bool = False,
 ) -> Compressed:
     """Compress a picture; see :func:`compress` for the arguments. `measure` also decodes and gives the PSNR.
+
+    For a lossless file it decodes, too, and proves that nothing was lost.
 
     Raises:
         EocodecError: more than one target, a target out of range or out of reach, or a picture of an unsupported kind.
@@ -175,25 +263,35 @@ def compress_picture(
     picture = as_picture(image)
     if resize and loaded.kind == "flat":
         picture = fit(picture, loaded.flat.size)
+    if lossless:
+        if tiny or progressive or any(t is not None for t in (rate, bpp, max_bytes, psnr)):
+            raise EocodecError("a lossless file has no rate, bpp, bytes or psnr to choose, no tiny or progressive form")
+        return _compress_losslessly(loaded, picture, measure)
     for name, target in (("bpp", bpp), ("bytes", max_bytes), ("psnr", psnr)):
         if target is not None and not (math.isfinite(target) and target > 0):
             raise EocodecError(f"{name} must be a positive number, not {target:g}")
     delta = _delta_of_rate(loaded, DEFAULT_RATE if rate is None else rate)
-    job = _Job(loaded, picture, tiny)
+    if progressive and tiny:
+        raise EocodecError("a tiny file cannot be progressive")
+    job = _EmbeddedJob(loaded, picture) if progressive else _Job(loaded, picture, tiny)
+    tries = 1
     if psnr is not None:
-        file = _search_psnr(job, psnr)
+        file, tries = _search_psnr(job, psnr)
     elif bpp is not None or max_bytes is not None:
         limit = int(max_bytes) if max_bytes is not None else int((bpp or 0) * picture.pixels / 8)
-        file = _search_bytes(job, limit)
+        file, tries = (job.largest(limit), 1) if isinstance(job, _EmbeddedJob) else _search_bytes(job, limit)
     else:
         file = job.file(delta)
     data = _bytes_of(file)
     return Compressed(
         data,
-        _rate_of_delta(loaded, file.delta) if isinstance(file, Tiny) else file.header.rate / format.RATE_UNIT,
+        _rate_of_delta(loaded, job.delta_of(file))
+        if isinstance(file, Tiny) or file.header.embedded  # these do not hold C; a step is too coarse for small C
+        else file.header.rate / format.RATE_UNIT,
         8 * len(data) / picture.pixels,
         job.quality(file) if measure else None,
         (job.height, job.width),
+        tries,
     )
 
 
@@ -207,6 +305,8 @@ def compress(
     model: str | Path | Model | None = None,
     tiny: bool = False,
     resize: bool = False,
+    progressive: bool = False,
+    lossless: bool = False,
 ) -> bytes:
     """Compress a picture to `.eoc` bytes.
 
@@ -214,11 +314,15 @@ def compress(
         image: array `(H, W)` or `(H, W, 1…4)` (uint8, uint16, or float in 0 to 1), or a Pillow image.
         rate: C, latents kept, from 1 to 768 per block for `photo`, to 12288 for `face64`; default 96.
         bpp: instead: bits per pixel not to exceed.
-        max_bytes: instead: bytes not to exceed.
-        psnr: instead: PSNR to reach, dB, 8-bit RGB.
+        max_bytes: instead: bytes not to exceed; the file has at most 2 % less where its step allows, see
+            `eocodec.search.match_size`.
+        psnr: instead: PSNR to reach, dB, 8-bit RGB; at most 0.1 dB more, see `eocodec.search.match_quality`.
         model: a shipped model's name, a bundle's path or a loaded model; default `photo`, `face64` for tiny files.
         tiny: write the form without a header, 2 bytes of overhead; `face64` only.
         resize: cut the largest square from the middle and scale it to the size of the model, if it has one.
+        progressive: write an embedded stream (`eocodec.progressive`): every prefix decodes to its best picture, and the
+            files of all rates are prefixes of one another, but for the last checksum.
+        lossless: instead of a target: give back every 8-bit value exactly, on any machine; `photo` only.
 
     Raises:
         EocodecError: more than one target, a target out of range or out of reach, or a picture of an unsupported kind.
@@ -229,8 +333,32 @@ def compress(
         >>> eocodec.decompress(data).shape
         (5, 7, 3)
     """
-    done = compress_picture(image, rate, bpp=bpp, max_bytes=max_bytes, psnr=psnr, model=model, tiny=tiny, resize=resize)
-    return done.data
+    return compress_picture(
+        image,
+        rate,
+        bpp=bpp,
+        max_bytes=max_bytes,
+        psnr=psnr,
+        model=model,
+        tiny=tiny,
+        resize=resize,
+        progressive=progressive,
+        lossless=lossless,
+    ).data
+
+
+def _compress_losslessly(model: Model, picture: Picture, measure: bool) -> Compressed:
+    if picture.deep:
+        raise EocodecError("a lossless file holds 8 bits a sample; the picture has more, convert it to 8 bits first")
+    height, width = picture.rgb.shape[:2]
+    single = height * width <= entropy.SINGLE_SEGMENT_PIXELS
+    parameters, segments = exact.encode(model, picture.rgb, single)
+    header = Header(model.id, width, height, rate_code(model.block), format.LOSSLESS_STEP, grey=picture.grey)
+    alpha = None if picture.alpha is None else pack_alpha(picture.alpha)
+    data = format.serialise(File(header, alpha, segments, lossless=parameters))
+    if measure and not np.array_equal(_decode_rgb(model, format.parse(data)), picture.rgb):
+        raise EocodecError("the lossless file does not give the picture back; this is a fault of the program")
+    return Compressed(data, model.block, 8 * len(data) / picture.pixels, math.inf if measure else None, (height, width))
 
 
 def _bytes_of(file: "File | Tiny") -> bytes:
@@ -257,50 +385,49 @@ def _bounds(model: Model) -> tuple[float, float]:
     return fine, coarse
 
 
-def _search_bytes(job: _Job, limit: int) -> "File | Tiny":
-    """The finest step whose file has at most `limit` bytes: bisection in log Δ; the transform is not run again."""
-    fine, coarse = _bounds(job.model)
-    best = job.file(2.0**coarse / 255.0)
-    smallest = len(_bytes_of(best))
-    if smallest > limit:
-        raise EocodecError(f"the picture cannot be compressed to {limit} bytes; its smallest file has {smallest}")
-    finest = job.file(2.0**fine / 255.0)
-    if len(_bytes_of(finest)) <= limit:
-        return finest
-    for _ in range(12):
-        middle = (fine + coarse) / 2
-        file = job.file(2.0**middle / 255.0)
-        size = len(_bytes_of(file))
-        if size <= limit:
-            best, coarse = file, middle
-            if size >= 0.995 * limit:
-                break
-        else:
-            fine = middle
-    return best
+# Where searches start, log2 of Δ in 8-bit levels, from Kodak's means: Δ at 1 bit per pixel and at 37 dB.
+START_SIZE, START_QUALITY = 4.9, 4.5
+BEYOND = 3  # finer steps tried for tiny files: worth 0.04 dB at 24 bytes (50 faces)
 
 
-def _search_psnr(job: _Job, target: float) -> "File | Tiny":
-    """The coarsest step whose picture reaches `target` dB."""
-    fine, coarse = _bounds(job.model)
-    best = job.file(2.0**coarse / 255.0)
-    if job.quality(best) >= target:
-        return best
-    best = job.file(2.0**fine / 255.0)
-    reached = job.quality(best)
-    if reached < target:
-        raise EocodecError(f"{target:g} dB is out of reach for this picture; the finest step gives {reached:.2f} dB")
-    for _ in range(12):
-        middle = (fine + coarse) / 2
-        file = job.file(2.0**middle / 255.0)
-        reached = job.quality(file)
-        if reached >= target:
-            best, fine = file, middle
-            if reached < target + 0.05:
-                break
-        else:
-            coarse = middle
-    return best
+def _resolution(job: _Job) -> float:
+    """Octaves between the steps that a file can have."""
+    return (format.TINY_UNIT if job.tiny else 1) / format.STEP_UNIT
+
+
+def _search_bytes(job: _Job, limit: int) -> "tuple[File | Tiny, int]":
+    """The file of at most `limit` bytes, and how many were coded to find it; the transform is not run again."""
+
+    def attempt(x: float) -> "tuple[int, File | Tiny]":
+        file = job.file(2.0**x / 255.0)
+        return len(_bytes_of(file)), file
+
+    start = START_SIZE - math.log2(8 * max(limit, 1) / job.picture.pixels) / search.SIZE_SLOPE
+    found = search.match_size(
+        attempt,
+        limit,
+        job.overhead(),
+        _bounds(job.model),
+        start,
+        _resolution(job),
+        BEYOND if job.tiny else 0,
+    )
+    return found.result, found.tries
+
+
+def _search_psnr(job: _Job, target: float) -> "tuple[File | Tiny, int]":
+    """The file whose picture reaches `target` dB, and how many pictures were decoded to find it."""
+
+    def attempt(x: float) -> "tuple[float, Callable[[], File | Tiny]]":
+        rgb, file = job.draft(2.0**x / 255.0)
+        reached = psnr(job.picture.rgb, rgb)
+        if target <= reached <= target + search.QUALITY_WIDTH:
+            reached = job.quality(file())  # the decoder has the last word
+        return reached, file
+
+    start = START_QUALITY - (target - 37.0) / search.QUALITY_SLOPE
+    found = search.match_quality(attempt, target, _bounds(job.model), start, _resolution(job))
+    return found.result(), found.tries
 
 
 def _decode_rgb(model: Model, file: "File | Tiny") -> Bytes:
@@ -313,11 +440,25 @@ def _decode_rgb(model: Model, file: "File | Tiny") -> Bytes:
             raise FormatError(f"the file is damaged: the model {model.name} does not make such files")
         payload = file.segments[0].payload if file.segments else None
         rgb = _decode_flat(model, header.step, payload, header.delta)
+    elif file.lossless is not None:
+        header = file.header
+        rgb, _ = exact.decode(model, header.width, header.height, file.lossless, file.segments)
+        return rgb
     else:
         header = file.header
-        steps = band_steps(model.manifest, header.delta)
-        latents = entropy.decode(model, header, file.segments, steps)
-        rgb = transform.decode_latents(model, latents, header.delta, header.width, header.height)
+        if header.embedded:
+            payload = b"".join(s.payload for s in file.segments)
+            latents, depth = embedded.decode(model, header.width, header.height, payload)
+            delta = embedded.refinement_step(depth)
+        else:
+            delta = header.delta
+            latents = entropy.decode(model, header, file.segments, band_steps(model.manifest, delta))
+        rgb = transform.decode_latents(model, latents, delta, header.width, header.height)
+    return _greyed(rgb, grey)
+
+
+def _greyed(rgb: Bytes, grey: bool) -> Bytes:
+    """The picture itself, or with the mean of its channels in all of them."""
     if grey:
         rgb[...] = np.floor(rgb.mean(2, keepdims=True) + 0.5).astype(np.uint8)
     return rgb
@@ -328,14 +469,14 @@ def _decode_flat(model: Model, code: int, payload: bytes | None, delta: float) -
     return flat.to_bytes(flat.synthesise(model, latents[None], flat.refinement_step(model.flat, delta)))[0]
 
 
-def find_model(identity: bytes, model: str | Path | Model | None, threads: int = 0) -> Model:
+def find_model(identity: bytes, model: str | Path | Model | None, threads: int = 0, device: str = "auto") -> Model:
     """The model a file was made with: the one given, or the shipped one with that id.
 
     Raises:
         ModelError, FormatError: none fits.
     """
     if model is not None:
-        loaded = load_model(model)
+        loaded = load_model(model, threads, device=device)
         if loaded.id != identity:
             raise FormatError(
                 f"the file was made with model {identity.hex()}, not with {loaded.name} ({loaded.id.hex()})"
@@ -343,13 +484,13 @@ def find_model(identity: bytes, model: str | Path | Model | None, threads: int =
         return loaded
     for name, path in shipped_models().items():
         if peek_id(path)[: len(identity)] == identity:
-            loaded = load_model(name, threads)
+            loaded = load_model(name, threads, device=device)
             if loaded.id == identity:
                 return loaded
     raise FormatError(f"the file needs model {identity.hex()}, which is not installed; give its bundle with --model")
 
 
-def find_tiny_model(number: int, model: str | Path | Model | None, threads: int = 0) -> Model:
+def find_tiny_model(number: int, model: str | Path | Model | None, threads: int = 0, device: str = "auto") -> Model:
     """The model of a tiny file: the one given, or the shipped one with that number.
 
     Raises:
@@ -357,7 +498,7 @@ def find_tiny_model(number: int, model: str | Path | Model | None, threads: int 
     """
     candidates = shipped_models() if model is None else [model]
     for name in candidates:
-        loaded = load_model(name, threads)
+        loaded = load_model(name, threads, device=device)
         if loaded.kind == "flat" and loaded.flat.tiny == number:
             return loaded
     raise FormatError(
@@ -427,6 +568,8 @@ def truncate(data: bytes, *, rate: float | None = None, max_bytes: int | None = 
     if format.is_tiny(data):
         raise EocodecError("a tiny file cannot be cut; compress the picture again with --bytes")
     file = format.parse(data)
+    if file.header.embedded:
+        return _cut_embedded(file, rate, max_bytes)
     ends = format.segment_ends(file)
     if max_bytes is not None:
         keep = max((k for k, end in enumerate(ends) if end <= max_bytes), default=-1)
@@ -441,9 +584,34 @@ def truncate(data: bytes, *, rate: float | None = None, max_bytes: int | None = 
     return format.serialise(replace(file, segments=file.segments[:keep]))
 
 
+def embedded_rate(model: Model, file: File) -> float:
+    """C of the usual file that is about as good as what a file holds of an embedded stream."""
+    payload = b"".join(s.payload for s in file.segments)
+    _, depth = embedded.decode(model, file.header.width, file.header.height, payload)
+    return _rate_of_delta(model, embedded.delta_of_depth(depth))
+
+
+def _cut_embedded(file: File, rate: float | None, max_bytes: int | None) -> bytes:
+    payload = b"".join(s.payload for s in file.segments)
+    if max_bytes is not None:
+        length = format.embedded_room(file, max_bytes)
+        if length < 1:
+            smallest = format.embedded_size(file, 1)
+            raise EocodecError(f"the file cannot be cut to {max_bytes} bytes; its smallest form has {smallest}")
+    else:
+        assert rate is not None
+        header = file.header
+        loaded = find_model(header.model, None)
+        depth = embedded.depth_of_delta(_delta_of_rate(loaded, rate))
+        length = embedded.end_of_depth(loaded, header.width, header.height, payload, depth)
+    segments = (Segment(1, payload[:length]),) if payload else ()
+    return format.serialise(replace(file, segments=segments))
+
+
 def latents_after_segments(file: File, levels: int = 4) -> list[float]:
     """Latents of a block that are present after each number of segments, 0 for none."""
-    cumulative = [0.0, *cumulative_latents(levels)]
+    units = cumulative_latents(levels) if file.lossless is None else exact.cumulative_samples()
+    cumulative = [0.0, *units]
     result, at = [0.0], 0
     for s in file.segments:
         at = min(at + s.units, len(cumulative) - 1)

@@ -20,7 +20,19 @@ from eocodec.errors import FormatError
 from eocodec.format import STEP_UNIT, Header, Segment
 from eocodec.latents import PHASES, Unit, condition_code, units
 
-__all__ = ["Encoder", "SymbolCoder", "Walk", "activity_class", "compand", "decode", "encode", "lattices", "shortest"]
+__all__ = [
+    "Encoder",
+    "SymbolCoder",
+    "Walk",
+    "activity_class",
+    "compand",
+    "decode",
+    "encode",
+    "finish",
+    "foresee",
+    "lattices",
+    "shortest",
+]
 
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
@@ -34,6 +46,7 @@ ESCAPE_CLASSES = 32
 LOW_SCALE_OCTAVES = 69  # table index of the low-pass corner at Δ = 1 level, see docs/FORMAT.md
 MAX_ESCAPE_CLASS = 22  # |m| stays below 2**23
 MAX_LOW = 1 << 24  # keeps hostile values within int32
+LEVEL_UNITS = 6  # coding units of a wavelet level
 SEGMENT_TARGET = 12  # a file aims at this many segments …
 SEGMENT_MINIMUM = 1024  # … of at least this many bytes
 SINGLE_SEGMENT_PIXELS = 64 * 64  # icons are not worth cutting: one segment keeps their overhead at 24 bytes
@@ -65,6 +78,8 @@ class Walk:
         model: the bundle.
         header: of the file; width, height and step matter.
     """
+
+    graphs = "entropy"  # folder of the nets
 
     def __init__(self, model: Model, header: Header) -> None:
         self.model, self.header = model, header
@@ -109,7 +124,7 @@ class Walk:
                 break
             feature = self._feature(level, coarser, feature)
             coarser = self._level(level, feature, coder, number)
-            number += 6
+            number += LEVEL_UNITS
 
     def _strips(self, level: int) -> Iterator[slice]:
         height, width = self.grid_size(level)
@@ -119,6 +134,10 @@ class Walk:
 
     def _compand(self, v: Int32) -> Int8:
         return compand(self.model, v)
+
+    def _known(self, level: int, rows: slice) -> dict[str, npt.NDArray[Any]]:
+        """What feature nets see besides, rows of the quad grid; nothing here."""
+        return {}
 
     def _plane(self, rows: int, columns: int) -> Int8:
         return np.full((1, 1, rows, columns), self.condition, np.int8)
@@ -134,7 +153,8 @@ class Walk:
             }
             if previous is not None:
                 inputs["previous"] = previous[None, :, top // 2 : bottom // 2]
-            (out,) = self.model.run(f"entropy/feature{level}", inputs)
+            inputs.update(self._known(level, slice(top, bottom)))
+            (out,) = self.model.run(f"{self.graphs}/feature{level}", inputs)
             if rows.start == 0 and rows.stop == height:
                 return np.asarray(out[0], np.uint8)
             if result is None:
@@ -149,7 +169,7 @@ class Walk:
         band_height, band_width = self.band_size(level)
         seen = np.zeros((24, height, width), np.int8)  # luma phases, then the first chroma pair
         result = np.zeros((9, 2 * height, 2 * width), np.int8)
-        for k, unit in enumerate(units(self.levels)[number : number + 6]):
+        for k, unit in enumerate(units(self.levels)[number : number + LEVEL_UNITS]):
             coder.begin(number + k)
             luma = unit.kind == "luma"
             context = 3 * unit.index if luma else 12 + 12 * unit.index
@@ -165,7 +185,7 @@ class Walk:
                     inputs["seen"] = seen[None, :context, top:bottom]
                 mean, index = (
                     o[0, :, rows.start - top : rows.stop - top].reshape(len(unit.phases), channels, -1, width)
-                    for o in self.model.run(f"entropy/{unit.kind}{level}_{unit.index}", inputs)
+                    for o in self.model.run(f"{self.graphs}/{unit.kind}{level}_{unit.index}", inputs)
                 )
                 mean = mean.astype(np.int32)
                 companded = self._compand(coder.strip(unit, rows, valid, mean, index))
@@ -202,9 +222,12 @@ class Walk:
 
 def compand(model: Model, v: Int32) -> Int8:
     """What the nets see of values in 1/16 steps: by table, odd in v."""
-    table = model.compand_table
-    magnitude = table[np.minimum(np.abs(v), len(table) - 1)].astype(np.int8)
-    return np.where(v < 0, -magnitude, magnitude).astype(np.int8)
+    magnitude = model.compand_table.astype(np.int8)
+    last = len(magnitude) - 1
+    table = np.concatenate([-magnitude[:0:-1], magnitude])
+    place = np.clip(v, -last, last)
+    place += last
+    return table[place]
 
 
 def activity_class(activity: Int32) -> Int32:
@@ -284,10 +307,12 @@ class Tables:
     def round(self, residual: Float32, index: UInt8) -> Int32:
         """Rate-distortion optimal integers of residuals (steps): up only if the distortion saved pays the bits."""
         magnitude = np.abs(residual)
-        m = np.floor(magnitude + (np.float32(1) - self.later)[index])
+        m = (np.float32(1) - self.later)[index]
+        m += magnitude
+        np.floor(m, out=m)
         np.maximum(m, 1, out=m)
-        m[magnitude < self.first[index]] = 0
-        return np.copysign(m, residual).astype(np.int32)
+        m *= magnitude >= self.first[index]
+        return np.copysign(m, residual, out=m).astype(np.int32)
 
 
 def tables_of(model: Model) -> Tables:
@@ -298,34 +323,47 @@ def tables_of(model: Model) -> Tables:
     return cached
 
 
+class CodingTables(Protocol):
+    """Tables a stream is coded with: table k has the symbols m + R, R its radius; s = 0 and s = 2R escape."""
+
+    models: list[Any]
+    radius: Int32
+
+
 class Writer:
     """A segment under construction."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: CodingTables) -> None:
         self.tables = tables
         self.coder = constriction.stream.queue.RangeEncoder()
 
     def put(self, m: Int32, index: UInt8) -> None:
         """Append residuals in order of table index, then of position; escapes follow their group."""
-        order, groups = _grouped(index)
+        order, groups, radius = _grouped(index, self.tables)
         m = m[order]
-        for k, start, stop in groups:
-            radius = int(self.tables.radius[k])
-            group = m[start:stop]
-            clipped = np.clip(group, -radius, radius)
-            self.coder.encode(clipped + radius, self.tables.models[k])
-            escaped = np.abs(group[np.abs(clipped) == radius]) - radius
-            if len(escaped):
-                self._escape(escaped)
+        symbols = np.maximum(m, -radius)
+        np.minimum(symbols, radius, out=symbols)
+        symbols += radius
+        # All of a strip at once: single groups are often so short that calls would take longer than work.
+        magnitude = np.abs(m)
+        places = np.flatnonzero(magnitude >= radius)
+        extra = magnitude[places] - radius[places]
+        ends = np.searchsorted(places, [stop for _, _, stop in groups]).tolist()
+        begin = 0
+        for (k, start, stop), end in zip(groups, ends, strict=True):
+            self.coder.encode(symbols[start:stop], self.tables.models[k])
+            if end > begin:
+                self._escape(extra[begin:end])
+                begin = end
 
     def _escape(self, extra: Int32) -> None:
         """Exp-Golomb: the class n = bit length of extra + 1, uniform in 0 … 31; then n − 1 low bits, by class."""
         value = extra.astype(np.int64) + 1
         length = np.frexp(value.astype(np.float64))[1].astype(np.int32) - 1
         self.coder.encode(length, constriction.stream.model.Uniform(ESCAPE_CLASSES))
-        for n in range(1, ESCAPE_CLASSES):
-            low = (value[length == n] - (1 << n)).astype(np.int32)
-            if len(low):
+        for n in np.flatnonzero(np.bincount(length)).tolist():
+            if n:
+                low = (value[length == n] - (1 << n)).astype(np.int32)
                 self.coder.encode(low & 0xFFF, constriction.stream.model.Uniform(1 << min(n, 12)))
                 if n > 12:
                     self.coder.encode(low >> 12, constriction.stream.model.Uniform(1 << (n - 12)))
@@ -367,26 +405,34 @@ def shortest(coder: Any) -> bytes:
 class Reader:
     """A segment being read; a stream that ends early reads as zeros."""
 
-    def __init__(self, tables: Tables, payload: bytes) -> None:
+    def __init__(self, tables: CodingTables, payload: bytes) -> None:
         self.tables = tables
         words = np.frombuffer(payload + b"\0" * (-len(payload) % 4), "<u4").astype(np.uint32)
         self.coder = constriction.stream.queue.RangeDecoder(words)
 
     def take(self, index: UInt8) -> Int32:
         """Residuals for these table indices, the inverse of :meth:`Writer.put`."""
-        order, groups = _grouped(index)
-        m = np.empty(len(index), np.int32)
+        order, groups, radius = _grouped(index, self.tables)
+        symbols = np.empty(len(index), np.int32)
+        places: list[npt.NDArray[np.intp]] = []
+        extra: list[Int32] = []
         try:
             for k, start, stop in groups:
-                radius = int(self.tables.radius[k])
-                group = self.coder.decode(self.tables.models[k], stop - start) - radius
-                escaped = np.abs(group) == radius
-                count = int(np.count_nonzero(escaped))
-                if count:
-                    group[escaped] = np.sign(group[escaped]) * (radius + self._escape(count))
-                m[order[start:stop]] = group
+                group = self.coder.decode(self.tables.models[k], stop - start)
+                symbols[start:stop] = group
+                escape = 2 * int(self.tables.radius[k])
+                if np.maximum.reduce(group) == escape or np.minimum.reduce(group) == 0:
+                    escaped = np.flatnonzero((group == 0) | (group == escape))
+                    places.append(start + escaped)
+                    extra.append(self._escape(len(escaped)))
         except (ValueError, AssertionError) as e:
             raise FormatError("the file is damaged: a segment cannot be decoded") from e
+        symbols -= radius
+        if places:
+            beyond = np.concatenate(places)
+            symbols[beyond] += np.sign(symbols[beyond]) * np.concatenate(extra)
+        m = np.empty(len(index), np.int32)
+        m[order] = symbols
         return m
 
     def _escape(self, count: int) -> Int32:
@@ -394,10 +440,9 @@ class Reader:
         if length.max() > MAX_ESCAPE_CLASS:
             raise FormatError("the file is damaged: a latent is out of range")
         value = np.left_shift(1, length.astype(np.int64))
-        for n in range(1, ESCAPE_CLASSES):
-            chosen = length == n
-            members = int(np.count_nonzero(chosen))
-            if members:
+        for n, members in enumerate(np.bincount(length).tolist()):
+            if n and members:
+                chosen = length == n
                 low = self.coder.decode(constriction.stream.model.Uniform(1 << min(n, 12)), members).astype(np.int64)
                 if n > 12:
                     high = self.coder.decode(constriction.stream.model.Uniform(1 << (n - 12)), members)
@@ -406,12 +451,13 @@ class Reader:
         return (value - 1).astype(np.int32)
 
 
-def _grouped(index: UInt8) -> tuple[npt.NDArray[np.intp], list[tuple[int, int, int]]]:
-    """Stable order by table index, and the runs (index, start, stop) in it."""
+def _grouped(index: UInt8, tables: CodingTables) -> tuple[npt.NDArray[np.intp], list[tuple[int, int, int]], Int32]:
+    """Stable order by table index, the runs (index, start, stop) in it, and the radius of each place's table."""
     order = np.argsort(index, kind="stable")
     counts = np.bincount(index, minlength=1)
-    ends = np.cumsum(counts)
-    return order, [(k, int(ends[k] - counts[k]), int(ends[k])) for k in np.flatnonzero(counts).tolist()]
+    ends = np.cumsum(counts).tolist()
+    groups = [(k, ends[k - 1] if k else 0, ends[k]) for k in np.flatnonzero(counts).tolist()]
+    return order, groups, np.repeat(tables.radius[: len(counts)], counts)
 
 
 def _cut(a: npt.NDArray[Any], rows: slice, valid: tuple[int, int]) -> npt.NDArray[Any]:
@@ -435,12 +481,51 @@ def _unflat(m: Int32, like: Int32, rows: slice, valid: list[tuple[int, int]]) ->
     return result
 
 
-class Encoder:
-    """The encoding coder: rounds latents and writes each unit into a stream of its own."""
+class Dequantiser:
+    """Latents `[LL (3, h, w), details L (9, h, w), …]` from residuals, unit by unit; what is not coded stays zero."""
 
-    def __init__(self, model: Model, targets: list[Float32]) -> None:
+    def __init__(self, model: Model, steps: list[Float32], walk: Walk) -> None:
+        self.levels = model.manifest.levels
+        self.steps = steps
+        # What centroids take from residuals of −3 and below, −2, …, 3 and above, by table index.
+        shift = np.array(model.manifest.shift, np.float32) / 256
+        self.shift = np.concatenate([-shift[:, ::-1], np.zeros((len(shift), 1), np.float32), shift], 1).ravel()
+        self.latents: list[Float32] = []
+        for level in [0, *range(self.levels, 0, -1)]:
+            height, width = walk.grid_size(level or self.levels)
+            self.latents.append(np.zeros((9 if level else 3, 2 * height, 2 * width), np.float32))
+
+    def low(self, integers: Int32) -> None:
+        """The low-pass `(3, h, w)`."""
+        self.latents[0][...] = integers * self.steps[0]
+
+    def strip(self, unit: Unit, rows: slice, m: Int32, mean: Int32, index: UInt8) -> None:
+        """A strip's residuals m around their means (1/16 steps)."""
+        place = np.clip(m, -3, 3)
+        place += 3
+        place += index * np.int32(7)
+        value = m.astype(np.float32)
+        value -= self.shift[place]
+        value += mean.astype(np.float32) * np.float32(1 / MEAN_UNIT)
+        k = 1 + self.levels - unit.level
+        band, step = self.latents[k][unit.channels], self.steps[k][unit.channels]
+        for v, p in zip(value, unit.phases, strict=True):
+            i, j = PHASES[p]
+            np.multiply(v, step, out=band[:, i::2, j::2][:, rows])
+
+
+class Encoder:
+    """The encoding coder: rounds latents and writes each unit into a stream of its own.
+
+    Arguments:
+        model: the bundle.
+        targets: latents in steps, `[LL (3, h, w), details L (9, h, w), …]`.
+        dequantiser: takes the latents as a decoder will have them, if anybody wants to know.
+    """
+
+    def __init__(self, model: Model, targets: list[Float32], dequantiser: Dequantiser | None = None) -> None:
         self.tables = tables_of(model)
-        self.targets = targets  # latents in steps, `[LL (3, h, w), details L (9, h, w), …]`
+        self.targets, self.dequantiser = targets, dequantiser
         self.levels = model.manifest.levels
         self.symbols: list[list[tuple[Int32, UInt8]]] = []
         self.nonzero: list[bool] = []
@@ -467,38 +552,42 @@ class Encoder:
         m = self.tables.round(y - mean.astype(np.float32) * np.float32(1 / MEAN_UNIT), index)
         flat = _flat(m, rows, valid)
         self._record(flat, _flat(index, rows, valid))
-        return _unflat(flat, m, rows, valid) * MEAN_UNIT + mean
+        m = _unflat(flat, m, rows, valid)
+        if self.dequantiser is not None:
+            self.dequantiser.strip(unit, rows, m, mean, index)
+        return m * MEAN_UNIT + mean
 
     def _record(self, m: Int32, index: UInt8) -> None:
         self.symbols[-1].append((m.ravel(), index.ravel()))
         self.nonzero[-1] |= bool(m.any())
 
+    def end(self) -> int:
+        """Number of units up to the last one that is not all zero."""
+        return max((k + 1 for k, nonzero in enumerate(self.nonzero) if nonzero), default=0)
+
     def segments(self, single: bool = False) -> tuple[Segment, ...]:
         """Units grouped into segments, or in a `single` one; units of zeros at the end are left out."""
-        last = max((k + 1 for k, nonzero in enumerate(self.nonzero) if nonzero), default=0)
-        total = 0
-        sizes = []
+        last = self.end()
+        writers = []
         for unit in self.symbols[:last]:
-            writer = Writer(self.tables)
+            writers.append(Writer(self.tables))
             for m, index in unit:
-                writer.put(m, index)
-            sizes.append(writer.size())
-            total += sizes[-1]
+                writers[-1].put(m, index)
+        sizes = [writer.size() for writer in writers]
+        total = sum(sizes)
         goal = total + 1 if single else max(SEGMENT_MINIMUM, total // SEGMENT_TARGET)
         result: list[Segment] = []
-        group: list[list[tuple[Int32, UInt8]]] = []
-        pending = 0
-        for k, (unit, size) in enumerate(zip(self.symbols[:last], sizes, strict=True)):
-            group.append(unit)
+        first = pending = 0
+        for k, size in enumerate(sizes):
             pending += size
             rest = sum(sizes[k + 1 :])
             if (pending >= goal and rest >= SEGMENT_MINIMUM // 2) or k + 1 == last:
-                writer = Writer(self.tables)
-                for strips in group:
-                    for m, index in strips:
+                writer = writers[first]  # holds its unit already; most of the bytes are in units that stay alone
+                for unit in self.symbols[first + 1 : k + 1]:
+                    for m, index in unit:
                         writer.put(m, index)
-                result.append(Segment(len(group), writer.payload()))
-                group, pending = [], 0
+                result.append(Segment(k + 1 - first, writer.payload()))
+                first, pending = k + 1, 0
         return tuple(result)
 
 
@@ -518,14 +607,7 @@ class Decoder:
         if at > len(units(self.levels)):
             raise FormatError("the file is damaged: it has more coding units than the model")
         self.reader: Reader | None = None
-        self.steps = steps
-        shift = np.zeros((len(model.tables), 4), np.float32)
-        shift[:, 1:] = np.array(model.manifest.shift, np.float32) / 256
-        self.shift = shift
-        self.latents: list[Float32] = []
-        for level in [0, *range(self.levels, 0, -1)]:
-            height, width = walk.grid_size(level or self.levels)
-            self.latents.append(np.zeros((9 if level else 3, 2 * height, 2 * width), np.float32))
+        self.dequantiser = Dequantiser(model, steps, walk)
 
     def wants(self, unit: int) -> bool:
         """Whether the file goes on."""
@@ -550,13 +632,7 @@ class Decoder:
             m = np.zeros_like(mean)
         else:
             m = _unflat(self.reader.take(_flat(index, rows, valid)), mean, rows, valid)
-        value = m - np.sign(m) * self.shift[index, np.minimum(np.abs(m), 3)]
-        value += mean.astype(np.float32) * np.float32(1 / MEAN_UNIT)
-        k = 1 + self.levels - unit.level
-        band, step = self.latents[k][unit.channels], self.steps[k][unit.channels]
-        for v, p in zip(value, unit.phases, strict=True):
-            i, j = PHASES[p]
-            band[:, i::2, j::2][:, rows] = v * step
+        self.dequantiser.strip(unit, rows, m, mean, index)
         return m * MEAN_UNIT + mean
 
 
@@ -564,7 +640,26 @@ def encode(model: Model, header: Header, targets: list[Float32]) -> tuple[Segmen
     """Segments of latents given in steps `[LL (3, h, w), details L (9, h, w), …]`, padding included."""
     coder = Encoder(model, targets)
     Walk(model, header).run(coder)
+    return finish(header, coder)
+
+
+def finish(header: Header, coder: Encoder) -> tuple[Segment, ...]:
+    """Segments of what a coder has seen."""
     return coder.segments(single=header.width * header.height <= SINGLE_SEGMENT_PIXELS)
+
+
+def foresee(
+    model: Model, header: Header, targets: list[Float32], steps: list[Float32]
+) -> tuple[Encoder, list[Float32]]:
+    """What :func:`decode` will give for latents in steps, before anything is coded; :func:`finish` codes it."""
+    walk = Walk(model, header)
+    dequantiser = Dequantiser(model, steps, walk)
+    coder = Encoder(model, targets, dequantiser)
+    dequantiser.low(walk.run(coder))
+    for k, band in enumerate(dequantiser.latents[1:]):
+        if coder.end() <= 1 + LEVEL_UNITS * k:  # a decoder does not even enter levels that are all zero
+            band[...] = 0
+    return coder, dequantiser.latents
 
 
 def decode(model: Model, header: Header, segments: tuple[Segment, ...], steps: list[Float32]) -> list[Float32]:
@@ -575,6 +670,5 @@ def decode(model: Model, header: Header, segments: tuple[Segment, ...], steps: l
     """
     walk = Walk(model, header)
     coder = Decoder(model, segments, steps, walk)
-    low = walk.run(coder)
-    coder.latents[0][...] = low * steps[0]
-    return coder.latents
+    coder.dequantiser.low(walk.run(coder))
+    return coder.dequantiser.latents

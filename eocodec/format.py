@@ -21,6 +21,8 @@ __all__ = [
     "Header",
     "Segment",
     "Tiny",
+    "embedded_room",
+    "embedded_size",
     "is_tiny",
     "parse",
     "parse_tiny",
@@ -39,7 +41,13 @@ RATE_UNIT = 64  # C is stored in 1/64
 STEP_UNIT = 2048  # log2 of the step (8-bit levels) is stored in 1/2048, offset 32768
 FLAG_GREY = 1
 FLAG_SIDE = 2
-KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE
+FLAG_EMBEDDED = 4
+FLAG_LOSSLESS = 8
+KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_EMBEDDED | FLAG_LOSSLESS
+LOSSLESS_UNITS = 37  # coding units of every lossless file
+LOSSLESS_STEP = 32768  # Δ = 1 level
+MAX_LOSSLESS = 4096  # bytes of the lossless element
+PIECE = 2048  # bytes of an embedded stream between two checksums
 TINY_TAG = 0xF8  # first byte: tag + 2 · (number − 1) + grey; no UTF-8 text starts so, nor does a picture format
 TINY_NUMBERS = 3
 TINY_UNIT = 64  # in 1/2048 of an octave: steps of a tiny file are 1/32 of an octave apart
@@ -59,6 +67,7 @@ class Header:
         rate: C in 1/64 latents a block.
         step: code of Δ, see :attr:`delta`.
         grey: the picture is grey; its channels are equal.
+        embedded: one stream follows that may end anywhere (`eocodec.progressive`); rate and step are zero.
     """
 
     model: bytes
@@ -67,6 +76,7 @@ class Header:
     rate: int
     step: int
     grey: bool = False
+    embedded: bool = False
 
     @property
     def delta(self) -> float:
@@ -84,13 +94,19 @@ class Segment:
 
 @dataclass(frozen=True)
 class File:
-    """A whole file. `complete` is false when the bytes ended early (a prefix); what is intact was kept."""
+    """A whole file. `complete` is false when the bytes ended early (a prefix); what is intact was kept.
+
+    An embedded stream is a single segment; there is none if nothing of it is there.
+
+    `lossless` is the lossless element (see `eocodec.lossless.Parameters`), None in other files.
+    """
 
     header: Header
     alpha: bytes | None
     segments: tuple[Segment, ...]
     complete: bool = True
     damaged: bool = False
+    lossless: bytes | None = None
 
     @property
     def delta(self) -> float:
@@ -201,8 +217,9 @@ class _Reader:
         raise FormatError("the file is damaged: a number is longer than five bytes")
 
 
-def _header_bytes(header: Header, side: bool) -> bytes:
+def _header_bytes(header: Header, side: bool, lossless: bool = False) -> bytes:
     flags = (FLAG_GREY if header.grey else 0) | (FLAG_SIDE if side else 0)
+    flags |= (FLAG_EMBEDDED if header.embedded else 0) | (FLAG_LOSSLESS if lossless else 0)
     return b"".join(
         [
             MAGIC,
@@ -233,13 +250,24 @@ def serialise(file: File) -> bytes:
         raise FormatError(f"{h.width}x{h.height} pixels is beyond the format's limits")
     if len(h.model) != 4 or not (0 <= h.rate < 65536 and 0 <= h.step < 65536):
         raise FormatError("a header value does not fit its field")
-    head = _header_bytes(h, file.alpha is not None)
+    head = _header_bytes(h, file.alpha is not None, file.lossless is not None)
     out = [head]
     position = 0
     if file.alpha is not None:
         element = bytes([SIDE_ALPHA]) + _varint(len(file.alpha)) + file.alpha
         out += [element, _checksum(head, position, element), bytes([SIDE_END])]
         position += 1
+    if file.lossless is not None:
+        element = _varint(len(file.lossless)) + file.lossless
+        out += [element, _checksum(head, position, element)]
+        position += 1
+    if h.embedded:
+        payload = b"".join(s.payload for s in file.segments)
+        for start in range(0, len(payload), PIECE):
+            piece = payload[start : start + PIECE]
+            out += [piece, _checksum(head, position, piece)]
+            position += 1
+        return b"".join(out)
     for s in file.segments:
         element = _varint(s.units) + _varint(len(s.payload)) + s.payload
         out += [element, _checksum(head, position, element)]
@@ -290,9 +318,22 @@ def parse(data: bytes, salvage: bool = False) -> File:
             if r.take(4) != _checksum(head, position, data[start : r.at - 4]):
                 raise FormatError("the file is damaged: the transparency's checksum does not match")
             position += 1
+        lossless: bytes | None = None
+        if flags & FLAG_LOSSLESS:
+            start, length = r.at, r.varint()
+            if length > MAX_LOSSLESS or step != LOSSLESS_STEP or flags & FLAG_EMBEDDED:
+                raise FormatError("the file is damaged: its lossless parameters cannot be read")
+            lossless = r.take(length)
+            if r.take(4) != _checksum(head, position, data[start : r.at - 4]):
+                raise FormatError("the file is damaged: the checksum of its lossless parameters does not match")
+            position += 1
     except _Short:
         raise FormatError("the file is cut off before its first segment") from None
-    header = Header(model, width, height, rate, step, bool(flags & FLAG_GREY))
+    header = Header(model, width, height, rate, step, bool(flags & FLAG_GREY), bool(flags & FLAG_EMBEDDED))
+    if header.embedded:
+        if rate or step:
+            raise FormatError("the file is damaged: an embedded stream has no rate")
+        return _embedded(header, alpha, head, position, data[r.at :], salvage)
     segments: list[Segment] = []
     complete, damaged = True, False
     while r.at < len(data):
@@ -318,7 +359,41 @@ def parse(data: bytes, salvage: bool = False) -> File:
             raise FormatError("the file is damaged: a segment without coding units")
         segments.append(Segment(units, payload))
         position += 1
-    return File(header, alpha, tuple(segments), complete and not damaged, damaged)
+    if lossless is not None and sum(s.units for s in segments) < LOSSLESS_UNITS:
+        complete = False
+    return File(header, alpha, tuple(segments), complete and not damaged, damaged, lossless)
+
+
+def _embedded(header: Header, alpha: bytes | None, head: bytes, position: int, data: bytes, salvage: bool) -> File:
+    """The file of an embedded stream: pieces, each with its checksum; a last one without is the end of a prefix."""
+    payload = bytearray()
+    complete, damaged = True, False
+    for start in range(0, len(data), PIECE + 4):
+        whole = data[start : start + PIECE + 4]
+        piece = whole[:-4]
+        intact = len(whole) > 4 and whole[-4:] == _checksum(head, position, piece)
+        if not intact and len(whole) == PIECE + 4:
+            if not salvage:
+                raise FormatError(f"the file is damaged: the checksum of piece {position + 1} does not match")
+            complete, damaged = False, True
+            break
+        payload += piece if intact else whole[:PIECE]
+        complete = intact
+        position += 1
+    segments = (Segment(1, bytes(payload)),) if payload else ()
+    return File(header, alpha, segments, complete, damaged)
+
+
+def embedded_size(file: File, length: int) -> int:
+    """Bytes of a file with `length` bytes of an embedded stream."""
+    return len(serialise(replace(file, segments=()))) + length + 4 * -(-length // PIECE)
+
+
+def embedded_room(file: File, limit: int) -> int:
+    """Bytes of an embedded stream that fit into a file of `limit` bytes, or a negative number."""
+    room = limit - len(serialise(replace(file, segments=())))
+    pieces, last = divmod(room, PIECE + 4)
+    return room if room < 0 else pieces * PIECE + max(0, last - 4)
 
 
 def keep_segments(file: File, n: int) -> File:

@@ -10,9 +10,10 @@ to sRGB. Other metadata is not carried over.
 import io
 import os
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -40,15 +41,20 @@ Bytes = npt.NDArray[np.uint8]
 ImageLike = Image.Image | npt.NDArray[np.generic]
 
 _SIXTEEN = {"I;16", "I;16L", "I;16B", "I;16N"}
+FLOAT_TOLERANCE = 1e-3  # levels; floats nearer to a level than this count as 8-bit values
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An 8-bit sRGB picture: `rgb (H, W, 3)`, `alpha (H, W)` or None, `grey` if all three channels are equal."""
+    """An 8-bit sRGB picture: `rgb (H, W, 3)`, `alpha (H, W)` or None, `grey` if all three channels are equal.
+
+    `deep` says that the source held more than 8 bits a sample, which were rounded.
+    """
 
     rgb: Bytes
     alpha: Bytes | None = None
     grey: bool = False
+    deep: bool = False
 
     @property
     def pixels(self) -> int:
@@ -64,11 +70,9 @@ def read_picture(source: str | Path | BinaryIO, name: str | None = None) -> Pict
     """
     name = name or str(source)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with _pixel_limit(), Image.open(source) as image:
-                _check_size(image.width, image.height)
-                return from_pillow(image)
+        with _pixel_limit(), Image.open(source) as image:
+            _check_size(image.width, image.height)
+            return from_pillow(image)
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture in a format that can be read") from None
     except FileNotFoundError:
@@ -83,15 +87,29 @@ def read_picture(source: str | Path | BinaryIO, name: str | None = None) -> Pict
         raise ImageError(f"{name}: the picture is damaged or cannot be decoded ({e})") from None
 
 
+_reading = ExitStack()  # what undoes the limit after the last of the threads that are reading
+_readers = 0
+_readers_lock = threading.Lock()
+
+
 @contextmanager
 def _pixel_limit() -> Iterator[None]:
-    """Pillow's decompression-bomb limit set to the format's own."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    """Pillow's decompression-bomb limit set to the format's own, without a warning below; threads may overlap."""
+    global _readers
+    with _readers_lock:
+        _readers += 1
+        if _readers == 1:
+            _reading.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+            Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+            _reading.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
         yield
     finally:
-        Image.MAX_IMAGE_PIXELS = before
+        with _readers_lock:
+            _readers -= 1
+            if _readers == 0:
+                _reading.close()
 
 
 def _check_size(width: int, height: int) -> None:
@@ -113,14 +131,18 @@ def as_picture(image: "ImageLike | Picture") -> Picture:
         _check_size(*image.size)
         return from_pillow(image)
     array: npt.NDArray[Any] = np.asarray(image)
+    deep = False
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif array.dtype == np.uint16:
-        array = _eight_bit(array)
+        source, array = array, _eight_bit(array)
+        deep = bool((source != array.astype(np.uint16) * 257).any())
     elif np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or (array.size and (array.min() < 0 or array.max() > 1)):
             raise ImageError("a floating-point picture must hold values from 0 to 1")
-        array = np.floor(array * 255.0 + 0.5).astype(np.uint8)
+        levels = array * 255.0
+        array = np.floor(levels + 0.5).astype(np.uint8)
+        deep = bool((np.abs(levels - array) > FLOAT_TOLERANCE).any())
     elif array.dtype != np.uint8:
         raise ImageError(f"a picture of type {array.dtype} is not supported; use uint8, uint16 or float in 0 to 1")
     if array.ndim == 2:
@@ -130,16 +152,19 @@ def as_picture(image: "ImageLike | Picture") -> Picture:
     _check_size(array.shape[1], array.shape[0])
     alpha = np.ascontiguousarray(array[:, :, -1]) if array.shape[2] in (2, 4) else None
     if array.shape[2] < 3:
-        return Picture(np.repeat(array[:, :, :1], 3, 2), alpha, True)
-    return Picture(np.ascontiguousarray(array[:, :, :3]), alpha, False)
+        return Picture(np.repeat(array[:, :, :1], 3, 2), alpha, True, deep)
+    return Picture(np.ascontiguousarray(array[:, :, :3]), alpha, False, deep)
 
 
 def from_pillow(image: Image.Image) -> Picture:
     """A :class:`Picture` from a Pillow image: orientation, profile, palette, depth and CMYK handled."""
+    deep = _deeper_than_decoded(image)
     image = ImageOps.exif_transpose(image)
     if image.mode in _SIXTEEN or image.mode in ("I", "F"):
         grey = _grey_values(image)
-        return Picture(np.repeat(grey[:, :, None], 3, 2), None, True)
+        values = np.asarray(image)
+        deep = not any(np.array_equal(values, grey.astype(np.float64) * unit) for unit in (1, 257))
+        return Picture(np.repeat(grey[:, :, None], 3, 2), None, True, deep)
     if image.mode in ("P", "PA"):
         transparent = image.mode == "PA" or "transparency" in image.info
         image = image.convert("RGBA" if transparent else "RGB")
@@ -152,7 +177,13 @@ def from_pillow(image: Image.Image) -> Picture:
     alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
     grey_mode = image.mode in ("L", "LA")
     rgb = _to_srgb(image)
-    return Picture(np.asarray(rgb), alpha, grey_mode)
+    return Picture(np.asarray(rgb), alpha, grey_mode, deep)
+
+
+def _deeper_than_decoded(image: Image.Image) -> bool:
+    """Whether a file that is not decoded yet has colours of 16 bits, of which Pillow keeps the upper 8."""
+    tiles = getattr(image, "tile", None) or []
+    return any(";16" in str(t[3]) or (t[0] == "ppm" and t[3][-1] > 255) for t in tiles)
 
 
 def _eight_bit(values: npt.NDArray[np.generic]) -> Bytes:

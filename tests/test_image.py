@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from eocodec import image
 from eocodec.errors import ImageError
+from eocodec.format import MAX_PIXELS
 from eocodec.image import as_picture, atomic_write, encode_picture, read_picture, to_pillow
 
 
@@ -113,3 +115,20 @@ def test_pictures_are_written_losslessly_as_png_and_webp(chelsea: np.ndarray) ->
         assert (got.rgb == chelsea).all() and (got.alpha == alpha).all()
     with pytest.raises(ImageError, match=r"use \.png"):
         encode_picture(to_pillow(chelsea), ".xyz")
+
+
+def test_the_limit_of_pixels_outlasts_the_first_of_two_readers_and_is_restored_after_the_last() -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    first, second = image._pixel_limit(), image._pixel_limit()
+    with second:
+        with first:
+            assert before != MAX_PIXELS == Image.MAX_IMAGE_PIXELS
+        assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
+    assert before == Image.MAX_IMAGE_PIXELS
+    first, second = image._pixel_limit(), image._pixel_limit()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)  # not the order of a stack: readers are threads
+    assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
+    second.__exit__(None, None, None)
+    assert before == Image.MAX_IMAGE_PIXELS

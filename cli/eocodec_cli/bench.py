@@ -23,6 +23,7 @@ from eocodec_cli import files
 @click.option("--denoise", "sigma", type=float, help="Instead: denoise pictures with added noise of this level.")
 @files.model_option
 @files.threads_option
+@files.device_option
 def command(
     folder: Path,
     json_file: Path | None,
@@ -33,6 +34,7 @@ def command(
     sigma: float | None,
     model: str | None,
     threads: int,
+    device: str,
 ) -> None:
     """Compare with JPEG, WebP, AVIF and JPEG XL on a folder of pictures (needs the extra `bench`).
 
@@ -49,7 +51,7 @@ def command(
         raise EocodecError(f"the benchmark needs {e.name}; install it with: pip install 'eocodec[bench]'") from None
     from eocodec.bundle import load_model
 
-    loaded = load_model(model or "photo", threads)
+    loaded = load_model(model or "photo", threads, device=device)
     say = lambda message: click.echo(message, err=True)  # noqa: E731
     if sigma is not None:
         result = benchmark.denoising(folder, sigma, loaded, limit, say)

@@ -18,14 +18,17 @@ from eocodec_cli import files
     metavar="C",
     help="Latents kept: per block 1 to 768 (photo), in all 1 to 12288 (face64); default 96.",
 )
-@click.option("--bpp", type=float, metavar="X", help="Instead: at most X bits per pixel.")
-@click.option("--bytes", "max_bytes", type=int, metavar="N", help="Instead: at most N bytes.")
-@click.option("--psnr", type=float, metavar="DB", help="Instead: at least DB decibels.")
+@click.option("--bpp", type=float, metavar="X", help="Instead: at most X bits per pixel, at most 2 % less.")
+@click.option("--bytes", "max_bytes", type=int, metavar="N", help="Instead: at most N bytes, at most 2 % less.")
+@click.option("--psnr", type=float, metavar="DB", help="Instead: at least DB decibels, at most 0.1 more.")
 @files.model_option
 @files.threads_option
+@files.device_option
 @files.force_option
 @files.json_option
 @click.option("--tiny", is_flag=True, help="Write the placeholder form: 2 bytes of overhead, 64x64 faces only.")
+@click.option("--lossless", is_flag=True, help="Instead: keep every 8-bit value exactly; photo only.")
+@click.option("--progressive", is_flag=True, help="Write an embedded stream: the file may be cut at any byte.")
 @click.option("--base64", "as_text", is_flag=True, help="Write the file as base64 text, for JSON and HTML.")
 @click.option("--resize", is_flag=True, help="Fit pictures to a model of one size: middle square, scaled.")
 @click.option("--no-measure", is_flag=True, help="Do not decode to report the PSNR; faster.")
@@ -38,23 +41,30 @@ def command(
     psnr: float | None,
     model: str | None,
     threads: int,
+    device: str,
     force: bool,
     as_json: bool,
     tiny: bool,
     as_text: bool,
     resize: bool,
+    lossless: bool,
+    progressive: bool,
     no_measure: bool,
 ) -> None:
     """Compress pictures to .eoc files.
 
     Reads PNG, JPEG, WebP, AVIF, TIFF, BMP, PPM and more; orientation is applied, colour profiles are converted to
-    sRGB, transparency is kept losslessly. Prints bytes, bits per pixel, ratio to raw 24-bit and PSNR.
+    sRGB, transparency is kept losslessly. Prints bytes, bits per pixel, ratio to raw 24-bit and PSNR. With --lossless
+    the 8-bit sRGB values come back exactly, which is checked by decoding unless --no-measure is given.
 
     \b
     Examples:
       eocodec compress photo.jpg
       eocodec compress --rate 48 *.png -o small/
       eocodec compress --bytes 20000 photo.png -o photo.eoc
+      eocodec compress --psnr 38 --device cuda *.jpg
+      eocodec compress --lossless scan.png
+      eocodec compress --progressive --rate 300 photo.jpg
       cat photo.png | eocodec compress --bpp 0.5 - > photo.eoc
       eocodec compress --model face64 --resize portrait.jpg
       eocodec compress --tiny --base64 --bytes 24 face.png -o -
@@ -67,9 +77,15 @@ def command(
 
     if sum(t is not None for t in (rate, bpp, max_bytes, psnr)) > 1:
         raise click.UsageError("give only one of --rate, --bpp, --bytes and --psnr")
+    if lossless and (tiny or any(t is not None for t in (rate, bpp, max_bytes, psnr))):
+        raise click.UsageError("--lossless excludes --rate, --bpp, --bytes, --psnr and --tiny")
+    if progressive and (tiny or lossless):
+        raise click.UsageError("--progressive excludes --tiny and --lossless")
     if as_text and not tiny:
         raise click.UsageError("--base64 goes with --tiny")
-    loaded = load_model(model or ("face64" if tiny else "photo"), threads)
+    name = model or ("face64" if tiny else "photo")
+    lanes = files.Lanes(len(inputs), threads, device)
+    loaded = lanes.load(name)
     if rate is not None and not 1 <= rate <= loaded.block:
         raise EocodecError(f"the rate must be from 1 to {loaded.block} latents, not {rate:g}")
     jobs = files.plan(inputs, output, ".eoc", force, own=MAGIC)
@@ -79,17 +95,20 @@ def command(
             picture = read_picture(io.BytesIO(files.read_bytes(job.source)), "standard input")
         else:
             picture = read_picture(job.source)
-        done = compress_picture(
-            picture,
-            rate,
-            bpp=bpp,
-            max_bytes=max_bytes,
-            psnr=psnr,
-            model=loaded,
-            tiny=tiny,
-            resize=resize,
-            measure=not no_measure,
-        )
+        with lanes.turn(picture.pixels) as share:
+            done = compress_picture(
+                picture,
+                rate,
+                bpp=bpp,
+                max_bytes=max_bytes,
+                psnr=psnr,
+                model=load_model(name, share, device=device),
+                tiny=tiny,
+                resize=resize,
+                lossless=lossless,
+                progressive=progressive,
+                measure=not no_measure,
+            )
         files.write_bytes(job.target, base64.b64encode(done.data) + b"\n" if as_text else done.data)
         height, width = done.size
         return {
@@ -102,13 +121,15 @@ def command(
             "ratio": round(3 * height * width / len(done.data), 3),
             "psnr": None if done.psnr is None or done.psnr == float("inf") else round(done.psnr, 3),
             "rate": round(done.rate, 3),
+            "lossless": lossless,
         }
 
     def line(r: dict[str, Any]) -> str:
         quality = "" if r["psnr"] is None else f"  {r['psnr']:.2f} dB"
+        rate = "lossless" if lossless else f"C={r['rate']:g}"
         return (
             f"{r['input']} -> {r['output']}  {r['width']}x{r['height']}  {r['bytes']} bytes  {r['bpp']:.3f} bpp  "
-            f"1:{r['ratio']:.1f}{quality}  C={r['rate']:g}"
+            f"1:{r['ratio']:.1f}{quality}  {rate}"
         )
 
-    files.for_each(jobs, work, line, as_json)
+    files.for_each(jobs, work, line, as_json, lanes.workers)

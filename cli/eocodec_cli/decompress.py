@@ -15,6 +15,7 @@ from eocodec_cli import files
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Refuse larger pictures.")
 @files.model_option
 @files.threads_option
+@files.device_option
 @files.force_option
 @files.json_option
 def command(
@@ -24,6 +25,7 @@ def command(
     max_pixels: int | None,
     model: str | None,
     threads: int,
+    device: str,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -40,12 +42,13 @@ def command(
       eocodec decompress - < photo.eoc > photo.png
       echo "$placeholder" | eocodec decompress - > face.png
     """
-    from eocodec.bundle import load_model
     from eocodec.codec import decode_file, find_model, find_tiny_model
     from eocodec.format import is_tiny, parse, parse_tiny, tiny_from_text
     from eocodec.image import check_suffix, encode_picture, to_pillow
 
-    given = load_model(model, threads) if model else None
+    lanes = files.Lanes(len(inputs), threads, device)
+    if model or lanes.workers > 1 or device == "cuda":
+        lanes.load(model or "photo")
     jobs = files.plan(inputs, output, ".png", force)
     for job in jobs:
         if job.target != files.PIPE:
@@ -53,11 +56,13 @@ def command(
 
     def work(job: files.Job) -> dict[str, Any]:
         data = tiny_from_text(files.read_bytes(job.source))
-        if is_tiny(data):
-            loaded = given or find_tiny_model(parse_tiny(data).number, None, threads)
-        else:
-            loaded = given or find_model(parse(data, salvage=True).header.model, None, threads)
-        decoded = decode_file(data, loaded, salvage=salvage, max_pixels=max_pixels)
+        header = None if is_tiny(data) else parse(data, salvage=True).header
+        with lanes.turn(header.width * header.height if header else 0) as share:
+            if header is None:
+                loaded = find_tiny_model(parse_tiny(data).number, model, share, device)
+            else:
+                loaded = find_model(header.model, model, share, device)
+            decoded = decode_file(data, loaded, salvage=salvage, max_pixels=max_pixels)
         suffix = ".png" if job.target == files.PIPE else Path(job.target).suffix
         image = to_pillow(decoded.rgb, decoded.alpha, decoded.grey)
         files.write_bytes(job.target, encode_picture(image, suffix))
@@ -80,4 +85,4 @@ def command(
         state = state or ("" if r["complete"] else "  (cut short: decoded at a lower rate)")
         return f"{r['input']} -> {r['output']}  {r['width']}x{r['height']} {r['mode']}{state}"
 
-    files.for_each(jobs, work, line, as_json)
+    files.for_each(jobs, work, line, as_json, lanes.workers)

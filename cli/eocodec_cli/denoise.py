@@ -17,6 +17,7 @@ from eocodec_cli import files
 @click.option("--shifts", type=click.IntRange(1, 8), default=4, help="Shifts averaged: slower and better; default 4.")
 @files.model_option
 @files.threads_option
+@files.device_option
 @files.force_option
 @files.json_option
 def command(
@@ -27,6 +28,7 @@ def command(
     shifts: int,
     model: str | None,
     threads: int,
+    device: str,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -51,7 +53,8 @@ def command(
             level = float(sigma)
         except ValueError:
             raise click.UsageError(f"--sigma takes a number of 8-bit levels or auto, not {sigma}") from None
-    loaded = load_model(model or "photo", threads)
+    lanes = files.Lanes(len(inputs), threads, device)
+    lanes.load(model or "photo")
     jobs = files.plan(inputs, output, ".denoised.png", force)
     for job in jobs:
         if job.target != files.PIPE:
@@ -62,8 +65,10 @@ def command(
             picture = read_picture(io.BytesIO(files.read_bytes(job.source)), "standard input")
         else:
             picture = read_picture(job.source)
-        used = estimate_sigma(picture, loaded) if level == "auto" and rate is None else level
-        rgb = denoise(picture, used, rate=rate, shifts=shifts, model=loaded)
+        with lanes.turn(picture.pixels) as share:
+            loaded = load_model(model or "photo", share, device=device)
+            used = estimate_sigma(picture, loaded) if level == "auto" and rate is None else level
+            rgb = denoise(picture, used, rate=rate, shifts=shifts, model=loaded)
         suffix = ".png" if job.target == files.PIPE else Path(job.target).suffix
         image = to_pillow(rgb, picture.alpha, picture.grey)
         files.write_bytes(job.target, encode_picture(image, suffix))
@@ -80,4 +85,4 @@ def command(
         how = f"C={r['rate']:g}" if r["rate"] is not None else f"sigma={r['sigma']:.1f}"
         return f"{r['input']} -> {r['output']}  {r['width']}x{r['height']}  {how}"
 
-    files.for_each(jobs, work, line, as_json)
+    files.for_each(jobs, work, line, as_json, lanes.workers)

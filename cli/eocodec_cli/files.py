@@ -3,20 +3,39 @@
 In: the paths on the command line and `-o`. Out: pairs of (input, output) and the loop over them.
 """
 
+import functools
 import json
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from eocodec.errors import EocodecError
 
-__all__ = ["Job", "for_each", "inputs_argument", "json_option", "output_option", "plan", "read_bytes", "write_bytes"]
+if TYPE_CHECKING:
+    from eocodec.bundle import Model
+
+__all__ = [
+    "Job",
+    "Lanes",
+    "for_each",
+    "inputs_argument",
+    "json_option",
+    "output_option",
+    "plan",
+    "read_bytes",
+    "write_bytes",
+]
 
 PIPE = "-"
+LARGE = 1 << 22  # pixels from which on a picture is worked at alone, with all threads, for the sake of memory
 
 inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 output_option = click.option(
@@ -25,6 +44,13 @@ output_option = click.option(
 force_option = click.option("-f", "--force", is_flag=True, help="Overwrite existing files.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per input.")
 threads_option = click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads; 0: one per core.")
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cuda", "cpu"]),
+    default="auto",
+    show_default=True,
+    help="Where the transform runs; auto: CUDA if it works. Entropy coding always runs on the CPU.",
+)
 model_option = click.option("--model", default=None, metavar="NAME|PATH", help="Model name or .eocm bundle.")
 
 
@@ -122,35 +148,119 @@ def write_bytes(target: str, content: bytes) -> None:
         atomic_write(Path(target), content)
 
 
+class Lanes:
+    """How several pictures share the cores: with at least as many pictures as threads, one thread for each picture.
+
+    That is faster than one picture after another on all threads, since not everything in a picture can be shared out.
+    Large pictures still come one at a time, on all threads.
+
+    Arguments:
+        pictures: how many there are.
+        threads, device: as on the command line; 0 threads are one per core.
+    """
+
+    def __init__(self, pictures: int, threads: int, device: str) -> None:
+        self.device = device
+        cores = threads or _cores()
+        self.workers = cores if pictures >= cores else 1
+        self.threads = threads if self.workers == 1 else 1  # for a picture that is not large
+        self._all = threads
+        self._turn = threading.Condition()
+        self._small, self._large = 0, False
+
+    def load(self, name: str) -> "Model":
+        """The model for pictures that are not large; what is wrong with it or the device shows here, not file by file.
+
+        CUDA is looked for before there are several threads, since its loader is only kept from printing in one.
+        """
+        from eocodec.bundle import load_model
+
+        model = load_model(name, self.threads, device=self.device)
+        if self.workers > 1:
+            model.settle()
+        return model
+
+    @contextmanager
+    def turn(self, pixels: int) -> Iterator[int]:
+        """Wait for the lane of a picture; gives the number of threads to work with."""
+        if self.workers == 1:
+            yield self.threads
+            return
+        large = pixels >= LARGE
+        with self._turn:
+            self._turn.wait_for(lambda: not self._large and not (large and self._small))
+            if large:
+                self._large = True
+            else:
+                self._small += 1
+        try:
+            yield self._all if large else self.threads
+        finally:
+            with self._turn:
+                if large:
+                    self._large = False
+                else:
+                    self._small -= 1
+                self._turn.notify_all()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def for_each(
-    jobs: Sequence[Job], work: Callable[[Job], dict[str, Any]], line: Callable[[dict[str, Any]], str], as_json: bool
+    jobs: Sequence[Job],
+    work: Callable[[Job], dict[str, Any]],
+    line: Callable[[dict[str, Any]], str],
+    as_json: bool,
+    workers: int = 1,
 ) -> None:
     """Run `work` on every job, print a line (or JSON) for each, go on after errors, exit with 1 if there were any.
 
-    Lines go to standard error when a result goes to standard output; a progress bar shows on a terminal only.
+    With several `workers` as many jobs run at a time; lines keep the order of the jobs. They go to standard error when
+    a result goes to standard output; a progress bar shows on a terminal only.
     """
     piped = any(j.target == PIPE for j in jobs)
     failed = 0
-    for job in _progress(jobs):
-        try:
-            result = work(job)
-        except EocodecError as e:
-            failed += 1
-            message = str(e)
-            if job.source != PIPE and not message.startswith(job.source):
-                message = f"{job.source}: {message}"
-            if as_json:
-                click.echo(json.dumps({"input": job.source, "error": message}), err=piped)
-            click.echo(f"eocodec: {message}", err=True)
-        else:
-            click.echo(json.dumps(result) if as_json else line(result), err=piped)
+    with _results(jobs, work, workers) as results:
+        for job, result in _progress(jobs, results):
+            try:
+                row = result()
+            except EocodecError as e:
+                failed += 1
+                message = str(e)
+                if job.source != PIPE and not message.startswith(job.source):
+                    message = f"{job.source}: {message}"
+                if as_json:
+                    click.echo(json.dumps({"input": job.source, "error": message}), err=piped)
+                click.echo(f"eocodec: {message}", err=True)
+            else:
+                click.echo(json.dumps(row) if as_json else line(row), err=piped)
     if failed:
         raise click.exceptions.Exit(1)
 
 
-def _progress(jobs: Sequence[Job]) -> Iterator[Job]:
-    if len(jobs) < 2 or not sys.stderr.isatty():
-        yield from jobs
+Result = Callable[[], dict[str, Any]]
+
+
+@contextmanager
+def _results(jobs: Sequence[Job], work: Callable[[Job], dict[str, Any]], workers: int) -> Iterator[list[Result]]:
+    """For every job a function that gives its result, or raises its error."""
+    if workers == 1:
+        yield [functools.partial(work, job) for job in jobs]
         return
-    with click.progressbar(jobs, file=sys.stderr, item_show_func=lambda j: j.source if j else "") as bar:
+    pool = ThreadPoolExecutor(min(workers, len(jobs)))
+    try:
+        yield [pool.submit(work, job).result for job in jobs]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _progress(jobs: Sequence[Job], results: Sequence[Result]) -> Iterator[tuple[Job, Result]]:
+    pairs = list(zip(jobs, results, strict=True))
+    if len(jobs) < 2 or not sys.stderr.isatty():
+        yield from pairs
+        return
+    with click.progressbar(pairs, file=sys.stderr, item_show_func=lambda p: p[0].source if p else "") as bar:
         yield from bar

@@ -36,6 +36,8 @@ def command(inputs: tuple[str, ...], as_json: bool) -> None:
         file = format.parse(data, salvage=True)
         h = file.header
         recognise(h.model)
+        if h.embedded:
+            return _embedded(job.source, file, len(data), known.get(h.model))
         if h.model in known and known[h.model].kind == "flat":  # one segment holds all latents
             kept = [0.0] + [h.rate / format.RATE_UNIT] * len(file.segments)
         else:
@@ -47,6 +49,7 @@ def command(inputs: tuple[str, ...], as_json: bool) -> None:
             "height": h.height,
             "grey": h.grey,
             "alpha": file.alpha is not None,
+            "lossless": file.lossless is not None,
             "model": known[h.model].name if h.model in known else None,
             "model_id": h.model.hex(),
             "rate": h.rate / format.RATE_UNIT,
@@ -70,7 +73,16 @@ def command(inputs: tuple[str, ...], as_json: bool) -> None:
                 f"{r['bytes']} bytes\n  model {r['model']}, C={r['rate']:g}, step {r['step']:.2f} levels"
             )
         kind = ("grey" if r["grey"] else "colour") + (" with transparency" if r["alpha"] else "")
+        if r.get("progressive"):
+            state = "damaged" if r["damaged"] else "with its last checksum" if r["complete"] else "cut off somewhere"
+            rate = "" if r["rate"] is None else f", as good as C={r['rate']:g}"
+            return (
+                f"{r['input']}: {r['width']}x{r['height']} {kind}, {r['bytes']} bytes ({r['bpp']:.3f} bpp), {state}\n"
+                f"  model {r['model'] or 'unknown'} ({r['model_id']}), embedded stream{rate}"
+            )
         state = "damaged" if r["damaged"] else "whole" if r["complete"] else "cut inside a segment"
+        if r["lossless"]:
+            state = "lossless" if r["complete"] else f"lossless before it was {'damaged' if r['damaged'] else 'cut'}"
         rows = [
             f"{r['input']}: {r['width']}x{r['height']} {kind}, {r['bytes']} bytes ({r['bpp']:.3f} bpp), {state}",
             f"  model {r['model'] or 'unknown'} ({r['model_id']}), C={r['rate']:g}, step {r['step']:.2f} levels",
@@ -79,6 +91,30 @@ def command(inputs: tuple[str, ...], as_json: bool) -> None:
         return "\n".join(rows)
 
     files.for_each([files.Job(i, "") for i in inputs], work, line, as_json)
+
+
+def _embedded(source: str, file: Any, size: int, model: Any) -> dict[str, Any]:
+    from eocodec.codec import embedded_rate
+
+    h = file.header
+    return {
+        "input": source,
+        "progressive": True,
+        "width": h.width,
+        "height": h.height,
+        "grey": h.grey,
+        "alpha": file.alpha is not None,
+        "lossless": False,
+        "model": None if model is None else model.name,
+        "model_id": h.model.hex(),
+        "rate": None if model is None else round(embedded_rate(model, file), 2),
+        "bytes": size,
+        "bpp": round(8 * size / (h.width * h.height), 5),
+        "overhead": size - sum(len(s.payload) for s in file.segments),
+        "segments": [],
+        "complete": file.complete,
+        "damaged": file.damaged,
+    }
 
 
 def _tiny(source: str, data: bytes) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from eocodec_cli import files
 def command(
     inputs: tuple[str, ...], output: str | None, rate: float | None, max_bytes: int | None, force: bool, as_json: bool
 ) -> None:
-    """Cut .eoc files to a lower rate; needs no model and codes nothing again.
+    """Cut .eoc files to a lower rate; nothing is coded again.
 
-    Cuts fall between segments. Writes NAME.cut.eoc beside the input unless -o is given.
+    Progressive files are cut to the byte, others between segments, which needs no model. Writes NAME.cut.eoc beside the
+    input unless -o is given.
 
     \b
     Examples:

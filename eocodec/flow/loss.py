@@ -41,6 +41,7 @@ class BatchLoss(nn.Module):
         self.objectives: dict[str, Callable[..., Any]] = {
             "likelihood": model.likelihood,
             "rate-distortion": model.rate_distortion,
+            "embedded": model.embedded_stream,
         }
         if compile:
             state = _Compiler(report)
@@ -71,6 +72,10 @@ class BatchLoss(nn.Module):
                 x = x + draws.normal(*x.shape[1:]) * (stage.noise / 255.0)
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
                 loss, figures = objective(x, step, stage, draws)
+            return loss, figures, torch.stack([step, torch.zeros_like(step)])
+        if stage.objective == "embedded":
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
+                loss, figures = objective(x, step, stage)
             return loss, figures, torch.stack([step, torch.zeros_like(step)])
         given = x
         if stage.noise:

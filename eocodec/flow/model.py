@@ -5,7 +5,7 @@ kind has to offer.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from eocodec.errors import EocodecError
 from eocodec.flow.context import Coded, LatentModel
+from eocodec.flow.embedded import EmbeddedContext, ladder, price
 from eocodec.flow.face import FaceConfig, FaceModel
 from eocodec.flow.objective import LAGRANGE, log_column_norms, total_correlation
 from eocodec.flow.photo import PhotoFlow, Refinement, log2_step_level
@@ -27,7 +28,7 @@ SPACING = 48  # pixels between impulses when columns are measured while training
 
 @dataclass(frozen=True)
 class PhotoConfig:
-    """Sizes of the nets; `block` is 2**levels pixels, its latents 3 * 4**levels."""
+    """Sizes of the nets; a block is 2**levels pixels, its latents 3 * 4**levels. `embedded` adds those nets."""
 
     levels: int = 4
     width: int = 48
@@ -36,6 +37,7 @@ class PhotoConfig:
     context_width: int = 48
     refine_width: int = 48
     refine_depth: int = 4
+    embedded: bool = False
 
 
 class PhotoModel(Trainable):
@@ -58,6 +60,25 @@ class PhotoModel(Trainable):
         self.flow = PhotoFlow(config.levels, config.width, config.steps)
         self.latents = LatentModel(config.levels, config.features, config.context_width)
         self.refine = Refinement(config.refine_width, config.refine_depth)
+        if config.embedded:
+            self.embedded = EmbeddedContext(config.levels, config.features, config.context_width)
+
+    def start_from(self, config: Any, weights: dict[str, Tensor]) -> bool:
+        """As for all models; nets of the embedded stream that the checkpoint lacks begin as the usual ones."""
+        if config == self.config or replace(config, embedded=True) != self.config:
+            return super().start_from(config, weights)
+        self.load_state_dict({**self.state_dict(), **weights})
+        self.embedded.start(self.latents.context)
+        return True
+
+    def embedded_stream(self, x: Tensor, step: Tensor, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
+        """Relative bits of the significance pass whose dead zone goes with each step; only its nets are trained."""
+        if not self.config.embedded:
+            raise EocodecError("this model has no nets for the embedded stream; set embedded = true in [model]")
+        with torch.no_grad():
+            h = [band.float() for band in self.flow(x)]
+        bits = price(self.embedded, self.latents, h, ladder(step), stage.quantised) / x[0].numel()
+        return (bits / (bits.detach() + 1e-3)).mean(), {"bits_per_pixel": 3 * bits.detach().mean()}
 
     def forward(
         self, x: Tensor, step: Tensor, weight: float = LAGRANGE, quantised: bool = False

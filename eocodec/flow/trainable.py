@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eocodec.errors import EocodecError
 from eocodec.flow.objective import LAGRANGE
 
 __all__ = ["Draws", "Stage", "Trainable"]
@@ -21,7 +22,8 @@ class Stage:
     """One stretch of training.
 
     Arguments:
-        objective: "likelihood" (NLL + λ·I) or "rate-distortion" (R + D / (0.17 Δ²)).
+        objective: "likelihood" (NLL + λ·I), "rate-distortion" (R + D / (0.17 Δ²)) or "embedded" (the bits of the
+            embedded stream's passes at dead zones near 2/3 Δ, everything but its nets held fixed).
         iterations: optimiser steps.
         learning_rate: at the start; falls to `final_rate` as a half cosine.
         flow_rate: factor of the learning rate for the flow's own parameters (`flow.*`).
@@ -125,6 +127,21 @@ class Trainable(nn.Module, ABC):
             generator: the only source of random numbers.
         """
 
+    def start_from(self, config: Any, weights: dict[str, Tensor]) -> bool:
+        """Take the weights of a checkpoint as the starting point of a new run.
+
+        Arguments:
+            config: sizes of the checkpoint's model.
+            weights: its state.
+
+        Returns:
+            Whether they fit; if not, nothing has changed.
+        """
+        if config != self.config:
+            return False
+        self.load_state_dict(weights)
+        return True
+
     @abstractmethod
     def likelihood(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss NLL + λ·I in nats per dimension, the mean over the pictures, and detached scalars for the log.
@@ -156,6 +173,14 @@ class Trainable(nn.Module, ABC):
             Pictures `(B, 3, H, W)`, not clamped; bits `(B,)`; and what the inverse flow alone makes of the decoded
             latents, which `Stage.anchor` holds near the picture (the pictures themselves if nothing refines them).
         """
+
+    def embedded_stream(self, x: Tensor, step: Tensor, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and figures of the objective "embedded"; for models without such a stream an error.
+
+        Raises:
+            EocodecError: the model has no embedded stream.
+        """
+        raise EocodecError("this kind of model has no embedded stream")
 
     def adapt(self, x: Tensor, turn: int) -> None:
         """Update measured buffers, such as the gains; called now and then, without gradients and in float32.

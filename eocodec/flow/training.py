@@ -143,7 +143,9 @@ class Run:
         self.checkpoint = config.out / "checkpoint.pt"
         self.log = config.out / "log.jsonl"
         if start is not None:
-            self.model.load_state_dict(_fitting(load_checkpoint(start), start, config).average)
+            loaded = load_checkpoint(start)
+            if not self.model.start_from(loaded.config, loaded.average):
+                raise _misfit(loaded, start, config)
             self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         if resume:
             self._restore(_fitting(load_checkpoint(self.checkpoint, device), self.checkpoint, config).raw)
@@ -265,7 +267,7 @@ class Run:
         self._update_average()
         if stage.objective == "rate-distortion":
             self._update_running(self.ranks.gather(each.T).T)
-        if self.iteration % ADAPT_EVERY == 0:
+        if self.iteration % ADAPT_EVERY == 0 and stage.objective != "embedded":
             first = self.ranks.gather(x[:ADAPT_PICTURES])[:ADAPT_PICTURES]
             with torch.no_grad():
                 self.model.adapt(first.contiguous(memory_format=torch.channels_last), self.iteration // ADAPT_EVERY)
@@ -390,11 +392,14 @@ class _Clock:
 def _fitting(loaded: Checkpoint, path: Path, config: TrainingConfig) -> Checkpoint:
     """The checkpoint, if its model is the configured one."""
     if loaded.config != config.model:
-        raise EocodecError(
-            f"{path} holds a model {loaded.kind} {loaded.config}, not the configured "
-            f"{kind_of(config.model)} {config.model}"
-        )
+        raise _misfit(loaded, path, config)
     return loaded
+
+
+def _misfit(loaded: Checkpoint, path: Path, config: TrainingConfig) -> EocodecError:
+    return EocodecError(
+        f"{path} holds a model {loaded.kind} {loaded.config}, not the configured {kind_of(config.model)} {config.model}"
+    )
 
 
 def _cut_log(path: Path, iteration: int) -> None:

@@ -14,12 +14,13 @@ import torch
 from eocodec import transform
 from eocodec.bundle import FORMAT, Model, write_bundle
 from eocodec.errors import EocodecError, ModelError
-from eocodec.flow.context import SCALES
+from eocodec.flow.context import SCALES, ContextModel
+from eocodec.flow.embedded import EmbeddedContext, known_channels
 from eocodec.flow.face import FaceModel
 from eocodec.flow.model import PhotoModel, build
 from eocodec.flow.pictures import read_pictures, split
 from eocodec.flow.training import load_checkpoint
-from eocodec_export import calibration, flat
+from eocodec_export import calibration, embedded, flat
 from eocodec_export.flat import export_flat
 from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs
 
@@ -106,6 +107,8 @@ def export(
 
     report("graphs")
     graphs = {"encoder": encoder_graph(model), "decoder": decoder_graph(model), **entropy_graphs(model.latents.context)}
+    if model.config.embedded:
+        graphs.update(entropy_graphs(model.embedded, "embedded"))
     report("spectrum")
     spectrum = calibration.explained_entropy(model, checked)
     order = sorted(
@@ -141,6 +144,9 @@ def export(
     files = _files(model, graphs, manifest, calibration.pack_tables(tables))
     manifest["denoise"] = {**denoising, "estimate": calibration.level_ratio(Model(files), checked[:16])}
     files = _files(model, graphs, manifest, calibration.pack_tables(tables))
+    if model.config.embedded:
+        report("embedded stream")
+        files["progressive.bin"] = embedded.fit_probabilities(Model(files), chosen).pack()
     report("parity")
     check_parity(model, Model(files), checked[:4])
     write_bundle(out, files)
@@ -181,7 +187,14 @@ def check_parity(model: PhotoModel, bundle: Model, pictures: Sequence[Bytes]) ->
 @torch.no_grad()
 def _check_integers(model: PhotoModel, bundle: Model, generator: np.random.Generator) -> float:
     """Every entropy graph against the quantised torch net, in double precision, on random integers."""
-    context = model.latents.context.double()
+    worst = _check_context(model.latents.context, "entropy", bundle, generator)
+    if model.config.embedded:
+        worst = max(worst, _check_context(model.embedded, "embedded", bundle, generator))
+    return worst
+
+
+def _check_context(context: ContextModel, folder: str, bundle: Model, generator: np.random.Generator) -> float:
+    context = context.double()
     differing = 0
     try:
         for level in range(context.n, 0, -1):
@@ -198,8 +211,14 @@ def _check_integers(model: PhotoModel, bundle: Model, generator: np.random.Gener
                     previous = torch.from_numpy(raw).double() / 32
                 unit = 1 / 32
                 plane = torch.from_numpy(condition).double() * unit
-                want = context.features(level, torch.from_numpy(coarse).double() * unit, previous, plane, True)
-                (got,) = bundle.run(f"entropy/feature{level}", feed)
+                beside = [plane]
+                if isinstance(context, EmbeddedContext):
+                    feed["known"] = generator.integers(-127, 128, (2, known_channels(level), *size)).astype(np.int8)
+                    beside.append(torch.from_numpy(feed["known"]).double() * unit)
+                want = context.features(
+                    level, torch.from_numpy(coarse).double() * unit, previous, torch.cat(beside, 1), True
+                )
+                (got,) = bundle.run(f"{folder}/feature{level}", feed)
                 differing += int(np.count_nonzero(want.numpy() * 32 != got))
                 feature = torch.from_numpy(got).double() * unit
                 for kind, nets, base, more in (("luma", context.luma, 0, 3), ("chroma", context.chroma, 12, 12)):
@@ -210,7 +229,7 @@ def _check_integers(model: PhotoModel, bundle: Model, generator: np.random.Gener
                             feed["seen"] = seen
                         parts = [feature, torch.from_numpy(seen).double() * unit, plane]
                         mean, index = context.parameters_of(net, parts, True)
-                        out = bundle.run(f"entropy/{kind}{level}_{k}", feed)
+                        out = bundle.run(f"{folder}/{kind}{level}_{k}", feed)
                         differing += int(np.count_nonzero(mean.numpy() * 16 != out[0]))
                         differing += int(np.count_nonzero(index.numpy() != out[1]))
     finally:

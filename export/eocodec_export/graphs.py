@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from eocodec.errors import ModelError
 from eocodec.flow.context import ACTIVATION_UNIT, INDEX_UNIT, MEAN_UNIT, SCALES, ContextModel, IntegerConv, IntegerNet
+from eocodec.flow.embedded import EmbeddedContext, known_channels
 from eocodec.flow.model import PhotoModel
 from eocodec.transform import band_names
 
@@ -220,6 +221,7 @@ INT8, UINT8 = np.array([128]), np.array([255])
 
 def _feature_graph(context: ContextModel, level: int) -> bytes:
     g = GraphBuilder()
+    known = known_channels(level) if isinstance(context, EmbeddedContext) else 0
     net = context.feature[str(level)]
     assert isinstance(net, IntegerNet)
     first = net.convs[0]
@@ -237,6 +239,9 @@ def _feature_graph(context: ContextModel, level: int) -> bytes:
         largest.append(np.repeat(UINT8, expand.convs[0].out_channels // 4))
     parts.append(g.input("condition", TensorProto.INT8, 1))
     largest.append(INT8)
+    if known:
+        parts.append(g.input("known", TensorProto.INT8, known))
+        largest.append(np.repeat(INT8, known))
     out = g.hidden(net, g.node("Concat", *parts, axis=1), np.concatenate(largest), len(net.convs))
     return g.finish([(out, "feature", TensorProto.UINT8, net.convs[-1].out_channels)])
 
@@ -256,20 +261,22 @@ def _pass_graph(net: IntegerNet, features: int, seen: int) -> bytes:
     return g.finish(g.halves(net.convs[-1], x, kinds))
 
 
-def entropy_graphs(context: ContextModel) -> dict[str, bytes]:
+def entropy_graphs(context: ContextModel, folder: str = "entropy") -> dict[str, bytes]:
     """All integer nets by name: `entropy/feature{l}`, `entropy/luma{l}_{k}`, `entropy/chroma{l}_{k}`.
+
+    Those of an `EmbeddedContext` have one more input, `known`, and another `folder`.
 
     Raises:
         ModelError: a layer's partial sums could leave the exactly representable range.
     """
     graphs: dict[str, bytes] = {}
     for level in range(context.n, 0, -1):
-        graphs[f"entropy/feature{level}"] = _feature_graph(context, level)
+        graphs[f"{folder}/feature{level}"] = halved(_feature_graph(context, level))
         features = context.feature[str(level)].convs[-1].out_channels  # type: ignore[union-attr, index]
         for kind, nets, base, more in (
             ("luma", context.luma[str(level)], 0, 3),
             ("chroma", context.chroma[str(level)], 12, 12),
         ):
             for k, net in enumerate(nets):  # type: ignore[arg-type]
-                graphs[f"entropy/{kind}{level}_{k}"] = _pass_graph(net, int(features), base + more * k)
+                graphs[f"{folder}/{kind}{level}_{k}"] = halved(_pass_graph(net, int(features), base + more * k))
     return graphs

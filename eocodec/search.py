@@ -1,0 +1,193 @@
+"""The step whose file has a wanted size or quality, in few tries.
+
+In: a function that tries a step Δ, and a target. Out: what the best try gave, and how many there were. Nothing here
+knows pictures or files: sizes and qualities are numbers that fall as Δ rises, roughly so: neither is exactly monotone,
+because rounding and the division into segments jump.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from eocodec.errors import EocodecError
+
+__all__ = ["QUALITY_WIDTH", "SIZE_WIDTH", "Found", "match_quality", "match_size"]
+
+T = TypeVar("T")
+
+SIZE_WIDTH = 0.018  # a file this share below its limit will do
+QUALITY_WIDTH = 0.09  # dB above its target that will do
+AIM = 0.45  # where in the tolerated range a try is aimed at
+SECANTS = 6  # tries before nothing but halving is trusted; 2 to 5 do on photos (benchmarks/rate_control.py)
+TRIES = 20  # at most: as many halvings more tell all steps apart
+SIZE_SLOPE = 0.85  # octaves of size per octave of Δ, for the first step; later ones use what was measured
+QUALITY_SLOPE = 4.3  # dB per octave of Δ, likewise
+
+
+@dataclass(frozen=True)
+class Found(Generic[T]):
+    """What a search ended with: the result of the best try, where it was made, and the number of tries."""
+
+    result: T
+    place: float
+    tries: int
+
+
+def match_size(
+    attempt: Callable[[float], tuple[int, T]],
+    limit: int,
+    fixed: int,
+    bounds: tuple[float, float],
+    start: float,
+    resolution: float,
+    beyond: int = 0,
+) -> Found[T]:
+    """The result of a step whose size is at most `limit` bytes and at most :data:`SIZE_WIDTH` below it.
+
+    Smaller only where no step does better: even the finest step has a smaller file, which is the result then; or
+    single bytes and jumps of the size are larger than the tolerance (files of a few dozen bytes, and next to the
+    smallest), where the result is the largest file that fits of those tried, down to neighbouring steps. The tolerance
+    is that of what the step can change, the size without `fixed`.
+
+    Arguments:
+        attempt: size in bytes and result at a step, given as log2 of Δ in 8-bit levels.
+        limit: bytes not to exceed.
+        fixed: bytes that do not depend on the step.
+        bounds: the finest and the coarsest step to consider, log2.
+        start: the step to try first, log2.
+        resolution: steps that are closer than this, log2, give the same file.
+        beyond: finer steps to try one by one after the search; each that fits as well begins the count again. In files
+            of a few dozen bytes the next step often does.
+
+    Raises:
+        EocodecError: even the coarsest step is too large.
+    """
+    smallest = 0
+
+    def slack(x: float) -> tuple[float, T]:
+        nonlocal smallest
+        size, result = attempt(x)
+        smallest = size
+        # One more on both sides: there may be nothing but what is fixed.
+        return math.log2(max(limit - fixed + 1, 0.5) / (size - fixed + 1)), result
+
+    found = _approach(slack, bounds, start, SIZE_SLOPE, -math.log2(1 - SIZE_WIDTH), resolution)
+    if found is None:
+        raise EocodecError(f"the picture cannot be compressed to {limit} bytes; its smallest file has {smallest}")
+    result, place, tries = found.result, found.place, found.tries
+    left, x = beyond, place - resolution
+    while left and x >= bounds[0]:
+        size, finer = attempt(x)
+        tries += 1
+        left -= 1
+        if size <= limit:
+            result, place, left = finer, x, beyond
+        x -= resolution
+    return Found(result, place, tries)
+
+
+def match_quality(
+    attempt: Callable[[float], tuple[float, T]],
+    target: float,
+    bounds: tuple[float, float],
+    start: float,
+    resolution: float,
+) -> Found[T]:
+    """The result of a step whose quality is at least `target` dB and at most :data:`QUALITY_WIDTH` above it.
+
+    Above that only where no step is closer: even the coarsest one is better, which is the result then; or the quality
+    jumps, as it may where next to nothing is coded, and the result is the closest of the steps tried.
+
+    Arguments:
+        attempt: quality in dB and result at a step, given as log2 of Δ in 8-bit levels.
+        target: dB to reach.
+        bounds: the finest and the coarsest step to consider, log2.
+        start: the step to try first, log2.
+        resolution: steps that are closer than this, log2, give the same file.
+
+    Raises:
+        EocodecError: even the finest step does not reach the target.
+    """
+    reached = 0.0
+
+    def slack(u: float) -> tuple[float, T]:
+        nonlocal reached
+        reached, result = attempt(-u)
+        return reached - target, result
+
+    fine, coarse = bounds
+    found = _approach(slack, (-coarse, -fine), -start, QUALITY_SLOPE, QUALITY_WIDTH, resolution)
+    if found is None:
+        raise EocodecError(f"{target:g} dB is out of reach for this picture; the finest step gives {reached:.2f} dB")
+    return Found(found.result, -found.place, found.tries)
+
+
+def _approach(
+    slack: Callable[[float], tuple[float, T]],
+    bounds: tuple[float, float],
+    u: float,
+    slope: float,
+    width: float,
+    resolution: float,
+) -> Found[T] | None:
+    """The result with the least slack ≥ 0; ends at one of at most `width`, or where u cannot be told apart any more.
+
+    Secant steps inside the bracket of the last negative and the last other slack; the bracket is halved after a step
+    that has not come closer to the target by half, and from the sixth step on. None if the slack is negative even at
+    the upper bound, which was tried last.
+
+    Arguments:
+        slack: rises with u, roughly; and a result.
+        bounds: of u; the slack may have the same sign at both.
+        u: the first to try.
+        slope: of the slack, until two tries have shown it.
+        width: largest slack to be content with.
+        resolution: of u.
+    """
+    low, high = bounds  # of the bracket; an end that is a bound is one that was not tried
+    best: tuple[float, float, T] | None = None
+    tried: list[tuple[float, float]] = []  # distance from what is aimed at, u
+    u = min(max(u, low), high)
+    while True:
+        value, result = slack(u)
+        if value >= 0:
+            if best is None or value < best[0]:
+                best = value, u, result
+            high = u
+        else:
+            low = u
+        tried.append((value - AIM * width, u))
+        done = 0 <= value <= width or u == (bounds[0] if value >= 0 else bounds[1])
+        if done or len(tried) == TRIES:
+            break
+        if high - low >= 1.5 * resolution and len(tried) < TRIES - 1:
+            u = _next(tried, (low, high), bounds, slope, resolution)
+        elif best is None:
+            u = bounds[1]  # a result far from the target is better than none
+        else:
+            break
+    return None if best is None else Found(best[2], best[1], len(tried))
+
+
+def _next(
+    tried: list[tuple[float, float]],
+    bracket: tuple[float, float],
+    bounds: tuple[float, float],
+    slope: float,
+    resolution: float,
+) -> float:
+    """The next u, inside the bracket, from all `(distance, u)` so far."""
+    low, high = bracket
+    nearest = sorted(tried, key=lambda t: abs(t[0]))
+    closed = low > bounds[0] and high < bounds[1]
+    before = min((abs(t[0]) for t in tried[:-1]), default=math.inf)
+    if len(tried) >= SECANTS or (closed and abs(tried[-1][0]) > before / 2):
+        return (low + high) / 2
+    distance, u = nearest[0]
+    if len(nearest) > 1:
+        measured = (distance - nearest[1][0]) / (u - nearest[1][1])
+        if slope / 8 < measured < 8 * slope:  # else it is the jumps that were measured
+            slope = measured
+    u = max(u - distance / slope, low + resolution if low > bounds[0] else low)
+    return min(u, high - resolution if high < bounds[1] else high)

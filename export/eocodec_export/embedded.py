@@ -1,0 +1,139 @@
+"""Tables of the embedded stream, fitted on pictures.
+
+In: a bundle and pictures. Out: `eocodec.progressive.Probabilities`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from eocodec import progressive, transform
+from eocodec.bundle import Model
+from eocodec.progressive import LAYERS, PLACES, Probabilities
+
+__all__ = ["fit_probabilities"]
+
+PRIOR = 8.0  # decisions that a coarser table is worth
+FINEST = 1.0  # levels, the dead zone up to which decisions are counted
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+
+
+def _numbered() -> Probabilities:
+    """Tables whose entries are their own numbers, so that a coder sees which entry each decision uses."""
+    sizes = [int(np.prod(s)) for s in Probabilities.SHAPES]
+    numbers = np.split(np.arange(1, sum(sizes[:4]) + 1).astype(np.uint16), np.cumsum(sizes[:4])[:-1])
+    tables = [n.reshape(s) for n, s in zip(numbers, Probabilities.SHAPES, strict=False)]
+    centre = np.full(Probabilities.SHAPES[4], 128, np.uint16)
+    return Probabilities(*tables, centre, np.full(64, 256, np.uint16))
+
+
+class _Counter:
+    """A coder that counts decisions by table entry."""
+
+    def __init__(self, entries: int, depth: float) -> None:
+        self.meter = progressive.Meter()
+        self.depth = depth
+        self.counts = np.zeros((2, entries + 1))
+
+    def decide(self, probability, truth):  # type: ignore[no-untyped-def]
+        for k in (0, 1):
+            self.counts[k] += np.bincount(probability[truth == k], minlength=self.counts.shape[1])
+        return truth
+
+    def number(self, count: int, truth: int) -> int:
+        return truth
+
+    def mark(self, depth: float) -> None:
+        if depth > self.depth:
+            raise progressive._Exhausted
+
+
+class _Pass(progressive._Pass):
+    """A significance pass that also compares means with the values of latents that stay in the dead zone."""
+
+    def strip(self, unit, rows, valid, mean, index):  # type: ignore[no-untyped-def]
+        result = super().strip(unit, rows, valid, mean, index)
+        band = self.state.bands[1 + self.state.levels - unit.level]
+        for n, p in enumerate(unit.phases):
+            i, j = progressive.PHASES[p]
+            sign, guess, positive, size = (
+                a[unit.channels, i::2, j::2][:, rows] for a in (band.sign, band.guess, band.positive, band.truth)
+            )
+            chosen = sign == 0
+            value = np.where(positive, 0.5, -0.5)[chosen] * (size[chosen] + 0.5)
+            k = index[n][chosen]
+            self.state.sums[0] += np.bincount(k, guess[chosen] * value, 64)
+            self.state.sums[1] += np.bincount(k, np.square(guess[chosen], dtype=np.float64), 64)
+        return result
+
+
+class _State(progressive._State):
+    """A state that gathers where values lie in their cells, once a layer."""
+
+    significance = _Pass
+
+    def __init__(self, *arguments) -> None:  # type: ignore[no-untyped-def]
+        super().__init__(*arguments)
+        self.tables = _numbered()
+        self.inside, self.sums = np.zeros((2, *Probabilities.SHAPES[4])), np.zeros((2, 64))
+
+    def _refinement(self, layer, coder):  # type: ignore[no-untyped-def]
+        super()._refinement(layer, coder)
+        for band in self.bands[1:]:
+            rows, columns = band.valid
+            sign, lower, width, fresh, index, truth = (
+                a[:, :rows, :columns] for a in (band.sign, band.lower, band.width, band.fresh, band.index, band.truth)
+            )
+            chosen = (sign != 0) & (width > 1)
+            place = np.where(fresh, PLACES, np.minimum(lower // np.maximum(width, 1), PLACES) - 1)[chosen]
+            part = (truth[chosen] + 0.5 - lower[chosen]) / width[chosen]
+            np.add.at(self.inside[0], (place, index[chosen]), part)
+            np.add.at(self.inside[1], (place, index[chosen]), 1)
+
+
+def _probability(yes: Floats, no: Floats, prior: Floats) -> npt.NDArray[np.uint16]:
+    p = (yes + PRIOR * prior) / (yes + no + PRIOR)
+    return np.clip(np.round(p * 65536), 1, 65535).astype(np.uint16)
+
+
+def fit_probabilities(model: Model, pictures: Sequence[Bytes]) -> Probabilities:
+    """Fit the tables on `pictures (H, W, 3)` of any size, down to a dead zone of 1 level.
+
+    Entries with few decisions lean on the mean over neighbourhoods, that on the mean over classes of means.
+    """
+    shapes = Probabilities.SHAPES
+    sizes = [int(np.prod(s)) for s in shapes[:4]]
+    depth = 1 + np.log2(progressive.TOP / FINEST)
+    counter = _Counter(sum(sizes), min(depth, LAYERS))
+    sums, inside = np.zeros((2, 64)), np.zeros((2, *Probabilities.SHAPES[4]))
+    model.__dict__["_probabilities"] = _numbered()
+    try:
+        for picture in pictures:
+            height, width = picture.shape[:2]
+            latents = transform.encode_picture(model, picture)
+            state = _State(model, width, height, latents)
+            targets = state.low_truth / progressive.LOW_STEP
+            low = progressive._LowWriter(model, targets)
+            state.start_low(state.walk(progressive.LOW_STEP).low_pass(low))
+            state.run(counter)
+            inside += state.inside
+            sums += state.sums
+    finally:
+        del model.__dict__["_probabilities"]
+    no, yes = (np.split(c[1:], np.cumsum(sizes)[:-1]) for c in counter.counts)
+    a, b = yes[0].reshape(shapes[0]), no[0].reshape(shapes[0])
+    coarse = (a.sum((1, 2), keepdims=True) + 1e-3) / (a.sum((1, 2), keepdims=True) + b.sum((1, 2), keepdims=True) + 1)
+    middle = (a.sum(2, keepdims=True) + PRIOR * coarse) / (a.sum(2, keepdims=True) + b.sum(2, keepdims=True) + PRIOR)
+    significance = _probability(a, b, np.broadcast_to(middle, a.shape))
+    sign = _probability(yes[1], no[1], np.full(yes[1].shape, 0.5))
+    a, b = yes[2].reshape(shapes[2]), no[2].reshape(shapes[2])
+    usual = (a.sum(2, keepdims=True) + 0.45 * PRIOR) / (a.sum(2, keepdims=True) + b.sum(2, keepdims=True) + PRIOR)
+    upper = _probability(a, b, np.broadcast_to(usual, a.shape))
+    low = _probability(yes[3].reshape(shapes[3]), no[3].reshape(shapes[3]), np.full(shapes[3], 0.5))
+    usual = (inside[0].sum(1, keepdims=True) + 0.5) / (inside[1].sum(1, keepdims=True) + 1)
+    centre = np.round(256 * (inside[0] + PRIOR * usual) / (inside[1] + PRIOR)).astype(np.uint16)
+    zero = np.clip(np.round(256 * sums[0] / np.maximum(sums[1], 1e-9)), 0, 512).astype(np.uint16)
+    return Probabilities(significance, sign, upper, low, centre, zero)

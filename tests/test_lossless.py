@@ -1,0 +1,267 @@
+"""The promises of lossless files: every value comes back, everywhere, or the decoder says that it does not."""
+
+import io
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from eocodec_cli import cli
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+import eocodec
+from eocodec import codec, format, lattice, lossless
+from eocodec.bundle import Model, shipped_models
+from eocodec.errors import EocodecError, FormatError, ModelError
+from eocodec.image import as_picture, read_picture
+from eocodec.metrics import psnr
+
+SIZES = [(1, 1), (1, 2), (2, 1), (3, 17), (17, 3), (33, 64), (1, 70), (70, 1), (65, 66)]
+
+
+def round_trip(picture: np.ndarray) -> np.ndarray:
+    return eocodec.decompress(eocodec.compress(picture, lossless=True))
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
+def test_every_value_of_a_photo_comes_back(name: str, samples: dict[str, np.ndarray]) -> None:
+    picture = samples[name][:301, :333]
+    assert np.array_equal(round_trip(picture), picture)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_any_size_comes_back(size: tuple[int, int], chelsea: np.ndarray) -> None:
+    picture = np.resize(chelsea, (400, 500, 3))[100 : 100 + size[0], 200 : 200 + size[1]]
+    assert np.array_equal(round_trip(picture), picture)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    arrays.arrays(
+        np.uint8,
+        st.tuples(st.integers(1, 24), st.integers(1, 24), st.sampled_from([1, 2, 3, 4])),
+        elements=st.one_of(st.integers(0, 255), st.sampled_from([0, 255])),
+        fill=st.sampled_from([0, 1, 128, 255]),
+    )
+)
+def test_anything_comes_back(picture: np.ndarray) -> None:
+    got = round_trip(picture)
+    want = np.repeat(picture[..., :1], 3, 2) if picture.shape[2] < 3 else picture[..., :3]
+    assert np.array_equal(got[..., :3], want)
+    if picture.shape[2] in (2, 4):
+        assert np.array_equal(got[..., 3], picture[..., -1])
+
+
+def test_noise_and_extremes_come_back() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8)
+    for picture in (noise, np.where(noise > 127, np.uint8(255), np.uint8(0)), noise & 1, 254 | noise & 1):
+        assert np.array_equal(round_trip(picture), picture)
+
+
+def test_grey_pictures_come_back_grey_and_take_a_third(chelsea: np.ndarray) -> None:
+    grey = np.asarray(Image.fromarray(chelsea).convert("L"))
+    data = eocodec.compress(grey, lossless=True)
+    decoded = codec.decode_file(data)
+    assert decoded.grey and np.array_equal(decoded.rgb, np.repeat(grey[..., None], 3, 2))
+    assert len(eocodec.compress(np.repeat(grey[..., None], 3, 2), lossless=True)) == len(data)
+    assert len(data) < 0.6 * len(eocodec.compress(chelsea, lossless=True))
+
+
+def test_values_under_full_transparency_are_kept(coffee: np.ndarray) -> None:
+    alpha = np.random.default_rng(1).integers(0, 2, coffee.shape[:2]).astype(np.uint8) * 255
+    picture = np.dstack([coffee, alpha])[:64, :80]
+    assert np.array_equal(round_trip(picture), picture)
+
+
+def test_bytes_and_pixels_do_not_depend_on_threads_or_graph_optimisation(coffee: np.ndarray) -> None:
+    path = shipped_models()["photo"]
+    models = [eocodec.load_model(path, t, o) for t, o in ((1, "all"), (2, "all"), (1, "off"), (2, "basic"))]
+    picture = coffee[:150, :203]
+    files = [eocodec.compress(picture, lossless=True, model=m) for m in models]
+    assert files == files[:1] * len(files)
+    assert all(np.array_equal(eocodec.decompress(files[0], m), picture) for m in models)
+
+
+def test_strips_do_not_show(chelsea: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = eocodec.compress(chelsea[:120], lossless=True)
+    file = format.parse(data)
+    monkeypatch.setattr(lossless, "STRIP", 1000)
+    again = eocodec.compress(chelsea[:120], lossless=True)
+    assert np.array_equal(eocodec.decompress(again), chelsea[:120])
+    # Other strips are another order of symbols, never other symbols: the parameters agree and the sizes nearly.
+    assert format.parse(again).lossless == file.lossless
+    assert abs(len(again) - len(data)) < 0.002 * len(data)
+
+
+def test_prefixes_decode_and_say_that_they_are_not_exact(chelsea: np.ndarray) -> None:
+    data = eocodec.compress(chelsea, lossless=True)
+    file = format.parse(data)
+    ends = format.segment_ends(file)
+    assert len(ends) > 6 and file.complete
+    qualities = []
+    for end in ends[:-1]:
+        decoded = codec.decode_file(data[:end])
+        assert not decoded.complete and not decoded.damaged
+        qualities.append(psnr(chelsea, decoded.rgb))
+    assert qualities == sorted(qualities) and qualities[0] > 8 and qualities[-1] > 35
+    between = codec.decode_file(data[: ends[3] + 100])
+    assert not between.complete and psnr(chelsea, between.rgb) == qualities[3]
+    cut = eocodec.truncate(data, max_bytes=ends[4] + 50)
+    assert cut == data[: ends[4]] and not codec.decode_file(cut).complete
+    kept = codec.latents_after_segments(file)
+    assert kept[0] == 0 and kept == sorted(kept) and kept[-1] == 768
+    assert codec.decode_file(data).complete
+
+
+def test_no_flipped_bit_goes_unnoticed(coffee: np.ndarray) -> None:
+    picture = coffee[:60, :70]
+    data = eocodec.compress(picture, lossless=True)
+    places = [*range(0, 60), *np.random.default_rng(2).integers(60, len(data), 60).tolist()]
+    for place in places:
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << place % 8
+        try:
+            decoded = codec.decode_file(bytes(damaged))
+        except FormatError:
+            continue
+        # What is left is a changed length that makes the file look cut, or the grey flag, which is no pixel.
+        assert not decoded.complete, place
+
+
+def test_pixels_are_proven_by_their_checksum(coffee: np.ndarray) -> None:
+    file = format.parse(eocodec.compress(coffee[:40, :50], lossless=True))
+    assert file.lossless is not None
+    parameters = lossless.Parameters.unpack(file.lossless)
+    assert parameters.checksum == zlib.crc32(coffee[:40, :50].tobytes())
+    forged = replace(file, lossless=replace(parameters, checksum=parameters.checksum ^ 1).pack())
+    with pytest.raises(FormatError, match="not those that were compressed"):
+        eocodec.decompress(format.serialise(forged))
+
+
+def test_forged_streams_are_refused_and_their_prefixes_still_decode(coffee: np.ndarray) -> None:
+    picture = coffee[:60, :70]
+    file = format.parse(eocodec.compress(picture, lossless=True))
+    generator = np.random.default_rng(3)
+    for _ in range(10):
+        segments = list(file.segments)
+        k = int(generator.integers(len(segments)))
+        segments[k] = replace(segments[k], payload=generator.bytes(len(segments[k].payload)))
+        with pytest.raises(FormatError):
+            eocodec.decompress(format.serialise(replace(file, segments=tuple(segments))))
+        cut = codec.decode_file(format.serialise(replace(file, segments=tuple(segments[:k]))))
+        assert cut.rgb.shape == picture.shape and not cut.complete
+
+
+def test_photos_are_smaller_than_png_and_webp(samples: dict[str, np.ndarray]) -> None:
+    for name in ("astronaut", "coffee"):
+        size = len(eocodec.compress(samples[name], lossless=True))
+        for kind, options, factor in (
+            ("PNG", {"optimize": True}, 0.8),
+            ("WEBP", {"lossless": True, "method": 6}, 0.98),
+        ):
+            out = io.BytesIO()
+            Image.fromarray(samples[name]).save(out, kind, **options)
+            assert size < factor * len(out.getvalue()), (name, kind)
+
+
+def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
+    eight = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for wide in (eight.astype(np.uint16) * 257, eight / 255.0, (eight / 255.0).astype(np.float32)):
+        assert np.array_equal(round_trip(wide)[..., 0], eight)
+    Image.fromarray(eight.astype(np.uint16) * 257).save(tmp_path / "wide.png")
+    assert not read_picture(tmp_path / "wide.png").deep
+    Image.fromarray(eight.astype(np.uint16) * 257 + 1).save(tmp_path / "deep.png")
+    for deep in (eight.astype(np.uint16) * 257 + 1, eight / 256.0, Image.open(tmp_path / "deep.png")):
+        assert as_picture(deep).deep
+        with pytest.raises(EocodecError, match="8 bits a sample"):
+            eocodec.compress(deep, lossless=True)
+    header = b"P6\n2 1\n65535\n"
+    (tmp_path / "deep.ppm").write_bytes(header + bytes(range(12)))
+    assert read_picture(tmp_path / "deep.ppm").deep
+
+
+def test_targets_and_other_forms_are_refused(chelsea: np.ndarray, model: Model) -> None:
+    for wrong in ({"rate": 3.0}, {"bpp": 1.0}, {"max_bytes": 1000}, {"psnr": 40.0}, {"tiny": True}):
+        with pytest.raises(EocodecError):
+            eocodec.compress(chelsea[:64, :64], lossless=True, **wrong)
+    old = Model({name: content for name, content in model.files.items() if not name.startswith("lossless/")})
+    with pytest.raises(ModelError, match="no graphs for lossless files"):
+        eocodec.compress(chelsea, lossless=True, model=old)
+
+
+def test_parameters_round_trip_and_refuse_what_is_none() -> None:
+    tunings = {
+        unit: np.arange(lattice.context_channels(1 + (unit - 1) % 3, (unit - 1) % 9 // 3), dtype=np.int8) - 9
+        for unit in (19, 30, 36)
+    }
+    packed = lossless.Parameters(123456789, True, [-8, -1, 0, 1, 7, 0, 3, -4, 5], tunings).pack()
+    again = lossless.Parameters.unpack(packed)
+    assert again.pack() == packed and again.corrections == [-8, -1, 0, 1, 7, 0, 3, -4, 5]
+    assert all(np.array_equal(again.tunings[k], t) for k, t in tunings.items())
+    spoilt = (
+        packed[:-1],
+        packed + b"\0",
+        packed[:5],
+        packed[:4] + b"\2" + packed[5:],
+        packed[:12] + b"\xff" + packed[13:],
+    )
+    for wrong in spoilt:
+        with pytest.raises(FormatError, match="parameters"):
+            lossless.Parameters.unpack(wrong)
+
+
+def test_spoilt_tables_are_refused(model: Model) -> None:
+    content = model.files[lossless.TABLES_FILE]
+    assert len(lossless.unpack_tables(content)) == lossless.TABLES
+    for wrong in (
+        b"",
+        content[:-4],
+        content + content[:4],
+        b"\1" + content[1:],
+        content[:8] + b"\0\0\0\0" + content[12:],
+    ):
+        with pytest.raises(ModelError, match="tables"):
+            lossless.unpack_tables(wrong)
+
+
+def test_the_command_writes_shows_and_reads_lossless_files(tmp_path: Path, chelsea: np.ndarray) -> None:
+    source, packed, back = (str(tmp_path / name) for name in ("a.png", "a.eoc", "b.png"))
+    Image.fromarray(chelsea[:50, :61]).convert("L").save(source)
+    runner = CliRunner()
+    done = runner.invoke(cli, ["compress", "--lossless", source, "-o", packed])
+    assert done.exit_code == 0 and "lossless" in done.output, done.output
+    shown = runner.invoke(cli, ["info", packed])
+    assert "lossless" in shown.output and shown.exit_code == 0
+    assert runner.invoke(cli, ["decompress", packed, "-o", back]).exit_code == 0
+    with Image.open(source) as a, Image.open(back) as b:
+        assert a.mode == b.mode == "L" and np.array_equal(np.asarray(a), np.asarray(b))
+    for option in (["--rate", "5"], ["--bpp", "1"], ["--bytes", "99"], ["--psnr", "30"], ["--tiny"]):
+        refused = runner.invoke(cli, ["compress", "--lossless", *option, source, "-o", packed, "--force"])
+        assert refused.exit_code == 2 and "--lossless excludes" in refused.output
+
+
+def test_exported_graphs_are_integer_arithmetic() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from eocodec_export.lossless import Predictor, integers, predictor_graph
+
+    torch.manual_seed(0)
+    predictor = Predictor(20, 16).requires_grad_(False)
+    for p in predictor.parameters():
+        p.normal_(0, 0.2)
+    session = onnxruntime.InferenceSession(predictor_graph(predictor), providers=["CPUExecutionProvider"])
+    context = np.random.default_rng(0).integers(-510, 511, (20, 30, 40)).astype(np.int16)
+    context[:, 15:] //= 40
+    mean, index = session.run(None, {"context": context[None]})
+    want = integers(predictor, context.reshape(20, -1).T)
+    assert np.array_equal(mean.ravel(), want[0]) and np.array_equal(index.ravel(), want[1])
+    assert len(np.unique(index)) > 5 and len(np.unique(mean)) > 100
+    predictor.linear.fill_(2.0)
+    with pytest.raises(ModelError, match="exact range"):
+        predictor_graph(predictor)

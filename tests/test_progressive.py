@@ -1,0 +1,154 @@
+"""The embedded stream: every prefix is a picture, and files of all rates are prefixes of one another."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from paths import Runner
+from PIL import Image
+
+import eocodec
+from eocodec import codec, format, progressive, transform
+from eocodec.bundle import Model, load_model, read_bundle
+from eocodec.errors import EocodecError, FormatError, ModelError
+from eocodec.metrics import psnr
+
+
+@pytest.fixture(scope="module")
+def picture(chelsea: np.ndarray) -> np.ndarray:
+    return chelsea[60:257, 100:333]
+
+
+@pytest.fixture(scope="module")
+def data(picture: np.ndarray) -> bytes:
+    return eocodec.compress(picture, 500, progressive=True)
+
+
+def test_the_files_of_all_rates_are_prefixes_of_one_another(picture: np.ndarray, data: bytes) -> None:
+    sizes = []
+    for rate in (4, 20, 96, 300):
+        smaller = eocodec.compress(picture, rate, progressive=True)
+        sizes.append(len(smaller))
+        whole = (len(smaller) - 4) // (format.PIECE + 4) * (format.PIECE + 4)
+        assert smaller[: whole - 1] == data[: whole - 1]
+        assert smaller[:-4] == data[: len(smaller) - 4] or len(smaller) % (format.PIECE + 4) < 20
+        assert codec.decode_file(smaller).complete
+    assert sizes == sorted(sizes) and sizes[0] > 30
+
+
+def test_every_prefix_decodes_and_more_bytes_give_a_better_picture(picture: np.ndarray, data: bytes) -> None:
+    ends = np.linspace(24, len(data) - 1, 24).astype(int)
+    qualities = []
+    for end in ends:
+        decoded = codec.decode_file(data[:end])
+        assert decoded.rgb.shape == picture.shape and not decoded.damaged
+        qualities.append(psnr(picture, decoded.rgb))
+    assert all(b > a - 0.1 for a, b in zip(qualities, qualities[1:], strict=False))
+    assert qualities[0] < 20 and qualities[-1] > 40
+
+
+def test_a_cut_is_the_file_of_that_size(picture: np.ndarray, data: bytes) -> None:
+    for size in (300, 1777, 2066, 2067, 2068, 2070, 9000):
+        cut = eocodec.truncate(data, max_bytes=size)
+        assert size - 4 <= len(cut) <= size
+        assert cut == eocodec.compress(picture, max_bytes=size, progressive=True)
+        assert (eocodec.decompress(cut) == eocodec.decompress(data[: len(cut) - 4])).all()
+
+
+def test_cutting_to_a_rate_gives_the_file_of_that_rate(picture: np.ndarray, data: bytes) -> None:
+    for rate in (10, 60, 200):
+        assert eocodec.truncate(data, rate=rate) == eocodec.compress(picture, rate, progressive=True)
+
+
+def test_targets_hold_for_embedded_streams(picture: np.ndarray) -> None:
+    done = codec.compress_picture(picture, bpp=1.0, progressive=True)
+    assert 0.98 <= done.bits_per_pixel <= 1.0
+    done = codec.compress_picture(picture, psnr=34.0, progressive=True, measure=True)
+    assert done.psnr is not None and 34.0 <= done.psnr <= 34.2
+    with pytest.raises(EocodecError, match="smallest file has"):
+        eocodec.compress(picture, max_bytes=16, progressive=True)
+
+
+def test_an_embedded_stream_costs_little(samples: dict[str, np.ndarray]) -> None:
+    for picture in samples.values():
+        usual = codec.compress_picture(picture, 60, measure=True)
+        ours = codec.compress_picture(picture, psnr=usual.psnr, progressive=True)
+        assert len(ours.data) < 1.14 * len(usual.data)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 17), (33, 31), (64, 64)])
+def test_any_size_and_kind_round_trips(size: tuple[int, int], chelsea: np.ndarray) -> None:
+    rgb = chelsea[100 : 100 + size[0], 150 : 150 + size[1]]
+    got = eocodec.decompress(eocodec.compress(rgb, 768, progressive=True))
+    assert got.shape == rgb.shape and psnr(rgb, got) > 40
+    grey = eocodec.decompress(eocodec.compress(rgb[..., 1], 200, progressive=True))
+    assert (grey == grey[..., :1]).all()
+    alpha = np.dstack([rgb, rgb[..., :1]])
+    assert (eocodec.decompress(eocodec.compress(alpha, 20, progressive=True))[..., 3] == alpha[..., 3]).all()
+
+
+def test_damage_is_refused_and_salvaged(picture: np.ndarray, data: bytes) -> None:
+    at = 15 + 2 * (format.PIECE + 4) + 100
+    broken = data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
+    with pytest.raises(FormatError, match="checksum of piece 3"):
+        eocodec.decompress(broken)
+    decoded = codec.decode_file(broken, salvage=True)
+    assert decoded.damaged and psnr(picture, decoded.rgb) > 25
+    assert not codec.decode_file(data[:-1]).complete
+    with pytest.raises(FormatError, match="has no rate"):
+        head = format.parse(data)
+        eocodec.decompress(format.serialise(replace(head, header=replace(head.header, rate=1))))
+
+
+def test_streams_do_not_depend_on_threads_or_graph_optimisation(picture: np.ndarray, data: bytes) -> None:
+    payload = b"".join(s.payload for s in format.parse(data).segments)
+    height, width = picture.shape[:2]
+    default = load_model("photo")
+    latents = transform.encode_picture(default, picture)
+    want = progressive.decode(default, width, height, payload)
+    for threads, optimisation in ((1, "all"), (2, "off")):
+        other = load_model("photo", threads, optimisation)
+        got = progressive.decode(other, width, height, payload)
+        assert got[1] == want[1] and all((a == b).all() for a, b in zip(got[0], want[0], strict=True))
+        ours, theirs = (progressive.encode(m, latents, width, height, 8.0).payload for m in (default, other))
+        assert ours == theirs
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=300), st.integers(1, 40), st.integers(1, 40))
+def test_any_bytes_decode_to_something_or_are_refused(model: Model, payload: bytes, width: int, height: int) -> None:
+    try:
+        latents, depth = progressive.decode(model, width, height, payload)
+    except FormatError:
+        return
+    assert -1 <= depth <= progressive.LAYERS and all(np.isfinite(b).all() for b in latents)
+
+
+def test_a_bundle_without_the_tables_says_so(picture: np.ndarray) -> None:
+    shipped = read_bundle(Path(codec.shipped_models()["photo"]))
+    old = Model({k: v for k, v in shipped.items() if k != "progressive.bin"})
+    with pytest.raises(ModelError, match="no tables for the embedded stream"):
+        eocodec.compress(picture, progressive=True, model=old)
+    with pytest.raises(ModelError, match="are damaged"):
+        eocodec.compress(picture, progressive=True, model=Model({**shipped, "progressive.bin": b"\0" * 10}))
+
+
+def test_the_tables_survive_packing(model: Model) -> None:
+    tables = progressive.Probabilities.of(model)
+    again = progressive.Probabilities.unpack(tables.pack())
+    assert all((getattr(tables, k) == getattr(again, k)).all() for k in tables.__dataclass_fields__)
+
+
+def test_the_command_writes_cuts_and_describes_progressive_files(run: Runner, picture: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(picture).save(tmp_path / "p.png")
+    assert run("compress", "--progressive", "--rate", "200", "p.png").returncode == 0
+    assert run("truncate", "--bytes", "3000", "p.eoc").returncode == 0
+    assert 2996 <= (tmp_path / "p.cut.eoc").stat().st_size <= 3000
+    shown = run("info", "p.cut.eoc")
+    assert shown.returncode == 0 and b"embedded stream, as good as C=" in shown.stdout
+    assert run("decompress", "p.cut.eoc", "-o", "small.png").returncode == 0
+    assert 25 < psnr(picture, np.asarray(Image.open(tmp_path / "small.png"))) < 40
+    assert run("compress", "--progressive", "--lossless", "p.png").returncode == 2
