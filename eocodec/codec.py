@@ -202,10 +202,21 @@ class _EmbeddedJob(_Job):
         end = next((m.end for m in stream.marks if m.depth >= depth), stream.marks[-1].end)
         return self.cut(stream.payload[:end])
 
-    def draft(self, delta: float) -> "tuple[Bytes, Callable[[], File]]":
-        """The picture of the cut that belongs to step Δ, and the file."""
-        file = self.file(delta)
-        return _decode_rgb(self.model, file), lambda: file
+    def reaching(self, target: float) -> tuple[File, int]:
+        """The shortest cut, nearly, whose picture has `target` dB, and how many were decoded to find it."""
+        depth, tries = embedded.depth_of_delta(2.0 ** _expected_step(target) / 255) + 1, 1
+        while self.quality(self.cut(self._upto(depth).payload)) < target and depth < embedded.LAYERS:
+            depth, tries = min(depth + 1.5, float(embedded.LAYERS)), tries + 1
+        ends = [m.end for m in self.stream.marks]
+
+        def attempt(x: float) -> tuple[float, File]:
+            file = self.cut(self.stream.payload[: round(2.0**-x)])
+            return self.quality(file), file
+
+        bounds = -math.log2(ends[-1]), -math.log2(ends[0])
+        start = max(-math.log2(next(m.end for m in self.stream.marks if m.depth >= depth - 1)), bounds[0])
+        found = search.match_quality(attempt, target, bounds, start, 1 / 1024)
+        return found.result, tries + found.tries
 
     def delta_of(self, file: "File | Tiny") -> float:
         """The step whose file is about as good as a cut."""
@@ -276,7 +287,7 @@ def compress_picture(
     job = _EmbeddedJob(loaded, picture) if progressive else _Job(loaded, picture, tiny)
     tries = 1
     if psnr is not None:
-        file, tries = _search_psnr(job, psnr)
+        file, tries = job.reaching(psnr) if isinstance(job, _EmbeddedJob) else _search_psnr(job, psnr)
     elif bpp is not None or max_bytes is not None:
         limit = int(max_bytes) if max_bytes is not None else int((bpp or 0) * picture.pixels / 8)
         file, tries = (job.largest(limit), 1) if isinstance(job, _EmbeddedJob) else _search_bytes(job, limit)
@@ -415,6 +426,11 @@ def _search_bytes(job: _Job, limit: int) -> "tuple[File | Tiny, int]":
     return found.result, found.tries
 
 
+def _expected_step(target: float) -> float:
+    """log2 of the step in 8-bit levels at which a picture has about `target` dB."""
+    return START_QUALITY - (target - 37.0) / search.QUALITY_SLOPE
+
+
 def _search_psnr(job: _Job, target: float) -> "tuple[File | Tiny, int]":
     """The file whose picture reaches `target` dB, and how many pictures were decoded to find it."""
 
@@ -425,7 +441,7 @@ def _search_psnr(job: _Job, target: float) -> "tuple[File | Tiny, int]":
             reached = job.quality(file())  # the decoder has the last word
         return reached, file
 
-    start = START_QUALITY - (target - 37.0) / search.QUALITY_SLOPE
+    start = _expected_step(target)
     found = search.match_quality(attempt, target, _bounds(job.model), start, _resolution(job))
     return found.result(), found.tries
 

@@ -65,7 +65,7 @@ class SymbolCoder(Protocol):
         """The next unit starts."""
 
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
-        """Values of a strip's latents in 1/16 steps; `mean`, `index` and result are `(phases, channels, rows, columns)`.
+        """Values of a strip's latents in 1/16 steps; `mean`, `index`, result: `(phases, channels, rows, columns)`.
 
         For coders of residuals m that is 16 m + mean.
         """

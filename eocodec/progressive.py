@@ -59,7 +59,7 @@ LARGEST = 2 * UNIT - 1  # half levels
 LOW_STEP = 128  # levels, of the low-pass at the start
 LOW_UNIT = 16  # the low-pass is kept in 1/16 levels
 NETS = (3, 2)  # the nets are told the step 3/2 Z
-GROUP = 2048  # decisions between two places where a stream may be cut
+GROUP = 1024  # decisions between two places where a stream may be cut
 PRECISION = 16  # bits of a probability
 COST_UNIT = 1 << 12  # information is counted in 1/4096 bit
 LOSS = 1  # 1/4096 bit a decision: above what the range coder loses (measured: 1.3e-4 bit)
@@ -70,6 +70,7 @@ COUNTS = (1, 2, 3, 5)  # significant neighbours at which the next class begins
 MEAN_CLASSES, COUNT_CLASSES = len(MEANS) + 1, 2 * (len(COUNTS) + 1)
 PLACES = 4  # cells by their distance from zero: 1, 2, 3, ≥ 4 widths
 INDICES = 64
+LIKELY = 14  # table index from which on a latent is decided in the first stage of its pass
 SIGN_CLASSES = 12
 LOW_CLASSES = 33  # of the distance from a low-pass value to the mean of its neighbours, 1/8 of its cell
 MAX_LOW = 1 << 15
@@ -78,6 +79,7 @@ REFINEMENT_RATIO = 1.0  # Δ over Z that suits the refinement best
 
 Int8 = npt.NDArray[np.int8]
 UInt16 = npt.NDArray[np.uint16]
+Places = tuple[slice, slice, slice]
 Int16 = npt.NDArray[np.int16]
 Bool = npt.NDArray[np.bool_]
 
@@ -89,7 +91,7 @@ class Probabilities:
     """Tables of a bundle, probabilities in 2**-16, and reconstruction points.
 
     Arguments:
-        significance: `(64, 4, 10)` by table index, class of the mean, class of the neighbourhood.
+        significance: `(2, 64, 4, 10)` by stage, table index, class of the mean, class of the neighbourhood.
         sign: `(12,)` that a latent has its mean's sign, by |mean|.
         upper: `(4, 16, 10)` of the upper half, by the cell's place, the table index / 4 with which the latent became
             significant, and the class of the neighbourhood.
@@ -107,7 +109,7 @@ class Probabilities:
     zero: UInt16
 
     SHAPES = (
-        (INDICES, MEAN_CLASSES, COUNT_CLASSES),
+        (2, INDICES, MEAN_CLASSES, COUNT_CLASSES),
         (SIGN_CLASSES,),
         (PLACES, INDICES // 4, COUNT_CLASSES),
         (3, LOW_CLASSES),
@@ -263,7 +265,7 @@ class _Writer:
         self.marks.append(Mark(self.meter.end, depth))
         if depth > self.depth:
             self.size = min(self.size, self.marks[-1].end)
-        if self.marks[-1].end > self.size + SPARE:
+        if 4 * int(self.coder.num_words()) > self.size + SPARE:  # the meter is some bytes ahead of the coder
             raise _Exhausted
 
 
@@ -312,6 +314,7 @@ class _Band:
         self.lower, self.width = np.zeros(shape, np.int16), np.zeros(shape, np.int16)
         self.guess = np.zeros(shape, np.float32)  # levels, of those in the dead zone
         self.fresh = np.zeros(shape, bool)
+        self.settled = np.zeros(shape, bool)  # decided in this layer
         self.index = np.zeros(shape, np.uint8)  # table index / 4 at which a latent became significant
         self.valid = valid
         self.truth: Int16 | None = None
@@ -345,8 +348,8 @@ class _Band:
 class _Pass:
     """A significance pass, as the walk of `eocodec.entropy` asks for it."""
 
-    def __init__(self, state: "_State", layer: int, active: int, coder: _Coder) -> None:
-        self.state, self.layer, self.active, self.coder = state, layer, active, coder
+    def __init__(self, state: "_State", layer: int, stage: int, active: int, coder: _Coder) -> None:
+        self.state, self.layer, self.stage, self.active, self.coder = state, layer, stage, active, coder
         self.tables = state.tables
         self.half = UNIT >> layer  # Z in half levels
         self.class_of: UInt8 | None = None
@@ -372,7 +375,6 @@ class _Pass:
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
         """Code which latents of a strip leave the dead zone; returns what the nets see."""
         band = self.state.bands[1 + self.state.levels - unit.level]
-        assert self.class_of is not None
         result = np.empty(mean.shape, np.int32)
         limit = MEAN_UNIT * NETS[1] // NETS[0]  # the dead zone in 1/16 of the nets' steps
         middle = np.clip(mean, -limit, limit)
@@ -380,59 +382,77 @@ class _Pass:
         active = self.number < self.active and not self.exhausted
         for n, p in enumerate(unit.phases):
             i, j = PHASES[p]
-
-            def part(a: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-                return a[unit.channels, i::2, j::2][:, rows]  # noqa: B023
-
-            sign, guess = part(band.sign), part(band.guess)
+            places = (unit.channels, slice(2 * rows.start + i, 2 * rows.stop, 2), slice(j, None, 2))
             if active:
-                before = (rows.start + n * (rows.stop - rows.start) / len(unit.phases)) / valid[0][0]
-                share = (rows.stop - rows.start) / len(unit.phases) / valid[0][0]
-                self._code(band, part, mean[n], index[n], valid[n], rows, lambda x: min(1.0, before + x * share))  # noqa: B023
-            zero = sign == 0
+                inside = (max(0, min(rows.stop, valid[n][0]) - rows.start), valid[n][1])
+                height = len(unit.phases) * valid[0][0]
+                span = ((n * valid[0][0] + rows.start) / height, inside[0] / height)
+                self._code(band, places, inside, mean[n], index[n], span)
+            zero = band.sign[places] == 0
             shrink = self.tables.zero.astype(np.float32)[index[n]] * np.float32(step / 256)
-            np.copyto(guess, middle[n] * shrink, where=zero)  # type: ignore[arg-type]
-            cell = 2 * part(band.lower).astype(np.int32) + part(band.width)  # type: ignore[operator]
+            np.copyto(band.guess[places], middle[n] * shrink, where=zero)
+            cell = 2 * band.lower[places].astype(np.int32) + band.width[places]
             seen = cell * (MEAN_UNIT * NETS[1] // 2) // (NETS[0] * self.half)
-            result[n] = np.where(zero, middle[n], sign * seen)
+            result[n] = np.where(zero, middle[n], band.sign[places] * seen)
         return result
 
-    def _code(self, band, part, mean, index, valid, rows, done) -> None:  # type: ignore[no-untyped-def]
-        height, width = max(0, min(rows.stop, valid[0]) - rows.start), valid[1]
-        inside = np.zeros(mean.shape, bool)
-        inside[:, :height, :width] = True
-        sign = part(band.sign)
-        places = np.flatnonzero((sign == 0) & inside)
-        magnitude = np.abs(mean.ravel()[places])
-        classes = np.searchsorted(MEANS, np.arange(17), "right")[np.minimum(magnitude, 16)]
-        p = self.tables.significance[index.ravel()[places], classes, part(self.class_of).ravel()[places]]
+    def _code(
+        self,
+        band: "_Band",
+        places: Places,
+        inside: tuple[int, int],
+        mean: Int32,
+        index: UInt8,
+        span: tuple[float, float],
+    ) -> None:
+        """Decide which latents of one phase of a strip leave the dead zone.
+
+        Arguments:
+            band: what is known, changed here.
+            places: of the phase in the band's arrays.
+            inside: rows and columns that are coded.
+            mean, index: `(channels, rows, columns)`.
+            span: where the phase begins in its unit and how much of it it is.
+        """
+        assert self.class_of is not None
+        wanted = (index >= LIKELY) if self.stage == 0 else ~band.settled[places]
+        wanted &= band.sign[places] == 0
+        wanted[:, inside[0] :] = False
+        wanted[:, :, inside[1] :] = False
+        chosen = np.flatnonzero(wanted)
+        centre = mean.ravel()[chosen]
+        classes = np.searchsorted(MEANS, np.minimum(np.abs(centre), MEANS[-1]), "right")
+        p = self.tables.significance[self.stage, index.ravel()[chosen], classes, self.class_of[places].ravel()[chosen]]
         order = np.argsort(65535 - p, kind="stable")  # the likeliest first: they bring most for their bits
-        places, p, magnitude = places[order], p[order], magnitude[order]
-        truth = None if band.truth is None else part(band.truth).ravel()[places] >= self.half
-        up = None if band.positive is None else part(band.positive).ravel()[places]
-        toward = mean.ravel()[places] >= 0
-        found = np.zeros(mean.size, np.int8)
-        for start in range(0, len(places), GROUP):
+        chosen, p, centre = chosen[order], p[order], centre[order]
+        truth = None if band.truth is None else band.truth[places].ravel()[chosen] >= self.half
+        up = None if band.positive is None else band.positive[places].ravel()[chosen]
+        toward = centre >= 0
+        found, settled = np.zeros(mean.size, np.int8), np.zeros(mean.size, bool)
+        for start in range(0, len(chosen), GROUP):
             group = slice(start, start + GROUP)
-            share = done(min(start + GROUP, len(places)) / len(places))
-            depth = self.state.depth(self.layer, self.number, 0, share)
+            done = span[0] + span[1] * min(start + GROUP, len(chosen)) / len(chosen)
             try:
                 yes = self.coder.decide(p[group], None if truth is None else truth[group])
-                chosen = np.flatnonzero(yes) + start
-                q = self.tables.sign[np.minimum(magnitude[chosen], SIGN_CLASSES - 1)]
-                agree = self.coder.decide(q, None if up is None else up[chosen] == toward[chosen])
-                self.coder.mark(depth)
+                new = np.flatnonzero(yes) + start
+                q = self.tables.sign[np.minimum(np.abs(centre[new]), SIGN_CLASSES - 1)]
+                agree = self.coder.decide(q, None if up is None else up[new] == toward[new])
+                self.coder.mark(self.state.depth(self.layer, self.number, self.stage, done))
             except _Exhausted:
                 self.exhausted = True
                 break
-            found[places[chosen]] = np.where(agree == toward[chosen], 1, -1)
-        found = found.reshape(mean.shape)
-        new = found != 0
-        np.copyto(sign, found, where=new)
-        np.copyto(part(band.lower), np.int16(self.half), where=new)
-        np.copyto(part(band.width), np.int16(self.half), where=new)
-        np.copyto(part(band.fresh), True, where=new)
-        np.copyto(part(band.index), index >> 2, where=new)
+            found[chosen[new]] = np.where(agree == toward[new], 1, -1)
+            settled[chosen[group]] = True
+        band.settled[places] |= settled.reshape(mean.shape)
+        sign = found.reshape(mean.shape)
+        for array, value in (
+            (band.sign, sign),
+            (band.lower, self.half),
+            (band.width, self.half),
+            (band.fresh, True),
+            (band.index, index >> 2),
+        ):
+            np.copyto(array[places], value, where=sign != 0, casting="unsafe")
 
 
 class _LayerWalk(Walk):
@@ -498,10 +518,11 @@ class _State:
         """The usual walk at a step in levels."""
         return Walk(self.model, self.header(step))
 
-    def depth(self, layer: int, unit: int, kind: int, part: float) -> float:
-        """How far coding has come with a part of a unit of pass S (kind 0) or R (1) of a layer."""
+    def depth(self, layer: int, unit: int, stage: int, part: float) -> float:
+        """How far coding has come with a part of a unit in stage 0 or 1 of pass S, or in pass R (2), of a layer."""
         start, end = self.progress[unit : unit + 2].tolist()
-        return float(layer + 0.5 * (kind + start + part * (end - start)))
+        done = start + part * (end - start)
+        return float(layer + (0.3 * done, 0.3 + 0.4 * done, 0.7 + 0.3 * done)[stage])
 
     def run(self, coder: _Coder) -> None:
         """All layers, until the coder has no more."""
@@ -531,12 +552,14 @@ class _State:
         coder.mark(float(layer))
         if not active:
             return
-        walk = _LayerWalk(self, half)
         seen = self.low.astype(np.int64) * (2 * MEAN_UNIT * NETS[1]) // (LOW_UNIT * NETS[0] * half)
-        job = self.significance(self, layer, active + 1, coder)
-        walk.details(job, seen.astype(np.int32))
-        if job.exhausted:
-            raise _Exhausted
+        for band in self.bands:
+            band.settled[...] = False
+        for stage in (0, 1):
+            job = self.significance(self, layer, stage, active + 1, coder)
+            _LayerWalk(self, half).details(job, seen.astype(np.int32))
+            if job.exhausted:
+                raise _Exhausted
 
     def _refinement(self, layer: int, coder: _Coder) -> None:
         half = UNIT >> layer
@@ -552,33 +575,46 @@ class _State:
                 continue
             for n, p in enumerate(unit.phases):
                 i, j = PHASES[p]
-                index = (unit.channels, slice(i, None, 2), slice(j, None, 2))
-                chosen = np.flatnonzero(wide[index])
-                lower, width = band.lower[index].ravel()[chosen], 2 * half
-                place = np.minimum(lower // width, PLACES) - 1
-                scale, around = (a[index].ravel()[chosen] for a in (band.index, classes))
-                q = self.tables.upper[place, scale, around]
-                truth = None if band.truth is None else band.truth[index].ravel()[chosen] >= lower + half
-                upper = np.zeros(len(chosen), np.int32)
-                done = 0
-                try:
-                    for start in range(0, len(chosen), GROUP):
-                        group = slice(start, start + GROUP)
-                        upper[group] = coder.decide(q[group], None if truth is None else truth[group])
-                        done = min(start + GROUP, len(chosen))
-                        coder.mark(self.depth(layer, number, 1, (n + done / len(chosen)) / len(unit.phases)))
-                finally:
-                    kept = chosen[:done]
-                    view = band.lower[index]
-                    flat = view.ravel()
-                    flat[kept] += (upper[:done] * half).astype(np.int16)
-                    view[...] = flat.reshape(view.shape)
-                    for array, value in ((band.width, half), (band.fresh, False)):
-                        view = array[index]  # type: ignore[assignment]
-                        flat = view.ravel()
-                        flat[kept] = value
-                        view[...] = flat.reshape(view.shape)
+                places = (unit.channels, slice(i, None, 2), slice(j, None, 2))
+                self._halve(band, places, wide[places], classes[places], layer, number, (n, len(unit.phases)), coder)
         coder.mark(layer + 1.0)
+
+    def _halve(
+        self,
+        band: "_Band",
+        places: Places,
+        wide: Bool,
+        classes: UInt8,
+        layer: int,
+        number: int,
+        phase: tuple[int, int],
+        coder: _Coder,
+    ) -> None:
+        """Halve the cells of one phase that are `wide`; `phase` is its ordinal in the unit, and their number."""
+        half = UNIT >> layer
+        chosen = np.flatnonzero(wide)
+        lower, index, truth = (
+            None if a is None else a[places].ravel()[chosen] for a in (band.lower, band.index, band.truth)
+        )
+        assert lower is not None and index is not None
+        nearness = np.minimum(lower // (2 * half), PLACES) - 1
+        q = self.tables.upper[nearness, index, classes.ravel()[chosen]]
+        answer = None if truth is None else truth >= lower + half
+        upper = np.zeros(wide.size, bool)
+        halved = np.zeros(wide.size, bool)
+        try:
+            for start in range(0, len(chosen), GROUP):
+                group = slice(start, start + GROUP)
+                found = coder.decide(q[group], None if answer is None else answer[group])
+                part = (phase[0] + min(start + GROUP, len(chosen)) / len(chosen)) / phase[1]
+                coder.mark(self.depth(layer, number, 2, part))
+                upper[chosen[group]] = found
+                halved[chosen[group]] = True
+        finally:  # what was decided before the stream ended counts
+            done = halved.reshape(wide.shape)
+            band.lower[places] += (upper.reshape(wide.shape) * half).astype(np.int16)
+            np.copyto(band.width[places], half, where=done, casting="unsafe")
+            np.copyto(band.fresh[places], False, where=done)
 
     def _refine_low(self, layer: int, coder: _Coder) -> None:
         """Halve the cells of the low-pass if they are wider than Z."""
@@ -600,7 +636,7 @@ class _State:
             for start in range(0, middle.size, GROUP):
                 group = slice(start, start + GROUP)
                 upper[group] = coder.decide(q[group], None if truth is None else truth[group])
-            coder.mark(self.depth(layer, 1, 1, 0.0))
+            coder.mark(self.depth(layer, 1, 2, 0.0))
             middle = middle + np.where(upper, 1, -1) * (self.low_width // 4)
             self.low[channel, :rows, :columns] = middle.reshape(rows, columns)
         self._pad_low()

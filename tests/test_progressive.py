@@ -1,6 +1,7 @@
 """The embedded stream: every prefix is a picture, and files of all rates are prefixes of one another."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,7 @@ def test_the_files_of_all_rates_are_prefixes_of_one_another(picture: np.ndarray,
     for rate in (4, 20, 96, 300):
         smaller = eocodec.compress(picture, rate, progressive=True)
         sizes.append(len(smaller))
-        whole = (len(smaller) - 4) // (format.PIECE + 4) * (format.PIECE + 4)
-        assert smaller[: whole - 1] == data[: whole - 1]
-        assert smaller[:-4] == data[: len(smaller) - 4] or len(smaller) % (format.PIECE + 4) < 20
+        assert smaller[:-4] == data[: len(smaller) - 4]
         assert codec.decode_file(smaller).complete
     assert sizes == sorted(sizes) and sizes[0] > 30
 
@@ -46,7 +45,7 @@ def test_every_prefix_decodes_and_more_bytes_give_a_better_picture(picture: np.n
         decoded = codec.decode_file(data[:end])
         assert decoded.rgb.shape == picture.shape and not decoded.damaged
         qualities.append(psnr(picture, decoded.rgb))
-    assert all(b > a - 0.1 for a, b in zip(qualities, qualities[1:], strict=False))
+    assert all(b > a - 0.1 for a, b in pairwise(qualities))
     assert qualities[0] < 20 and qualities[-1] > 40
 
 
@@ -76,7 +75,7 @@ def test_an_embedded_stream_costs_little(samples: dict[str, np.ndarray]) -> None
     for picture in samples.values():
         usual = codec.compress_picture(picture, 60, measure=True)
         ours = codec.compress_picture(picture, psnr=usual.psnr, progressive=True)
-        assert len(ours.data) < 1.14 * len(usual.data)
+        assert len(ours.data) < 1.2 * len(usual.data)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 17), (33, 31), (64, 64)])
@@ -142,7 +141,9 @@ def test_the_tables_survive_packing(model: Model) -> None:
     assert all((getattr(tables, k) == getattr(again, k)).all() for k in tables.__dataclass_fields__)
 
 
-def test_the_command_writes_cuts_and_describes_progressive_files(run: Runner, picture: np.ndarray, tmp_path: Path) -> None:
+def test_the_command_writes_cuts_and_describes_progressive_files(
+    run: Runner, picture: np.ndarray, tmp_path: Path
+) -> None:
     Image.fromarray(picture).save(tmp_path / "p.png")
     assert run("compress", "--progressive", "--rate", "200", "p.png").returncode == 0
     assert run("truncate", "--bytes", "3000", "p.eoc").returncode == 0

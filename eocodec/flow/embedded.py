@@ -81,9 +81,7 @@ def significance_bits(h: Tensor, zone: float, mean: Tensor, scale: Tensor) -> Te
     return bits * (h.abs() < 2 * zone)
 
 
-def price(
-    context: EmbeddedContext, latents: LatentModel, h: list[Tensor], zone: Tensor, quantised: bool
-) -> Tensor:
+def price(context: EmbeddedContext, latents: LatentModel, h: list[Tensor], zone: Tensor, quantised: bool) -> Tensor:
     """Bits `(B,)` of the significance pass with dead zones `zone (B,)`, in units of the pictures' range 0 to 1."""
     gains = [torch.exp(g)[:, None, None] for g in latents.gains]
     step = (STEP_PER_ZONE * zone)[:, None, None, None]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from eocodec import progressive, transform
 from eocodec.bundle import Model
+from eocodec.latents import PHASES
 from eocodec.progressive import LAYERS, PLACES, Probabilities
 
 __all__ = ["fit_probabilities"]
@@ -27,7 +28,8 @@ def _numbered() -> Probabilities:
     numbers = np.split(np.arange(1, sum(sizes[:4]) + 1).astype(np.uint16), np.cumsum(sizes[:4])[:-1])
     tables = [n.reshape(s) for n, s in zip(numbers, Probabilities.SHAPES, strict=False)]
     centre = np.full(Probabilities.SHAPES[4], 128, np.uint16)
-    return Probabilities(*tables, centre, np.full(64, 256, np.uint16))
+    significance, sign, upper, low = tables
+    return Probabilities(significance, sign, upper, low, centre, np.full(64, 256, np.uint16))
 
 
 class _Counter:
@@ -56,9 +58,10 @@ class _Pass(progressive._Pass):
 
     def strip(self, unit, rows, valid, mean, index):  # type: ignore[no-untyped-def]
         result = super().strip(unit, rows, valid, mean, index)
+        assert isinstance(self.state, _State)
         band = self.state.bands[1 + self.state.levels - unit.level]
         for n, p in enumerate(unit.phases):
-            i, j = progressive.PHASES[p]
+            i, j = PHASES[p]
             sign, guess, positive, size = (
                 a[unit.channels, i::2, j::2][:, rows] for a in (band.sign, band.guess, band.positive, band.truth)
             )
@@ -116,8 +119,8 @@ def fit_probabilities(model: Model, pictures: Sequence[Bytes]) -> Probabilities:
             latents = transform.encode_picture(model, picture)
             state = _State(model, width, height, latents)
             targets = state.low_truth / progressive.LOW_STEP
-            low = progressive._LowWriter(model, targets)
-            state.start_low(state.walk(progressive.LOW_STEP).low_pass(low))
+            coder = progressive._LowWriter(model, targets)
+            state.start_low(state.walk(progressive.LOW_STEP).low_pass(coder))
             state.run(counter)
             inside += state.inside
             sums += state.sums
@@ -125,8 +128,8 @@ def fit_probabilities(model: Model, pictures: Sequence[Bytes]) -> Probabilities:
         del model.__dict__["_probabilities"]
     no, yes = (np.split(c[1:], np.cumsum(sizes)[:-1]) for c in counter.counts)
     a, b = yes[0].reshape(shapes[0]), no[0].reshape(shapes[0])
-    coarse = (a.sum((1, 2), keepdims=True) + 1e-3) / (a.sum((1, 2), keepdims=True) + b.sum((1, 2), keepdims=True) + 1)
-    middle = (a.sum(2, keepdims=True) + PRIOR * coarse) / (a.sum(2, keepdims=True) + b.sum(2, keepdims=True) + PRIOR)
+    coarse = (a.sum((2, 3), keepdims=True) + 1e-3) / ((a + b).sum((2, 3), keepdims=True) + 1)
+    middle = (a.sum(3, keepdims=True) + PRIOR * coarse) / ((a + b).sum(3, keepdims=True) + PRIOR)
     significance = _probability(a, b, np.broadcast_to(middle, a.shape))
     sign = _probability(yes[1], no[1], np.full(yes[1].shape, 0.5))
     a, b = yes[2].reshape(shapes[2]), no[2].reshape(shapes[2])
