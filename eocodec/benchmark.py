@@ -5,6 +5,7 @@ PSNR is that of the decoded 8-bit RGB picture; curves are means over pictures at
 """
 
 import io
+import json
 import os
 import platform
 import time
@@ -168,7 +169,46 @@ def compression_table(result: dict[str, Any]) -> str:
     for name, value in result["bd_rate"].items():
         shown = "no overlap" if value is None else f"{value:+.2f} %"
         lines.append(f"BD-rate (PSNR, {low:g} to {high:g} bpp) of eocodec against {name}: {shown}")
+    for name, curve in result.get("published", {}).items():
+        shown = "no overlap" if curve["bd_rate"] is None else f"{curve['bd_rate']:+.2f} %"
+        lines.append(f"BD-rate of eocodec against {name} (published curve): {shown}")
     return "\n".join(lines)
+
+
+def published(files: Sequence[Path], result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Published curves by name: points, and the BD-rate of eocodec against them where the ranges overlap.
+
+    Arguments:
+        files: JSON as CompressAI keeps its results: `name`, `results` with lists `bpp`, `psnr-rgb`, `ms-ssim-rgb`.
+        result: of :func:`compression`.
+
+    Raises:
+        EocodecError: a file is not of this kind.
+    """
+    ours = [(p["bpp"], p["psnr"]) for p in result["codecs"].get("eocodec", [])]
+    curves: dict[str, dict[str, Any]] = {}
+    for path in files:
+        try:
+            content = json.loads(Path(path).read_text())
+            values = content["results"]
+            quality = values.get("psnr-rgb", values.get("psnr"))
+            points = sorted(zip(map(float, values["bpp"]), map(float, quality), strict=True))
+            name = str(content.get("name", Path(path).stem))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+            raise EocodecError(f"{path} is no published curve: JSON with results, bpp and psnr-rgb") from e
+        try:
+            difference: float | None = bd_rate(points, ours, *result["bd_range"]) if ours else None
+        except ValueError:
+            difference = None
+        similarity = values.get("ms-ssim-rgb", values.get("ms-ssim"))
+        curves[name if name not in curves else Path(path).stem] = {
+            "points": points,
+            "ms_ssim": sorted(zip(map(float, values["bpp"]), map(float, similarity), strict=True))
+            if similarity
+            else [],
+            "bd_rate": difference,
+        }
+    return curves
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
@@ -186,10 +226,18 @@ def plot(result: dict[str, Any], path: Path) -> None:
         if all(p["ms_ssim"] is not None for p in points):
             decibels = [-10 * np.log10(1 - p["ms_ssim"]) for p in points]
             axes[1].plot(bpp, decibels, marker="o", markersize=3.5, label=name, **style)
+    for name, curve in result.get("published", {}).items():
+        line = axes[0].plot(
+            *zip(*curve["points"], strict=True), linewidth=1, linestyle="--", label=f"{name} (published)"
+        )
+        decibels = [(r, -10 * np.log10(1 - s)) for r, s in curve["ms_ssim"] if s < 1]
+        if decibels:
+            axes[1].plot(*zip(*decibels, strict=True), linewidth=1, linestyle="--", color=line[0].get_color())
     for axis, label in zip(axes, ("PSNR (dB, RGB)", "MS-SSIM (dB)"), strict=True):
         axis.set(xlabel="bits per pixel (file size)", ylabel=label, xlim=(0, 2.5))
         axis.grid(alpha=0.3)
-        axis.legend()
+    axes[0].set_ylim(24, 46)
+    axes[0].legend(fontsize=8)
     figure.suptitle(f"{result['folder']}, {len(result['pictures'])} pictures")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -105,6 +105,7 @@ class FlatManifest:
         shift: as in :class:`Manifest`.
         tiny: number that stands for the model in tiny files, 1 to 3; 0: it has none.
         noise: standard deviation that unit white noise has in a latent.
+        drop: pairs of a noise level in 8-bit levels, rising, and the C that is best to denoise with, as measured at export.
     """
 
     name: str
@@ -121,6 +122,7 @@ class FlatManifest:
     shift: list[list[int]]
     tiny: int
     noise: list[float]
+    drop: list[tuple[float, float]]
 
 
 def bundle_id(files: dict[str, bytes]) -> bytes:
@@ -237,7 +239,9 @@ class Model:
         lengths = [len(m.gain), len(m.entropy), len(m.scale), len(m.noise)]
         rising = m.blocks == sorted(set(m.blocks)) and m.blocks and m.blocks[0] > 0
         consistent = lengths == [dims] * 4 and self._latents == dims and rising and m.blocks[-1] <= dims
-        if not (8 <= m.size <= MAX_EDGE and consistent and m.water > 0 and 0 <= m.tiny <= 3):
+        levels = [float(level) for level, _ in m.drop]
+        known = bool(levels) and levels[0] > 0 and levels == sorted(levels) and all(1 <= c <= dims for _, c in m.drop)
+        if not (8 <= m.size <= MAX_EDGE and consistent and known and m.water > 0 and 0 <= m.tiny <= 3):
             raise ModelError("the model bundle's manifest is inconsistent")
 
     @functools.cached_property

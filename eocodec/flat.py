@@ -248,11 +248,10 @@ def keep_top(manifest: FlatManifest, latents: Float32, rate: float) -> Float32:
 def rate_of_noise(manifest: FlatManifest, sigma: float) -> float:
     """C at which dropping serves best against white noise of level `sigma` (range 0 to 1).
 
-    As many latents as there are in the core whose signal exceeds the noise that reaches them.
+    Between the levels of `manifest.drop` log C is linear in log σ; beyond them it is that of the nearest.
     """
-    core = slice(manifest.blocks[-1])
-    signal = np.exp(np.array(manifest.entropy)[core] + np.array(manifest.gain)[core]) / math.sqrt(2 * math.pi * math.e)
-    return float(max(1, int(np.count_nonzero(signal > sigma * np.array(manifest.noise)[core]))))
+    levels, rates = np.log(np.array(manifest.drop)).T
+    return float(np.exp(np.interp(math.log(max(255 * sigma, 1e-9)), levels, rates)))
 
 
 def noise_level(manifest: FlatManifest, latents: Float32) -> float:

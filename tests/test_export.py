@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ features = 8
 context_width = 16
 refine_width = 8
 refine_depth = 3
+embedded = true
 [[stage]]
 objective = "likelihood"
 iterations = 3
@@ -45,8 +47,15 @@ correlation = 0.1
 [[stage]]
 objective = "rate-distortion"
 iterations = 6
+noise = 20.0
+anchor = 0.1
+quantised = true
+[[stage]]
+objective = "embedded"
+iterations = 3
 quantised = true
 """
+EXPORT = "export run/checkpoint.pt --data pictures -o small.eocm --name small --pictures 2 --lossless-from photo"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +68,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (base / "small.toml").write_text(CONFIG)
     for arguments in (
         ["train", "small.toml", "--device", "cpu"],
-        ["export", "run/checkpoint.pt", "--data", "pictures", "-o", "small.eocm", "--name", "small", "--pictures", "2"],
+        EXPORT.split(),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "eocodec_cli", *arguments],
@@ -74,8 +83,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_leaves_a_checkpoint_a_log_and_pictures(trained: Path) -> None:
     run = trained / "run"
-    assert len((run / "log.jsonl").read_text().splitlines()) == 9
-    assert load_checkpoint(run / "checkpoint.pt").iteration == 9
+    assert len((run / "log.jsonl").read_text().splitlines()) == 12
+    assert load_checkpoint(run / "checkpoint.pt").iteration == 12
     assert list(run.glob("validation*.png"))
 
 
@@ -88,6 +97,53 @@ def test_an_exported_bundle_compresses(trained: Path, chelsea: np.ndarray, run: 
     refused = run("decompress", "c.eoc")
     assert refused.returncode == 1 and b"--model" in refused.stderr
     assert run("decompress", "c.eoc", "--model", bundle, "-o", "c.png").returncode == 0
+
+
+def test_an_exported_bundle_writes_embedded_and_lossless_files(trained: Path, chelsea: np.ndarray) -> None:
+    model = Model(read_bundle(trained / "small.eocm"))
+    picture = chelsea[50:130, 100:203]
+    qualities = []
+    for size in (1500, 6000):
+        cut = codec.compress(picture, max_bytes=size, model=model, progressive=True)
+        qualities.append(psnr(picture, codec.decompress(cut, model)))
+    assert qualities[1] > qualities[0] + 3 > 15
+    exact = codec.compress(picture, model=model, lossless=True)
+    assert (codec.decompress(exact, model) == picture).all()
+
+
+def test_a_stage_for_the_embedded_stream_changes_nothing_else(trained: Path, tmp_path: Path) -> None:
+    import torch
+
+    from eocodec.flow.training import Run, load_config
+
+    config = tmp_path / "more.toml"
+    config.write_text(CONFIG.split("[[stage]]")[0] + CONFIG.split("[[stage]]")[-1].join(["[[stage]]", ""]))
+    before = load_checkpoint(trained / "run" / "checkpoint.pt").average
+    run = Run(
+        load_config(config, trained / "pictures", tmp_path / "out"),
+        torch.device("cpu"),
+        start=trained / "run" / "checkpoint.pt",
+    )
+    figures = [run.advance() for _ in range(3)]
+    assert all(np.isfinite(f["loss"]) and f["bits_per_pixel"] > 0 for f in figures)
+    after = run.model.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed and all(name.startswith("embedded.") for name in changed)
+
+
+def test_nets_of_the_embedded_stream_begin_as_the_usual_ones(trained: Path, tmp_path: Path) -> None:
+    import torch
+
+    loaded = load_checkpoint(trained / "run" / "checkpoint.pt")
+    weights = {k: v for k, v in loaded.average.items() if not k.startswith("embedded.")}
+    model = PhotoModel(loaded.config)
+    assert model.start_from(replace(loaded.config, embedded=False), weights)
+    own, usual = model.embedded.state_dict(), model.latents.context.state_dict()
+    for name, value in usual.items():
+        inputs = value.shape[1] if value.dim() > 1 else None
+        assert torch.equal(own[name] if inputs is None else own[name][:, :inputs], value)
+        assert inputs is None or not own[name][:, inputs:].any()
+    assert not model.start_from(replace(loaded.config, width=9), weights)
 
 
 def test_parity_holds_and_its_breach_is_refused(trained: Path, chelsea: np.ndarray) -> None:

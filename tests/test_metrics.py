@@ -1,10 +1,13 @@
 """Quality figures against known values."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from eocodec.errors import EocodecError
 from eocodec.metrics import bd_rate, ms_ssim, psnr
 
 
@@ -31,3 +34,18 @@ def test_ms_ssim(coffee: np.ndarray) -> None:
     assert 0.7 < ms_ssim(coffee, worse) < 0.99
     with pytest.raises(ValueError, match="176"):
         ms_ssim(coffee[:100], worse[:100])
+
+
+def test_published_curves_are_read_and_compared(tmp_path: Path) -> None:
+    benchmark = pytest.importorskip("eocodec.benchmark")
+    ours = [{"bpp": b, "psnr": 30 + 5 * np.log2(b)} for b in (0.1, 0.2, 0.5, 1.0, 2.0)]
+    result = {"codecs": {"eocodec": ours}, "bd_range": [0.15, 1.5]}
+    worse: dict[str, list[float]] = {"bpp": [0.25, 0.5, 1.0, 2.0]}
+    worse["psnr-rgb"] = [30 + 5 * np.log2(b / 2) for b in worse["bpp"]]  # twice our rate
+    file = tmp_path / "other.json"
+    file.write_text(json.dumps({"name": "Other", "results": worse}))
+    curves = benchmark.published([file], result)
+    assert curves["Other"]["bd_rate"] == pytest.approx(-50, abs=0.5)
+    file.write_text('{"results": {"bpp": [1]}}')
+    with pytest.raises(EocodecError, match="no published curve"):
+        benchmark.published([file], result)

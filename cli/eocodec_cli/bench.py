@@ -20,6 +20,12 @@ from eocodec_cli import files
 @click.option(
     "--range", "rates", type=(float, float), default=(0.15, 1.5), show_default=True, help="BD-rate range, bpp."
 )
+@click.option(
+    "--published",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Published curve to compare with, JSON as CompressAI keeps it; may be repeated.",
+)
 @click.option("--denoise", "sigma", type=float, help="Instead: denoise pictures with added noise of this level.")
 @files.model_option
 @files.threads_option
@@ -31,6 +37,7 @@ def command(
     codecs: str,
     limit: int | None,
     rates: tuple[float, float],
+    published: tuple[Path, ...],
     sigma: float | None,
     model: str | None,
     threads: int,
@@ -43,6 +50,7 @@ def command(
     \b
     Examples:
       eocodec bench kodak/ --json out.json --plot rd.png
+      eocodec bench kodak/ --codecs eocodec,avif --published vtm.json
       eocodec bench cbsd68/ --denoise 25
     """
     try:
@@ -58,6 +66,8 @@ def command(
         click.echo(benchmark.denoising_table(result))
     else:
         result = benchmark.compression(folder, codecs.split(","), loaded, limit, rates, say)
+        if published:
+            result["published"] = benchmark.published(published, result)
         click.echo(benchmark.compression_table(result))
         if plot:
             benchmark.plot(result, plot)

@@ -23,26 +23,50 @@ from eocodec.errors import EocodecError
 @click.option(
     "--pictures", type=click.IntRange(min=2), default=96, show_default=True, help="Photos the tables are fitted on."
 )
+@click.option("--lossless", is_flag=True, help="Also train the nets for lossless files, three minutes; photo models.")
+@click.option("--lossless-from", metavar="MODEL", help="Instead: take them from a model, they fit all; name or .eocm.")
 @click.option("--tiny", type=click.IntRange(0, 3), default=0, help="Number in tiny files; models of one size only.")
-def command(checkpoint: Path, output: Path, data: Path, name: str, card: str, pictures: int, tiny: int) -> None:
+def command(
+    checkpoint: Path,
+    output: Path,
+    data: Path,
+    name: str,
+    card: str,
+    pictures: int,
+    lossless: bool,
+    lossless_from: str | None,
+    tiny: int,
+) -> None:
     """Turn a training checkpoint into a model bundle (needs the extra `train`).
 
     Builds the ONNX graphs, fits the entropy tables on photos, and refuses to write if torch and ONNX Runtime disagree.
 
     \b
     Examples:
-      eocodec export runs/photo/checkpoint.pt --data photos/ -o photo.eocm
+      eocodec export runs/photo/checkpoint.pt --data photos/ -o photo.eocm --lossless-from photo
       eocodec export runs/faces/checkpoint.pt --data faces.tar -o faces.eocm --name faces --tiny 2
     """
     try:
         from eocodec_export import export
+        from eocodec_export.lossless import add_lossless
     except ImportError as e:
         raise EocodecError(
             f"exporting needs {e.name or 'torch'}; install it with: pip install 'eocodec[train]'"
         ) from None
 
+    from eocodec.bundle import shipped_models
+
     if output.suffix != ".eocm":
         raise EocodecError(f"{output}: a bundle's name must end in .eocm")
+    if tiny and (lossless or lossless_from):
+        raise EocodecError("lossless files are for models for pictures of any size")
+    source = shipped_models().get(lossless_from, Path(lossless_from)) if lossless_from else None
+    if source is not None and not source.is_file():
+        raise EocodecError(f"{source}: no such model bundle")
+
+    def report(message: str) -> None:
+        click.echo(message, err=True)
+
     model = export(
         checkpoint,
         output,
@@ -51,6 +75,8 @@ def command(checkpoint: Path, output: Path, data: Path, name: str, card: str, pi
         card=card,
         pictures=pictures,
         tiny=tiny,
-        report=lambda message: click.echo(message, err=True),
+        report=report,
     )
+    if lossless or source is not None:
+        model = add_lossless(output, data, output, source=source, report=report)
     click.echo(f"{output}  id {model.id.hex()}  {output.stat().st_size / 1e6:.2f} MB")

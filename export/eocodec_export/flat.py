@@ -45,11 +45,13 @@ STEPS = (
 REFERENCE_STEP = (
     20.0  # 8-bit levels: as fine as the nets are trained for; the density is that of the unquantised latents
 )
-DEAD_ZONE = 0.17
+DEAD_ZONE = 0.12
 WATER_STEPS = (40.0, 70.0, 100.0, 150.0, 220.0, 320.0)
 BATCH = 64
+DROP_LEVELS = (5.0, 10.0, 15.0, 25.0, 35.0, 50.0, 75.0)  # 8-bit levels of noise for which the best C is looked up
+DROP_POINTS = 24  # of C, in a geometric sequence up to the whole core
 # 8-bit levels from which on the latents beyond the core are coded: where that beats the refinement in their place.
-REST_LEVEL = 5.0
+REST_LEVEL = 9.0
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -258,6 +260,7 @@ def export_flat(
         "shift": [[0, 0, 0]] * SCALES,
         "tiny": tiny,
         "noise": [round(v, 4) for v in noise.tolist()],
+        "drop": [[1.0, 1.0]],
     }
     tables = calibration.laplace_tables(dead_zone)
 
@@ -295,10 +298,30 @@ def export_flat(
         for level, counts in statistics.nonzero.items()
     ]
     manifest["water"] = round(float(np.median(ratios)), 4)
+    report("noise and C")
+    manifest["drop"] = _best_drops(Model(files()), checked[:128].permute(0, 2, 3, 1).numpy())
     report("parity")
     check_parity(model, Model(files()), checked[:8])
     write_bundle(out, files())
     return Model(files())
+
+
+def _best_drops(model: Model, pictures: Bytes) -> list[list[float]]:
+    """The C with the highest mean PSNR when all later latents of noisy pictures `(N, S, S, 3)` are dropped, by level."""
+    generator = np.random.default_rng(0)
+    core = model.flat.blocks[-1]
+    rates = np.unique(np.rint(np.geomspace(4, core, DROP_POINTS)))
+    result = []
+    for level in DROP_LEVELS:
+        noisy = pictures / np.float32(255) + np.float32(level / 255) * generator.standard_normal(pictures.shape, np.float32)
+        latents = np.stack([flat.encode_picture(model, x) for x in noisy])
+        qualities = []
+        for rate in rates:
+            clean = flat.synthesise(model, flat.keep_top(model.flat, latents, rate), flat.core_step(model.flat, rate))
+            errors = np.square(clean * 255 - pictures).mean((1, 2, 3))
+            qualities.append(-10 * float(np.log10(errors).mean()))
+        result.append([level, float(rates[int(np.argmax(qualities))])])
+    return result
 
 
 @torch.no_grad()
