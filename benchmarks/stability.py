@@ -1,4 +1,4 @@
-"""Stability of the ordered latents: flows trained from random bases on faces, with λ = 0 and λ = 1, over seeds.
+"""Stability of the ordered latents: flows trained from random bases on faces, with several λ, over seeds.
 
     python benchmarks/stability.py EVAL --train TRAIN --json benchmarks/stability.json
 
@@ -6,7 +6,7 @@ EVAL and TRAIN are tars or folders of 64×64 pictures. Faces become vectors: the
 components of TRAIN and its mirror images, all divided by one number, so that the axes keep their different variances,
 with white noise added. The flow knows neither axes nor order: each run starts from random rotations of its own, and a
 Gaussian prior looks the same from every side. Runs also differ in the 80 % of TRAIN that they see; λ is all that
-differs between the two runs of a seed. `PCA` is the linear Gaussian model of the same subset.
+differs between the runs of a seed. `PCA` is the linear Gaussian model of the same subset.
 
 After training the latents are sorted by explained entropy. Greedy alignment then pairs the top n latents of two runs
 by the absolute correlation of their values on EVAL: the best pair, the best pair of the others, and so on.
@@ -48,7 +48,7 @@ WIDTH = 64
 TOP = (16, 64)
 RANKS = (1, 16, 64)  # of the spectrum, in the table
 KEPT = 16  # latents that are decoded
-METHODS = {"λ = 0": 0.0, "λ = 1": 1.0, "PCA": None}
+METHODS = {"λ = 0": 0.0, "λ = 1": 1.0, "λ = 4": 4.0, "λ = 8": 8.0, "PCA": None}
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ class FlatManifest:
         shift: as in :class:`Manifest`.
         tiny: number that stands for the model in tiny files, 1 to 3; 0: it has none.
         noise: standard deviation that unit white noise has in a latent.
-        drop: pairs of a noise level in 8-bit levels, rising, and the C that is best to denoise with, as measured at export.
+        drop: pairs of a noise level in 8-bit levels, rising, and the C that is best to denoise with, as measured.
     """
 
     name: str

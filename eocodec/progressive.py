@@ -314,6 +314,7 @@ class _Band:
         self.lower, self.width = np.zeros(shape, np.int16), np.zeros(shape, np.int16)
         self.guess = np.zeros(shape, np.float32)  # levels, of those in the dead zone
         self.fresh = np.zeros(shape, bool)
+        self.touched = False  # anything was coded
         self.settled = np.zeros(shape, bool)  # decided in this layer
         self.index = np.zeros(shape, np.uint8)  # table index / 4 at which a latent became significant
         self.valid = valid
@@ -330,7 +331,7 @@ class _Band:
         rows = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
         count = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] - found
         result = np.searchsorted(COUNTS, np.arange(9), "right").astype(np.uint8)[count]
-        if finer is not None:
+        if finer is not None and finer.touched:
             below = finer.sign != 0
             any_below = below[:, ::2, ::2] | below[:, 1::2, ::2] | below[:, ::2, 1::2] | below[:, 1::2, 1::2]
             result += (len(COUNTS) + 1) * any_below.astype(np.uint8)
@@ -338,6 +339,8 @@ class _Band:
 
     def values(self, tables: Probabilities) -> Float32:
         """Values of all latents, levels."""
+        if not self.touched:
+            return np.zeros(self.sign.shape, np.float32)
         place = np.minimum(self.lower // np.maximum(self.width, 1), PLACES) - 1
         place[self.fresh] = PLACES
         centre = tables.centre[np.maximum(place, 0), self.index].astype(np.float32) / 256
@@ -380,6 +383,7 @@ class _Pass:
         middle = np.clip(mean, -limit, limit)
         step = self.half * NETS[0] / (2 * NETS[1] * MEAN_UNIT)  # levels in 1/16 of the nets' steps
         active = self.number < self.active and not self.exhausted
+        band.touched = True
         for n, p in enumerate(unit.phases):
             i, j = PHASES[p]
             places = (unit.channels, slice(2 * rows.start + i, 2 * rows.stop, 2), slice(j, None, 2))
@@ -462,20 +466,26 @@ class _LayerWalk(Walk):
 
     def __init__(self, state: "_State", half: int) -> None:
         super().__init__(state.model, state.header(half / 2 * NETS[0] / NETS[1]))
-        self.bands = state.bands
-        self.seen = [self._seen(band, half) for band in state.bands[1:]]
+        self.bands, self.half = state.bands, half
+        self.seen: dict[int, Int8] = {}
 
-    def _seen(self, band: "_Band", half: int) -> Int8:
-        """Middles of the cells of a level, companded as the nets see latents."""
-        cell = 2 * band.lower.astype(np.int32) + band.width
-        return self._compand(band.sign * (cell * (MEAN_UNIT * NETS[1] // 2) // (NETS[0] * half)))
+    def _seen(self, k: int) -> Int8:
+        """Middles of the cells of band k, companded as the nets see latents, as they are when first asked for."""
+        if k not in self.seen:
+            band = self.bands[k]
+            if not band.touched:
+                self.seen[k] = np.zeros(band.sign.shape, np.int8)
+            else:
+                cell = 2 * band.lower.astype(np.int32) + band.width
+                self.seen[k] = self._compand(band.sign * (cell * (MEAN_UNIT * NETS[1] // 2) // (NETS[0] * self.half)))
+        return self.seen[k]
 
     def _known(self, level: int, rows: slice) -> dict[str, npt.NDArray[np.int8]]:
-        k = self.levels - level
-        own = self.seen[k][:, 2 * rows.start : 2 * rows.stop]
+        k = 1 + self.levels - level
+        own = self._seen(k)[:, 2 * rows.start : 2 * rows.stop]
         parts = [own[:, i::2, j::2] for i, j in PHASES]
         if level > 1:
-            finer = np.abs(self.seen[k + 1][:, 4 * rows.start : 4 * rows.stop])
+            finer = np.abs(self._seen(k + 1)[:, 4 * rows.start : 4 * rows.stop])
             across = np.maximum(finer[:, :, ::2], finer[:, :, 1::2])
             below = np.maximum(across[:, ::2], across[:, 1::2])
             parts += [below[:, i::2, j::2] for i, j in PHASES]
@@ -554,7 +564,8 @@ class _State:
             return
         seen = self.low.astype(np.int64) * (2 * MEAN_UNIT * NETS[1]) // (LOW_UNIT * NETS[0] * half)
         for band in self.bands:
-            band.settled[...] = False
+            if band.touched:
+                band.settled[...] = False
         for stage in (0, 1):
             job = self.significance(self, layer, stage, active + 1, coder)
             _LayerWalk(self, half).details(job, seen.astype(np.int32))
@@ -569,7 +580,7 @@ class _State:
             band = self.bands[k]
             if (number - 1) % 6 == 0:
                 finer = self.bands[k + 1] if k + 1 < len(self.bands) else None
-                wide = band.width == 2 * half
+                wide = band.width == 2 * half if band.touched else np.zeros(0, bool)
                 classes = band.neighbourhood(finer) if wide.any() else None
             if classes is None:
                 continue

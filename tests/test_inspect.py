@@ -121,6 +121,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "shift": photo.manifest.shift,
         "tiny": 0,
         "noise": [1.0] * DIMS,
+        "drop": [[5.0, 9.0], [50.0, 4.0]],
     }
     files |= {
         "manifest.json": json.dumps(manifest).encode(),

@@ -307,13 +307,15 @@ def export_flat(
 
 
 def _best_drops(model: Model, pictures: Bytes) -> list[list[float]]:
-    """The C with the highest mean PSNR when all later latents of noisy pictures `(N, S, S, 3)` are dropped, by level."""
+    """The C with the highest mean PSNR when the later latents of noisy pictures `(N, S, S, 3)` are dropped."""
     generator = np.random.default_rng(0)
     core = model.flat.blocks[-1]
     rates = np.unique(np.rint(np.geomspace(4, core, DROP_POINTS)))
     result = []
     for level in DROP_LEVELS:
-        noisy = pictures / np.float32(255) + np.float32(level / 255) * generator.standard_normal(pictures.shape, np.float32)
+        noisy = pictures / np.float32(255) + np.float32(level / 255) * generator.standard_normal(
+            pictures.shape, np.float32
+        )
         latents = np.stack([flat.encode_picture(model, x) for x in noisy])
         qualities = []
         for rate in rates:
