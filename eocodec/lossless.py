@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import constriction
 import numpy as np
 import numpy.typing as npt
+import zstandard
 
 from eocodec.bundle import Model
 from eocodec.entropy import SEGMENT_MINIMUM, SEGMENT_TARGET, Reader, Writer
@@ -52,6 +53,8 @@ Tuning = npt.NDArray[np.int8]
 
 START = (128, 0, 0)  # what the first sample of every axis is predicted as
 SETS = 3  # nets for h = 1, h = 2 and h >= 4
+PACKED = 2  # instead of whether there are chroma axes: the samples are packed, grey; one more: in colour
+KINDS = 3  # of differences before packing
 UNITS = LOSSLESS_UNITS  # lattices down to stride 16 are unit 0; then nine for each of h = 8, 4, 2, 1
 STRIP = 65536  # positions of a strip; nets and coder work strip by strip
 CLASSES = 4  # of the mean's fraction
@@ -510,8 +513,62 @@ def encode(model: Model, rgb: Bytes, single: bool = False) -> tuple[bytes, tuple
         if number == UNITS or (pending >= goal and rest >= SEGMENT_MINIMUM / 2):
             segments.append(Segment(count, writer.payload()))
             writer, count, pending = Writer(tables), 0, 0.0
-    parameters = Parameters(zlib.crc32(np.ascontiguousarray(rgb).data), colour, corrections, coder.tunings)
-    return parameters.pack(), tuple(segments)
+    checksum = zlib.crc32(np.ascontiguousarray(rgb).data)
+    content = Parameters(checksum, colour, corrections, coder.tunings).pack()
+    packed = _pack(rgb if colour else rgb[..., :1], len(content) + sum(len(s.payload) for s in segments))
+    if packed is not None:
+        return checksum.to_bytes(4, "little") + bytes([PACKED + colour]), (Segment(UNITS, packed),)
+    return content, tuple(segments)
+
+
+def _differences(samples: Bytes, kind: int) -> Bytes:
+    """Samples `(H, W, C)` less the row above (kind 1), less that of the column before, too (2), modulo 256."""
+    result = samples.copy()
+    if kind:
+        result[1:] -= samples[:-1]
+    if kind == 2:
+        result[:, 1:] -= result[:, :-1].copy()
+    return result
+
+
+def _pack(samples: Bytes, limit: int) -> bytes | None:
+    """Samples `(H, W, C)` packed by zstd, with the best kind of differences, if that takes less than `limit` bytes.
+
+    For drawings, text and noise, which the nets do not know. A quick try tells whether a thorough one may pay.
+    """
+    quick = zstandard.ZstdCompressor(level=3)
+    sizes = [len(quick.compress(_differences(samples, k).tobytes())) for k in range(KINDS)]
+    kind = int(np.argmin(sizes))
+    if sizes[kind] > 1.4 * limit:
+        return None
+    level = 19 if samples.size <= 1 << 24 else 9
+    thorough = zstandard.ZstdCompressor(level=level, write_content_size=False)
+    packed = bytes([kind]) + thorough.compress(_differences(samples, kind).tobytes())
+    return packed if len(packed) < limit else None
+
+
+def _unpack(payload: bytes, height: int, width: int, channels: int) -> Bytes:
+    """Inverse of :func:`_pack`, `(H, W, 3)`.
+
+    Raises:
+        FormatError: these are not so many packed samples.
+    """
+    damaged = FormatError("the file is damaged: its packed samples cannot be read")
+    size = height * width * channels
+    if not payload or payload[0] >= KINDS:
+        raise damaged
+    try:
+        raw = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(payload[1:]).read(size + 1)
+    except (zstandard.ZstdError, MemoryError) as e:
+        raise damaged from e
+    if len(raw) != size:
+        raise damaged
+    samples = np.frombuffer(raw, np.uint8).reshape(height, width, channels)
+    if payload[0] == 2:
+        samples = np.add.accumulate(samples, axis=1, dtype=np.uint8)
+    if payload[0]:
+        samples = np.add.accumulate(samples, axis=0, dtype=np.uint8)
+    return np.repeat(samples, 3 // channels, axis=2)
 
 
 def decode(model: Model, width: int, height: int, content: bytes, segments: tuple[Segment, ...]) -> tuple[Bytes, bool]:
@@ -529,10 +586,19 @@ def decode(model: Model, width: int, height: int, content: bytes, segments: tupl
         FormatError: a segment does not decode, there are too many, or the pixels differ from those that were encoded.
         ModelError: the bundle cannot code losslessly.
     """
-    parameters = Parameters.unpack(content)
     count = sum(s.units for s in segments)
     if count > UNITS:
         raise FormatError("the file is damaged: it has more coding units than a lossless file")
+    if len(content) == 5 and content[4] in (PACKED, PACKED + 1):
+        if not segments:
+            return np.zeros((height, width, 3), np.uint8), False
+        if len(segments) != 1 or count != UNITS:
+            raise FormatError("the file is damaged: its packed samples cannot be read")
+        rgb = _unpack(segments[0].payload, height, width, 3 if content[4] > PACKED else 1)
+        if zlib.crc32(rgb.data) != int.from_bytes(content[:4], "little"):
+            raise FormatError("the file is damaged: its pixels are not those that were compressed")
+        return rgb, True
+    parameters = Parameters.unpack(content)
     coder = _Decoder(tables_of(model), segments, parameters)
     planes = walk(height, width, 3 if parameters.colour else 1, functools.partial(predict, model), coder)
     if not parameters.colour:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 from click.testing import CliRunner
 from eocodec_cli import cli
 from hypothesis import given, settings
@@ -265,3 +266,24 @@ def test_exported_graphs_are_integer_arithmetic() -> None:
     predictor.linear.fill_(2.0)
     with pytest.raises(ModelError, match="exact range"):
         predictor_graph(predictor)
+
+
+def test_drawings_and_noise_are_packed(chelsea: np.ndarray) -> None:
+    generator = np.random.default_rng(0)
+    drawing = np.full((120, 160, 3), 255, np.uint8)
+    for k in range(12):
+        drawing[10 * k : 10 * k + 5, 8 * k : 8 * k + 60] = generator.integers(0, 256, 3)
+    drawing[20:100:7, 30:140:3] = 0
+    noise = generator.integers(0, 256, (90, 70, 3), np.uint8)
+    for picture, most in ((drawing, 3000), (drawing[..., :1].repeat(3, 2), 3000), (noise, noise.size + 60)):
+        data = eocodec.compress(picture, lossless=True)
+        assert len(data) <= most and (eocodec.decompress(data) == picture).all()
+    payload = format.parse(data).segments[0].payload
+    for broken in (b"", b"\x03" + payload[1:], payload[:-3], payload[:1] + payload[30:]):
+        file = format.parse(data)
+        with pytest.raises(FormatError, match="damaged"):
+            eocodec.decompress(format.serialise(replace(file, segments=(replace(file.segments[0], payload=broken),))))
+    shifted = payload[:1] + zstandard.ZstdCompressor(write_content_size=False).compress(bytes(noise.size))
+    with pytest.raises(FormatError, match="pixels are not those"):
+        eocodec.decompress(format.serialise(replace(file, segments=(replace(file.segments[0], payload=shifted),))))
+    assert len(eocodec.compress(chelsea[:100, :100], lossless=True)) < 0.7 * 30000
