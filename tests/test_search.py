@@ -109,7 +109,7 @@ def test_targets_at_and_beyond_the_ends(samples: dict[str, np.ndarray], model: M
     assert len(eocodec.compress(flat, max_bytes=len(smallest), model=model)) <= len(smallest)
 
 
-@pytest.mark.parametrize("limit", [8, 24, 100, 400])
+@pytest.mark.parametrize("limit", [12, 24, 100, 400])
 def test_tiny_files_use_every_byte_that_a_step_allows(limit: int) -> None:
     from paths import SAMPLES
 
