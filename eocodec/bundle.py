@@ -71,6 +71,7 @@ class Manifest:
         shift: centroids, steps towards zero, by table index and magnitude 1, 2, ≥ 3, in 1/256.
         denoise: `gain`, standard deviation that unit white noise has in every band and channel; `step` and `noise`,
             Δ and assumed noise of the shrinkage in units of σ; `estimate`, what the raw level estimate is divided by.
+        refine_from: step in 8-bit levels from which on the decoder's refinement helps; below it is told a step of zero.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Manifest:
     low_index: list[list[list[int]]]
     shift: list[list[int]]
     denoise: dict[str, Any]
+    refine_from: float
 
 
 @dataclass(frozen=True)

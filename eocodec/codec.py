@@ -27,6 +27,7 @@ from eocodec.latents import (
     delta_of_rate,
     rate_code,
     rate_of_delta,
+    refinement_step,
     step_code,
 )
 from eocodec.metrics import psnr
@@ -147,7 +148,8 @@ class _Job:
         header = self._header(delta)
         steps, targets = self._targets(header)
         coder, latents = entropy.foresee(self.model, header, targets, steps)
-        rgb = transform.decode_latents(self.model, latents, header.delta, self.width, self.height)
+        told = refinement_step(self.model.manifest, header.delta)
+        rgb = transform.decode_latents(self.model, latents, told, self.width, self.height)
         return _greyed(rgb, header.grey), functools.cache(
             lambda: File(header, self.alpha, entropy.finish(header, coder))
         )
@@ -469,7 +471,8 @@ def _decode_rgb(model: Model, file: "File | Tiny") -> Bytes:
         else:
             delta = header.delta
             latents = entropy.decode(model, header, file.segments, band_steps(model.manifest, delta))
-        rgb = transform.decode_latents(model, latents, delta, header.width, header.height)
+        told = refinement_step(model.manifest, delta)
+        rgb = transform.decode_latents(model, latents, told, header.width, header.height)
     return _greyed(rgb, grey)
 
 

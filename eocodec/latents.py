@@ -28,11 +28,13 @@ __all__ = [
     "cumulative_latents",
     "delta_of_rate",
     "rate_of_delta",
+    "refinement_step",
     "step_code",
     "units",
 ]
 
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
+NO_REFINEMENT = 1e-4  # a step at which the decoder's refinement does nothing
 COARSEST = 600.0  # 8-bit levels, Δ at C = 1
 CONDITION_UNIT = 16  # the nets see c = log2 Δ − 5 in 1/16
 
@@ -143,6 +145,11 @@ def condition_code(code: int) -> int:
     """What the entropy nets see of the step, an integer in −80 … 48: 16 · (log2 Δ − 5), from the header's code."""
     octave = STEP_UNIT // CONDITION_UNIT
     return min(max((code - 32768 - 5 * STEP_UNIT + octave // 2) // octave, -80), 48)
+
+
+def refinement_step(manifest: Manifest, delta: float) -> float:
+    """The step (range 0 to 1) that the decoder graph is told for pictures coded at step Δ."""
+    return delta if delta * 255 >= manifest.refine_from else NO_REFINEMENT
 
 
 def band_steps(manifest: Manifest, delta: float) -> list[npt.NDArray[np.float32]]:

@@ -34,6 +34,7 @@ DEAD_ZONE = 0.12
 HOLD_OUT = 40  # of checkpoints that do not say how their pictures were split
 # Then C is near the mean number of nonzero latents of a block (docs/METHOD.md).
 WATER = 0.5
+REFINE_FROM = 20.0  # 8-bit levels; found on training photos (docs/METHOD.md)
 SHRINKAGE = {"step": 1.5, "noise": 0.7, "estimate": 1.0}  # see docs/METHOD.md for what each was chosen on
 
 
@@ -128,6 +129,7 @@ def export(
         "dead_zone": dead_zone,
         "low_index": [[[min(63, 12 + 3 * c) for c in range(calibration.CLASSES)]] * 6] * 3,
         "shift": [[0, 0, 0]] * SCALES,
+        "refine_from": REFINE_FROM,
         "denoise": denoising,
     }
     tables = calibration.laplace_tables(dead_zone)
