@@ -6,6 +6,7 @@ A latent y (levels, in units of the picture: h / exp(gain)) is known as a cell. 
 4096 / 2^k. Each layer has two passes; what they code is ordered from coarse to fine bands:
 
     significance (S_k): latents in the dead zone of Z_{k-1}: still |y| < Z_k? If not, the sign; the cell is [Z_k, 2 Z_k)
+                        two stages: the likely ones first, which bring most for their bits, then the others
     refinement   (R_k): latents with a cell of width 2 Z_k: which half of it? The low-pass: the same, without dead zone
 
     low-pass at step 128 │ S_0 R_0 │ S_1 R_1 │ … │ S_13 R_13
@@ -226,7 +227,8 @@ def _costs() -> npt.NDArray[np.int64]:
     """Information of probabilities 0 … 65536 / 65536 in 1/4096 bit."""
     if not _COSTS:
         p = np.maximum(np.arange(65537), 1)
-        _COSTS.append(np.ceil((PRECISION - np.log2(p)) * COST_UNIT).astype(np.int64))
+        bits = (PRECISION - np.log2(p)) * COST_UNIT
+        _COSTS.append(np.ceil(bits - 1e-6).astype(np.int64))  # powers of two must not depend on the last bit of log2
     return _COSTS[0]
 
 
