@@ -193,7 +193,8 @@ class _EmbeddedJob(_Job):
         self.stream = embedded.Stream(b"", ())
 
     def _upto(self, depth: float) -> embedded.Stream:
-        if not self.stream.marks or self.stream.marks[-1].depth <= depth:
+        reached = self.stream.marks[-1].depth if self.stream.marks else -1.0
+        if reached <= depth and reached < embedded.LAYERS:
             self.stream = embedded.encode(self.model, self.latents, self.width, self.height, depth)
         return self.stream
 
@@ -207,6 +208,7 @@ class _EmbeddedJob(_Job):
     def reaching(self, target: float) -> tuple[File, int]:
         """The shortest cut, nearly, whose picture has `target` dB, and how many were decoded to find it."""
         depth, tries = embedded.depth_of_delta(2.0 ** _expected_step(target) / 255) + 1, 1
+        depth = min(depth, float(embedded.LAYERS))
         while self.quality(self.cut(self._upto(depth).payload)) < target and depth < embedded.LAYERS:
             depth, tries = min(depth + 1.5, float(embedded.LAYERS)), tries + 1
         ends = [m.end for m in self.stream.marks]

@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec.bundle import Model
-from eocodec.entropy import MEAN_UNIT, Float32, Int32, UInt8, Walk, tables_of
+from eocodec.entropy import LEVEL_UNITS, MEAN_UNIT, Float32, Int32, UInt8, Walk, tables_of
 from eocodec.entropy import Reader as TableReader
 from eocodec.entropy import Writer as TableWriter
 from eocodec.errors import FormatError, ModelError
@@ -161,7 +161,7 @@ class Mark:
 
     Arguments:
         end: bytes that must be there for everything before to be decoded.
-        depth: how far coding has come: k + 1/2 after S_k, k + 1 after R_k, in proportion between.
+        depth: how far coding has come: k + 0.3, k + 0.7 after the stages of S_k, k + 1 after R_k, in proportion between.
     """
 
     end: int
@@ -241,11 +241,14 @@ class _Coder(Protocol):
 
     meter: Meter
 
-    def decide(self, probability: UInt16, truth: Bool | None) -> Bool: ...
+    def decide(self, probability: UInt16, truth: Bool | None) -> Bool:
+        """Yes/no decisions `(n,)` with these probabilities of yes, in 2**-16."""
 
-    def number(self, count: int, truth: int | None) -> int: ...
+    def number(self, count: int, truth: int | None) -> int:
+        """A number from 0 to `count` − 1, all equally likely."""
 
-    def mark(self, depth: float) -> None: ...
+    def mark(self, depth: float) -> None:
+        """A group of decisions is complete; :class:`_Exhausted` if the stream ends before it does."""
 
 
 class _Writer:
@@ -301,7 +304,10 @@ class _Reader:
         return np.asarray(result)
 
     def number(self, count: int, truth: int | None) -> int:
-        value = int(self.coder.decode(constriction.stream.model.Uniform(count)))
+        try:
+            value = int(self.coder.decode(constriction.stream.model.Uniform(count)))
+        except (ValueError, AssertionError):
+            raise _Exhausted from None
         self.meter.add_bits(math.log2(count))
         if self.meter.end > self.available:
             raise _Exhausted
@@ -373,8 +379,8 @@ class _Pass:
     def begin(self, unit: int) -> None:
         """The neighbourhoods are those at the start of a level's pass."""
         self.number = unit
-        if unit and (unit - 1) % 6 == 0:
-            k = 1 + (unit - 1) // 6
+        if unit and (unit - 1) % LEVEL_UNITS == 0:
+            k = 1 + (unit - 1) // LEVEL_UNITS
             finer = self.state.bands[k + 1] if k + 1 < len(self.state.bands) else None
             self.class_of = self.state.bands[k].neighbourhood(finer)
 
@@ -585,7 +591,7 @@ class _State:
         for number, unit in enumerate(units(self.levels)[1:], 1):
             k = 1 + self.levels - unit.level
             band = self.bands[k]
-            if (number - 1) % 6 == 0:
+            if (number - 1) % LEVEL_UNITS == 0:
                 finer = self.bands[k + 1] if k + 1 < len(self.bands) else None
                 wide = band.width == 2 * half if band.touched else np.zeros(0, bool)
                 classes = band.neighbourhood(finer) if wide.any() else None

@@ -67,6 +67,8 @@ def test_targets_hold_for_embedded_streams(picture: np.ndarray) -> None:
     assert 0.98 <= done.bits_per_pixel <= 1.0
     done = codec.compress_picture(picture, psnr=34.0, progressive=True, measure=True)
     assert done.psnr is not None and 34.0 <= done.psnr <= 34.2
+    with pytest.raises(EocodecError, match="90 dB is out of reach"):
+        eocodec.compress(picture[:40, :40], psnr=90.0, progressive=True)
     with pytest.raises(EocodecError, match="smallest file has"):
         eocodec.compress(picture, max_bytes=16, progressive=True)
 
