@@ -161,7 +161,7 @@ class Mark:
 
     Arguments:
         end: bytes that must be there for everything before to be decoded.
-        depth: how far coding has come: k + 0.3, k + 0.7 after the stages of S_k, k + 1 after R_k, in proportion between.
+        depth: how far coding has come: k + 0.3, k + 0.7 after the stages of S_k, k + 1 after R_k, linear between them.
     """
 
     end: int
