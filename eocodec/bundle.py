@@ -36,6 +36,7 @@ __all__ = [
 
 FORMAT = 1
 INTEGER = ("entropy/", "embedded/", "lossless/")  # folders of exact graphs, which always run on the CPU
+DENOISING = "denoise/"  # folder of graphs that no file depends on
 SHIPPED = Path(__file__).parent / "models"
 DEFAULT = "photo"
 DEVICES = ("auto", "cuda", "cpu")
@@ -128,9 +129,12 @@ class FlatManifest:
 
 
 def bundle_id(files: dict[str, bytes]) -> bytes:
-    """SHA-256 over the sorted names and contents of a bundle's files."""
+    """SHA-256 over the sorted names and contents of a bundle's files, but for those that only denoise.
+
+    Files of a model thus stay readable when it gets better nets for denoising.
+    """
     digest = hashlib.sha256()
-    for name in sorted(files):
+    for name in sorted(n for n in files if not n.startswith(DENOISING)):
         content = files[name]
         digest.update(len(name).to_bytes(4, "little") + name.encode() + len(content).to_bytes(8, "little") + content)
     return digest.digest()

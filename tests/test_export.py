@@ -16,8 +16,8 @@ pytest.importorskip("torch")
 from eocodec_export.bundle import check_parity
 from eocodec_export.graphs import entropy_graphs
 
-from eocodec import codec
-from eocodec.bundle import Model, read_bundle, write_bundle
+from eocodec import codec, gains
+from eocodec.bundle import Model, bundle_id, read_bundle, write_bundle
 from eocodec.errors import ModelError
 from eocodec.flow.model import PhotoModel
 from eocodec.flow.training import load_checkpoint
@@ -39,6 +39,9 @@ context_width = 16
 refine_width = 8
 refine_depth = 3
 embedded = true
+gain_widths = [8, 8, 8]
+gain_blocks = 1
+noise_width = 8
 [[stage]]
 objective = "likelihood"
 iterations = 3
@@ -54,6 +57,10 @@ quantised = true
 objective = "embedded"
 iterations = 3
 quantised = true
+[[stage]]
+objective = "denoising"
+iterations = 4
+noise = 60
 """
 EXPORT = "export run/checkpoint.pt --data pictures -o small.eocm --name small --pictures 2 --lossless-from photo"
 
@@ -83,8 +90,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_leaves_a_checkpoint_a_log_and_pictures(trained: Path) -> None:
     run = trained / "run"
-    assert len((run / "log.jsonl").read_text().splitlines()) == 12
-    assert load_checkpoint(run / "checkpoint.pt").iteration == 12
+    assert len((run / "log.jsonl").read_text().splitlines()) == 16
+    assert load_checkpoint(run / "checkpoint.pt").iteration == 16
     assert list(run.glob("validation*.png"))
 
 
@@ -111,13 +118,20 @@ def test_an_exported_bundle_writes_embedded_and_lossless_files(trained: Path, ch
     assert (codec.decompress(exact, model) == picture).all()
 
 
-def test_a_stage_for_the_embedded_stream_changes_nothing_else(trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("objective", "figure", "nets"),
+    [("embedded", "bits_per_pixel", ("embedded.",)), ("denoising", "psnr", ("gains.", "noise."))],
+)
+def test_a_stage_of_its_own_changes_nothing_else(
+    trained: Path, tmp_path: Path, objective: str, figure: str, nets: tuple[str, ...]
+) -> None:
     import torch
 
     from eocodec.flow.training import Run, load_config
 
     config = tmp_path / "more.toml"
-    config.write_text(CONFIG.split("[[stage]]")[0] + CONFIG.split("[[stage]]")[-1].join(["[[stage]]", ""]))
+    stage = next(s for s in CONFIG.split("[[stage]]") if f'"{objective}"' in s)
+    config.write_text(CONFIG.split("[[stage]]")[0] + "[[stage]]" + stage)
     before = load_checkpoint(trained / "run" / "checkpoint.pt").average
     run = Run(
         load_config(config, trained / "pictures", tmp_path / "out"),
@@ -125,10 +139,11 @@ def test_a_stage_for_the_embedded_stream_changes_nothing_else(trained: Path, tmp
         start=trained / "run" / "checkpoint.pt",
     )
     figures = [run.advance() for _ in range(3)]
-    assert all(np.isfinite(f["loss"]) and f["bits_per_pixel"] > 0 for f in figures)
+    assert all(np.isfinite(f["loss"]) and f[figure] > 0 for f in figures)
     after = run.model.state_dict()
     changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
-    assert changed and all(name.startswith("embedded.") for name in changed)
+    assert changed and all(name.startswith(nets) for name in changed)
+    assert all(any(name.startswith(net) for name in changed) for net in nets)
 
 
 def test_nets_of_the_embedded_stream_begin_as_the_usual_ones(trained: Path, tmp_path: Path) -> None:
@@ -144,6 +159,23 @@ def test_nets_of_the_embedded_stream_begin_as_the_usual_ones(trained: Path, tmp_
         assert torch.equal(own[name] if inputs is None else own[name][:, :inputs], value)
         assert inputs is None or not own[name][:, inputs:].any()
     assert not model.start_from(replace(loaded.config, width=9), weights)
+
+
+def test_a_model_may_get_denoising_nets_later(trained: Path) -> None:
+    loaded = load_checkpoint(trained / "run" / "checkpoint.pt")
+    weights = {k: v for k, v in loaded.average.items() if not k.startswith(("gains.", "noise."))}
+    model = PhotoModel(loaded.config)
+    assert model.start_from(replace(loaded.config, gain_widths=()), weights)
+    own = model.state_dict()
+    assert all((own[name] == value).all() for name, value in weights.items())
+
+
+def test_better_denoising_nets_leave_the_id_alone(trained: Path) -> None:
+    files = read_bundle(trained / "small.eocm")
+    fewer = {k: v for k, v in files.items() if not k.startswith("denoise/")}
+    assert len(fewer) == len(files) - 2
+    assert bundle_id(files) == bundle_id(fewer) != bundle_id({**files, "compand.bin": b""})
+    assert gains.available(Model(files)) and not gains.available(Model(fewer))
 
 
 def test_parity_holds_and_its_breach_is_refused(trained: Path, chelsea: np.ndarray) -> None:

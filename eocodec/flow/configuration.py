@@ -16,7 +16,7 @@ from eocodec.flow.trainable import Stage
 
 __all__ = ["TrainingConfig", "load_config"]
 
-OBJECTIVES = ("likelihood", "rate-distortion", "embedded")
+OBJECTIVES = ("likelihood", "rate-distortion", "embedded", "denoising")
 AUTOCAST = ("auto", "on", "off")
 
 

@@ -42,6 +42,7 @@ class BatchLoss(nn.Module):
             "likelihood": model.likelihood,
             "rate-distortion": model.rate_distortion,
             "embedded": model.embedded_stream,
+            "denoising": model.denoising,
         }
         if compile:
             state = _Compiler(report)
@@ -73,9 +74,10 @@ class BatchLoss(nn.Module):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
                 loss, figures = objective(x, step, stage, draws)
             return loss, figures, torch.stack([step, torch.zeros_like(step)])
-        if stage.objective == "embedded":
+        if stage.objective in ("embedded", "denoising"):
+            more = (draws,) if stage.objective == "denoising" else ()
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
-                loss, figures = objective(x, step, stage)
+                loss, figures = objective(x, step, stage, *more)
             return loss, figures, torch.stack([step, torch.zeros_like(step)])
         given = x
         if stage.noise:

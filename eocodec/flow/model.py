@@ -5,16 +5,19 @@ kind has to offer.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eocodec.errors import EocodecError
 from eocodec.flow.context import Coded, LatentModel
 from eocodec.flow.embedded import EmbeddedContext, ladder, price
 from eocodec.flow.face import FaceConfig, FaceModel
+from eocodec.flow.gains import GainNet, NoiseNet, coarse_forward, coarse_inverse, corrupt, level_loss, restoration_loss
 from eocodec.flow.objective import LAGRANGE, log_column_norms, total_correlation
 from eocodec.flow.photo import PhotoFlow, Refinement, log2_step_level
 from eocodec.flow.trainable import Draws, Stage, Trainable
@@ -22,13 +25,19 @@ from eocodec.flow.trainable import Draws, Stage, Trainable
 __all__ = ["MODELS", "PhotoConfig", "PhotoModel", "build", "kind_of"]
 
 ADAPT_RATE = 0.3
+LEVEL_WEIGHT = 0.2  # of the level estimate in the objective "denoising"
+GAIN_SIZES = ("gain_widths", "gain_blocks", "noise_width")
 ADAPT_PICTURES = 4  # on which a column norm is measured
 SPACING = 48  # pixels between impulses when columns are measured while training
 
 
 @dataclass(frozen=True)
 class PhotoConfig:
-    """Sizes of the nets; a block is 2**levels pixels, its latents 3 * 4**levels. `embedded` adds those nets."""
+    """Sizes of the nets; a block is 2**levels pixels, its latents 3 * 4**levels.
+
+    `embedded` adds the nets of the embedded stream; `gain_widths`, channels at every scale from the finest, those for
+    denoising, with `gain_blocks` residual blocks a level and `noise_width` channels for the estimate of the level.
+    """
 
     levels: int = 4
     width: int = 48
@@ -38,6 +47,13 @@ class PhotoConfig:
     refine_width: int = 48
     refine_depth: int = 4
     embedded: bool = False
+    gain_widths: tuple[int, ...] = ()
+    gain_blocks: int = 2
+    noise_width: int = 24
+
+    def __post_init__(self) -> None:
+        if len(self.gain_widths) > self.levels + 1:
+            raise EocodecError(f"gain_widths can have at most {self.levels + 1} numbers")
 
 
 class PhotoModel(Trainable):
@@ -62,14 +78,46 @@ class PhotoModel(Trainable):
         self.refine = Refinement(config.refine_width, config.refine_depth)
         if config.embedded:
             self.embedded = EmbeddedContext(config.levels, config.features, config.context_width)
+        if config.gain_widths:
+            self.gains = GainNet(config.gain_widths, config.gain_blocks)
+            self.noise = NoiseNet(config.noise_width)
 
     def start_from(self, config: Any, weights: dict[str, Tensor]) -> bool:
-        """As for all models; nets of the embedded stream that the checkpoint lacks begin as the usual ones."""
-        if config == self.config or replace(config, embedded=True) != self.config:
+        """As for all models; nets of the embedded stream that the checkpoint lacks begin as the usual ones.
+
+        The checkpoint may also lack the nets for denoising.
+        """
+        more = {
+            "embedded": self.config.embedded or config.embedded,
+            **({} if config.gain_widths else {k: getattr(self.config, k) for k in GAIN_SIZES}),
+        }
+        if config == self.config or replace(config, **more) != self.config:
             return super().start_from(config, weights)
         self.load_state_dict({**self.state_dict(), **weights})
-        self.embedded.start(self.latents.context)
+        if not config.embedded and self.config.embedded:
+            self.embedded.start(self.latents.context)
         return True
+
+    def restore(self, h: list[Tensor], noise: Tensor) -> list[Tensor]:
+        """Clean latents of noisy ones; `noise (B, 1, H/2, W/2)` is its standard deviation in the range 0 to 1."""
+        low, details = self.gains(coarse_inverse(self.flow, h), h[-1], noise)
+        return [*coarse_forward(self.flow, low), details]
+
+    def denoising(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """Error of the picture restored from noise of up to `stage.noise` levels, and of the level's estimate."""
+        if not self.config.gain_widths:
+            raise EocodecError("this model has no denoising nets; set gain_widths in [model]")
+        with torch.autocast(x.device.type, enabled=False):
+            clean, noisy, noise = corrupt(x, draws, stage.noise)
+        with torch.no_grad():
+            h = [band.float() for band in self.flow(noisy)]
+        with _fixed(self.flow):
+            low, details = self.gains(coarse_inverse(self.flow, h).float(), h[-1], noise)
+            restored = self.flow.colours(self.flow.levels[0].inverse(low, details)).float()
+        loss, error = restoration_loss(clean, restored, noise)
+        level = level_loss(self.noise(h[-1]), noise)
+        decibels = -10 * torch.log10(error).mean()
+        return loss + LEVEL_WEIGHT * level, {"psnr": decibels, "level": level.detach()}
 
     def embedded_stream(self, x: Tensor, step: Tensor, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
         """Relative bits of the significance pass whose dead zone goes with each step; only its nets are trained."""
@@ -125,6 +173,19 @@ class PhotoModel(Trainable):
         if min(height, width) < unit:
             raise EocodecError(f"a picture of {width}x{height} pixels is smaller than this model's {unit}x{unit}")
         return height // unit * unit, width // unit * unit
+
+
+@contextmanager
+def _fixed(module: nn.Module) -> Iterator[None]:
+    """No gradients for a module's parameters, but through it."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    for p in trained:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trained:
+            p.requires_grad_(True)
 
 
 MODELS: dict[str, tuple[type[Any], type[Trainable]]] = {

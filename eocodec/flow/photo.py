@@ -121,7 +121,11 @@ class PhotoFlow(nn.Module):
         low = h[0]
         for level, details in zip(reversed(self.levels), h[1:], strict=True):
             low = level.inverse(low, details)
-        return torch.nn.functional.conv2d(low, self.colour.T[:, :, None, None]) + GREY
+        return self.colours(low)
+
+    def colours(self, x: Tensor) -> Tensor:
+        """R, G, B of luma and chroma."""
+        return torch.nn.functional.conv2d(x, self.colour.T[:, :, None, None]) + GREY
 
 
 class Refinement(nn.Module):

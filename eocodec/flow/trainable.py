@@ -22,15 +22,17 @@ class Stage:
     """One stretch of training.
 
     Arguments:
-        objective: "likelihood" (NLL + λ·I), "rate-distortion" (R + D / (0.17 Δ²)) or "embedded" (the bits of the
-            embedded stream's passes at dead zones near 2/3 Δ, everything but its nets held fixed).
+        objective: "likelihood" (NLL + λ·I), "rate-distortion" (R + D / (0.17 Δ²)), "embedded" (the bits of the
+            embedded stream's passes at dead zones near 2/3 Δ, everything but its nets held fixed) or "denoising" (the
+            error of the restored picture and of the estimated noise level, all but the nets for these held fixed).
         iterations: optimiser steps.
         learning_rate: at the start; falls to `final_rate` as a half cosine.
         flow_rate: factor of the learning rate for the flow's own parameters (`flow.*`).
         warmup: iterations in which the learning rate rises from zero.
         step: range of Δ in 8-bit levels, drawn log-uniformly for every picture.
         noise: σ_a in 8-bit levels. "likelihood": of the noise augmentation. "rate-distortion": the largest level of
-            the noise on a third of the pictures (uniform from 0), which are to be decoded without it.
+            the noise on a third of the pictures (uniform from 0), which are to be decoded without it. "denoising": the
+            largest level.
         correlation: λ, the weight of the manifold total correlation (likelihood only).
         anchor: weight of the error of the inverse flow alone, relative to D (rate-distortion only): without it content
             moves into latents that are not coded, and the refinement stands in for it.
@@ -181,6 +183,14 @@ class Trainable(nn.Module, ABC):
             EocodecError: the model has no embedded stream.
         """
         raise EocodecError("this kind of model has no embedded stream")
+
+    def denoising(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and figures of the objective "denoising"; for models without denoising nets an error.
+
+        Raises:
+            EocodecError: the model has no nets for it.
+        """
+        raise EocodecError("this kind of model has no denoising nets")
 
     def adapt(self, x: Tensor, turn: int) -> None:
         """Update measured buffers, such as the gains; called now and then, without gradients and in float32.

@@ -267,7 +267,7 @@ class Run:
         self._update_average()
         if stage.objective == "rate-distortion":
             self._update_running(self.ranks.gather(each.T).T)
-        if self.iteration % ADAPT_EVERY == 0 and stage.objective != "embedded":
+        if self.iteration % ADAPT_EVERY == 0 and stage.objective in ("likelihood", "rate-distortion"):
             first = self.ranks.gather(x[:ADAPT_PICTURES])[:ADAPT_PICTURES]
             with torch.no_grad():
                 self.model.adapt(first.contiguous(memory_format=torch.channels_last), self.iteration // ADAPT_EVERY)

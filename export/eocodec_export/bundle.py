@@ -21,6 +21,7 @@ from eocodec.flow.model import PhotoModel, build
 from eocodec.flow.pictures import read_pictures, split
 from eocodec.flow.training import load_checkpoint
 from eocodec_export import calibration, embedded, flat
+from eocodec_export.denoising import check_denoising, denoising_graphs, round_weights
 from eocodec_export.flat import export_flat
 from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs
 
@@ -102,6 +103,8 @@ def export(
     if tiny:
         raise EocodecError("only models for pictures of one size have tiny files")
     dead_zone = DEAD_ZONE if dead_zone is None else dead_zone
+    if model.config.gain_widths:
+        round_weights(model)
     stride = max(1, len(train) // pictures)
     chosen = [p for _, p in train[::stride]][:pictures]
     checked = [p for _, p in held_out]
@@ -149,8 +152,12 @@ def export(
     if model.config.embedded:
         report("embedded stream")
         files["progressive.bin"] = embedded.fit_probabilities(Model(files), chosen).pack()
+    if model.config.gain_widths:
+        files.update({f"{name}.onnx": content for name, content in denoising_graphs(model).items()})
     report("parity")
     check_parity(model, Model(files), checked[:4])
+    if model.config.gain_widths:
+        check_denoising(model, Model(files), checked[:2])
     write_bundle(out, files)
     return Model(files)
 

@@ -24,7 +24,7 @@ from eocodec.flow.objective import dense_log_column_norms
 from eocodec.format import STEP_UNIT
 from eocodec.latents import step_code
 from eocodec_export import calibration
-from eocodec_export.graphs import INT8, MEAN_LIMIT, GraphBuilder, export_graph, halved
+from eocodec_export.graphs import INT8, MEAN_LIMIT, GraphBuilder, export_graph, halved, rounded
 
 __all__ = ["check_parity", "export_flat"]
 
@@ -121,15 +121,6 @@ def _graphs(model: FaceModel, constants: dict[str, npt.NDArray[np.float32]]) -> 
     return graphs
 
 
-def _rounded(p: Tensor) -> Tensor:
-    """Weights rounded to 8 bits and a power of two for every output channel, all else to 16-bit floats."""
-    if p.dim() < 2 or p.shape[0] == 1:
-        return p.half().float()
-    largest = p.abs().flatten(1).amax(1).clamp(min=2.0**-8)
-    unit = torch.exp2(torch.ceil(torch.log2(largest / 127))).reshape(-1, *[1] * (p.dim() - 1))
-    return torch.round(p / unit) * unit
-
-
 class _Statistics:
     """Counts residuals and their offsets from the integers, by table index."""
 
@@ -224,7 +215,7 @@ def export_flat(
         rotation.vectors.copy_(torch.from_numpy(constants["reflections"]).reshape(-1, dims)[:rank].T)
         halves = [*model.flow.predict.parameters(), *model.flow.update.parameters()]
         for p in [*halves, *model.flow.couplings.parameters(), *model.refine.parameters(), model.flow.mean]:
-            p.copy_(_rounded(p))
+            p.copy_(rounded(p))
     stack = torch.from_numpy(np.stack(train)).permute(0, 3, 1, 2)
     checked = torch.from_numpy(np.stack(held_out)).permute(0, 3, 1, 2)
     stride = max(1, len(stack) // pictures)

@@ -19,7 +19,16 @@ from eocodec.flow.embedded import EmbeddedContext, known_channels
 from eocodec.flow.model import PhotoModel
 from eocodec.transform import band_names
 
-__all__ = ["OPSET", "GraphBuilder", "decoder_graph", "encoder_graph", "entropy_graphs", "export_graph", "halved"]
+__all__ = [
+    "OPSET",
+    "GraphBuilder",
+    "decoder_graph",
+    "encoder_graph",
+    "entropy_graphs",
+    "export_graph",
+    "halved",
+    "rounded",
+]
 
 OPSET = 17
 EXACT = 1 << 24  # float32 holds every integer up to here
@@ -100,6 +109,15 @@ def halved(content: bytes, smallest: int = 256) -> bytes:
     model.graph.node.extend(nodes)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def rounded(p: Tensor) -> Tensor:
+    """Weights rounded to 8 bits and a power of two for every output channel, all else to 16-bit floats."""
+    if p.dim() < 2 or p.shape[0] == 1:
+        return p.half().float()
+    largest = p.abs().flatten(1).amax(1).clamp(min=2.0**-8)
+    unit = torch.exp2(torch.ceil(torch.log2(largest / 127))).reshape(-1, *[1] * (p.dim() - 1))
+    return torch.round(p / unit) * unit
 
 
 def encoder_graph(model: PhotoModel) -> bytes:

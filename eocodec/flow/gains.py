@@ -1,0 +1,214 @@
+"""The denoising nets of the photo model: gains and offsets for every latent, and the level of the noise.
+
+In: latents of a noisy picture and the standard deviation of its noise. Out: latents of the clean picture; or, from the
+noisy latents alone, the level itself. A U-Net reads the finest details h and the low-pass beside them, which stands for
+all coarser latents, at half the picture's resolution. Details become `g·h + m`: the gain g in (0, 1) shrinks what is
+noise, the offset m is what the neighbourhood says. The low-pass gets an offset; split by the flow's coarser levels, it
+gives their clean latents. (Gains for every level of their own were tried and were worse: docs/METHOD.md.)
+
+References:
+    Zhang, Zuo & Zhang, *FFDNet*, 2018 (the level as an input plane). https://doi.org/10.1109/TIP.2018.2839891
+    Zhang et al., *Plug-and-play image restoration with deep denoiser prior*, 2021 (U-Net of residual blocks).
+    https://doi.org/10.1109/TPAMI.2021.3088914
+    Liu et al., *Multi-level wavelet-CNN for image restoration*, 2018. https://doi.org/10.1109/CVPRW.2018.00121
+"""
+
+import io
+import math
+from itertools import pairwise
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from eocodec.flow.photo import PhotoFlow
+from eocodec.flow.trainable import Draws
+
+__all__ = [
+    "GainNet",
+    "NoiseNet",
+    "coarse_forward",
+    "coarse_inverse",
+    "corrupt",
+    "level_loss",
+    "pooled_level",
+    "restoration_loss",
+]
+
+LUMA = (0.299, 0.587, 0.114)
+GREY_SHARE, POISSON_SHARE, JPEG_SHARE = 0.08, 0.08, 0.08  # of the training pictures
+SMALLEST = 0.1 / 255  # floor of the root mean square error in the loss
+TOLERANCE = 0.03  # of the noise: errors well below it are not pursued further
+AREA = 8  # edge in pixels of the areas in which brightness decides about signal-dependent noise
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions added to their input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        with torch.no_grad():
+            self.second.weight *= 0.3
+            nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(torch.relu(self.first(x)))
+
+
+class GainNet(nn.Module):
+    """Clean details and low-pass of the finest level, see the module's text.
+
+    Arguments:
+        widths: channels at every level of the U-Net, the finest first.
+        blocks: residual blocks at every level, on the way down and on the way up.
+
+    Example:
+        >>> net = GainNet((8, 8))
+        >>> low, details = net(torch.rand(1, 3, 8, 12), torch.rand(1, 9, 8, 12), torch.full((1, 1, 8, 12), 0.1))
+        >>> tuple(low.shape), tuple(details.shape)
+        ((1, 3, 8, 12), (1, 9, 8, 12))
+    """
+
+    def __init__(self, widths: tuple[int, ...], blocks: int = 2) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(13, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(nn.Sequential(*(Block(w) for _ in range(blocks))) for w in widths)
+        self.up = nn.ModuleList(nn.Sequential(*(Block(w) for _ in range(blocks))) for w in widths[:-1])
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in pairwise(widths))
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in pairwise(widths))
+        self.out = nn.Conv2d(widths[0], 21, 3, padding=1)
+        with torch.no_grad():
+            self.out.weight *= 0.1
+            nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(self, low: Tensor, details: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Clean low-pass and details.
+
+        Arguments:
+            low, details: low-pass `(B, 3, H/2, W/2)` beside the finest details and these, `(B, 9, H/2, W/2)`.
+            noise: standard deviation of the noise in the picture's range 0 to 1, `(B, 1, H/2, W/2)`.
+        """
+        x = self.head(torch.cat([low, details * 2, noise * 2], 1) * 2)
+        beside: list[Tensor] = []
+        for k, blocks in enumerate(self.down):
+            x = blocks(x if k == 0 else self.shrink[k - 1](x))
+            beside.append(x)
+        for k in reversed(range(len(self.up))):
+            x = self.up[k](self.grow[k](x) + beside[k])
+        shift, offset, gain = self.out(x).float().split((3, 9, 9), 1)
+        return low + shift, torch.sigmoid(gain + 3) * details + offset
+
+
+class NoiseNet(nn.Module):
+    """Level of the noise at every place of the finest level, and how far it is to be trusted.
+
+    `forward(details)`: the finest details `(B, 9, H/2, W/2)` to `(B, 2, H/2, W/2)`: log(1 + σ in 8-bit levels), and the
+    logarithm of a weight. Their weighted mean is the level, see :func:`pooled_level`.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(9, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, 2, 1),
+        )
+
+    def forward(self, details: Tensor) -> Tensor:
+        levels = details * 255.0
+        return self.net(torch.sign(levels) * torch.log1p(levels.abs() / 2)).float()
+
+
+def pooled_level(estimate: Tensor) -> Tensor:
+    """Weighted mean of a `NoiseNet`'s output, log(1 + σ in 8-bit levels), `(B,)`."""
+    value, weight = estimate.flatten(2).unbind(1)
+    return (torch.softmax(weight, 1) * value).sum(1)
+
+
+def coarse_inverse(flow: PhotoFlow, h: list[Tensor]) -> Tensor:
+    """The low-pass beside the finest details: the flow's inverse without its last level, `(B, 3, H/2, W/2)`."""
+    low = h[0]
+    for level, details in zip(reversed(flow.levels[1:]), h[1:-1], strict=True):
+        low = level.inverse(low, details)
+    return low
+
+
+def coarse_forward(flow: PhotoFlow, low: Tensor) -> list[Tensor]:
+    """Latents of all but the finest level of a low-pass beside the finest details; undoes :func:`coarse_inverse`."""
+    bands: list[Tensor] = []
+    for level in flow.levels[1:]:
+        low, details = level(low)
+        bands.append(details)
+    return [low, *reversed(bands)]
+
+
+def corrupt(x: Tensor, draws: Draws, largest: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures with noise, to learn from.
+
+    Three quarters get white Gaussian noise; the others are grey with grey noise, or have noise that grows with
+    brightness, or were clipped, rounded and compressed as JPEG after the noise was added.
+
+    Arguments:
+        x: clean pictures `(B, 3, H, W)`, 0 to 1.
+        draws: random numbers.
+        largest: the largest level, 0 to 255.
+
+    Returns:
+        Clean pictures (some grey now), noisy pictures, and the standard deviation of the noise as `GainNet` is told it,
+        `(B, 1, H/2, W/2)`: for grey pictures √3 times that of a channel, since all of it is in the luma axis.
+    """
+    kind, quality = draws.uniform(), draws.uniform()
+    sigma = largest / 255 * draws.uniform() ** 1.3
+    grey = kind < GREY_SHARE
+    poisson = (kind >= GREY_SHARE) & (kind < GREY_SHARE + POISSON_SHARE)
+    jpeg = kind >= 1 - JPEG_SHARE
+    luma = functional.conv2d(x, x.new_tensor(LUMA)[None, :, None, None])
+    x = torch.where(grey[:, None, None, None], luma, x)
+    unit = draws.normal(*x.shape[1:])
+    unit = torch.where(grey[:, None, None, None], unit[:, :1], unit)
+    part = 0.3 + 0.7 * draws.uniform()  # of the variance that does not depend on brightness, squared
+    part = torch.where(poisson, part, 1.0)
+    mean = x.mean((1, 2, 3)).clamp(min=0.02)
+    floor, slope = (sigma * part).square(), sigma.square() * (1 - part.square()) / mean
+    variance = floor[:, None, None, None] + slope[:, None, None, None] * x
+    noisy = x + unit * variance.sqrt()
+    for k in torch.nonzero(jpeg).flatten().tolist():
+        noisy[k] = _jpeg(noisy[k], 30 + int(66 * float(quality[k])))
+    bright = functional.avg_pool2d(noisy.mean(1, keepdim=True), AREA).clamp(0, 1)
+    told = floor[:, None, None, None] + slope[:, None, None, None] * bright
+    plane = functional.interpolate(told.sqrt(), scale_factor=AREA // 2, mode="nearest")
+    return x, noisy, plane * torch.where(grey, math.sqrt(3), 1.0)[:, None, None, None]
+
+
+def _jpeg(x: Tensor, quality: int) -> Tensor:
+    """A picture `(3, H, W)` clipped to 0 to 1, rounded to 8 bits and compressed."""
+    pixels = (x.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0 if quality > 80 else 2)
+    return torch.from_numpy(np.array(Image.open(file))).to(x).permute(2, 0, 1) / 255
+
+
+def restoration_loss(clean: Tensor, restored: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over the pictures of ½ log of the mean squared error, whose minimum is the best mean PSNR; and the errors.
+
+    Arguments:
+        clean, restored: `(B, 3, H, W)`.
+        noise: level `(B, 1, h, w)`; errors far below it count little.
+    """
+    error = (restored - clean).square().mean((1, 2, 3))
+    floor = (TOLERANCE * noise.mean((1, 2, 3))).square() + SMALLEST**2
+    return 0.5 * torch.log(error + floor).mean(), error.detach()
+
+
+def level_loss(estimate: Tensor, noise: Tensor) -> Tensor:
+    """Absolute error of log(1 + σ) in a `NoiseNet`'s output, mean over the pictures; `noise (B, 1, h, w)` is true."""
+    true = torch.log1p(255 * noise.square().mean((1, 2, 3)).sqrt())
+    return (pooled_level(estimate) - true).abs().mean()

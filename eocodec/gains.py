@@ -1,0 +1,204 @@
+"""Denoising by the learned gain network of a model (`denoise/gains`), and its estimate of the noise (`denoise/level`).
+
+In: a noisy picture `(H, W, 3)`, float32, nominally in 0 to 1, and its noise. Out: the clean picture. The nets work on
+the latents of the flow: encoder graph, gains, decoder graph, in tiles whose overlap hides their borders.
+
+References:
+    Zhang, Zuo & Zhang, *FFDNet*, 2018. https://doi.org/10.1109/TIP.2018.2839891
+    Foi et al., *Practical Poissonian-Gaussian noise modeling and fitting*, 2008. https://doi.org/10.1109/TIP.2008.2001399
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eocodec import transform
+from eocodec.bundle import Model
+from eocodec.latents import NO_REFINEMENT
+
+__all__ = ["TURNS", "Noise", "apply", "available", "measure"]
+
+Float32 = npt.NDArray[np.float32]
+
+TILE = 768  # pixels; the inner edge of a tile
+HALO = 128  # pixels on each side (docs/METHOD.md has what is left of a seam)
+WHOLE = 1 << 20  # pixels up to which a picture is one tile
+AREA = 8  # edge in pixels of the areas in which brightness decides about signal-dependent noise
+LARGEST = 121 / 255  # the largest level that the nets have seen
+BINS = 16  # of brightness, to fit signal-dependent noise
+UNEVEN = 1.25  # from this ratio of levels between dark and bright areas on, noise counts as signal-dependent
+# Flips and transpositions whose results can be averaged: (transposed, upside down, left to right).
+TURNS = (
+    (False, False, False), (True, True, False), (False, True, True), (True, False, True),
+    (False, True, False), (True, False, False), (False, False, True), (True, True, True),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise of a picture: its variance is `floor + slope · brightness`, all in the range 0 to 1.
+
+    Arguments:
+        level: standard deviation over the whole picture.
+        floor, slope: of the variance; for white noise level² and 0.
+    """
+
+    level: float
+    floor: float
+    slope: float
+
+    @classmethod
+    def white(cls, level: float) -> "Noise":
+        """Noise that is the same everywhere."""
+        return cls(level, level**2, 0.0)
+
+    def scaled(self, factor: float) -> "Noise":
+        """The same noise with `factor` times the standard deviation."""
+        return Noise(self.level * factor, self.floor * factor**2, self.slope * factor**2)
+
+    def plane(self, values: Float32) -> Float32:
+        """Standard deviation for every 2x2 pixels of a picture with even sides, `(H/2, W/2)`."""
+        height, width = values.shape[:2]
+        if self.slope == 0:
+            return np.full((height // 2, width // 2), min(self.level, LARGEST), np.float32)
+        variance = self.floor + self.slope * brightness(values)
+        plane = np.sqrt(np.clip(variance, 0, LARGEST**2)).astype(np.float32)
+        spread = np.repeat(np.repeat(plane, AREA // 2, 0), AREA // 2, 1)
+        return spread[: height // 2, : width // 2]
+
+
+def available(model: Model) -> bool:
+    """Whether a model has these nets."""
+    return "denoise/gains.onnx" in model.files and "denoise/level.onnx" in model.files
+
+
+def brightness(values: Float32) -> Float32:
+    """Mean of the channels in areas of 8x8 pixels (smaller at the right and the bottom), limited to 0 to 1."""
+    mean = values.mean(2)
+    rows, columns = (np.arange(0, n, AREA) for n in mean.shape)
+    total = np.add.reduceat(np.add.reduceat(mean, rows, 0), columns, 1)
+    count = np.outer(np.diff([*rows, mean.shape[0]]), np.diff([*columns, mean.shape[1]]))
+    return np.clip(total / count, 0, 1).astype(np.float32)
+
+
+def measure(model: Model, values: Float32) -> Noise:
+    """Estimated noise of a picture `(H, W, 3)`; with equal channels that of the luma axis, √3 times theirs."""
+    height, width = values.shape[:2]
+    bright = brightness(values)
+    sums = np.zeros((3, BINS))  # weight, weighted level, weighted brightness by bin of brightness
+    top = -np.inf
+    for tile in _tiles(model, values):
+        detail = model.run("encoder", {"picture": tile.picture})[-1]
+        (level,) = model.run("denoise/level", {"detail1": detail})
+        value, weight = (_inside(plane, tile, height, width) for plane in level[0])
+        if weight.max() > top:
+            sums *= np.exp(top - weight.max()) if np.isfinite(top) else 0
+            top = float(weight.max())
+        weight = np.exp(weight.astype(np.float64) - top)
+        rows = (np.arange(value.shape[0]) * 2 + tile.rows.start) // AREA
+        columns = (np.arange(value.shape[1]) * 2 + tile.columns.start) // AREA
+        light = bright[np.ix_(np.minimum(rows, bright.shape[0] - 1), np.minimum(columns, bright.shape[1] - 1))]
+        place = np.minimum((light * BINS).astype(int), BINS - 1).ravel()
+        for k, quantity in enumerate((np.ones_like(value), value, light)):
+            sums[k] += np.bincount(place, (weight * quantity).ravel(), BINS)
+    level = max(0.0, float(np.expm1(sums[1].sum() / sums[0].sum()))) / 255
+    return _fitted(level, sums)
+
+
+def _fitted(level: float, sums: npt.NDArray[np.float64]) -> Noise:
+    """Variance as a line over brightness, through the weighted levels of the bins; white unless clearly uneven."""
+    known = sums[0] > 0.01 * sums[0].sum()
+    if level == 0 or known.sum() < 4:
+        return Noise.white(level)
+    weight = sums[0][known]
+    variance = (np.maximum(0, np.expm1(sums[1][known] / weight)) / 255) ** 2
+    light = sums[2][known] / weight
+    middle = np.average(light, weights=weight)
+    spread = np.average((light - middle) ** 2, weights=weight)
+    slope = np.average((light - middle) * (variance - np.average(variance, weights=weight)), weights=weight)
+    slope = max(0.0, slope / max(spread, 1e-9))
+    floor = max(0.0, level**2 - slope * middle)
+    slope = (level**2 - floor) / max(middle, 1e-9)
+    dark, light_end = floor + slope * light.min(), floor + slope * light.max()
+    if light_end < UNEVEN**2 * dark or light.max() - light.min() < 0.25:
+        return Noise.white(level)
+    return Noise(level, floor, slope)
+
+
+def apply(model: Model, values: Float32, noise: Noise, turns: int = 1) -> Float32:
+    """The clean picture `(H, W, 3)`, not clipped.
+
+    Arguments:
+        model: that has the nets, see :func:`available`.
+        values: the noisy picture `(H, W, 3)`.
+        noise: of it; for equal channels that of the luma axis.
+        turns: flipped and transposed pictures that are averaged, 1 to 8.
+    """
+    total = np.zeros_like(values)
+    for transposed, down, right in TURNS[:turns]:
+        turned = values.swapaxes(0, 1) if transposed else values
+        turned = turned[:: -1 if down else 1, :: -1 if right else 1]
+        clean = _clean(model, turned, noise)[:: -1 if down else 1, :: -1 if right else 1]
+        total += clean.swapaxes(0, 1) if transposed else clean
+    return total / np.float32(turns)
+
+
+def _clean(model: Model, values: Float32, noise: Noise) -> Float32:
+    names = transform.band_names(model.manifest.levels)
+    step = np.array([NO_REFINEMENT], np.float32)
+    result = np.empty(values.shape, np.float32)
+    height, width = values.shape[:2]
+    for tile in _tiles(model, values):
+        plane = noise.plane(tile.picture[0].transpose(1, 2, 0))[None, None]
+        latents = dict(zip(names, model.run("encoder", {"picture": tile.picture}), strict=True))
+        clean = dict(zip(names, model.run("denoise/gains", {**latents, "noise": plane}), strict=True))
+        (picture,) = model.run("decoder", {**clean, "step": step})
+        rows, columns = slice(tile.rows.start, min(tile.rows.stop, height)), tile.columns
+        columns = slice(columns.start, min(columns.stop, width))
+        inner = picture[0][:, tile.top :, tile.left :][:, : rows.stop - rows.start, : columns.stop - columns.start]
+        result[rows, columns] = inner.transpose(1, 2, 0)
+    return result
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A piece of the padded picture: `picture (1, 3, h, w)`, what is inside, and where that begins in the piece."""
+
+    picture: Float32
+    rows: slice
+    columns: slice
+    top: int
+    left: int
+
+
+def _tiles(model: Model, values: Float32) -> Iterator[_Tile]:
+    """Pieces of a picture, mirrored at the right and the bottom up to the model's multiple."""
+    height, width = values.shape[:2]
+    full_width, full_height = transform.padded_size(width, height, model.multiple)
+    whole = full_width * full_height <= WHOLE
+    tall, wide = (full_height, full_width) if whole else (TILE, TILE)
+    for top in range(0, height, tall):
+        for left in range(0, width, wide):
+            rows, columns = slice(top, min(top + tall, full_height)), slice(left, min(left + wide, full_width))
+            outer_top, outer_left = max(0, top - HALO), max(0, left - HALO)
+            bottom, right = min(full_height, rows.stop + HALO), min(full_width, columns.stop + HALO)
+            down, across = _mirrored(outer_top, bottom, height), _mirrored(outer_left, right, width)
+            piece = np.ascontiguousarray(values[np.ix_(down, across)].transpose(2, 0, 1)[None])
+            yield _Tile(piece, rows, columns, top - outer_top, left - outer_left)
+
+
+def _mirrored(start: int, stop: int, size: int) -> npt.NDArray[np.int64]:
+    """Indices start … stop of a row of `size` samples that is mirrored at its end as often as needed."""
+    k = np.arange(start, stop) % (2 * size)
+    return np.minimum(k, 2 * size - 1 - k)
+
+
+def _inside(plane: npt.NDArray[Any], tile: _Tile, height: int, width: int) -> npt.NDArray[Any]:
+    """The part of a plane at half the resolution that belongs to the tile and to the picture."""
+    rows = min(tile.rows.stop, height) - tile.rows.start
+    columns = min(tile.columns.stop, width) - tile.columns.start
+    top, left = tile.top // 2, tile.left // 2
+    return plane[top : top + (rows + 1) // 2, left : left + (columns + 1) // 2]

@@ -1,0 +1,107 @@
+"""The learned denoising: what it is trained on, its nets' arithmetic, tiles, noise that grows with brightness."""
+
+import math
+
+import numpy as np
+import pytest
+
+from eocodec import gains
+from eocodec.bundle import Model
+from eocodec.gains import Noise
+from eocodec.metrics import psnr
+
+
+def _noisy(picture: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, sigma, picture.shape)
+    return ((picture + noise) / 255).astype(np.float32)
+
+
+def test_tiles_hide_their_borders(model: Model, coffee: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = _noisy(coffee[:330, :411], 25)
+    whole = gains.apply(model, noisy, Noise.white(25 / 255))
+    level = gains.measure(model, noisy)
+    monkeypatch.setattr(gains, "WHOLE", 1 << 14)
+    monkeypatch.setattr(gains, "TILE", 128)
+    tiled = gains.apply(model, noisy, Noise.white(25 / 255))
+    assert np.abs(whole - tiled).max() * 255 < 1
+    assert gains.measure(model, noisy).level == pytest.approx(level.level, rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (17, 3), (2, 300), (33, 31)])
+def test_odd_sizes_keep_their_shape(model: Model, shape: tuple[int, int]) -> None:
+    noisy = _noisy(np.full((*shape, 3), 100, np.uint8), 20)
+    noise = gains.measure(model, noisy)
+    clean = gains.apply(model, noisy, noise, turns=2)
+    assert clean.shape == noisy.shape and np.isfinite(clean).all()
+    assert 0 <= noise.level < 1
+
+
+def test_turned_pictures_average_to_a_better_one(model: Model, chelsea: np.ndarray) -> None:
+    picture = chelsea[:200, :250]
+    noisy = _noisy(picture, 30)
+    one, eight = (gains.apply(model, noisy, Noise.white(30 / 255), turns=n) for n in (1, 8))
+    assert psnr(picture, eight * 255) > psnr(picture, one * 255)
+    # The whole sum is symmetric: a flipped picture gives the flipped result.
+    flipped = gains.apply(model, np.ascontiguousarray(noisy[:192, 191::-1]), Noise.white(30 / 255), turns=8)
+    straight = gains.apply(model, np.ascontiguousarray(noisy[:192, :192]), Noise.white(30 / 255), turns=8)
+    assert np.abs(flipped[:, ::-1] - straight).max() < 1e-3
+
+
+def test_brightness_is_a_mean_over_areas() -> None:
+    values = np.random.default_rng(1).random((19, 9, 3), np.float32)
+    got = gains.brightness(values)
+    assert got.shape == (3, 2)
+    assert got[0, 0] == pytest.approx(values[:8, :8].mean(), abs=1e-6)
+    assert got[2, 1] == pytest.approx(values[16:, 8:].mean(), abs=1e-6)
+
+
+def test_noise_planes_follow_brightness() -> None:
+    values = np.zeros((32, 64, 3), np.float32)
+    values[:, 32:] = 0.75
+    noise = Noise(0.1, 0.001, 0.02)
+    plane = noise.plane(values)
+    assert plane.shape == (16, 32)
+    assert plane[3, 3] == pytest.approx(math.sqrt(0.001)) and plane[3, 30] == pytest.approx(math.sqrt(0.016))
+    assert noise.scaled(2).plane(values)[3, 30] == pytest.approx(2 * math.sqrt(0.016))
+    assert (Noise.white(0.1).plane(values) == np.float32(0.1)).all()
+
+
+def test_noise_that_grows_with_brightness_is_found(model: Model) -> None:
+    random = np.random.default_rng(2)
+    ramp = np.repeat(np.linspace(0.05, 0.95, 512, dtype=np.float32)[None, :, None], 384, 0).repeat(3, 2)
+    white = gains.measure(model, ramp + random.normal(0, 20 / 255, ramp.shape).astype(np.float32))
+    assert white.slope == 0 and white.level * 255 == pytest.approx(20, rel=0.1)
+    deviation = np.sqrt(0.0005 + 0.01 * ramp)
+    shot = gains.measure(model, (ramp + random.normal(0, 1, ramp.shape) * deviation).astype(np.float32))
+    assert shot.slope == pytest.approx(0.01, rel=0.35)
+    assert shot.level == pytest.approx(math.sqrt(0.0005 + 0.005), rel=0.1)
+
+
+def test_training_noise_is_what_the_net_is_told() -> None:
+    torch = pytest.importorskip("torch")
+    from eocodec.flow.gains import corrupt
+    from eocodec.flow.trainable import Draws
+
+    x = torch.full((400, 3, 32, 32), 0.5)
+    clean, noisy, told = corrupt(x, Draws(3, 0, 400), 60)
+    assert (clean == 0.5).all()
+    error = noisy - clean
+    grey = (error[:, 0] == error[:, 1]).flatten(1).all(1)
+    spread = error.flatten(1).std(1) * torch.where(grey, math.sqrt(3), 1.0)
+    ratio = spread / told.mean((1, 2, 3)).clamp(min=2 / 255)
+    assert 0.02 < grey.float().mean() < 0.2
+    usual = (ratio > 0.9) & (ratio < 1.1)
+    assert usual.float().mean() > 0.85  # the others went through JPEG
+    assert told.max() * 255 <= 60 * math.sqrt(3) + 1
+
+
+def test_the_loss_is_minimal_for_the_clean_picture() -> None:
+    torch = pytest.importorskip("torch")
+    from eocodec.flow.gains import level_loss, restoration_loss
+
+    clean, noise = torch.rand(2, 3, 16, 16), torch.full((2, 1, 8, 8), 0.1)
+    losses = [float(restoration_loss(clean, clean + e, noise)[0]) for e in (0.0, 0.01, 0.1)]
+    assert losses == sorted(losses) and losses[2] > losses[1] + 1
+    estimate = torch.stack([torch.full((2, 8, 8), math.log1p(25.5)), torch.randn(2, 8, 8)], 1)
+    assert float(level_loss(estimate, noise)) == pytest.approx(0, abs=1e-5)
+    assert float(level_loss(estimate + torch.tensor([0.1, 0.0])[None, :, None, None], noise)) == pytest.approx(0.1, rel=1e-4)
