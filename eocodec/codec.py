@@ -18,6 +18,7 @@ from eocodec import entropy, flat, format, search, transform
 from eocodec import lossless as exact
 from eocodec import progressive as embedded
 from eocodec.bundle import Model, load_model, peek_id, shipped_models
+from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import File, Header, Segment, Tiny, tiny_step
 from eocodec.image import Bytes, ImageLike, Picture, as_picture
@@ -57,9 +58,10 @@ class Compressed:
         data: the file.
         rate: C, latents kept per block.
         bits_per_pixel: file size in bits over pixels.
-        psnr: of the decoded picture, 8-bit RGB, dB; None if it was not asked for.
+        psnr: of the decoded picture to the one that was coded, 8-bit RGB, dB; None if it was not asked for.
         size: height and width that were coded.
         tries: steps that were tried to meet the target.
+        sigma: level of the noise that was removed first, 8-bit levels; None if none was to be removed.
     """
 
     data: bytes
@@ -68,6 +70,7 @@ class Compressed:
     psnr: float | None
     size: tuple[int, int]
     tries: int = 1
+    sigma: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,19 +115,29 @@ def unpack_alpha(data: bytes, width: int, height: int) -> Bytes:
 
 
 class _Job:
-    """One picture on its way into a file: the transform runs once, any number of rates follow."""
+    """One picture on its way into a file: the transform runs once, any number of rates follow.
 
-    def __init__(self, model: Model, picture: Picture, tiny: bool) -> None:
+    Arguments:
+        model: the bundle.
+        picture: what the file is measured against.
+        tiny: whether the file is to have the form without a header.
+        values: the picture's colours before they were rounded, `(H, W, 3)` in 0 to 1, if they are known.
+    """
+
+    def __init__(
+        self, model: Model, picture: Picture, tiny: bool, values: npt.NDArray[np.float32] | None = None
+    ) -> None:
         self.model, self.picture, self.tiny = model, picture, tiny
         self.height, self.width = picture.rgb.shape[:2]
         if tiny and (model.kind != "flat" or not model.flat.tiny):
             raise EocodecError(f"the model {model.name} has no tiny form; face64 has")
         if tiny and picture.alpha is not None:
             raise EocodecError("a tiny file cannot hold transparency")
+        colours = picture.rgb if values is None else values
         if model.kind == "flat":
-            self.vector = flat.encode_picture(model, picture.rgb)
+            self.vector = flat.encode_picture(model, colours)
         else:
-            self.latents = transform.encode_picture(model, picture.rgb)
+            self.latents = transform.encode_picture(model, colours)
         self.alpha = None if picture.alpha is None else pack_alpha(picture.alpha)
         self._measured: tuple[File | Tiny, float] | None = None
 
@@ -184,8 +197,8 @@ class _Job:
 class _EmbeddedJob(_Job):
     """A picture whose files are cuts of one embedded stream."""
 
-    def __init__(self, model: Model, picture: Picture) -> None:
-        super().__init__(model, picture, False)
+    def __init__(self, model: Model, picture: Picture, values: npt.NDArray[np.float32] | None = None) -> None:
+        super().__init__(model, picture, False, values)
         if model.kind == "flat":
             raise EocodecError(f"the model {model.name} has no embedded stream; photo has")
         header = Header(model.id, self.width, self.height, 0, 0, grey=picture.grey, embedded=True)
@@ -258,6 +271,7 @@ def compress_picture(
     bpp: float | None = None,
     max_bytes: int | None = None,
     psnr: float | None = None,
+    denoise: float | str | None = None,
     model: str | Path | Model | None = None,
     tiny: bool = False,
     resize: bool = False,
@@ -281,6 +295,8 @@ def compress_picture(
     if lossless:
         if tiny or progressive or any(t is not None for t in (rate, bpp, max_bytes, psnr)):
             raise EocodecError("a lossless file has no rate, bpp, bytes or psnr to choose, no tiny or progressive form")
+        if denoise is not None:
+            raise EocodecError("a lossless file keeps the noise; leave denoise out, or denoise the picture first")
         return _compress_losslessly(loaded, picture, measure)
     for name, target in (("bpp", bpp), ("bytes", max_bytes), ("psnr", psnr)):
         if target is not None and not (math.isfinite(target) and target > 0):
@@ -288,7 +304,11 @@ def compress_picture(
     delta = _delta_of_rate(loaded, DEFAULT_RATE if rate is None else rate)
     if progressive and tiny:
         raise EocodecError("a tiny file cannot be progressive")
-    job = _EmbeddedJob(loaded, picture) if progressive else _Job(loaded, picture, tiny)
+    values, sigma = None, None
+    if denoise is not None:
+        clean = denoise_picture(picture, denoise, model=loaded)
+        picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
+    job = _EmbeddedJob(loaded, picture, values) if progressive else _Job(loaded, picture, tiny, values)
     tries = 1
     if psnr is not None:
         file, tries = job.reaching(psnr) if isinstance(job, _EmbeddedJob) else _search_psnr(job, psnr)
@@ -307,6 +327,7 @@ def compress_picture(
         job.quality(file) if measure else None,
         (job.height, job.width),
         tries,
+        sigma,
     )
 
 
@@ -317,6 +338,7 @@ def compress(
     bpp: float | None = None,
     max_bytes: int | None = None,
     psnr: float | None = None,
+    denoise: float | str | None = None,
     model: str | Path | Model | None = None,
     tiny: bool = False,
     resize: bool = False,
@@ -332,6 +354,9 @@ def compress(
         max_bytes: instead: bytes not to exceed; the file has at most 2 % less where its step allows, see
             `eocodec.search.match_size`.
         psnr: instead: PSNR to reach, dB, 8-bit RGB; at most 0.1 dB more, see `eocodec.search.match_quality`.
+        denoise: store the picture without its noise: the noise level in 8-bit levels, or "auto", as in
+            `eocodec.denoise`. The level is that of the picture that is coded, after `resize`, and the PSNR counts
+            against the clean picture. Transparency stays as it is.
         model: a shipped model's name, a bundle's path or a loaded model; default `photo`, `face64` for tiny files.
         tiny: write the form without a header, 2 bytes of overhead; `face64` only.
         resize: cut the largest square from the middle and scale it to the size of the model, if it has one.
@@ -354,6 +379,7 @@ def compress(
         bpp=bpp,
         max_bytes=max_bytes,
         psnr=psnr,
+        denoise=denoise,
         model=model,
         tiny=tiny,
         resize=resize,

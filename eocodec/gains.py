@@ -89,22 +89,17 @@ def measure(model: Model, values: Float32) -> Noise:
     height, width = values.shape[:2]
     bright = brightness(values)
     sums = np.zeros((3, BINS))  # weight, weighted level, weighted brightness by bin of brightness
-    top = -np.inf
     for tile in _tiles(model, values):
         detail = model.run("encoder", {"picture": tile.picture})[-1]
-        (level,) = model.run("denoise/level", {"detail1": detail})
-        value, weight = (_inside(plane, tile, height, width) for plane in level[0])
-        if weight.max() > top:
-            sums *= np.exp(top - weight.max()) if np.isfinite(top) else 0
-            top = float(weight.max())
-        weight = np.exp(weight.astype(np.float64) - top)
+        (planes,) = model.run("denoise/level", {"detail1": detail})
+        value, weight = (_inside(plane, tile, height, width) for plane in planes[0])
         rows = (np.arange(value.shape[0]) * 2 + tile.rows.start) // AREA
         columns = (np.arange(value.shape[1]) * 2 + tile.columns.start) // AREA
         light = bright[np.ix_(np.minimum(rows, bright.shape[0] - 1), np.minimum(columns, bright.shape[1] - 1))]
         place = np.minimum((light * BINS).astype(int), BINS - 1).ravel()
         for k, quantity in enumerate((np.ones_like(value), value, light)):
             sums[k] += np.bincount(place, (weight * quantity).ravel(), BINS)
-    level = max(0.0, float(np.expm1(sums[1].sum() / sums[0].sum()))) / 255
+    level = max(0.0, float(np.expm1(sums[1].sum() / max(sums[0].sum(), 1e-6)))) / 255
     return _fitted(level, sums)
 
 

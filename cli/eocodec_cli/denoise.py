@@ -9,12 +9,53 @@ import click
 from eocodec_cli import files
 
 
+def level(value: str) -> float | str:
+    """A noise level in 8-bit levels, or "auto": the type of an option.
+
+    Raises:
+        click.BadParameter: neither of them, or out of range.
+    """
+    if value == "auto":
+        return value
+    try:
+        sigma = float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither auto nor a number of 8-bit levels.") from None
+    if not 0 <= sigma <= 255:
+        raise click.BadParameter(f"{value} is not in the range from 0 to 255 levels.")
+    return sigma
+
+
 @click.command("denoise")
 @files.inputs_argument
 @files.output_option
-@click.option("--sigma", default="auto", metavar="auto|S", help="Noise level in 8-bit levels; default: estimated.")
-@click.option("--rate", type=float, metavar="C", help="Instead: keep the top C latents of every block, drop the rest.")
-@click.option("--shifts", type=click.IntRange(1, 8), default=4, help="Shifts averaged: slower and better; default 4.")
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "net", "shrink", "drop"]),
+    default="auto",
+    show_default=True,
+    help="A learned gain for every latent; its posterior mean; keeping or dropping it; auto: the first the model has.",
+)
+@click.option(
+    "--sigma",
+    type=level,
+    default="auto",
+    metavar="auto|S",
+    help="Noise level of the channels in 8-bit levels; default: estimated.",
+)
+@click.option(
+    "--strength",
+    type=click.FloatRange(0, 4),
+    default=1.0,
+    metavar="F",
+    help="Multiplies the level: 0 removes nothing, 2 twice the noise; default 1.",
+)
+@click.option(
+    "--rate", type=float, metavar="C", help="Instead of a level: keep the top C latents of every block, drop the rest."
+)
+@click.option(
+    "--shifts", type=click.IntRange(1, 8), help="Shifts averaged: slower and better; default: what suits the method."
+)
 @files.model_option
 @files.threads_option
 @files.device_option
@@ -23,9 +64,11 @@ from eocodec_cli import files
 def command(
     inputs: tuple[str, ...],
     output: str | None,
-    sigma: str,
+    method: str,
+    sigma: float | str,
+    strength: float,
     rate: float | None,
-    shifts: int,
+    shifts: int | None,
     model: str | None,
     threads: int,
     device: str,
@@ -39,20 +82,20 @@ def command(
     \b
     Examples:
       eocodec denoise night.jpg
+      eocodec denoise --strength 0.6 *.jpg -o clean/
       eocodec denoise --sigma 25 noisy.png -o clean.png
+      eocodec denoise --method drop noisy.png -o clean.png
       eocodec denoise --rate 48 noisy.png -o core.png
       cat noisy.png | eocodec denoise - > clean.png
     """
     from eocodec.bundle import load_model
-    from eocodec.denoising import denoise, estimate_sigma
+    from eocodec.denoising import denoise_picture
     from eocodec.image import check_suffix, encode_picture, read_picture, to_pillow
 
-    level: float | str = "auto"
-    if sigma != "auto":
-        try:
-            level = float(sigma)
-        except ValueError:
-            raise click.UsageError(f"--sigma takes a number of 8-bit levels or auto, not {sigma}") from None
+    if rate is not None and method not in ("auto", "drop"):
+        raise click.UsageError(f"--rate goes with --method drop, not with {method}")
+    if rate is not None and (sigma != "auto" or strength != 1):
+        raise click.UsageError("--rate excludes --sigma and --strength")
     lanes = files.Lanes(len(inputs), threads, device)
     lanes.load(model or "photo")
     jobs = files.plan(inputs, output, ".denoised.png", force)
@@ -66,23 +109,30 @@ def command(
         else:
             picture = read_picture(job.source)
         with lanes.turn(picture.pixels) as share:
-            loaded = load_model(model or "photo", share, device=device)
-            used = estimate_sigma(picture, loaded) if level == "auto" and rate is None else level
-            rgb = denoise(picture, used, rate=rate, shifts=shifts, model=loaded)
+            done = denoise_picture(
+                picture,
+                sigma,
+                method=method,
+                rate=rate,
+                strength=strength,
+                shifts=shifts,
+                model=load_model(model or "photo", share, device=device),
+            )
         suffix = ".png" if job.target == files.PIPE else Path(job.target).suffix
-        image = to_pillow(rgb, picture.alpha, picture.grey)
+        image = to_pillow(done.rgb, picture.alpha, picture.grey)
         files.write_bytes(job.target, encode_picture(image, suffix))
         return {
             "input": job.source,
             "output": job.target,
             "width": image.width,
             "height": image.height,
-            "sigma": None if isinstance(used, str) else round(used, 2),
+            "method": done.method,
+            "sigma": None if done.sigma is None else round(done.sigma, 2),
             "rate": rate,
         }
 
     def line(r: dict[str, Any]) -> str:
         how = f"C={r['rate']:g}" if r["rate"] is not None else f"sigma={r['sigma']:.1f}"
-        return f"{r['input']} -> {r['output']}  {r['width']}x{r['height']}  {how}"
+        return f"{r['input']} -> {r['output']}  {r['width']}x{r['height']}  {r['method']}  {how}"
 
     files.for_each(jobs, work, line, as_json, lanes.workers)

@@ -16,7 +16,7 @@ from eocodec.flow.trainable import Stage
 
 __all__ = ["TrainingConfig", "load_config"]
 
-OBJECTIVES = ("likelihood", "rate-distortion", "embedded", "denoising")
+OBJECTIVES = ("likelihood", "rate-distortion", "embedded", "denoising", "noise-level")
 AUTOCAST = ("auto", "on", "off")
 
 

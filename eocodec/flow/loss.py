@@ -43,6 +43,7 @@ class BatchLoss(nn.Module):
             "rate-distortion": model.rate_distortion,
             "embedded": model.embedded_stream,
             "denoising": model.denoising,
+            "noise-level": model.noise_level,
         }
         if compile:
             state = _Compiler(report)
@@ -74,8 +75,8 @@ class BatchLoss(nn.Module):
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
                 loss, figures = objective(x, step, stage, draws)
             return loss, figures, torch.stack([step, torch.zeros_like(step)])
-        if stage.objective in ("embedded", "denoising"):
-            more = (draws,) if stage.objective == "denoising" else ()
+        if stage.objective in ("embedded", "denoising", "noise-level"):
+            more = (draws,) if stage.objective != "embedded" else ()
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
                 loss, figures = objective(x, step, stage, *more)
             return loss, figures, torch.stack([step, torch.zeros_like(step)])

@@ -25,7 +25,7 @@ from eocodec.flow.trainable import Draws, Stage, Trainable
 __all__ = ["MODELS", "PhotoConfig", "PhotoModel", "build", "kind_of"]
 
 ADAPT_RATE = 0.3
-LEVEL_WEIGHT = 0.2  # of the level estimate in the objective "denoising"
+CLEAN_SHARE = 0.1  # of the pictures from which the noise level is learnt
 GAIN_SIZES = ("gain_widths", "gain_blocks", "noise_width")
 ADAPT_PICTURES = 4  # on which a column norm is measured
 SPACING = 48  # pixels between impulses when columns are measured while training
@@ -104,20 +104,30 @@ class PhotoModel(Trainable):
         return [*coarse_forward(self.flow, low), details]
 
     def denoising(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Error of the picture restored from noise of up to `stage.noise` levels, and of the level's estimate."""
-        if not self.config.gain_widths:
-            raise EocodecError("this model has no denoising nets; set gain_widths in [model]")
-        with torch.autocast(x.device.type, enabled=False):
-            clean, noisy, noise = corrupt(x, draws, stage.noise)
-        with torch.no_grad():
-            h = [band.float() for band in self.flow(noisy)]
+        """Error of the picture restored from noise of up to `stage.noise` levels; only the gains are trained."""
+        clean, h, noise = self._noisy(x, stage, draws)
         with _fixed(self.flow):
             low, details = self.gains(coarse_inverse(self.flow, h).float(), h[-1], noise)
             restored = self.flow.colours(self.flow.levels[0].inverse(low, details)).float()
         loss, error = restoration_loss(clean, restored, noise)
-        level = level_loss(self.noise(h[-1]), noise)
-        decibels = -10 * torch.log10(error).mean()
-        return loss + LEVEL_WEIGHT * level, {"psnr": decibels, "level": level.detach()}
+        return loss, {"psnr": -10 * torch.log10(error).mean()}
+
+    def noise_level(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """Error of the estimated level of noise of up to `stage.noise` levels; only the net for it is trained."""
+        _, h, noise = self._noisy(x, stage, draws, CLEAN_SHARE)
+        loss = level_loss(self.noise(h[-1]), noise)
+        return loss, {"level": loss.detach()}
+
+    def _noisy(
+        self, x: Tensor, stage: Stage, draws: Draws, share: float = 0.0
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Clean pictures, latents of noisy ones, and the level of their noise, see :func:`corrupt`."""
+        if not self.config.gain_widths:
+            raise EocodecError("this model has no denoising nets; set gain_widths in [model]")
+        with torch.autocast(x.device.type, enabled=False):
+            clean, noisy, noise = corrupt(x, draws, stage.noise, share)
+        with torch.no_grad():
+            return clean, [band.float() for band in self.flow(noisy)], noise
 
     def embedded_stream(self, x: Tensor, step: Tensor, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
         """Relative bits of the significance pass whose dead zone goes with each step; only its nets are trained."""

@@ -23,16 +23,16 @@ class Stage:
 
     Arguments:
         objective: "likelihood" (NLL + λ·I), "rate-distortion" (R + D / (0.17 Δ²)), "embedded" (the bits of the
-            embedded stream's passes at dead zones near 2/3 Δ, everything but its nets held fixed) or "denoising" (the
-            error of the restored picture and of the estimated noise level, all but the nets for these held fixed).
+            embedded stream's passes at dead zones near 2/3 Δ), "denoising" (the error of the restored picture) or
+            "noise-level" (that of the estimated level). The last three train only nets of their own.
         iterations: optimiser steps.
         learning_rate: at the start; falls to `final_rate` as a half cosine.
         flow_rate: factor of the learning rate for the flow's own parameters (`flow.*`).
         warmup: iterations in which the learning rate rises from zero.
         step: range of Δ in 8-bit levels, drawn log-uniformly for every picture.
         noise: σ_a in 8-bit levels. "likelihood": of the noise augmentation. "rate-distortion": the largest level of
-            the noise on a third of the pictures (uniform from 0), which are to be decoded without it. "denoising": the
-            largest level.
+            the noise on a third of the pictures (uniform from 0), which are to be decoded without it. "denoising",
+            "noise-level": the largest level.
         correlation: λ, the weight of the manifold total correlation (likelihood only).
         anchor: weight of the error of the inverse flow alone, relative to D (rate-distortion only): without it content
             moves into latents that are not coded, and the refinement stands in for it.
@@ -186,6 +186,14 @@ class Trainable(nn.Module, ABC):
 
     def denoising(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and figures of the objective "denoising"; for models without denoising nets an error.
+
+        Raises:
+            EocodecError: the model has no nets for it.
+        """
+        raise EocodecError("this kind of model has no denoising nets")
+
+    def noise_level(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and figures of the objective "noise-level"; for models without denoising nets an error.
 
         Raises:
             EocodecError: the model has no nets for it.

@@ -12,13 +12,13 @@ import torch
 
 from eocodec import entropy, transform
 from eocodec.bundle import Model
-from eocodec.denoising import estimate_sigma
 from eocodec.flow.context import SCALE_MIN, SCALE_PER_OCTAVE, SCALES, compand
 from eocodec.flow.model import PhotoModel
 from eocodec.flow.objective import log_column_norms
 from eocodec.flow.photo import log2_step_level
 from eocodec.format import Header
 from eocodec.latents import PHASES, band_steps, step_code
+from eocodec.shrinkage import noise_level
 
 __all__ = [
     "Statistics",
@@ -256,7 +256,7 @@ def level_ratio(model: Model, pictures: Sequence[Bytes]) -> float:
     """Mean ratio of the estimated to the true level of white noise at σ = 10, 25, 50 levels, before correction."""
     generator = np.random.default_rng(0)
     ratios = [
-        estimate_sigma((p + generator.normal(0, sigma, p.shape)) / 255, model) / sigma
+        255 * noise_level(model, ((p + generator.normal(0, sigma, p.shape)) / 255).astype(np.float32)) / sigma
         for p in pictures
         for sigma in (10.0, 25.0, 50.0)
     ]

@@ -39,7 +39,7 @@ def round_weights(model: PhotoModel) -> None:
 def denoising_graphs(model: PhotoModel) -> dict[str, bytes]:
     """`denoise/gains`: `low`, `detailL`, …, `detail1`, `noise (B, 1, H/2, W/2)` → `clean_low`, …, `clean_detail1`.
 
-    `denoise/level`: `detail1` → `level (B, 2, H/2, W/2)`, log(1 + σ in 8-bit levels) and the logarithm of its weight.
+    `denoise/level`: `detail1` → `level (B, 2, H/2, W/2)`, log(1 + σ in 8-bit levels) and its weight.
     """
     size = 2 ** (model.config.levels + 1)
     bands = model.flow(torch.rand(1, 3, size * 2, size * 3))
