@@ -1,4 +1,4 @@
-"""Rate-distortion and denoising comparisons on a folder of pictures (extra `bench`).
+"""Rate-distortion comparisons on a folder of pictures (extra `bench`).
 
 In: a folder. Out: plain dictionaries with every point, a text table, a plot. Sizes are those of the encoded files;
 PSNR is that of the decoded 8-bit RGB picture; curves are means over pictures at equal settings.
@@ -20,12 +20,21 @@ from PIL import Image
 
 from eocodec import codec
 from eocodec.bundle import Model
-from eocodec.denoising import denoise
 from eocodec.errors import EocodecError, ImageError
 from eocodec.image import read_picture
 from eocodec.metrics import bd_rate, ms_ssim, psnr
 
-__all__ = ["CODECS", "compression", "compression_table", "denoising", "denoising_table", "plot"]
+__all__ = [
+    "CODECS",
+    "SETTINGS",
+    "compression",
+    "compression_table",
+    "encode",
+    "machine",
+    "plot",
+    "published",
+    "read_folder",
+]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -64,7 +73,12 @@ def encode(name: str, picture: Bytes, setting: float, model: Model) -> tuple[byt
     raise EocodecError(f"no codec is called {name}; known are {', '.join(CODECS)}")
 
 
-def _pictures(folder: Path, limit: int | None) -> list[tuple[str, Bytes]]:
+def read_folder(folder: Path, limit: int | None = None) -> list[tuple[str, Bytes]]:
+    """Names and `(H, W, 3)` pictures of a folder in the order of their names, at most `limit`.
+
+    Raises:
+        EocodecError: there is none that can be read.
+    """
     found = []
     for path in sorted(Path(folder).iterdir()):
         if path.is_file():
@@ -79,7 +93,8 @@ def _pictures(folder: Path, limit: int | None) -> list[tuple[str, Bytes]]:
     return found
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
     return {"platform": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
 
 
@@ -99,11 +114,11 @@ def compression(
     for name in codecs:
         if name not in SETTINGS:
             raise EocodecError(f"no codec is called {name}; known are {', '.join(CODECS)}")
-    pictures = _pictures(folder, limit)
+    pictures = read_folder(folder, limit)
     result: dict[str, Any] = {
         "folder": Path(folder).name,
         "pictures": [name for name, _ in pictures],
-        "machine": _machine(),
+        "machine": machine(),
         "model": model.full_id.hex(),
         "codecs": {},
     }
@@ -241,48 +256,3 @@ def plot(result: dict[str, Any], path: Path) -> None:
     figure.suptitle(f"{result['folder']}, {len(result['pictures'])} pictures")
     figure.savefig(path, dpi=110)
     plt.close(figure)
-
-
-def denoising(
-    folder: Path, sigma: float, model: Model, limit: int | None, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """White Gaussian noise of `sigma` levels (seed: the picture's number; not clipped, not rounded) removed.
-
-    OpenCV's non-local means works on the noisy picture clipped and rounded to 8 bits, at the best of several strengths.
-    """
-    import cv2
-
-    pictures = _pictures(folder, limit)
-    strengths = [round(sigma * f, 2) for f in (0.2, 0.3, 0.4, 0.5, 0.6, 0.8)]
-    methods: dict[str, Callable[[npt.NDArray[np.float64]], npt.NDArray[Any]]] = {
-        "noisy": lambda x: x,
-        "eocodec, sigma given": lambda x: denoise(x, sigma, model=model),
-        "eocodec, sigma auto": lambda x: denoise(x, "auto", model=model),
-        "eocodec, 1 shift": lambda x: denoise(x, sigma, shifts=1, model=model),
-    }
-    for h in strengths:
-        methods[f"OpenCV non-local means, h = {h:g}"] = lambda x, h=h: (  # type: ignore[misc]
-            cv2.fastNlMeansDenoisingColored(np.clip(np.round(x * 255), 0, 255).astype(np.uint8), None, h, h, 7, 21)
-            / 255
-        )
-    result: dict[str, Any] = {"folder": Path(folder).name, "sigma": sigma, "machine": _machine(), "methods": {}}
-    for name, method in methods.items():
-        values, seconds = [], []
-        for number, (_, picture) in enumerate(pictures):
-            noise = np.random.default_rng(number).normal(0, sigma, picture.shape)
-            noisy = (picture + noise) / 255
-            start = time.perf_counter()
-            clean = method(noisy)
-            seconds.append(time.perf_counter() - start)
-            values.append(psnr(picture, np.asarray(clean, np.float64) * 255))
-        result["methods"][name] = {"psnr": float(np.mean(values)), "seconds": float(np.mean(seconds)), "each": values}
-        say(f"{name}: {np.mean(values):.3f} dB")
-    return result
-
-
-def denoising_table(result: dict[str, Any]) -> str:
-    """Text of a denoising result."""
-    lines = [f"{result['folder']}, sigma {result['sigma']:g}"]
-    for name, r in result["methods"].items():
-        lines.append(f"{name:36} {r['psnr']:7.3f} dB {r['seconds']:8.3f} s")
-    return "\n".join(lines)

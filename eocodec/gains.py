@@ -87,11 +87,12 @@ def brightness(values: Float32) -> Float32:
 def measure(model: Model, values: Float32) -> Noise:
     """Estimated noise of a picture `(H, W, 3)`; with equal channels that of the luma axis, √3 times theirs."""
     height, width = values.shape[:2]
+    names = transform.band_names(model.manifest.levels)
     bright = brightness(values)
     sums = np.zeros((3, BINS))  # weight, weighted level, weighted brightness by bin of brightness
     for tile in _tiles(model, values):
-        detail = model.run("encoder", {"picture": tile.picture})[-1]
-        (planes,) = model.run("denoise/level", {"detail1": detail})
+        latents = dict(zip(names, model.run("encoder", {"picture": tile.picture}), strict=True))
+        (planes,) = model.run("denoise/level", latents)
         value, weight = (_inside(plane, tile, height, width) for plane in planes[0])
         rows = (np.arange(value.shape[0]) * 2 + tile.rows.start) // AREA
         columns = (np.arange(value.shape[1]) * 2 + tile.columns.start) // AREA

@@ -1,10 +1,11 @@
 """The denoising nets of the photo model: gains and offsets for every latent, and the level of the noise.
 
 In: latents of a noisy picture and the standard deviation of its noise. Out: latents of the clean picture; or, from the
-noisy latents alone, the level itself. A U-Net reads the finest details h and the low-pass beside them, which stands for
-all coarser latents, at half the picture's resolution. Details become `g·h + m`: the gain g in (0, 1) shrinks what is
-noise, the offset m is what the neighbourhood says. The low-pass gets an offset; split by the flow's coarser levels, it
-gives their clean latents. (Gains for every level of their own were tried and were worse: docs/METHOD.md.)
+noisy latents alone, the level itself. The couplings are undone first, for they are not linear: in the coefficients of
+the base wavelet the noise is white. A U-Net reads the finest details d and the low-pass beside them, which stands for
+all coarser latents, at half the picture's resolution. Details become `g·d + m`: the gain g in (0, 1) shrinks what is
+noise, the offset m is what the neighbourhood says; the low-pass gets an offset. Then the couplings are done again.
+(Gains for the coupled latents, of all levels or the finest, were tried and were worse: docs/METHOD.md.)
 
 References:
     Zhang, Zuo & Zhang, *FFDNet*, 2018 (the level as an input plane). https://doi.org/10.1109/TIP.2018.2839891
@@ -29,8 +30,6 @@ from eocodec.flow.trainable import Draws
 __all__ = [
     "GainNet",
     "NoiseNet",
-    "coarse_forward",
-    "coarse_inverse",
     "corrupt",
     "level_loss",
     "pooled_level",
@@ -89,7 +88,7 @@ class GainNet(nn.Module):
         """Clean low-pass and details.
 
         Arguments:
-            low, details: low-pass `(B, 3, H/2, W/2)` beside the finest details and these, `(B, 9, H/2, W/2)`.
+            low, details: of the base wavelet, `(B, 3, H/2, W/2)` and `(B, 9, H/2, W/2)`.
             noise: standard deviation of the noise in the picture's range 0 to 1, `(B, 1, H/2, W/2)`.
         """
         x = self.head(torch.cat([low, details * 2, noise * 2], 1) * 2)
@@ -106,9 +105,9 @@ class GainNet(nn.Module):
 class NoiseNet(nn.Module):
     """Level of the noise at every place of the finest level, and how far it is to be trusted.
 
-    `forward(details)`: the finest details `(B, 9, H/2, W/2)` to `(B, 2, H/2, W/2)`: log(1 + σ in 8-bit levels), and a
-    weight in (0, 1). Their weighted mean is the level, see :func:`pooled_level`. The weights are bounded, or a few
-    places would decide, and in a large picture other ones than in the small ones of training.
+    `forward(details)`: the base wavelet's finest details `(B, 9, H/2, W/2)` to `(B, 2, H/2, W/2)`: log(1 + σ in 8-bit
+    levels), and a weight in (0, 1). Their weighted mean is the level, see :func:`pooled_level`. The weights are
+    bounded, or a few places would decide, and in a large picture other ones than in the small ones of training.
     """
 
     def __init__(self, width: int) -> None:
@@ -135,17 +134,18 @@ def pooled_level(estimate: Tensor) -> Tensor:
     return (weight * value).sum(1) / weight.sum(1).clamp(min=1e-6)
 
 
-def coarse_inverse(flow: PhotoFlow, h: list[Tensor]) -> Tensor:
-    """The low-pass beside the finest details: the flow's inverse without its last level, `(B, 3, H/2, W/2)`."""
+def uncoupled(flow: PhotoFlow, h: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Low-pass `(B, 3, H/2, W/2)` and details `(B, 9, H/2, W/2)` of the base wavelet, of which h are the latents."""
     low = h[0]
     for level, details in zip(reversed(flow.levels[1:]), h[1:-1], strict=True):
         low = level.inverse(low, details)
-    return low
+    return flow.levels[0].uncouple(low, h[-1])
 
 
-def coarse_forward(flow: PhotoFlow, low: Tensor) -> list[Tensor]:
-    """Latents of all but the finest level of a low-pass beside the finest details; undoes :func:`coarse_inverse`."""
-    bands: list[Tensor] = []
+def coupled(flow: PhotoFlow, low: Tensor, details: Tensor) -> list[Tensor]:
+    """Latents of the base wavelet's low-pass and details; undoes :func:`uncoupled`."""
+    low, details = flow.levels[0].couple(low, details)
+    bands = [details]
     for level in flow.levels[1:]:
         low, details = level(low)
         bands.append(details)

@@ -5,19 +5,18 @@ kind has to offer.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from eocodec.errors import EocodecError
+from eocodec.flow import wavelet
 from eocodec.flow.context import Coded, LatentModel
 from eocodec.flow.embedded import EmbeddedContext, ladder, price
 from eocodec.flow.face import FaceConfig, FaceModel
-from eocodec.flow.gains import GainNet, NoiseNet, coarse_forward, coarse_inverse, corrupt, level_loss, restoration_loss
+from eocodec.flow.gains import GainNet, NoiseNet, corrupt, coupled, level_loss, restoration_loss, uncoupled
 from eocodec.flow.objective import LAGRANGE, log_column_norms, total_correlation
 from eocodec.flow.photo import PhotoFlow, Refinement, log2_step_level
 from eocodec.flow.trainable import Draws, Stage, Trainable
@@ -99,35 +98,40 @@ class PhotoModel(Trainable):
         return True
 
     def restore(self, h: list[Tensor], noise: Tensor) -> list[Tensor]:
-        """Clean latents of noisy ones; `noise (B, 1, H/2, W/2)` is its standard deviation in the range 0 to 1."""
-        low, details = self.gains(coarse_inverse(self.flow, h), h[-1], noise)
-        return [*coarse_forward(self.flow, low), details]
+        """Clean latents of noisy ones; `noise (B, 1, H/2, W/2)` is its standard deviation in the range 0 to 1.
+
+        The couplings are undone, the finest level's coefficients cleaned, and the couplings done again.
+        """
+        return coupled(self.flow, *self.gains(*uncoupled(self.flow, h), noise))
+
+    def level(self, h: list[Tensor]) -> Tensor:
+        """What the net for the noise level says of noisy latents, see `NoiseNet`."""
+        return self.noise(uncoupled(self.flow, h)[1])
 
     def denoising(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Error of the picture restored from noise of up to `stage.noise` levels; only the gains are trained."""
-        clean, h, noise = self._noisy(x, stage, draws)
-        with _fixed(self.flow):
-            low, details = self.gains(coarse_inverse(self.flow, h).float(), h[-1], noise)
-            restored = self.flow.colours(self.flow.levels[0].inverse(low, details)).float()
+        with torch.autocast(x.device.type, enabled=False):
+            clean, noisy, noise = self._noisy(x, stage, draws)
+            low, details = wavelet.analyse(self.flow.axes(noisy))
+        low, details = self.gains(low, details, noise)
+        with torch.autocast(x.device.type, enabled=False):
+            restored = self.flow.colours(wavelet.synthesise(low, details))
         loss, error = restoration_loss(clean, restored, noise)
         return loss, {"psnr": -10 * torch.log10(error).mean()}
 
     def noise_level(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Error of the estimated level of noise of up to `stage.noise` levels; only the net for it is trained."""
-        _, h, noise = self._noisy(x, stage, draws, CLEAN_SHARE)
-        loss = level_loss(self.noise(h[-1]), noise)
+        with torch.autocast(x.device.type, enabled=False):
+            _, noisy, noise = self._noisy(x, stage, draws, CLEAN_SHARE)
+            details = wavelet.analyse(self.flow.axes(noisy))[1]
+        loss = level_loss(self.noise(details), noise)
         return loss, {"level": loss.detach()}
 
-    def _noisy(
-        self, x: Tensor, stage: Stage, draws: Draws, share: float = 0.0
-    ) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Clean pictures, latents of noisy ones, and the level of their noise, see :func:`corrupt`."""
+    def _noisy(self, x: Tensor, stage: Stage, draws: Draws, share: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+        """Clean and noisy pictures, and the level of the noise, see :func:`corrupt`."""
         if not self.config.gain_widths:
             raise EocodecError("this model has no denoising nets; set gain_widths in [model]")
-        with torch.autocast(x.device.type, enabled=False):
-            clean, noisy, noise = corrupt(x, draws, stage.noise, share)
-        with torch.no_grad():
-            return clean, [band.float() for band in self.flow(noisy)], noise
+        return corrupt(x, draws, stage.noise, share)
 
     def embedded_stream(self, x: Tensor, step: Tensor, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
         """Relative bits of the significance pass whose dead zone goes with each step; only its nets are trained."""
@@ -183,19 +187,6 @@ class PhotoModel(Trainable):
         if min(height, width) < unit:
             raise EocodecError(f"a picture of {width}x{height} pixels is smaller than this model's {unit}x{unit}")
         return height // unit * unit, width // unit * unit
-
-
-@contextmanager
-def _fixed(module: nn.Module) -> Iterator[None]:
-    """No gradients for a module's parameters, but through it."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    for p in trained:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in trained:
-            p.requires_grad_(True)
 
 
 MODELS: dict[str, tuple[type[Any], type[Trainable]]] = {

@@ -69,17 +69,24 @@ class Level(nn.Module):
         self.update = nn.ModuleList(Coupling(9, 3, width, 2) for _ in range(steps))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        low, details = wavelet.analyse(x)
+        return self.couple(*wavelet.analyse(x))
+
+    def inverse(self, low: Tensor, details: Tensor) -> Tensor:
+        return wavelet.synthesise(*self.uncouple(low, details))
+
+    def couple(self, low: Tensor, details: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents of the base wavelet's coefficients."""
         for p, u in zip(self.predict, self.update, strict=True):
             details = details - p(low)
             low = low + u(details)
         return low, details
 
-    def inverse(self, low: Tensor, details: Tensor) -> Tensor:
+    def uncouple(self, low: Tensor, details: Tensor) -> tuple[Tensor, Tensor]:
+        """The base wavelet's coefficients of latents."""
         for p, u in zip(reversed(self.predict), reversed(self.update), strict=True):
             low = low - u(details)
             details = details + p(low)
-        return wavelet.synthesise(low, details)
+        return low, details
 
 
 class PhotoFlow(nn.Module):
@@ -109,7 +116,7 @@ class PhotoFlow(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Latents `[LL, d_L, ..., d_1]` of pictures `(B, 3, H, W)`."""
-        low = torch.nn.functional.conv2d(x - GREY, self.colour[:, :, None, None])
+        low = self.axes(x)
         bands: list[Tensor] = []
         for level in self.levels:
             low, details = level(low)
@@ -122,6 +129,10 @@ class PhotoFlow(nn.Module):
         for level, details in zip(reversed(self.levels), h[1:], strict=True):
             low = level.inverse(low, details)
         return self.colours(low)
+
+    def axes(self, x: Tensor) -> Tensor:
+        """Luma and chroma of R, G, B."""
+        return torch.nn.functional.conv2d(x - GREY, self.colour[:, :, None, None])
 
     def colours(self, x: Tensor) -> Tensor:
         """R, G, B of luma and chroma."""

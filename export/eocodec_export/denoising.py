@@ -22,10 +22,19 @@ TOLERANCE = 1e-3  # of the range 0 to 1
 class _Gains(nn.Module):
     def __init__(self, model: PhotoModel) -> None:
         super().__init__()
-        self.flow, self.gains, self.restore = model.flow, model.gains, model.restore
+        self.model = model
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.restore(list(inputs[:-1]), inputs[-1]))
+        return tuple(self.model.restore(list(inputs[:-1]), inputs[-1]))
+
+
+class _Level(nn.Module):
+    def __init__(self, model: PhotoModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *bands: Tensor) -> Tensor:
+        return self.model.level(list(bands))
 
 
 def round_weights(model: PhotoModel) -> None:
@@ -39,7 +48,7 @@ def round_weights(model: PhotoModel) -> None:
 def denoising_graphs(model: PhotoModel) -> dict[str, bytes]:
     """`denoise/gains`: `low`, `detailL`, …, `detail1`, `noise (B, 1, H/2, W/2)` → `clean_low`, …, `clean_detail1`.
 
-    `denoise/level`: `detail1` → `level (B, 2, H/2, W/2)`, log(1 + σ in 8-bit levels) and its weight.
+    `denoise/level`: `low`, …, `detail1` → `level (B, 2, H/2, W/2)`, log(1 + σ in 8-bit levels) and its weight.
     """
     size = 2 ** (model.config.levels + 1)
     bands = model.flow(torch.rand(1, 3, size * 2, size * 3))
@@ -48,7 +57,7 @@ def denoising_graphs(model: PhotoModel) -> dict[str, bytes]:
     clean = [f"clean_{n}" for n in names]
     return {
         "denoise/gains": halved(export_graph(_Gains(model), (*bands, noise), [*names, "noise"], clean)),
-        "denoise/level": halved(export_graph(model.noise, (bands[-1],), [names[-1]], ["level"])),
+        "denoise/level": halved(export_graph(_Level(model), tuple(bands), names, ["level"])),
     }
 
 
@@ -72,8 +81,8 @@ def check_denoising(model: PhotoModel, bundle: Model, pictures: list[npt.NDArray
         feed = {n: np.ascontiguousarray(b) for n, b in zip(names, h, strict=True)}
         got = bundle.run("denoise/gains", {**feed, "noise": np.ascontiguousarray(noise)})
         worst = max(worst, *(float(np.abs(a.numpy() - b).max()) for a, b in zip(want, got, strict=True)))
-        (level,) = bundle.run("denoise/level", {names[-1]: feed[names[-1]]})
-        if not np.abs(level - model.noise(h[-1]).numpy()).max() <= 0.01:
+        (level,) = bundle.run("denoise/level", feed)
+        if not np.abs(level - model.level(h).numpy()).max() <= 0.01:
             raise ModelError("torch and ONNX Runtime differ in the noise level; the export is refused")
     if not worst <= TOLERANCE:
         raise ModelError(f"torch and ONNX Runtime differ by {worst:.2g} in the denoising; the export is refused")
