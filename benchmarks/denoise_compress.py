@@ -1,6 +1,7 @@
 """Compression of noisy pictures, measured against the clean ones: what it gains to remove the noise in the codec.
 
-    python benchmarks/denoise_compress.py FOLDER [--sigma 10 25] [--codecs NAME,…] [--limit N] [--json F] [--plot F]
+    python benchmarks/denoise_compress.py FOLDER [--sigma 10 25] [--codecs NAME,…] [--limit N] [--every N] [--json F]
+        [--plot F]
 
 White Gaussian noise (seed: the picture's number, from 0) is added, clipped and rounded, since files hold 8 bits.
 Every codec gets the same noisy pictures at all its settings: eocodec as it is, told the noise level, and estimating it
@@ -56,8 +57,8 @@ def noisy_picture(picture: Bytes, sigma: float, number: int) -> Bytes:
     return np.clip(np.round(picture + noise), 0, 255).astype(np.uint8)
 
 
-def curve(name: str, clean: Bytes, noisy: Bytes, sigma: float, model: Model) -> list[Point]:
-    """A codec at all its settings on one picture; BM3D, if any, runs once and is not in the seconds."""
+def curve(name: str, clean: Bytes, noisy: Bytes, sigma: float, model: Model, every: int) -> list[Point]:
+    """A codec at every `every`-th of its settings on one picture; BM3D, if any, runs once and is not in the seconds."""
     source, base = noisy, name
     if name == "bm3d-avif":
         import bm3d
@@ -66,7 +67,7 @@ def curve(name: str, clean: Bytes, noisy: Bytes, sigma: float, model: Model) -> 
         base = "avif"
     remove: dict[str, float | str] = {"eocodec-told": sigma, "eocodec-auto": "auto"}
     points = []
-    for setting in SETTINGS["eocodec" if name in remove else base]:
+    for setting in SETTINGS["eocodec" if name in remove else base][::every]:
         start = time.perf_counter()
         if name in remove:
             data = codec.compress(source, setting, denoise=remove[name], model=model)
@@ -185,6 +186,7 @@ def measure(
     sigmas: Sequence[float],
     codecs: Sequence[str],
     model: Model,
+    every: int,
     save: Callable[[], None],
 ) -> None:
     """Add to `result` what is missing in it, picture by picture."""
@@ -198,7 +200,7 @@ def measure(
             row["noisy"][picture] = round(psnr(clean, noisy), 4)
             start = time.perf_counter()
             for name in missing:
-                row["curves"].setdefault(name, {})[picture] = curve(name, clean, noisy, sigma, model)
+                row["curves"].setdefault(name, {})[picture] = curve(name, clean, noisy, sigma, model, every)
             save()
             print(f"σ {sigma:g}  {picture}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
 
@@ -209,6 +211,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sigma", type=float, nargs="+", default=[10, 25], help="noise levels, 8-bit (default: 10 25)")
     parser.add_argument("--codecs", default=",".join(CODECS), help="default: %(default)s")
     parser.add_argument("--limit", type=int, help="only the first pictures")
+    parser.add_argument("--every", type=int, default=1, help="only every N-th setting of the codecs (default: 1)")
     parser.add_argument("--model", default="photo", help="a name or a bundle (default: photo)")
     parser.add_argument("--threads", type=int, default=0, help="of ONNX Runtime (default: one per core)")
     parser.add_argument("--json", type=Path, help="results; an interrupted run goes on from them")
@@ -230,7 +233,8 @@ def main() -> None:
     try:
         model = load_model(options.model, options.threads)
         pictures = read_folder(options.folder, options.limit)
-        result = begun(options.json, {"folder": options.folder.name, "model": model.full_id.hex()})
+        head = {"folder": options.folder.name, "model": model.full_id.hex(), "every": options.every}
+        result = begun(options.json, head)
     except EocodecError as e:
         sys.exit(str(e))
 
@@ -239,7 +243,7 @@ def main() -> None:
             atomic_write(options.json, (json.dumps(result) + "\n").encode())
 
     codec.decompress(codec.compress(pictures[0][1], denoise=1, model=model), model)  # opening sessions is not encoding
-    measure(result, pictures, options.sigma, codecs, model, save)
+    measure(result, pictures, options.sigma, codecs, model, options.every, save)
     print(table(result))
     if options.plot:
         plot(result, options.plot)

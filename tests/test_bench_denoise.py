@@ -246,6 +246,7 @@ def test_compression_of_noisy_pictures_goes_on_where_it_stopped(
             [25],
             ["eocodec-told", "avif"],
             model,
+            1,
             lambda: file.write_text(json.dumps(result)) and None,
         )
 
