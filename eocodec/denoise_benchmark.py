@@ -97,7 +97,7 @@ def ssim(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float | None:
     """
     if min(a.shape[:2]) < SSIM_WINDOW:
         return None
-    value = structural_similarity(
+    value = structural_similarity(  # type: ignore[no-untyped-call]
         a.astype(np.float64),
         b.astype(np.float64),
         gaussian_weights=True,

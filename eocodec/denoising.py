@@ -31,7 +31,7 @@ Float32 = npt.NDArray[np.float32]
 METHODS = ("auto", "net", "shrink", "drop")
 # Offsets against the lattice; every prefix spreads evenly over the positions in blocks of 2, 4, 8 and 16 pixels.
 SHIFTS = ((0, 0), (7, 3), (10, 13), (13, 6), (1, 15), (4, 9), (11, 10), (6, 4))
-DEFAULT_SHIFTS = {"net": 1, "shrink": 8, "drop": 8}
+DEFAULT_SHIFTS = {"net": 2, "shrink": 8, "drop": 8}
 SMALLEST_SIGMA = 0.3  # 8-bit levels; below, a picture counts as clean
 LARGEST_STRENGTH = 4.0
 LARGEST_VALUE = 16.0  # of a floating-point picture; beyond, it surely has another range than 0 to 1

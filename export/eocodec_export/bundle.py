@@ -21,7 +21,7 @@ from eocodec.flow.model import PhotoModel, build
 from eocodec.flow.pictures import read_pictures, split
 from eocodec.flow.training import load_checkpoint
 from eocodec_export import calibration, embedded, flat
-from eocodec_export.denoising import check_denoising, denoising_graphs, round_weights
+from eocodec_export.denoising import check_denoising, denoising_graphs, fit_level, round_weights
 from eocodec_export.flat import export_flat
 from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs
 
@@ -35,6 +35,7 @@ DEAD_ZONE = 0.12
 HOLD_OUT = 40  # of checkpoints that do not say how their pictures were split
 # Then C is near the mean number of nonzero latents of a block (docs/METHOD.md).
 WATER = 0.5
+LEVEL_PICTURES = 16  # on which the noise level is corrected
 REFINE_FROM = 20.0  # 8-bit levels; found on training photos (docs/METHOD.md)
 SHRINKAGE = {"step": 1.5, "noise": 0.7, "estimate": 1.0}  # see docs/METHOD.md for what each was chosen on
 
@@ -153,11 +154,13 @@ def export(
         report("embedded stream")
         files["progressive.bin"] = embedded.fit_probabilities(Model(files), chosen).pack()
     if model.config.gain_widths:
-        files.update({f"{name}.onnx": content for name, content in denoising_graphs(model).items()})
+        report("denoising")
+        correction = fit_level(model, chosen[:LEVEL_PICTURES])
+        files.update({f"{name}.onnx": content for name, content in denoising_graphs(model, correction).items()})
     report("parity")
     check_parity(model, Model(files), checked[:4])
     if model.config.gain_widths:
-        check_denoising(model, Model(files), checked[:2])
+        check_denoising(model, Model(files), checked[:2], correction)
     write_bundle(out, files)
     return Model(files)
 
