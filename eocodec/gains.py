@@ -8,6 +8,7 @@ References:
     Foi et al., *Practical Poissonian-Gaussian noise modeling and fitting*, 2008. https://doi.org/10.1109/TIP.2008.2001399
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -101,11 +102,14 @@ def measure(model: Model, values: Float32) -> Noise:
         for k, quantity in enumerate((np.ones_like(value), value, light)):
             sums[k] += np.bincount(place, (weight * quantity).ravel(), BINS)
     level = max(0.0, float(np.expm1(sums[1].sum() / max(sums[0].sum(), 1e-6)))) / 255
-    return _fitted(level, sums)
+    return _fitted(level, sums, float(bright.mean()))
 
 
-def _fitted(level: float, sums: npt.NDArray[np.float64]) -> Noise:
-    """Variance as a line over brightness, through the weighted levels of the bins; white unless clearly uneven."""
+def _fitted(level: float, sums: npt.NDArray[np.float64], bright: float) -> Noise:
+    """Variance as a line over brightness, through the weighted levels of the bins; white unless clearly uneven.
+
+    `bright` is the mean brightness of the whole picture, at which the line gives the level.
+    """
     known = sums[0] > 0.01 * sums[0].sum()
     if level == 0 or known.sum() < 4:
         return Noise.white(level)
@@ -114,14 +118,14 @@ def _fitted(level: float, sums: npt.NDArray[np.float64]) -> Noise:
     light = sums[2][known] / weight
     middle = np.average(light, weights=weight)
     spread = np.average((light - middle) ** 2, weights=weight)
-    slope = np.average((light - middle) * (variance - np.average(variance, weights=weight)), weights=weight)
-    slope = max(0.0, slope / max(spread, 1e-9))
-    floor = max(0.0, level**2 - slope * middle)
-    slope = (level**2 - floor) / max(middle, 1e-9)
+    mean = np.average(variance, weights=weight)
+    slope = max(0.0, np.average((light - middle) * (variance - mean), weights=weight) / max(spread, 1e-9))
+    floor = max(0.0, mean - slope * middle)
+    slope = (mean - floor) / max(middle, 1e-9)
     dark, light_end = floor + slope * light.min(), floor + slope * light.max()
     if light_end < UNEVEN**2 * dark or light.max() - light.min() < 0.25:
         return Noise.white(level)
-    return Noise(level, floor, slope)
+    return Noise(math.sqrt(floor + slope * bright), floor, slope)
 
 
 def apply(model: Model, values: Float32, noise: Noise, turns: int = 1) -> Float32:
