@@ -54,7 +54,9 @@ def level(value: str) -> float | str:
     "--rate", type=float, metavar="C", help="Instead of a level: keep the top C latents of every block, drop the rest."
 )
 @click.option(
-    "--shifts", type=click.IntRange(1, 8), help="Shifts (net: flips) averaged: slower and better; default: net 2, shrink and drop 8."
+    "--shifts",
+    type=click.IntRange(1, 8),
+    help="Shifts (net: flips) averaged: slower and better; default: net 2, shrink and drop 8.",
 )
 @files.model_option
 @files.threads_option
