@@ -145,19 +145,19 @@ def plot(result: dict[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(1, count, figsize=(6.5 * count, 5.5), constrained_layout=True, squeeze=False)
     for axis, (sigma, row) in zip(axes[0], result["sigmas"].items(), strict=True):
         for name, pictures in row["curves"].items():
-            style: dict[str, Any] = {"linewidth": 1.4}
+            style: dict[str, Any] = {"linewidth": 1.4, "color": f"C{list(CODECS).index(name)}"}
+            label = CODECS[name] if len(pictures) == len(row["noisy"]) else f"{CODECS[name]} ({len(pictures)} pictures)"
             if name in ("eocodec-told", "eocodec-auto"):
                 style = {"linewidth": 2.4, "color": "black", "linestyle": "-" if name == "eocodec-told" else "--"}
             points = mean_curve(pictures)
-            axis.plot(points[:, 1], points[:, 2], marker="o", markersize=3.5, label=CODECS[name], **style)
+            axis.plot(points[:, 1], points[:, 2], marker="o", markersize=3.5, label=label, **style)
         noisy = float(np.mean(list(row["noisy"].values())))
         axis.axhline(noisy, color="grey", linewidth=1, linestyle=":", label="noisy picture")
         axis.set(xlabel="bits per pixel (file size)", ylabel="PSNR to the clean picture (dB, RGB)", xlim=(0, 2))
-        axis.set_title(f"σ = {sigma}")
+        axis.set_title(f"σ = {sigma}, {len(row['noisy'])} pictures")
+        axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize=8)
-    pictures = len(next(iter(result["sigmas"].values()))["noisy"])
-    figure.suptitle(f"{result['folder']} with noise, {pictures} pictures")
+    figure.suptitle(f"{result['folder']} with noise")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
