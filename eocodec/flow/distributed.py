@@ -75,6 +75,7 @@ def join(device: str = "auto") -> Iterator[tuple[Ranks, torch.device]]:
     else:
         dist.init_process_group("gloo", timeout=PATIENCE)
     yield ranks, place
+    dist.barrier()  # the first process may still be validating
     dist.destroy_process_group()  # not after an error: it would wait for processes that may be gone
 
 

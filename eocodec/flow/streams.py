@@ -231,8 +231,11 @@ class Prefetch:
         self.waited = self.busy = 0.0
         self._ready: queue.Queue[Any] = queue.Queue(AHEAD)
         stop = threading.Event()
-        self.close = weakref.finalize(self, stop.set)  # stops the thread when nobody takes batches any more
-        threading.Thread(target=_prepare, args=(stream, (n, first, count), self._ready, stop), daemon=True).start()
+        thread = threading.Thread(target=_prepare, args=(stream, (n, first, count), self._ready, stop), daemon=True)
+        # Ends the thread when nobody takes batches any more, and before the interpreter goes: a thread that is inside
+        # a library then may abort the process.
+        self.close = weakref.finalize(self, _end, stop, thread)
+        thread.start()
 
     def take(self) -> Picture:
         """The next batch. An error in the stream is raised here."""
@@ -244,6 +247,12 @@ class Prefetch:
         batch, self.state, seconds = item
         self.busy += seconds
         return batch  # type: ignore[no-any-return]
+
+
+def _end(stop: threading.Event, thread: threading.Thread) -> None:
+    stop.set()
+    if thread.is_alive() and thread is not threading.current_thread():
+        thread.join(5)
 
 
 def _prepare(stream: Stream, part: tuple[int, int, int], ready: "queue.Queue[Any]", stop: threading.Event) -> None:
