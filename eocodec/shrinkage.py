@@ -20,6 +20,7 @@ References:
 
 import functools
 import math
+from abc import ABC, abstractmethod
 
 import numpy as np
 import numpy.typing as npt
@@ -90,7 +91,7 @@ def _at_scales(table: Floats, noise: float) -> Float32:
     return (table[low] * (1 - part) + table[low + 1] * part).astype(np.float32)
 
 
-class _Cleaner:
+class _Cleaner(ABC):
     """A coder that :class:`eocodec.entropy.Walk` asks: cleans latents instead of coding them.
 
     Arguments:
@@ -132,9 +133,9 @@ class _Cleaner:
             result[n] = np.floor(x + np.float32(0.5)).astype(np.int32) * MEAN_UNIT + mean[n]
         return result
 
+    @abstractmethod
     def estimate(self, y: Float32, tables: Float32, index: UInt8) -> Float32:
         """Clean values of y `(channels, rows, columns)`, in units of the noise, given scale indices."""
-        raise NotImplementedError
 
 
 class _Shrinking(_Cleaner):
