@@ -113,6 +113,7 @@ class _Cleaner(ABC):
 
     def begin(self, unit: int) -> None:
         """Nothing to do."""
+        return
 
     def low(self, predicted: Int32, index: UInt8, place: tuple[int, slice, slice]) -> Int32:
         """The low-pass as it is: context only."""
