@@ -28,6 +28,7 @@ __all__ = [
     "delta_of_rate",
     "encode",
     "encode_picture",
+    "integers",
     "keep_top",
     "latent_steps",
     "noise_level",
@@ -224,6 +225,7 @@ class _Decoder:
         self.reader = None if payload is None else Reader(tables_of(model), payload)
         manifest = model.flat
         self.values = np.zeros(len(manifest.gain), np.float32)
+        self.integers = np.zeros(len(manifest.gain), np.int32)
         self.shift = np.zeros((len(model.tables), 4), np.float32)
         self.shift[:, 1:] = np.array(manifest.shift, np.float32) / 256
 
@@ -231,6 +233,7 @@ class _Decoder:
         """Read the residuals of the latents at `places` and dequantise."""
         m = np.zeros(len(places), np.int32) if self.reader is None else self.reader.take(index)
         value = m - np.sign(m) * self.shift[index, np.minimum(np.abs(m), 3)]
+        self.integers[places] = m * MEAN_UNIT + mean
         self.values[places] = value + mean.astype(np.float32) * np.float32(1 / MEAN_UNIT)
         return m
 
@@ -283,16 +286,25 @@ def encode(model: Model, code: int, latents: Float32, delta: float) -> bytes:
     return writer.shortest()
 
 
+def integers(model: Model, code: int, stream: bytes | None) -> Int32:
+    """Latents `(D,)` of a stream in 1/16 steps, see :func:`decode`."""
+    return _read(model, code, stream).integers
+
+
 def decode(model: Model, code: int, stream: bytes | None, delta: float) -> Float32:
     """Dequantised latents `(D,)` of a stream; zeros follow its end. None stands for residuals that are all zero.
 
     Raises:
         FormatError: the stream cannot come from an encoder.
     """
+    return _read(model, code, stream).values * latent_steps(model.flat, delta)
+
+
+def _read(model: Model, code: int, stream: bytes | None) -> _Decoder:
     payload = None
     if stream is not None:
         words = stream + b"\0" * (-len(stream) % 4)
         payload = np.frombuffer(words, ">u4").astype("<u4").tobytes()
     coder = _Decoder(model, payload)
     _Walk(model, code).run(coder)
-    return coder.values * latent_steps(model.flat, delta)
+    return coder

@@ -44,6 +44,7 @@ __all__ = [
     "Mark",
     "Probabilities",
     "Stream",
+    "cells",
     "decode",
     "delta_of_depth",
     "depth_of_delta",
@@ -737,6 +738,17 @@ def decode(model: Model, width: int, height: int, payload: bytes) -> tuple[list[
     """
     state, stream = _decode(model, width, height, payload)
     return state.latents(), stream.marks[-1].depth if stream.marks else -1.0
+
+
+def cells(model: Model, width: int, height: int, payload: bytes) -> list[Int32]:
+    """What a stream says of the latents, in integers: the low-pass in 1/16 levels, then of every detail band the signs
+    times (2 lower + width), half levels; zero for latents without sign.
+
+    Raises:
+        FormatError: the stream cannot come from an encoder.
+    """
+    state, _ = _decode(model, width, height, payload)
+    return [state.low, *(b.sign * (2 * b.lower.astype(np.int32) + b.width) for b in state.bands[1:])]
 
 
 def _decode(model: Model, width: int, height: int, payload: bytes) -> tuple[_State, Stream]:

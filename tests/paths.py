@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
+VECTORS = ROOT / "tests" / "vectors"
 Runner = Callable[..., subprocess.CompletedProcess[bytes]]
 
 

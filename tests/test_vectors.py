@@ -1,0 +1,46 @@
+"""The library decodes the test vectors to the symbols and pictures that they were made with."""
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from paths import VECTORS
+from PIL import Image
+
+import eocodec
+from eocodec.symbols import symbols
+
+INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
+
+
+@pytest.mark.parametrize("vector", INDEX, ids=lambda v: v["name"])
+def test_vectors_decode_to_what_they_were_made_with(vector: dict[str, Any]) -> None:
+    data = (VECTORS / f"{vector['name']}.eoc").read_bytes()
+    values = symbols(data).astype("<i4")
+    assert len(values) == vector["symbols"]
+    assert hashlib.sha256(values.tobytes()).hexdigest() == vector["sha256"]
+    picture = eocodec.decompress(data)
+    assert picture.shape == (vector["height"], vector["width"], 4 if vector["alpha"] else 3)
+    if vector["picture"]:
+        image = Image.open(VECTORS / f"{vector['name']}.png").convert("RGBA" if vector["alpha"] else "RGB")
+        difference = np.abs(np.asarray(image).astype(int) - picture)
+        assert difference.max() <= (0 if vector["exact"] else 1)
+
+
+def test_every_kind_of_file_has_a_vector() -> None:
+    from eocodec.format import is_tiny, parse
+
+    kinds = set()
+    for vector in INDEX:
+        data = (VECTORS / f"{vector['name']}.eoc").read_bytes()
+        if is_tiny(data):
+            kinds.add("tiny")
+            continue
+        file = parse(data)
+        kinds.add("lossless" if file.lossless else "embedded" if file.header.embedded else vector["model"])
+        kinds |= {"grey"} if file.header.grey else set()
+        kinds |= {"alpha"} if file.alpha else set()
+        kinds |= set() if file.complete else {"prefix"}
+    assert kinds == {"photo", "face64", "embedded", "lossless", "tiny", "grey", "alpha", "prefix"}

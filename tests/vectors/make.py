@@ -1,0 +1,115 @@
+"""Make the test vectors that are not there yet. Those that are there are never changed: run it from the checkout.
+
+PYTHONPATH=. python tests/vectors/make.py
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import eocodec
+from eocodec.codec import decode_file
+from eocodec.image import as_picture, to_pillow
+from eocodec.symbols import symbols
+
+HERE = Path(__file__).parent
+SAMPLES = HERE.parent.parent / "samples"
+LARGEST_PICTURE = 65536  # pixels; of larger vectors only the symbols are kept
+
+
+def crop(name: str, left: int, top: int, width: int, height: int) -> np.ndarray:
+    picture = np.asarray(Image.open(SAMPLES / f"{name}.png").convert("RGB"))
+    return np.ascontiguousarray(picture[top : top + height, left : left + width])
+
+
+def transparent(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    y, x = np.mgrid[:height, :width]
+    alpha = np.clip(300 - 4 * np.hypot(y - height / 2, x - width / 2) ** 1.3, 0, 255).astype(np.uint8)
+    return np.dstack([picture, alpha])
+
+
+def drawing(width: int, height: int) -> np.ndarray:
+    picture = np.full((height, width, 3), 250, np.uint8)
+    picture[5:20, 8:30] = (200, 30, 30)
+    picture[12:30, 22:40] = (20, 60, 180)
+    return picture
+
+
+def wide() -> np.ndarray:
+    y, x = np.mgrid[:421, :2601]
+    bands = [128 + 90 * np.sin(x / 90 + k) * np.cos(y / 70 - k) for k in range(3)]
+    picture = np.dstack(bands).astype(np.uint8)
+    picture[100:300, 700:1900] //= 2
+    return picture
+
+
+VECTORS: dict[str, Callable[[], bytes]] = {
+    "colour": lambda: eocodec.compress(crop("chelsea", 100, 60, 67, 45), rate=96),
+    "segments": lambda: eocodec.compress(crop("coffee", 200, 100, 203, 151), rate=250),
+    "prefix": lambda: (HERE / "segments.eoc").read_bytes()[:3333],
+    "header-only": lambda: eocodec.truncate((HERE / "segments.eoc").read_bytes(), rate=1),
+    "grey": lambda: eocodec.compress(crop("rocket", 300, 100, 33, 17)[..., 1], rate=120),
+    "alpha": lambda: eocodec.compress(transparent(crop("astronaut", 180, 60, 52, 60)), rate=64),
+    "one-pixel": lambda: eocodec.compress(np.array([[[200, 30, 90]]], np.uint8), rate=96),
+    "noise": lambda: eocodec.compress(np.random.default_rng(0).integers(0, 256, (31, 29, 3), np.uint8), rate=768),
+    "wide": lambda: eocodec.compress(wide(), rate=8),
+    "embedded": lambda: eocodec.compress(crop("coffee", 240, 120, 130, 98), rate=300, progressive=True),
+    "embedded-prefix": lambda: (HERE / "embedded.eoc").read_bytes()[:1501],
+    "embedded-deep": lambda: eocodec.compress(crop("chelsea", 150, 80, 32, 24), max_bytes=2600, progressive=True),
+    "embedded-alpha": lambda: eocodec.compress(transparent(crop("astronaut", 180, 60, 40, 33)), 90, progressive=True),
+    "embedded-grey": lambda: eocodec.compress(crop("rocket", 280, 90, 47, 70)[..., 0], rate=120, progressive=True),
+    "lossless": lambda: eocodec.compress(crop("chelsea", 120, 70, 61, 39), lossless=True),
+    "lossless-grey": lambda: eocodec.compress(crop("rocket", 300, 100, 33, 47)[..., 1], lossless=True),
+    "lossless-alpha": lambda: eocodec.compress(transparent(crop("coffee", 200, 100, 30, 31)), lossless=True),
+    "lossless-packed": lambda: eocodec.compress(drawing(64, 48), lossless=True),
+    "face": lambda: eocodec.compress(crop_face(), rate=300, model="face64"),
+    "face-grey": lambda: eocodec.compress(crop_face()[..., 0], rate=60, model="face64"),
+    "face-tiny": lambda: eocodec.compress(crop_face(), max_bytes=24, tiny=True),
+    "face-fine": lambda: eocodec.compress(crop_face(), psnr=42, model="face64"),
+}
+
+
+def crop_face() -> np.ndarray:
+    return np.asarray(Image.open(SAMPLES / "faces" / "astronaut.png").convert("RGB"))
+
+
+def main() -> None:
+    index = HERE / "vectors.json"
+    known = json.loads(index.read_text()) if index.exists() else []
+    for name, make in VECTORS.items():
+        if any(v["name"] == name for v in known):
+            continue
+        data = make()
+        (HERE / f"{name}.eoc").write_bytes(data)
+        decoded = decode_file(data)
+        values = symbols(data).astype("<i4")
+        height, width = decoded.rgb.shape[:2]
+        model = "face64" if name.startswith("face") else "photo"
+        entry = {
+            "name": name,
+            "model": model,
+            "model_id": eocodec.load_model(model).id.hex(),
+            "width": width,
+            "height": height,
+            "alpha": decoded.alpha is not None,
+            "exact": name.startswith("lossless"),
+            "symbols": len(values),
+            "sha256": hashlib.sha256(values.tobytes()).hexdigest(),
+            "picture": height * width <= LARGEST_PICTURE,
+        }
+        if entry["picture"]:
+            image = to_pillow(decoded.rgb, decoded.alpha, decoded.grey)
+            assert as_picture(image).pixels == width * height
+            image.save(HERE / f"{name}.png", optimize=True)
+        known.append(entry)
+        print(name, len(data), "bytes", width, height, np.abs(values).max())
+    index.write_text("[\n" + ",\n".join("  " + json.dumps(v) for v in known) + "\n]\n")
+
+
+if __name__ == "__main__":
+    main()
