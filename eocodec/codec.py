@@ -19,7 +19,7 @@ from eocodec import lossless as exact
 from eocodec import progressive as embedded
 from eocodec.bundle import Model, load_model, peek_id, shipped_models
 from eocodec.denoising import denoise_picture
-from eocodec.errors import EocodecError, FormatError
+from eocodec.errors import EocodecError, FormatError, LimitError
 from eocodec.format import File, Header, Segment, Tiny, tiny_step
 from eocodec.image import Bytes, ImageLike, Picture, as_picture
 from eocodec.latents import (
@@ -575,12 +575,12 @@ def decode_file(
         small = format.parse_tiny(data)
         loaded = find_tiny_model(small.number, model)
         if max_pixels is not None and loaded.flat.size**2 > max_pixels:
-            raise FormatError(f"the file holds {loaded.size} pixels, more than the limit of {max_pixels}")
+            raise LimitError(f"the file holds {loaded.size} pixels, more than the limit of {max_pixels}")
         return Decoded(_decode_rgb(loaded, small), None, small.grey, True, False, 1)
     file = format.parse(data, salvage=salvage)
     header = file.header
     if max_pixels is not None and header.width * header.height > max_pixels:
-        raise FormatError(f"the file holds {header.width}x{header.height} pixels, more than the limit of {max_pixels}")
+        raise LimitError(f"the file holds {header.width}x{header.height} pixels, more than the limit of {max_pixels}")
     loaded = find_model(header.model, model)
     alpha = None if file.alpha is None else unpack_alpha(file.alpha, header.width, header.height)
     return Decoded(_decode_rgb(loaded, file), alpha, header.grey, file.complete, file.damaged, len(file.segments))

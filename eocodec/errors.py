@@ -1,6 +1,6 @@
 """The exceptions of eocodec: one family, each message a sentence that a user can act on."""
 
-__all__ = ["EocodecError", "FormatError", "ImageError", "ModelError"]
+__all__ = ["EocodecError", "FormatError", "ImageError", "LimitError", "ModelError", "UnknownTypeError"]
 
 
 class EocodecError(Exception):
@@ -17,3 +17,11 @@ class ImageError(EocodecError):
 
 class ModelError(EocodecError):
     """A model bundle is missing, damaged or not the one a file was made with."""
+
+
+class UnknownTypeError(ImageError, FormatError):
+    """Something is neither a picture nor an `.eoc` file that can be read, whatever its state."""
+
+
+class LimitError(ImageError, FormatError):
+    """A picture has more pixels than the caller allows."""

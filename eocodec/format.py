@@ -9,7 +9,7 @@ import math
 import zlib
 from dataclasses import dataclass, replace
 
-from eocodec.errors import FormatError
+from eocodec.errors import FormatError, LimitError, UnknownTypeError
 
 __all__ = [
     "MAGIC",
@@ -287,7 +287,7 @@ def parse(data: bytes, salvage: bool = False) -> File:
             or (without `salvage`) a segment whose checksum fails.
     """
     if data[:3] != MAGIC[: len(data[:3])] or not data:
-        raise FormatError("not an .eoc file")
+        raise UnknownTypeError("not an .eoc file")
     r = _Reader(data)
     try:
         r.take(3)
@@ -299,7 +299,7 @@ def parse(data: bytes, salvage: bool = False) -> File:
             raise FormatError("the file uses features this program does not know")
         width, height = r.varint(), r.varint()
         if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
-            raise FormatError(f"the file claims {width}x{height} pixels, beyond the format's limits")
+            raise LimitError(f"the file claims {width}x{height} pixels, beyond the format's limits")
         rate, step = (int.from_bytes(r.take(2), "little") for _ in range(2))
         head = data[: r.at]
         alpha: bytes | None = None

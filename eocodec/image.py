@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from eocodec.errors import ImageError
+from eocodec.errors import ImageError, LimitError, UnknownTypeError
 from eocodec.format import MAX_PIXELS, MAX_SIDE
 
 __all__ = [
@@ -62,19 +62,34 @@ class Picture:
         return self.rgb.shape[0] * self.rgb.shape[1]
 
 
-def read_picture(source: str | Path | BinaryIO, name: str | None = None) -> Picture:
+def read_picture(
+    source: str | Path | BinaryIO,
+    name: str | None = None,
+    *,
+    max_pixels: int | None = None,
+    formats: tuple[str, ...] | None = None,
+) -> Picture:
     """Read a picture file.
 
+    Arguments:
+        source: a path, or a file opened for reading.
+        name: what messages call it.
+        max_pixels: refuse larger pictures before they are decoded.
+        formats: Pillow's names of the file types that may be read; default: all.
+
     Raises:
-        ImageError: missing, unreadable, not a picture, damaged, or too large.
+        ImageError: missing, unreadable, or damaged; an :class:`UnknownTypeError` if it is not a picture, a
+            :class:`LimitError` if it is too large.
     """
     name = name or str(source)
     try:
-        with _pixel_limit(), Image.open(source) as image:
+        with _pixel_limit(), Image.open(source, formats=formats) as image:
             _check_size(image.width, image.height)
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                raise LimitError(f"{image.width}x{image.height} pixels is more than the limit of {max_pixels}")
             return from_pillow(image)
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a picture in a format that can be read") from None
+        raise UnknownTypeError(f"{name}: not a picture in a format that can be read") from None
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except IsADirectoryError:
@@ -82,7 +97,9 @@ def read_picture(source: str | Path | BinaryIO, name: str | None = None) -> Pict
     except PermissionError:
         raise ImageError(f"{name}: no permission to read it") from None
     except ImageError as e:
-        raise ImageError(f"{name}: {e}") from None
+        raise type(e)(f"{name}: {e}") from None
+    except (Image.DecompressionBombError, MemoryError) as e:
+        raise LimitError(f"{name}: the picture is larger than can be decoded ({e})") from None
     except Exception as e:  # Pillow's readers raise many kinds of exception for damaged files
         raise ImageError(f"{name}: the picture is damaged or cannot be decoded ({e})") from None
 
@@ -116,7 +133,7 @@ def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise ImageError("the picture has no pixels")
     if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
-        raise ImageError(f"{width}x{height} pixels is more than the format allows ({MAX_PIXELS} in all)")
+        raise LimitError(f"{width}x{height} pixels is more than the format allows ({MAX_PIXELS} in all)")
 
 
 def as_picture(image: "ImageLike | Picture") -> Picture:

@@ -18,53 +18,11 @@ def command(inputs: tuple[str, ...], as_json: bool) -> None:
       eocodec info photo.eoc
       eocodec info --json *.eoc
     """
-    from eocodec import format
-    from eocodec.bundle import Model, load_model, peek_id, shipped_models
-    from eocodec.codec import latents_after_segments
-
-    known: dict[bytes, Model] = {}
-
-    def recognise(identity: bytes) -> None:
-        for name, path in shipped_models().items():
-            if identity not in known and peek_id(path)[:4] == identity:
-                known[identity] = load_model(name)
+    from eocodec.describe import describe
+    from eocodec.format import tiny_from_text
 
     def work(job: files.Job) -> dict[str, Any]:
-        data = format.tiny_from_text(files.read_bytes(job.source))
-        if format.is_tiny(data):
-            return _tiny(job.source, data)
-        file = format.parse(data, salvage=True)
-        h = file.header
-        recognise(h.model)
-        if h.embedded:
-            return _embedded(job.source, file, len(data), known.get(h.model))
-        if h.model in known and known[h.model].kind == "flat":  # one segment holds all latents
-            kept = [0.0] + [h.rate / format.RATE_UNIT] * len(file.segments)
-        else:
-            kept = latents_after_segments(file)
-        ends = format.segment_ends(file)
-        return {
-            "input": job.source,
-            "width": h.width,
-            "height": h.height,
-            "grey": h.grey,
-            "alpha": file.alpha is not None,
-            "lossless": file.lossless is not None,
-            "model": known[h.model].name if h.model in known else None,
-            "model_id": h.model.hex(),
-            "rate": h.rate / format.RATE_UNIT,
-            "step": round(h.delta * 255, 4),
-            "bytes": len(data),
-            "bpp": round(8 * len(data) / (h.width * h.height), 5),
-            "overhead": ends[0]
-            + sum(b - a - len(s.payload) for a, b, s in zip(ends, ends[1:], file.segments, strict=False)),
-            "segments": [
-                {"units": s.units, "end": end, "latents": latents}
-                for s, end, latents in zip(file.segments, ends[1:], kept[1:], strict=True)
-            ],
-            "complete": file.complete,
-            "damaged": file.damaged,
-        }
+        return {"input": job.source, **describe(tiny_from_text(files.read_bytes(job.source)))}
 
     def line(r: dict[str, Any]) -> str:
         if r.get("tiny"):
@@ -91,51 +49,3 @@ def command(inputs: tuple[str, ...], as_json: bool) -> None:
         return "\n".join(rows)
 
     files.for_each([files.Job(i, "") for i in inputs], work, line, as_json)
-
-
-def _embedded(source: str, file: Any, size: int, model: Any) -> dict[str, Any]:
-    from eocodec.codec import embedded_rate
-
-    h = file.header
-    return {
-        "input": source,
-        "progressive": True,
-        "width": h.width,
-        "height": h.height,
-        "grey": h.grey,
-        "alpha": file.alpha is not None,
-        "lossless": False,
-        "model": None if model is None else model.name,
-        "model_id": h.model.hex(),
-        "rate": None if model is None else round(embedded_rate(model, file), 2),
-        "bytes": size,
-        "bpp": round(8 * size / (h.width * h.height), 5),
-        "overhead": size - sum(len(s.payload) for s in file.segments),
-        "segments": [],
-        "complete": file.complete,
-        "damaged": file.damaged,
-    }
-
-
-def _tiny(source: str, data: bytes) -> dict[str, Any]:
-    from eocodec import flat, format
-    from eocodec.codec import find_tiny_model
-
-    file = format.parse_tiny(data)
-    model = find_tiny_model(file.number, None)
-    size = model.flat.size
-    return {
-        "input": source,
-        "tiny": True,
-        "width": size,
-        "height": size,
-        "grey": file.grey,
-        "alpha": False,
-        "model": model.name,
-        "model_id": model.id.hex(),
-        "rate": round(flat.rate_of_delta(model.flat, file.delta), 3),
-        "step": round(file.delta * 255, 4),
-        "bytes": len(data),
-        "bpp": round(8 * len(data) / size**2, 5),
-        "overhead": len(data) - len(file.payload),
-    }
