@@ -17,6 +17,7 @@ COMMANDS = {
     "info": "Show what an .eoc file holds.",
     "inspect": "Show what a model's ordered latents do.",
     "models": "List the installed models.",
+    "serve": "Serve compression and denoising over HTTP, with a web page.",
     "train": "Train a model from a TOML configuration.",
     "truncate": "Cut .eoc files to a lower rate without re-encoding.",
 }

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Job",
     "Lanes",
+    "cores",
     "for_each",
     "inputs_argument",
     "json_option",
@@ -161,8 +162,8 @@ class Lanes:
 
     def __init__(self, pictures: int, threads: int, device: str) -> None:
         self.device = device
-        cores = threads or _cores()
-        self.workers = cores if pictures >= cores else 1
+        lanes = threads or cores()
+        self.workers = lanes if pictures >= lanes else 1
         self.threads = threads if self.workers == 1 else 1  # for a picture that is not large
         self._all = threads
         self._turn = threading.Condition()
@@ -204,7 +205,7 @@ class Lanes:
                 self._turn.notify_all()
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

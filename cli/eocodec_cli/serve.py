@@ -1,0 +1,129 @@
+"""`eocodec serve`."""
+
+import ipaddress
+import os
+from pathlib import Path
+
+import click
+
+from eocodec_cli import files
+
+
+def _loopback(host: str) -> bool:
+    """Whether an address is only reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _keys(file: str | None) -> tuple[str, ...]:
+    """API keys of a file, one a line, or of the environment, separated by commas."""
+    if file is None:
+        found = os.environ.get("EOCODEC_API_KEYS", "").split(",")
+    else:
+        found = [line.split("#")[0] for line in files.read_bytes(file).decode("utf-8", "replace").splitlines()]
+    keys = tuple(k.strip() for k in found if k.strip())
+    if any(len(k) < 16 for k in keys):
+        raise click.UsageError("an API key has at least 16 characters")
+    if file is not None and not keys:
+        raise click.UsageError(f"{file} holds no API key")
+    return keys
+
+
+@click.command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0: a free one.")
+@click.option("--model", "models", multiple=True, metavar="NAME|PATH", help="Models to serve; default: all installed.")
+@files.device_option
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes that work on pictures; default: one per core.")
+@click.option("--threads", type=click.IntRange(min=0), default=1, show_default=True, help="Threads of each process.")
+@click.option("--queue", type=click.IntRange(0, 10000), default=16, show_default=True,
+              help="Requests that may wait; further ones get 503.")  # fmt: skip
+@click.option("--max-body", type=click.FloatRange(0, min_open=True), default=64, show_default=True, metavar="MIB",
+              help="Largest body.")  # fmt: skip
+@click.option("--max-pixels", type=click.IntRange(1, 1 << 28), default=1 << 25, show_default=True,
+              help="Largest picture.")  # fmt: skip
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=60, show_default=True, metavar="SECONDS",
+              help="Longest work on a request.")  # fmt: skip
+@click.option("--upload-timeout", type=click.FloatRange(0, min_open=True), default=30, show_default=True,
+              metavar="SECONDS", help="Longest time for a body to arrive.")  # fmt: skip
+@click.option("--store", metavar="DIR|URL", help="Folder or fsspec URL for /v1/images.")
+@click.option("--api-key-file", metavar="FILE", help="API keys, one a line; or EOCODEC_API_KEYS, with commas.")
+@click.option("--public-read", is_flag=True, help="Stored images can be read without a key.")
+@click.option("--cache-seconds", type=click.IntRange(min=0), default=60, show_default=True,
+              help="How long stored images may be cached without asking again.")  # fmt: skip
+@click.option(
+    "--cors", "origins", multiple=True, metavar="ORIGIN", help="Another site whose pages may use the service."
+)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info",
+              show_default=True, help="What is logged.")  # fmt: skip
+def command(
+    host: str,
+    port: int,
+    models: tuple[str, ...],
+    device: str,
+    workers: int | None,
+    threads: int,
+    queue: int,
+    max_body: float,
+    max_pixels: int,
+    timeout: float,
+    upload_timeout: float,
+    store: str | None,
+    api_key_file: str | None,
+    public_read: bool,
+    cache_seconds: int,
+    origins: tuple[str, ...],
+    log_level: str,
+) -> None:
+    """Serve compression, decompression and denoising over HTTP, with a page to try them.
+
+    Needs pip install 'eocodec[serve]'. Logs are JSON lines on standard error. Ctrl-C or SIGTERM lets running requests
+    finish. Without API keys it only listens on this machine's own addresses.
+
+    \b
+    Examples:
+      eocodec serve
+      eocodec serve --store images/ --port 8080
+      EOCODEC_API_KEYS=$(openssl rand -hex 16) eocodec serve --host 0.0.0.0 --store s3://bucket/images
+      curl --data-binary @photo.jpg 'http://127.0.0.1:8000/v1/compress?bpp=0.5' -o photo.eoc
+      curl --data-binary @photo.eoc http://127.0.0.1:8000/v1/decompress -o photo.png
+      curl -F image=@night.jpg -F sigma=auto http://127.0.0.1:8000/v1/denoise -o clean.png
+    """
+    from eocodec.bundle import load_model, shipped_models
+    from eocodec.errors import EocodecError
+
+    keys = _keys(api_key_file)
+    if not keys and not _loopback(host):
+        raise click.UsageError(f"--host {host} can be reached from other machines: give API keys (--api-key-file)")
+    try:
+        from eocodec.service.app import Settings, create_app
+        from eocodec.service.server import run
+    except ImportError as e:
+        raise EocodecError(f"the service needs more packages: pip install 'eocodec[serve]' ({e})") from None
+    known = shipped_models()
+    names = models or tuple(sorted(known, key=lambda n: n != "photo"))
+    loaded = [load_model(n, 1, device="cpu") for n in names]
+    paths = {m.name: str(known.get(n, Path(n).resolve())) for m, n in zip(loaded, names, strict=True)}
+    if len(paths) < len(names):
+        raise EocodecError("two of the models have the same name")
+    settings = Settings(
+        models=paths,
+        workers=workers or files.cores(),
+        queue=queue,
+        threads=threads,
+        device=device,
+        max_body=int(max_body * (1 << 20)),
+        max_pixels=max_pixels,
+        timeout=timeout,
+        upload_timeout=upload_timeout,
+        store=store,
+        keys=keys,
+        public_read=public_read,
+        cache_seconds=cache_seconds,
+        origins=origins,
+    )
+    run(create_app(settings, loaded), host, port, timeout, log_level)

@@ -1,0 +1,57 @@
+/** Gaussian noise for a try, and how far two pictures are apart. In and out: `ImageData`. */
+
+/** Uniform numbers in (0, 1) from a seed (mulberry32). */
+function uniform(seed) {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return (((t ^ (t >>> 14)) >>> 0) + 0.5) / 4294967296;
+  };
+}
+
+/** A picture with white Gaussian noise of deviation `sigma` (8-bit levels) in every colour, rounded and clipped. */
+export function noisy(picture, sigma, seed) {
+  const { data, width, height } = picture;
+  const out = new ImageData(new Uint8ClampedArray(data), width, height);
+  const next = uniform(seed);
+  let spare = null;
+  for (let i = 0; i < data.length; i++) {
+    if (i % 4 === 3) continue;
+    let normal = spare;
+    if (normal === null) {
+      const radius = Math.sqrt(-2 * Math.log(next()));
+      const angle = 2 * Math.PI * next();
+      normal = radius * Math.cos(angle);
+      spare = radius * Math.sin(angle);
+    } else {
+      spare = null;
+    }
+    out.data[i] = data[i] + sigma * normal; // Uint8ClampedArray rounds and clips
+  }
+  return out;
+}
+
+/** PSNR of two pictures of one size, 8-bit RGB, dB. */
+export function psnr(a, b) {
+  let sum = 0;
+  for (let i = 0; i < a.data.length; i++) {
+    if (i % 4 !== 3) sum += (a.data[i] - b.data[i]) ** 2;
+  }
+  return 10 * Math.log10(255 ** 2 / (sum / (a.data.length * 0.75)));
+}
+
+/** The pixels of a bitmap. */
+export function pixels(bitmap) {
+  const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  return context.getImageData(0, 0, bitmap.width, bitmap.height);
+}
+
+/** Pixels as a PNG file. */
+export function png(picture) {
+  const canvas = new OffscreenCanvas(picture.width, picture.height);
+  canvas.getContext("2d").putImageData(picture, 0, 0);
+  return canvas.convertToBlob({ type: "image/png" });
+}

@@ -1,0 +1,96 @@
+"""A running `eocodec serve`, for tests."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+from paths import environment
+
+__all__ = ["Server", "serving"]
+
+
+class Server:
+    """The service in a process of its own, with its log."""
+
+    def __init__(self, *arguments: object, env: dict[str, str] | None = None) -> None:
+        self.log: list[dict[str, Any]] = []
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "eocodec_cli", "serve", "--port", "0", *map(str, arguments)],
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env={**environment(), **(env or {})},
+            start_new_session=True,
+        )
+        self._heard = threading.Condition()
+        threading.Thread(target=self._listen, daemon=True).start()
+        self.url = str(self.await_event("listening")["url"])
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._heard:
+                self.lines.append(line)
+                try:
+                    self.log.append(json.loads(line))
+                except ValueError:
+                    self.log.append({"event": "not JSON", "line": line})
+                self._heard.notify_all()
+
+    def await_event(self, event: str, seconds: float = 60) -> dict[str, Any]:
+        """The first log line of this kind."""
+        with self._heard:
+            found = self._heard.wait_for(lambda: any(r["event"] == event for r in self.log), seconds)
+            assert found, f"no {event} in {self.lines}"
+            return next(r for r in self.log if r["event"] == event)
+
+    def await_ready(self) -> None:
+        """Wait until /readyz says so."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            if httpx.get(self.url + "readyz").status_code == 200:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"not ready: {self.lines}")
+
+    def stop(self, sign: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
+        """Send a signal and wait for the end."""
+        if self.process.poll() is None:
+            os.kill(self.process.pid, sign)
+        return self.process.wait(seconds)
+
+    def children(self) -> list[int]:
+        """The processes that work on pictures."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/stat") as f:
+                    parent = int(f.read().rpartition(")")[2].split()[1])
+                with open(f"/proc/{pid}/cmdline") as f:
+                    command = f.read()
+            except OSError:
+                continue
+            if parent == self.process.pid and "spawn_main" in command:
+                found.append(int(pid))
+        return found
+
+
+@contextmanager
+def serving(*arguments: object, env: dict[str, str] | None = None) -> Iterator[Server]:
+    """A service that is ready, stopped at the end."""
+    server = Server(*arguments, env=env)
+    try:
+        server.await_ready()
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.stop()

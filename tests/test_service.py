@@ -1,0 +1,398 @@
+"""What the HTTP service promises: the library's own results, limits that hold, and an end that loses nothing."""
+
+import io
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paths import SAMPLES, VECTORS, Runner
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="the extra serve is not installed")
+httpx = pytest.importorskip("httpx", reason="httpx is not installed")
+
+from servers import Server, serving  # noqa: E402
+
+import eocodec  # noqa: E402
+from eocodec.codec import compress_picture  # noqa: E402
+from eocodec.format import parse  # noqa: E402
+from eocodec.image import read_picture  # noqa: E402
+
+PNG = (SAMPLES / "chelsea.png").read_bytes()
+KEY = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving("--workers", 2, "--store", tmp_path_factory.mktemp("store")) as s:
+        yield s
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=60) as c:
+        yield c
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[Server]:
+    """A service with small limits."""
+    limits = ("--max-body", 1, "--max-pixels", 300_000, "--timeout", 2, "--upload-timeout", 1.5)
+    with serving("--workers", 1, "--queue", 1, *limits) as s:
+        yield s
+
+
+def small(width: int = 96, height: int = 64, left: int = 100) -> bytes:
+    out = io.BytesIO()
+    Image.open(SAMPLES / "chelsea.png").crop((left, 50, left + width, 50 + height)).save(out, "PNG")
+    return out.getvalue()
+
+
+def detail(response: "httpx.Response") -> str:
+    """The sentence of an error, which must be one."""
+    assert response.headers["content-type"] == "application/json"
+    assert list(response.json()) == ["detail"]
+    sentence = response.json()["detail"]
+    assert isinstance(sentence, str) and sentence and "\n" not in sentence and "Traceback" not in sentence
+    return sentence
+
+
+def test_compressing_over_http_gives_the_bytes_of_the_library(client: httpx.Client) -> None:
+    picture = read_picture(SAMPLES / "chelsea.png")
+    expected = compress_picture(picture, 48, measure=True)
+    answer = client.post("/v1/compress", params={"rate": 48, "measure": True}, content=PNG)
+    assert answer.status_code == 200 and answer.content == expected.data
+    assert answer.headers["content-type"] == "image/x-eoc"
+    assert float(answer.headers["x-eocodec-bpp"]) == pytest.approx(expected.bits_per_pixel, rel=1e-4)
+    assert float(answer.headers["x-eocodec-psnr"]) == pytest.approx(expected.psnr, abs=0.001)
+    assert answer.headers["x-eocodec-bytes"] == str(len(expected.data))
+    form = client.post("/v1/compress", files={"image": ("chelsea.png", PNG)}, data={"rate": "48"})
+    assert form.content == expected.data
+
+
+@pytest.mark.parametrize(
+    "options", [{"bpp": 0.4}, {"bytes": 900}, {"psnr": 33}, {"progressive": True}, {"lossless": True}, {"denoise": 12}]
+)
+def test_every_target_of_the_library_is_a_parameter(client: httpx.Client, options: dict[str, float]) -> None:
+    body = small()
+    names = {"bytes": "max_bytes"}
+    expected = eocodec.compress(Image.open(io.BytesIO(body)), **{names.get(k, k): v for k, v in options.items()})
+    assert client.post("/v1/compress", params=options, content=body).content == expected
+
+
+def test_decompressing_gives_the_pixels_of_the_library_in_the_accepted_type(client: httpx.Client) -> None:
+    for name in ("colour", "alpha", "grey", "embedded", "lossless", "face-tiny"):
+        data = (VECTORS / f"{name}.eoc").read_bytes()
+        expected = eocodec.decompress(data)
+        for accept, kind in (("", "PNG"), ("image/webp", "WEBP"), ("text/html, image/tiff;q=0.9", "TIFF")):
+            answer = client.post("/v1/decompress", content=data, headers={"accept": accept} if accept else {})
+            assert answer.status_code == 200, answer.text
+            image = Image.open(io.BytesIO(answer.content))
+            assert image.format == kind
+            assert np.array_equal(np.asarray(image.convert("RGBA" if expected.shape[2] == 4 else "RGB")), expected)
+    prefix = (VECTORS / "segments.eoc").read_bytes()[:3000]
+    assert client.post("/v1/decompress", content=prefix).headers["x-eocodec-state"] == "prefix"
+    refused = client.post("/v1/decompress", content=prefix, headers={"accept": "application/pdf"})
+    assert refused.status_code == 406 and "image/png" in detail(refused)
+
+
+def test_denoising_over_http_gives_the_pixels_of_the_library(client: httpx.Client) -> None:
+    clean = np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))[40:140, 60:220]
+    noisy = np.clip(clean + np.random.default_rng(1).normal(0, 20, clean.shape), 0, 255).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noisy).save(out, "PNG")
+    answer = client.post("/v1/denoise", params={"sigma": 20, "method": "net"}, content=out.getvalue())
+    got = np.asarray(Image.open(io.BytesIO(answer.content)))
+    assert np.array_equal(got, eocodec.denoise(noisy, 20, method="net"))
+    assert answer.headers["x-eocodec-method"] == "net"
+    estimated = client.post("/v1/denoise", content=out.getvalue())
+    assert float(estimated.headers["x-eocodec-sigma"]) == pytest.approx(20, rel=0.2)
+
+
+def test_info_and_models_say_what_the_library_says(client: httpx.Client) -> None:
+    from eocodec.describe import describe
+
+    for name in ("segments", "embedded-prefix", "lossless", "face", "face-tiny"):
+        data = (VECTORS / f"{name}.eoc").read_bytes()
+        assert client.post("/v1/info", content=data).json() == describe(data)
+    models = client.get("/v1/models").json()["models"]
+    assert [m["name"] for m in models] == ["photo", "face64"] and models[0]["default"]
+    for m in models:
+        assert m["id"] == eocodec.load_model(m["name"]).id.hex()
+        spectrum = client.get(f"/v1/models/{m['name']}/spectrum").json()
+        assert spectrum["block"] == m["block"] and len(spectrum["rank"]) == len(spectrum["entropy"]) > 20
+        assert spectrum["rank"] == sorted(spectrum["rank"])
+        assert spectrum["entropy"] == sorted(spectrum["entropy"], reverse=True)
+    assert client.get("/v1/models/none/spectrum").status_code == 404
+
+
+def test_the_specification_describes_every_route(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    wanted = {"/v1/compress", "/v1/decompress", "/v1/denoise", "/v1/info", "/v1/models", "/v1/images/{name}"}
+    assert wanted | {"/healthz", "/readyz", "/metrics"} <= set(paths)
+    names = {p["name"] for p in paths["/v1/compress"]["post"]["parameters"]}
+    assert {"rate", "bpp", "bytes", "psnr", "model", "denoise", "progressive", "lossless"} <= names
+    for path in ("/v1/compress", "/v1/decompress", "/v1/denoise", "/v1/info"):
+        assert "multipart/form-data" in paths[path]["post"]["requestBody"]["content"]
+        assert "503" in paths[path]["post"]["responses"]
+
+
+def test_stored_images_are_served_in_prefixes_without_encoding(client: httpx.Client) -> None:
+    put = client.put("/v1/images/cat", content=PNG)
+    assert put.status_code == 201 and put.headers["location"] == "/v1/images/cat"
+    got = client.get("/v1/images/cat")
+    whole, tag = got.content, got.headers["etag"]
+    assert parse(whole).header.embedded and tag == put.headers["etag"]
+    assert got.headers["accept-ranges"] == "bytes" and "max-age" in got.headers["cache-control"]
+    assert client.get("/v1/images/cat", params={"bytes": 4000}).content == eocodec.truncate(whole, max_bytes=4000)
+    for _ in range(2):  # the second time, how long it is is remembered
+        part = client.get("/v1/images/cat", params={"rate": 24})
+        assert part.content == eocodec.truncate(whole, rate=24)
+    assert part.headers["etag"] != tag and part.headers["etag"] == client.get(
+        "/v1/images/cat", params={"bytes": len(part.content)}
+    ).headers["etag"]  # fmt: skip
+    assert client.get("/v1/images/cat", params={"bytes": 10**9}).headers["etag"] == tag
+    picture = Image.open(io.BytesIO(client.get("/v1/images/cat?rate=24", headers={"accept": "image/*"}).content))
+    assert np.array_equal(np.asarray(picture), eocodec.decompress(part.content))
+
+
+def test_ranges_and_tags_work_as_http_says(client: httpx.Client) -> None:
+    data = (VECTORS / "segments.eoc").read_bytes()
+    assert client.put("/v1/images/a.b-c_1", content=data).status_code in (200, 201)
+    url = "/v1/images/a.b-c_1"
+    tag = client.get(url).headers["etag"]
+    for header, first, last in (("0-99", 0, 99), ("100-", 100, len(data) - 1), ("-50", len(data) - 50, len(data) - 1)):
+        part = client.get(url, headers={"range": f"bytes={header}"})
+        assert part.status_code == 206 and part.content == data[first : last + 1]
+        assert part.headers["content-range"] == f"bytes {first}-{last}/{len(data)}"
+    assert client.get(url, headers={"range": f"bytes={len(data)}-"}).status_code == 416
+    assert client.get(url, headers={"range": "bytes=5-2"}).status_code == 200
+    assert client.get(url, headers={"range": "bytes=0-1", "if-range": '"other"'}).content == data
+    unchanged = client.get(url, headers={"if-none-match": f'"x", {tag}'})
+    assert unchanged.status_code == 304 and not unchanged.content and unchanged.headers["etag"] == tag
+    head = client.head(url)
+    assert head.headers["content-length"] == str(len(data)) and not head.content
+    assert client.put(url, content=data, headers={"if-none-match": "*"}).status_code == 412
+    assert client.put(url, content=data, headers={"if-match": '"other"'}).status_code == 412
+    assert client.put(url, content=data, headers={"if-match": tag}).status_code == 200
+    assert client.delete(url).status_code == 204
+    assert client.delete(url).status_code == 404 and client.get(url).status_code == 404
+
+
+def test_only_whole_files_and_plain_names_are_stored(client: httpx.Client, server: Server) -> None:
+    data = (VECTORS / "segments.eoc").read_bytes()
+    damaged = bytearray(data)
+    damaged[3000] ^= 1
+    assert client.put("/v1/images/x", content=data[:3000]).status_code == 422
+    assert client.put("/v1/images/x", content=bytes(damaged)).status_code == 422
+    assert client.get("/v1/images/x").status_code == 404
+    for name in ("..", ".hidden", "a%2Fb", "a%5Cb", "%2e%2e%2fetc", "x" * 129, "ü", "a b"):
+        assert client.put(f"/v1/images/{name}", content=data).status_code in (404, 405, 422), name
+
+
+def test_wrong_parameters_and_bodies_are_one_sentence_and_4xx(client: httpx.Client) -> None:
+    for query in ("rate=0", "rate=nan", "rate=769", "bpp=-1", "bpp=1&rate=3", "model=../x", "model=none", "foo=1",
+                  "denoise=loud", "denoise=999", "bytes=3", "psnr=inf", "lossless=true&rate=3"):  # fmt: skip
+        answer = client.post(f"/v1/compress?{query}", content=small())
+        assert answer.status_code == 422, query
+        detail(answer)
+    assert client.post("/v1/compress", content=b"").status_code == 422
+    assert client.post("/v1/compress", content=b"no picture at all").status_code == 415
+    assert client.post("/v1/compress", content=b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n").status_code == 415
+    assert client.post("/v1/compress", content=PNG[:5000]).status_code == 422
+    assert client.post("/v1/decompress", content=PNG).status_code == 415
+    assert client.post("/v1/decompress", content=b"EOC\x01").status_code == 422
+    assert client.post("/v1/info", content=b"EOC\x02" + bytes(20)).status_code == 422
+    assert client.post("/v1/compress", content=b"x", headers={"content-type": "multipart/form-data"}).status_code == 400
+    assert client.post("/v1/compress", data={"rate": "4"}, files={"other": b"x"}).status_code == 400
+    damaged = bytearray((VECTORS / "segments.eoc").read_bytes())
+    damaged[2000] ^= 8
+    assert "checksum" in detail(client.post("/v1/decompress", content=bytes(damaged)))
+    saved = client.post("/v1/decompress?salvage=true", content=bytes(damaged))
+    assert saved.status_code == 200 and saved.headers["x-eocodec-state"] == "damaged"
+
+
+def test_pictures_of_many_kinds_go_in(client: httpx.Client) -> None:
+    base = Image.open(SAMPLES / "chelsea.png").crop((0, 0, 17, 3))
+    deep = Image.fromarray((np.arange(51).reshape(3, 17) * 1200).astype(np.uint16))
+    for image, kind in ((base, "PNG"), (base.convert("L"), "JPEG"), (base.convert("CMYK"), "JPEG"), (deep, "PNG"),
+                        (base.convert("RGBA"), "WEBP"), (base.convert("P"), "GIF"), (base, "TIFF"), (base, "AVIF"),
+                        (base.resize((1, 1)), "BMP")):  # fmt: skip
+        out = io.BytesIO()
+        image.save(out, kind)
+        answer = client.post("/v1/compress", content=out.getvalue())
+        assert answer.status_code == 200, answer.text
+        assert eocodec.decompress(answer.content).shape[:2] == image.size[::-1]
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A small PNG that claims to be large."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(99999))) + chunk(b"IEND", b"")
+    )
+
+
+def test_large_bodies_pictures_and_bombs_are_refused(strict: Server) -> None:
+    with httpx.Client(base_url=strict.url, timeout=30) as client:
+        assert "bytes" in detail(refused := client.post("/v1/compress", content=bytes(2 << 20)))
+        assert refused.status_code == 413
+        chunked = client.post("/v1/compress", content=(bytes(65536) for _ in range(40)))
+        assert chunked.status_code == 413
+        form = client.post("/v1/compress", files={"image": bytes(2 << 20)})
+        assert form.status_code == 413
+        for size in ((1000, 400), (30000, 30000), (2**31 - 1, 2**31 - 1)):
+            answer = client.post("/v1/compress", content=bomb(*size))
+            assert answer.status_code in ((413,) if size[0] < 2**31 - 1 else (413, 415, 422)), size
+            detail(answer)
+        header = b"EOC\x01" + eocodec.load_model("photo").id + b"\0" + b"\xff\x7f\xff\x7f" + bytes(4)
+        for path in ("decompress", "info", "denoise", "compress"):
+            assert client.post(f"/v1/{path}", content=header).status_code == 413
+        assert client.post("/v1/compress", content=small()).status_code == 200
+
+
+def test_work_that_takes_too_long_is_ended_and_the_next_request_served(strict: Server) -> None:
+    out = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (300, 1000, 3), np.uint8)
+    Image.fromarray(noise).save(out, "JPEG", quality=90)
+    with httpx.Client(base_url=strict.url, timeout=60) as client:
+        started = time.monotonic()
+        answer = client.post("/v1/denoise?method=shrink&shifts=8&sigma=30", content=out.getvalue())
+        assert answer.status_code == 413 and "2 s" in detail(answer)
+        assert time.monotonic() - started < 10
+        assert client.post("/v1/compress", content=small()).status_code == 200
+
+
+def test_a_body_that_dawdles_is_refused(strict: Server) -> None:
+    port = int(strict.url.rsplit(":", 1)[1].strip("/"))
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"POST /v1/compress HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+        connection.settimeout(10)
+        assert b" 408 " in connection.recv(4096)
+
+
+def test_whoever_finds_the_queue_full_is_told_at_once_and_when_to_come_back(strict: Server) -> None:
+    body = small(400, 250, 20)
+
+    def send(_: int) -> "httpx.Response":
+        return httpx.post(strict.url + "v1/denoise?method=shrink&sigma=20&shifts=3", content=body, timeout=60)
+
+    with ThreadPoolExecutor(10) as threads:
+        answers = list(threads.map(send, range(10)))
+    states = [a.status_code for a in answers]
+    assert set(states) == {200, 503} and states.count(200) >= 2
+    for a in answers:
+        if a.status_code == 503:
+            assert 1 <= int(a.headers["retry-after"]) <= 60 and "busy" in detail(a)
+            assert a.elapsed.total_seconds() < 1.5
+    metrics = httpx.get(strict.url + "metrics").text
+    assert re.search(r"^eocodec_refused_total [1-9]", metrics, re.M)
+    assert "eocodec_requests_in_work 0.0" in metrics
+
+
+def test_a_client_that_leaves_does_no_harm(server: Server, client: httpx.Client) -> None:
+    port = int(server.url.rsplit(":", 1)[1].strip("/"))
+    head = f"POST /v1/compress HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PNG)}\r\n\r\n".encode()
+    for content in (PNG[:1000], PNG):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(head + content)
+    assert client.post("/v1/compress", content=small()).status_code == 200
+    end = time.monotonic() + 20
+    while "eocodec_requests_in_work 0.0" not in client.get("/metrics").text:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_a_process_that_dies_costs_one_request(server: Server, client: httpx.Client) -> None:
+    big = io.BytesIO()
+    Image.open(SAMPLES / "coffee.png").resize((1500, 1000)).save(big, "PNG")
+    found: list[httpx.Response] = []
+    thread = threading.Thread(target=lambda: found.append(client.post("/v1/denoise", content=big.getvalue())))
+    thread.start()
+    time.sleep(0.8)
+    for child in server.children():
+        os.kill(child, signal.SIGKILL)
+    thread.join(60)
+    assert found[0].status_code == 500
+    detail(found[0])
+    assert client.post("/v1/compress", content=small()).status_code == 200
+
+
+def test_metrics_and_logs_count_what_happened(server: Server, client: httpx.Client) -> None:
+    client.post("/v1/compress", content=small())
+    text = client.get("/metrics").text
+    assert re.search(r'eocodec_requests_total{method="POST",route="/v1/compress",status="200"} [1-9]', text)
+    assert 'route="/v1/images/{name}"' in text or "images" not in text  # names are not labels
+    assert re.search(r'eocodec_request_seconds_count{route="/v1/compress"} [1-9]', text)
+    lines = [r for r in server.log if r["event"] == "request" and r["path"] == "/v1/compress"]
+    assert lines and {"method", "status", "seconds", "received", "sent", "timestamp", "level"} <= set(lines[-1])
+    assert not [r for r in server.log if r["event"] == "not JSON"], server.lines
+
+
+def test_keys_are_needed_beyond_this_machine(run: Runner, tmp_path: Path) -> None:
+    refused = run("serve", "--host", "0.0.0.0", "--port", 0)
+    assert refused.returncode == 2 and b"API keys" in refused.stderr
+    short = tmp_path / "short"
+    short.write_text("secret\n")
+    assert run("serve", "--api-key-file", short, "--port", 0).returncode == 2
+    keys = tmp_path / "keys"
+    keys.write_text(f"{KEY}  # for the site\n\nanother-key-of-24-letters\n")
+    with serving("--workers", 1, "--api-key-file", keys, "--public-read", "--store", "memory://pictures") as server:
+        body = small()
+        for headers, status in (({}, 401), ({"authorization": "Bearer wrong"}, 401), ({"x-api-key": KEY[:-1]}, 401),
+                                ({"x-api-key": KEY}, 200), ({"authorization": f"Bearer {KEY}"}, 200),
+                                ({"x-api-key": "another-key-of-24-letters"}, 200)):  # fmt: skip
+            answer = httpx.post(server.url + "v1/compress", content=body, headers=headers, timeout=30)
+            assert answer.status_code == status, headers
+        for path, status in (("healthz", 200), ("readyz", 200), ("v1/models", 401), ("metrics", 401)):
+            assert httpx.get(server.url + path).status_code == status
+        assert httpx.put(server.url + "v1/images/a", content=body).status_code == 401
+        assert httpx.put(server.url + "v1/images/a", content=body, headers={"x-api-key": KEY}).status_code == 201
+        assert httpx.get(server.url + "v1/images/a").status_code == 200  # --public-read
+        assert KEY not in "".join(server.lines)
+
+
+def test_the_end_waits_for_running_requests() -> None:
+    with serving("--workers", 1) as server:
+        big = io.BytesIO()
+        Image.open(SAMPLES / "coffee.png").resize((1200, 800)).save(big, "PNG")
+        with ThreadPoolExecutor(2) as threads:
+            running = [
+                threads.submit(httpx.post, server.url + "v1/denoise", content=big.getvalue(), timeout=60)
+                for _ in range(2)
+            ]
+            time.sleep(1.0)
+            assert not any(r.done() for r in running)
+            code = server.stop(signal.SIGTERM)
+            assert [r.result().status_code for r in running] == [200, 200]
+        assert code == 0
+        assert server.await_event("stopped", 5)
+        assert server.children() == []
+
+
+def test_a_port_that_is_taken_is_one_sentence(server: Server, run: Runner) -> None:
+    port = server.url.rsplit(":", 1)[1].strip("/")
+    refused = run("serve", "--port", port)
+    assert refused.returncode == 1 and refused.stderr.count(b"\n") == 1 and b"listened" in refused.stderr
+
+
+def test_a_store_that_cannot_be_used_is_one_sentence(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for store in (tmp_path / "file" / "below", "nosuch://bucket"):
+        refused: subprocess.CompletedProcess[bytes] = run("serve", "--port", 0, "--store", store)
+        assert refused.returncode == 1 and refused.stderr.count(b"\n") == 1
