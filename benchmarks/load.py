@@ -1,0 +1,227 @@
+"""Load on `eocodec serve` over loopback, beside what the library does with the same work in as many processes.
+
+    python benchmarks/load.py --seconds 60 --clients 16 --json benchmarks/load.json
+
+Clients send one request after another, each in turn: compress 64×64, compress 768×512, decompress both (PNG in, PNG
+out, C = 96). A 503 counts as refused, and the client waits as Retry-After says. Memory is the resident set of the
+service and all its processes, once a second.
+"""
+
+import asyncio
+import contextlib
+import io
+import itertools
+import json
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+SAMPLE = ROOT / "samples" / "coffee.png"
+SIZES = ((64, 64), (768, 512))
+WARM = 5.0  # seconds before counting starts
+
+
+def bodies() -> list[tuple[str, str, bytes]]:
+    """Name, path and body of every request of the mix."""
+    import eocodec
+
+    mix = []
+    for size in SIZES:
+        image = Image.open(SAMPLE).convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        out = io.BytesIO()
+        image.save(out, "PNG")
+        name = "{}x{}".format(*size)
+        mix.append((f"compress {name}", "/v1/compress?rate=96", out.getvalue()))
+        mix.append((f"decompress {name}", "/v1/decompress", eocodec.compress(image, rate=96)))
+    return mix
+
+
+def library(mix: list[tuple[str, str, bytes]], seconds: float, found: "multiprocessing.Queue[int]") -> None:
+    """Do the mix again and again in this process, one thread; put how many were done."""
+    from eocodec.bundle import load_model
+    from eocodec.codec import compress_picture, decode_file
+    from eocodec.image import encode_picture, read_picture, to_pillow
+
+    model = load_model("photo", 1)
+
+    def one(path: str, body: bytes) -> None:
+        if path == "/v1/decompress":
+            decoded = decode_file(body, model)
+            encode_picture(to_pillow(decoded.rgb, decoded.alpha, decoded.grey), ".png")
+        else:
+            compress_picture(read_picture(io.BytesIO(body)), 96, model=model)
+
+    for _, path, body in mix:
+        one(path, body)
+    count, end = 0, time.monotonic() + seconds
+    for _, path, body in itertools.cycle(mix):
+        one(path, body)
+        count += 1
+        if time.monotonic() > end:
+            break
+    found.put(count)
+
+
+def library_rate(mix: list[tuple[str, str, bytes]], processes: int, seconds: float) -> float:
+    """Requests a second that as many processes do by the library alone."""
+    context = multiprocessing.get_context("spawn")
+    found: multiprocessing.Queue[int] = context.Queue()
+    running = [context.Process(target=library, args=(mix, seconds, found)) for _ in range(processes)]
+    for p in running:
+        p.start()
+    total = sum(found.get() for _ in running)
+    for p in running:
+        p.join()
+    return total / seconds
+
+
+def resident(pid: int) -> float:
+    """Resident memory of a process and all below it, MB, shared pages counted once (PSS)."""
+    parents: dict[int, int] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            parents[int(name)] = int(Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1])
+    chosen = {pid}
+    while more := {p for p, parent in parents.items() if parent in chosen} - chosen:
+        chosen |= more
+    total = 0
+    for p in chosen:
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{p}/smaps_rollup").read_text()
+            total += int(re.search(r"^Pss:\s+(\d+)", text, re.M)[1])  # type: ignore[index]
+    return total / 1024
+
+
+class Client:
+    """One connection that sends the mix in turn; a new connection when the server closes it."""
+
+    def __init__(self, port: int, mix: list[tuple[str, str, bytes]], start: int) -> None:
+        self.port, self.mix, self.start = port, mix, start
+        self.rows: list[tuple[float, str, int, float]] = []  # when, what, status (0: failed), seconds
+        self.bad = 0  # 503 without Retry-After
+
+    async def run(self, end: float) -> None:
+        """Send until `end`."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
+        for name, path, body in itertools.islice(itertools.cycle(self.mix), self.start, None):
+            if time.monotonic() > end:
+                break
+            started = time.monotonic()
+            try:
+                head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
+                writer.write(head.encode() + body)
+                await writer.drain()
+                answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+                status = int(answer.split()[1])
+                length = int(re.search(r"content-length: (\d+)", answer)[1])  # type: ignore[index]
+                await reader.readexactly(length)
+            except (OSError, asyncio.IncompleteReadError) as e:
+                print(f"failed: {name}: {e!r}", file=sys.stderr)
+                self.rows.append((started, name, 0, time.monotonic() - started))
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
+                continue
+            self.rows.append((started, name, status, time.monotonic() - started))
+            if status == 503:
+                wait = re.search(r"retry-after: (\d+)", answer)
+                self.bad += wait is None
+                await asyncio.sleep(float(wait[1]) if wait else 0)
+        writer.close()
+
+
+async def load(
+    port: int, pid: int, mix: list[tuple[str, str, bytes]], clients: int, seconds: float
+) -> tuple[list[Client], list[float]]:
+    """Run the clients; what they saw, and the memory once a second after warming up."""
+    end = time.monotonic() + WARM + seconds
+    running = [Client(port, mix, k % len(mix)) for k in range(clients)]
+
+    async def watch() -> list[float]:
+        await asyncio.sleep(WARM)
+        seen = []
+        while time.monotonic() < end:
+            seen.append(await asyncio.to_thread(resident, pid))
+            await asyncio.sleep(1)
+        return seen
+
+    memory, *_ = await asyncio.gather(watch(), *(c.run(end) for c in running))
+    return running, memory
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    """Median, 95th and 99th percentile, and the largest, seconds."""
+    a = np.array(values)
+    return {k: round(float(v), 4) for k, v in zip(("p50", "p95", "p99", "max"), np.percentile(a, [50, 95, 99, 100]),
+                                                 strict=True)}  # fmt: skip
+
+
+@click.command()
+@click.option("--seconds", default=60.0)
+@click.option("--clients", default=16)
+@click.option("--workers", default=2)
+@click.option("--queue", default=16)
+@click.option("--json", "target", type=click.Path(path_type=Path))
+def main(seconds: float, clients: int, workers: int, queue: int, target: Path | None) -> None:
+    mix = bodies()
+    own = library_rate(mix, workers, max(5.0, seconds / 3))
+    command = [sys.executable, "-m", "eocodec_cli", "serve", "--port", "0", "--workers", str(workers)]
+    server = subprocess.Popen([*command, "--queue", str(queue)], stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    port = 0
+    for line in server.stderr:
+        row = json.loads(line)
+        if row["event"] == "listening":
+            port = int(row["url"].rsplit(":", 1)[1].strip("/"))
+        if row["event"] == "ready":
+            break
+    drain = multiprocessing.get_context("fork").Process(target=lambda: [None for _ in server.stderr], daemon=True)
+    drain.start()
+    try:
+        before = time.monotonic()
+        running, memory = asyncio.run(load(port, server.pid, mix, clients, seconds))
+    finally:
+        server.send_signal(signal.SIGTERM)
+        code = server.wait(90)
+        drain.terminate()
+    rows = [r for c in running for r in c.rows if r[0] >= before + WARM]
+    done = [r for r in rows if r[2] == 200]
+    failed = [r for r in rows if r[2] not in (200, 503)]
+    third = len(memory) // 3
+    result: dict[str, Any] = {
+        "seconds": seconds,
+        "clients": clients,
+        "workers": workers,
+        "queue": queue,
+        "requests": len(done),
+        "per_second": round(len(done) / seconds, 2),
+        "library_per_second": round(own, 2),
+        "share_of_library": round(len(done) / seconds / own, 3),
+        "refused": sum(r[2] == 503 for r in rows),
+        "refused_without_retry_after": sum(c.bad for c in running),
+        "failed": len(failed),
+        "latency": {name: percentiles([r[3] for r in done if r[1] == name]) for name, _, _ in mix},
+        "latency_all": percentiles([r[3] for r in done]),
+        "memory_mb": [round(m) for m in memory],
+        "memory_first_third_mb": round(float(np.mean(memory[:third])), 1),
+        "memory_last_third_mb": round(float(np.mean(memory[-third:])), 1),
+        "exit_code": code,
+    }
+    print(json.dumps({k: v for k, v in result.items() if k != "memory_mb"}, indent=1))
+    if target is not None:
+        target.write_text(json.dumps(result, indent=1) + "\n")
+    if failed or result["refused_without_retry_after"]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
