@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec.errors import EocodecError, ModelError
+from eocodec.graphs import check_graph
 
 __all__ = [
     "DEVICES",
@@ -331,6 +332,7 @@ class Model:
                     content = self.files[f"{graph}.onnx"]
                 except KeyError:
                     raise ModelError(f"the model bundle lacks the graph {graph}") from None
+                check_graph(content)
                 exact = graph.startswith(INTEGER)
                 session = None
                 if self.device != "cpu" and not exact:

@@ -1,0 +1,132 @@
+"""What an ONNX graph of a bundle may hold, checked before a runtime sees it: a graph is data, never code.
+
+In: the bytes of an ONNX model. Out: nothing, or a :class:`ModelError`. Only what decides about safety is read, from the
+protocol buffer itself, so that no further package is needed.
+
+References:
+    ONNX, *onnx.proto*: field numbers of ModelProto, GraphProto, NodeProto, AttributeProto and TensorProto.
+    https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+"""
+
+from collections.abc import Iterator
+
+from eocodec.errors import ModelError
+
+__all__ = ["OPERATORS", "check_graph"]
+
+# Arithmetic on tensors: none of them runs other graphs, calls out of the runtime, or touches files.
+# fmt: off
+OPERATORS = frozenset((
+    "Abs", "Add", "Cast", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv", "ConvTranspose", "DepthToSpace",
+    "Div", "Equal", "Exp", "Expand", "Flatten", "Floor", "Gather", "Gemm", "Greater", "Identity", "Less", "Log",
+    "MatMul", "Max", "Min", "Mul", "Neg", "Pad", "Pow", "Reciprocal", "ReduceMean", "ReduceSum", "Relu", "Reshape",
+    "Shape", "Sigmoid", "Sign", "Slice", "Softplus", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Tanh",
+    "Transpose", "Unsqueeze", "Where",
+))
+# fmt: on
+MAX_NODES = 20_000
+MAX_RANK = 8
+STANDARD = (b"", b"ai.onnx")
+
+# Field numbers.
+MODEL_GRAPH, MODEL_TRAINING, MODEL_FUNCTIONS = 7, 20, 25
+GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_SPARSE = 1, 5, 15
+NODE_OPERATOR, NODE_ATTRIBUTE, NODE_DOMAIN = 4, 5, 7
+ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, ATTRIBUTE_SPARSE = 5, 6, 10, 11, (22, 23)
+TENSOR_DIMENSIONS, TENSOR_EXTERNAL, TENSOR_LOCATION = 1, 13, 14
+
+Field = tuple[int, "int | memoryview"]
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            raise ModelError("the graph is cut off")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise ModelError("the graph holds a number that is too long")
+
+
+def _fields(data: memoryview) -> Iterator[Field]:
+    """Number and content of every field of a message: an integer, or the bytes of anything else."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        number, kind = key >> 3, key & 7
+        if kind == 0:
+            value, at = _varint(data, at)
+            yield number, value
+            continue
+        if kind == 2:
+            length, at = _varint(data, at)
+        elif kind in (1, 5):
+            length = 8 if kind == 1 else 4
+        else:
+            raise ModelError("the graph holds a field of a kind that is not known")
+        if at + length > len(data):
+            raise ModelError("the graph is cut off")
+        yield number, data[at : at + length]
+        at += length
+
+
+def _messages(data: memoryview, *numbers: int) -> Iterator[memoryview]:
+    for number, value in _fields(data):
+        if number in numbers:
+            if isinstance(value, int):
+                raise ModelError("the graph holds a number where a message belongs")
+            yield value
+
+
+def check_graph(content: bytes) -> None:
+    """Refuse graphs that hold anything but arithmetic of the standard operators on tensors of their own.
+
+    Raises:
+        ModelError: other operators or domains, functions, subgraphs, sparse tensors, tensors in other files, too many
+            nodes, or no protocol buffer at all.
+    """
+    model = memoryview(content)
+    graphs = 0
+    for number, value in _fields(model):
+        if number in (MODEL_TRAINING, MODEL_FUNCTIONS):
+            raise ModelError("the graph holds functions or training, which a bundle must not")
+        if number == MODEL_GRAPH:
+            if isinstance(value, int):
+                raise ModelError("the graph holds a number where a message belongs")
+            graphs += 1
+            _check(value)
+    if graphs != 1:
+        raise ModelError("the graph is missing")
+
+
+def _check(graph: memoryview) -> None:
+    for _ in _messages(graph, GRAPH_SPARSE):
+        raise ModelError("the graph holds sparse tensors, which a bundle must not")
+    for tensor in _messages(graph, GRAPH_INITIALIZER):
+        _check_tensor(tensor)
+    for k, node in enumerate(_messages(graph, GRAPH_NODE)):
+        if k >= MAX_NODES:
+            raise ModelError(f"the graph holds more than {MAX_NODES} nodes")
+        domains = [bytes(d) for d in _messages(node, NODE_DOMAIN)]
+        operators = [bytes(o).decode("ascii", "replace") for o in _messages(node, NODE_OPERATOR)]
+        if any(d not in STANDARD for d in domains) or len(operators) != 1 or operators[0] not in OPERATORS:
+            name = ", ".join(operators)[:40]
+            raise ModelError(f"the graph holds an operator that a bundle must not: {name or 'without a name'}")
+        for attribute in _messages(node, NODE_ATTRIBUTE):
+            for _ in _messages(attribute, ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS, *ATTRIBUTE_SPARSE):
+                raise ModelError("the graph holds subgraphs or sparse tensors, which a bundle must not")
+            for tensor in _messages(attribute, ATTRIBUTE_TENSOR, ATTRIBUTE_TENSORS):
+                _check_tensor(tensor)
+
+
+def _check_tensor(tensor: memoryview) -> None:
+    rank = 0
+    for number, value in _fields(tensor):
+        if number == TENSOR_EXTERNAL or (number == TENSOR_LOCATION and value != 0):
+            raise ModelError("the graph wants tensors from other files, which a bundle must not")
+        rank += number == TENSOR_DIMENSIONS
+    if rank > MAX_RANK:
+        raise ModelError("the graph holds a tensor of too many dimensions")

@@ -1,0 +1,97 @@
+"""A bundle's graphs are arithmetic and nothing else: hostile ones are refused before a runtime sees them."""
+
+import contextlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eocodec.bundle import Model, load_model, read_bundle, shipped_models
+from eocodec.errors import ModelError
+from eocodec.graphs import check_graph
+
+onnx = pytest.importorskip("onnx", reason="onnx, of the extra train, is not installed")
+
+
+def model(*nodes: "onnx.NodeProto", **more: object) -> "onnx.ModelProto":
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    return onnx.helper.make_model(onnx.helper.make_graph(list(nodes), "g", [x], [y], **more))
+
+
+ADD = ("Add", ["x", "x"], ["y"])
+
+
+def test_the_shipped_graphs_pass() -> None:
+    for path in shipped_models().values():
+        graphs = [v for k, v in read_bundle(path).items() if k.endswith(".onnx")]
+        assert len(graphs) > 5
+        for graph in graphs:
+            check_graph(graph)
+
+
+def test_a_plain_graph_passes() -> None:
+    weight = onnx.numpy_helper.from_array(np.ones(1, np.float32), "w")
+    check_graph(model(onnx.helper.make_node(*ADD), initializer=[weight]).SerializeToString())
+
+
+def hostile() -> "dict[str, onnx.ModelProto]":
+    make = onnx.helper.make_node
+    inner = model(make(*ADD)).graph
+    external = onnx.numpy_helper.from_array(np.ones(1, np.float32), "w")
+    external.data_location = onnx.TensorProto.EXTERNAL
+    external.external_data.add(key="location", value="../../etc/passwd")
+    only_listed = onnx.numpy_helper.from_array(np.ones(1, np.float32), "w")
+    only_listed.external_data.add(key="location", value="/etc/passwd")
+    many = onnx.numpy_helper.from_array(np.ones((1,) * 9, np.float32), "w")
+    function = onnx.helper.make_function("d", "f", ["a"], ["b"], [make("Add", ["a", "a"], ["b"])], [])
+    with_function = model(make(*ADD))
+    with_function.functions.append(function)
+    sparse = onnx.helper.make_sparse_tensor(
+        onnx.numpy_helper.from_array(np.ones(1, np.float32), "s"),
+        onnx.numpy_helper.from_array(np.zeros(1, np.int64), "i"),
+        [4],
+    )
+    twice = model(make(*ADD))
+    twice.graph.node[0].domain = "com.microsoft"
+    return {
+        "domain": twice,
+        "operator": model(make("Loop", ["x"], ["y"])),
+        "custom": model(make("ReadFile", ["x"], ["y"], domain="evil")),
+        "subgraph": model(make("If", ["x"], ["y"], then_branch=inner, else_branch=inner)),
+        "hidden subgraph": model(make("Add", ["x", "x"], ["y"], body=inner)),
+        "external": model(make(*ADD), initializer=[external]),
+        "external, unmarked": model(make(*ADD), initializer=[only_listed]),
+        "external constant": model(make("Constant", [], ["y"], value=external)),
+        "many dimensions": model(make(*ADD), initializer=[many]),
+        "function": with_function,
+        "sparse": model(make(*ADD), sparse_initializer=[sparse]),
+        "nameless": model(make("", ["x"], ["y"])),
+        "many nodes": model(*[make(*ADD)] * 20_001),
+    }
+
+
+@pytest.mark.parametrize("kind", list(hostile()))
+def test_hostile_graphs_are_refused(kind: str) -> None:
+    with pytest.raises(ModelError):
+        check_graph(hostile()[kind].SerializeToString())
+
+
+def test_a_bundle_with_a_hostile_graph_is_refused_when_the_graph_is_wanted() -> None:
+    files = dict(read_bundle(shipped_models()["photo"]))
+    files["encoder.onnx"] = hostile()["external"].SerializeToString()
+    with pytest.raises(ModelError, match="other files"):
+        Model(files).run("encoder", {"picture": np.zeros((1, 3, 32, 32), np.float32)})
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_bytes_are_accepted_or_refused_with_a_sentence(data: st.DataObject) -> None:
+    base = load_model("face64").files["entropy/block0.onnx"]
+    mutated = bytearray(base[: data.draw(st.integers(0, len(base)))])
+    for _ in range(data.draw(st.integers(0, 4))):
+        if mutated:
+            mutated[data.draw(st.integers(0, min(len(mutated), 4000) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(ModelError):
+        check_graph(bytes(mutated))
