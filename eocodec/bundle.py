@@ -332,7 +332,10 @@ class Model:
                     content = self.files[f"{graph}.onnx"]
                 except KeyError:
                     raise ModelError(f"the model bundle lacks the graph {graph}") from None
-                check_graph(content)
+                try:
+                    check_graph(content)
+                except ModelError as e:
+                    raise ModelError(f"the model's graph {graph} cannot be opened: {e}") from None
                 exact = graph.startswith(INTEGER)
                 session = None
                 if self.device != "cpu" and not exact:
