@@ -46,6 +46,7 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 MAX_ENTRY = 64 << 20
 MAX_ENTRIES = 128
+MAX_BUNDLE = 256 << 20  # bytes of all entries
 MAX_EDGE = 128  # pixels, of the pictures of a flat model
 MAX_LATENTS = 3 * MAX_EDGE**2
 REFLECTIONS = 128  # of a block that is applied at once
@@ -161,7 +162,8 @@ def read_bundle(path: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            if len(entries) > MAX_ENTRIES or any(e.file_size > MAX_ENTRY for e in entries):
+            sizes = [e.file_size for e in entries]
+            if len(sizes) > MAX_ENTRIES or max(sizes, default=0) > MAX_ENTRY or sum(sizes) > MAX_BUNDLE:
                 raise ModelError(f"{path}: the model bundle is larger than allowed")
             if len({e.filename for e in entries}) != len(entries):
                 raise ModelError(f"{path}: the model bundle repeats a name")
@@ -517,7 +519,10 @@ _loading = threading.Lock()
 
 @functools.lru_cache(maxsize=8)
 def _load(path: Path, stamp: int, threads: int, optimisation: str, device: str) -> Model:
-    return Model(read_bundle(path), threads, optimisation, device)
+    model = Model(read_bundle(path), threads, optimisation, device)
+    if peek_id(path) not in (b"", model.full_id):
+        raise ModelError(f"{path}: the model bundle does not have the content that its id stands for")
+    return model
 
 
 def load_model(

@@ -1,13 +1,15 @@
 """A bundle's graphs are arithmetic and nothing else: hostile ones are refused before a runtime sees them."""
 
 import contextlib
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eocodec.bundle import Model, load_model, read_bundle, shipped_models
+from eocodec.bundle import Model, load_model, read_bundle, shipped_models, write_bundle
 from eocodec.errors import ModelError
 from eocodec.graphs import check_graph
 
@@ -95,3 +97,25 @@ def test_any_bytes_are_accepted_or_refused_with_a_sentence(data: st.DataObject) 
             mutated[data.draw(st.integers(0, min(len(mutated), 4000) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(ModelError):
         check_graph(bytes(mutated))
+
+
+def test_a_bundle_whose_content_is_not_that_of_its_id_is_refused(tmp_path: Path) -> None:
+    good = shipped_models()["face64"]
+    files = read_bundle(good)
+    write_bundle(tmp_path / "same.eocm", files)
+    assert load_model(tmp_path / "same.eocm").full_id == load_model("face64").full_id
+    files["compand.bin"] = files["compand.bin"][:-1] + b"\x01"
+    write_bundle(tmp_path / "other.eocm", files)
+    with zipfile.ZipFile(tmp_path / "other.eocm", "a") as archive:
+        archive.comment = load_model("face64").full_id.hex().encode()
+    with pytest.raises(ModelError, match="does not have the content"):
+        load_model(tmp_path / "other.eocm")
+
+
+def test_bundles_that_unpack_to_too_much_are_refused_before_they_are(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.eocm", "w", zipfile.ZIP_DEFLATED) as archive:
+        for k in range(5):
+            archive.writestr(f"{k}.onnx", bytes(60 << 20))
+    with pytest.raises(ModelError, match="larger than allowed"):
+        read_bundle(tmp_path / "bomb.eocm")
+    assert (tmp_path / "bomb.eocm").stat().st_size < 1 << 20
