@@ -12,7 +12,9 @@ from eocodec_cli import files
 @files.inputs_argument
 @files.output_option
 @click.option("--salvage", is_flag=True, help="Decode what comes before the damage instead of refusing.")
-@click.option("--max-pixels", type=click.IntRange(min=1), help="Refuse larger pictures.")
+@click.option(
+    "--max-pixels", type=click.IntRange(min=1), default=1 << 27, show_default=True, help="Refuse larger pictures."
+)
 @files.model_option
 @files.threads_option
 @files.device_option
@@ -22,7 +24,7 @@ def command(
     inputs: tuple[str, ...],
     output: str | None,
     salvage: bool,
-    max_pixels: int | None,
+    max_pixels: int,
     model: str | None,
     threads: int,
     device: str,
