@@ -1,0 +1,63 @@
+"""The symbols of every test vector are the same whatever computes them: threads, optimisation, instruction sets."""
+
+import hashlib
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+from paths import ROOT, VECTORS
+
+from eocodec.bundle import load_model
+from eocodec.symbols import symbols
+
+INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
+EMULATED = ("colour", "grey", "noise", "embedded-grey", "lossless-grey", "face-tiny")
+PROGRAM = """
+import sys
+sys.path[:0] = {path!r}
+import hashlib
+from pathlib import Path
+from eocodec.bundle import load_model
+from eocodec.symbols import symbols
+for name in {names!r}:
+    data = (Path({folder!r}) / f"{{name}}.eoc").read_bytes()
+    print(name, hashlib.sha256(symbols(data).astype("<i4").tobytes()).hexdigest(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("optimisation", ["off", "basic", "all"])
+def test_symbols_are_the_same_with_any_threads_and_optimisation(threads: int, optimisation: str) -> None:
+    models = {name: load_model(name, threads, optimisation, "cpu") for name in ("photo", "face64")}
+    for vector in INDEX:
+        if vector["name"] in ("wide", "embedded", "embedded-deep") and (threads, optimisation) != (2, "basic"):
+            continue  # each takes as long as all the others
+        values = symbols((VECTORS / f"{vector['name']}.eoc").read_bytes(), models[vector["model"]])
+        assert hashlib.sha256(values.astype("<i4").tobytes()).hexdigest() == vector["sha256"], vector["name"]
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or shutil.which("qemu-x86_64") is None,
+    reason="needs an x86-64 machine and qemu-x86_64 (Debian: qemu-user)",
+)
+@pytest.mark.parametrize("processor", ["SandyBridge", "max"])
+def test_symbols_are_the_same_without_avx2_and_without_avx512(processor: str) -> None:
+    """SandyBridge has AVX, but neither AVX2 nor fused multiply-add; "max" has these, but not AVX-512."""
+    program = PROGRAM.format(
+        path=[str(ROOT), sysconfig.get_paths()["platlib"], sysconfig.get_paths()["purelib"]],
+        names=EMULATED,
+        folder=str(VECTORS),
+    )
+    python = str(Path(sys.executable).resolve())
+    done = subprocess.run(
+        ["qemu-x86_64", "-cpu", processor, python, "-c", program], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    found = dict(line.split() for line in done.stdout.splitlines())
+    assert found == {v["name"]: v["sha256"] for v in INDEX if v["name"] in EMULATED}
