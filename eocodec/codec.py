@@ -482,9 +482,7 @@ def _decode_rgb(model: Model, file: "File | Tiny") -> Bytes:
         rgb = _decode_flat(model, file.step_code, file.payload, file.delta)
     elif model.kind == "flat":
         header = file.header
-        if (header.width, header.height) != (model.flat.size,) * 2 or len(file.segments) > 1:
-            raise FormatError(f"the file is damaged: the model {model.name} does not make such files")
-        payload = file.segments[0].payload if file.segments else None
+        payload = flat_payload(model, file)
         rgb = _decode_flat(model, header.step, payload, header.delta)
     elif file.lossless is not None:
         header = file.header
@@ -502,6 +500,21 @@ def _decode_rgb(model: Model, file: "File | Tiny") -> Bytes:
         told = refinement_step(model.manifest, delta)
         rgb = transform.decode_latents(model, latents, told, header.width, header.height)
     return _greyed(rgb, grey)
+
+
+def flat_payload(model: Model, file: File) -> bytes | None:
+    """The stream of a file of a model with one latent vector, None if the file ends before it.
+
+    Raises:
+        FormatError: the model does not make such files.
+    """
+    header = file.header
+    units = sum(s.units for s in file.segments)
+    if (header.width, header.height) != (model.flat.size,) * 2 or len(file.segments) > 1 or header.embedded:
+        raise FormatError(f"the file is damaged: the model {model.name} does not make such files")
+    if units > len(model.flat.blocks) + 1 or file.lossless is not None:
+        raise FormatError(f"the file is damaged: the model {model.name} does not make such files")
+    return file.segments[0].payload if file.segments else None
 
 
 def _greyed(rgb: Bytes, grey: bool) -> Bytes:

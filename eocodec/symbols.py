@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from eocodec import flat, format, lossless, progressive
 from eocodec.bundle import Model
-from eocodec.codec import find_model, find_tiny_model
+from eocodec.codec import find_model, find_tiny_model, flat_payload
 from eocodec.entropy import Decoder, Walk
-from eocodec.errors import FormatError
 from eocodec.latents import PHASES, Unit, band_steps
 
 __all__ = ["symbols"]
@@ -44,9 +43,7 @@ def symbols(data: bytes, model: str | Path | Model | None = None) -> Int32:
     loaded = find_model(header.model, model)
     payload = b"".join(s.payload for s in file.segments)
     if loaded.kind == "flat":
-        if len(file.segments) > 1:
-            raise FormatError(f"the file is damaged: the model {loaded.name} does not make such files")
-        return flat.integers(loaded, header.step, payload if file.segments else None)
+        return flat.integers(loaded, header.step, flat_payload(loaded, file))
     if file.lossless is not None:
         rgb, _ = lossless.decode(loaded, header.width, header.height, file.lossless, file.segments)
         return rgb.astype(np.int32).ravel()

@@ -1,0 +1,1287 @@
+"""Decode `.eoc` pictures with ONNX Runtime and NumPy alone: one file to copy into another program.
+
+In: a model bundle (`.eocm`) and the bytes of an `.eoc` file. Out: `(H, W, 3)` uint8, `(H, W, 4)` with transparency.
+docs/FORMAT.md gives every byte and integer that is read here; names and letters are those of that page. Transparency
+and packed lossless files also need zstd (`pip install zstandard`, or Python from 3.14 on).
+
+    python embed.py photo.eocm picture.eoc picture.png
+
+    bundle = Bundle("photo.eocm")                      # load once: it keeps the sessions
+    picture = decode(path.read_bytes(), bundle)        # raises Rejected with a sentence for people
+
+    decode ─┬─ parse ─┬─ Ordinary ─┬─ Walk: nets in coding order ── SymbolReader ── RangeDecoder
+            │         ├─ Embedded ─┘  then synthesise: latents to pixels
+            │         └─ Lossless
+            └─ _tiny ──── _decode_flat
+"""
+
+import argparse
+import base64
+import functools
+import hashlib
+import io
+import json
+import math
+import os
+import struct
+import sys
+import zipfile
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, pairwise, repeat
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+__all__ = ["Bundle", "Rejected", "decode", "decode_with_symbols"]
+
+Array = npt.NDArray[Any]
+
+STEP_UNIT = 2048  # log2 of the step Δ (8-bit levels) is stored in 1/2048 …
+STEP_ORIGIN = 32768  # … around this
+LOSSLESS_UNITS = 37
+STRIP = 65536  # positions of a strip; nets and coder work strip by strip
+PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))  # (row, column) in the 2×2 quads
+NO_REFINEMENT = 1e-4  # the decoder's `step` at which it refines nothing
+
+
+class Rejected(ValueError):
+    """A file or bundle that cannot be decoded; its text is one sentence for people."""
+
+
+class CutOff(Exception):
+    """The bytes end inside an element."""
+
+
+class Bundle:
+    """A model: graphs, tables and a manifest, checked by size before they are unpacked.
+
+    Arguments:
+        path: of the `.eocm` file.
+
+    Attributes:
+        id: SHA-256 of the content; files name their model by its first four bytes.
+
+    Raises:
+        Rejected: not a bundle, or a damaged one.
+        OSError: the file cannot be read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.files = _unzip(Path(path))
+        digest = hashlib.sha256()
+        for name in sorted(n for n in self.files if not n.startswith("denoise/")):
+            content = self.files[name]
+            digest.update(struct.pack("<I", len(name)) + name.encode() + struct.pack("<Q", len(content)) + content)
+        self.id = digest.digest()
+        try:
+            self.manifest: dict[str, Any] = json.loads(self.files["manifest.json"])
+            self.flat = self.manifest.get("kind") == "flat"
+            self.tables = _tables(self.files["tables.bin"], mirrored=True)
+            magnitude = np.frombuffer(self.files["compand.bin"], np.uint8).astype(np.int8)
+            shift = np.array(self.manifest["shift"], np.float32) / 256
+            self.units = len(self.manifest["blocks"]) + 1 if self.flat else 1 + 6 * int(self.manifest["levels"])
+            version = self.manifest["format"]
+        except (KeyError, TypeError, ValueError) as e:
+            raise Rejected(f"the model bundle lacks or spoils its manifest or tables ({e})") from e
+        if version != 1:
+            raise Rejected("the model bundle has another version than this program reads")
+        self.shift = np.pad(shift, ((0, 0), (1, 0)))  # by table index and min(|m|, 3)
+        self._companded = np.concatenate([-magnitude[:0:-1], magnitude])
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+
+    def compand(self, v: Array) -> Array:
+        """What the nets see of values in 1/16 steps: int8, odd in v."""
+        last = len(self._companded) // 2
+        companded: Array = self._companded[np.clip(v, -last, last) + last]
+        return companded
+
+    def dequantise(self, m: Array, mean: Array, index: Array) -> Array:
+        """Values in steps, float32, of residuals m around means (1/16 steps), coded with the tables `index`."""
+        towards_zero = np.sign(m) * self.shift[index, np.minimum(np.abs(m), 3)]
+        return (m - towards_zero + mean / 16).astype(np.float32)
+
+    def run(self, graph: str, **inputs: Array) -> list[Array]:
+        """Run one graph; its outputs in the graph's order.
+
+        The integer nets are exact on ONNX Runtime's CPU provider: others may round convolutions.
+        """
+        try:
+            if graph not in self._sessions:
+                options = onnxruntime.SessionOptions()
+                options.log_severity_level = 4  # what fails is said below
+                # Some thirty sessions take turns: a pool that spins after its turn would slow the others.
+                options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+                self._sessions[graph] = onnxruntime.InferenceSession(
+                    self.files[f"{graph}.onnx"], options, providers=["CPUExecutionProvider"]
+                )
+            return list(self._sessions[graph].run(None, inputs))
+        except KeyError:
+            raise Rejected(f"the model bundle lacks the graph {graph}") from None
+        except Exception as e:  # onnxruntime's own exception classes are not exported
+            raise Rejected(f"the model's graph {graph} failed: {str(e).splitlines()[0]}") from e
+
+    @functools.cached_property
+    def lossless_tables(self) -> list[list[int]]:
+        """The tables of lossless files."""
+        if "lossless/tables.bin" not in self.files:
+            raise Rejected("this model bundle has no graphs for lossless files")
+        return _tables(self.files["lossless/tables.bin"], mirrored=False)
+
+    @functools.cached_property
+    def rotation(self) -> dict[str, Array]:
+        """What a flat model's decoder takes besides the latents: reflections in blocks of 128 in compact WY form."""
+        content = io.BytesIO(self.files["basis.bin"])
+
+        def numbers(kind: str, *shape: int) -> Array:
+            size = math.prod(shape) * np.dtype(kind).itemsize
+            return np.frombuffer(content.read(size), kind).reshape(shape)
+
+        dims, rank = numbers("<u4", 2).tolist()
+        scale, large, signs = numbers("<f4", rank), numbers("<f4", rank), numbers("i1", dims)
+        fine = min(rank, 64)
+        rows = np.zeros((-(-rank // 128) * 128, dims), np.float32)
+        rows[:fine], rows[fine:rank] = numbers("<i2", fine, dims), numbers("i1", rank - fine, dims)
+        rows[:rank] *= scale[:, None]
+        rows[range(rank), range(rank)] = large
+        v = rows.reshape(-1, 128, dims)
+        gram = (v @ v.transpose(0, 2, 1)).astype(np.float64)
+        diagonal = np.einsum("nii->ni", gram)
+        halves = np.where(diagonal > 0, diagonal / 2, 1)[:, None] * np.eye(128)
+        middles = np.linalg.inv(np.triu(gram, 1) + halves).astype(np.float32)
+        return {"reflections": v, "middles": middles, "signs": signs.astype(np.float32)}
+
+
+def _unzip(path: Path) -> dict[str, bytes]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if len(entries) > 128 or any(e.file_size > 64 << 20 for e in entries):
+                raise Rejected(f"{path}: the model bundle is larger than allowed")
+            return {e.filename: archive.read(e) for e in entries}
+    except (OSError, Rejected):
+        raise
+    except Exception as e:  # zipfile lets zlib's and its own errors of many kinds through
+        raise Rejected(f"{path}: not a model bundle, or a damaged one ({e})") from None
+
+
+def _tables(content: bytes, mirrored: bool) -> list[list[int]]:
+    """Cumulative frequencies of the symbols 0 … 2R of every table, from 0 to 2²⁴."""
+    words = np.frombuffer(content, "<u4").astype(np.int64)
+    tables, at = [], 1
+    for _ in range(int(words[0])):
+        f = words[at + 1 : at + 1 + words[at]]
+        at += 1 + len(f)
+        cumulative = [0, *np.cumsum(np.concatenate([f[:0:-1], f]) if mirrored else f).tolist()]
+        if cumulative[-1] != 1 << 24 or (f < 1).any():
+            raise Rejected("the model bundle's tables are damaged")
+        tables.append(cumulative)
+    return tables
+
+
+@dataclass(frozen=True)
+class File:
+    """A file taken apart: what its header says, and the elements that are whole.
+
+    `segments` are pairs of a number of coding units and their range coder stream; `stream` is an embedded stream,
+    `lossless` the lossless element and `alpha` the zstd frame of the transparency, None in files without.
+    """
+
+    model: bytes
+    grey: bool
+    width: int
+    height: int
+    step: int
+    alpha: bytes | None
+    lossless: bytes | None
+    stream: bytes | None
+    segments: list[tuple[int, bytes]]
+
+
+def delta_of(step: int) -> float:
+    """The step Δ in 8-bit levels of a header's code."""
+    return float(2.0 ** ((step - STEP_ORIGIN) / STEP_UNIT))
+
+
+class Cursor:
+    """A place in bytes that moves as they are read."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.at = content, 0
+
+    def take(self, n: int) -> bytes:
+        """The next n bytes."""
+        if self.at + n > len(self.content):
+            raise CutOff
+        self.at += n
+        return self.content[self.at - n : self.at]
+
+    def varint(self) -> int:
+        """Unsigned LEB128 in its shortest form, at most five bytes."""
+        value = 0
+        for shift in range(0, 35, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if shift and not byte:
+                    raise Rejected("the file is damaged: a number is not in its shortest form")
+                return value
+        raise Rejected("the file is damaged: a number is longer than five bytes")
+
+
+def parse(content: bytes) -> File:
+    """Take a file, or a prefix of one, apart; everything is checked before anything is allocated for the picture."""
+    if not content or not b"EOC".startswith(content[:3]):
+        raise Rejected("not an .eoc file")
+    cursor = Cursor(content)
+    ordinal = 0
+
+    def check(start: int, what: str) -> None:
+        nonlocal ordinal
+        element = content[start : cursor.at]
+        crc = zlib.crc32(element, zlib.crc32(bytes([ordinal & 255]), zlib.crc32(head)))
+        if cursor.take(4) != crc.to_bytes(4, "little"):
+            raise Rejected(f"the file is damaged: the checksum of {what} does not match")
+        ordinal += 1
+
+    try:
+        version = cursor.take(4)[3]
+        if version != 1:
+            raise Rejected(f"the file has format version {version}; this program reads version 1")
+        model, flags = cursor.take(4), cursor.take(1)[0]
+        if flags & ~15:
+            raise Rejected("the file uses features that this program does not know")
+        width, height = cursor.varint(), cursor.varint()
+        if not (1 <= width <= 1 << 20 and 1 <= height <= 1 << 20 and width * height <= 1 << 28):
+            raise Rejected(f"the file claims {width}x{height} pixels, beyond the format's limits")
+        rate, step = struct.unpack("<HH", cursor.take(4))
+        head = content[: cursor.at]
+        alpha = lossless = stream = None
+        if flags & 2 and cursor.take(1) != b"\0":
+            start = cursor.at - 1
+            if content[start] != 1:
+                raise Rejected("the file is damaged: it has an unknown side element")
+            alpha = cursor.take(cursor.varint())
+            check(start, "the transparency")
+            if cursor.take(1) != b"\0":
+                raise Rejected("the file is damaged: it has an unknown side element")
+        if flags & 8:
+            start = cursor.at
+            lossless = cursor.take(cursor.varint())
+            check(start, "the lossless parameters")
+            if step != STEP_ORIGIN or flags & 4:
+                raise Rejected("the file is damaged: its lossless parameters cannot be read")
+    except CutOff:
+        raise Rejected("the file is cut off before its first segment") from None
+    segments = []
+    if flags & 4:
+        if rate or step:
+            raise Rejected("the file is damaged: an embedded stream has no rate")
+        pieces = []
+        while cursor.at < len(content):
+            rest = len(content) - cursor.at
+            whole = rest >= 2052
+            start = cursor.at
+            try:
+                piece = cursor.take(2048 if whole else max(rest - 4, 1))
+                check(start, f"piece {ordinal + 1}")
+            except (CutOff, Rejected):
+                if whole:
+                    raise
+                piece = content[start : start + 2048]  # the file was cut here: the last bytes are of the stream
+                cursor.at = len(content)
+            pieces.append(piece)
+        stream = b"".join(pieces)
+    try:
+        while cursor.at < len(content):
+            start = cursor.at
+            units, payload = cursor.varint(), cursor.take(cursor.varint())
+            check(start, f"segment {ordinal + 1}")
+            if not units:
+                raise Rejected("the file is damaged: a segment has no coding units")
+            segments.append((units, payload))
+    except CutOff:
+        pass  # a prefix: what is whole counts
+    return File(model, bool(flags & 1), width, height, step, alpha, lossless, stream, segments)
+
+
+def _zstd(frame: bytes, *shape: int) -> Array:
+    """The bytes that a zstd frame holds, which are as many as an array of this shape has."""
+    size = math.prod(shape)
+    try:
+        try:
+            import zstandard
+        except ImportError:
+            from compression import zstd  # type: ignore[import-not-found, unused-ignore]
+
+            options = {zstd.DecompressionParameter.window_log_max: 27}
+            raw = zstd.ZstdDecompressor(options=options).decompress(frame, size + 1)
+        else:
+            raw = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(frame).read(size + 1)
+    except ImportError:
+        raise Rejected("this file needs zstd: pip install zstandard") from None
+    except Exception:  # each of the packages has its own
+        raw = b""
+    if len(raw) != size:
+        raise Rejected("the file is damaged: its packed bytes cannot be read")
+    return np.frombuffer(raw, np.uint8).reshape(shape)
+
+
+class RangeDecoder:
+    """The range decoder of `constriction`: 32-bit words in an `order` of bytes, 64-bit state, 24-bit frequencies.
+
+    `code` is the number that the words spell less the lower end of the current interval, `size` the interval's size.
+    Zeros follow the last word. The loops are written out since all time that is not the nets' is spent here.
+    """
+
+    def __init__(self, payload: bytes, order: str = "<") -> None:
+        words: list[int] = np.frombuffer(payload + bytes(-len(payload) % 4), f"{order}u4").tolist()
+        self.following = chain(words, repeat(0)).__next__
+        self.code = self.following() << 32 | self.following()
+        self.size = (1 << 64) - 1
+
+    def symbols(self, cumulative: list[int], count: int) -> list[int]:
+        """Symbols whose intervals have the bounds `cumulative`, from 0 to 2²⁴."""
+        code, size, following = self.code, self.size, self.following
+        found = [0] * count
+        for place in range(count):
+            scale = size >> 24
+            quantile = code // scale
+            if quantile >= 0x1000000:
+                raise Rejected("the file is damaged: a stream cannot be decoded")
+            symbol = bisect_right(cumulative, quantile) - 1
+            lower = cumulative[symbol]
+            code -= scale * lower
+            size = scale * (cumulative[symbol + 1] - lower)
+            if size < 0x100000000:
+                size <<= 32
+                code = code << 32 | following()
+            found[place] = symbol
+        self.code, self.size = code, size
+        return found
+
+    def decisions(self, probabilities: list[int]) -> list[bool]:
+        """Yes/no decisions; the probabilities of yes are in 2**-16. No comes first in the interval."""
+        code, size, following = self.code, self.size, self.following
+        found = [False] * len(probabilities)
+        for place, p in enumerate(probabilities):
+            scale = size >> 24
+            yes = scale * (256 * p + (p < 32768))  # constriction splits 2²⁴ − 2 and gives each answer one of the rest
+            no = (scale << 24) - yes
+            if code < no:
+                size = no
+            else:
+                code -= no
+                size = yes
+                if code >= yes:
+                    raise Rejected("the file is damaged: a stream cannot be decoded")
+                found[place] = True
+            if size < 0x100000000:
+                size <<= 32
+                code = code << 32 | following()
+        self.code, self.size = code, size
+        return found
+
+
+@functools.cache
+def uniform(count: int) -> list[int]:
+    """Bounds of `count` equally likely symbols; the last one has what does not divide."""
+    return [k * ((1 << 24) // count) for k in range(count)] + [1 << 24]
+
+
+class SymbolReader:
+    """Reads residuals m with the tables of a bundle, groups ordered as in docs/FORMAT.md, "Symbols"."""
+
+    def __init__(self, tables: list[list[int]], payload: bytes, order: str = "<") -> None:
+        self.tables, self.decoder = tables, RangeDecoder(payload, order)
+
+    def take(self, index: Array) -> Array:
+        """The residuals `(n,)` int32 of one strip with these table indices `(n,)`."""
+        order = np.argsort(index, kind="stable")
+        counts = np.bincount(index)
+        m = np.empty(len(index), np.int32)
+        start = 0
+        for k in np.flatnonzero(counts).tolist():
+            cumulative = self.tables[k]
+            radius = len(cumulative) // 2 - 1
+            group = np.array(self.decoder.symbols(cumulative, int(counts[k])), np.int32) - radius
+            escaped = np.flatnonzero(np.abs(group) == radius)
+            if len(escaped):
+                group[escaped] += np.sign(group[escaped]) * self._escapes(len(escaped))
+            m[order[start : start + len(group)]] = group
+            start += len(group)
+        return m
+
+    def _escapes(self, count: int) -> Array:
+        """What escaped magnitudes have above R: Exp-Golomb numbers less one."""
+        length = np.array(self.decoder.symbols(uniform(32), count))
+        if length.max() > 22:
+            raise Rejected("the file is damaged: a latent is out of range")
+        value = 1 << length
+        for n in sorted({*length.tolist()} - {0}):
+            members = np.flatnonzero(length == n)
+            value[members] += self.decoder.symbols(uniform(1 << min(n, 12)), len(members))
+            if n > 12:
+                value[members] += np.array(self.decoder.symbols(uniform(1 << (n - 12)), len(members))) << 12
+        return (value - 1).astype(np.int32)
+
+
+class Unit(NamedTuple):
+    """A coding unit of a wavelet level: its graph's name, the phases and the channels that it codes."""
+
+    number: int
+    level: int
+    graph: str
+    phases: tuple[int, ...]
+    channels: slice
+
+
+def detail_units(levels: int) -> list[Unit]:
+    """All units but the low-pass, which is number 0, in file order."""
+    result: list[Unit] = []
+    for level in range(levels, 0, -1):
+        for graph, phases, channels in (
+            *((f"luma{level}_{k}", (k,), slice(0, 3)) for k in range(4)),
+            *((f"chroma{level}_{k}", (2 * k, 2 * k + 1), slice(3, 9)) for k in range(2)),
+        ):
+            result.append(Unit(1 + len(result), level, graph, phases, channels))
+    return result
+
+
+CLASS_STARTS = [1, 2, 3, *(a << n for n in range(1, 20) for a in (2, 3))]  # activities at which the next class begins
+
+
+class Walk:
+    """Visits the units of a picture in file order and keeps what the nets need; subclasses read what is coded.
+
+    Arguments:
+        bundle: the model.
+        width, height: of the picture in pixels.
+    """
+
+    graphs = "entropy"  # folder of the nets
+
+    def __init__(self, bundle: Bundle, width: int, height: int) -> None:
+        self.bundle, self.width, self.height = bundle, width, height
+        self.levels = int(bundle.manifest["levels"])
+        self.units = detail_units(self.levels)
+        self.step = STEP_ORIGIN  # what the nets are told, as a header's code
+        self.gain = [np.exp(np.array(g))[:, None, None] for g in bundle.manifest["gain"]]
+
+    def grid(self, level: int) -> tuple[int, int]:
+        """Rows and columns of a level's quads, padding included."""
+        multiple = 2 << self.levels
+        n = 1 << (self.levels - level)
+        return -(-self.height // multiple) * n, -(-self.width // multiple) * n
+
+    def inside(self, level: int) -> tuple[int, int]:
+        """Rows and columns of a level's bands that are coded: those in the picture, and one beyond."""
+        (rows, columns), n = self.grid(level), 1 << level
+        return min(-(-self.height // n) + 1, 2 * rows), min(-(-self.width // n) + 1, 2 * columns)
+
+    def coded(self, unit: Unit, rows: slice) -> Array:
+        """Which positions of a strip are inside, `(phases, 1, rows, columns)`."""
+        height, width = self.inside(unit.level)
+        i, j = np.array([PHASES[p] for p in unit.phases])[:, :, None].transpose(1, 0, 2)
+        below, right = np.arange(rows.start, rows.stop), np.arange(self.grid(unit.level)[1])
+        coded: Array = (2 * below + i < height)[:, :, None] & (2 * right + j < width)[:, None]
+        return coded[:, None]
+
+    def strips(self, level: int) -> Iterator[slice]:
+        """Runs of whole rows of a level's quads."""
+        height, width = self.grid(level)
+        rows = max(2, STRIP // width // 2 * 2)
+        return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
+
+    def low_pass(self, step: int, reader: SymbolReader | None) -> Array:
+        """Low-pass integers q `(3, h, w)` with their padding, each lattice interpolated from the one before."""
+        height, width = self.inside(self.levels)
+        q = np.zeros((3, height, width), np.int32)
+
+        def residuals(index: Array) -> Array:
+            return reader.take(index.ravel()).reshape(index.shape) if reader else np.zeros(index.shape, np.int32)
+
+        corner = min(max(69 - 5 * (step - STEP_ORIGIN) // STEP_UNIT, 0), 63)
+        for colour in range(3):
+            q[colour, :1, :1] = residuals(np.full((1, 1), corner, np.uint8))
+        s = (1 << (max(height, width) - 1).bit_length()) >> 1
+        while s:
+            for colour, plane in enumerate(q):
+                for odd_row, odd_column in PHASES[1:]:
+                    rows, columns = np.arange(s * odd_row, height, 2 * s), np.arange(s * odd_column, width, 2 * s)
+                    if not (rows.size and columns.size):
+                        continue
+                    vertical, horizontal = _beside(rows, s, height), _beside(columns, s, width)
+                    if odd_row and odd_column:
+                        places = [(r, c) for r in vertical for c in horizontal]
+                    else:  # along and across; if there is nothing across, those along stand in
+                        places = [(rows, c) for c in horizontal if width > s]
+                        places += [(r, columns) for r in vertical if height > s]
+                    four = np.stack([plane[np.ix_(r, c)] for r, c in places * (4 // len(places))])
+                    predicted = (four.sum(0, dtype=np.int32) + 2) >> 2
+                    kind = 2 * min(s.bit_length() - 1, 2) + (not (odd_row and odd_column))
+                    table = np.array(self.bundle.manifest["low_index"][colour][kind], np.uint8)
+                    activity = np.searchsorted(CLASS_STARTS, four.max(0) - four.min(0), "right")
+                    index = table[np.minimum(activity, len(table) - 1)]
+                    plane[np.ix_(rows, columns)] = predicted + residuals(index)
+            s >>= 1
+        return self.padded(q)
+
+    def padded(self, q: Array) -> Array:
+        """The low-pass with its last row and column repeated into the padding."""
+        height, width = self.grid(self.levels)
+        return np.pad(q, ((0, 0), (0, 2 * height - q.shape[1]), (0, 2 * width - q.shape[2])), "edge")
+
+    def details(self, low: Array) -> None:
+        """Walk all units but the low-pass, which is given in 1/16 steps `(3, h, w)`, and visit their strips."""
+        gradients = np.zeros((6, *low.shape[1:]), np.int64)
+        gradients[:3, :, :-1] = np.diff(low, axis=2)
+        gradients[3:, :-1] = np.diff(low, axis=1)
+        coarser = np.concatenate([self.bundle.compand(gradients)[:, i::2, j::2] for i, j in PHASES])
+        feature: Array | None = None
+        for first in self.units[::6]:
+            if not self.enter(first):
+                break
+            feature = self._feature(first.level, coarser, feature)
+            coarser = self._level(first.level, feature)
+
+    def _condition(self, rows: int, columns: int) -> Array:
+        value = (self.step - STEP_ORIGIN - 5 * STEP_UNIT + 64) // 128
+        return np.full((1, 1, rows, columns), min(max(value, -80), 48), np.int8)
+
+    def _feature(self, level: int, coarser: Array, previous: Array | None) -> Array:
+        height, width = self.grid(level)
+        parts = []
+        for rows in self.strips(level):
+            top, bottom = max(0, rows.start - 2), min(height, rows.stop + 2)  # what the nets reach
+            inputs = {"coarser": coarser[None, :, top:bottom], "condition": self._condition(bottom - top, width)}
+            if previous is not None:
+                inputs["previous"] = previous[None, :, top // 2 : bottom // 2]
+            inputs |= self.known(level, slice(top, bottom))
+            (out,) = self.bundle.run(f"{self.graphs}/feature{level}", **inputs)
+            parts.append(out[0, :, rows.start - top : rows.stop - top])
+        return np.concatenate(parts, 1)
+
+    def _level(self, level: int, feature: Array) -> Array:
+        """Visit the strips of a level's six units; returns its companded latents `(9, 2 rows, 2 columns)`."""
+        height, width = self.grid(level)
+        seen = np.zeros((36, height, width), np.int8)  # the units before, phase-major
+        result = np.zeros((9, 2 * height, 2 * width), np.int8)
+        at = 0
+        for unit in (u for u in self.units if u.level == level):
+            channels = unit.channels.stop - unit.channels.start
+            for rows in self.strips(level):
+                top, bottom = max(0, rows.start - 1), min(height, rows.stop + 1)
+                inputs = {"feature": feature[None, :, top:bottom], "condition": self._condition(bottom - top, width)}
+                if at:
+                    inputs["seen"] = seen[None, :at, top:bottom]
+                mean, index = (
+                    out[0, :, rows.start - top : rows.stop - top].reshape(len(unit.phases), channels, -1, width)
+                    for out in self.bundle.run(f"{self.graphs}/{unit.graph}", **inputs)
+                )
+                v = self.bundle.compand(self.strip(unit, rows, mean.astype(np.int32), index))
+                seen[at : at + len(v) * channels, rows] = v.reshape(-1, *v.shape[2:])
+                for plane, p in zip(v, unit.phases, strict=True):
+                    result[places(unit, rows, p)] = plane
+            at += len(unit.phases) * channels
+        return result
+
+    def known(self, level: int, rows: slice) -> dict[str, Array]:
+        """What feature nets see besides."""
+        return {}
+
+    def enter(self, first: Unit) -> bool:
+        """Whether anything is coded from a level on, whose first unit this is."""
+        raise NotImplementedError
+
+    def strip(self, unit: Unit, rows: slice, mean: Array, index: Array) -> Array:
+        """Read a strip; returns what later nets see of it, in 1/16 steps, `(phases, channels, rows, columns)`."""
+        raise NotImplementedError
+
+
+def _beside(places: Array, s: int, length: int) -> tuple[Array, Array]:
+    """The places s before and s behind; where one is outside, the other."""
+    before, behind = places - s, places + s
+    return np.where(before < 0, behind, before), np.where(behind >= length, before, behind)
+
+
+def places(unit: Unit, rows: slice, phase: int) -> tuple[slice, slice, slice]:
+    """Where one phase of a strip lies in the level's band `(9, 2 rows, 2 columns)`."""
+    i, j = PHASES[phase]
+    return unit.channels, slice(2 * rows.start + i, 2 * rows.stop, 2), slice(j, None, 2)
+
+
+class Ordinary(Walk):
+    """Reads a file's segments; what is behind the last one is m = 0."""
+
+    def __init__(self, bundle: Bundle, file: File) -> None:
+        super().__init__(bundle, file.width, file.height)
+        self.step = file.step
+        self.steps = [(delta_of(file.step) / 255 * g).astype(np.float32) for g in self.gain]
+        self.payloads: dict[int, bytes] = {}
+        self.end = 0
+        for units, payload in file.segments:
+            self.payloads[self.end] = payload
+            self.end += units
+        self.reader: SymbolReader | None = None
+        shapes = [(9, *(2 * n for n in self.grid(level))) for level in range(self.levels, 0, -1)]
+        self.integers = [np.zeros(shape, np.int32) for shape in shapes]
+        self.latents = [np.zeros(shape, np.float32) for shape in shapes]
+
+    def decode(self) -> tuple[list[Array], list[Array]]:
+        """Dequantised latents and their integers, band by band."""
+        self._open(0)
+        q = self.low_pass(self.step, self.reader)
+        self.details(16 * np.clip(q, -(1 << 24), 1 << 24))
+        return [(q * self.steps[0]).astype(np.float32), *self.latents], [q, *self.integers]
+
+    def _open(self, number: int) -> None:
+        """Begin the segment that starts with a unit."""
+        if number in self.payloads:
+            self.reader = SymbolReader(self.bundle.tables, self.payloads.pop(number))
+        elif number >= self.end:
+            self.reader = None
+
+    def enter(self, first: Unit) -> bool:
+        """Levels of which no unit is there stay zero."""
+        return first.number < self.end
+
+    def strip(self, unit: Unit, rows: slice, mean: Array, index: Array) -> Array:
+        """Read the residuals of a strip's positions inside; outside they are zero, so that v is the mean."""
+        self._open(unit.number)
+        inside = np.broadcast_to(self.coded(unit, rows), mean.shape)
+        m = np.zeros(mean.shape, np.int32)
+        if self.reader:
+            m[inside] = self.reader.take(index[inside])
+        v = 16 * m + mean
+        value = self.bundle.dequantise(m, mean, index)
+        k = self.levels - unit.level
+        for n, p in enumerate(unit.phases):
+            self.latents[k][places(unit, rows, p)] = value[n] * self.steps[1 + k][unit.channels]
+            self.integers[k][places(unit, rows, p)] = np.where(inside[n], v[n], 0)
+        return v
+
+
+class Ended(Exception):
+    """A group of decisions is not in the stream any more."""
+
+
+COSTS = np.ceil((16 - np.log2(np.maximum(np.arange(65537), 1))) * 4096 - 1e-6).astype(np.int64) + 1  # in 1/4096 bit
+
+
+class Cells:
+    """What is known of a level's latents `(9, h, w)`; cells in half levels."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        shape = (9, rows, columns)
+        self.sign = np.zeros(shape, np.int8)  # 0: none yet
+        self.lower, self.width = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        self.fresh = np.zeros(shape, bool)
+        self.table = np.zeros(shape, np.uint8)  # j: ⌊table index / 4⌋ of when the latent became significant
+        self.guess = np.zeros(shape, np.float32)  # levels, of latents without sign
+        self.settled = np.zeros(shape, bool)  # decided in this layer
+
+    def neighbourhood(self, finer: "Cells | None") -> Array:
+        """Class of every latent by its significant neighbours in the band and below it."""
+        found = np.pad(self.sign != 0, ((0, 0), (1, 1), (1, 1))).astype(np.uint8)
+        rows = found[:, :-2] + found[:, 1:-1] + found[:, 2:]
+        count = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] - found[:, 1:-1, 1:-1]
+        result: Array = np.searchsorted([1, 2, 3, 5], count, "right")
+        return result + 5 * (_largest_below(finer.sign != 0) if finer else 0)
+
+
+def _largest_below(finer: Array) -> Array:
+    """The largest of the four values of the finer level that lie below each position of a level."""
+    across = np.maximum(finer[:, :, ::2], finer[:, :, 1::2])
+    return np.maximum(across[:, ::2], across[:, 1::2])
+
+
+class Embedded(Walk):
+    """Successive refinement: everything that is known is kept and told to the nets in every layer.
+
+    Attributes:
+        depth: how far the stream goes, in layers.
+    """
+
+    graphs = "embedded"
+
+    def __init__(self, bundle: Bundle, file: File) -> None:
+        super().__init__(bundle, file.width, file.height)
+        if "progressive.bin" not in bundle.files:
+            raise Rejected("this model bundle has no tables for embedded streams")
+        shapes = {"significance": (2, 64, 4, 10), "sign": (12,), "upper": (4, 16, 10), "low": (3, 33),
+                  "centre": (5, 16), "zero": (64,)}  # fmt: skip
+        parts = np.split(
+            np.frombuffer(bundle.files["progressive.bin"], "<u2").astype(np.int64),
+            np.cumsum([math.prod(s) for s in shapes.values()]),
+        )
+        self.p = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=False)}
+        self.cells = {level: Cells(*(2 * n for n in self.grid(level))) for level in range(1, self.levels + 1)}
+        self.low = np.zeros((3, *(2 * n for n in self.grid(self.levels))), np.int64)  # 1/16 levels, middles of cells
+        self.low_width = 2048  # of these cells: 128 levels
+        self.depth = 0.0
+        self.spent = 0  # information so far, in 1/4096 bit
+        sizes = [math.prod(self.inside(u.level)) * (3 if u.channels.start == 0 else 12) for u in self.units]
+        self.share = np.concatenate([[0, 0], np.cumsum(sizes) / sum(sizes)])  # of all latents, before a unit
+
+    def decode(self, stream: bytes) -> tuple[list[Array], list[Array]]:
+        """Dequantised latents and their cells in integers, band by band, as far as a stream goes."""
+        cursor = Cursor(stream)
+        try:
+            head = cursor.take(cursor.varint())
+            q = self.low_pass(STEP_ORIGIN + 7 * STEP_UNIT, SymbolReader(self.bundle.tables, head))
+            self.low = np.clip(q, -(1 << 15), 1 << 15).astype(np.int64) * 2048
+            self.available = len(stream) - cursor.at
+            self.decoder = RangeDecoder(stream[cursor.at :])
+            for layer in range(14):
+                self.layer, self.half = layer, 8192 >> layer  # H
+                self._significance()
+                self._refinement()
+        except (CutOff, Ended):
+            pass
+        bands = list(self.cells.values())[::-1]
+        values = [self.low / 16, *(self._values(c) for c in bands)]
+        latents = [(v * g / 255).astype(np.float32) for v, g in zip(values, self.gain, strict=True)]
+        return latents, [self.low, *(c.sign * (2 * c.lower + c.width) for c in bands)]
+
+    def _values(self, c: Cells) -> Array:
+        """Values in levels."""
+        place = np.where(c.fresh, 4, np.clip(c.lower // np.maximum(c.width, 1), 1, 4) - 1)
+        value = c.sign * (c.lower + c.width * self.p["centre"][place, c.table] / 256) / 2
+        return np.where(c.sign == 0, c.guess, value)
+
+    def _decide(self, p: Array) -> Array:
+        try:
+            yes = np.array(self.decoder.decisions(p.tolist()), bool)
+        except Rejected:  # beyond the end, what is decoded may be impossible
+            raise Ended from None
+        self.spent += int(COSTS[np.where(yes, p, 65536 - p)].sum())
+        return yes
+
+    def _place(self, stage: int, number: int, before: float = 0, share: float = 0) -> None:
+        """Note where the next groups lie: in a share of a unit, behind the share `before`; refinement is stage 2."""
+        start, end = self.share[number : number + 2].tolist()
+        offset, extent = ((0.0, 0.3), (0.3, 0.4), (0.7, 0.3))[stage]
+        self.begin = self.layer + offset + extent * (start + before * (end - start))
+        self.extent = extent * share * (end - start)
+
+    def _count(self, done: float = 0) -> None:
+        """A group is complete, and so is a part `done` of the place: it counts if the bytes for it are there."""
+        if self.available < -(-(self.spent + 32 * 4096) // (8 * 4096)):
+            raise Ended
+        self.depth = self.begin + done * self.extent
+
+    def _significance(self) -> None:
+        count = len(self.units) + 1
+        try:
+            (self.last,) = self.decoder.symbols(uniform(count), 1)
+        except Rejected:
+            raise Ended from None
+        self.spent += math.ceil(4096 * math.log2(count))
+        self._place(0, 1)
+        self._count()
+        if not self.last:
+            return
+        for c in self.cells.values():
+            c.settled[...] = False
+        self.step = STEP_ORIGIN + round(math.log2(3 * self.half / 4) * STEP_UNIT)
+        self.ended = False
+        for self.stage in (0, 1):
+            self.middles: dict[int, Array] = {}
+            self.details(4 * self.low // (3 * self.half))
+            if self.ended:
+                raise Ended
+
+    def _middle(self, level: int) -> Array:
+        """Middles of a level's cells in 1/16 of the nets' steps, companded, as they were when the stage began."""
+        if level not in self.middles:
+            c = self.cells[level]
+            self.middles[level] = self.bundle.compand(c.sign * (16 * (2 * c.lower + c.width) // (3 * self.half)))
+        return self.middles[level]
+
+    def known(self, level: int, rows: slice) -> dict[str, Array]:
+        """Cells of the level, and the largest below it in the finer one."""
+        planes = [self._middle(level)[:, 2 * rows.start : 2 * rows.stop]]
+        if level > 1:
+            planes.append(_largest_below(np.abs(self._middle(level - 1)[:, 4 * rows.start : 4 * rows.stop])))
+        return {"known": np.concatenate([plane[:, i::2, j::2] for plane in planes for i, j in PHASES])[None]}
+
+    def enter(self, first: Unit) -> bool:
+        """Nothing becomes significant beyond unit `last`; neighbourhoods are those at the start of a level."""
+        if first.number > self.last or self.ended:
+            return False
+        self.classes = self.cells[first.level].neighbourhood(self.cells.get(first.level - 1))
+        return True
+
+    def strip(self, unit: Unit, rows: slice, mean: Array, index: Array) -> Array:
+        """Decide which latents of a strip become significant.
+
+        After the stream's end, and beyond unit `last`, the nets still say what is guessed of the others in the level.
+        """
+        c = self.cells[unit.level]
+        inside = self.coded(unit, rows)
+        middle = np.clip(mean, -10, 10)
+        seen = np.empty_like(mean)
+        height = (self.inside(unit.level)[0] + 1 - PHASES[unit.phases[0]][0]) // 2
+        total = height * len(unit.phases)
+        for n, p in enumerate(unit.phases):
+            here = places(unit, rows, p)
+            if unit.number <= self.last and not self.ended:
+                undecided = index[n] >= 14 if self.stage == 0 else ~c.settled[here]
+                chosen = np.flatnonzero(undecided & (c.sign[here] == 0) & inside[n])
+                self._place(
+                    self.stage, unit.number, (n * height + rows.start) / total, inside[n, 0, :, 0].sum() / total
+                )
+                self._appear(c, here, chosen, mean[n], index[n])
+            zero = c.sign[here] == 0
+            guess = middle[n] * (self.p["zero"][index[n]] / 256) * (3 * self.half / 64)
+            c.guess[here] = np.where(zero, guess, c.guess[here])
+            cell = 16 * (2 * c.lower[here] + c.width[here]) // (3 * self.half)
+            seen[n] = np.where(zero, middle[n], c.sign[here] * cell)
+        return seen
+
+    def _appear(self, c: Cells, here: Any, chosen: Array, mean: Array, index: Array) -> None:
+        """Decide which of the `chosen` latents of one phase of a strip become significant, the likely ones first."""
+        centre = mean.ravel()[chosen]
+        of_mean = np.searchsorted([2, 5, 9], np.abs(centre), "right")
+        p = self.p["significance"][self.stage, index.ravel()[chosen], of_mean, self.classes[here].ravel()[chosen]]
+        order = np.argsort(-p, kind="stable")
+        chosen, p, centre = chosen[order], p[order], centre[order]
+        sign, settled = np.zeros(mean.size, np.int8), np.zeros(mean.size, bool)
+        try:
+            for start in range(0, len(chosen), 1024):
+                group = slice(start, start + 1024)
+                new = start + np.flatnonzero(self._decide(p[group]))
+                agree = self._decide(self.p["sign"][np.minimum(np.abs(centre[new]), 11)])
+                self._count(min(start + 1024, len(chosen)) / len(chosen))
+                sign[chosen[new]] = np.where(agree == (centre[new] >= 0), 1, -1)
+                settled[chosen[group]] = True
+        except Ended:
+            self.ended = True
+        c.settled[here] |= settled.reshape(mean.shape)
+        new = sign.reshape(mean.shape) != 0
+        c.sign[here] += sign.reshape(mean.shape)
+        for array, value in ((c.lower, self.half), (c.width, self.half), (c.fresh, True), (c.table, index >> 2)):
+            array[here] = np.where(new, value, array[here])
+
+    def _refinement(self) -> None:
+        self._halve_low()
+        for unit in self.units:
+            c = self.cells[unit.level]
+            if unit.number % 6 == 1:
+                classes = c.neighbourhood(self.cells.get(unit.level - 1))
+            for n, p in enumerate(unit.phases):
+                here = places(unit, slice(0, self.grid(unit.level)[0]), p)
+                self._place(2, unit.number, n / len(unit.phases), 1 / len(unit.phases))
+                self._halve(c, here, classes[here])
+        self._place(2, len(self.units), 1)
+        self._count()
+
+    def _halve(self, c: Cells, here: Any, classes: Array) -> None:
+        """Halve the cells of one phase that are still as wide as in the layer before."""
+        lower, width, fresh = (array[here].ravel() for array in (c.lower, c.width, c.fresh))
+        shape = c.lower[here].shape
+        chosen = np.flatnonzero(width == 2 * self.half)
+        place = np.minimum(lower[chosen] // (2 * self.half), 4) - 1
+        p = self.p["upper"][place, c.table[here].ravel()[chosen], classes.ravel()[chosen]]
+        try:
+            for start in range(0, len(chosen), 1024):
+                upper = self._decide(p[start : start + 1024])
+                self._count(min(start + 1024, len(chosen)) / len(chosen))
+                group = chosen[start : start + 1024]
+                lower[group] += self.half * upper
+                width[group], fresh[group] = self.half, False
+        finally:  # what was decided before the stream ended counts
+            for array, value in ((c.lower, lower), (c.width, width), (c.fresh, fresh)):
+                array[here] = value.reshape(shape)
+
+    def _halve_low(self) -> None:
+        if self.low_width <= 8 * self.half:  # 16 Z
+            return
+        rows, columns = self.inside(self.levels)
+        self._place(2, 1)
+        for colour in range(3):
+            q = self.low[colour, :rows, :columns]
+            wide = np.pad(q, 1, "edge")
+            n = (wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:] + 2) >> 2
+            p = self.p["low"][colour, np.clip(8 * (n - q) // self.low_width + 16, 0, 32)].ravel()
+            upper = [self._decide(p[start : start + 1024]) for start in range(0, p.size, 1024)]
+            self._count()
+            q += np.where(np.concatenate(upper).reshape(q.shape), 1, -1) * (self.low_width // 4)
+        self.low = self.padded(self.low[:, :rows, :columns])
+        self.low_width //= 2
+
+
+def _tiles(length: int, whole: bool) -> list[tuple[int, int, int, int]]:
+    """Outer start, outer stop, inner start, inner stop along one side."""
+    if whole:
+        return [(0, length, 0, length)]
+    ends = [(start, min(start + 1024, length)) for start in range(0, length, 1024)]
+    return [(max(0, a - 128), min(length, b + 128), a, b) for a, b in ends]
+
+
+def synthesise(bundle: Bundle, latents: list[Array], delta: float, width: int, height: int) -> Array:
+    """The picture `(H, W, 3)` of latents at a step of `delta` levels; large ones in tiles with a halo of 128 pixels."""
+    levels = bundle.manifest["levels"]
+    names = ["low", *(f"detail{level}" for level in range(levels, 0, -1))]
+    scales = [1 << levels, *(1 << level for level in range(levels, 0, -1))]  # pixels per latent
+    step = np.array([delta / 255 if delta >= bundle.manifest["refine_from"] else NO_REFINEMENT], np.float32)
+    full_height, full_width = (n * scales[0] for n in latents[0].shape[1:])
+    whole = full_height * full_width <= 1 << 21
+    picture = np.empty((height, width, 3), np.uint8)
+    for top, bottom, first_row, last_row in _tiles(full_height, whole):
+        for left, right, first_column, last_column in _tiles(full_width, whole):
+            if first_row >= height or first_column >= width:
+                continue
+            inputs = {
+                name: np.ascontiguousarray(band[None, :, top // n : bottom // n, left // n : right // n])
+                for name, band, n in zip(names, latents, scales, strict=True)
+            }
+            (out,) = bundle.run("decoder", **inputs, step=step)
+            rows, columns = slice(first_row, min(last_row, height)), slice(first_column, min(last_column, width))
+            tile = out[0, :, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+            picture[rows, columns] = _to_bytes(tile)
+    return picture
+
+
+def _to_bytes(planes: Array) -> Array:
+    """8-bit levels `(H, W, 3)` of `(3, H, W)` in 0 to 1."""
+    return np.floor(np.clip(planes, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8).transpose(1, 2, 0)
+
+
+def _decode_flat(bundle: Bundle, step: int, payload: bytes | None) -> tuple[Array, list[Array]]:
+    """Picture `(S, S, 3)` and integers of a stream of a flat model; without one all residuals are zero."""
+    manifest = bundle.manifest
+    reader = None if payload is None else SymbolReader(bundle.tables, payload, ">")
+    own = (np.array(manifest["scale"]) - 5 * (step - STEP_ORIGIN) + 1024) // STEP_UNIT
+    v, values = np.zeros(len(own), np.int32), np.zeros(len(own), np.float32)
+
+    def read(there: Array, mean: Array, offset: Array) -> None:
+        index = np.clip(own[there] + offset, 0, len(bundle.tables) - 1)
+        m = reader.take(index) if reader else np.zeros(len(there), np.int32)
+        v[there], values[there] = 16 * m + mean, bundle.dequantise(m, mean, index)
+
+    core = manifest["blocks"][-1]
+    seen = np.zeros((1, 1 + core, 1, 1), np.int8)
+    seen[0, 0] = min(max((step - STEP_ORIGIN - 5 * STEP_UNIT + 64) // 128, -80), 96)
+    for k, (start, end) in enumerate(pairwise([0, *manifest["blocks"]])):
+        mean, offset = bundle.run(f"entropy/block{k}", seen=seen[:, : start + 1])
+        read(np.arange(start, end), mean.ravel().astype(np.int32), offset.ravel())
+        seen[0, 1 + start : 1 + end, 0, 0] = bundle.compand(v[start:end])
+    fine = step <= manifest["rest_step"]
+    rest = core + np.flatnonzero(own[core:] >= 6)
+    if fine and len(rest):
+        read(rest, np.zeros(len(rest), np.int32), np.zeros(len(rest), np.int64))
+    delta = delta_of(step)
+    latents = values * (delta / 255 * np.exp(np.array(manifest["gain"]))).astype(np.float32)
+    told = np.array([NO_REFINEMENT if fine else max(delta, 20.0) / 255], np.float32)
+    (picture,) = bundle.run("decoder", latents=latents[None], step=told, **bundle.rotation)
+    return _to_bytes(picture[0]), [v]
+
+
+def _tiny(content: bytes) -> bytes | None:
+    """The tiny file that bytes are or, as base64 text, stand for; None if they are no tiny file."""
+    if content[:1] in (b"+", b"/", b"-", b"_") and len(content) <= 1 << 16:
+        text = content.strip().rstrip(b"=").replace(b"-", b"+").replace(b"_", b"/")
+        try:
+            content = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+        except ValueError:
+            return None
+    return content if 2 <= len(content) <= 1 << 15 and 0xF8 <= content[0] <= 0xFD else None
+
+
+LOWEST, HIGHEST, CORNER = (0, -255, -255), (255, 255, 255), (128, 0, 0)  # of Y, Co, Cg
+AROUND = ((0, 0), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
+BEYOND = 2  # samples of a phase that are looked at beyond its edges
+
+
+def _offsets(phase: int) -> list[tuple[int, int]]:
+    """Offsets from a sample of a phase to the neighbours that are known before it, the nearest four first."""
+    (row, column), nearest = PHASES[phase], 2 if phase == 1 else 1
+    square = [(a, b) for a in range(-3, 4) for b in range(-3, 4) if abs(a) + abs(b) <= 7 - phase]
+    known = [(a, b) for a, b in square if PHASES.index(((row + a) % 2, (column + b) % 2)) < phase]
+    return sorted(known, key=lambda p: (abs(p[0]) + abs(p[1]) != nearest, p))
+
+
+OFFSETS = {phase: _offsets(phase) for phase in (1, 2, 3)}
+
+
+class Lattice:
+    """What is known of an axis while its lattice goes from stride 2h to h: values and residuals of its phases.
+
+    `coarser` is the lattice of stride 2h, `before` are the finished lattices of the axes before.
+    """
+
+    def __init__(self, height: int, width: int, coarser: Array, before: list["Lattice"]) -> None:
+        self.height, self.width, self.before = height, width, before
+        self.full = np.zeros((2, height, width), np.int16)  # values and residuals of stride h
+        self.planes: list[Array | None] = []
+        self.add(coarser)
+
+    def shape(self, phase: int) -> tuple[int, int]:
+        """Rows and columns of a phase."""
+        i, j = PHASES[phase]
+        return max(0, (self.height - i + 1) // 2), max(0, (self.width - j + 1) // 2)
+
+    def add(self, found: Array) -> None:
+        """Append the next phase, `(2, rows, columns)`."""
+        i, j = PHASES[len(self.planes)]
+        self.full[:, i::2, j::2] = found
+        edges = ((0, 0), (BEYOND, BEYOND), (BEYOND, BEYOND))
+        self.planes.append(np.pad(found, edges, "edge") if found.size else None)
+
+    @functools.cached_property
+    def wide(self) -> Array:
+        """Values of the finished lattice, going on with their edge by one."""
+        return np.pad(self.full[0], 1, "edge")
+
+    def neighbours(self, phase: int, offset: tuple[int, int], rows: slice) -> Array | None:
+        """Values and residuals at an offset from a strip of a phase, or None where there are no such samples."""
+        (i, j), (a, b) = PHASES[phase], offset
+        plane = self.planes[PHASES.index(((i + a) % 2, (j + b) % 2))]
+        if plane is None:
+            return None
+        top, left = rows.start + (i + a) // 2 + BEYOND, (j + b) // 2 + BEYOND
+        return plane[:, top : top + rows.stop - rows.start, left : left + self.shape(phase)[1]]
+
+    def context(self, phase: int, rows: slice) -> tuple[Array, Array]:
+        """Reference values `(rows, columns)` of a strip and what the nets see, `(channels, rows, columns)`."""
+        i, j = PHASES[phase]
+        near = [self.neighbours(phase, offset, rows) for offset in OFFSETS[phase]]
+        absent = np.zeros((rows.stop - rows.start, self.shape(phase)[1]), np.int16)
+        four = [x[0] for x in near[:4] if x is not None]
+        reference = (sum(four * (4 // len(four)), absent) + 2) >> 2  # two stand for four at a single row or column
+        seen = [absent if x is None else x[0] - reference for x in near]
+        seen += [absent if x is None else x[1] for x in near[:4]]
+        for other in self.before:
+            tops, lefts = 2 * np.arange(rows.start, rows.stop) + i + 1, 2 * np.arange(self.shape(phase)[1]) + j + 1
+            nine = {(a, b): other.wide[np.ix_(tops + a, lefts + b)] for a, b in AROUND}
+            centre = (sum((nine[offset] for offset in OFFSETS[phase][:4]), absent) + 2) >> 2
+            seen += [nine[offset] - centre for offset in AROUND]
+            seen.append(other.full[1, i::2, j::2][rows])
+        return reference, np.stack(seen)
+
+
+class Lossless:
+    """Reads the samples of a lossless file; those of units that are not there are what is predicted for them."""
+
+    def __init__(self, bundle: Bundle, file: File, element: bytes) -> None:
+        self.bundle, self.height, self.width = bundle, file.height, file.width
+        self.segments = list(file.segments)
+        self.end = 0
+        self.reader: SymbolReader | None = None
+        cursor = Cursor(element)
+        self.tunings: dict[int, Array] = {}
+        try:
+            colour = cursor.take(5)[4]
+            halves = [half for byte in cursor.take(5) for half in (byte & 15, byte >> 4)]
+            tuned = int.from_bytes(cursor.take(3), "little")
+            for unit in (19 + k for k in range(18) if tuned >> k & 1):
+                axis, phase = divmod((unit - 1) % 9, 3)
+                channels = len(OFFSETS[phase + 1]) + 4 + 10 * axis
+                self.tunings[unit] = np.frombuffer(cursor.take(channels), np.int8).astype(np.int32)
+            if colour > 1 or halves[9] or tuned >> 18 or cursor.at < len(element):
+                raise CutOff
+        except CutOff:
+            raise Rejected("the file is damaged: its lossless parameters cannot be read") from None
+        self.colour, self.corrections = bool(colour), [(half ^ 8) - 8 for half in halves]
+
+    def decode(self) -> Array:
+        """The picture `(H, W, 3)`."""
+        axes = range(3 if self.colour else 1)
+        full = [self._corner(axis) for axis in axes]
+        h = (1 << (max(self.height, self.width) - 1).bit_length()) >> 1
+        while h:
+            done: list[Lattice] = []
+            for axis in axes:
+                lattice = Lattice(-(-self.height // h), -(-self.width // h), full[axis], list(done))
+                for phase in (1, 2, 3):
+                    lattice.add(self._phase(lattice, h, phase))
+                done.append(lattice)
+            full = [lattice.full for lattice in done]
+            h >>= 1
+        y, co, cg = [*(plane[0] for plane in full), np.int16(0), np.int16(0)][:3]
+        t = y - (cg >> 1)
+        b = t - (co >> 1)
+        picture: Array = np.clip(np.stack([b + co, cg + t, b], -1), 0, 255).astype(np.uint8)
+        return picture
+
+    def _open(self, unit: int) -> SymbolReader | None:
+        """The stream that holds a unit."""
+        while unit >= self.end:
+            if not self.segments:
+                return None
+            units, payload = self.segments.pop(0)
+            self.end += units
+            self.reader = SymbolReader(self.bundle.lossless_tables, payload)
+        return self.reader
+
+    def _corner(self, axis: int) -> Array:
+        """Value and residual of an axis's first sample, `(2, 1, 1)`."""
+        reader = self._open(0)
+        value = CORNER[axis] + (int(reader.take(np.array([159]))[0]) if reader else 0)
+        return np.array([min(max(value, LOWEST[axis]), HIGHEST[axis]), 0], np.int16).reshape(2, 1, 1)
+
+    def _phase(self, lattice: Lattice, h: int, phase: int) -> Array:
+        """Values and residuals of one phase, `(2, rows, columns)`."""
+        axis = len(lattice.before)
+        rows, columns = lattice.shape(phase)
+        found = np.empty((2, rows, columns), np.int16)
+        step = max(1, STRIP // max(1, columns))
+        unit = 0 if h >= 16 else 1 + 9 * (4 - h.bit_length()) + 3 * axis + phase - 1
+        net = min(h.bit_length(), 3)
+        lowest, highest = LOWEST[axis], HIGHEST[axis]
+        for top in range(0, rows if columns else 0, step):
+            strip = slice(top, min(top + step, rows))
+            reference, context = lattice.context(phase, strip)
+            mean, index = self.bundle.run(f"lossless/{net}_{axis}_{phase}", context=context[None])
+            mean = tuned = np.clip(16 * reference.astype(np.int32) + mean[0, 0], 16 * lowest, 16 * highest)
+            if unit in self.tunings:
+                shift = np.tensordot(self.tunings[unit], context.astype(np.int32), 1)
+                tuned = np.clip(mean + ((shift + 8) >> 4), 16 * lowest, 16 * highest)
+            value = (tuned + 8) >> 4
+            reader = self._open(unit)
+            if reader:
+                fraction = tuned - 16 * value
+                c = np.minimum((np.abs(fraction) + 1) >> 1, 3)
+                k = np.clip(index[0, 0].astype(np.int32) + self.corrections[3 * (net - 1) + axis], 0, 63)
+                m = reader.take(np.where(k < 32, 4 * k + c, 96 + k).ravel()).reshape(value.shape)
+                value = np.clip(value + np.where(fraction < 0, -m, m), lowest, highest)
+            found[:, strip] = value, value - ((mean + 8) >> 4)
+        return found
+
+
+def _decode_lossless(bundle: Bundle, file: File, element: bytes) -> Array:
+    packed = len(element) == 5 and element[4] in (2, 3)
+    picture = _unpack(file, 3 if element[4] == 3 else 1) if packed else Lossless(bundle, file, element).decode()
+    whole = sum(units for units, _ in file.segments) == LOSSLESS_UNITS
+    if whole and zlib.crc32(picture.tobytes()) != int.from_bytes(element[:4], "little"):
+        raise Rejected("the file is damaged: its pixels are not those that were compressed")
+    return picture
+
+
+def _unpack(file: File, channels: int) -> Array:
+    """The picture `(H, W, 3)` of samples that zstd has packed; black if they are cut off."""
+    if not file.segments:
+        return np.zeros((file.height, file.width, 3), np.uint8)
+    units, payload = file.segments[0]
+    if units != LOSSLESS_UNITS or not payload or payload[0] > 2:
+        raise Rejected("the file is damaged: its packed samples cannot be read")
+    samples = _zstd(payload[1:], file.height, file.width, channels)
+    for axis in {0: (), 1: (0,), 2: (1, 0)}[payload[0]]:
+        samples = np.add.accumulate(samples, axis=axis, dtype=np.uint8)
+    return np.repeat(samples, 3 // channels, axis=2)
+
+
+def decode(content: bytes, bundle: Bundle) -> npt.NDArray[np.uint8]:
+    """The picture `(H, W, 3)`, or `(H, W, 4)` with transparency, of an `.eoc` file, a prefix of one or a tiny file.
+
+    Raises:
+        Rejected: not such a file, a damaged one, or of another model.
+    """
+    return decode_with_symbols(content, bundle)[0]
+
+
+def decode_with_symbols(content: bytes, bundle: Bundle) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    """The picture as from :func:`decode`, and the integers of the file (docs/FORMAT.md, "Test vectors")."""
+    tiny = _tiny(content)
+    if tiny is not None:
+        number, grey = divmod(tiny[0] - 0xF8, 2)
+        if not bundle.flat or bundle.manifest["tiny"] != number + 1:
+            raise Rejected(f"the tiny file needs the model with number {number + 1}, which this bundle is not")
+        picture, integers = _decode_flat(bundle, STEP_ORIGIN + 3072 + 64 * tiny[1], tiny[2:])
+        alpha = None
+    else:
+        file = parse(content)
+        if file.model != bundle.id[:4]:
+            raise Rejected(f"the file was made with the model {file.model.hex()}, the bundle is {bundle.id[:4].hex()}")
+        grey = file.grey and file.lossless is None
+        alpha = None if file.alpha is None else _zstd(file.alpha, file.height, file.width, 1)
+        picture, integers = _decode_pixels(bundle, file)
+    if grey:  # the mean of three levels, rounded
+        picture[...] = (picture.sum(2, dtype=np.uint16, keepdims=True) + 1) // 3
+    if alpha is not None:
+        picture = np.concatenate([picture, np.add.accumulate(alpha, axis=0, dtype=np.uint8)], 2)
+    return picture, np.concatenate([band.ravel() for band in integers]).astype(np.int32)
+
+
+def _decode_pixels(bundle: Bundle, file: File) -> tuple[Array, list[Array]]:
+    if sum(units for units, _ in file.segments) > (bundle.units if file.lossless is None else LOSSLESS_UNITS):
+        raise Rejected("the file is damaged: it has more coding units than the model")
+    if bundle.flat:
+        size = bundle.manifest["size"]
+        special = file.lossless is not None or file.stream is not None or len(file.segments) > 1
+        if special or (file.width, file.height) != (size, size):
+            raise Rejected("the file is damaged: its model does not make such files")
+        return _decode_flat(bundle, file.step, file.segments[0][1] if file.segments else None)
+    if file.lossless is not None:
+        picture = _decode_lossless(bundle, file, file.lossless)
+        return picture, [picture]
+    if file.stream is not None:
+        embedded = Embedded(bundle, file)
+        latents, integers = embedded.decode(file.stream)
+        delta = 4096 * 2.0 ** (1 - embedded.depth)
+    else:
+        latents, integers = Ordinary(bundle, file).decode()
+        delta = delta_of(file.step)
+    return synthesise(bundle, latents, delta, file.width, file.height), integers
+
+
+def png(picture: npt.NDArray[np.uint8]) -> bytes:
+    """An 8-bit PNG of `(H, W, 3)` or `(H, W, 4)`."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, channels = picture.shape
+    rows = picture.reshape(height, -1)
+    rows = rows - np.pad(rows[:-1], ((1, 0), (0, 0)))  # filter 2: less the row above, modulo 256
+    head = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 6, 0, 0, 0)
+    body = zlib.compress(np.pad(rows, ((0, 0), (1, 0)), constant_values=2).tobytes())
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    if path.exists() and not path.is_file():  # a device or a pipe
+        path.write_bytes(content)
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 0 or, after one sentence on standard error, 1."""
+    parser = argparse.ArgumentParser(description="Decode an .eoc file to a PNG.")
+    parser.add_argument("bundle", type=Path, help="the model, .eocm")
+    parser.add_argument("file", type=Path, help="the picture, .eoc")
+    parser.add_argument("out", type=Path, help="the PNG to write")
+    parser.add_argument("--symbols", type=Path, help="also write the file's integers, int32, little-endian")
+    given = parser.parse_args(arguments)
+    try:
+        picture, symbols = decode_with_symbols(given.file.read_bytes(), Bundle(given.bundle))
+        if given.symbols:
+            write(given.symbols, symbols.astype("<i4").tobytes())
+        write(given.out, png(picture))
+    except Rejected as e:
+        print(e, file=sys.stderr)
+    except OSError as e:
+        print(f"{e.filename}: {e.strerror}" if e.filename else e, file=sys.stderr)
+    except MemoryError:
+        print("there is not enough memory for this picture", file=sys.stderr)
+    else:
+        return 0
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

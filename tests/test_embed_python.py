@@ -1,0 +1,308 @@
+"""`samples/python/embed.py` decodes as the library does, needs nothing of it, and says in a sentence what is wrong."""
+
+import ast
+import base64
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import constriction
+import numpy as np
+import pytest
+from paths import ROOT, SAMPLES, VECTORS
+from PIL import Image
+
+import eocodec
+from eocodec import transform
+from eocodec.bundle import Model, write_bundle
+from eocodec.symbols import symbols
+
+SCRIPT = SAMPLES / "python" / "embed.py"
+MODELS = ROOT / "eocodec" / "models"
+INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
+
+
+def vector(name: str) -> bytes:
+    return (VECTORS / f"{name}.eoc").read_bytes()
+
+
+def header(width: bytes = b"\x01", height: bytes = b"\x01", flags: int = 0, version: int = 1) -> bytes:
+    """A header of the photo model, a file without any segment."""
+    return b"EOC" + bytes([version]) + vector("colour")[4:8] + bytes([flags]) + width + height + bytes([0, 24, 0, 160])
+
+
+@pytest.fixture(scope="module")
+def embed() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("embed", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["embed"] = module  # where its dataclass looks for its types
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def bundles(embed: ModuleType) -> dict[str, Any]:
+    return {name: embed.Bundle(MODELS / f"{name}.eocm") for name in ("photo", "face64")}
+
+
+@pytest.mark.parametrize("entry", INDEX, ids=lambda v: v["name"])
+def test_vectors_decode_to_their_symbols_and_pictures(
+    embed: ModuleType, bundles: dict[str, Any], entry: dict[str, Any]
+) -> None:
+    data = vector(entry["name"])
+    picture, values = embed.decode_with_symbols(data, bundles[entry["model"]])
+    assert picture.shape == (entry["height"], entry["width"], 4 if entry["alpha"] else 3)
+    assert picture.dtype == np.uint8
+    assert len(values) == entry["symbols"]
+    assert hashlib.sha256(values.astype("<i4").tobytes()).hexdigest() == entry["sha256"]
+    expected = [eocodec.decompress(data)]
+    if entry["picture"]:
+        image = Image.open(VECTORS / f"{entry['name']}.png").convert("RGBA" if entry["alpha"] else "RGB")
+        expected.append(np.asarray(image))
+    for other in expected:
+        assert np.abs(other.astype(int) - picture).max() <= (0 if entry["exact"] else 1)
+
+
+@pytest.mark.parametrize("name", ["segments", "embedded", "embedded-deep", "embedded-alpha", "lossless", "face-fine"])
+def test_prefixes_decode_as_in_the_library(embed: ModuleType, bundles: dict[str, Any], name: str) -> None:
+    data = vector(name)
+    model = "face64" if name.startswith("face") else "photo"
+    for length in np.random.default_rng(len(data)).integers(20, len(data), 4).tolist():
+        try:
+            expected = symbols(data[:length], model)
+        except eocodec.EocodecError:
+            with pytest.raises(embed.Rejected):
+                embed.decode(data[:length], bundles[model])
+        else:
+            picture, values = embed.decode_with_symbols(data[:length], bundles[model])
+            assert np.array_equal(values, expected), length
+            assert np.abs(eocodec.decompress(data[:length]).astype(int) - picture).max() <= 1, length
+
+
+def test_pictures_in_tiles_are_those_of_the_library(embed: ModuleType, bundles: dict[str, Any], model: Model) -> None:
+    width, height, rng = 1101, 1999, np.random.default_rng(3)  # four tiles, and a padding of 2.2 million pixels
+    sizes = [(3, 126, 70), *((9, 126 << k, 70 << k) for k in range(4))]
+    latents = [rng.normal(0, 0.02, size).astype(np.float32) for size in sizes]
+    latents[0] += 2
+    expected = transform.decode_latents(model, latents, 40 / 255, width, height)
+    found = embed.synthesise(bundles["photo"], latents, 40, width, height)
+    assert np.abs(expected.astype(int) - found).max() <= 1
+
+
+def test_tiny_files_come_as_base64_too(embed: ModuleType, bundles: dict[str, Any]) -> None:
+    data, face = vector("face-tiny"), bundles["face64"]
+    expected = embed.decode(data, face)
+    for text in (base64.b64encode(data), base64.urlsafe_b64encode(data).rstrip(b"="), base64.b64encode(data) + b"\n"):
+        assert np.array_equal(embed.decode(text, face), expected)
+    with pytest.raises(embed.Rejected, match="number 1"):
+        embed.decode(data, bundles["photo"])
+    with pytest.raises(embed.Rejected, match="number 2"):
+        embed.decode(b"\xfa" + data[1:], face)
+
+
+def test_range_decoder_is_that_of_constriction(embed: ModuleType) -> None:
+    stream = constriction.stream
+    bernoulli = stream.model.Bernoulli(perfect=False)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        words = rng.integers(0, 1 << 32, int(rng.integers(0, 60)), np.uint32)  # any words, and zeros beyond their end
+        theirs = stream.queue.RangeDecoder(words)
+        ours = embed.RangeDecoder(words.astype("<u4").tobytes().rstrip(b"\0"))
+        for _ in range(12):
+            count, kind = int(rng.integers(1, 40)), rng.integers(3)
+            try:
+                if kind == 0:
+                    f = np.bincount(rng.geometric(0.1, 1 << 24 if seed == 0 else 1 << 12).clip(1, 200), minlength=201)
+                    f = f[1:] + 1
+                    f[int(f.argmax())] += (1 << 24) - f.sum()
+                    model = stream.model.Categorical(f.astype(float) - 1, perfect=False, lazy=False)
+                    expected = theirs.decode(model, count)
+                    found = ours.symbols([0, *np.cumsum(f).tolist()], count)
+                elif kind == 1:
+                    choices = int(rng.choice([2, 25, 32, 4096]))
+                    expected = theirs.decode(stream.model.Uniform(choices), count)
+                    found = ours.symbols(embed.uniform(choices), count)
+                else:
+                    p = np.minimum(rng.geometric(10.0 ** -rng.uniform(0, 5), count), 65535)
+                    expected = theirs.decode(bernoulli, p / 65536)
+                    found = ours.decisions(p.tolist())
+            except (ValueError, AssertionError):
+                break  # a stream that no encoder writes; what ours says of them is tested below
+            assert np.array_equal(found, expected)
+
+
+def test_streams_that_no_encoder_writes_are_refused(embed: ModuleType) -> None:
+    for read in (lambda d: d.symbols([0, 1 << 24], 1), lambda d: d.decisions([30000])):
+        with pytest.raises(embed.Rejected):
+            read(embed.RangeDecoder(b"\xff" * 8))
+
+
+def test_decisions_split_as_in_constriction(embed: ModuleType) -> None:
+    bernoulli = constriction.stream.model.Bernoulli(perfect=False)
+    scale = ((1 << 64) - 1) >> 24
+    for p in (1, 2, 255, 32767, 32768, 32769, 65535):
+        for quantile in range((1 << 24) - 256 * p - 3, min((1 << 24) - 256 * p + 3, 1 << 24)):
+            words = np.array([quantile * scale >> 32, quantile * scale & 0xFFFFFFFF], np.uint32)
+            expected = constriction.stream.queue.RangeDecoder(words).decode(bernoulli, np.array([p / 65536]))
+            assert embed.RangeDecoder(words.tobytes()).decisions([p]) == [bool(expected[0])]
+
+
+def resealed(data: bytes, units: int) -> bytes:
+    """A file of one segment that says it has so many units, with the checksum to it; its header has 15 bytes."""
+    element = bytes([units]) + data[16:-4]
+    return data[:15] + element + zlib.crc32(data[:15] + b"\0" + element).to_bytes(4, "little")
+
+
+BAD = {
+    "empty": (b"", "not an .eoc file"),
+    "picture": (b"\x89PNG\r\n\x1a\n", "not an .eoc file"),
+    "text": (b"+text", "not an .eoc file"),
+    "magic": (b"EOD" + header()[3:], "not an .eoc file"),
+    "version": (header(version=2), "format version 2"),
+    "flags": (header(flags=16), "features"),
+    "cut": (header()[:-1], "cut off"),
+    "model": (b"EOC\x01abcd" + header()[8:], "made with the model 61626364"),
+    "no width": (header(width=b"\0"), "beyond the format's limits"),
+    "too wide": (header(width=b"\x81\x80\x40"), "beyond the format's limits"),
+    "too large": (header(width=b"\x80\x80\x40", height=b"\x81\x02"), "beyond the format's limits"),
+    "long number": (header(width=b"\x81\0"), "shortest form"),
+    "longer number": (header(width=b"\xff" * 6), "longer than five bytes"),
+    "rate": (header(flags=4), "embedded stream has no rate"),
+    "lossless": (header(flags=8) + b"\0", "cut off"),
+    "side": (header(flags=2) + b"\x02", "side element"),
+    "checksum": (vector("colour")[:-1] + b"?", "checksum of segment 1"),
+    "segments": (vector("segments")[:1500] + b"?" + vector("segments")[1501:], "checksum of segment"),
+    "piece": (vector("embedded")[:99] + b"?" + vector("embedded")[100:], "checksum of piece 1"),
+    "alpha": (vector("alpha")[:99] + b"?" + vector("alpha")[100:], "checksum of the transparency"),
+    "units": (resealed(vector("colour"), 26), "more coding units"),
+    "no units": (resealed(vector("colour"), 0), "no coding units"),
+    "samples": (vector("lossless")[:20] + b"?" + vector("lossless")[21:], "checksum of the lossless parameters"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_files_are_refused_in_one_sentence(
+    embed: ModuleType,
+    bundles: dict[str, Any],
+    kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, said = BAD[kind]
+    monkeypatch.setattr(embed, "Bundle", lambda path: bundles["photo"])
+    (tmp_path / "bad.eoc").write_bytes(data)
+    source, target, values = (str(tmp_path / name) for name in ("bad.eoc", "out.png", "out.bin"))
+    assert embed.main(["photo.eocm", source, target, "--symbols", values]) == 1
+    printed, error = capsys.readouterr()
+    assert said in error and error.count("\n") == 1 and not printed
+    assert os.listdir(tmp_path) == ["bad.eoc"]
+
+
+def test_any_damage_is_refused_or_decodes(embed: ModuleType, bundles: dict[str, Any]) -> None:
+    for name in ("one-pixel", "embedded-grey", "lossless-grey", "lossless-packed"):
+        data, rng = vector(name), np.random.default_rng(5)
+        for place in rng.integers(0, len(data), 12).tolist():
+            damaged = bytearray(data)
+            damaged[place] ^= int(rng.integers(1, 256))
+            with contextlib.suppress(embed.Rejected):
+                embed.decode(bytes(damaged), bundles["photo"])
+
+
+def test_lossless_files_are_exact_or_refused(embed: ModuleType, bundles: dict[str, Any]) -> None:
+    file = eocodec.format.parse(vector("lossless"))
+    first, *others = file.segments
+    wrong = eocodec.format.Segment(first.units, bytes([first.payload[0] ^ 1]) + first.payload[1:])
+    changed = eocodec.format.File(file.header, None, (wrong, *others), lossless=file.lossless)
+    with pytest.raises(embed.Rejected, match=r"pixels are not those|cannot be decoded|out of range"):
+        embed.decode(eocodec.format.serialise(changed), bundles["photo"])
+
+
+def test_zstd_is_asked_for_only_when_it_is_needed(
+    embed: ModuleType, bundles: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    monkeypatch.setitem(sys.modules, "compression", None)
+    embed.decode(vector("grey"), bundles["photo"])
+    for name in ("alpha", "lossless-packed"):
+        with pytest.raises(embed.Rejected, match="pip install zstandard"):
+            embed.decode(vector(name), bundles["photo"])
+
+
+def test_bundles_are_checked(embed: ModuleType, tmp_path: Path) -> None:
+    content = bytearray((MODELS / "photo.eocm").read_bytes())
+    content[len(content) // 2] ^= 1
+    for name, data in (("damaged", bytes(content)), ("cut", bytes(content[:9999])), ("other", b"PK nothing")):
+        path = tmp_path / f"{name}.eocm"
+        path.write_bytes(data)
+        with pytest.raises(embed.Rejected, match="not a model bundle, or a damaged one"):
+            embed.Bundle(path)
+
+
+def test_a_bundle_of_other_content_is_another_model(embed: ModuleType, bundles: dict[str, Any], tmp_path: Path) -> None:
+    assert bundles["photo"].id[:4] == vector("colour")[4:8]
+    files = dict(bundles["photo"].files)
+    write_bundle(tmp_path / "same.eocm", {n: c for n, c in files.items() if not n.startswith("denoise/")})
+    assert embed.Bundle(tmp_path / "same.eocm").id == bundles["photo"].id
+    write_bundle(tmp_path / "other.eocm", {**files, "compand.bin": files["compand.bin"][:-1]})
+    with pytest.raises(embed.Rejected, match="made with the model 26cc94c0"):
+        embed.decode(vector("colour"), embed.Bundle(tmp_path / "other.eocm"))
+
+
+def test_the_command_writes_picture_and_symbols(tmp_path: Path) -> None:
+    command = [sys.executable, SCRIPT, MODELS / "photo.eocm", VECTORS / "embedded-alpha.eoc", "out.png"]
+    done = subprocess.run([*command, "--symbols", "out.bin"], cwd=tmp_path, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert sorted(os.listdir(tmp_path)) == ["out.bin", "out.png"]
+    expected = next(v for v in INDEX if v["name"] == "embedded-alpha")
+    assert hashlib.sha256((tmp_path / "out.bin").read_bytes()).hexdigest() == expected["sha256"]
+    image = Image.open(tmp_path / "out.png")
+    assert image.mode == "RGBA"
+    reference = np.asarray(Image.open(VECTORS / "embedded-alpha.png").convert("RGBA")).astype(int)
+    assert np.abs(reference - np.asarray(image)).max() <= 1
+
+
+@pytest.mark.parametrize("missing", ["photo.eocm", "picture.eoc", "folder"])
+def test_the_command_says_what_is_missing(missing: str, tmp_path: Path) -> None:
+    paths = [MODELS / "photo.eocm", VECTORS / "grey.eoc", tmp_path / "out.png"]
+    place = {"photo.eocm": 0, "picture.eoc": 1, "folder": 2}[missing]
+    paths[place] = tmp_path / missing / "out.png" if missing == "folder" else tmp_path / missing
+    done = subprocess.run([sys.executable, SCRIPT, *paths], cwd=tmp_path, capture_output=True, timeout=60, text=True)
+    assert done.returncode == 1 and not done.stdout
+    assert missing in done.stderr and done.stderr.count("\n") == 1
+    assert not os.listdir(tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_file(embed: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "out.png"
+    path.write_bytes(b"old")
+
+    def full(part: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device", str(part))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        embed.write(path, b"new")
+    assert os.listdir(tmp_path) == ["out.png"] and path.read_bytes() == b"old"
+
+
+def test_the_file_stands_alone() -> None:
+    found = set()
+    for node in ast.walk(ast.parse(SCRIPT.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level
+            found.add(node.module.split(".")[0])
+    allowed = {"numpy", "onnxruntime", "zstandard", "compression"}
+    assert found - set(sys.stdlib_module_names) <= allowed
+    assert {"numpy", "onnxruntime"} <= found
