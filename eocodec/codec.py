@@ -510,9 +510,8 @@ def flat_payload(model: Model, file: File) -> bytes | None:
     """
     header = file.header
     units = sum(s.units for s in file.segments)
-    if (header.width, header.height) != (model.flat.size,) * 2 or len(file.segments) > 1 or header.embedded:
-        raise FormatError(f"the file is damaged: the model {model.name} does not make such files")
-    if units > len(model.flat.blocks) + 1 or file.lossless is not None:
+    fits = (header.width, header.height) == (model.flat.size,) * 2 and units <= len(model.flat.blocks) + 1
+    if not fits or len(file.segments) > 1 or header.embedded or file.lossless is not None:
         raise FormatError(f"the file is damaged: the model {model.name} does not make such files")
     return file.segments[0].payload if file.segments else None
 

@@ -8,8 +8,10 @@ import click
 __all__ = ["cli", "main"]
 
 COMMANDS = {
+    "batch": "Compress a corpus of pictures, on all cores or a cluster.",
     "bench": "Compare with JPEG, WebP, AVIF and JPEG XL on a folder of pictures.",
     "compress": "Compress pictures to .eoc files.",
+    "completion": "Print the script that completes commands in a shell.",
     "decompress": "Decode .eoc files to pictures.",
     "demo": "Show compression and denoising on a bundled picture.",
     "denoise": "Remove noise from pictures.",

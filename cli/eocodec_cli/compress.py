@@ -9,20 +9,15 @@ import click
 from eocodec_cli import files
 from eocodec_cli.denoise import level
 
-
-@click.command("compress")
-@files.inputs_argument
-@files.output_option
-@click.option(
+rate_option = click.option(
     "--rate",
     type=float,
     metavar="C",
     help="Latents kept: per block 1 to 768 (photo), in all 1 to 12288 (face64); default 96.",
 )
-@click.option("--bpp", type=float, metavar="X", help="Instead: at most X bits per pixel, at most 2 % less.")
-@click.option("--bytes", "max_bytes", type=int, metavar="N", help="Instead: at most N bytes, at most 2 % less.")
-@click.option("--psnr", type=float, metavar="DB", help="Instead: at least DB decibels, at most 0.1 more.")
-@click.option(
+bpp_option = click.option("--bpp", type=float, metavar="X", help="Instead: at most X bits per pixel, at most 2 % less.")
+psnr_option = click.option("--psnr", type=float, metavar="DB", help="Instead: at least DB decibels, at most 0.1 more.")
+denoise_option = click.option(
     "--denoise",
     type=level,
     metavar="[auto|S]",
@@ -30,17 +25,32 @@ from eocodec_cli.denoise import level
     flag_value="auto",
     help="Remove noise first; S: its level in 8-bit levels, default auto. PSNR then counts against the clean picture.",
 )
+lossless_option = click.option("--lossless", is_flag=True, help="Instead: keep every 8-bit value exactly; photo only.")
+progressive_option = click.option(
+    "--progressive", is_flag=True, help="Write an embedded stream: the file may be cut at any byte."
+)
+no_measure_option = click.option("--no-measure", is_flag=True, help="Do not decode to report the PSNR; faster.")
+
+
+@click.command("compress")
+@files.inputs_argument
+@files.output_option
+@rate_option
+@bpp_option
+@click.option("--bytes", "max_bytes", type=int, metavar="N", help="Instead: at most N bytes, at most 2 % less.")
+@psnr_option
+@denoise_option
 @files.model_option
 @files.threads_option
 @files.device_option
 @files.force_option
 @files.json_option
 @click.option("--tiny", is_flag=True, help="Write the placeholder form: 2 bytes of overhead, 64x64 faces only.")
-@click.option("--lossless", is_flag=True, help="Instead: keep every 8-bit value exactly; photo only.")
-@click.option("--progressive", is_flag=True, help="Write an embedded stream: the file may be cut at any byte.")
+@lossless_option
+@progressive_option
 @click.option("--base64", "as_text", is_flag=True, help="Write the file as base64 text, for JSON and HTML.")
 @click.option("--resize", is_flag=True, help="Fit pictures to a model of one size: middle square, scaled.")
-@click.option("--no-measure", is_flag=True, help="Do not decode to report the PSNR; faster.")
+@no_measure_option
 def command(
     inputs: tuple[str, ...],
     output: str | None,

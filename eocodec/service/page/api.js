@@ -41,10 +41,7 @@ export function connect({ askForKey, onwait }) {
         if (signal?.aborted) throw error;
         throw new ServiceError("The server cannot be reached, or it refused the picture.", 0);
       }
-      if (response.ok) {
-        if (attempt > 1) onwait("");
-        return response;
-      }
+      if (response.ok) return response;
       if (response.status === 401) {
         const refused = key !== "" && key === stored();
         if (refused || !stored()) {
@@ -58,10 +55,9 @@ export function connect({ askForKey, onwait }) {
       if (response.status === 503 && attempt <= RETRIES) {
         const seconds = Math.min(LONGEST_WAIT, Math.max(0.5, Number(response.headers.get("Retry-After")) || 1));
         onwait(`The server is busy; trying again in ${seconds} s (${attempt} of ${RETRIES}).`);
-        await pause(seconds * 1000, signal);
+        await pause(seconds * 1000, signal).finally(() => onwait(""));
         continue;
       }
-      if (attempt > 1) onwait("");
       throw new ServiceError(await sentence(response), response.status);
     }
   }
@@ -80,7 +76,7 @@ async function sentence(response) {
     detail = status === 413 ? "The picture is too large for this server" : `The server answered with an error (${status})`;
   }
   detail = detail[0].toUpperCase() + detail.slice(1).replace(/[.\s]+$/, "") + ".";
-  return status === 413 ? `${detail} Scale it down and try again.` : detail;
+  return status === 413 && !/smaller/.test(detail) ? `${detail} Scale it down and try again.` : detail;
 }
 
 function pause(milliseconds, signal) {

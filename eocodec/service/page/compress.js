@@ -2,6 +2,7 @@
  * The tab "Compress". In: a picture. Out: an .eoc file made as the controls say, beside its decoded picture in the view.
  */
 
+import { ServiceError } from "./api.js";
 import { Latest } from "./latest.js";
 import { Spectrum } from "./spectrum.js";
 import * as words from "./words.js";
@@ -13,7 +14,7 @@ const byId = (id) => document.getElementById(id);
 /** What a file can aim for: ends of the slider for a picture and model, and how a value reads. */
 const TARGETS = {
   rate: {
-    label: (model) => (model.size ? "Latents kept in all" : "Latents kept in a block"),
+    label: (model) => (model.size ? "C: latents kept in all" : "C: latents kept in a block"),
     ends: (picture, model) => [1, model.block],
     round: (v) => Number(words.rate(v)),
     unit: (v, model) => `C = ${words.rate(v)} of ${model.block}`,
@@ -53,7 +54,7 @@ export class CompressPanel {
   /** @param {{service: object, models: object[], view: object, busy: Function, fail: Function, say: Function, save: Function}} page */
   constructor(page) {
     this.page = page;
-    this.latest = new Latest({ onbusy: page.busy, onerror: (error) => this.#fail(error) });
+    this.latest = new Latest({ onbusy: (busy) => page.busy(this, busy), onerror: (error) => this.#fail(error) });
     this.spectrum = new Spectrum(byId("c-spectrum"), (rate) => this.#pick(rate));
     for (const radio of document.querySelectorAll("[name=target]")) {
       radio.addEventListener("change", () => this.#aim(radio.value));
@@ -61,7 +62,9 @@ export class CompressPanel {
     byId("c-slider").addEventListener("input", () => this.#set(this.#fromSlider(), PAUSE));
     byId("c-number").addEventListener("input", () => this.#typed());
     byId("c-number").addEventListener("change", () => this.#show());
-    byId("c-model").addEventListener("change", () => this.#choose(byId("c-model").value));
+    byId("c-model").addEventListener("change", () => {
+      this.#choose(byId("c-model").value).catch(page.fail);
+    });
     byId("c-denoise").addEventListener("change", () => this.#options());
     byId("c-progressive").addEventListener("change", () => this.#options());
     byId("c-lossless").addEventListener("change", () => this.#options());
@@ -75,8 +78,7 @@ export class CompressPanel {
     this.#picture = picture;
     this.#last = this.#file = this.#decoded = null;
     this.#stale = true;
-    for (const id of ["c-size", "c-bytes", "c-bpp", "c-psnr", "c-rate"]) byId(id).textContent = "–";
-    byId("c-share").textContent = "";
+    this.#blank();
     const fitting = this.page.models.filter((m) => !m.size || m.size === `${picture.width}x${picture.height}`);
     byId("c-model").replaceChildren(
       ...this.page.models.map((m) => {
@@ -87,30 +89,34 @@ export class CompressPanel {
     );
     byId("c-model-row").hidden = this.page.models.length < 2;
     const name = fitting.some((m) => m.name === this.#model?.name) ? this.#model.name : fitting[0]?.name;
-    if (name) this.#choose(name);
-    else this.#fail(new Error("This server has no model for a picture of this size."));
+    if (name) {
+      this.#choose(name).catch(this.page.fail);
+    } else {
+      this.#model = null;
+      this.page.fail(new ServiceError("This server has no model for a picture of this size.", 0));
+    }
   }
 
   activate() {
     this.#active = true;
-    if (!this.#picture) return;
+    if (!this.#model) return;
     if (this.#stale) this.#request(0);
     else this.#display();
   }
 
   deactivate() {
     this.#active = false;
-    if (this.latest.running) this.#stale = true;
     this.latest.stop();
   }
 
   async #choose(name) {
-    const model = (this.#model = this.page.models.find((m) => m.name === name));
+    const model = this.page.models.find((m) => m.name === name);
+    if (this.#target === "rate" && model !== this.#model) this.#value = model.default_rate;
+    this.#model = model;
     byId("c-model").value = name;
     const hint = byId("c-model-hint");
     hint.hidden = !model.size;
     hint.textContent = model.size ? `${model.name} is for aligned faces of ${model.size.replace("x", "×")} pixels and makes tiny files of them.` : "";
-    if (this.#target === "rate") this.#value = model.default_rate;
     if (!model.lossless) byId("c-lossless").checked = false;
     if (!model.progressive) byId("c-progressive").checked = false;
     this.#last = null;
@@ -211,7 +217,7 @@ export class CompressPanel {
 
   #request(pause) {
     this.#stale = true;
-    if (!this.#active || !this.#picture) return;
+    if (!this.#active || !this.#model) return;
     const { service } = this.page;
     const [picture, parameters] = [this.#picture, this.#parameters()];
     this.latest.run(async (signal) => {
@@ -232,19 +238,33 @@ export class CompressPanel {
       const png = await (await service.request("v1/decompress", { body: file, accept: "image/png", signal })).blob();
       const bitmap = await createImageBitmap(png);
       if (signal.aborted) return bitmap.close();
-      this.bitmap?.close();
+      const before = this.bitmap;
       this.bitmap = bitmap;
       [this.#file, this.#decoded, this.#stale] = [file, png, false];
       this.page.done();
       this.#display();
+      before?.close();
       this.page.say(this.#spoken());
     }, pause);
+  }
+
+  #blank() {
+    for (const id of ["c-size", "c-bytes", "c-bpp", "c-psnr", "c-rate"]) byId(id).textContent = "–";
+    byId("c-share").textContent = "";
+    byId("c-note").hidden = true;
+  }
+
+  #fail(error) {
+    this.#blank();
+    this.page.view.show({ bitmap: this.#picture.bitmap, label: "Original" }, null);
+    this.page.fail(error);
   }
 
   #figures() {
     const { rate, bpp, bytes, psnr, sigma } = this.#last;
     byId("c-size").textContent = words.size(bytes);
-    byId("c-share").textContent = words.share(bytes / this.#picture.blob.size);
+    byId("c-share").textContent =
+      this.#picture.scale === 1 ? words.share(bytes / this.#picture.blob.size) : `at ${100 * this.#picture.scale} % scale`;
     byId("c-bytes").textContent = words.count(bytes);
     byId("c-bpp").textContent = words.bitsPerPixel(bpp);
     byId("c-psnr").textContent = words.decibels(psnr);
@@ -257,9 +277,11 @@ export class CompressPanel {
   }
 
   #display() {
-    const { view } = this.page;
-    view.show(0, this.#picture.bitmap, `Original · ${words.size(this.#picture.blob.size)}`);
-    view.show(1, this.bitmap, `eocodec · ${words.size(this.#last.bytes)}`);
+    const { bitmap, blob, scale } = this.#picture;
+    this.page.view.show(
+      { bitmap, label: scale === 1 ? `Original · ${words.size(blob.size)}` : "Original, scaled" },
+      { bitmap: this.bitmap, label: `eocodec · ${words.size(this.#last.bytes)}` },
+    );
   }
 
   #spoken() {
@@ -268,13 +290,9 @@ export class CompressPanel {
     return `${words.size(bytes)}, ${words.bitsPerPixel(bpp)} bits per pixel, ${quality}.`;
   }
 
-  #fail(error) {
-    this.page.fail(error);
-  }
-
   #save(blob, ending) {
     if (this.#stale || !blob()) {
-      this.page.say("Not ready yet.");
+      this.page.notify("The file is not ready yet.", true);
       return;
     }
     this.page.save(blob(), this.#picture.stem + ending);

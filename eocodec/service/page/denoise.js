@@ -3,16 +3,17 @@
  */
 
 import { Latest } from "./latest.js";
-import * as noise from "./noise.js";
+import { noisy } from "./noise.js";
+import * as pixels from "./pixels.js";
 import { Spectrum } from "./spectrum.js";
 import * as words from "./words.js";
 
 const PAUSE = 200; // ms after the last change of a slider
 const CLEAN = 0.3; // 8-bit levels; below, the service returns a picture as it is
 const METHODS = {
-  net: "net: learned gains",
-  shrink: "shrink: posterior means",
-  drop: "drop: keep or drop each latent",
+  net: "net (learned gains)",
+  shrink: "shrink (posterior mean)",
+  drop: "drop (keep or drop)",
 };
 const byId = (id) => document.getElementById(id);
 
@@ -28,7 +29,7 @@ export class DenoisePanel {
   /** @param {object} page as for `CompressPanel` */
   constructor(page) {
     this.page = page;
-    this.latest = new Latest({ onbusy: page.busy, onerror: page.fail });
+    this.latest = new Latest({ onbusy: (busy) => page.busy(this, busy), onerror: (error) => this.#fail(error) });
     this.spectrum = new Spectrum(byId("d-spectrum"));
     for (const radio of document.querySelectorAll("[name=level]")) {
       radio.addEventListener("change", () => {
@@ -55,9 +56,7 @@ export class DenoisePanel {
     this.#clean = null;
     this.#sigma = null;
     this.#stale = true;
-    byId("d-sigma").textContent = "–";
-    byId("d-how").textContent = "";
-    byId("d-measured").hidden = true;
+    this.#blank();
     const { models } = this.page;
     this.model = models.find((m) => !m.size) ?? models.find((m) => m.size === `${picture.width}x${picture.height}`);
     byId("d-method").replaceChildren(
@@ -123,10 +122,10 @@ export class DenoisePanel {
     const picture = this.#picture;
     const sigma = this.#added;
     if (sigma === 0) return { blob: picture.blob, bitmap: picture.bitmap, reference: null };
-    const reference = noise.pixels(picture.bitmap);
-    const noisy = noise.noisy(reference, sigma, Number(byId("d-seed").value) || 0);
-    const [blob, bitmap] = await Promise.all([noise.png(noisy), createImageBitmap(noisy)]);
-    return { blob, bitmap, reference, before: noise.psnr(reference, noisy) };
+    const reference = pixels.read(picture.bitmap);
+    const data = noisy(reference, sigma, Number(byId("d-seed").value) || 0);
+    const [blob, bitmap] = await Promise.all([pixels.png(data), createImageBitmap(data)]);
+    return { blob, bitmap, reference, before: pixels.psnr(reference, data) };
   }
 
   #request(pause) {
@@ -150,22 +149,35 @@ export class DenoisePanel {
       const clean = await answer.blob();
       const bitmap = await createImageBitmap(clean);
       if (signal.aborted) return bitmap.close();
-      this.bitmap?.close();
+      const before = this.bitmap;
       this.bitmap = bitmap;
       const sigma = answer.headers.get("X-Eocodec-Sigma");
       this.#sigma = sigma === null ? null : Number(sigma);
       this.#method = answer.headers.get("X-Eocodec-Method") ?? "";
       this.#clean = clean;
       this.#stale = false;
-      this.after = input.reference ? noise.psnr(input.reference, noise.pixels(bitmap)) : null;
+      this.after = input.reference ? pixels.psnr(input.reference, pixels.read(bitmap)) : null;
       this.page.done();
       this.#display();
+      before?.close();
       this.page.say(this.#spoken());
     }, pause);
   }
 
+  #blank() {
+    byId("d-sigma").textContent = "–";
+    byId("d-how").textContent = byId("d-kept").textContent = "";
+    byId("d-measured").hidden = true;
+    this.spectrum.sigma = null;
+  }
+
+  #fail(error) {
+    this.#blank();
+    this.page.view.show({ bitmap: this.#picture.bitmap, label: "Original" }, null);
+    this.page.fail(error);
+  }
+
   #display() {
-    const { view } = this.page;
     const input = this.#input;
     const level = this.#sigma === null ? "" : `σ = ${this.#sigma.toFixed(1)}`;
     byId("d-sigma").textContent = level || "–";
@@ -183,8 +195,10 @@ export class DenoisePanel {
       this.#sigma > 0 && this.spectrum.block
         ? `${this.spectrum.above(this.#sigma)} of ${this.spectrum.block} latents above the noise`
         : "";
-    view.show(0, input.bitmap, this.#added > 0 ? `Noisy · σ = ${this.#added} added` : "Original");
-    view.show(1, this.bitmap, "eocodec");
+    this.page.view.show(
+      { bitmap: input.bitmap, label: this.#added > 0 ? `Noisy · σ = ${this.#added} added` : "Original" },
+      { bitmap: this.bitmap, label: "Denoised" },
+    );
   }
 
   #spoken() {
@@ -194,7 +208,7 @@ export class DenoisePanel {
 
   #save() {
     if (this.#stale || !this.#clean) {
-      this.page.say("Not ready yet.");
+      this.page.notify("The picture is not ready yet.", true);
       return;
     }
     this.page.save(this.#clean, `${this.#picture.stem}-clean.png`);

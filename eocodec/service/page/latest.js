@@ -47,17 +47,27 @@ export class Latest {
   }
 }
 
-/** A function that shows or hides an element without flicker: late to come, and never for a blink only. */
-export function unhurried(element) {
+/**
+ * A function that shows an element while anyone is busy, without flicker: late to come, and never for a blink only.
+ *
+ * @param {HTMLElement} element
+ * @param {HTMLElement} region what is being changed: marked as busy (`aria-busy`) at once
+ */
+export function unhurried(element, region) {
+  const working = new Set();
   let timer = 0;
   let shown = 0;
-  return (busy) => {
+  return (who, busy) => {
+    if (busy) working.add(who);
+    else working.delete(who);
+    const wanted = working.size > 0;
+    region.setAttribute("aria-busy", String(wanted));
     clearTimeout(timer);
-    if (busy === !element.hidden) return;
-    const wait = busy ? PATIENCE : Math.max(0, shown + CALM - performance.now());
+    if (wanted === !element.hidden) return;
+    const wait = wanted ? PATIENCE : Math.max(0, shown + CALM - performance.now());
     timer = setTimeout(() => {
-      element.hidden = !busy;
-      if (busy) shown = performance.now();
+      element.hidden = !wanted;
+      if (wanted) shown = performance.now();
     }, wait);
   };
 }

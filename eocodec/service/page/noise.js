@@ -1,4 +1,4 @@
-/** Gaussian noise for a try, and how far two pictures are apart. In and out: `ImageData`. */
+/** Gaussian noise for a try, from a seed. In and out: `ImageData`. */
 
 /** Uniform numbers in (0, 1) from a seed (mulberry32). */
 function uniform(seed) {
@@ -31,27 +31,4 @@ export function noisy(picture, sigma, seed) {
     out.data[i] = data[i] + sigma * normal; // Uint8ClampedArray rounds and clips
   }
   return out;
-}
-
-/** PSNR of two pictures of one size, 8-bit RGB, dB. */
-export function psnr(a, b) {
-  let sum = 0;
-  for (let i = 0; i < a.data.length; i++) {
-    if (i % 4 !== 3) sum += (a.data[i] - b.data[i]) ** 2;
-  }
-  return 10 * Math.log10(255 ** 2 / (sum / (a.data.length * 0.75)));
-}
-
-/** The pixels of a bitmap. */
-export function pixels(bitmap) {
-  const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d", { willReadFrequently: true });
-  context.drawImage(bitmap, 0, 0);
-  return context.getImageData(0, 0, bitmap.width, bitmap.height);
-}
-
-/** Pixels as a PNG file. */
-export function png(picture) {
-  const canvas = new OffscreenCanvas(picture.width, picture.height);
-  canvas.getContext("2d").putImageData(picture, 0, 0);
-  return canvas.convertToBlob({ type: "image/png" });
 }

@@ -139,7 +139,8 @@ export class Spectrum {
     for (const rateMark of ticks(block)) {
       const at = this.#x(rateMark);
       make(svg, "line", { class: "axis", x1: at, x2: at, y1: bottom, y2: bottom + 4 });
-      make(svg, "text", { x: at, y: bottom + 17, "text-anchor": "middle" }, String(rateMark));
+      const anchor = rateMark === block ? "end" : "middle";
+      make(svg, "text", { x: at, y: bottom + 17, "text-anchor": anchor }, String(rateMark));
     }
 
     const cut = this.#cut ?? (this.#sigma > 0 ? Math.max(1, this.above(this.#sigma)) : null);
@@ -158,7 +159,7 @@ export class Spectrum {
     if (this.#sigma > 0) {
       const at = Math.min(bottom, Math.max(MARGIN.top, y(noiseFloor(this.#sigma))));
       make(svg, "line", { class: "floor", x1: MARGIN.left, x2: right, y1: at, y2: at });
-      make(svg, "text", { x: right, y: at - 6, "text-anchor": "end" }, `noise, σ = ${this.#sigma.toFixed(1)}`);
+      make(svg, "text", { class: "over", x: MARGIN.left + 8, y: at - 6 }, `noise, σ = ${this.#sigma.toFixed(1)}`);
     }
     make(svg, "text", { x: right, y: HEIGHT - 4, "text-anchor": "end" }, "rank of the latent (log scale)");
     make(svg, "text", { x: 0, y: 10 }, "explained entropy (nats)");

@@ -5,8 +5,9 @@
  */
 
 const LARGEST_FIT = 8; // small pictures are enlarged at most so much to fit
-const SMALLEST = 0.02;
 const LARGEST = 32;
+const MARGIN = 24; // around a picture that is fitted into a wide view, CSS pixels
+const CHECK = 10; // squares behind transparency, CSS pixels
 const NARROW = matchMedia("(max-width: 820px)");
 
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
@@ -14,6 +15,7 @@ const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 export class SplitView {
   #bitmaps = [null, null];
   #names = ["", ""];
+  #transparent = false;
   #split = 50; // percent of the view
   #fit = true;
   #scale = 1; // CSS pixels per picture pixel
@@ -51,17 +53,19 @@ export class SplitView {
   }
 
   /**
-   * Show a bitmap, or nothing. A new size is fitted into the view, of an old one the position stays.
+   * Show two pictures of one size, or one of them. A new size is fitted into the view, of an old one the position stays.
    *
-   * @param {0 | 1} side left or right
-   * @param {ImageBitmap | null} bitmap
-   * @param {string} label such as "Original · 440 kB"; its first part names the picture to screen readers
+   * @param {{bitmap: ImageBitmap, label: string} | null} left the label such as "Original · 440 kB": its first part is
+   *     the picture's name
+   * @param {{bitmap: ImageBitmap, label: string} | null} right
    */
-  show(side, bitmap, label) {
+  show(left, right) {
     const before = this.size;
-    this.#bitmaps[side] = bitmap;
-    this.#names[side] = label.split(" · ")[0];
-    this.chips[side].textContent = bitmap ? label : "";
+    const pictures = [left, right];
+    this.#bitmaps = pictures.map((p) => p?.bitmap ?? null);
+    this.#names = pictures.map((p) => p?.label.split(" · ")[0] ?? "");
+    this.#transparent = this.#bitmaps.some((b) => b && transparent(b));
+    pictures.forEach((p, side) => (this.chips[side].textContent = p?.label ?? ""));
     const both = this.#bitmaps.every(Boolean);
     this.root.toggleAttribute("data-single", !both);
     this.divider.hidden = !both;
@@ -91,12 +95,20 @@ export class SplitView {
     this.#fit = scale === null;
     if (scale !== null) {
       const { x, y } = about ?? { x: 0, y: 0 }; // from the middle of the view
-      const next = clamp(scale, SMALLEST, LARGEST);
+      const next = clamp(scale, Math.min(1, this.#fitting()), LARGEST);
       this.#centre.x += x / this.#scale - x / next;
       this.#centre.y += y / this.#scale - y / next;
       this.#scale = next;
     }
     this.#changed();
+  }
+
+  /** The scale at which all of the picture is seen. */
+  #fitting() {
+    const { width, height } = this.size;
+    const view = this.root.getBoundingClientRect();
+    const margin = NARROW.matches ? 0 : 2 * MARGIN;
+    return clamp(Math.min((view.width - margin) / width, (view.height - margin) / height), 0.001, LARGEST_FIT);
   }
 
   #announce() {
@@ -110,7 +122,7 @@ export class SplitView {
     const { width, height } = this.size;
     const view = this.root.getBoundingClientRect();
     if (!width || !view.width) return;
-    if (this.#fit) this.#scale = Math.min(view.width / width, view.height / height, LARGEST_FIT);
+    if (this.#fit) this.#scale = this.#fitting();
     const room = { x: view.width / this.#scale / 2, y: view.height / this.#scale / 2 };
     const inside = (at, half, length) => (2 * half >= length ? length / 2 : clamp(at, half, length - half));
     this.#centre = { x: inside(this.#centre.x, room.x, width), y: inside(this.#centre.y, room.y, height) };
@@ -148,9 +160,26 @@ export class SplitView {
       // Whole pixels of the screen, so that 1:1 shows every pixel of the picture as it is.
       const at = (origin, pixel) => Math.round((origin + pixel * this.#scale) * dense);
       const [a, b, c, d] = [at(left, x0), at(top, y0), at(left, x1), at(top, y1)];
+      if (this.#transparent) {
+        context.fillStyle = this.#checks(context, dense);
+        context.fillRect(a, b, c - a, d - b);
+      }
       const [sx, sy] = [bitmap.width / width, bitmap.height / height];
       context.drawImage(bitmap, x0 * sx, y0 * sy, (x1 - x0) * sx, (y1 - y0) * sy, a, b, c - a, d - b);
     });
+  }
+
+  #checks(context, dense) {
+    const style = getComputedStyle(this.root);
+    const edge = Math.round(CHECK * dense);
+    const tile = new OffscreenCanvas(2 * edge, 2 * edge);
+    const paint = tile.getContext("2d");
+    paint.fillStyle = style.getPropertyValue("--surface");
+    paint.fillRect(0, 0, 2 * edge, 2 * edge);
+    paint.fillStyle = style.getPropertyValue("--check");
+    paint.fillRect(0, 0, edge, edge);
+    paint.fillRect(edge, edge, edge, edge);
+    return context.createPattern(tile, "repeat");
   }
 
   #slide(event) {
@@ -228,4 +257,11 @@ export class SplitView {
     }
     this.#pointers.set(pointerId, { ...now, does: last.does });
   }
+}
+
+/** Whether a part of a picture that can be seen is transparent. */
+function transparent(bitmap) {
+  const context = new OffscreenCanvas(64, 64).getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0, 64, 64);
+  return context.getImageData(0, 0, 64, 64).data.some((value, i) => i % 4 === 3 && value < 255);
 }
