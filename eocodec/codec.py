@@ -278,13 +278,17 @@ def compress_picture(
     progressive: bool = False,
     lossless: bool = False,
     measure: bool = False,
+    verify: bool = False,
 ) -> Compressed:
-    """Compress a picture; see :func:`compress` for the arguments. `measure` also decodes and gives the PSNR.
+    """Compress a picture; see :func:`compress` for the arguments.
 
-    For a lossless file it decodes, too, and proves that nothing was lost.
+    Arguments:
+        measure: also decode and give the PSNR; of a lossless file, prove that nothing was lost.
+        verify: also decode the finished bytes and compare with what the encoder expects of them.
 
     Raises:
-        EocodecError: more than one target, a target out of range or out of reach, or a picture of an unsupported kind.
+        EocodecError: more than one target, a target out of range or out of reach, a picture of an unsupported kind, or
+            a file that does not decode to what it should.
     """
     if sum(t is not None for t in (rate, bpp, max_bytes, psnr)) > 1:
         raise EocodecError("give only one of rate, bpp, bytes and psnr")
@@ -297,7 +301,7 @@ def compress_picture(
             raise EocodecError("a lossless file has no rate, bpp, bytes or psnr to choose, no tiny or progressive form")
         if denoise is not None:
             raise EocodecError("a lossless file keeps the noise; leave denoise out, or denoise the picture first")
-        return _compress_losslessly(loaded, picture, measure)
+        return _compress_losslessly(loaded, picture, measure or verify)
     for name, target in (("bpp", bpp), ("bytes", max_bytes), ("psnr", psnr)):
         if target is not None and not (math.isfinite(target) and target > 0):
             raise EocodecError(f"{name} must be a positive number, not {target:g}")
@@ -318,6 +322,8 @@ def compress_picture(
     else:
         file = job.file(delta)
     data = _bytes_of(file)
+    if verify:
+        _verify(job, file, data)
     return Compressed(
         data,
         _rate_of_delta(loaded, job.delta_of(file))
@@ -400,6 +406,20 @@ def _compress_losslessly(model: Model, picture: Picture, measure: bool) -> Compr
     if measure and not np.array_equal(_decode_rgb(model, format.parse(data)), picture.rgb):
         raise EocodecError("the lossless file does not give the picture back; this is a fault of the program")
     return Compressed(data, model.block, 8 * len(data) / picture.pixels, math.inf if measure else None, (height, width))
+
+
+def _verify(job: _Job, file: "File | Tiny", data: bytes) -> None:
+    """Decode the bytes of a file and compare with the encoder's own picture of it.
+
+    Raises:
+        EocodecError: they differ.
+    """
+    decoded = decode_file(data, job.model)
+    expected = _decode_rgb(job.model, file) if isinstance(job, _EmbeddedJob) else job.draft(file.delta)[0]
+    alpha = job.picture.alpha
+    kept = decoded.alpha is None if alpha is None else np.array_equal(decoded.alpha, alpha)  # type: ignore[arg-type]
+    if not (kept and decoded.complete and np.array_equal(decoded.rgb, expected)):
+        raise EocodecError("the file does not decode to what was encoded; this is a fault of the program")
 
 
 def _bytes_of(file: "File | Tiny") -> bytes:
