@@ -50,6 +50,7 @@ no_measure_option = click.option("--no-measure", is_flag=True, help="Do not deco
 @progressive_option
 @click.option("--base64", "as_text", is_flag=True, help="Write the file as base64 text, for JSON and HTML.")
 @click.option("--resize", is_flag=True, help="Fit pictures to a model of one size: middle square, scaled.")
+@click.option("--verify", is_flag=True, help="Decode the finished file and compare before it is written.")
 @no_measure_option
 def command(
     inputs: tuple[str, ...],
@@ -69,6 +70,7 @@ def command(
     resize: bool,
     lossless: bool,
     progressive: bool,
+    verify: bool,
     no_measure: bool,
 ) -> None:
     """Compress pictures to .eoc files.
@@ -86,6 +88,7 @@ def command(
       eocodec compress --bytes 20000 photo.png -o photo.eoc
       eocodec compress --psnr 38 --device cuda *.jpg
       eocodec compress --lossless scan.png
+      eocodec compress --verify --rate 200 archive/*.png
       eocodec compress --progressive --rate 300 photo.jpg
       eocodec compress night.jpg --denoise
       eocodec compress --denoise=25 --bpp 0.4 noisy.png
@@ -135,6 +138,7 @@ def command(
                 lossless=lossless,
                 progressive=progressive,
                 measure=not no_measure,
+                verify=verify,
             )
         files.write_bytes(job.target, base64.b64encode(done.data) + b"\n" if as_text else done.data)
         height, width = done.size
