@@ -1,4 +1,4 @@
-"""Nothing is lost when a command is killed, a disk full or a folder closed: the old file or all of the new one stays."""
+"""Nothing is lost when a command is killed or cannot write: the old file stays, or all of the new one."""
 
 import os
 import random
