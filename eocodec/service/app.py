@@ -5,6 +5,7 @@ limits, parameters, headers and errors: `{"detail": "one sentence"}` with a stat
 """
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import math
@@ -29,6 +30,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import eocodec
@@ -49,6 +51,7 @@ POLICY = (
 )
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 LARGEST_FIELD = 1024  # bytes of a form's field that is not the picture
+DRAIN_SECONDS, DRAIN_BYTES = 5.0, 16 << 20  # what is still read of a body that is refused
 CUTS = 4096  # lengths of prefixes that are remembered
 
 
@@ -253,6 +256,13 @@ class Bodies:
             HTTPException: 413 too long, 408 too slow, 400 not a form.
         """
         try:
+            return await self._read(request)
+        except HTTPException:
+            await self.drain(request)
+            raise
+
+    async def _read(self, request: Request) -> tuple[bytes, dict[str, str]]:
+        try:
             async with asyncio.timeout(self.seconds):
                 if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
                     return await self._form(request)
@@ -261,13 +271,14 @@ class Bodies:
             raise HTTPException(408, f"the body did not arrive within {self.seconds:g} s") from None
 
     async def drain(self, request: Request) -> None:
-        """Read the body and forget it, so that a client that is still sending it gets to read the answer."""
-        try:
-            async with asyncio.timeout(self.seconds):
-                async for _ in self._chunks(request):
-                    pass
-        except (TimeoutError, HTTPException):
-            pass
+        """Read what is left of a body and forget it: a client that is still sending might not read the answer."""
+        size = 0
+        with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: all was read already
+            async with asyncio.timeout(min(self.seconds, DRAIN_SECONDS)):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > self.limit + DRAIN_BYTES:
+                        break
 
     async def _chunks(self, request: Request) -> AsyncGenerator[bytes, None]:
         too_long = HTTPException(
@@ -298,6 +309,16 @@ class Bodies:
             raise HTTPException(400, f"the form cannot be read ({e.message})") from None
         finally:
             await form.close()
+
+
+class _Revalidated(StaticFiles):
+    """Files that browsers ask about each time, so that the parts of two versions of the page never meet."""
+
+    def file_response(self, *arguments: Any, **more: Any) -> Response:
+        """As ever, with a header."""
+        response = super().file_response(*arguments, **more)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 class Cuts:
@@ -600,9 +621,10 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
         return await placed(request, run)  # type: ignore[return-value]
 
     @app.get("/v1/models", dependencies=private)
-    async def list_models() -> dict[str, list[dict[str, Any]]]:
-        """The models of this service; the first is the default."""
-        return {"models": [_row(m, default) for m in models]}
+    async def list_models() -> dict[str, Any]:
+        """The models of this service, the first being the default, and the largest body and picture."""
+        limits = {"max_body": settings.max_body, "max_pixels": settings.max_pixels}
+        return {"models": [_row(m, default) for m in models], "limits": limits}
 
     @app.get("/v1/models/{name}/spectrum", dependencies=private)
     async def spectrum(name: str) -> dict[str, Any]:
@@ -730,7 +752,7 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
             return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": POLICY,
                                                               "Cache-Control": "no-cache"})  # fmt: skip
 
-        app.mount("/static", StaticFiles(directory=PAGE), "static")
+        app.mount("/static", _Revalidated(directory=PAGE), "static")
 
     def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
         return JSONResponse({"detail": detail}, status, headers)

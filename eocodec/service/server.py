@@ -74,6 +74,7 @@ def run(app: Any, host: str, port: int, timeout: float, level: str) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(2048)
     except (OSError, OverflowError) as e:
         listener.close()
         raise EocodecError(f"{host}:{port} cannot be listened on ({getattr(e, 'strerror', None) or e})") from None

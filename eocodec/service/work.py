@@ -77,7 +77,7 @@ def _read(body: bytes) -> Picture:
     if body.startswith(MAGIC) or is_tiny(body):
         decoded = _decode(body)
         return Picture(decoded.rgb, decoded.alpha, decoded.grey)
-    return read_picture(io.BytesIO(body), "the body", max_pixels=_pixels, formats=FORMATS)
+    return read_picture(io.BytesIO(body), "the file", max_pixels=_pixels, formats=FORMATS)
 
 
 def _decode(body: bytes, salvage: bool = False) -> Any:

@@ -7,6 +7,7 @@
 const ROOT = new URL("../", import.meta.url); // the page may stand below a path of its own
 const RETRIES = 5;
 const LONGEST_WAIT = 20; // seconds
+const ADVICE = "Scale it down and try again.";
 const KEY = "eocodec-key";
 
 /** One sentence for the user, and the HTTP status it came with (0: no answer at all). */
@@ -39,7 +40,7 @@ export function connect({ askForKey, onwait }) {
         response = await fetch(url, { method: body ? "POST" : "GET", body, headers, signal });
       } catch (error) {
         if (signal?.aborted) throw error;
-        throw new ServiceError("The server cannot be reached, or it refused the picture.", 0);
+        throw await unanswered(body);
       }
       if (response.ok) return response;
       if (response.status === 401) {
@@ -64,6 +65,17 @@ export function connect({ askForKey, onwait }) {
   return { request };
 }
 
+/** Why there was no answer: a server that refuses a large body may hang up before all of it is sent. */
+async function unanswered(body) {
+  const alive = await fetch(new URL("healthz", ROOT)).then(
+    (response) => response.ok,
+    () => false,
+  );
+  return body && alive
+    ? new ServiceError(`The server hung up on the picture, which may be too large for it. ${ADVICE}`, 413)
+    : new ServiceError("The server cannot be reached.", 0);
+}
+
 async function sentence(response) {
   const { status } = response;
   let detail;
@@ -76,7 +88,7 @@ async function sentence(response) {
     detail = status === 413 ? "The picture is too large for this server" : `The server answered with an error (${status})`;
   }
   detail = detail[0].toUpperCase() + detail.slice(1).replace(/[.\s]+$/, "") + ".";
-  return status === 413 && !/smaller/.test(detail) ? `${detail} Scale it down and try again.` : detail;
+  return status === 413 && !/smaller/.test(detail) ? `${detail} ${ADVICE}` : detail;
 }
 
 function pause(milliseconds, signal) {

@@ -15,8 +15,6 @@ const byId = (id) => document.getElementById(id);
 const LARGE = 6e6; // pixels for which an answer takes its time
 const STATIC = new URL("./", import.meta.url);
 
-// ---- what the page says
-
 function notify(text, quiet = false) {
   byId("notice").hidden = text === "";
   byId("notice").classList.toggle("quiet", quiet);
@@ -36,8 +34,6 @@ function plainly(sentence) {
 
 byId("notice-close").addEventListener("click", () => notify(""));
 
-// ---- the API key
-
 const dialog = byId("key-dialog");
 
 function askForKey(refused) {
@@ -53,8 +49,6 @@ function askForKey(refused) {
     });
   });
 }
-
-// ---- what the tabs share
 
 const service = connect({ askForKey, onwait: (text) => notify(text, true) });
 const spectra = new Map();
@@ -91,8 +85,6 @@ async function models() {
   if (page.models.length === 0) throw plainly("This server has no model.");
 }
 
-// ---- tabs
-
 const panels = { compress: new CompressPanel(page), denoise: new DenoisePanel(page) };
 const tabs = Object.keys(panels).map((name) => byId(`tab-${name}`));
 let chosen = "compress";
@@ -121,8 +113,6 @@ tabs.forEach((tab, i) => {
     choose(tabs[goal].id.replace("tab-", ""), true);
   });
 });
-
-// ---- opening
 
 let opening = 0; // only the latest counts
 let source = null; // the picture as it was opened: {name, blob, bitmap}

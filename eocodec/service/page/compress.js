@@ -4,6 +4,7 @@
 
 import { ServiceError } from "./api.js";
 import { Latest } from "./latest.js";
+import { CLEAN } from "./noise.js";
 import { Spectrum } from "./spectrum.js";
 import * as words from "./words.js";
 
@@ -27,7 +28,7 @@ const TARGETS = {
   },
   bytes: {
     label: () => "Bytes, at most",
-    ends: (picture) => [Math.min(100, picture.width * picture.height), Math.max(200, picture.width * picture.height * 2)],
+    ends: ({ width, height }) => [Math.min(100, width * height), Math.max(200, width * height * 2)],
     round: (v) => Math.round(v < 1000 ? v : Number(v.toPrecision(3))),
     unit: (v) => words.size(v),
   },
@@ -51,7 +52,7 @@ export class CompressPanel {
   #stale = true;
   #active = false;
 
-  /** @param {{service: object, models: object[], view: object, busy: Function, fail: Function, say: Function, save: Function}} page */
+  /** @param {object} page what the tabs share, see app.js */
   constructor(page) {
     this.page = page;
     this.latest = new Latest({ onbusy: (busy) => page.busy(this, busy), onerror: (error) => this.#fail(error) });
@@ -116,7 +117,8 @@ export class CompressPanel {
     byId("c-model").value = name;
     const hint = byId("c-model-hint");
     hint.hidden = !model.size;
-    hint.textContent = model.size ? `${model.name} is for aligned faces of ${model.size.replace("x", "×")} pixels and makes tiny files of them.` : "";
+    const size = model.size?.replace("x", "×");
+    hint.textContent = size ? `${name} is for aligned faces of ${size} pixels and makes very small files of them.` : "";
     if (!model.lossless) byId("c-lossless").checked = false;
     if (!model.progressive) byId("c-progressive").checked = false;
     this.#last = null;
@@ -131,10 +133,10 @@ export class CompressPanel {
   /** Take another target, beginning where the last file was. */
   #aim(target) {
     this.#target = target;
-    const { round } = TARGETS[target];
+    const { width, height } = this.#picture;
+    const start = { rate: this.#model.default_rate, bpp: 1, bytes: (width * height) / 8, psnr: 36 };
     const known = this.#last?.[target];
-    const start = { rate: this.#model.default_rate, bpp: 1, bytes: (this.#picture.width * this.#picture.height) / 8, psnr: 36 };
-    this.#value = round(Number.isFinite(known) && known > 0 ? known : start[target]);
+    this.#value = TARGETS[target].round(Number.isFinite(known) && known > 0 ? known : start[target]);
     this.#show();
     this.#request(0);
   }
@@ -151,7 +153,7 @@ export class CompressPanel {
   #typed() {
     const value = Number(byId("c-number").value);
     if (byId("c-number").value === "" || !(value > 0)) return;
-    this.#set(value, 2 * PAUSE, true);
+    this.#set(this.#target === "bytes" ? Math.ceil(value) : value, 2 * PAUSE, true);
   }
 
   #set(value, pause, typing = false) {
@@ -179,9 +181,10 @@ export class CompressPanel {
     slider.value = String(this.#toSlider(this.#value));
     slider.setAttribute("aria-valuetext", target.unit(this.#value, this.#model));
     if (!typing) byId("c-number").value = String(this.#value);
-    const rate = byId("c-lossless").checked ? this.#model.block : this.#target === "rate" ? this.#value : this.#last?.rate;
-    this.spectrum.cut = rate ?? null;
     const { block } = this.#model;
+    const wanted = this.#target === "rate" ? this.#value : this.#last?.rate;
+    const rate = byId("c-lossless").checked ? block : wanted;
+    this.spectrum.cut = rate ?? null;
     byId("c-kept").textContent =
       rate === undefined ? "" : `${words.rate(Math.min(rate, block))} of ${block} latents kept`;
   }
@@ -263,8 +266,8 @@ export class CompressPanel {
   #figures() {
     const { rate, bpp, bytes, psnr, sigma } = this.#last;
     byId("c-size").textContent = words.size(bytes);
-    byId("c-share").textContent =
-      this.#picture.scale === 1 ? words.share(bytes / this.#picture.blob.size) : `at ${100 * this.#picture.scale} % scale`;
+    const { scale, blob } = this.#picture;
+    byId("c-share").textContent = scale === 1 ? words.share(bytes / blob.size) : `at ${100 * scale} % scale`;
     byId("c-bytes").textContent = words.count(bytes);
     byId("c-bpp").textContent = words.bitsPerPixel(bpp);
     byId("c-psnr").textContent = words.decibels(psnr);
@@ -272,7 +275,9 @@ export class CompressPanel {
     const note = byId("c-note");
     note.hidden = sigma === null;
     note.textContent =
-      sigma === null ? "" : `Noise of σ = ${sigma.toFixed(1)} levels was removed; PSNR counts against the clean picture.`;
+      sigma < CLEAN
+        ? "The picture is clean already; no noise was removed."
+        : `Noise of σ = ${sigma?.toFixed(1)} levels was removed; PSNR counts against the clean picture.`;
     if (this.#target !== "rate") this.#show(document.activeElement === byId("c-number"));
   }
 

@@ -3,13 +3,12 @@
  */
 
 import { Latest } from "./latest.js";
-import { noisy } from "./noise.js";
+import { CLEAN, noisy } from "./noise.js";
 import * as pixels from "./pixels.js";
 import { Spectrum } from "./spectrum.js";
 import * as words from "./words.js";
 
 const PAUSE = 200; // ms after the last change of a slider
-const CLEAN = 0.3; // 8-bit levels; below, the service returns a picture as it is
 const METHODS = {
   net: "net (learned gains)",
   shrink: "shrink (posterior mean)",
@@ -26,7 +25,7 @@ export class DenoisePanel {
   #stale = true;
   #active = false;
 
-  /** @param {object} page as for `CompressPanel` */
+  /** @param {object} page what the tabs share, see app.js */
   constructor(page) {
     this.page = page;
     this.latest = new Latest({ onbusy: (busy) => page.busy(this, busy), onerror: (error) => this.#fail(error) });
@@ -63,7 +62,10 @@ export class DenoisePanel {
       new Option("best there is", "auto"),
       ...(this.model?.methods ?? []).map((name) => new Option(METHODS[name] ?? name, name)),
     );
-    if (this.model) this.page.spectrum(this.model.name).then((data) => (this.spectrum.data = data), () => {});
+    if (this.model) {
+      const { name } = this.model;
+      this.page.spectrum(name).then((data) => (this.spectrum.data = data), this.page.fail);
+    }
   }
 
   activate() {
@@ -132,8 +134,9 @@ export class DenoisePanel {
     this.#stale = true;
     if (!this.#active || !this.#picture) return;
     this.latest.run(async (signal) => {
-      const input = (this.#input ??= await this.#prepare());
+      const input = this.#input ?? (await this.#prepare());
       if (signal.aborted) return;
+      this.#input = input;
       const parameters = {
         model: this.model?.name,
         sigma: this.#auto ? "auto" : Number(byId("d-level-number").value),

@@ -1,5 +1,8 @@
 /** Gaussian noise for a try, from a seed. In and out: `ImageData`. */
 
+/** 8-bit levels; a picture with less noise counts as clean, and the service returns it as it is. */
+export const CLEAN = 0.3;
+
 /** Uniform numbers in (0, 1) from a seed (mulberry32). */
 function uniform(seed) {
   let state = seed | 0;

@@ -168,7 +168,8 @@ export class Spectrum {
 
   #words() {
     const { block, entropy } = this.#data;
-    const range = `Explained entropy falls from ${entropy[0].toFixed(1)} to ${entropy.at(-1).toFixed(1)} nats over ${block} latents`;
+    const [first, last] = [entropy[0].toFixed(1), entropy.at(-1).toFixed(1)];
+    const range = `Explained entropy falls from ${first} to ${last} nats over ${block} latents`;
     if (this.#cut !== null) return `${range}; cut at C = ${Math.round(this.#cut)}.`;
     if (this.#sigma > 0) return `${range}; ${this.above(this.#sigma)} of them lie above the noise.`;
     return `${range}.`;
