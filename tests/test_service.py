@@ -318,6 +318,25 @@ def test_a_client_that_leaves_does_no_harm(server: Server, client: httpx.Client)
         time.sleep(0.1)
 
 
+def test_whoever_leaves_the_queue_is_not_worked_for() -> None:
+    body = small(400, 250, 20)
+    with serving("--workers", 1, "--queue", 20) as server, ThreadPoolExecutor(8) as threads:
+        slow = threads.submit(httpx.post, server.url + "v1/denoise?method=shrink&sigma=20", content=body, timeout=60)
+        time.sleep(0.3)
+
+        def leave(_: int) -> None:
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(server.url + "v1/denoise?method=shrink&sigma=20", content=body, timeout=0.2)
+
+        list(threads.map(leave, range(6)))
+        assert slow.result().status_code == 200
+        started = time.monotonic()
+        assert httpx.post(server.url + "v1/compress", content=small(), timeout=60).status_code == 200
+        assert time.monotonic() - started < slow.result().elapsed.total_seconds() * 1.5
+        left = [r for r in server.log if r["event"] == "request" and r["status"] == 499]
+        assert len(left) >= 4
+
+
 def test_a_process_that_dies_costs_one_request(server: Server, client: httpx.Client) -> None:
     big = io.BytesIO()
     Image.open(SAMPLES / "coffee.png").resize((1500, 1000)).save(big, "PNG")

@@ -39,7 +39,7 @@ from eocodec.codec import DEFAULT_RATE
 from eocodec.errors import EocodecError, LimitError, UnknownTypeError
 from eocodec.gains import available
 from eocodec.service import work
-from eocodec.service.pool import Busy, Died, Pool, TooSlow
+from eocodec.service.pool import Busy, Died, Gone, Pool, TooSlow
 from eocodec.service.store import NAME, Store, identify
 
 __all__ = ["Settings", "create_app"]
@@ -577,7 +577,11 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
 
         async def run(pool: Pool) -> Response:
             body, fields = await bodies.read(request)
-            return answer(await pool.run(work.compress, body, merged(options, fields).arguments(default)))
+            return answer(
+                await pool.run(
+                    work.compress, body, merged(options, fields).arguments(default), gone=request.is_disconnected
+                )
+            )
 
         return await placed(request, run)
 
@@ -589,7 +593,7 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
 
         async def run(pool: Pool) -> Response:
             body, _ = await bodies.read(request)
-            return answer(await pool.run(work.decompress, body, kind, salvage))
+            return answer(await pool.run(work.decompress, body, kind, salvage, gone=request.is_disconnected))
 
         return await placed(request, run)
 
@@ -606,7 +610,11 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
 
         async def run(pool: Pool) -> Response:
             body, fields = await bodies.read(request)
-            return answer(await pool.run(work.denoise, body, kind, merged(options, fields).arguments(default)))
+            return answer(
+                await pool.run(
+                    work.denoise, body, kind, merged(options, fields).arguments(default), gone=request.is_disconnected
+                )
+            )
 
         return await placed(request, run)
 
@@ -616,7 +624,7 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
 
         async def run(pool: Pool) -> Response:
             body, _ = await bodies.read(request)
-            return JSONResponse(await pool.run(work.info, body))
+            return JSONResponse(await pool.run(work.info, body, gone=request.is_disconnected))
 
         return await placed(request, run)  # type: ignore[return-value]
 
@@ -653,7 +661,7 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
             arguments = chosen.arguments(default)
             if "progressive" not in chosen.model_fields_set and not chosen.lossless:
                 arguments["progressive"] = arguments["model"] in embedding
-            data = await pool.run(work.store, body, arguments)
+            data = await pool.run(work.store, body, arguments, gone=request.is_disconnected)
             previous = await asyncio.to_thread(images.read, name)
             tag = None if previous is None else f'"{identify(previous)}"'
             keep = request.headers.get("if-none-match")
@@ -683,7 +691,7 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
         wanted = (None, size) if size is not None else (options.rate, None)
 
         async def run(pool: Pool) -> Response:
-            return Response(await pool.run(work.cut, data, *wanted))
+            return Response(await pool.run(work.cut, data, *wanted, gone=request.is_disconnected))
 
         part = bytes((await placed(request, run)).body)
         if options.rate is not None:
@@ -716,7 +724,7 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
         if decoded:
 
             async def run(pool: Pool) -> Response:
-                return answer(await pool.run(work.decompress, data, kind, False))
+                return answer(await pool.run(work.decompress, data, kind, False, gone=request.is_disconnected))
 
             data = bytes((await placed(request, run)).body)
         wanted = request.headers.get("range")
@@ -769,6 +777,10 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
     @app.exception_handler(TooSlow)
     async def on_too_slow(request: Request, e: TooSlow) -> JSONResponse:
         return problem(413, str(e))
+
+    @app.exception_handler(Gone)
+    async def on_gone(request: Request, e: Gone) -> JSONResponse:
+        return problem(499, "the client left")  # as other servers log it; nobody reads the answer
 
     @app.exception_handler(MemoryError)
     async def on_memory(request: Request, e: MemoryError) -> JSONResponse:

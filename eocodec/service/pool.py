@@ -6,15 +6,16 @@ In: a function and its arguments, both picklable. Out: its result, or :class:`Bu
 import asyncio
 import multiprocessing
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import asynccontextmanager
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-__all__ = ["Busy", "Died", "Pool", "TooSlow"]
+__all__ = ["Busy", "Died", "Gone", "Pool", "TooSlow"]
 
+GLANCE = 0.5  # seconds between two looks whether a client that waits is still there
 SMOOTHING = 0.1  # weight of the last request in the mean time of one
 
 
@@ -32,6 +33,10 @@ class TooSlow(Exception):
 
 class Died(Exception):
     """The process died while it worked."""
+
+
+class Gone(Exception):
+    """The client left before its turn came."""
 
 
 class Pool:
@@ -83,15 +88,22 @@ class Pool:
         finally:
             self.taken -= 1
 
-    async def run(self, function: Callable[..., Any], *arguments: Any, timeout: float | None = None) -> Any:
+    async def run(
+        self, function: Callable[..., Any], *arguments: Any, gone: Callable[[], Awaitable[bool]] | None = None
+    ) -> Any:
         """Run a function in a process; to be called while holding a place.
 
+        Arguments:
+            function, arguments: what to run.
+            gone: tells whether the client has left; asked while the request waits for a process.
+
         Raises:
-            TooSlow: it took longer than `timeout` seconds (default: the pool's).
+            Gone: it has left.
+            TooSlow: it took longer than the pool allows.
             Died: the process ended, for want of memory for example.
         """
-        limit = timeout or self.timeout
-        async with self._free:
+        limit = self.timeout
+        async with self._turn(gone):
             started = time.monotonic()
             future = self._processes.schedule(function, args=arguments, timeout=limit)
             try:
@@ -103,6 +115,23 @@ class Pool:
                 raise Died(f"the process that worked at the picture ended with code {e.exitcode}") from None
             self._mean += SMOOTHING * (time.monotonic() - started - self._mean)
             return result
+
+    @asynccontextmanager
+    async def _turn(self, gone: Callable[[], Awaitable[bool]] | None) -> AsyncIterator[None]:
+        """Wait for a free process, in order, and hold it."""
+        turn = asyncio.ensure_future(self._free.acquire())
+        try:
+            while not (await asyncio.wait({turn}, timeout=GLANCE))[0]:
+                if gone is not None and await gone():
+                    raise Gone
+        except BaseException:
+            if not turn.cancel() and not turn.cancelled():
+                self._free.release()
+            raise
+        try:
+            yield
+        finally:
+            self._free.release()
 
     async def close(self) -> None:
         """Let the processes finish and end them."""
