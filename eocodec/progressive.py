@@ -790,6 +790,8 @@ def _read_length(payload: bytes) -> tuple[int, int]:
     for k, byte in enumerate(payload[:5]):
         value |= (byte & 0x7F) << 7 * k
         if byte < 0x80:
+            if k and not byte:
+                raise FormatError("the file is damaged: a number is not in its shortest form")
             return value, k + 1
     if len(payload) >= 5:
         raise FormatError("the file is damaged: a number is longer than five bytes")

@@ -1,0 +1,1977 @@
+// Decodes .eoc pictures to PNG: eocodec_decode BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE]
+//
+// docs/FORMAT.md specifies the files; the names here are those of that page. From top to bottom: bytes, the bundle and
+// its graphs, the range coder, the order of latents, low-pass integers, the walk over the coding units, the picture of
+// latents; then the kinds of files, which are ordinary, embedded, lossless and flat; then the parser, and output.
+//
+// Files may come from anybody: every number is checked before memory depends on it, and every failure is an Error,
+// which is one sentence, exit code 1 and no output. Bundles are checked likewise, but ONNX Runtime takes their graphs
+// unread.
+
+#include <onnxruntime_cxx_api.h>
+#include <openssl/evp.h>
+#include <png.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <random>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using Bytes = std::vector<uint8_t>;
+using View = std::span<const uint8_t>;
+
+struct Error : std::runtime_error {
+    using runtime_error::runtime_error;
+};
+
+[[noreturn]] void damaged(const std::string& how) { throw Error("the file is damaged: " + how); }
+
+// Reads bytes from front to back; throws Short with a complaint when they end too soon.
+class Cursor {
+ public:
+    struct Short : Error {
+        using Error::Error;
+    };
+
+    Cursor(View bytes, std::string complaint) : bytes_(bytes), complaint_(std::move(complaint)) {}
+    size_t at() const { return at_; }
+    size_t left() const { return bytes_.size() - at_; }
+    View since(size_t start) const { return bytes_.subspan(start, at_ - start); }
+
+    View take(uint64_t count) {
+        if (count > left()) throw Short(complaint_);
+        at_ += count;
+        return bytes_.subspan(at_ - count, count);
+    }
+
+    uint64_t number(int size) {
+        const View digits = take(size);
+        uint64_t value = 0;
+        for (int k = size; k-- > 0;) value = value << 8 | digits[k];
+        return value;
+    }
+
+    uint64_t varint() {
+        uint64_t value = 0;
+        for (int shift = 0; shift < 35; shift += 7) {
+            const uint64_t byte = number(1);
+            value |= (byte & 0x7F) << shift;
+            if (byte < 0x80) {
+                if (shift && !byte) damaged("a number is not in its shortest form");
+                return value;
+            }
+        }
+        damaged("a number is longer than five bytes");
+    }
+
+ private:
+    View bytes_;
+    std::string complaint_;
+    size_t at_ = 0;
+};
+
+Bytes read_file(const std::string& path) {
+    std::ifstream in(path, std::ios::binary);
+    Bytes bytes;
+    std::vector<char> piece(1 << 16);
+    while (in.read(piece.data(), piece.size()) || in.gcount())
+        bytes.insert(bytes.end(), piece.begin(), piece.begin() + in.gcount());
+    if (!in.eof()) throw Error(path + ": no such file, or it cannot be read");
+    return bytes;
+}
+
+// A zstd frame that must hold `size` bytes. Memory grows with what is there, not with what was claimed.
+Bytes unzstd(View frame, size_t size, const std::string& complaint) {
+    const std::unique_ptr<ZSTD_DCtx, decltype(&ZSTD_freeDCtx)> context(ZSTD_createDCtx(), ZSTD_freeDCtx);
+    if (!context) throw std::bad_alloc();
+    ZSTD_DCtx_setParameter(context.get(), ZSTD_d_windowLogMax, 27);
+    Bytes result, piece(ZSTD_DStreamOutSize());
+    ZSTD_inBuffer in{frame.data(), frame.size(), 0};
+    for (bool more = true; more && result.size() <= size;) {
+        ZSTD_outBuffer out{piece.data(), piece.size(), 0};
+        const size_t rest = ZSTD_decompressStream(context.get(), &out, &in);
+        if (ZSTD_isError(rest)) damaged(complaint);
+        result.insert(result.end(), piece.begin(), piece.begin() + out.pos);
+        more = rest && (in.pos < in.size || out.pos == out.size);
+    }
+    if (result.size() != size) damaged(complaint);
+    return result;
+}
+
+// Numbers (channels, rows, columns).
+template <class T>
+struct Planes {
+    int channels = 0, rows = 0, columns = 0;
+    std::vector<T> values;
+
+    Planes() = default;
+    Planes(int channels, int rows, int columns, T fill = T())
+        : channels(channels), rows(rows), columns(columns), values(size_t(channels) * rows * columns, fill) {}
+
+    T* row(int channel, int y) { return values.data() + (size_t(channel) * rows + y) * columns; }
+    const T* row(int channel, int y) const { return values.data() + (size_t(channel) * rows + y) * columns; }
+
+    // Rows `top` to `bottom` of the first `count` planes.
+    Planes cut(int count, int top, int bottom) const {
+        Planes result(count, bottom - top, columns);
+        for (int c = 0; c < count; ++c) std::copy(row(c, top), row(c, bottom), result.row(c, 0));
+        return result;
+    }
+};
+
+using Files = std::map<std::string, Bytes>;
+
+// The files of a zip archive, but for those in denoise/.
+Files unzip(View zip) {
+    constexpr size_t kEndRecord = 22, kEntries = 128, kEntry = 64 << 20, kBundle = 256 << 20;
+    const Error broken("the model bundle is damaged, or it is no bundle");
+    if (zip.size() < kEndRecord) throw broken;
+    size_t end = zip.size() - kEndRecord;  // a comment may follow the record
+    const size_t first = end > 65535 ? end - 65535 : 0;
+    while (Cursor(zip.subspan(end), broken.what()).number(4) != 0x06054b50)
+        if (end-- == first) throw broken;
+    Cursor record(zip.subspan(end + 10), broken.what()), entry(zip, broken.what());
+    const size_t count = record.number(2);
+    record.take(4);
+    entry.take(record.number(4));
+    size_t total = 0;
+    Files files;
+    for (size_t k = 0; k < count; ++k) {
+        if (entry.number(4) != 0x02014b50) throw broken;
+        entry.take(6);
+        const auto method = entry.number(2);
+        entry.take(4);
+        const auto checksum = entry.number(4), packed = entry.number(4), size = entry.number(4);
+        const auto name_length = entry.number(2), extra = entry.number(2), comment = entry.number(2);
+        entry.take(8);
+        Cursor local(zip, broken.what());
+        local.take(entry.number(4));
+        const View name_bytes = entry.take(name_length);
+        const std::string name(name_bytes.begin(), name_bytes.end());
+        entry.take(extra + comment);
+        total += size;
+        if (count > kEntries || size > kEntry || total > kBundle)
+            throw Error("the model bundle is larger than allowed");
+        if (name.starts_with("denoise/")) continue;
+        if (local.number(4) != 0x04034b50) throw broken;
+        local.take(22);
+        const auto local_name = local.number(2), local_extra = local.number(2);
+        local.take(local_name + local_extra);
+        const View content = local.take(packed);
+        const auto [place, is_new] = files.try_emplace(name, size);
+        if (!is_new) throw Error("the model bundle repeats a name");
+        Bytes& file = place->second;
+        if (method == 0 && packed == size) {
+            std::copy(content.begin(), content.end(), file.begin());
+        } else if (method == 8) {
+            z_stream stream{};
+            stream.next_in = const_cast<Bytef*>(content.data());
+            stream.avail_in = uInt(packed);
+            stream.next_out = file.data();
+            stream.avail_out = uInt(size);
+            if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) throw std::bad_alloc();
+            const int state = inflate(&stream, Z_FINISH);
+            inflateEnd(&stream);
+            if (state != Z_STREAM_END || stream.avail_out) throw broken;
+        } else {
+            throw broken;
+        }
+        if (crc32(0, file.data(), uInt(size)) != checksum) throw broken;
+    }
+    return files;
+}
+
+using ModelId = std::array<uint8_t, 4>;
+
+// The first bytes of SHA-256 over names and contents.
+ModelId content_hash(const Files& files) {
+    const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> digest(EVP_MD_CTX_new(), EVP_MD_CTX_free);
+    std::array<uint8_t, EVP_MAX_MD_SIZE> hash{};
+    bool good = digest && EVP_DigestInit_ex(digest.get(), EVP_sha256(), nullptr);
+    const auto add = [&](const void* bytes, size_t size) {
+        good = good && EVP_DigestUpdate(digest.get(), bytes, size);
+    };
+    const auto add_number = [&](uint64_t value, int size) {
+        for (int k = 0; k < size; ++k) {
+            const uint8_t byte = value >> 8 * k & 0xFF;
+            add(&byte, 1);
+        }
+    };
+    for (const auto& [name, content] : files) {
+        add_number(name.size(), 4);
+        add(name.data(), name.size());
+        add_number(content.size(), 8);
+        add(content.data(), content.size());
+    }
+    if (!good || !EVP_DigestFinal_ex(digest.get(), hash.data(), nullptr)) throw Error("OpenSSL has no SHA-256");
+    return {hash[0], hash[1], hash[2], hash[3]};
+}
+
+std::string hexadecimal(const ModelId& id) {
+    char text[9];
+    std::snprintf(text, sizeof text, "%02x%02x%02x%02x", id[0], id[1], id[2], id[3]);
+    return text;
+}
+
+// Symbols 0 … 2R with frequencies that sum to 2^24; they stand for −R … R, of which the outer two are escapes.
+struct Table {
+    int radius;
+    std::vector<uint32_t> cumulative;  // 0 … 2^24
+};
+
+// Tables of a bundle: of each f(0) … f(R), the halves of symmetric ones, or all 2R + 1 frequencies.
+std::vector<Table> read_tables(View content, bool halves) {
+    const Error broken("the model bundle's entropy tables are damaged");
+    Cursor in(content, broken.what());
+    const auto count = in.number(4);
+    if (count < 1 || count > 256) throw broken;
+    std::vector<Table> tables;
+    while (tables.size() < count) {
+        const auto length = in.number(4);
+        if (length < 2 || length > in.left() / 4 || !(halves || length % 2)) throw broken;
+        std::vector<uint32_t> frequencies;
+        for (uint64_t k = 0; k < length; ++k) frequencies.push_back(uint32_t(in.number(4)));
+        if (halves) {
+            const std::vector<uint32_t> mirrored(frequencies.rbegin(), frequencies.rend() - 1);
+            frequencies.insert(frequencies.begin(), mirrored.begin(), mirrored.end());
+        }
+        Table table{int(frequencies.size() / 2), {0}};
+        uint64_t sum = 0;
+        for (const uint32_t f : frequencies) {
+            if (f < 1 || (sum += f) > 1 << 24) throw broken;
+            table.cumulative.push_back(uint32_t(sum));
+        }
+        if (sum != 1 << 24) throw broken;
+        tables.push_back(std::move(table));
+    }
+    return tables;
+}
+
+[[noreturn]] void unfit() { throw Error("the model bundle's graphs do not give what they should"); }
+
+// A graph's inputs; their arrays must outlive them.
+struct Inputs {
+    std::vector<const char*> names;
+    std::vector<Ort::Value> values;
+
+    template <class T>
+    Inputs& add(const char* name, const std::vector<T>& array, const std::vector<int64_t>& shape) {
+        static const Ort::MemoryInfo memory = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault);
+        names.push_back(name);
+        values.push_back(Ort::Value::CreateTensor<T>(memory, const_cast<T*>(array.data()), array.size(), shape.data(),
+                                                     shape.size()));
+        return *this;
+    }
+
+    template <class T>
+    Inputs& add(const char* name, const Planes<T>& a) {
+        return a.channels ? add(name, a.values, {1, a.channels, a.rows, a.columns}) : *this;
+    }
+};
+
+// A graph's output, which must have this type and shape.
+template <class T>
+std::span<const T> output(const Ort::Value& value, const std::vector<int64_t>& shape) {
+    const auto about = value.GetTensorTypeAndShapeInfo();
+    if (about.GetElementType() != Ort::TypeToTensorType<T>::type || about.GetShape() != shape) unfit();
+    return {value.GetTensorData<T>(), about.GetElementCount()};
+}
+
+// An unpacked bundle, of a model for pictures of any size or of a flat one.
+class Model {
+ public:
+    ModelId id;
+    bool flat = false;
+    std::vector<Table> tables;
+    std::vector<std::vector<double>> gain;  // by band and channel; flat: of one band
+    // Pictures of any size:
+    int levels = 0;
+    std::vector<std::vector<std::vector<uint8_t>>> low_index;  // by colour, kind and class
+    double refine_from = 0;                                    // levels
+    // Flat:
+    int size = 0, rest_step = 0, tiny = 0;
+    std::vector<int> blocks, scale;
+
+    explicit Model(const std::string& path) : files_(unzip(read_file(path))) {
+        id = content_hash(files_);
+        tables = read_tables(file("tables.bin"), true);
+        compand_ = file("compand.bin");
+        try {
+            read_manifest(nlohmann::json::parse(file("manifest.json")));
+        } catch (const nlohmann::json::exception&) {
+            inconsistent();
+        }
+        if (tables.size() > 64 || shift_.size() != tables.size() || compand_.size() < 2) inconsistent();
+        if (*std::max_element(compand_.begin(), compand_.end()) > 127) inconsistent();
+    }
+
+    const Bytes& file(const std::string& name) const {
+        const auto found = files_.find(name);
+        if (found == files_.end()) throw Error("the model bundle has no " + name + ", which this file needs");
+        return found->second;
+    }
+
+    // What the nets see of a value in 1/16 steps.
+    int8_t compand(int64_t v) const {
+        const int magnitude = compand_[std::min<uint64_t>(std::abs(v), compand_.size() - 1)];
+        return int8_t(v < 0 ? -magnitude : magnitude);
+    }
+
+    // The value in steps of a residual m around a mean in 1/16 steps.
+    float dequantised(int m, int mean, int index) const {
+        const float shift = m ? shift_[index][std::min(std::abs(m), 3) - 1] / 256.0f : 0;
+        return float(m) - (m < 0 ? -shift : shift) + float(mean) / 16;
+    }
+
+    // A graph's outputs; its session is opened at its first run.
+    std::vector<Ort::Value> run(const std::string& graph, const Inputs& in, const std::vector<const char*>& out) {
+        auto found = sessions_.find(graph);
+        if (found == sessions_.end()) {
+            const Bytes& content = file(graph + ".onnx");
+            Ort::SessionOptions options;
+            options.DisableMemPattern();
+            options.AddConfigEntry("session.intra_op.allow_spinning", "0");  // dozens of sessions take turns
+            if (graph != "decoder") options.DisableCpuMemArena();            // theirs would add up
+            found = sessions_.try_emplace(graph, environment_, content.data(), content.size(), options).first;
+        }
+        return found->second.Run(Ort::RunOptions(nullptr), in.names.data(), in.values.data(), in.values.size(),
+                                 out.data(), out.size());
+    }
+
+ private:
+    using Json = nlohmann::json;
+
+    [[noreturn]] static void inconsistent() { throw Error("the model bundle's manifest is damaged"); }
+
+    // A number or a nested list of numbers, each from `lowest` to `highest`.
+    template <class T>
+    static T read(const Json& value, double lowest, double highest) {
+        check(value, lowest, highest, 3);
+        return value.get<T>();
+    }
+
+    static void check(const Json& value, double lowest, double highest, int depth) {
+        if (value.is_array() && depth) {
+            for (const Json& entry : value) check(entry, lowest, highest, depth - 1);
+        } else if (!value.is_number() || value.get<double>() < lowest || value.get<double>() > highest) {
+            inconsistent();
+        }
+    }
+
+    void read_manifest(const Json& manifest) {
+        const std::string kind = manifest.value("kind", "photo");
+        if (manifest.at("format") != 1 || (kind != "photo" && kind != "flat"))
+            throw Error("the model bundle is of a kind that this program does not know");
+        shift_ = read<std::vector<std::array<int, 3>>>(manifest.at("shift"), -65536, 65536);
+        flat = kind == "flat";
+        if (flat) {
+            size = read<int>(manifest.at("size"), 8, 128);
+            const size_t latents = size_t(3) * size * size;
+            gain = {read<std::vector<double>>(manifest.at("gain"), -100, 100)};
+            scale = read<std::vector<int>>(manifest.at("scale"), -(1 << 30), 1 << 30);
+            blocks = read<std::vector<int>>(manifest.at("blocks"), 1, double(latents));
+            rest_step = read<int>(manifest.at("rest_step"), 0, 65535);
+            tiny = read<int>(manifest.at("tiny"), 0, 3);
+            const bool rising = std::is_sorted(blocks.begin(), blocks.end(), std::less_equal());
+            if (blocks.empty() || !rising || scale.size() != latents || gain[0].size() != latents) inconsistent();
+        } else {
+            levels = read<int>(manifest.at("levels"), 1, 8);
+            gain = read<std::vector<std::vector<double>>>(manifest.at("gain"), -100, 100);
+            low_index = read<decltype(low_index)>(manifest.at("low_index"), 0, double(tables.size() - 1));
+            refine_from = read<double>(manifest.at("refine_from"), 0, 1e9);
+            if (gain.size() != size_t(levels) + 1 || low_index.size() != 3) inconsistent();
+            for (size_t k = 0; k < gain.size(); ++k)
+                if (gain[k].size() != (k ? 9 : 3)) inconsistent();
+            for (const auto& colour : low_index) {
+                const bool empty = std::any_of(colour.begin(), colour.end(), [](auto& kind) { return kind.empty(); });
+                if (colour.size() != 6 || empty) inconsistent();
+            }
+        }
+    }
+
+    Files files_;
+    Bytes compand_;
+    std::vector<std::array<int, 3>> shift_;
+    Ort::Env environment_{ORT_LOGGING_LEVEL_FATAL};
+    std::map<std::string, Ort::Session> sessions_;
+};
+
+// A stream that no encoder writes; of an embedded stream, its end.
+struct Undecodable : Error {
+    Undecodable() : Error("the file is damaged: a segment cannot be decoded") {}
+};
+
+// The range decoder of constriction: 32-bit words, 64-bit state, 24-bit probabilities; zeros follow the stream.
+class RangeDecoder {
+ public:
+    RangeDecoder(View stream, std::endian order) : stream_(stream), order_(order) {
+        code_ = uint64_t(word()) << 32;
+        code_ |= word();
+    }
+
+    int categorical(const std::vector<uint32_t>& cumulative) {
+        const uint32_t place = quantile();
+        const auto next = std::upper_bound(cumulative.begin(), cumulative.end(), place);
+        narrow(next[-1], *next);
+        return int(next - cumulative.begin()) - 1;
+    }
+
+    uint32_t uniform(uint32_t count) {
+        const uint32_t share = (1 << 24) / count, symbol = std::min(quantile() / share, count - 1);
+        narrow(symbol * share, symbol + 1 < count ? (symbol + 1) * share : 1 << 24);  // the last has what is left over
+        return symbol;
+    }
+
+    // Yes with probability p / 65536: a frequency of 256 p, and 1 more if p is below one half.
+    bool bernoulli(uint32_t p) {
+        const uint32_t no = (1 << 24) - 256 * p - (p < 1 << 15);
+        const bool yes = quantile() >= no;
+        narrow(yes ? no : 0, yes ? 1 << 24 : no);
+        return yes;
+    }
+
+ private:
+    uint32_t word() {
+        uint32_t value = 0;
+        for (int k = 0; k < 4; ++k, ++at_) {
+            const uint32_t byte = at_ < stream_.size() ? stream_[at_] : 0;
+            value |= byte << 8 * (order_ == std::endian::little ? k : 3 - k);
+        }
+        return value;
+    }
+
+    uint32_t quantile() {
+        scale_ = size_ >> 24;
+        const uint64_t place = code_ / scale_;
+        if (place >> 24) throw Undecodable();
+        return uint32_t(place);
+    }
+
+    void narrow(uint64_t from, uint64_t to) {
+        code_ -= scale_ * from;
+        size_ = scale_ * (to - from);
+        if (size_ >> 32) return;
+        size_ <<= 32;
+        code_ = code_ << 32 | word();
+    }
+
+    View stream_;
+    std::endian order_;
+    size_t at_ = 0;
+    uint64_t size_ = ~uint64_t(0), code_ = 0, scale_ = 0;
+};
+
+// Residuals of a range coder stream, strip by strip.
+class SymbolReader {
+ public:
+    SymbolReader(const std::vector<Table>& tables, View stream, std::endian order = std::endian::little)
+        : tables_(tables), coder_(stream, order) {}
+
+    // Residuals for these table indices: grouped by table, each group followed by its escapes.
+    std::vector<int32_t> take(const std::vector<uint8_t>& index) {
+        std::array<std::vector<uint32_t>, 256> groups;
+        for (size_t k = 0; k < index.size(); ++k) groups[index[k]].push_back(uint32_t(k));
+        std::vector<int32_t> m(index.size());
+        std::vector<uint32_t> escaped;
+        for (size_t k = 0; k < groups.size(); ++k) {
+            if (groups[k].empty()) continue;
+            if (k >= tables_.size()) unfit();
+            const Table& table = tables_[k];
+            escaped.clear();
+            for (const uint32_t place : groups[k]) {
+                m[place] = coder_.categorical(table.cumulative) - table.radius;
+                if (std::abs(m[place]) == table.radius) escaped.push_back(place);
+            }
+            escapes(escaped, m);
+        }
+        return m;
+    }
+
+ private:
+    void escapes(const std::vector<uint32_t>& places, std::vector<int32_t>& m) {
+        std::array<std::vector<uint32_t>, 23> by_length;
+        for (const uint32_t place : places) {
+            const uint32_t n = coder_.uniform(32);
+            if (n >= by_length.size()) damaged("a latent is out of range");
+            by_length[n].push_back(place);
+        }
+        for (int n = 1; n < int(by_length.size()); ++n) {
+            std::vector<uint32_t> low;
+            for (size_t k = 0; k < by_length[n].size(); ++k) low.push_back(coder_.uniform(1 << std::min(n, 12)));
+            for (size_t k = 0; k < low.size(); ++k) {
+                if (n > 12) low[k] |= coder_.uniform(1 << (n - 12)) << 12;
+                int32_t& value = m[by_length[n][k]];
+                const int32_t extra = (1 << n) - 1 + int32_t(low[k]);
+                value += value < 0 ? -extra : extra;
+            }
+        }
+    }
+
+    const std::vector<Table>& tables_;
+    RangeDecoder coder_;
+};
+
+struct Segment {
+    uint64_t units;
+    View payload;
+};
+
+struct File {
+    ModelId model{};
+    int width = 0, height = 0, step = 0;
+    bool grey = false, embedded = false;
+    std::optional<View> alpha, lossless;
+    std::vector<Segment> segments;
+    Bytes stream;  // embedded
+};
+
+// The streams of a file's segments, in the order of their units, of which there are `most`.
+class Streams {
+ public:
+    Streams(const std::vector<Table>& tables, const std::vector<Segment>& segments, uint64_t most)
+        : tables_(tables), segments_(segments) {
+        for (const Segment& s : segments) units += s.units;
+        if (units > most) damaged("it has more coding units than the model");
+    }
+
+    // The stream that holds a unit; none if the file ends before it.
+    SymbolReader* of(uint64_t unit) {
+        while (unit >= end_) {
+            if (next_ == segments_.size()) return nullptr;
+            end_ += segments_[next_].units;
+            reader_.emplace(tables_, segments_[next_++].payload);
+        }
+        return &*reader_;
+    }
+
+    uint64_t units = 0;  // that are there
+
+ private:
+    const std::vector<Table>& tables_;
+    const std::vector<Segment>& segments_;
+    std::optional<SymbolReader> reader_;
+    size_t next_ = 0;
+    uint64_t end_ = 0;
+};
+
+constexpr int kPhases[4][2] = {{0, 0}, {1, 1}, {0, 1}, {1, 0}};  // (row, column) in a 2×2 quad
+constexpr int kLevelUnits = 6;
+
+struct Size {
+    int rows, columns;
+};
+
+int ceil_divide(int a, int b) { return (a + b - 1) / b; }
+int log2_of(int n) { return int(std::bit_width(unsigned(n))) - 1; }
+int power_from(int n) { return int(std::bit_ceil(unsigned(n))); }
+
+// Sizes of a picture's bands: k = 0 is the low-pass, then come details L … 1.
+struct Geometry {
+    int levels, width, height;
+
+    int level(int k) const { return levels + 1 - std::max(k, 1); }
+    int band(int level) const { return levels + 1 - level; }
+
+    Size grid(int level) const {  // quads, padding included
+        const int multiple = 2 << levels, n = 1 << (levels - level);
+        return {ceil_divide(height, multiple) * n, ceil_divide(width, multiple) * n};
+    }
+
+    template <class T>
+    Planes<T> planes(int k) const {
+        const Size quads = grid(level(k));
+        return Planes<T>(k ? 9 : 3, 2 * quads.rows, 2 * quads.columns);
+    }
+
+    Size inside(int k) const {  // what is coded
+        const Size quads = grid(level(k));
+        const int n = 1 << level(k);
+        return {std::min(ceil_divide(height, n) + 1, 2 * quads.rows),
+                std::min(ceil_divide(width, n) + 1, 2 * quads.columns)};
+    }
+};
+
+// A coding unit of a level: passes 0 … 3 are luma phases, 4 and 5 two phases of chroma each. A strip's planes are those
+// of its channels, phase by phase.
+struct Unit {
+    int number, level, pass;
+
+    bool luma() const { return pass < 4; }
+    int phases() const { return luma() ? 1 : 2; }
+    int channels() const { return luma() ? 3 : 6; }
+    int planes() const { return phases() * channels(); }
+    int channel(int plane) const { return (luma() ? 0 : 3) + plane % channels(); }  // of the band
+    auto& place(int plane) const {                                                  // (row, column) in the quads
+        return kPhases[luma() ? pass : 2 * (pass - 4) + plane / channels()];
+    }
+    int context() const { return luma() ? 3 * pass : 12 + 12 * (pass - 4); }  // planes that its net sees
+    std::string graph() const {
+        return (luma() ? "luma" : "chroma") + std::to_string(level) + "_" + std::to_string(pass % 4);
+    }
+
+    // Rows and columns of a plane's phase, of `all` of the band's.
+    Size part(int plane, Size all) const {
+        return {(all.rows - place(plane)[0] + 1) / 2, (all.columns - place(plane)[1] + 1) / 2};
+    }
+};
+
+struct Place {
+    int plane, y, x;  // in a strip
+};
+
+// What is coded of the planes from `first` on to `last` of a strip of so many rows, in order.
+std::vector<Place> coded(const Unit& unit, int first, int last, Size inside, int top, int rows) {
+    std::vector<Place> places;
+    for (int plane = first; plane < last; ++plane) {
+        const Size part = unit.part(plane, inside);
+        for (int y = 0; y < std::min(rows, part.rows - top); ++y)
+            for (int x = 0; x < part.columns; ++x) places.push_back({plane, y, x});
+    }
+    return places;
+}
+
+int activity_class(int64_t activity) {
+    const int a = int(std::min<int64_t>(activity, 1 << 20)), n = log2_of(std::max(a, 1)) + 1;
+    return a < 4 ? a : 2 * n - 2 + (a >> (n - 2) & 1);
+}
+
+// Repeats the last row and column inside the picture beyond it.
+void pad(Planes<int32_t>& q, Size inside) {
+    for (int c = 0; c < q.channels; ++c) {
+        for (int y = 0; y < q.rows; ++y) {
+            int32_t* row = q.row(c, y);
+            if (y >= inside.rows) std::copy_n(q.row(c, inside.rows - 1), q.columns, row);
+            std::fill(row + inside.columns, row + q.columns, row[inside.columns - 1]);
+        }
+    }
+}
+
+// q (3, rows, columns); without a reader all residuals are zero.
+Planes<int32_t> low_pass(const Model& model, const Geometry& geometry, int step, SymbolReader* reader) {
+    const auto [rows, columns] = geometry.inside(0);
+    auto q = geometry.planes<int32_t>(0);
+    std::vector<uint8_t> index;
+    std::vector<std::pair<int32_t*, int32_t>> strip;  // places and predictions
+    const auto code = [&] {
+        const auto m = reader ? reader->take(index) : std::vector<int32_t>(index.size());
+        for (size_t k = 0; k < strip.size(); ++k) *strip[k].first = strip[k].second + m[k];
+        index.clear();
+        strip.clear();
+    };
+    for (int c = 0; c < 3; ++c) {
+        index.push_back(uint8_t(std::clamp(69 - (5 * (step - 32768) >> 11), 0, 63)));
+        strip.emplace_back(q.row(c, 0), 0);
+        code();
+    }
+    enum { kDiagonal, kAlongRow, kAlongColumn };
+    for (int s = power_from(std::max(rows, columns)) / 2; s >= 1; s /= 2) {
+        for (const auto& [c, pass] :
+             {std::pair(0, 0), {0, 1}, {0, 2}, {1, 0}, {1, 1}, {1, 2}, {2, 0}, {2, 1}, {2, 2}}) {
+            const auto& by_class = model.low_index[c][2 * std::min(log2_of(s), 2) + (pass != kDiagonal)];
+            for (int y = pass == kAlongRow ? 0 : s; y < rows; y += 2 * s) {
+                const int up = y >= s ? y - s : y + s, down = y + s < rows ? y + s : y - s;
+                for (int x = pass == kAlongColumn ? 0 : s; x < columns; x += 2 * s) {
+                    const int left = x >= s ? x - s : x + s, right = x + s < columns ? x + s : x - s;
+                    const auto at = [&, c = c](int row, int column) { return int64_t(q.row(c, row)[column]); };
+                    std::array<int64_t, 4> four;  // for two passes those along, then those across
+                    if (pass == kDiagonal) {
+                        four = {at(up, left), at(up, right), at(down, left), at(down, right)};
+                    } else if (pass == kAlongRow) {
+                        four = {at(y, left), at(y, right)};
+                        four[2] = rows > s ? at(up, x) : four[0];
+                        four[3] = rows > s ? at(down, x) : four[1];
+                    } else {
+                        four = {at(up, x), at(down, x)};
+                        four[2] = columns > s ? at(y, left) : four[0];
+                        four[3] = columns > s ? at(y, right) : four[1];
+                    }
+                    const auto [least, most] = std::minmax_element(four.begin(), four.end());
+                    const size_t k = activity_class(*most - *least);
+                    index.push_back(by_class[std::min(k, by_class.size() - 1)]);
+                    strip.emplace_back(&q.row(c, y)[x], int32_t((four[0] + four[1] + four[2] + four[3] + 2) >> 2));
+                }
+            }
+            code();
+        }
+    }
+    pad(q, {rows, columns});
+    return q;
+}
+
+// What the walk asks for; planes are those of a strip, whose first row is `top`.
+class StripCoder {
+ public:
+    virtual ~StripCoder() = default;
+    virtual bool wants(int unit) = 0;                           // before every level
+    virtual void begin(const Unit&) {}                          // before every unit
+    virtual Planes<int8_t> known(int, int, int) { return {}; }  // that feature nets see besides: level, top, bottom
+    // Values in 1/16 steps, which later nets see.
+    virtual Planes<int32_t> strip(const Unit& unit, int top, const Planes<int32_t>& mean,
+                                  const Planes<uint8_t>& index) = 0;
+};
+
+// Visits the coding units in order and runs their nets. These also see the rows next to a strip, as far as they reach:
+// what they give does not depend on strips.
+class Walk {
+ public:
+    Walk(Model& model, const Geometry& geometry, int step, std::string folder)
+        : model_(model), geometry_(geometry), folder_(std::move(folder)) {
+        condition_ = int8_t(std::clamp((step - 32768 - 5 * 2048 + 64) >> 7, -80, 48));
+    }
+
+    // Codes all levels, given the low-pass in 1/16 steps.
+    void details(const Planes<int32_t>& low, StripCoder& coder) {
+        Planes<int8_t> coarser(24, low.rows / 2, low.columns / 2);
+        for (int k = 0; k < 24; ++k) {
+            const auto [i, j] = kPhases[k / 6];
+            const bool down = k % 6 >= 3;
+            for (int y = i; y < low.rows; y += 2) {
+                const int32_t* here = low.row(k % 3, y);
+                const int32_t* next = low.row(k % 3, std::min(y + down, low.rows - 1));
+                for (int x = j; x < low.columns; x += 2) {
+                    const int64_t gradient = int64_t(next[std::min(x + !down, low.columns - 1)]) - here[x];
+                    coarser.row(k, y / 2)[x / 2] = model_.compand(gradient);
+                }
+            }
+        }
+        Planes<uint8_t> feature;
+        int number = 1;
+        for (int level = geometry_.levels; level > 0 && coder.wants(number); --level, number += kLevelUnits) {
+            feature = features(level, coarser, feature, coder);
+            coarser = code(level, number, feature, coder);
+        }
+    }
+
+ private:
+    struct Strip {
+        int top, bottom;  // rows of the grid
+        int from, to;     // with those that nets see
+        Planes<int8_t> condition;
+    };
+
+    std::vector<Strip> strips(Size grid, int reach) const {
+        const int most = std::max(2, 65536 / grid.columns / 2 * 2);
+        std::vector<Strip> result;
+        for (int top = 0; top < grid.rows; top += most) {
+            const int bottom = std::min(top + most, grid.rows);
+            const int from = std::max(0, top - reach), to = std::min(grid.rows, bottom + reach);
+            result.push_back({top, bottom, from, to, Planes<int8_t>(1, to - from, grid.columns, condition_)});
+        }
+        return result;
+    }
+
+    // A strip's rows of an output.
+    template <class T, class Result>
+    static Planes<Result> rows_of(const Ort::Value& value, int channels, const Strip& s) {
+        Planes<Result> all(channels, s.to - s.from, s.condition.columns);
+        const auto values = output<T>(value, {1, channels, all.rows, all.columns});
+        std::copy(values.begin(), values.end(), all.values.begin());
+        return all.cut(channels, s.top - s.from, s.bottom - s.from);
+    }
+
+    Planes<uint8_t> features(int level, const Planes<int8_t>& coarser, const Planes<uint8_t>& previous,
+                             StripCoder& coder) {
+        const Size grid = geometry_.grid(level);
+        Planes<uint8_t> result;
+        for (const Strip& s : strips(grid, 2)) {
+            const auto around = coarser.cut(coarser.channels, s.from, s.to);
+            const auto before = previous.cut(previous.channels, s.from / 2, s.to / 2);
+            const auto known = coder.known(level, s.from, s.to);
+            Inputs in;
+            in.add("coarser", around).add("condition", s.condition).add("previous", before).add("known", known);
+            const auto out = model_.run(folder_ + "/feature" + std::to_string(level), in, {"feature"});
+            const auto shape = out[0].GetTensorTypeAndShapeInfo().GetShape();
+            if (shape.size() != 4 || shape[1] < 1 || shape[1] > 4096) unfit();
+            if (!result.channels) result = Planes<uint8_t>(int(shape[1]), grid.rows, grid.columns);
+            const auto part = rows_of<uint8_t, uint8_t>(out[0], result.channels, s);
+            for (int c = 0; c < part.channels; ++c)
+                std::copy_n(part.row(c, 0), size_t(part.rows) * part.columns, result.row(c, s.top));
+        }
+        return result;
+    }
+
+    // Codes a level's units; returns its latents (9, rows, columns), companded.
+    Planes<int8_t> code(int level, int number, const Planes<uint8_t>& feature, StripCoder& coder) {
+        const Size grid = geometry_.grid(level);
+        Planes<int8_t> seen(24 + 12, grid.rows, grid.columns), result(9, 2 * grid.rows, 2 * grid.columns);
+        for (int pass = 0; pass < kLevelUnits; ++pass) {
+            const Unit unit{number + pass, level, pass};
+            coder.begin(unit);
+            for (const Strip& s : strips(grid, 1)) {
+                const auto around = feature.cut(feature.channels, s.from, s.to);
+                const auto context = seen.cut(unit.context(), s.from, s.to);
+                Inputs in;
+                in.add("feature", around).add("condition", s.condition).add("seen", context);
+                const auto out = model_.run(folder_ + "/" + unit.graph(), in, {"mean", "index"});
+                const auto mean = rows_of<int16_t, int32_t>(out[0], unit.planes(), s);
+                const auto index = rows_of<uint8_t, uint8_t>(out[1], unit.planes(), s);
+                if (*std::max_element(index.values.begin(), index.values.end()) >= model_.tables.size()) unfit();
+                const auto values = coder.strip(unit, s.top, mean, index);
+                for (int plane = 0; plane < unit.planes(); ++plane) {
+                    const auto [i, j] = unit.place(plane);
+                    for (int y = 0; y < values.rows; ++y) {
+                        int8_t* beside = seen.row(unit.context() + plane, s.top + y);
+                        int8_t* target = result.row(unit.channel(plane), 2 * (s.top + y) + i) + j;
+                        for (int x = 0; x < grid.columns; ++x)
+                            target[2 * x] = beside[x] = model_.compand(values.row(plane, y)[x]);
+                    }
+                }
+            }
+        }
+        return result;
+    }
+
+    Model& model_;
+    const Geometry geometry_;
+    const std::string folder_;
+    int8_t condition_;
+};
+
+double delta_of(int step) { return std::exp2((step - 32768) / 2048.0) / 255; }  // 0 … 1
+
+uint8_t to_level(float value) { return uint8_t(std::floor((value > 0 ? std::min(value, 1.0f) : 0) * 255.0f + 0.5f)); }
+
+using Latents = std::vector<Planes<float>>;  // by band
+
+// The picture (rows, columns, 3) of latents at step Δ, 0 … 1; large ones in tiles with a halo, which leaves no seams.
+Bytes synthesise(Model& model, const Geometry& geometry, const Latents& latents, double delta) {
+    constexpr int kTile = 1024, kHalo = 128, kWhole = 1 << 21;
+    const int width = geometry.width, height = geometry.height, bands = int(latents.size());
+    const Size padded{latents[0].rows << geometry.levels, latents[0].columns << geometry.levels};
+    const bool whole = int64_t(padded.rows) * padded.columns <= kWhole;
+    const int edge = whole ? std::max(padded.rows, padded.columns) : kTile;
+    const std::vector<float> step{float(delta * 255 < model.refine_from ? 1e-4 : delta)};
+    std::vector<std::string> names{"low"};
+    for (int k = 1; k < bands; ++k) names.push_back("detail" + std::to_string(geometry.level(k)));
+    Bytes rgb(size_t(3) * width * height);
+    for (int top = 0; top < height; top += edge) {
+        for (int left = 0; left < width; left += edge) {
+            const int up = std::max(0, top - kHalo), down = std::min(padded.rows, top + edge + kHalo);
+            const int west = std::max(0, left - kHalo), east = std::min(padded.columns, left + edge + kHalo);
+            Inputs in;
+            Latents parts(bands);
+            for (int k = 0; k < bands; ++k) {
+                const int n = geometry.level(k);  // latents are 2^n pixels apart
+                parts[k] = Planes<float>(latents[k].channels, (down - up) >> n, (east - west) >> n);
+                for (int c = 0; c < parts[k].channels; ++c)
+                    for (int y = 0; y < parts[k].rows; ++y)
+                        std::copy_n(latents[k].row(c, (up >> n) + y) + (west >> n), parts[k].columns,
+                                    parts[k].row(c, y));
+                in.add(names[k].c_str(), parts[k]);
+            }
+            in.add("step", step, {1});
+            const auto out = model.run("decoder", in, {"picture"});
+            const size_t rows = down - up, columns = east - west;
+            const auto picture = output<float>(out[0], {1, 3, int64_t(rows), int64_t(columns)});
+            for (int c = 0; c < 3; ++c)
+                for (int y = top; y < std::min(top + edge, height); ++y)
+                    for (int x = left; x < std::min(left + edge, width); ++x)
+                        rgb[(size_t(y) * width + x) * 3 + c] =
+                            to_level(picture[(c * rows + y - up) * columns + x - west]);
+        }
+    }
+    return rgb;
+}
+
+struct Decoded {
+    Bytes rgb;                     // (rows, columns, 3)
+    std::vector<int32_t> symbols;  // what --symbols writes
+};
+
+// Ordinary files: a strip's residuals around their means, dequantised at once.
+class Ordinary final : public StripCoder {
+ public:
+    Ordinary(Model& model, const File& file, bool with_symbols)
+        : model_(model),
+          geometry_{model.levels, file.width, file.height},
+          step_(file.step),
+          streams_(model.tables, file.segments, 1 + kLevelUnits * uint64_t(model.levels)) {
+        for (int k = 0; k <= model.levels; ++k) {
+            latents_.push_back(geometry_.planes<float>(k));
+            if (with_symbols) values_.push_back(geometry_.planes<int32_t>(k));
+            steps_.emplace_back();
+            for (const double g : model.gain[k]) steps_.back().push_back(float(delta_of(step_) * std::exp(g)));
+        }
+    }
+
+    Decoded decode() {
+        auto q = low_pass(model_, geometry_, step_, streams_.of(0));
+        for (int c = 0; c < 3; ++c)
+            std::transform(q.row(c, 0), q.row(c + 1, 0), latents_[0].row(c, 0),
+                           [&](int32_t value) { return float(value) * steps_[0][c]; });
+        if (!values_.empty()) values_[0] = q;
+        for (int32_t& value : q.values) value = 16 * std::clamp(value, -(1 << 24), 1 << 24);
+        Walk(model_, geometry_, step_, "entropy").details(q, *this);
+        Decoded result{synthesise(model_, geometry_, latents_, delta_of(step_)), {}};
+        for (const auto& band : values_)
+            result.symbols.insert(result.symbols.end(), band.values.begin(), band.values.end());
+        return result;
+    }
+
+ private:
+    bool wants(int unit) override { return uint64_t(unit) < streams_.units; }
+
+    Planes<int32_t> strip(const Unit& unit, int top, const Planes<int32_t>& mean,
+                          const Planes<uint8_t>& index) override {
+        const int band = geometry_.band(unit.level);
+        const auto places = coded(unit, 0, unit.planes(), geometry_.inside(band), top, mean.rows);
+        Planes<int32_t> values(mean.channels, mean.rows, mean.columns);  // first residuals, which are zero outside
+        if (SymbolReader* reader = streams_.of(unit.number)) {
+            std::vector<uint8_t> tables;
+            for (const auto& [plane, y, x] : places) tables.push_back(index.row(plane, y)[x]);
+            auto m = reader->take(tables);
+            for (size_t k = 0; k < m.size(); ++k) values.row(places[k].plane, places[k].y)[places[k].x] = m[k];
+        }
+        for (int plane = 0; plane < values.channels; ++plane) {
+            const auto [i, j] = unit.place(plane);
+            const int channel = unit.channel(plane);
+            for (int y = 0; y < values.rows; ++y) {
+                float* latent = latents_[band].row(channel, 2 * (top + y) + i) + j;
+                for (int x = 0; x < values.columns; ++x) {
+                    int32_t& value = values.row(plane, y)[x];
+                    const int mu = mean.row(plane, y)[x];
+                    latent[2 * x] = model_.dequantised(value, mu, index.row(plane, y)[x]) * steps_[band][channel];
+                    value = 16 * value + mu;
+                }
+            }
+        }
+        for (const auto& [plane, y, x] : places) {
+            if (values_.empty()) break;
+            const auto [i, j] = unit.place(plane);
+            values_[band].row(unit.channel(plane), 2 * (top + y) + i)[2 * x + j] = values.row(plane, y)[x];
+        }
+        return values;
+    }
+
+    Model& model_;
+    const Geometry geometry_;
+    const int step_;
+    Streams streams_;
+    std::vector<std::vector<float>> steps_;  // by band and channel
+    Latents latents_;
+    std::vector<Planes<int32_t>> values_;  // for symbols: v = 16 m + μ, zero outside
+};
+
+// Yes/no decisions of an embedded stream, and where it ends. Every call throws Undecodable at the end.
+class DecisionReader {
+ public:
+    explicit DecisionReader(View stream)
+        : coder_(stream, std::endian::little), available_(stream.size()), cost_(65537) {
+        for (int p = 1; p <= 65536; ++p)  // powers of two must not depend on the last bit of log2
+            cost_[p] = uint32_t(std::ceil((16 - std::log2(double(p))) * kBit - 1e-6)) + 1;
+    }
+
+    bool decide(uint16_t p) {
+        const bool yes = coder_.bernoulli(p);
+        spent_ += cost_[yes ? p : 65536 - p];
+        return yes;
+    }
+
+    int number(int count) {
+        const int value = int(coder_.uniform(count));
+        spent_ += uint64_t(std::ceil(kBit * std::log2(double(count))));
+        return value;
+    }
+
+    // The end of a group, which counts only if the stream is long enough for it.
+    void group() const {
+        if ((spent_ + 32 * kBit + 8 * kBit - 1) / (8 * kBit) > available_) throw Undecodable();
+    }
+
+ private:
+    static constexpr uint64_t kBit = 4096;
+
+    RangeDecoder coder_;
+    const uint64_t available_;
+    std::vector<uint32_t> cost_;
+    uint64_t spent_ = 0;
+};
+
+// Tables of progressive.bin.
+struct Probabilities {
+    uint16_t significance[2][64][4][10];  // by stage, table index, class of the mean, neighbourhood
+    uint16_t sign[12];
+    uint16_t upper[4][16][10];
+    uint16_t low[3][33];
+    uint16_t centre[5][16];
+    uint16_t zero[64];
+
+    explicit Probabilities(View content) {
+        const Error broken("the model bundle's tables of the embedded stream are damaged");
+        if (content.size() != sizeof *this) throw broken;
+        Cursor in(content, broken.what());
+        std::vector<uint16_t> words;
+        while (in.left()) words.push_back(uint16_t(in.number(2)));
+        std::memcpy(this, words.data(), sizeof *this);
+        if (std::count(words.begin(), words.end() - sizeof(centre) / 2 - sizeof(zero) / 2, 0)) throw broken;
+    }
+};
+
+// Embedded streams. H is `half_`, the width of new cells in half levels.
+class Embedded final : public StripCoder {
+ public:
+    Embedded(Model& model, const File& file)
+        : model_(model),
+          geometry_{model.levels, file.width, file.height},
+          stream_(file.stream),
+          p_(model.file("progressive.bin")),
+          low_(geometry_.planes<int32_t>(0)) {
+        share_ = {0, 0};
+        for (int k = 1; k <= model.levels; ++k) {
+            bands_.push_back(geometry_.planes<Latent>(k));
+            const Size inside = geometry_.inside(k);
+            for (int pass = 0; pass < kLevelUnits; ++pass)
+                share_.push_back(share_.back() + double(inside.rows) * inside.columns * Unit{0, 0, pass}.planes() / 4);
+        }
+        for (double& s : share_) s /= share_.back();
+    }
+
+    Decoded decode() {
+        try {
+            Cursor in(stream_, {});
+            start_low(in.take(in.varint()));
+            stream_ = stream_.subspan(in.at());
+        } catch (const Cursor::Short&) {
+            return result();  // of zeros
+        }
+        DecisionReader reader(stream_);
+        reader_ = &reader;
+        try {
+            for (layer_ = 0; layer_ < kLayers; ++layer_) {
+                half_ = kTop >> layer_;
+                significance();
+                refinement();
+            }
+        } catch (const Undecodable&) {  // the end; what counted before is the picture
+        }
+        return result();
+    }
+
+ private:
+    static constexpr int kLayers = 14, kTop = 8192, kLowStep = 128, kGroup = 1024, kLimit = 10;
+
+    struct Latent {
+        int8_t sign = 0;
+        uint8_t index = 0;  // ⌊table index / 4⌋ of when it became significant
+        bool fresh = false, settled = false;
+        int16_t lower = 0, width = 0;  // half levels
+        float guess = 0;               // its value without sign, levels
+    };
+
+    struct Candidate {
+        uint16_t p;
+        int mean;
+        uint8_t index;
+        Latent* latent;
+        bool significant = false, agrees = false;
+    };
+
+    Planes<Latent>& band(int level) { return bands_[geometry_.band(level) - 1]; }
+
+    void start_low(View stream) {
+        SymbolReader reader(model_.tables, stream);
+        low_ = low_pass(model_, geometry_, 32768 + 7 * 2048, &reader);
+        low_width_ = kLowStep * 16;
+        for (int32_t& q : low_.values) q = std::clamp(q, -(1 << 15), 1 << 15) * low_width_;
+    }
+
+    // The end of a group. `done` is how much of a part of the layer is; the part's depth is `from` to `from` +
+    // `length`.
+    void group(double from, double length = 0, double done = 0) {
+        reader_->group();
+        depth_ = layer_ + from + length * done;
+    }
+
+    double done(const Unit& unit, double part) const {
+        return share_[unit.number] + part * (share_[unit.number + 1] - share_[unit.number]);
+    }
+
+    void significance() {
+        active_ = reader_->number(1 + kLevelUnits * model_.levels);
+        group(0);
+        if (!active_) return;
+        auto seen = low_;
+        for (int32_t& q : seen.values) q = floor_divide(int64_t(4) * q, 3 * half_);
+        for (auto& band : bands_)
+            for (Latent& a : band.values) a.settled = false;
+        const int code = 32768 + (13 - layer_) * 2048 - 850;  // of the step 3 H / 4
+        for (stage_ = 0; stage_ < 2; ++stage_) {
+            Walk(model_, geometry_, code, "embedded").details(seen, *this);
+            if (ended_) throw Undecodable();
+        }
+    }
+
+    static int floor_divide(int64_t a, int64_t b) { return int(a / b - (a % b < 0)); }
+
+    int cell(const Latent& a) const { return a.sign * ((2 * a.lower + a.width) * 16 / (3 * half_)); }
+
+    // The level's latents, and the largest of the finer ones below each.
+    Planes<int8_t> known(int level, int top, int bottom) override {
+        Planes<int8_t> result(level > 1 ? 72 : 36, bottom - top, band(level).columns / 2);
+        for (int k = 0; k < 36; ++k) {
+            const auto [i, j] = kPhases[k / 9];
+            for (int y = 0; y < result.rows; ++y) {
+                const int row = 2 * (top + y) + i;
+                const Latent* own = band(level).row(k % 9, row) + j;
+                for (int x = 0; x < result.columns; ++x) result.row(k, y)[x] = model_.compand(cell(own[2 * x]));
+                if (level == 1) continue;
+                const Latent* above = band(level - 1).row(k % 9, 2 * row) + 2 * j;
+                const Latent* below = band(level - 1).row(k % 9, 2 * row + 1) + 2 * j;
+                for (int x = 0; x < result.columns; ++x) {
+                    int largest = 0;
+                    for (const Latent* a : {&above[4 * x], &above[4 * x + 1], &below[4 * x], &below[4 * x + 1]})
+                        largest = std::max(largest, std::abs(cell(*a)));
+                    result.row(36 + k, y)[x] = model_.compand(largest);
+                }
+            }
+        }
+        return result;
+    }
+
+    // Class of every latent of a level by its significant neighbours and those below it.
+    Planes<uint8_t> neighbourhood(int level) {
+        constexpr uint8_t kClasses[9] = {0, 1, 2, 3, 3, 4, 4, 4, 4};
+        const auto& own = band(level);
+        Planes<uint8_t> result(own.channels, own.rows, own.columns), found(1, own.rows + 2, own.columns + 2);
+        for (int c = 0; c < own.channels; ++c) {
+            for (int y = 0; y < own.rows; ++y)
+                for (int x = 0; x < own.columns; ++x) found.row(0, y + 1)[x + 1] = own.row(c, y)[x].sign != 0;
+            for (int y = 0; y < own.rows; ++y) {
+                const uint8_t *a = found.row(0, y), *b = found.row(0, y + 1), *d = found.row(0, y + 2);
+                for (int x = 0; x < own.columns; ++x) {
+                    const int count = a[x] + a[x + 1] + a[x + 2] + b[x] + b[x + 2] + d[x] + d[x + 1] + d[x + 2];
+                    result.row(c, y)[x] = kClasses[count];
+                }
+                if (level == 1) continue;
+                const Latent *above = band(level - 1).row(c, 2 * y), *below = band(level - 1).row(c, 2 * y + 1);
+                for (int x = 0; x < own.columns; ++x)
+                    if (above[2 * x].sign || above[2 * x + 1].sign || below[2 * x].sign || below[2 * x + 1].sign)
+                        result.row(c, y)[x] += 5;
+            }
+        }
+        return result;
+    }
+
+    bool wants(int unit) override { return unit <= active_ && !ended_; }
+
+    void begin(const Unit& unit) override {
+        if (unit.pass == 0) class_ = neighbourhood(unit.level);
+    }
+
+    // After the stream's end the walk still finishes its level: what its nets say of latents without sign counts.
+    Planes<int32_t> strip(const Unit& unit, int top, const Planes<int32_t>& mean,
+                          const Planes<uint8_t>& index) override {
+        Planes<int32_t> seen(mean.channels, mean.rows, mean.columns);
+        for (int plane = 0; plane < unit.planes(); ++plane) {
+            if (plane % unit.channels() == 0 && unit.number <= active_ && !ended_)
+                decide(unit, plane, top, mean, index);  // all of this phase
+            const auto [i, j] = unit.place(plane);
+            for (int y = 0; y < mean.rows; ++y) {
+                Latent* latent = band(unit.level).row(unit.channel(plane), 2 * (top + y) + i) + j;
+                for (int x = 0; x < mean.columns; ++x) {
+                    Latent& a = latent[2 * x];
+                    const int middle = std::clamp(mean.row(plane, y)[x], -kLimit, kLimit);
+                    if (!a.sign) a.guess = float(middle * p_.zero[index.row(plane, y)[x]]) / 256 * (3 * half_) / 64;
+                    seen.row(plane, y)[x] = a.sign ? cell(a) : middle;
+                }
+            }
+        }
+        return seen;
+    }
+
+    // Which latents of a strip become significant, of the phase whose first plane this is.
+    void decide(const Unit& unit, int plane, int top, const Planes<int32_t>& mean, const Planes<uint8_t>& index) {
+        const Size inside = geometry_.inside(geometry_.band(unit.level));
+        std::vector<Candidate> candidates;
+        for (const auto& [p, y, x] : coded(unit, plane, plane + unit.channels(), inside, top, mean.rows)) {
+            const int channel = unit.channel(p), row = 2 * (top + y) + unit.place(p)[0],
+                      column = 2 * x + unit.place(p)[1];
+            Latent& a = band(unit.level).row(channel, row)[column];
+            const int k = index.row(p, y)[x], mu = mean.row(p, y)[x], size = std::abs(mu);
+            if (a.sign || (stage_ ? a.settled : k < 14)) continue;
+            const auto& by_mean = p_.significance[stage_][k][(size >= 2) + (size >= 5) + (size >= 9)];
+            candidates.push_back({by_mean[class_.row(channel, row)[column]], mu, uint8_t(k / 4), &a});
+        }
+        std::stable_sort(candidates.begin(), candidates.end(), [](auto& a, auto& b) { return a.p > b.p; });
+        // Rows of the unit's phases one below the other: of all, these come next.
+        const int phase_rows = unit.part(0, inside).rows, rows = unit.planes() / unit.channels() * phase_rows;
+        const int first = plane / unit.channels() * phase_rows + top;
+        const int next = std::clamp(unit.part(plane, inside).rows - top, 0, mean.rows);
+        try {
+            for (size_t begin = 0; begin < candidates.size(); begin += kGroup) {
+                const size_t end = std::min(begin + kGroup, candidates.size());
+                const auto these = std::span(candidates).subspan(begin, end - begin);
+                for (Candidate& a : these) a.significant = reader_->decide(a.p);
+                for (Candidate& a : these)
+                    if (a.significant) a.agrees = reader_->decide(p_.sign[std::min(std::abs(a.mean), 11)]);
+                const double part = (first + next * double(end) / double(candidates.size())) / rows;
+                group(stage_ ? 0.3 : 0, stage_ ? 0.4 : 0.3, done(unit, part));
+                for (const Candidate& a : these) {
+                    a.latent->settled = true;
+                    if (!a.significant) continue;
+                    a.latent->sign = a.agrees == (a.mean >= 0) ? 1 : -1;
+                    a.latent->index = a.index;
+                    a.latent->fresh = true;
+                    a.latent->lower = a.latent->width = int16_t(half_);
+                }
+            }
+        } catch (const Undecodable&) {
+            ended_ = true;
+        }
+    }
+
+    void refinement() {
+        refine_low();
+        for (int level = model_.levels, number = 1; level > 0; --level) {
+            class_ = neighbourhood(level);
+            for (int pass = 0; pass < kLevelUnits; ++pass, ++number) {
+                const Unit unit{number, level, pass};
+                for (int plane = 0; plane < unit.planes(); plane += unit.channels()) refine(unit, plane);
+            }
+        }
+        group(1);
+    }
+
+    // Halves cells of the phase of a unit whose first plane this is.
+    void refine(const Unit& unit, int plane) {
+        auto& latents = band(unit.level);
+        const auto [i, j] = unit.place(plane);
+        std::vector<std::pair<Latent*, uint16_t>> chosen;  // with the probability of the upper half
+        for (int c = unit.channel(plane); c < unit.channel(plane) + unit.channels(); ++c)
+            for (int y = i; y < latents.rows; y += 2)
+                for (int x = j; x < latents.columns; x += 2) {
+                    Latent& a = latents.row(c, y)[x];
+                    if (a.width != 2 * half_) continue;
+                    const int place = std::min(a.lower / a.width, 4) - 1;
+                    chosen.emplace_back(&a, p_.upper[place][a.index][class_.row(c, y)[x]]);
+                }
+        std::vector<bool> upper;
+        for (size_t begin = 0; begin < chosen.size(); begin += kGroup) {
+            const size_t end = std::min(begin + kGroup, chosen.size());
+            upper.clear();
+            for (size_t k = begin; k < end; ++k) upper.push_back(reader_->decide(chosen[k].second));
+            const double part = plane / unit.channels() + double(end) / double(chosen.size());
+            group(0.7, 0.3, done(unit, part * unit.channels() / unit.planes()));
+            for (size_t k = begin; k < end; ++k) {
+                Latent& a = *chosen[k].first;
+                if (upper[k - begin]) a.lower = int16_t(a.lower + half_);
+                a.width = int16_t(half_);
+                a.fresh = false;
+            }
+        }
+    }
+
+    void refine_low() {
+        if (low_width_ <= 8 * half_) return;
+        const auto [rows, columns] = geometry_.inside(0);
+        for (int c = 0; c < 3; ++c) {
+            auto refined = low_;
+            for (int y = 0; y < rows; ++y) {
+                const int32_t *above = low_.row(c, std::max(y - 1, 0)), *here = low_.row(c, y);
+                const int32_t* below = low_.row(c, std::min(y + 1, rows - 1));
+                for (int x = 0; x < columns; ++x) {
+                    const int sum = above[x] + below[x] + here[std::max(x - 1, 0)] + here[std::min(x + 1, columns - 1)];
+                    const int distance = floor_divide(8 * (int64_t((sum + 2) >> 2) - here[x]), low_width_);
+                    const bool up = reader_->decide(p_.low[c][std::clamp(distance + 16, 0, 32)]);
+                    refined.row(c, y)[x] += up ? low_width_ / 4 : -(low_width_ / 4);
+                }
+            }
+            group(0.7);
+            low_ = std::move(refined);
+        }
+        pad(low_, geometry_.inside(0));
+        low_width_ /= 2;
+    }
+
+    float value(const Latent& a) const {  // levels
+        if (!a.sign) return a.guess;
+        const int place = a.fresh ? 4 : std::min(a.lower / a.width, 4) - 1;
+        return a.sign * (a.lower + a.width * (p_.centre[place][a.index] / 256.0f)) / 2;
+    }
+
+    Decoded result() {
+        Latents latents;
+        Decoded result{{}, low_.values};
+        for (int k = 0; k <= model_.levels; ++k) {
+            auto& h = latents.emplace_back(geometry_.planes<float>(k));
+            const size_t plane = size_t(h.rows) * h.columns;
+            for (int c = 0; c < h.channels; ++c) {
+                const float gain = float(std::exp(model_.gain[k][c]));
+                for (size_t n = c * plane; n < (c + 1) * plane; ++n)
+                    h.values[n] = (k ? value(bands_[k - 1].values[n]) : float(low_.values[n]) / 16) * gain / 255;
+            }
+            if (!k) continue;
+            for (const Latent& a : bands_[k - 1].values) result.symbols.push_back(a.sign * (2 * a.lower + a.width));
+        }
+        result.rgb = synthesise(model_, geometry_, latents, 4096 * std::exp2(1 - depth_) / 255);
+        return result;
+    }
+
+    Model& model_;
+    const Geometry geometry_;
+    View stream_;
+    const Probabilities p_;
+    DecisionReader* reader_ = nullptr;
+    Planes<int32_t> low_;  // 1/16 levels
+    int low_width_ = 0;
+    std::vector<Planes<Latent>> bands_;  // details L … 1
+    std::vector<double> share_;          // of latents, before each unit
+    Planes<uint8_t> class_;              // neighbourhood
+    int layer_ = 0, stage_ = 0, half_ = kTop, active_ = 0;
+    bool ended_ = false;
+    double depth_ = 0;
+};
+
+using Lattice = Planes<int16_t>;                  // of one channel
+using Offsets = std::vector<std::array<int, 2>>;  // (rows, columns)
+
+int phase_at(int row, int column) { return row & 1 ? (column & 1 ? 1 : 3) : (column & 1 ? 2 : 0); }
+
+// Neighbours of a phase's samples that are known before them, the nearest four first.
+Offsets neighbours(int phase) {
+    const auto [i, j] = kPhases[phase];
+    const int nearest = phase == 1 ? 2 : 1;
+    Offsets near, far;
+    for (int a = -3; a <= 3; ++a)
+        for (int b = -3; b <= 3; ++b) {
+            const int distance = std::abs(a) + std::abs(b);
+            if (phase_at(i + a, j + b) < phase && distance <= 7 - phase)
+                (distance == nearest ? near : far).push_back({a, b});
+        }
+    near.insert(near.end(), far.begin(), far.end());
+    return near;
+}
+
+// Lossless files.
+class Lossless {
+ public:
+    Lossless(Model& model, const File& file)
+        : model_(model),
+          width_(file.width),
+          height_(file.height),
+          content_(*file.lossless),
+          segments_(file.segments),
+          tables_(read_tables(model.file("lossless/tables.bin"), false)),
+          streams_(tables_, file.segments, kUnits) {
+        if (tables_.size() != kTables) throw Error("the model bundle's tables for lossless files are damaged");
+    }
+
+    Decoded decode() {
+        const bool packed = content_.size() == 5 && (content_[4] == 2 || content_[4] == 3);
+        Decoded result{packed ? unpack() : predicted(), {}};
+        if (streams_.units == kUnits &&
+            crc32_z(0, result.rgb.data(), result.rgb.size()) != Cursor(content_, {}).number(4))
+            damaged("its pixels are not those that were compressed");
+        result.symbols.assign(result.rgb.begin(), result.rgb.end());
+        return result;
+    }
+
+ private:
+    static constexpr int kUnits = 37, kFirstTuned = 19, kTables = 160;
+    static constexpr int kLowest[3] = {0, -255, -255}, kHighest = 255;
+
+    struct Axis {
+        Lattice full, full_residuals;              // of stride 2h, in the end of h
+        std::array<Lattice, 4> values, residuals;  // phases
+    };
+
+    Bytes unpack() const {
+        const std::string complaint = "its packed samples cannot be read";
+        Bytes rgb(size_t(3) * width_ * height_);
+        if (segments_.empty()) return rgb;
+        const View payload = segments_[0].payload;
+        if (segments_.size() != 1 || streams_.units != kUnits || payload.empty() || payload[0] > 2) damaged(complaint);
+        const size_t channels = content_[4] == 3 ? 3 : 1, row = channels * width_;
+        Bytes samples = unzstd(payload.subspan(1), row * height_, complaint);
+        for (size_t k = 0; payload[0] == 2 && k < samples.size(); ++k)
+            if (k % row >= channels) samples[k] += samples[k - channels];
+        for (size_t k = row; payload[0] && k < samples.size(); ++k) samples[k] += samples[k - row];
+        for (size_t k = 0; k < rgb.size(); ++k) rgb[k] = samples[channels == 3 ? k : k / 3];
+        return rgb;
+    }
+
+    void read_parameters() {
+        const Error broken("the file is damaged: its lossless parameters cannot be read");
+        Cursor in(content_, broken.what());
+        in.take(4);
+        const auto colour = in.number(1), corrections = in.number(5), tuned = in.number(3);
+        if (colour > 1 || corrections >> 36 || tuned >> (kUnits - kFirstTuned)) throw broken;
+        axes_.resize(colour ? 3 : 1);
+        for (int k = 0; k < 9; ++k) corrections_[k] = int((corrections >> 4 * k & 15) ^ 8) - 8;
+        for (int unit = kFirstTuned; unit < kUnits; ++unit) {
+            if (!(tuned >> (unit - kFirstTuned) & 1)) continue;
+            const int axis = (unit - 1) % 9 / 3, phase = (unit - 1) % 3 + 1;
+            for (const uint8_t byte : in.take(neighbours(phase).size() + 4 + 10 * axis))
+                tunings_[unit].push_back(int8_t(byte));
+        }
+        if (in.left()) throw broken;
+    }
+
+    Bytes predicted() {
+        read_parameters();
+        for (size_t axis = 0; axis < axes_.size(); ++axis) {
+            SymbolReader* reader = streams_.of(0);
+            const int value = (axis ? 0 : 128) + (reader ? reader->take({kTables - 1})[0] : 0);
+            axes_[axis].full = Lattice(1, 1, 1, int16_t(std::clamp(value, kLowest[axis], kHighest)));
+            axes_[axis].full_residuals = Lattice(1, 1, 1);
+        }
+        for (int h = power_from(std::max(width_, height_)) / 2; h >= 1; h /= 2)
+            for (size_t axis = 0; axis < axes_.size(); ++axis) refine(h, int(axis));
+        Bytes rgb(size_t(3) * width_ * height_);
+        for (int y = 0; y < height_; ++y) {
+            uint8_t* pixel = rgb.data() + size_t(3) * width_ * y;
+            for (int x = 0; x < width_; ++x, pixel += 3) {
+                const auto at = [&](size_t axis) { return axis < axes_.size() ? axes_[axis].full.row(0, y)[x] : 0; };
+                const int co = at(1), cg = at(2), t = at(0) - (cg >> 1), b = t - (co >> 1);
+                pixel[0] = uint8_t(std::clamp(b + co, 0, 255));
+                pixel[1] = uint8_t(std::clamp(cg + t, 0, 255));
+                pixel[2] = uint8_t(std::clamp(b, 0, 255));
+            }
+        }
+        return rgb;
+    }
+
+    // Takes an axis from the lattice of stride 2h to that of stride h.
+    void refine(int h, int axis) {
+        Axis& a = axes_[axis];
+        a.values[0] = std::move(a.full);
+        a.residuals[0] = std::move(a.full_residuals);
+        const int rows = ceil_divide(height_, h), columns = ceil_divide(width_, h);
+        for (int phase = 1; phase < 4; ++phase) {
+            const auto [i, j] = kPhases[phase];
+            const Size size{(rows - i + 1) / 2, (columns - j + 1) / 2};
+            a.values[phase] = a.residuals[phase] = Lattice(1, size.rows, size.columns);
+            const int most = std::max(1, 65536 / std::max(1, size.columns));
+            for (int top = 0; top < size.rows && size.columns; top += most)
+                strip(h, axis, phase, top, std::min(most, size.rows - top));
+        }
+        a.full = joined(a.values, rows, columns);
+        a.full_residuals = joined(a.residuals, rows, columns);
+    }
+
+    static Lattice joined(const std::array<Lattice, 4>& phases, int rows, int columns) {
+        Lattice result(1, rows, columns);
+        for (int y = 0; y < rows; ++y)
+            for (int x = 0; x < columns; ++x) result.row(0, y)[x] = phases[phase_at(y, x)].row(0, y / 2)[x / 2];
+        return result;
+    }
+
+    // What is known around the samples of a strip (channels, rows, columns), and their reference values.
+    std::pair<Planes<int16_t>, std::vector<int16_t>> context(int axis, int phase, int top, int rows) const {
+        const auto [i, j] = kPhases[phase];
+        const Offsets offsets = neighbours(phase);
+        const Axis& own = axes_[axis];
+        const int columns = own.values[phase].columns;
+        Planes<int16_t> known(int(offsets.size()) + 4 + 10 * axis, rows, columns);
+        int plane = 0;
+        // Fills the next plane with every `stride`-th sample of a lattice, which goes on with its edge.
+        const auto add = [&](const Lattice& from, int stride, int down, int right) {
+            for (int y = 0; y < rows && !from.values.empty(); ++y) {
+                const int16_t* row = from.row(0, std::clamp(stride * (top + y) + down, 0, from.rows - 1));
+                for (int x = 0; x < columns; ++x)
+                    known.row(plane, y)[x] = row[std::clamp(stride * x + right, 0, from.columns - 1)];
+            }
+            ++plane;
+        };
+        // Makes planes differences to the rounded mean of four of them, which it returns.
+        const auto subtract_mean = [&](const std::vector<int>& planes, const std::vector<int>& four) {
+            std::vector<int16_t> mean(size_t(rows) * columns);
+            for (size_t n = 0; n < mean.size(); ++n) {
+                int sum = 2;
+                for (const int k : four) sum += known.row(k, 0)[n];
+                mean[n] = int16_t(sum >> 2);
+            }
+            for (const int k : planes)
+                for (size_t n = 0; n < mean.size(); ++n) known.row(k, 0)[n] = int16_t(known.row(k, 0)[n] - mean[n]);
+            return mean;
+        };
+        const auto source = [&, i = i, j = j](const std::array<Lattice, 4>& phases, int k) {
+            return &phases[phase_at(i + offsets[k][0], j + offsets[k][1])];
+        };
+        std::vector<int> there, nearest;  // planes of phases that have samples
+        for (int k = 0; k < int(offsets.size()); ++k) {
+            add(*source(own.values, k), 1, (i + offsets[k][0]) >> 1, (j + offsets[k][1]) >> 1);
+            if (source(own.values, k)->values.empty()) continue;
+            there.push_back(k);
+            if (k < 4) nearest.push_back(k);
+        }
+        if (nearest.size() == 2) nearest = {nearest[0], nearest[1], nearest[0], nearest[1]};
+        const auto reference = subtract_mean(there, nearest);
+        for (int k = 0; k < 4; ++k)
+            add(*source(own.residuals, k), 1, (i + offsets[k][0]) >> 1, (j + offsets[k][1]) >> 1);
+        for (int before = 0; before < axis; ++before) {
+            std::vector<int> nine{plane}, four;
+            add(axes_[before].full, 2, i, j);
+            for (int a = -1; a <= 1; ++a)
+                for (int b = -1; b <= 1; ++b) {
+                    if (!a && !b) continue;
+                    if ((std::abs(a) + std::abs(b) == 2) == (phase == 1)) four.push_back(plane);
+                    nine.push_back(plane);
+                    add(axes_[before].full, 2, i + a, j + b);
+                }
+            subtract_mean(nine, four);
+            add(axes_[before].residuals[phase], 1, 0, 0);
+        }
+        return {std::move(known), reference};
+    }
+
+    void strip(int h, int axis, int phase, int top, int rows) {
+        const int log = log2_of(h), set = std::min(log, 2);
+        const int unit = h >= 16 ? 0 : 1 + 9 * (3 - log) + 3 * axis + phase - 1;
+        const int lowest = kLowest[axis], columns = axes_[axis].values[phase].columns;
+        const auto [known, reference] = context(axis, phase, top, rows);
+        std::vector<int> tuning(reference.size());  // in 1/256 of the mean's unit
+        const auto tuned = tunings_.find(unit);
+        if (tuned != tunings_.end())
+            for (int k = 0; k < known.channels; ++k)
+                for (size_t n = 0; n < tuning.size(); ++n) tuning[n] += tuned->second[k] * known.row(k, 0)[n];
+        Inputs in;
+        in.add("context", known);
+        const std::string graph = "lossless/" + std::to_string(set + 1) + "_" + std::to_string(axis) + "_";
+        const auto out = model_.run(graph + std::to_string(phase), in, {"mean", "index"});
+        const auto mean = output<int16_t>(out[0], {1, 1, rows, columns});
+        const auto index = output<uint8_t>(out[1], {1, 1, rows, columns});
+        std::vector<int> means(reference.size());
+        std::vector<uint8_t> tables(reference.size());
+        const auto inside = [&](int m) { return std::clamp(m, 16 * lowest, 16 * kHighest); };
+        for (size_t n = 0; n < tables.size(); ++n) {
+            means[n] = inside(inside(16 * reference[n] + mean[n]) + ((tuning[n] + 8) >> 4));
+            const int fraction = means[n] - 16 * ((means[n] + 8) >> 4), c = std::min((std::abs(fraction) + 1) >> 1, 3);
+            const int k = std::clamp(index[n] + corrections_[3 * set + axis], 0, 63);
+            tables[n] = uint8_t(k < 32 ? 4 * k + c : 96 + k);
+        }
+        SymbolReader* reader = streams_.of(unit);
+        const auto m = reader ? reader->take(tables) : std::vector<int32_t>(tables.size());
+        for (size_t n = 0; n < m.size(); ++n) {
+            const int predicted = (means[n] + 8) >> 4, untuned = (inside(16 * reference[n] + mean[n]) + 8) >> 4;
+            const int value =
+                std::clamp(means[n] < 16 * predicted ? predicted - m[n] : predicted + m[n], lowest, kHighest);
+            const int y = top + int(n / columns), x = int(n % columns);
+            axes_[axis].values[phase].row(0, y)[x] = int16_t(value);
+            axes_[axis].residuals[phase].row(0, y)[x] = int16_t(value - untuned);
+        }
+    }
+
+    Model& model_;
+    const int width_, height_;
+    const View content_;
+    const std::vector<Segment>& segments_;
+    const std::vector<Table> tables_;
+    Streams streams_;
+    std::array<int, 9> corrections_{};
+    std::map<int, std::vector<int8_t>> tunings_;
+    std::vector<Axis> axes_;
+};
+
+// Latents of a flat model: block by block, each seen by the nets of those after it.
+class Flat {
+ public:
+    // Without a stream all residuals are zero.
+    Flat(Model& model, int step, std::optional<View> stream) : model_(model), step_(step) {
+        if (stream) reader_.emplace(model.tables, *stream, std::endian::big);
+    }
+
+    Decoded decode() {
+        const int dims = 3 * model_.size * model_.size;
+        Decoded result{{}, std::vector<int32_t>(dims)};
+        std::vector<float> latents(dims);
+        const auto own = [&](int k) { return (model_.scale[k] - 5 * (step_ - 32768) + 1024) >> 11; };
+        // Residuals of latents `places` around their means.
+        const auto part = [&](const std::vector<int>& places, const std::vector<int>& mean,
+                              const std::vector<uint8_t>& index) {
+            const auto m = reader_ ? reader_->take(index) : std::vector<int32_t>(index.size());
+            for (size_t n = 0; n < m.size(); ++n) {
+                const int k = places[n];
+                latents[k] =
+                    model_.dequantised(m[n], mean[n], index[n]) * float(delta_of(step_) * std::exp(model_.gain[0][k]));
+                result.symbols[k] = 16 * m[n] + mean[n];
+            }
+        };
+        const int highest = int(model_.tables.size()) - 1, core = model_.blocks.back();
+        std::vector<int8_t> seen{int8_t(std::clamp((step_ - 32768 - 5 * 2048 + 64) >> 7, -80, 96))};
+        std::vector<int> places, mean;
+        std::vector<uint8_t> index;
+        for (size_t block = 0; block < model_.blocks.size(); ++block) {
+            const int start = int(seen.size()) - 1, count = model_.blocks[block] - start;
+            Inputs in;
+            in.add("seen", seen, {1, int64_t(seen.size()), 1, 1});
+            const auto out = model_.run("entropy/block" + std::to_string(block), in, {"mean", "index"});
+            const auto means = output<int16_t>(out[0], {1, count, 1, 1});
+            const auto offsets = output<int8_t>(out[1], {1, count, 1, 1});
+            places.clear();
+            index.clear();
+            mean.assign(means.begin(), means.end());
+            for (int n = 0; n < count; ++n) {
+                places.push_back(start + n);
+                index.push_back(uint8_t(std::clamp(own(start + n) + offsets[n], 0, highest)));
+            }
+            part(places, mean, index);
+            for (const int k : places) seen.push_back(model_.compand(result.symbols[k]));
+        }
+        if (step_ <= model_.rest_step) {
+            places.clear();
+            index.clear();
+            for (int k = core; k < dims; ++k) {
+                if (own(k) < 6) continue;
+                places.push_back(k);
+                index.push_back(uint8_t(std::min(own(k), highest)));
+            }
+            part(places, std::vector<int>(places.size()), index);
+        }
+        result.rgb = synthesise(latents);
+        return result;
+    }
+
+ private:
+    Bytes synthesise(const std::vector<float>& latents) {
+        const std::vector<float> step{float(step_ <= model_.rest_step ? 1e-4 : std::max(delta_of(step_), 20.0 / 255))};
+        const int64_t dims = int64_t(latents.size()), size = model_.size;
+        unpack_basis(int(dims));
+        Inputs in;
+        in.add("latents", latents, {1, dims}).add("step", step, {1});
+        in.add("reflections", reflections_, {blocks_, kBlock, dims})
+            .add("middles", middles_, {blocks_, kBlock, kBlock});
+        in.add("signs", signs_, {dims});
+        const auto out = model_.run("decoder", in, {"picture"});
+        const auto picture = output<float>(out[0], {1, 3, size, size});
+        Bytes rgb(dims);
+        for (size_t k = 0; k < rgb.size(); ++k) rgb[k] = to_level(picture[k % 3 * size * size + k / 3]);
+        return rgb;
+    }
+
+    // V, T and the signs of the rotation, from basis.bin.
+    void unpack_basis(int dims) {
+        const Error broken("the model bundle's rotation is damaged");
+        Cursor in(model_.file("basis.bin"), broken.what());
+        const auto dims_there = in.number(4), rank = in.number(4), fine = std::min<uint64_t>(rank, 64);
+        if (dims_there != uint64_t(dims) || rank < 1 || rank > dims_there ||
+            in.left() != 8 * rank + dims * (1 + rank + fine))
+            throw broken;
+        std::vector<float> scales_and_large;
+        for (uint64_t k = 0; k < 2 * rank; ++k)
+            scales_and_large.push_back(std::bit_cast<float>(uint32_t(in.number(4))));
+        for (const uint8_t sign : in.take(dims)) signs_.push_back(int8_t(sign));
+        blocks_ = int(rank + kBlock - 1) / kBlock;
+        reflections_.resize(size_t(blocks_) * kBlock * dims);
+        for (uint64_t k = 0; k < rank; ++k) {
+            float* row = reflections_.data() + k * dims;
+            const int bytes = k < fine ? 2 : 1;
+            for (int d = 0; d < dims; ++d) {
+                const auto entry = in.number(bytes);
+                row[d] = scales_and_large[k] * float(bytes == 2 ? int16_t(entry) : int8_t(entry));
+            }
+            row[k] = scales_and_large[rank + k];
+        }
+        middles_.resize(size_t(blocks_) * kBlock * kBlock);
+        for (int b = 0; b < blocks_; ++b) {
+            const auto inverse = middle(reflections_.data() + size_t(b) * kBlock * dims, dims);
+            for (size_t k = 0; k < inverse.size(); ++k) {
+                if (!std::isfinite(inverse[k])) throw broken;
+                middles_[size_t(b) * kBlock * kBlock + k] = float(inverse[k]);
+            }
+        }
+    }
+
+    // T_b: the inverse of the upper triangle of V Vᵀ with half its diagonal.
+    static std::vector<double> middle(const float* rows, int dims) {
+        std::vector<double> gram(kBlock * kBlock), inverse(kBlock * kBlock);
+        std::array<float, kBlock> column;
+        for (int d = 0; d < dims; ++d) {  // sums over many columns at once, which compilers turn into vectors
+            for (int r = 0; r < kBlock; ++r) column[r] = rows[size_t(r) * dims + d];
+            for (int r = 0; r < kBlock; ++r)
+                for (int s = r; s < kBlock; ++s) gram[r * kBlock + s] += double(column[r]) * column[s];
+        }
+        for (int r = 0; r < kBlock; ++r) {
+            double& diagonal = gram[r * kBlock + r];
+            diagonal = diagonal > 0 ? diagonal / 2 : 1;
+        }
+        for (int s = 0; s < kBlock; ++s) {  // column by column, from the diagonal up
+            inverse[s * kBlock + s] = 1 / gram[s * kBlock + s];
+            for (int r = s - 1; r >= 0; --r) {
+                double sum = 0;
+                for (int k = r + 1; k <= s; ++k) sum += gram[r * kBlock + k] * inverse[k * kBlock + s];
+                inverse[r * kBlock + s] = -sum / gram[r * kBlock + r];
+            }
+        }
+        return inverse;
+    }
+
+    static constexpr int kBlock = 128;
+
+    Model& model_;
+    const int step_;
+    std::optional<SymbolReader> reader_;
+    int blocks_ = 0;
+    std::vector<float> reflections_, middles_, signs_;
+};
+
+constexpr uint8_t kTinyTag = 0xF8;
+constexpr int kTinyNumbers = 3, kMaxTiny = 1 << 15;
+
+bool is_tiny(View data) {
+    return data.size() >= 2 && data.size() <= kMaxTiny && data[0] >= kTinyTag && data[0] < kTinyTag + 2 * kTinyNumbers;
+}
+
+// Takes a file or a prefix of one apart; `data` must outlive the result.
+File parse(View data) {
+    constexpr uint64_t kMaxSide = 1 << 20, kMaxPixels = 1 << 28, kMaxAlpha = 1 << 30, kMaxLossless = 4096;
+    constexpr size_t kPiece = 2048;
+    enum { kGrey = 1, kAlpha = 2, kEmbedded = 4, kLossless = 8 };
+    if (data.size() < 3 || data[0] != 'E' || data[1] != 'O' || data[2] != 'C') throw Error("not an .eoc file");
+    File file;
+    Cursor in(data, "the file is cut off before its first segment");
+    View head;
+    uint8_t ordinal = 0;
+    // Whether an element, which ends here, has this checksum.
+    const auto intact = [&](View element, uint64_t checksum) {
+        auto crc = crc32(0, head.data(), uInt(head.size()));
+        crc = crc32(crc, &ordinal, 1);
+        ++ordinal;
+        return crc32_z(crc, element.data(), element.size()) == checksum;
+    };
+    in.take(3);
+    const auto version = in.number(1);
+    if (version != 1)
+        throw Error("the file has format version " + std::to_string(version) + "; this program reads version 1");
+    const View model = in.take(4);
+    std::copy(model.begin(), model.end(), file.model.begin());
+    const auto flags = in.number(1);
+    if (flags & ~uint64_t(kGrey | kAlpha | kEmbedded | kLossless))
+        throw Error("the file uses features that this program does not know");
+    const auto width = in.varint(), height = in.varint();
+    if (width < 1 || height < 1 || width > kMaxSide || height > kMaxSide || width * height > kMaxPixels)
+        throw Error("the file claims " + std::to_string(width) + "x" + std::to_string(height) +
+                    " pixels, beyond the format's limits");
+    file.width = int(width);
+    file.height = int(height);
+    const auto rate = in.number(2);
+    file.step = int(in.number(2));
+    file.grey = flags & kGrey;
+    file.embedded = flags & kEmbedded;
+    if (file.embedded && (rate || file.step)) damaged("an embedded stream has no rate");
+    head = in.since(0);
+    while (flags & kAlpha) {
+        const size_t start = in.at();
+        const auto kind = in.number(1);
+        if (kind == 0) break;
+        if (kind != 1 || file.alpha) damaged("it has an unknown or repeated element");
+        const auto length = in.varint();
+        if (length > kMaxAlpha) damaged("its transparency is too long");
+        file.alpha = in.take(length);
+        const View element = in.since(start);
+        if (!intact(element, in.number(4))) damaged("the checksum of its transparency does not match");
+    }
+    if (flags & kLossless) {
+        const size_t start = in.at();
+        const auto length = in.varint();
+        if (length > kMaxLossless || file.step != 32768 || file.embedded)
+            damaged("its lossless parameters cannot be read");
+        file.lossless = in.take(length);
+        const View element = in.since(start);
+        if (!intact(element, in.number(4))) damaged("the checksum of its lossless parameters does not match");
+    }
+    while (file.embedded && in.left()) {
+        const View whole = in.take(std::min(in.left(), kPiece + 4));
+        View piece = whole.first(std::min(whole.size(), kPiece));
+        if (whole.size() > 4) {
+            const View inner = whole.first(whole.size() - 4);
+            if (intact(inner, Cursor(whole.last(4), {}).number(4)))
+                piece = inner;
+            else if (whole.size() == kPiece + 4)
+                damaged("the checksum of a piece does not match");
+        }
+        file.stream.insert(file.stream.end(), piece.begin(), piece.end());
+    }
+    while (in.left()) {
+        try {
+            const size_t start = in.at();
+            const auto units = in.varint(), length = in.varint();
+            const View payload = in.take(length), element = in.since(start);
+            if (!intact(element, in.number(4)))
+                damaged("the checksum of segment " + std::to_string(file.segments.size() + 1) + " does not match");
+            if (units < 1) damaged("a segment without coding units");
+            file.segments.push_back({units, payload});
+        } catch (const Cursor::Short&) {
+            break;  // a prefix
+        }
+    }
+    return file;
+}
+
+struct Picture {
+    int width, height;
+    bool grey;
+    Decoded decoded;
+    Bytes alpha;  // empty: opaque
+};
+
+// The picture of a file; its bundle is opened once the file has been found intact.
+Picture decode(const std::string& bundle, View data, bool with_symbols) {
+    if (is_tiny(data)) {
+        Model model(bundle);
+        const int tag = data[0] - kTinyTag, number = tag / 2 + 1;
+        if (!model.flat || model.tiny != number)
+            throw Error("the tiny file needs model number " + std::to_string(number) + ", which is not this one");
+        Flat flat(model, 32768 + 3072 + 64 * data[1], data.subspan(2));
+        return {model.size, model.size, bool(tag & 1), flat.decode(), {}};
+    }
+    const File file = parse(data);
+    Picture picture{file.width, file.height, file.grey, {}, {}};
+    if (file.alpha) {
+        picture.alpha = unzstd(*file.alpha, size_t(file.width) * file.height, "its transparency cannot be decoded");
+        for (size_t k = file.width; k < picture.alpha.size(); ++k) picture.alpha[k] += picture.alpha[k - file.width];
+    }
+    Model model(bundle);
+    if (file.model != model.id)
+        throw Error("the file was made with model " + hexadecimal(file.model) + ", not with " + hexadecimal(model.id));
+    if (model.flat) {
+        const bool fits = file.width == model.size && file.height == model.size && !file.embedded && !file.lossless;
+        if (!fits || file.segments.size() > 1) damaged("this model does not make such files");
+        Streams(model.tables, file.segments, model.blocks.size() + 1);  // refuses more units
+        const auto stream = file.segments.empty() ? std::nullopt : std::optional(file.segments[0].payload);
+        picture.decoded = Flat(model, file.step, stream).decode();
+    } else if (file.lossless) {
+        picture.decoded = Lossless(model, file).decode();
+    } else if (file.embedded) {
+        picture.decoded = Embedded(model, file).decode();
+    } else {
+        picture.decoded = Ordinary(model, file, with_symbols).decode();
+    }
+    return picture;
+}
+
+// A file that has its name only when it is whole.
+class Output {
+ public:
+    explicit Output(const std::string& path)
+        : path_(path), partial_(path + "." + std::to_string(std::random_device{}()) + ".partial") {
+        file_ = std::fopen(partial_.c_str(), "wbx");
+        if (!file_) throw Error(path + ": it cannot be written");
+    }
+
+    Output(const Output&) = delete;
+
+    ~Output() {
+        if (file_) std::fclose(file_);
+        std::error_code ignored;
+        if (!partial_.empty()) std::filesystem::remove(partial_, ignored);
+    }
+
+    FILE* file() { return file_; }
+
+    void close() {
+        const bool bad = std::ferror(file_) != 0, unwritten = std::fclose(file_) != 0;
+        file_ = nullptr;
+        if (bad || unwritten) throw Error(path_ + ": it cannot be written");
+    }
+
+    void rename() {
+        std::error_code error;
+        std::filesystem::rename(partial_, path_, error);
+        if (error) throw Error(path_ + ": it cannot be written");
+        partial_.clear();
+    }
+
+ private:
+    const std::string path_;
+    std::string partial_;
+    FILE* file_;
+};
+
+void write_png(Output& out, const Picture& picture) {
+    const Bytes& rgb = picture.decoded.rgb;
+    const bool alpha = !picture.alpha.empty();
+    Bytes samples;
+    samples.reserve(rgb.size() + picture.alpha.size());
+    for (size_t k = 0; k < rgb.size() / 3; ++k) {
+        const uint8_t* pixel = &rgb[3 * k];
+        if (picture.grey)
+            samples.push_back(uint8_t((pixel[0] + pixel[1] + pixel[2] + 1) / 3));  // rounded mean
+        else
+            samples.insert(samples.end(), pixel, pixel + 3);
+        if (alpha) samples.push_back(picture.alpha[k]);
+    }
+    png_image image{};
+    image.version = PNG_IMAGE_VERSION;
+    image.width = png_uint_32(picture.width);
+    image.height = png_uint_32(picture.height);
+    image.format = (picture.grey ? 0 : PNG_FORMAT_FLAG_COLOR) | (alpha ? PNG_FORMAT_FLAG_ALPHA : 0);
+    if (!png_image_write_to_stdio(&image, out.file(), 0, samples.data(), 0, nullptr))
+        throw Error(std::string("the picture cannot be written: ") + image.message);
+}
+
+void write_symbols(Output& out, const std::vector<int32_t>& symbols) {
+    Bytes bytes;
+    bytes.reserve(4 * symbols.size());
+    for (const int32_t symbol : symbols)
+        for (int k = 0; k < 4; ++k) bytes.push_back(uint8_t(uint32_t(symbol) >> 8 * k));
+    std::fwrite(bytes.data(), 1, bytes.size(), out.file());
+}
+
+void run(const std::vector<std::string>& paths, const std::string& symbols_path) {
+    const Bytes data = read_file(paths[1]);
+    const Picture picture = decode(paths[0], data, !symbols_path.empty());
+    Output png(paths[2]);
+    write_png(png, picture);
+    png.close();
+    if (!symbols_path.empty()) {
+        Output symbols(symbols_path);
+        write_symbols(symbols, picture.decoded.symbols);
+        symbols.close();
+        symbols.rename();
+    }
+    png.rename();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    std::vector<std::string> paths;
+    std::string symbols;
+    for (int k = 1; k < argc; ++k) {
+        const std::string argument = argv[k];
+        if (argument == "--symbols" && k + 1 < argc)
+            symbols = argv[++k];
+        else
+            paths.push_back(argument);
+    }
+    if (paths.size() != 3) {
+        std::cerr << "usage: eocodec_decode BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE]\n";
+        return 2;
+    }
+    std::string problem;
+    try {
+        run(paths, symbols);
+        return 0;
+    } catch (const Ort::Exception& e) {
+        problem = std::string("the model bundle's graphs cannot be run: ") + e.what();
+        for (char& c : problem)  // it may quote the graph
+            if (c != '\n' && (c < ' ' || c > '~')) c = '?';
+    } catch (const std::bad_alloc&) {
+        problem = "there is not enough memory for this picture";
+    } catch (const std::exception& e) {
+        problem = e.what();
+    }
+    std::cerr << "eocodec_decode: " << problem.substr(0, problem.find('\n')) << "\n";
+    return 1;
+}

@@ -1,0 +1,226 @@
+"""The C++ decoder in samples/cpp: it gives what the library gives, and one sentence for what is damaged."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from paths import ROOT, SAMPLES, VECTORS
+from PIL import Image
+
+import eocodec
+from eocodec import entropy, format
+from eocodec.bundle import Model, shipped_models
+from eocodec.errors import EocodecError
+from eocodec.format import File, Header
+from eocodec.symbols import symbols
+
+INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
+BUNDLES = shipped_models()
+RUNTIME = os.environ.get("ONNXRUNTIME_ROOT", "")
+# Pictures whose decoding takes the sanitizers a second at most; the rotation of face64 alone takes them ten.
+FUZZED = [v for v in INDEX if v["model"] == "photo" and v["symbols"] <= 20000]
+
+
+def missing() -> str | None:
+    """What building the decoder lacks here."""
+    for tool in ("g++", "cmake", "pkg-config"):
+        if shutil.which(tool) is None:
+            return f"no {tool}"
+    for package in ("nlohmann_json", "libzstd", "libpng", "zlib", "libcrypto"):
+        if subprocess.run(["pkg-config", "--exists", package]).returncode:
+            return f"no development package of {package}"
+    if not (Path(RUNTIME) / "include" / "onnxruntime_cxx_api.h").is_file():
+        return "ONNXRUNTIME_ROOT is not a folder with ONNX Runtime's include/ and lib/ (samples/cpp/get-onnxruntime)"
+    return None
+
+
+REASON = missing()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=REASON or "")
+
+
+def build(folder: Path, *options: str) -> Path:
+    source = ["-S", SAMPLES / "cpp", "-B", folder, "-DEOCODEC_STRICT=ON", f"-DONNXRUNTIME_ROOT={RUNTIME}"]
+    for command in (["cmake", *source, *options], ["cmake", "--build", folder]):
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "eocodec_decode"
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("cpp"))
+
+
+@pytest.fixture(scope="module")
+def sanitised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("sanitised"), "-DEOCODEC_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=Debug")
+
+
+def run(decoder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    # A fault ends with code 99. ONNX Runtime itself leaks some bytes; to note where memory comes from takes longest.
+    options = {"ASAN_OPTIONS": "exitcode=99:detect_leaks=0:malloc_context_size=1", "UBSAN_OPTIONS": "exitcode=99"}
+    command = [str(decoder), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **options})
+
+
+def decode(decoder: Path, bundle: Path, data: bytes, folder: Path) -> tuple[np.ndarray, np.ndarray] | str:
+    """Symbols and picture of a file, or the sentence that it is refused with; then nothing else may be left."""
+    folder.mkdir(exist_ok=True)
+    source, picture, integers = (folder / name for name in ("in.eoc", "out.png", "out.symbols"))
+    source.write_bytes(data)
+    done = run(decoder, bundle, source, picture, "--symbols", integers)
+    left = sorted(p.name for p in folder.iterdir())
+    if done.returncode == 0:
+        assert left == ["in.eoc", "out.png", "out.symbols"] and not done.stderr
+        with Image.open(picture) as image:
+            result = np.fromfile(integers, "<i4"), np.asarray(image.convert("RGBA" if "A" in image.mode else "RGB"))
+        picture.unlink()
+        integers.unlink()
+        return result
+    assert done.returncode == 1, done.stderr
+    assert left == ["in.eoc"]
+    assert done.stderr.startswith("eocodec_decode: ") and done.stderr.count("\n") == 1
+    return done.stderr
+
+
+@pytest.mark.parametrize("vector", INDEX, ids=lambda v: v["name"])
+def test_symbols_and_pixels_are_those_of_the_vectors(vector: dict[str, Any], decoder: Path, tmp_path: Path) -> None:
+    data = (VECTORS / f"{vector['name']}.eoc").read_bytes()
+    result = decode(decoder, BUNDLES[vector["model"]], data, tmp_path)
+    assert not isinstance(result, str), result
+    values, picture = result
+    assert len(values) == vector["symbols"]
+    assert hashlib.sha256(values.tobytes()).hexdigest() == vector["sha256"]
+    expected = eocodec.decompress(data)
+    assert picture.shape == expected.shape
+    assert np.abs(picture.astype(int) - expected).max() <= (0 if vector["exact"] else 1)
+
+
+def test_large_pictures_are_decoded_in_tiles_as_by_the_library(model: Model, decoder: Path, tmp_path: Path) -> None:
+    header = Header(model.id, 1500, 1480, 0, 32768 + 5 * format.STEP_UNIT)  # padded it has 2 ** 21 pixels and some more
+    walk = entropy.Walk(model, header)
+    targets = [np.zeros((9, 2 * h, 2 * w), np.float32) for h, w in map(walk.grid_size, range(4, 0, -1))]
+    low = np.random.default_rng(0).normal(0, 4, (3, *targets[0].shape[1:])).cumsum(2).astype(np.float32)
+
+    class OnlyLow(entropy.Encoder):
+        def wants(self, unit: int) -> bool:
+            return False
+
+    coder = OnlyLow(model, [low, *targets])
+    walk.run(coder)
+    data = format.serialise(File(header, None, entropy.finish(header, coder)))
+    result = decode(decoder, BUNDLES["photo"], data, tmp_path)
+    assert not isinstance(result, str), result
+    assert np.array_equal(result[0], symbols(data))
+    assert np.abs(result[1].astype(int) - eocodec.decompress(data)).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["segments", "embedded", "lossless", "face"])
+def test_prefixes_decode_as_by_the_library(name: str, decoder: Path, tmp_path: Path) -> None:
+    vector = next(v for v in INDEX if v["name"] == name)
+    data = (VECTORS / f"{name}.eoc").read_bytes()
+    start = format.segment_ends(format.parse(data))[0]
+    for end in (start, start + 1, start + len(data) // 3, len(data) - 1):
+        result = decode(decoder, BUNDLES[vector["model"]], data[:end], tmp_path)
+        assert not isinstance(result, str), result
+        assert np.array_equal(result[0], symbols(data[:end]))
+        assert np.abs(result[1].astype(int) - eocodec.decompress(data[:end])).max() <= 1
+
+
+def test_what_cannot_be_decoded_gets_one_sentence(decoder: Path, tmp_path: Path) -> None:
+    colour, lossless, tiny = ((VECTORS / f"{n}.eoc").read_bytes() for n in ("colour", "lossless-packed", "face-tiny"))
+    photo, face = BUNDLES["photo"], BUNDLES["face64"]
+    huge = format.serialise(File(Header(b"\x26\xcc\x94\xc0", 1, 1, 0, 0), None, ())).replace(
+        b"\0\1\1", b"\0\x80\x80\x40\x80\x80\x40"
+    )
+    cases = [
+        (photo, b"", "not an .eoc file"),
+        (photo, b"\x89PNG\r\n\x1a\n", "not an .eoc file"),
+        (photo, colour[:9], "cut off before its first segment"),
+        (photo, colour[:3] + b"\2" + colour[4:], "format version 2"),
+        (photo, colour[:8] + b"\x80" + colour[9:], "features that this program does not know"),
+        (photo, huge, "1048576x1048576 pixels, beyond the format's limits"),
+        (photo, colour[:-1] + bytes([colour[-1] ^ 1]), "the checksum of segment 1 does not match"),
+        (photo, lossless[:25] + bytes([lossless[25] ^ 4]) + lossless[26:], "does not match"),
+        (face, colour, "made with model 26cc94c0, not with 5f2b99a2"),
+        (photo, tiny, "needs model number 1"),
+        (tmp_path / "none.eocm", colour, "no such file"),
+        (VECTORS / "colour.png", colour, "it is no bundle"),
+    ]
+    for bundle, data, sentence in cases:
+        result = decode(decoder, bundle, data, tmp_path / "case")
+        assert isinstance(result, str) and sentence in result, (result, sentence)
+
+
+def test_missing_files_and_folders_get_one_sentence(decoder: Path, tmp_path: Path) -> None:
+    vector = VECTORS / "one-pixel.eoc"
+    for source, target in ((tmp_path / "none.eoc", tmp_path / "a.png"), (vector, tmp_path / "none" / "a.png"),
+                           (tmp_path, tmp_path / "a.png"), (vector, tmp_path)):  # fmt: skip
+        done = run(decoder, BUNDLES["photo"], source, target)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+        assert list(tmp_path.iterdir()) == []
+    assert run(decoder, vector).returncode == 2
+
+
+def flipped(data: bytes, rng: random.Random) -> bytes:
+    """The bytes with one to five bits flipped."""
+    result = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 5)) if data else 0):
+        bit = rng.randrange(8 * len(result))
+        result[bit // 8] ^= 1 << bit % 8
+    return bytes(result)
+
+
+def behind_its_checksums(data: bytes, rng: random.Random) -> bytes:
+    """The file with bits flipped, a unit more or random bytes in one of its elements, and checksums that match."""
+    file = format.parse(data)
+    if file.alpha and rng.random() < 0.3:
+        return format.serialise(replace(file, alpha=flipped(file.alpha, rng)))
+    if file.lossless and rng.random() < 0.3:
+        return format.serialise(replace(file, lossless=flipped(file.lossless, rng)))
+    if not file.segments:
+        return data
+    k = rng.randrange(len(file.segments))
+    segment = file.segments[k]
+    payload = rng.randbytes(len(segment.payload)) if rng.random() < 0.3 else flipped(segment.payload, rng)
+    segment = replace(segment, payload=payload, units=segment.units + (rng.random() < 0.1))
+    return format.serialise(replace(file, segments=(*file.segments[:k], segment, *file.segments[k + 1 :])))
+
+
+def test_damaged_files_are_safe_and_read_as_by_the_library(sanitised: Path, tmp_path: Path) -> None:
+    rng = random.Random(4)
+    files = []
+    for k in range(120):
+        data = (VECTORS / f"{rng.choice(FUZZED)['name']}.eoc").read_bytes()
+        damage = (flipped, behind_its_checksums, lambda d, r: d[: r.randrange(len(d))])[k % 7 // 3]
+        files.append(damage(data, rng))
+
+    def attempt(k: int) -> tuple[np.ndarray, np.ndarray] | str:
+        return decode(sanitised, BUNDLES["photo"], files[k], tmp_path / str(k))
+
+    with ThreadPoolExecutor(2) as pool:
+        for data, result in zip(files, pool.map(attempt, range(len(files))), strict=True):
+            try:
+                eocodec.decompress(data, "photo")  # also looks at the transparency
+                expected = symbols(data, "photo")
+            except EocodecError:
+                assert isinstance(result, str)
+                continue
+            assert not isinstance(result, str), result
+            assert np.array_equal(result[0], expected)
+
+
+def test_the_decoder_is_described(decoder: Path) -> None:
+    readme = (SAMPLES / "cpp" / "README.md").read_text()
+    for name in (decoder.name, "ONNXRUNTIME_ROOT", "get-onnxruntime", "--symbols", "EOCODEC_SANITIZE"):
+        assert name in readme
+    assert (ROOT / "docs" / "FORMAT.md").is_file()
