@@ -1,0 +1,79 @@
+/**
+ * Decode an `.eoc` file to a PNG: node decode.mjs BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE]
+ *
+ * `--symbols` writes the integers of the file, int32 little-endian ("Test vectors" in docs/FORMAT.md). What goes wrong
+ * is one line on standard error; the exit code is then 1, or 2 if the command line is wrong.
+ */
+
+import { readFileSync, writeFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+import { parseArgs } from "node:util";
+import { deflateSync } from "node:zlib";
+import * as ort from "onnxruntime-web";
+import { Bundle, EocodecError, crc32, decode } from "./eocodec.js";
+
+const USAGE = "usage: node decode.mjs BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE]";
+
+/**
+ * A PNG file: RGB, or RGBA if the picture has transparency.
+ *
+ * @param {import('./eocodec.js').Picture} picture
+ */
+export function toPng({ width, height, data, alpha }) {
+  const channels = alpha ? 4 : 3;
+  const rows = Buffer.alloc(height * (1 + channels * width));
+  for (let y = 0, from = 0, to = 0; y < height; y++) {
+    rows[to++] = 1; // less the pixel to the left
+    for (let x = 0; x < width; x++, from += 4) {
+      for (let c = 0; c < channels; c++) rows[to++] = data[from + c] - (x ? data[from + c - 4] : 0);
+    }
+  }
+  const header = Buffer.alloc(13);
+  header.writeUInt32BE(width, 0);
+  header.writeUInt32BE(height, 4);
+  header.set([8, alpha ? 6 : 2], 8);
+  const chunk = (/** @type {string} */ name, /** @type {Uint8Array} */ content) => {
+    const result = Buffer.alloc(12 + content.length);
+    result.writeUInt32BE(content.length, 0);
+    result.write(name, 4, "latin1");
+    result.set(content, 8);
+    result.writeUInt32BE(crc32(result.subarray(4, 8 + content.length)), 8 + content.length);
+    return result;
+  };
+  const signature = Buffer.from([137, 80, 78, 71, 13, 10, 26, 10]);
+  return Buffer.concat([
+    signature,
+    chunk("IHDR", header),
+    chunk("IDAT", deflateSync(rows)),
+    chunk("IEND", Buffer.alloc(0)),
+  ]);
+}
+
+/** @param {string[]} args @returns {Promise<number>} exit code */
+async function main(args) {
+  let parsed;
+  try {
+    parsed = parseArgs({ args, options: { symbols: { type: "string" } }, allowPositionals: true });
+    if (parsed.positionals.length !== 3) throw new Error();
+  } catch {
+    console.error(USAGE);
+    return 2;
+  }
+  const [model, file, output] = parsed.positionals;
+  const { symbols } = parsed.values;
+  try {
+    const bundle = await Bundle.load(readFileSync(model), ort);
+    const picture = await decode(readFileSync(file), bundle, { symbols: symbols !== undefined });
+    writeFileSync(output, toPng(picture));
+    if (symbols && picture.symbols) writeFileSync(symbols, new Uint8Array(picture.symbols.buffer));
+    return 0;
+  } catch (e) {
+    const expected = e instanceof EocodecError || (e instanceof Error && "syscall" in e);
+    console.error(expected ? `decode.mjs: ${e.message}` : e);
+    return 1;
+  }
+}
+
+if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  process.exitCode = await main(process.argv.slice(2));
+}

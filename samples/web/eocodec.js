@@ -1,0 +1,2834 @@
+/**
+ * Decode `.eoc` pictures with ONNX Runtime Web, all at once or while their bytes arrive.
+ *
+ * In: bytes of a file (or a stream of them) and a model bundle. Out: RGBA pixels, or drawings on a canvas. Names of
+ * sections in comments are those of docs/FORMAT.md, which this module follows.
+ *
+ *     import * as ort from 'onnxruntime-web/wasm';
+ *     import { Bundle, decode, drawProgressively } from './eocodec.js';
+ *
+ *     const bundle = await Bundle.load('photo.eocm', ort);
+ *     const { width, height, data } = await decode(bytes, bundle);
+ *     await drawProgressively((await fetch('picture.eoc')).body, bundle, canvas);
+ *
+ * @module
+ */
+
+/**
+ * @typedef {Uint8Array | ArrayBuffer} Bytes
+ * @typedef {Int8Array | Uint8Array | Int16Array | Float32Array} TensorData
+ *
+ * @typedef {object} Picture
+ * @property {number} width
+ * @property {number} height
+ * @property {Uint8ClampedArray<ArrayBuffer>} data R, G, B, alpha of every pixel, row by row
+ * @property {boolean} alpha whether the file holds transparency
+ * @property {boolean} grey whether R = G = B
+ * @property {boolean} complete whether the file ends where an encoder ended it, as far as that can be told
+ * @property {Int32Array} [symbols] the integers of the file, see "Test vectors"; only if asked for
+ *
+ * @typedef {object} Options
+ * @property {number} [maxPixels] larger pictures are refused; default 2²⁶
+ * @property {boolean} [symbols] also return the integers of the file; not while it arrives
+ * @property {AbortSignal} [signal] ends decoding while the file arrives
+ *
+ * @typedef {object} Update
+ * @property {number} bytes of the file that are there
+ * @property {number} bitsPerPixel these bytes in bits over pixels
+ * @property {number} width of the picture
+ * @property {number} height of the picture
+ * @property {number} drawings that were made, this one included
+ * @property {boolean} done whether this is the last drawing
+ *
+ * @typedef {{ id: string | null, tiny: number }} Need the model that a file was made with: its id (eight hexadecimal
+ *   digits), or null and the number that stands for it in tiny files
+ * @typedef {Bundle | ((need: Need) => Bundle | Promise<Bundle>)} BundleLike
+ */
+
+/** What went wrong, in one sentence for the user. */
+export class EocodecError extends Error {
+  /** @param {string} message */
+  constructor(message) {
+    super(message);
+    this.name = "EocodecError";
+  }
+}
+
+/** @param {string} what */
+const damaged = (what) => new EocodecError(`the file is damaged: ${what}`);
+
+const PHASES = [
+  [0, 0],
+  [1, 1],
+  [0, 1],
+  [1, 0],
+]; // of a quad, (row, column)
+const PHASE_OF = [0, 2, 3, 1]; // of 2 · (row & 1) + (column & 1)
+const STRIP = 65536; // grid positions that nets and coder take at once
+const SLICE = 12; // milliseconds of work after which the event loop gets a turn
+
+/** @type {() => Promise<void>} */
+const pause =
+  typeof globalThis.setImmediate === "function"
+    ? () => new Promise((done) => globalThis.setImmediate(done))
+    : () =>
+        new Promise((done) => {
+          const { port1, port2 } = new MessageChannel(); // timers are throttled, messages are not
+          port1.onmessage = () => {
+            port1.close();
+            done();
+          };
+          port2.postMessage(0);
+        });
+let rested = 0;
+
+/** Lets the page breathe if it has not for a while. */
+async function breathe() {
+  if (performance.now() - rested > SLICE) {
+    await pause();
+    rested = performance.now();
+  }
+}
+
+/** @param {number} a @param {number} lowest @param {number} highest */
+const clamp = (a, lowest, highest) => Math.min(Math.max(a, lowest), highest);
+
+/** @param {number} a */
+const bitLength = (a) => 32 - Math.clz32(a);
+
+/** @param {Bytes} bytes */
+const bytesOf = (bytes) => (bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes));
+
+/** @param {Uint8Array} bytes */
+const hex = (bytes) => Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");
+
+/** @param {Uint8Array} bytes */
+const viewOf = (bytes) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+
+const CRC = Uint32Array.from({ length: 256 }, (_, n) => {
+  for (let k = 0; k < 8; k++) n = n & 1 ? (n >>> 1) ^ 0xedb88320 : n >>> 1;
+  return n;
+});
+
+/** CRC-32 of parts, one after another. @param {ArrayLike<number>[]} parts */
+export function crc32(...parts) {
+  let crc = -1;
+  for (const part of parts) for (let i = 0; i < part.length; i++) crc = (crc >>> 8) ^ CRC[(crc ^ part[i]) & 255];
+  return ~crc >>> 0;
+}
+
+// ---------------------------------------------------------------------------------------------- the bytes of a file
+
+const FLAGS = { grey: 1, alpha: 2, embedded: 4, lossless: 8 };
+const MAX_SIDE = 2 ** 20;
+const MAX_PIXELS = 2 ** 28;
+const MAX_ALPHA = 2 ** 30; // bytes
+const MAX_LOSSLESS = 4096; // bytes of the lossless element
+const MAX_TINY = 32768; // bytes
+const PIECE = 2048; // bytes of an embedded stream between two checksums
+const LOSSLESS_UNITS = 37;
+const SHORT = new EocodecError("the file is cut off before its first segment");
+
+/**
+ * @typedef {{ model: string, width: number, height: number, step: number, grey: boolean, embedded: boolean }} Header
+ * @typedef {{ units: number, payload: Uint8Array }} Segment
+ * @typedef {{ number: number, step: number, grey: boolean, payload: Uint8Array }} Tiny
+ */
+
+/** Takes elements from the front of the bytes that are there; throws {@link SHORT} at their end. */
+class Cursor {
+  /** @param {Uint8Array} bytes @param {number} at */
+  constructor(bytes, at) {
+    this.bytes = bytes;
+    this.at = at;
+  }
+
+  /** @param {number} count */
+  take(count) {
+    if (this.at + count > this.bytes.length) throw SHORT;
+    this.at += count;
+    return this.bytes.subarray(this.at - count, this.at);
+  }
+
+  /** @param {number} count */
+  number(count) {
+    return this.take(count).reduceRight((value, byte) => value * 256 + byte, 0);
+  }
+
+  varint() {
+    for (let value = 0, k = 0; k < 5; k++) {
+      const byte = this.take(1)[0];
+      value += (byte & 127) * 128 ** k;
+      if (byte >= 128) continue;
+      if (k && !byte) throw damaged("a number is not in its shortest form");
+      return value;
+    }
+    throw damaged("a number is longer than five bytes");
+  }
+}
+
+/** A file as it arrives: parses what is there, and lets a decoder wait for more. */
+class Feed {
+  #buffer = new Uint8Array(4096);
+  #at = 0; // start of the first element that is not there as a whole
+  #ordinal = 0;
+  #head = new Uint8Array(0);
+  #failure = /** @type {unknown} */ (null);
+  #wake = () => {};
+  #pieces = new Uint8Array(0); // of an embedded stream, without checksums
+  #intact = 0; // bytes of it whose checksums match
+
+  length = 0;
+  ended = false;
+  complete = true;
+  header = /** @type {Header | null} */ (null);
+  tiny = /** @type {Tiny | null} */ (null);
+  alpha = /** @type {Uint8Array | null} */ (null);
+  lossless = /** @type {Uint8Array | null} */ (null);
+  segments = /** @type {Segment[]} */ ([]);
+  /** An embedded stream as far as it is there. */
+  stream = new Uint8Array(0);
+  #elements = 0; // 0: before the alpha element, 1: before the lossless element, 2: before the segments
+  #taken = 0; // segments that the decoder has
+  /** Called before the decoder waits for bytes. @type {() => Promise<void>} */
+  idle = async () => {};
+  /** Called now and then where the decoder could draw. @type {() => Promise<void>} */
+  checkpoint = async () => {};
+
+  get #bytes() {
+    return this.#buffer.subarray(0, this.length);
+  }
+
+  /** @param {Uint8Array} chunk */
+  append(chunk) {
+    if (this.length + chunk.length > this.#buffer.length) {
+      const larger = new Uint8Array(Math.max(2 * this.#buffer.length, this.length + chunk.length));
+      larger.set(this.#bytes);
+      this.#buffer = larger;
+    }
+    this.#buffer.set(chunk, this.length);
+    this.length += chunk.length;
+    this.#advance();
+  }
+
+  end() {
+    this.ended = true;
+    this.#advance();
+  }
+
+  /** @param {unknown} reason */
+  fail(reason) {
+    this.#failure ??= reason;
+    this.#wake();
+  }
+
+  /** Waits until there are more bytes than there were at the call; false at the end of the file. */
+  async more() {
+    const before = this.length;
+    this.check();
+    if (this.ended) return false;
+    await this.idle();
+    while (!this.ended && this.length === before) {
+      this.check();
+      await new Promise((/** @type {(_: void) => void} */ done) => (this.#wake = done));
+    }
+    this.check();
+    return true;
+  }
+
+  /** Throws what is wrong with the file, if anything. */
+  check() {
+    if (this.#failure) throw this.#failure;
+  }
+
+  /** Waits until it is known what kind of file this is, and its alpha and lossless elements are there. */
+  async begin() {
+    this.check();
+    while (!this.tiny && !(this.header && this.#elements === 2)) if (!(await this.more())) throw SHORT;
+  }
+
+  /** The next segment, or null after the last. @returns {Promise<Segment | null>} */
+  async segment() {
+    while (this.#taken === this.segments.length) if (!(await this.more())) return null;
+    return this.segments[this.#taken++];
+  }
+
+  #advance() {
+    try {
+      if (!this.#failure) this.#parse();
+    } catch (e) {
+      this.#failure = e === SHORT && this.ended ? new EocodecError(SHORT.message) : e;
+      if (this.#failure === SHORT) this.#failure = null;
+    }
+    this.#wake();
+  }
+
+  #parse() {
+    if (this.tiny || (!this.length && !this.ended)) return;
+    const bytes = this.#bytes;
+    if (!this.header) {
+      const text = this.length > 0 && "+/-_".includes(String.fromCharCode(bytes[0]));
+      if (text || (bytes[0] >= 0xf8 && bytes[0] < 0xfe)) {
+        if (!this.ended && this.length <= 2 * MAX_TINY) return;
+        this.tiny = parseTiny(text ? fromBase64(bytes) : bytes);
+        return;
+      }
+      this.#parseHeader(bytes);
+    }
+    if (this.#elements < 2) this.#parseElements(bytes);
+    if (this.header?.embedded) this.#parsePieces(bytes);
+    else this.#parseSegments(bytes);
+  }
+
+  /** @param {Uint8Array} bytes */
+  #parseHeader(bytes) {
+    if (!bytes.length || bytes.subarray(0, 3).some((b, k) => b !== "EOC".charCodeAt(k))) {
+      throw new EocodecError("not an .eoc file");
+    }
+    const cursor = new Cursor(bytes, 3);
+    const version = cursor.take(1)[0];
+    if (version !== 1) throw new EocodecError(`the file has format version ${version}; this program reads version 1`);
+    const model = hex(cursor.take(4));
+    const flags = cursor.take(1)[0];
+    if (flags > 15) throw new EocodecError("the file uses features this program does not know");
+    const [width, height] = [cursor.varint(), cursor.varint()];
+    if (!(width && height && width <= MAX_SIDE && height <= MAX_SIDE && width * height <= MAX_PIXELS)) {
+      throw new EocodecError(`the file claims ${width}x${height} pixels, beyond the format's limits`);
+    }
+    const [rate, step] = [cursor.number(2), cursor.number(2)];
+    const [grey, embedded] = [Boolean(flags & FLAGS.grey), Boolean(flags & FLAGS.embedded)];
+    if (flags & FLAGS.lossless && (embedded || step !== 32768)) {
+      throw damaged("its lossless parameters cannot be read");
+    }
+    if (embedded && (rate || step)) throw damaged("an embedded stream has no rate");
+    this.#at = cursor.at;
+    this.#head = bytes.slice(0, cursor.at);
+    this.header = { model, width, height, step, grey, embedded };
+  }
+
+  /** The elements before the segments. @param {Uint8Array} bytes */
+  #parseElements(bytes) {
+    const flags = this.#head[8];
+    if (this.#elements === 0) {
+      if (flags & FLAGS.alpha) {
+        const cursor = new Cursor(bytes, this.#at);
+        const kind = cursor.take(1)[0];
+        if (kind > 1) throw damaged("unknown or repeated side segment");
+        if (kind === 1) {
+          const length = cursor.varint();
+          if (length > MAX_ALPHA) throw damaged("a side segment is too long");
+          const alpha = cursor.take(length).slice();
+          if (!this.#passes(cursor)) throw damaged("the transparency's checksum does not match");
+          if (cursor.take(1)[0]) throw damaged("unknown or repeated side segment");
+          this.alpha = alpha;
+          this.#ordinal++;
+        }
+        this.#at = cursor.at;
+      }
+      this.#elements = 1;
+    }
+    if (flags & FLAGS.lossless) {
+      const cursor = new Cursor(bytes, this.#at);
+      const length = cursor.varint();
+      if (length > MAX_LOSSLESS) throw damaged("its lossless parameters cannot be read");
+      const lossless = cursor.take(length).slice();
+      if (!this.#passes(cursor)) throw damaged("the checksum of its lossless parameters does not match");
+      this.lossless = lossless;
+      this.#ordinal++;
+      this.#at = cursor.at;
+    }
+    this.#elements = 2;
+  }
+
+  /** Whether the element from `#at` to the cursor has the checksum that comes next. @param {Cursor} cursor */
+  #passes(cursor) {
+    const element = cursor.bytes.subarray(this.#at, cursor.at);
+    return cursor.number(4) === crc32(this.#head, [this.#ordinal & 255], element);
+  }
+
+  /** @param {Uint8Array} bytes */
+  #parseSegments(bytes) {
+    try {
+      while (this.#at < bytes.length) {
+        const cursor = new Cursor(bytes, this.#at);
+        const [units, length] = [cursor.varint(), cursor.varint()];
+        const payload = cursor.take(length);
+        if (!this.#passes(cursor)) throw damaged(`the checksum of segment ${this.#ordinal + 1} does not match`);
+        if (!units) throw damaged("a segment without coding units");
+        this.segments.push({ units, payload: payload.slice() });
+        this.#ordinal++;
+        this.#at = cursor.at;
+      }
+    } catch (e) {
+      if (e !== SHORT) throw e;
+      if (this.ended) this.complete = false;
+    }
+    if (this.ended && this.lossless && this.segments.reduce((sum, s) => sum + s.units, 0) < LOSSLESS_UNITS) {
+      this.complete = false;
+    }
+  }
+
+  /**
+   * Of the last piece only so much is used as cannot be its checksum, until the file has ended.
+   *
+   * @param {Uint8Array} bytes
+   */
+  #parsePieces(bytes) {
+    const room = this.#intact + bytes.length - this.#at;
+    if (room > this.#pieces.length) {
+      const larger = new Uint8Array(2 * room);
+      larger.set(this.#pieces.subarray(0, this.#intact));
+      this.#pieces = larger;
+    }
+    const matches = (/** @type {Uint8Array} */ whole) => {
+      const end = whole.length - 4;
+      return (
+        end > 0 &&
+        viewOf(whole).getUint32(end, true) === crc32(this.#head, [this.#ordinal & 255], whole.subarray(0, end))
+      );
+    };
+    for (; bytes.length - this.#at >= PIECE + 4; this.#at += PIECE + 4, this.#ordinal++) {
+      const whole = bytes.subarray(this.#at, this.#at + PIECE + 4);
+      if (!matches(whole)) throw damaged(`the checksum of piece ${this.#ordinal + 1} does not match`);
+      this.#pieces.set(whole.subarray(0, PIECE), this.#intact);
+      this.#intact += PIECE;
+    }
+    const rest = bytes.subarray(this.#at);
+    let usable = Math.max(0, rest.length - 4);
+    if (this.ended && rest.length && !matches(rest)) {
+      this.complete = false;
+      usable = Math.min(rest.length, PIECE);
+    }
+    this.#pieces.set(rest.subarray(0, usable), this.#intact);
+    this.stream = this.#pieces.subarray(0, this.#intact + usable);
+  }
+}
+
+/** @param {Uint8Array} bytes @returns {Tiny} */
+function parseTiny(bytes) {
+  const tag = bytes[0] - 0xf8;
+  if (bytes.length < 2 || bytes.length > MAX_TINY || !(tag >= 0 && tag < 6)) throw new EocodecError("not an .eoc file");
+  return {
+    number: (tag >> 1) + 1,
+    step: 32768 + 3072 + 64 * bytes[1],
+    grey: Boolean(tag & 1),
+    payload: bytes.slice(2),
+  };
+}
+
+/** The bytes of base64 text, standard or URL-safe; none if it is something else. @param {Uint8Array} text */
+function fromBase64(text) {
+  if (text.length > 2 * MAX_TINY) return new Uint8Array(0);
+  const standard = new TextDecoder().decode(text).trim().replace(/=+$/, "").replaceAll("-", "+").replaceAll("_", "/");
+  try {
+    return Uint8Array.from(atob(standard), (c) => c.charCodeAt(0));
+  } catch {
+    return new Uint8Array(0);
+  }
+}
+
+// ------------------------------------------------------------------------------------------------ the range coder
+
+const HIGH = 2 ** 24;
+const TOTAL = 2 ** 24; // sum of a table's frequencies
+
+/** What is read was never written. */
+class Impossible extends EocodecError {
+  constructor() {
+    super("the file is damaged: a segment cannot be decoded");
+  }
+}
+
+/** Frequencies of a symbol s = m + R: what the range coder looks up. */
+export class Table {
+  /** @param {ArrayLike<number>} frequencies f(−R) … f(R), their sum 2²⁴ */
+  constructor(frequencies) {
+    this.radius = (frequencies.length - 1) / 2;
+    this.cumulative = new Uint32Array(frequencies.length + 1);
+    for (let s = 0; s < frequencies.length; s++) this.cumulative[s + 1] = this.cumulative[s] + frequencies[s];
+    this.guide = new Uint16Array(1024); // the symbol at every 2¹⁴
+    for (let k = 0, s = 0; k < 1024; k++) {
+      while (this.cumulative[s + 1] <= k << 14) s++;
+      this.guide[k] = s;
+    }
+  }
+}
+
+/**
+ * The range decoder of `constriction`: 32-bit words, 64-bit state, 24-bit probabilities. Beyond the end are zeros.
+ *
+ * Its 64-bit numbers are kept as high · 2²⁴ + low, so the scale range / 2²⁴ is `high`, and all arithmetic is exact in
+ * doubles. What is kept of the point is its distance from the lower end of the range.
+ */
+export class RangeDecoder {
+  #rangeHigh = 2 ** 40 - 1;
+  #rangeLow = 2 ** 24 - 1;
+  #high = 0;
+  #low = 0;
+  #rest = 0; // distance − quantile · scale
+
+  /** @param {Uint8Array} bytes @param {number} [at] where the stream begins @param {boolean} [bigEndian] */
+  constructor(bytes, at = 0, bigEndian = false) {
+    this.bytes = bytes;
+    this.at = at;
+    this.bigEndian = bigEndian;
+    const [first, second] = [this.#word(), this.#word()];
+    this.#high = first * 256 + (second >>> 24);
+    this.#low = second & 0xffffff;
+  }
+
+  #word() {
+    const { bytes, at } = this;
+    this.at += 4;
+    return this.bigEndian
+      ? ((bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3]) >>> 0
+      : (bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)) >>> 0;
+  }
+
+  /** The state, for {@link restore}. */
+  save() {
+    return [this.#rangeHigh, this.#rangeLow, this.#high, this.#low, this.at];
+  }
+
+  /** @param {number[]} state */
+  restore(state) {
+    [this.#rangeHigh, this.#rangeLow, this.#high, this.#low, this.at] = state;
+  }
+
+  /** Where the point lies, in 0 … 2²⁴ − 1. */
+  #quantile() {
+    const scale = this.#rangeHigh;
+    let q = Math.floor((this.#high * HIGH + this.#low) / scale); // the sum is rounded: off by one at most
+    const upper = Math.floor(scale / 65536);
+    const product = upper * q;
+    const carried = Math.floor(product / 256);
+    let rest =
+      (this.#high - carried) * HIGH + (this.#low - (product - carried * 256) * 65536 - (scale - upper * 65536) * q);
+    if (rest < 0) {
+      q--;
+      rest += scale;
+    } else if (rest >= scale) {
+      q++;
+      rest -= scale;
+    }
+    if (q >= TOTAL) throw new Impossible();
+    this.#rest = rest;
+    return q;
+  }
+
+  /** Narrows the range to a symbol. @param {number} offset quantile − start @param {number} probability */
+  #consume(offset, probability) {
+    const scale = this.#rangeHigh;
+    const upper = Math.floor(scale / 65536);
+    const lower = scale - upper * 65536;
+    let product = upper * offset;
+    let high = Math.floor(product / 256);
+    let low = (product - high * 256) * 65536 + lower * offset + this.#rest;
+    let carry = Math.floor(low / HIGH);
+    this.#high = high + carry;
+    this.#low = low - carry * HIGH;
+    product = upper * probability;
+    high = Math.floor(product / 256);
+    low = (product - high * 256) * 65536 + lower * probability;
+    carry = Math.floor(low / HIGH);
+    high += carry;
+    low -= carry * HIGH;
+    if (high < 256) {
+      high = (high * HIGH + low) * 256;
+      low = 0;
+      const word = this.#word();
+      this.#high = (this.#high * HIGH + this.#low) * 256 + (word >>> 24);
+      this.#low = word & 0xffffff;
+    }
+    this.#rangeHigh = high;
+    this.#rangeLow = low;
+  }
+
+  /** A symbol of a table. @param {Table} table */
+  symbol(table) {
+    const q = this.#quantile();
+    const { cumulative } = table;
+    let s = table.guide[q >>> 14];
+    while (cumulative[s + 1] <= q) s++;
+    this.#consume(q - cumulative[s], cumulative[s + 1] - cumulative[s]);
+    return s;
+  }
+
+  /** A number from 0 to count − 1, all equally likely; the last one has what is left of 2²⁴. @param {number} count */
+  uniform(count) {
+    const q = this.#quantile();
+    const width = Math.floor(TOTAL / count);
+    const s = Math.min(Math.floor(q / width), count - 1);
+    this.#consume(q - s * width, s < count - 1 ? width : TOTAL - s * width);
+    return s;
+  }
+
+  /** Yes or no, yes with probability p / 65536: `Bernoulli` of `constriction`, `perfect=False`. @param {number} p */
+  decide(p) {
+    const q = this.#quantile();
+    const yes = 256 * p + (p < 32768 ? 1 : 0); // each has 1, the other 2²⁴ − 2 are divided, what is left is for yes
+    const no = TOTAL - yes;
+    if (q < no) {
+      this.#consume(q, no);
+      return 0;
+    }
+    this.#consume(q - no, yes);
+    return 1;
+  }
+}
+
+const MAX_ESCAPE = 22;
+
+/** A segment being read: residuals with their escapes ("Symbols"). */
+class Reader {
+  /** @param {Table[]} tables @param {Uint8Array} payload @param {boolean} [bigEndian] */
+  constructor(tables, payload, bigEndian = false) {
+    this.tables = tables;
+    this.coder = new RangeDecoder(payload, 0, bigEndian);
+  }
+
+  /** Residuals of places with these table indices. @param {Uint8Array} index */
+  async take(index) {
+    const { tables, coder } = this;
+    const starts = new Uint32Array(tables.length + 1);
+    for (let i = 0; i < index.length; i++) starts[index[i] + 1]++;
+    for (let k = 0; k < tables.length; k++) starts[k + 1] += starts[k];
+    const [next, order] = [starts.slice(), new Uint32Array(index.length)];
+    for (let i = 0; i < index.length; i++) order[next[index[i]]++] = i;
+    const m = new Int32Array(index.length);
+    for (let k = 0; k < tables.length; k++) {
+      const escaped = [];
+      const { radius } = tables[k];
+      for (let j = starts[k]; j < starts[k + 1]; j++) {
+        const value = coder.symbol(tables[k]) - radius;
+        m[order[j]] = value;
+        if (value === radius || value === -radius) escaped.push(order[j]);
+      }
+      if (escaped.length) this.#escape(escaped, m);
+      await breathe();
+    }
+    return m;
+  }
+
+  /** @param {number[]} places @param {Int32Array} m */
+  #escape(places, m) {
+    const { coder } = this;
+    /** @type {number[][]} */
+    const classes = Array.from({ length: MAX_ESCAPE + 1 }, () => []);
+    const lengths = places.map(() => coder.uniform(32));
+    lengths.forEach((n, k) => {
+      if (n > MAX_ESCAPE) throw damaged("a latent is out of range");
+      classes[n].push(places[k]);
+    });
+    classes.forEach((members, n) => {
+      if (!n) return;
+      const extra = members.map(() => 2 ** n - 1 + coder.uniform(2 ** Math.min(n, 12)));
+      if (n > 12) members.forEach((_, k) => (extra[k] += coder.uniform(2 ** (n - 12)) * 4096));
+      members.forEach((place, k) => (m[place] += Math.sign(m[place]) * extra[k]));
+    });
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------- the model
+
+const MAX_ENTRIES = 128;
+const MAX_ENTRY = 64 * 2 ** 20; // bytes
+const MAX_BUNDLE = 256 * 2 ** 20; // bytes of all entries
+const REFLECTIONS = 128;
+const PRECISE = 64; // reflections that are kept in 16 bits
+const TYPES = new Map(
+  /** @type {[Function, string][]} */ ([
+    [Int8Array, "int8"],
+    [Uint8Array, "uint8"],
+    [Int16Array, "int16"],
+    [Float32Array, "float32"],
+  ]),
+);
+
+/** A model bundle (`.eocm`). ONNX Runtime's sessions are made when they are first needed. */
+export class Bundle {
+  #sessions = /** @type {Map<string, Promise<any>>} */ (new Map());
+  #probabilities = /** @type {Probabilities | null} */ (null);
+  #losslessTables = /** @type {Table[] | null} */ (null);
+  #basis = /** @type {Promise<Record<string, [TensorData, number[]]>> | null} */ (null);
+
+  /**
+   * Use {@link Bundle.load}.
+   *
+   * @param {Map<string, Uint8Array>} files
+   * @param {string} id content hash, hexadecimal
+   * @param {any} ort
+   * @param {{ session?: object, zstd?: () => Promise<any> }} options
+   */
+  constructor(files, id, ort, options) {
+    this.files = files;
+    this.fullId = id;
+    this.ort = ort;
+    this.options = options;
+    this.manifest = JSON.parse(new TextDecoder().decode(this.file("manifest.json")));
+    /** "photo": pictures of any size; "flat": of one size, coded as one vector. @type {string} */
+    this.kind = this.manifest.kind ?? "photo";
+    if (this.manifest.format !== 1 || !["photo", "flat"].includes(this.kind)) {
+      throw new EocodecError("the model bundle has another format version than this program reads");
+    }
+    this.compandTable = this.file("compand.bin");
+    this.tables = unpackTables(this.file("tables.bin"), true);
+    /** @type {number[][]} */
+    this.shift = this.manifest.shift;
+    if (this.shift.length !== this.tables.length) {
+      throw new EocodecError("the model bundle's tables are inconsistent");
+    }
+  }
+
+  /**
+   * Load a bundle.
+   *
+   * @param {string | URL | Response | Blob | Bytes} source its address, the answer to a request for it, or its bytes
+   * @param {any} ort the module `onnxruntime-web`
+   * @param {{ session?: object, zstd?: () => Promise<any> }} [options] `session`: options of ONNX Runtime's sessions;
+   *   `zstd`: loads the module `fzstd`, which is needed for transparency and packed lossless files
+   * @returns {Promise<Bundle>}
+   */
+  static async load(source, ort, options = {}) {
+    if (typeof source === "string" || source instanceof URL) {
+      const response = await fetch(source).catch(() => null);
+      if (!response?.ok) throw new EocodecError(`the model bundle ${source} cannot be loaded`);
+      source = response;
+    }
+    const bytes = "arrayBuffer" in source ? await source.arrayBuffer() : source;
+    try {
+      const { files, id } = await unzip(bytesOf(bytes));
+      return new Bundle(files, id, ort, options);
+    } catch (e) {
+      if (e instanceof EocodecError) throw e;
+      throw new EocodecError("the model bundle is damaged");
+    }
+  }
+
+  /**
+   * Several bundles as one: each is loaded when those before it do not fit a file.
+   *
+   * @param {(string | URL)[]} sources
+   * @param {any} ort
+   * @param {{ session?: object, zstd?: () => Promise<any> }} [options] see {@link Bundle.load}
+   * @returns {(need: Need) => Promise<Bundle>}
+   */
+  static anyOf(sources, ort, options) {
+    const loaded = /** @type {Promise<Bundle>[]} */ ([]);
+    return async (need) => {
+      for (let k = 0; k < sources.length; k++) {
+        loaded[k] ??= Bundle.load(sources[k], ort, options);
+        loaded[k].catch(() => delete loaded[k]); // the next file tries again
+        const bundle = await loaded[k];
+        if (bundle.fits(need)) return bundle;
+      }
+      throw new EocodecError(`the file needs ${modelName(need)}, which is not at hand`);
+    };
+  }
+
+  /** First four bytes of the content hash, hexadecimal: what files carry. */
+  get id() {
+    return this.fullId.slice(0, 8);
+  }
+
+  /** @type {string} */
+  get name() {
+    return this.manifest.name;
+  }
+
+  /** Whether this is the model that a file was made with. @param {Need} need */
+  fits(need) {
+    return need.id === null ? this.kind === "flat" && this.manifest.tiny === need.tiny : this.id === need.id;
+  }
+
+  /** @param {string} name */
+  file(name) {
+    const content = this.files.get(name);
+    if (!content) throw new EocodecError(`the model bundle lacks ${name}`);
+    return content;
+  }
+
+  /** What the nets see of a value in 1/16 steps. @param {number} v */
+  compand(v) {
+    const t = this.compandTable;
+    return v < 0 ? -t[Math.min(-v, t.length - 1)] : t[Math.min(v, t.length - 1)];
+  }
+
+  /** Tables of the embedded stream. */
+  get probabilities() {
+    return (this.#probabilities ??= new Probabilities(this.file("progressive.bin")));
+  }
+
+  /** Tables of lossless files. */
+  get losslessTables() {
+    return (this.#losslessTables ??= unpackTables(this.file("lossless/tables.bin"), false));
+  }
+
+  /**
+   * Runs a graph.
+   *
+   * @param {string} graph its name without `.onnx`
+   * @param {Record<string, [TensorData, number[]]>} inputs data and shape of each
+   * @returns {Promise<Record<string, any>>} data of its outputs
+   */
+  async run(graph, inputs) {
+    const { ort } = this;
+    try {
+      if (!this.#sessions.has(graph)) this.#sessions.set(graph, this.#open(graph));
+      const session = await this.#sessions.get(graph);
+      /** @type {Record<string, any>} */
+      const feeds = {};
+      for (const [name, [data, shape]] of Object.entries(inputs)) {
+        const own = ort.env.wasm.proxy ? data.slice() : data; // a proxy takes buffers away
+        feeds[name] = new ort.Tensor(TYPES.get(own.constructor), own, shape);
+      }
+      const outputs = await session.run(feeds);
+      return Object.fromEntries(Object.entries(outputs).map(([name, tensor]) => [name, tensor.data]));
+    } catch (e) {
+      if (e instanceof EocodecError) throw e;
+      const reason = String(e instanceof Error ? e.message : e).split("\n")[0];
+      throw new EocodecError(`the model's graph ${graph} failed: ${reason}`);
+    }
+  }
+
+  /** @param {string} graph */
+  #open(graph) {
+    const { ort } = this;
+    ort.env.wasm.numThreads ||= 1; // more need headers that isolate the page
+    return ort.InferenceSession.create(this.file(`${graph}.onnx`), {
+      executionProviders: ["wasm"],
+      enableMemPattern: false, // shapes differ from run to run
+      logSeverityLevel: 3,
+      ...this.options.session,
+    });
+  }
+
+  /** Frees the sessions; they are made again when needed. */
+  async release() {
+    const sessions = [...this.#sessions.values()];
+    this.#sessions.clear();
+    for (const session of sessions) await (await session).release();
+  }
+
+  /** Unpacks zstd data to exactly `size` bytes, or null. @param {Uint8Array} data @param {number} size */
+  async unpack(data, size) {
+    if (zstdWindow(data) > 2 ** 27) return null;
+    const load = this.options.zstd ?? (() => import("fzstd"));
+    const { Decompress } = await load().catch(() => {
+      throw new EocodecError("the file needs the module fzstd, which cannot be loaded");
+    });
+    const result = new Uint8Array(size);
+    let at = 0;
+    try {
+      const stream = new Decompress((/** @type {Uint8Array} */ chunk) => {
+        result.set(chunk, at); // throws if it is too much
+        at += chunk.length;
+      });
+      for (let k = 0; k < data.length; k += 16384) {
+        stream.push(data.subarray(k, k + 16384), k + 16384 >= data.length);
+        await breathe();
+      }
+    } catch {
+      return null;
+    }
+    return at === size ? result : null;
+  }
+
+  /** A flat model's rotation, as its graphs take it: `reflections`, `middles`, `signs` ("Flat models"). */
+  basis() {
+    return (this.#basis ??= unpackBasis(this.file("basis.bin")));
+  }
+}
+
+/** @param {Bundle} bundle */
+const notMadeBy = (bundle) => damaged(`the model ${bundle.name} does not make such files`);
+
+/** @param {Need} need */
+const modelName = (need) => (need.id === null ? `model number ${need.tiny}` : `model ${need.id}`);
+
+/** Window size in the header of a zstd frame. @param {Uint8Array} data */
+function zstdWindow(data) {
+  if (data.length < 6 || viewOf(data).getUint32(0, true) !== 0xfd2fb528) return Infinity;
+  if (data[4] & 32) return 0; // a single segment: no more than the content, which is checked
+  return 2 ** (10 + (data[5] >> 3)) * (1 + (data[5] & 7) / 8);
+}
+
+/** Files and id of a bundle, all but those for denoising. @param {Uint8Array} bytes */
+async function unzip(bytes) {
+  const view = viewOf(bytes);
+  let end = bytes.length - 22;
+  while (end >= 0 && view.getUint32(end, true) !== 0x06054b50) end--;
+  if (end < 0) throw new EocodecError("not a model bundle");
+  const count = view.getUint16(end + 10, true);
+  if (count > MAX_ENTRIES) throw new EocodecError("the model bundle is larger than allowed");
+  const text = new TextDecoder();
+  /** @type {Map<string, Uint8Array>} */
+  const files = new Map();
+  for (let k = 0, total = 0, at = view.getUint32(end + 16, true); k < count; k++) {
+    if (view.getUint32(at, true) !== 0x02014b50) throw new EocodecError("the model bundle is damaged");
+    const [method, crc] = [view.getUint16(at + 10, true), view.getUint32(at + 16, true)];
+    const [packed, size] = [view.getUint32(at + 20, true), view.getUint32(at + 24, true)];
+    const lengths = [28, 30, 32].map((field) => view.getUint16(at + field, true));
+    const name = text.decode(bytes.subarray(at + 46, at + 46 + lengths[0]));
+    const local = view.getUint32(at + 42, true);
+    at += 46 + lengths[0] + lengths[1] + lengths[2];
+    total += size;
+    if (size > MAX_ENTRY || total > MAX_BUNDLE) throw new EocodecError("the model bundle is larger than allowed");
+    if (files.has(name)) throw new EocodecError("the model bundle repeats a name");
+    if (name.startsWith("denoise/")) continue;
+    const start = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
+    const data = bytes.subarray(start, start + packed);
+    const content = method === 8 ? await inflate(data, size) : data;
+    if (![0, 8].includes(method) || content.length !== size || crc32(content) !== crc) {
+      throw new EocodecError("the model bundle is damaged");
+    }
+    files.set(name, content);
+  }
+  const noted = text.decode(bytes.subarray(end + 22)).trim();
+  const id = await contentHash(files);
+  if (id !== null && noted && id !== noted) throw new EocodecError("the model bundle is damaged");
+  if (id === null && !/^[0-9a-f]{64}$/.test(noted)) throw new EocodecError("the model bundle does not say its id");
+  return { files, id: id ?? noted };
+}
+
+/** @param {Uint8Array} data @param {number} size */
+async function inflate(data, size) {
+  const stream = new Blob([/** @type {BlobPart} */ (data)])
+    .stream()
+    .pipeThrough(new DecompressionStream("deflate-raw"));
+  const result = new Uint8Array(size);
+  let at = 0;
+  const reader = stream.getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return at === size ? result : result.subarray(0, at);
+    result.set(value, at);
+    at += value.length;
+  }
+}
+
+/**
+ * SHA-256 over names and contents ("Bundle"); null where pages have no cryptography.
+ *
+ * @param {Map<string, Uint8Array>} files
+ */
+async function contentHash(files) {
+  if (!globalThis.crypto?.subtle) return null;
+  const parts = [];
+  for (const name of [...files.keys()].sort()) {
+    const [label, content] = [new TextEncoder().encode(name), files.get(name) ?? new Uint8Array(0)];
+    const lengths = [new Uint8Array(4), new Uint8Array(8)];
+    viewOf(lengths[0]).setUint32(0, label.length, true);
+    viewOf(lengths[1]).setBigUint64(0, BigInt(content.length), true);
+    parts.push(lengths[0], label, lengths[1], content);
+  }
+  const whole = await new Blob(/** @type {BlobPart[]} */ (parts)).arrayBuffer();
+  return hex(new Uint8Array(await crypto.subtle.digest("SHA-256", whole)));
+}
+
+/** @param {Uint8Array} content @param {boolean} halves whether only f(0) … f(R) are given @returns {Table[]} */
+function unpackTables(content, halves) {
+  const view = viewOf(content);
+  const tables = [];
+  let at = 4;
+  for (let count = view.getUint32(0, true); count > 0; count--) {
+    const given = Array.from({ length: view.getUint32(at, true) }, (_, k) => view.getUint32(at + 4 + 4 * k, true));
+    at += 4 + 4 * given.length;
+    const frequencies = halves ? [...given.slice(1).reverse(), ...given] : given;
+    const sum = frequencies.reduce((a, b) => a + b, 0);
+    if (frequencies.length < 3 || sum !== TOTAL || frequencies.includes(0)) {
+      throw new EocodecError("the model bundle's tables are damaged");
+    }
+    tables.push(new Table(frequencies));
+  }
+  return tables;
+}
+
+/** @param {Uint8Array} content @returns {Promise<Record<string, [TensorData, number[]]>>} */
+async function unpackBasis(content) {
+  const view = viewOf(content);
+  const [size, rank] = [view.getUint32(0, true), view.getUint32(4, true)];
+  const signsAt = 8 + 8 * rank;
+  const blocks = Math.ceil(rank / REFLECTIONS);
+  const rows = new Float32Array(blocks * REFLECTIONS * size);
+  for (let k = 0, at = signsAt + size; k < rank; k++) {
+    const scale = view.getFloat32(8 + 4 * k, true);
+    const row = rows.subarray(k * size, (k + 1) * size);
+    if (k < PRECISE) for (let i = 0; i < size; i++, at += 2) row[i] = view.getInt16(at, true) * scale;
+    else for (let i = 0; i < size; i++, at++) row[i] = view.getInt8(at) * scale;
+    row[k] = view.getFloat32(8 + 4 * rank + 4 * k, true);
+  }
+  const middles = new Float32Array(blocks * REFLECTIONS ** 2);
+  const upper = new Float64Array(REFLECTIONS ** 2);
+  for (let b = 0; b < blocks; b++) {
+    const vectors = Array.from({ length: REFLECTIONS }, (_, k) => {
+      const start = (b * REFLECTIONS + k) * size;
+      return rows.subarray(start, start + size);
+    });
+    for (let r = 0; r < REFLECTIONS; r++) {
+      for (let s = r; s < REFLECTIONS; s += 4) {
+        products(vectors[r], vectors.slice(s, s + 4)).forEach((p, k) => (upper[r * REFLECTIONS + s + k] = p));
+      }
+      upper[r * (REFLECTIONS + 1)] = upper[r * (REFLECTIONS + 1)] / 2 || 1;
+      await breathe();
+    }
+    invert(upper, middles.subarray(b * REFLECTIONS ** 2, (b + 1) * REFLECTIONS ** 2));
+  }
+  const signs = Float32Array.from({ length: size }, (_, i) => view.getInt8(signsAt + i));
+  return {
+    reflections: [rows, [blocks, REFLECTIONS, size]],
+    middles: [middles, [blocks, REFLECTIONS, REFLECTIONS]],
+    signs: [signs, [size]],
+  };
+}
+
+/** Scalar products of a vector with up to four others. @param {Float32Array} a @param {Float32Array[]} others */
+function products(a, others) {
+  const [b, c = b, d = b, e = b] = others;
+  let [p, q, r, s] = [0, 0, 0, 0];
+  for (let i = 0; i < a.length; i++) {
+    const x = a[i];
+    p += x * b[i];
+    q += x * c[i];
+    r += x * d[i];
+    s += x * e[i];
+  }
+  return [p, q, r, s].slice(0, others.length);
+}
+
+/** The inverse of an upper triangular matrix. @param {Float64Array} u @param {Float32Array} result */
+function invert(u, result) {
+  const n = REFLECTIONS;
+  const column = new Float64Array(n);
+  for (let j = 0; j < n; j++) {
+    for (let i = j; i >= 0; i--) {
+      let sum = i === j ? 1 : 0;
+      for (let k = i + 1; k <= j; k++) sum -= u[i * n + k] * column[k];
+      column[i] = sum / u[i * n + i];
+      result[i * n + j] = column[i];
+    }
+  }
+}
+
+/** Tables of the embedded stream. */
+class Probabilities {
+  /** @param {Uint8Array} content */
+  constructor(content) {
+    const sizes = [2 * 64 * 4 * 10, 12, 4 * 16 * 10, 3 * 33, 5 * 16, 64];
+    const view = viewOf(content);
+    let at = 0;
+    const parts = sizes.map((size) => Uint16Array.from({ length: size }, () => view.getUint16((at += 2) - 2, true)));
+    if (at !== content.length || parts.slice(0, 4).some((part) => part.includes(0))) {
+      throw new EocodecError("the model bundle's tables of the embedded stream are damaged");
+    }
+    this.significance = parts[0]; // (2, 64, 4, 10)
+    this.sign = parts[1];
+    this.upper = parts[2]; // (4, 16, 10)
+    this.low = parts[3]; // (3, 33)
+    this.centre = parts[4]; // (5, 16)
+    this.zero = parts[5];
+    /** Rank of every entry of `significance` by falling probability; equal ones have the same. */
+    const values = [...new Set(this.significance)].sort((a, b) => b - a);
+    const ranks = new Map(values.map((p, rank) => [p, rank]));
+    this.rank = this.significance.map((p) => ranks.get(p) ?? 0);
+    this.ranks = values.length;
+  }
+}
+
+// --------------------------------------------------------------------------------------- units and the entropy model
+
+const LEVEL_UNITS = 6;
+const LOW_LIMIT = 2 ** 24;
+
+/**
+ * @typedef {{ level: number, graph: string, seen: number, phases: number[], channel: number, channels: number }} Unit
+ *
+ * @typedef {object} Strip rows of a unit, with what its net says of them
+ * @property {Unit} unit
+ * @property {number} number of the unit
+ * @property {number} start first row in the quad grid
+ * @property {number} stop
+ * @property {number} width columns of the quad grid
+ * @property {number} rows that the net has seen
+ * @property {number} skip rows of these that are before `start`
+ * @property {Int16Array} mean
+ * @property {Uint8Array} index
+ * @property {[number, number][]} valid rows and columns of every phase that are coded
+ *
+ * @typedef {(strip: Strip, values: Int32Array) => Promise<void>} StripCoder fills in the values, 1/16 steps
+ */
+
+/** Coding units 1, 2, … of L levels. @param {number} levels @returns {Unit[]} */
+function unitsOf(levels) {
+  /** @type {Unit[]} */
+  const units = [];
+  for (let level = levels; level > 0; level--) {
+    for (let k = 0; k < 4; k++) {
+      units.push({ level, graph: `luma${level}_${k}`, seen: 3 * k, phases: [k], channel: 0, channels: 3 });
+    }
+    for (let k = 0; k < 2; k++) {
+      const phases = [2 * k, 2 * k + 1];
+      units.push({ level, graph: `chroma${level}_${k}`, seen: 12 + 12 * k, phases, channel: 3, channels: 6 });
+    }
+  }
+  return units;
+}
+
+/**
+ * Planes `(count, bottom − top, width)`: the first `count`, some rows of them.
+ *
+ * @template {TensorData} T
+ * @param {T} planes `(…, height, width)` @param {number} count @param {number} height @param {number} width
+ * @param {number} top @param {number} bottom
+ * @returns {T}
+ */
+function rowsOf(planes, count, height, width, top, bottom) {
+  const size = (bottom - top) * width;
+  if (bottom - top === height) return /** @type {T} */ (planes.subarray(0, count * size));
+  const result = /** @type {T} */ (new /** @type {any} */ (planes).constructor(count * size));
+  for (let c = 0; c < count; c++) {
+    result.set(planes.subarray((c * height + top) * width, (c * height + bottom) * width), c * size);
+  }
+  return result;
+}
+
+/**
+ * Visit the first rows and columns of a phase in coding order.
+ *
+ * @param {Strip} strip
+ * @param {number} n ordinal of the phase
+ * @param {[number, number]} inside rows and columns
+ * @param {[number, number]} band its height and width
+ * @param {(source: number, place: number, channel: number) => void} visit gets places in the strip's planes and in the
+ *   band, and the band's channel
+ */
+function visitPhase(strip, n, [rows, columns], [bandHeight, bandWidth], visit) {
+  const { unit } = strip;
+  const [i, j] = PHASES[unit.phases[n]];
+  for (let c = 0; c < unit.channels; c++) {
+    for (let r = 0; r < rows; r++) {
+      let source = ((n * unit.channels + c) * strip.rows + strip.skip + r) * strip.width;
+      let place = ((unit.channel + c) * bandHeight + 2 * (strip.start + r) + i) * bandWidth + j;
+      for (let k = 0; k < columns; k++, source++, place += 2) visit(source, place, unit.channel + c);
+    }
+  }
+}
+
+/**
+ * Rows and columns of a strip's phase that are coded.
+ *
+ * @param {Strip} strip @param {[number, number]} valid those of the whole phase @returns {[number, number]}
+ */
+const insideOf = (strip, [bottom, right]) => [clamp(bottom - strip.start, 0, strip.stop - strip.start), right];
+
+/** The order of coding: nets say means and table indices of every unit, a coder the values. */
+class Walk {
+  feature = /** @type {Uint8Array | null} */ (null);
+  coarser = new Int8Array(0); // what the next level's feature net sees of the level before
+  seen = new Int8Array(0);
+  level = 0;
+  number = 0; // of the unit in progress
+  strip = 0; // in progress
+
+  /**
+   * @param {Bundle} bundle
+   * @param {number} width
+   * @param {number} height
+   * @param {number} step code
+   * @param {string} folder
+   */
+  constructor(bundle, width, height, step, folder = "entropy") {
+    this.bundle = bundle;
+    this.levels = /** @type {number} */ (bundle.manifest.levels);
+    this.units = unitsOf(this.levels);
+    this.width = width;
+    this.height = height;
+    this.step = step;
+    this.folder = folder;
+    this.condition = clamp(Math.floor((step - 32768 - 5 * 2048 + 64) / 128), -80, 48);
+  }
+
+  /** Rows and columns of a level's quad grid. @param {number} level @returns {[number, number]} */
+  grid(level) {
+    const multiple = 2 ** (this.levels + 1);
+    const n = 2 ** (this.levels - level);
+    return [Math.ceil(this.height / multiple) * n, Math.ceil(this.width / multiple) * n];
+  }
+
+  /** Rows and columns of a level's bands, padding included. @param {number} level @returns {[number, number]} */
+  bandSize(level) {
+    const [rows, columns] = this.grid(level);
+    return [2 * rows, 2 * columns];
+  }
+
+  /**
+   * Rows and columns of a level's bands that are coded; 0 is the low-pass.
+   *
+   * @param {number} level
+   * @returns {[number, number]}
+   */
+  size(level) {
+    const n = 2 ** (level || this.levels);
+    const [rows, columns] = this.grid(level || this.levels);
+    return [Math.min(Math.ceil(this.height / n) + 1, 2 * rows), Math.min(Math.ceil(this.width / n) + 1, 2 * columns)];
+  }
+
+  /** Latents of every band, the low-pass first, then from coarse to fine. */
+  bandLengths() {
+    const levels = Array.from({ length: this.levels + 1 }, (_, k) => (k ? this.levels - k + 1 : this.levels));
+    return levels.map((level, k) => (k ? 9 : 3) * this.bandSize(level)[0] * this.bandSize(level)[1]);
+  }
+
+  /** Rows of the quad grid that are coded at once. @param {number} level @returns {[number, number][]} */
+  #strips(level) {
+    const [height, width] = this.grid(level);
+    const rows = Math.max(2, Math.floor(Math.floor(STRIP / width) / 2) * 2);
+    return Array.from({ length: Math.ceil(height / rows) }, (_, k) => [k * rows, Math.min((k + 1) * rows, height)]);
+  }
+
+  /** The low-pass integers `(3, h, w)`, padding included ("Low-pass integers"). @param {Reader} reader */
+  async lowPass(reader) {
+    const [height, width] = this.size(0);
+    const q = Array.from({ length: 3 }, () => new Int32Array(height * width));
+    const corner = clamp(69 - Math.floor((5 * (this.step - 32768)) / 2048), 0, 63);
+    for (const plane of q) plane[0] = (await reader.take(Uint8Array.of(corner)))[0];
+    for (let half = 1 << (bitLength(Math.max(height, width) - 1) - 1); half >= 1 && height * width > 1; half >>= 1) {
+      for (let c = 0; c < 3; c++) {
+        const tables = this.bundle.manifest.low_index[c];
+        for (const lattice of lattices(height, width, half)) {
+          await refineLattice(q[c], width, lattice, tables[lattice.kind], reader);
+        }
+      }
+    }
+    const [rows, columns] = this.bandSize(this.levels);
+    const result = new Int32Array(3 * rows * columns);
+    for (let c = 0, at = 0; c < 3; c++) {
+      for (let r = 0; r < rows; r++) {
+        const start = Math.min(r, height - 1) * width;
+        for (let k = 0; k < columns; k++) result[at++] = q[c][start + Math.min(k, width - 1)];
+      }
+    }
+    return result;
+  }
+
+  /** Go to the first level. @param {ArrayLike<number>} low `(3, h, w)` in 1/16 steps */
+  begin(low) {
+    const [height, width] = this.bandSize(this.levels);
+    this.coarser = new Int8Array(6 * height * width);
+    let at = 0;
+    for (const [i, j] of PHASES) {
+      for (const [down, right] of [
+        [0, 1],
+        [1, 0],
+      ]) {
+        for (let c = 0; c < 3; c++) {
+          for (let r = i; r < height; r += 2) {
+            for (let k = j; k < width; k += 2, at++) {
+              const place = (c * height + r) * width + k;
+              const inside = r + down < height && k + right < width;
+              if (inside) this.coarser[at] = this.bundle.compand(low[place + down * width + right] - low[place]);
+            }
+          }
+        }
+      }
+    }
+  }
+
+  /** Run a level's feature net. @param {number} level @param {Int8Array | null} known planes of the quad grid */
+  async enter(level, known = null) {
+    const [height, width] = this.grid(level);
+    const inputChannels = level === this.levels ? 24 : 9;
+    const previous = this.feature;
+    const channels = 32;
+    let feature = new Uint8Array(0);
+    for (const [start, stop] of this.#strips(level)) {
+      const [top, bottom] = [Math.max(0, start - 2), Math.min(height, stop + 2)];
+      const rows = bottom - top;
+      /** @type {Record<string, [TensorData, number[]]>} */
+      const inputs = {
+        coarser: [rowsOf(this.coarser, inputChannels, height, width, top, bottom), [1, inputChannels, rows, width]],
+        condition: this.#condition(rows, width),
+      };
+      if (previous) {
+        const planes = rowsOf(previous, channels, height / 2, width / 2, top / 2, bottom / 2);
+        inputs.previous = [planes, [1, channels, rows / 2, width / 2]];
+      }
+      if (known) {
+        const count = known.length / (height * width);
+        inputs.known = [rowsOf(known, count, height, width, top, bottom), [1, count, rows, width]];
+      }
+      const output = (await this.bundle.run(`${this.folder}/feature${level}`, inputs)).feature;
+      if (stop - start === height) {
+        feature = output;
+        break;
+      }
+      if (!feature.length) feature = new Uint8Array(channels * height * width);
+      for (let c = 0; c < channels; c++) {
+        const from = (c * rows + start - top) * width;
+        feature.set(output.subarray(from, from + (stop - start) * width), (c * height + start) * width);
+      }
+    }
+    this.feature = feature;
+    this.level = level;
+    this.seen = new Int8Array(24 * height * width);
+    this.coarser = new Int8Array(36 * height * width);
+  }
+
+  /** @param {number} rows @param {number} columns @returns {[Int8Array, number[]]} */
+  #condition(rows, columns) {
+    return [new Int8Array(rows * columns).fill(this.condition), [1, 1, rows, columns]];
+  }
+
+  /**
+   * Code a unit of the level that was entered, from a strip on.
+   *
+   * @param {number} number of the unit, from 1 @param {StripCoder} coder @param {number} from
+   */
+  async code(number, coder, from = 0) {
+    const unit = this.units[number - 1];
+    const [height, width] = this.grid(unit.level);
+    const [bandRows, bandColumns] = this.size(unit.level);
+    const valid = /** @type {[number, number][]} */ (
+      unit.phases.map((p) => [(bandRows - PHASES[p][0] + 1) >> 1, (bandColumns - PHASES[p][1] + 1) >> 1])
+    );
+    const strips = this.#strips(unit.level);
+    for (let s = from; s < strips.length; s++) {
+      const [start, stop] = strips[s];
+      const [top, bottom] = [Math.max(0, start - 1), Math.min(height, stop + 1)];
+      const rows = bottom - top;
+      /** @type {Record<string, [TensorData, number[]]>} */
+      const inputs = {
+        feature: [
+          rowsOf(/** @type {Uint8Array} */ (this.feature), 32, height, width, top, bottom),
+          [1, 32, rows, width],
+        ],
+        condition: this.#condition(rows, width),
+      };
+      if (unit.seen) {
+        inputs.seen = [rowsOf(this.seen, unit.seen, height, width, top, bottom), [1, unit.seen, rows, width]];
+      }
+      const { mean, index } = await this.bundle.run(`${this.folder}/${unit.graph}`, inputs);
+      const strip = { unit, number, start, stop, width, rows, skip: start - top, mean, index, valid };
+      [this.number, this.strip] = [number, s];
+      const values = new Int32Array(mean.length);
+      await coder(strip, values);
+      this.#store(strip, values, height);
+      await breathe();
+    }
+  }
+
+  /**
+   * Keep what later nets see of a strip.
+   *
+   * @param {Strip} strip
+   * @param {Int32Array} values
+   * @param {number} height of the grid
+   */
+  #store(strip, values, height) {
+    const { unit, width } = strip;
+    const rows = strip.stop - strip.start;
+    const keep = unit.seen + unit.phases.length * unit.channels <= 24;
+    for (let n = 0; n < unit.phases.length; n++) {
+      visitPhase(strip, n, [rows, width], [2 * height, 2 * width], (source, place) => {
+        this.coarser[place] = this.bundle.compand(values[source]);
+      });
+    }
+    if (!keep) return;
+    for (let k = 0; k < unit.phases.length * unit.channels; k++) {
+      const from = (k * strip.rows + strip.skip) * width;
+      const to = ((unit.seen + k) * height + strip.start) * width;
+      for (let x = 0; x < rows * width; x++) this.seen[to + x] = this.bundle.compand(values[from + x]);
+    }
+  }
+
+  /**
+   * Visit the rest of the level, as if nothing more were coded. A later call of {@link code} overwrites all of it.
+   *
+   * @param {number} number @param {number} strip to begin with @param {StripCoder} coder @param {() => void} check
+   */
+  async rest(number, strip, coder, check) {
+    const position = [this.number, this.strip];
+    try {
+      for (let k = number; ; k++) {
+        check();
+        await this.code(k, coder, k === number ? strip : 0);
+        if (k % LEVEL_UNITS === 0) return;
+      }
+    } finally {
+      [this.number, this.strip] = position;
+    }
+  }
+}
+
+/**
+ * @typedef {{ kind: number, rows: number, columns: number, top: number, left: number, stride: number,
+ *   neighbours: (row: number, column: number) => [number, number, number, number] }} LowLattice positions of the
+ *   low-pass that are refined at once, and places of the four neighbours of each
+ */
+
+/**
+ * The lattices that halve a stride.
+ *
+ * @param {number} height
+ * @param {number} width
+ * @param {number} half
+ * @returns {LowLattice[]}
+ */
+function lattices(height, width, half) {
+  const stride = 2 * half;
+  const scale = 2 * Math.min(bitLength(half) - 1, 2);
+  const count = (/** @type {number} */ length, /** @type {number} */ from) =>
+    Math.max(0, Math.ceil((length - from) / stride));
+  const [evenRows, evenColumns] = [count(height, 0), count(width, 0)];
+  const [oddRows, oddColumns] = [count(height, half), count(width, half)];
+  const even = (/** @type {number} */ k, /** @type {number} */ n) => stride * clamp(k, 0, n - 1);
+  const odd = (/** @type {number} */ k, /** @type {number} */ n) => half + stride * clamp(k, 0, n - 1);
+  const diagonal = oddRows > 0 && oddColumns > 0;
+  /** @type {LowLattice[]} */
+  const result = [
+    {
+      kind: scale,
+      rows: oddRows,
+      columns: oddColumns,
+      top: half,
+      left: half,
+      stride,
+      neighbours: (r, c) => {
+        const [above, below] = [even(r, evenRows) * width, even(r + 1, evenRows) * width];
+        const [left, right] = [even(c, evenColumns), even(c + 1, evenColumns)];
+        return [above + left, above + right, below + left, below + right];
+      },
+    },
+    {
+      kind: scale + 1,
+      rows: evenRows,
+      columns: oddColumns,
+      top: 0,
+      left: half,
+      stride,
+      neighbours: (r, c) => {
+        const row = even(r, evenRows) * width;
+        const [left, right] = [row + even(c, evenColumns), row + even(c + 1, evenColumns)];
+        if (!diagonal) return [left, right, left, right];
+        const column = odd(c, oddColumns);
+        return [left, right, odd(r - 1, oddRows) * width + column, odd(r, oddRows) * width + column];
+      },
+    },
+    {
+      kind: scale + 1,
+      rows: oddRows,
+      columns: evenColumns,
+      top: half,
+      left: 0,
+      stride,
+      neighbours: (r, c) => {
+        const column = even(c, evenColumns);
+        const [above, below] = [even(r, evenRows) * width + column, even(r + 1, evenRows) * width + column];
+        if (!diagonal) return [above, below, above, below];
+        const row = odd(r, oddRows) * width;
+        return [above, below, row + odd(c - 1, oddColumns), row + odd(c, oddColumns)];
+      },
+    },
+  ];
+  return result.filter((lattice) => lattice.rows && lattice.columns);
+}
+
+/**
+ * @param {Int32Array} q
+ * @param {number} width
+ * @param {LowLattice} lattice
+ * @param {number[]} classes
+ * @param {Reader} reader
+ */
+async function refineLattice(q, width, lattice, classes, reader) {
+  const predicted = new Int32Array(lattice.rows * lattice.columns);
+  const index = new Uint8Array(predicted.length);
+  for (let r = 0, at = 0; r < lattice.rows; r++) {
+    for (let c = 0; c < lattice.columns; c++, at++) {
+      const four = lattice.neighbours(r, c).map((place) => q[place]);
+      predicted[at] = (four[0] + four[1] + four[2] + four[3] + 2) >> 2;
+      const activity = Math.min(Math.max(...four) - Math.min(...four), 2 ** 20);
+      const n = bitLength(activity);
+      const found = activity < 4 ? activity : 2 * n + ((activity >> (n - 2)) & 1) - 2;
+      index[at] = classes[Math.min(found, classes.length - 1)];
+    }
+  }
+  const m = await reader.take(index);
+  for (let r = 0, at = 0; r < lattice.rows; r++) {
+    const start = (lattice.top + r * lattice.stride) * width + lattice.left;
+    for (let c = 0; c < lattice.columns; c++, at++) q[start + c * lattice.stride] = predicted[at] + m[at];
+  }
+}
+
+// ------------------------------------------------------------------------------------------- latents to a picture
+
+const TILE = 1024; // pixels
+const HALO = 128;
+const WHOLE = 2 ** 21; // pixels up to which a picture is one tile
+const NO_REFINEMENT = 1e-4;
+
+/** Δ of a header's code, in 8-bit levels. @param {number} code */
+const levelsOf = (code) => 2 ** ((code - 32768) / 2048);
+
+/** The 8-bit level of a value. @param {number} x */
+const level8 = (x) => Math.floor(clamp(x, 0, 1) * 255 + 0.5);
+
+/**
+ * Fill in R, G, B of a picture of dequantised latents.
+ *
+ * @param {Walk} walk knows all sizes @param {Float32Array[]} latents @param {number} delta Δ in 8-bit levels
+ * @param {Uint8ClampedArray} rgba
+ */
+async function synthesise(walk, latents, delta, rgba) {
+  const { bundle, levels, width, height } = walk;
+  const [fullHeight, fullWidth] = walk.grid(levels).map((n) => n * 2 ** (levels + 1));
+  const step = Float32Array.of(delta < bundle.manifest.refine_from ? NO_REFINEMENT : delta / 255);
+  const whole = fullWidth * fullHeight <= WHOLE;
+  const [tileHeight, tileWidth] = whole ? [fullHeight, fullWidth] : [TILE, TILE];
+  for (let top = 0; top < height; top += tileHeight) {
+    for (let left = 0; left < width; left += tileWidth) {
+      const [bottom, right] = [Math.min(top + tileHeight, fullHeight), Math.min(left + tileWidth, fullWidth)];
+      const outer = {
+        top: Math.max(0, top - HALO),
+        bottom: Math.min(fullHeight, bottom + HALO),
+        left: Math.max(0, left - HALO),
+        right: Math.min(fullWidth, right + HALO),
+      };
+      /** @type {Record<string, [TensorData, number[]]>} */
+      const inputs = { step: [step, [1]] };
+      latents.forEach((band, k) => {
+        const factor = 2 ** (k ? levels - k + 1 : levels);
+        const [channels, bandHeight, bandWidth] = [k ? 9 : 3, fullHeight / factor, fullWidth / factor];
+        const [y, x] = [outer.top / factor, outer.left / factor];
+        const [rows, columns] = [(outer.bottom - outer.top) / factor, (outer.right - outer.left) / factor];
+        const piece = new Float32Array(channels * rows * columns);
+        for (let c = 0, at = 0; c < channels; c++) {
+          for (let r = 0; r < rows; r++, at += columns) {
+            const start = (c * bandHeight + y + r) * bandWidth + x;
+            piece.set(band.subarray(start, start + columns), at);
+          }
+        }
+        inputs[k ? `detail${levels - k + 1}` : "low"] = [piece, [1, channels, rows, columns]];
+      });
+      const { picture } = await bundle.run("decoder", inputs);
+      const [rows, columns] = [outer.bottom - outer.top, outer.right - outer.left];
+      for (let y = top; y < Math.min(bottom, height); y++) {
+        let from = (y - outer.top) * columns + left - outer.left;
+        let to = 4 * (y * width + left);
+        for (let x = left; x < Math.min(right, width); x++, from++, to += 4) {
+          for (let c = 0; c < 3; c++) rgba[to + c] = level8(picture[c * rows * columns + from]);
+        }
+      }
+      await breathe();
+    }
+  }
+}
+
+// --------------------------------------------------------------------------------------------------- kinds of files
+
+/** A file being decoded. */
+class Job {
+  /** Grows with everything that changes the picture; 0 as long as there is none. */
+  progress = 0;
+
+  /** @param {Feed} feed @param {Bundle} bundle @param {number} width @param {number} height */
+  constructor(feed, bundle, width, height) {
+    this.feed = feed;
+    this.bundle = bundle;
+    this.width = width;
+    this.height = height;
+  }
+
+  /** Decode all there is, waiting for bytes. @returns {Promise<void>} */
+  async run() {
+    throw new Error("not implemented");
+  }
+
+  /**
+   * Fill in R, G, B of what is known; `check` is called where it can be given up.
+   *
+   * @param {Uint8ClampedArray} _rgba @param {() => void} _check @returns {Promise<void>}
+   */
+  async paint(_rgba, _check) {
+    throw new Error("not implemented");
+  }
+
+  /** The integers of the file, after {@link run} and {@link paint}. @returns {Int32Array} */
+  symbols() {
+    throw new Error("not implemented");
+  }
+}
+
+/** @param {ArrayLike<number>[]} parts */
+function joined(parts) {
+  const result = new Int32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    result.set(part, at);
+    at += part.length;
+  }
+  return result;
+}
+
+/** An ordinary file of a model for pictures of any size. */
+class OrdinaryJob extends Job {
+  #walk;
+  #end = 0; // units that segments so far hold
+  #next = 1; // the first unit that is not decoded
+  #reader = /** @type {Reader | null} */ (null);
+  #low;
+  #values = /** @type {Int32Array[]} */ ([]);
+
+  /** @param {Feed} feed @param {Bundle} bundle @param {Header} header @param {boolean} symbols */
+  constructor(feed, bundle, header, symbols) {
+    super(feed, bundle, header.width, header.height);
+    this.#walk = new Walk(bundle, header.width, header.height, header.step);
+    this.delta = levelsOf(header.step);
+    const sizes = this.#walk.bandLengths();
+    this.latents = sizes.map((size) => new Float32Array(size));
+    this.#low = new Int32Array(sizes[0]);
+    if (symbols) this.#values = sizes.slice(1).map((size) => new Int32Array(size));
+    this.steps = /** @type {number[][]} */ (bundle.manifest.gain).map((band) =>
+      band.map((gain) => Math.fround((this.delta / 255) * Math.exp(gain))),
+    );
+  }
+
+  async run() {
+    const walk = this.#walk;
+    const reader = await this.#open(0);
+    if (reader) {
+      this.#low = await walk.lowPass(reader);
+      const size = this.#low.length / 3;
+      this.#low.forEach((q, i) => (this.latents[0][i] = q * this.steps[0][Math.floor(i / size)]));
+      walk.begin(Float64Array.from(this.#low, (q) => 16 * clamp(q, -LOW_LIMIT, LOW_LIMIT)));
+      this.progress++;
+    }
+    for (; reader && this.#next <= walk.units.length; this.#next++) {
+      await this.feed.checkpoint();
+      const found = await this.#open(this.#next);
+      if (!found) break;
+      if ((this.#next - 1) % LEVEL_UNITS === 0) await walk.enter(walk.units[this.#next - 1].level);
+      await walk.code(this.#next, (strip, values) => this.#strip(strip, values, found));
+      this.progress++;
+    }
+    if (await this.feed.segment()) this.#tooMany();
+  }
+
+  #tooMany() {
+    throw damaged("it has more coding units than the model");
+  }
+
+  /** The stream that holds a unit, or null after the end. @param {number} unit */
+  async #open(unit) {
+    while (unit >= this.#end) {
+      const segment = await this.feed.segment();
+      if (!segment) return null;
+      this.#end += segment.units;
+      if (this.#end > 1 + this.#walk.units.length) this.#tooMany();
+      this.#reader = new Reader(this.bundle.tables, segment.payload);
+    }
+    return this.#reader;
+  }
+
+  /**
+   * Read and dequantise a strip; without a reader all residuals are zero.
+   *
+   * @param {Strip} strip @param {Int32Array} values @param {Reader | null} reader
+   */
+  async #strip(strip, values, reader) {
+    const { unit, mean, index } = strip;
+    const size = this.#walk.bandSize(unit.level);
+    const insides = strip.valid.map((valid) => insideOf(strip, valid));
+    const residuals = new Int32Array(mean.length);
+    if (reader) {
+      const asked = new Uint8Array(insides.reduce((sum, [rows, columns]) => sum + unit.channels * rows * columns, 0));
+      let at = 0;
+      insides.forEach((inside, n) => visitPhase(strip, n, inside, size, (source) => (asked[at++] = index[source])));
+      const m = await reader.take(asked);
+      at = 0;
+      insides.forEach((inside, n) => visitPhase(strip, n, inside, size, (source) => (residuals[source] = m[at++])));
+    }
+    const band = 1 + this.#walk.levels - unit.level;
+    const [latents, steps, known, { shift }] = [
+      this.latents[band],
+      this.steps[band],
+      this.#values[band - 1],
+      this.bundle,
+    ];
+    insides.forEach((inside, n) => {
+      visitPhase(strip, n, [strip.stop - strip.start, strip.width], size, (source, place, channel) => {
+        const m = residuals[source];
+        values[source] = 16 * m + mean[source];
+        let value = m + mean[source] / 16;
+        if (m) value -= (Math.sign(m) * shift[index[source]][Math.min(Math.abs(m), 3) - 1]) / 256;
+        latents[place] = value * steps[channel];
+      });
+      if (known) visitPhase(strip, n, inside, size, (source, place) => (known[place] = values[source]));
+    });
+  }
+
+  /** @param {Uint8ClampedArray} rgba @param {() => void} check */
+  async paint(rgba, check) {
+    if ((this.#next - 1) % LEVEL_UNITS) {
+      await this.#walk.rest(this.#next, 0, (strip, values) => this.#strip(strip, values, null), check);
+    }
+    check();
+    await synthesise(this.#walk, this.latents, this.delta, rgba);
+  }
+
+  symbols() {
+    return joined([this.#low, ...this.#values]);
+  }
+}
+
+const LAYERS = 14;
+const GROUP = 1024; // decisions between two places where a stream may end
+const COST_UNIT = 4096; // information is counted in 1/4096 bit
+const MARGIN = 32 * COST_UNIT;
+const LIKELY = 14; // table index from which on a latent is decided in stage 0
+const LOW_STEP = 128; // levels, of the low-pass at the start
+const LOW_CODE = 47104; // its code
+const MAX_LOW = 2 ** 15;
+const LIMIT = 10; // of a mean inside the dead zone, 1/16 of the nets' steps
+const ENDED = new Error("the stream has no further whole group");
+/** What a decision of probability P / 65536 costs; powers of two must not depend on the last bit of log2. */
+const COSTS = Uint32Array.from({ length: 65537 }, (_, p) =>
+  p ? Math.ceil((16 - Math.log2(p)) * COST_UNIT - 1e-6) + 1 : 0,
+);
+const MEAN_CLASS = Uint8Array.from({ length: 10 }, (_, a) => (a < 2 ? 0 : a < 5 ? 1 : a < 9 ? 2 : 3));
+const COUNT_CLASS = Uint8Array.of(0, 1, 2, 3, 3, 4, 4, 4, 4);
+
+/** What is known of a level's latents `(9, height, width)`; cells in half levels. */
+class Cells {
+  touched = false; // anything was coded
+
+  /** @param {[number, number]} size */
+  constructor([height, width]) {
+    const count = 9 * height * width;
+    this.height = height;
+    this.width = width;
+    this.sign = new Int8Array(count); // 0: in the dead zone
+    this.lower = new Int16Array(count);
+    this.extent = new Int16Array(count); // width of the cell
+    this.fresh = new Uint8Array(count);
+    this.settled = new Uint8Array(count); // decided in this layer
+    this.origin = new Uint8Array(count); // ⌊table index / 4⌋ of when it became significant
+    this.guess = new Float32Array(count); // levels, of those in the dead zone
+  }
+
+  /** Class of every latent's neighbourhood. @param {Cells | undefined} finer the level below */
+  neighbourhood(finer) {
+    const { height, width, sign } = this;
+    const result = new Uint8Array(sign.length);
+    const rows = new Uint8Array((height + 2) * width); // significant ones among three in a row
+    for (let c = 0; c < 9; c++) {
+      const start = c * height * width;
+      for (let y = 0; y < height; y++) {
+        const row = sign.subarray(start + y * width, start + (y + 1) * width);
+        for (let x = 0; x < width; x++) {
+          const near = (row[x] ? 1 : 0) + (x && row[x - 1] ? 1 : 0) + (x + 1 < width && row[x + 1] ? 1 : 0);
+          rows[(y + 1) * width + x] = near;
+        }
+      }
+      for (let y = 0, at = start; y < height; y++) {
+        for (let x = 0, k = y * width; x < width; x++, k++, at++) {
+          result[at] = COUNT_CLASS[rows[k] + rows[k + width] + rows[k + 2 * width] - (sign[at] ? 1 : 0)];
+        }
+      }
+    }
+    if (finer?.touched) {
+      for (let row = 0, at = 0; row < 9 * height; row++) {
+        for (let x = 0, k = 4 * row * width; x < width; x++, k += 2, at++) {
+          const { sign: below } = finer;
+          if (below[k] || below[k + 1] || below[k + 2 * width] || below[k + 2 * width + 1]) result[at] += 5;
+        }
+      }
+    }
+    return result;
+  }
+}
+
+/** An embedded stream ("Embedded streams"). */
+class EmbeddedJob extends Job {
+  #sizes; // the walk that knows them
+  #tables;
+  #bands; // detail bands from coarse to fine
+  #low;
+  #lowExtent = 0; // 1/16 levels
+  #coder = /** @type {RangeDecoder | null} */ (null);
+  #start = 0; // of the decisions
+  #spent = 0;
+  #depth = -1;
+  #walk = /** @type {Walk | null} */ (null); // of the stage in progress
+  #layer = 0;
+  #stage = 0;
+  #active = 0; // the last unit in which anything becomes significant
+  #classes = new Uint8Array(0);
+  #shares; // of all detail latents, those before every unit
+
+  /** @param {Feed} feed @param {Bundle} bundle @param {Header} header */
+  constructor(feed, bundle, header) {
+    super(feed, bundle, header.width, header.height);
+    this.#tables = bundle.probabilities;
+    const walk = (this.#sizes = new Walk(bundle, header.width, header.height, LOW_CODE));
+    this.#bands = walk
+      .bandLengths()
+      .slice(1)
+      .map((_, k) => new Cells(walk.bandSize(walk.levels - k)));
+    this.#low = new Int32Array(walk.bandLengths()[0]);
+    const counts = walk.units.map(({ level, phases, channels }) => {
+      const [rows, columns] = walk.size(level);
+      return (rows * columns * phases.length * channels) / 4;
+    });
+    const total = counts.reduce((a, b) => a + b, 0);
+    let before = 0;
+    this.#shares = [0, 0, ...counts.map((n) => (before += n) / total)]; // of unit k: from [k] to [k + 1]
+  }
+
+  async run() {
+    if (!(await this.#begin())) return;
+    try {
+      for (this.#layer = 0; this.#layer < LAYERS; this.#layer++) {
+        await this.#significance();
+        await this.#refinement();
+      }
+    } catch (e) {
+      if (e !== ENDED) throw e;
+    }
+  }
+
+  /** Read the low-pass and open the decisions; false if the file ends before. */
+  async #begin() {
+    const { feed } = this;
+    for (;;) {
+      const { stream } = feed;
+      let [count, at] = [0, 0];
+      do count += (stream[at] & 127) * 128 ** at;
+      while (stream[at++] >= 128 && at < 5);
+      if (at === 5 && stream[4] >= 128) throw damaged("a number is longer than five bytes");
+      if (at + count <= stream.length) {
+        const q = await this.#sizes.lowPass(new Reader(this.bundle.tables, stream.slice(at, at + count)));
+        this.#low = q.map((v) => clamp(v, -MAX_LOW, MAX_LOW) * LOW_STEP * 16);
+        this.#start = at + count;
+        break;
+      }
+      if (!(await feed.more())) return false;
+    }
+    this.#lowExtent = LOW_STEP * 16;
+    this.#depth = 0;
+    this.progress++;
+    while (!feed.ended && feed.stream.length < this.#start + 8) await feed.more();
+    this.#coder = new RangeDecoder(feed.stream, this.#start);
+    return true;
+  }
+
+  /**
+   * Decode a group of decisions once all its bytes are there.
+   *
+   * While the file arrives no state is kept that has read beyond what is there.
+   *
+   * @template T
+   * @param {(coder: RangeDecoder) => T} decide
+   * @returns {Promise<T>}
+   */
+  async #group(decide) {
+    const { feed } = this;
+    const coder = /** @type {RangeDecoder} */ (this.#coder);
+    await feed.checkpoint();
+    for (;;) {
+      const [state, spent] = [coder.save(), this.#spent];
+      coder.bytes = feed.stream;
+      const available = feed.stream.length - this.#start;
+      try {
+        const result = decide(coder);
+        const needed = Math.ceil((this.#spent + MARGIN) / (8 * COST_UNIT));
+        if (needed <= available && (feed.ended || coder.at - this.#start <= available)) {
+          this.progress++;
+          return result;
+        }
+      } catch (e) {
+        if (!(e instanceof Impossible)) throw e;
+        if (coder.at - this.#start <= available) throw ENDED;
+      }
+      coder.restore(state);
+      this.#spent = spent;
+      if (!(await feed.more())) throw ENDED;
+    }
+  }
+
+  /** Yes or no, and its price. @param {RangeDecoder} coder @param {number} p */
+  #decide(coder, p) {
+    const yes = coder.decide(p);
+    this.#spent += COSTS[yes ? p : 65536 - p];
+    return yes;
+  }
+
+  /**
+   * How far coding is with a part of a unit.
+   *
+   * @param {number} number
+   * @param {number} stage 2 for refinement
+   * @param {number} part
+   */
+  #mark(number, stage, part) {
+    const share = this.#shares[number] + part * (this.#shares[number + 1] - this.#shares[number]);
+    this.#depth = this.#layer + [0.3 * share, 0.3 + 0.4 * share, 0.7 + 0.3 * share][stage];
+  }
+
+  async #significance() {
+    const half = 8192 >> this.#layer;
+    const count = 1 + this.#sizes.units.length;
+    this.#active = await this.#group((coder) => {
+      const value = coder.uniform(count);
+      this.#spent += Math.ceil(Math.log2(count) * COST_UNIT);
+      return value;
+    });
+    this.#depth = this.#layer;
+    if (!this.#active) return;
+    for (const band of this.#bands) band.settled.fill(0);
+    const code = 32768 + Math.round(Math.log2((half * 3) / 4) * 2048);
+    for (this.#stage = 0; this.#stage < 2; this.#stage++) {
+      const walk = new Walk(this.bundle, this.width, this.height, code, "embedded");
+      walk.begin(Float64Array.from(this.#low, (q) => Math.floor((4 * q) / (3 * half))));
+      for (let number = 1; number <= walk.units.length; number++) {
+        const { level } = walk.units[number - 1];
+        if ((number - 1) % LEVEL_UNITS === 0) {
+          if (number > this.#active) break;
+          await walk.enter(level, this.#known(level));
+          const k = walk.levels - level;
+          this.#classes = this.#bands[k].neighbourhood(this.#bands[k + 1]);
+          this.#walk = walk;
+        }
+        await walk.code(number, (strip, values) => this.#strip(strip, values, true));
+      }
+      this.#walk = null;
+    }
+  }
+
+  /** What a level's feature net sees of what is known. @param {number} level */
+  #known(level) {
+    const k = this.#sizes.levels - level;
+    const [height, width] = this.#sizes.grid(level);
+    const size = height * width;
+    const result = new Int8Array((level > 1 ? 72 : 36) * size);
+    const [own, finer] = [this.#bands[k], this.#bands[k + 1]];
+    const half = 8192 >> this.#layer;
+    const seen = (/** @type {Cells} */ band, /** @type {number} */ i) =>
+      band.sign[i] * this.bundle.compand(Math.floor((16 * (2 * band.lower[i] + band.extent[i])) / (3 * half)));
+    for (let row = 0, at = 0; row < 9 * 2 * height; row++) {
+      const [c, y] = [Math.floor(row / (2 * height)), row % (2 * height)];
+      for (let x = 0; x < 2 * width; x++, at++) {
+        const place = ((PHASE_OF[2 * (y & 1) + (x & 1)] * 9 + c) * height + (y >> 1)) * width + (x >> 1);
+        if (own.sign[at]) result[place] = seen(own, at);
+        if (level > 1 && finer.touched) {
+          const below = 2 * row * 4 * width + 2 * x;
+          let most = 0;
+          for (const i of [below, below + 1, below + 4 * width, below + 4 * width + 1]) {
+            if (finer.sign[i]) most = Math.max(most, Math.abs(seen(finer, i)));
+          }
+          result[36 * size + place] = most;
+        }
+      }
+    }
+    return result;
+  }
+
+  /**
+   * Code which latents of a strip leave the dead zone, or take it that none does.
+   *
+   * @param {Strip} strip
+   * @param {Int32Array} values
+   * @param {boolean} real
+   */
+  async #strip(strip, values, real) {
+    const { unit, mean, index } = strip;
+    const band = this.#bands[this.#sizes.levels - unit.level];
+    const half = 8192 >> this.#layer;
+    const scale = (half * 3) / 64 / 256;
+    band.touched = true;
+    for (let n = 0; n < unit.phases.length; n++) {
+      if (real && strip.number <= this.#active) await this.#decideStrip(strip, n, band);
+      const all = /** @type {[number, number]} */ ([strip.stop - strip.start, strip.width]);
+      visitPhase(strip, n, all, [band.height, band.width], (source, place) => {
+        if (band.sign[place]) {
+          const cell = Math.floor((16 * (2 * band.lower[place] + band.extent[place])) / (3 * half));
+          values[source] = band.sign[place] * cell;
+        } else {
+          values[source] = clamp(mean[source], -LIMIT, LIMIT);
+          band.guess[place] = values[source] * this.#tables.zero[index[source]] * scale;
+        }
+      });
+    }
+  }
+
+  /** @param {Strip} strip @param {number} n ordinal of the phase @param {Cells} band */
+  async #decideStrip(strip, n, band) {
+    const { unit, mean, index, valid } = strip;
+    const { significance, sign, rank, ranks } = this.#tables;
+    const [half, stage, classes] = [8192 >> this.#layer, this.#stage, this.#classes];
+    const inside = insideOf(strip, valid[n]);
+    const capacity = unit.channels * inside[0] * inside[1];
+    const [sources, places, entries] = [
+      new Uint32Array(capacity),
+      new Uint32Array(capacity),
+      new Uint16Array(capacity),
+    ];
+    const starts = new Uint32Array(ranks + 1);
+    let count = 0;
+    visitPhase(strip, n, inside, [band.height, band.width], (source, place) => {
+      if (band.sign[place] || (stage ? band.settled[place] : index[source] < LIKELY)) return;
+      const of = MEAN_CLASS[Math.min(Math.abs(mean[source]), 9)];
+      entries[count] = ((stage * 64 + index[source]) * 4 + of) * 10 + classes[place];
+      sources[count] = source;
+      places[count] = place;
+      starts[rank[entries[count]] + 1]++;
+      count++;
+    });
+    for (let k = 0; k < ranks; k++) starts[k + 1] += starts[k];
+    const order = new Uint32Array(count);
+    for (let k = 0; k < count; k++) order[starts[rank[entries[k]]]++] = k;
+    const height = unit.phases.length * valid[0][0];
+    for (let start = 0; start < count; start += GROUP) {
+      const group = order.subarray(start, start + GROUP);
+      const found = await this.#group((coder) => {
+        const significant = group.filter((k) => this.#decide(coder, significance[entries[k]]));
+        return Array.from(significant, (k) => {
+          const center = mean[sources[k]];
+          const agrees = this.#decide(coder, sign[Math.min(Math.abs(center), 11)]);
+          return { k, sign: center >= 0 === Boolean(agrees) ? 1 : -1 };
+        });
+      });
+      for (const k of group) band.settled[places[k]] = 1;
+      for (const { k, sign: value } of found) {
+        const place = places[k];
+        band.sign[place] = value;
+        band.lower[place] = band.extent[place] = half;
+        band.fresh[place] = 1;
+        band.origin[place] = index[sources[k]] >> 2;
+      }
+      const done = (inside[0] * Math.min(start + GROUP, count)) / count;
+      this.#mark(strip.number, stage, (n * valid[0][0] + strip.start + done) / height);
+    }
+  }
+
+  async #refinement() {
+    const half = 8192 >> this.#layer;
+    const { levels, units } = this.#sizes;
+    await this.#refineLow();
+    for (let number = 1; number <= units.length; number++) {
+      const { level, phases, channel, channels } = units[number - 1];
+      const k = levels - level;
+      const band = this.#bands[k];
+      if ((number - 1) % LEVEL_UNITS === 0) {
+        const wide = band.touched && band.extent.includes(2 * half);
+        this.#classes = wide ? band.neighbourhood(this.#bands[k + 1]) : new Uint8Array(0);
+      }
+      if (!this.#classes.length) continue;
+      for (let n = 0; n < phases.length; n++) {
+        const [i, j] = PHASES[phases[n]];
+        const places = [];
+        for (let c = channel; c < channel + channels; c++) {
+          for (let y = i; y < band.height; y += 2) {
+            const row = (c * band.height + y) * band.width;
+            for (let x = j; x < band.width; x += 2) if (band.extent[row + x] === 2 * half) places.push(row + x);
+          }
+        }
+        for (let start = 0; start < places.length; start += GROUP) {
+          const group = places.slice(start, start + GROUP);
+          const upper = await this.#group((coder) =>
+            group.map((place) => {
+              const nearness = Math.min(Math.floor(band.lower[place] / (2 * half)), 4) - 1;
+              const entry = (nearness * 16 + band.origin[place]) * 10 + this.#classes[place];
+              return this.#decide(coder, this.#tables.upper[entry]);
+            }),
+          );
+          group.forEach((place, g) => {
+            band.lower[place] += upper[g] * half;
+            band.extent[place] = half;
+            band.fresh[place] = 0;
+          });
+          this.#mark(number, 2, (n + Math.min(start + GROUP, places.length) / places.length) / phases.length);
+        }
+      }
+    }
+    this.#depth = this.#layer + 1;
+  }
+
+  /** Halve the cells of the low-pass if they are wider than Z. */
+  async #refineLow() {
+    const extent = this.#lowExtent;
+    if (extent <= 16 * (4096 >> this.#layer) || extent < 4) return;
+    const [rows, columns] = this.#sizes.size(0);
+    const [fullRows, fullColumns] = this.#sizes.bandSize(this.#sizes.levels);
+    const low = this.#low;
+    for (let c = 0; c < 3; c++) {
+      const at = (/** @type {number} */ y, /** @type {number} */ x) =>
+        (c * fullRows + clamp(y, 0, rows - 1)) * fullColumns + clamp(x, 0, columns - 1);
+      const upper = await this.#group((coder) => {
+        const result = new Uint8Array(rows * columns);
+        for (let y = 0, k = 0; y < rows; y++) {
+          for (let x = 0; x < columns; x++, k++) {
+            const mean = (low[at(y - 1, x)] + low[at(y + 1, x)] + low[at(y, x - 1)] + low[at(y, x + 1)] + 2) >> 2;
+            const distance = clamp(Math.floor((8 * (mean - low[at(y, x)])) / extent) + 16, 0, 32);
+            result[k] = this.#decide(coder, this.#tables.low[c * 33 + distance]);
+          }
+        }
+        return result;
+      });
+      upper.forEach(
+        (up, k) => (low[at(Math.floor(k / columns), k % columns)] += (up ? 1 : -1) * Math.floor(extent / 4)),
+      );
+      this.#mark(1, 2, 0);
+    }
+    for (let c = 0, k = 0; c < 3; c++) {
+      for (let y = 0; y < fullRows; y++) {
+        const row = (c * fullRows + Math.min(y, rows - 1)) * fullColumns;
+        for (let x = 0; x < fullColumns; x++, k++) low[k] = low[row + Math.min(x, columns - 1)];
+      }
+    }
+    this.#lowExtent = extent / 2;
+  }
+
+  /** @param {Uint8ClampedArray} rgba @param {() => void} check */
+  async paint(rgba, check) {
+    const walk = this.#walk;
+    if (walk) await walk.rest(walk.number, walk.strip, (strip, values) => this.#strip(strip, values, false), check);
+    check();
+    const gain = /** @type {number[][]} */ (this.bundle.manifest.gain).map((band) =>
+      band.map((g) => Math.exp(g) / 255),
+    );
+    const { centre } = this.#tables;
+    const size = this.#low.length / 3;
+    const latents = [Float32Array.from(this.#low, (q, i) => (q / 16) * gain[0][Math.floor(i / size)])];
+    this.#bands.forEach((band, k) => {
+      const values = new Float32Array(band.sign.length);
+      const plane = band.height * band.width;
+      for (let i = 0; band.touched && i < values.length; i++) {
+        let value = band.guess[i];
+        if (band.sign[i]) {
+          const [lower, extent] = [band.lower[i], band.extent[i]];
+          const place = band.fresh[i] ? 4 : Math.min(Math.floor(lower / extent), 4) - 1;
+          value = (band.sign[i] * (lower + (extent * centre[place * 16 + band.origin[i]]) / 256)) / 2;
+        }
+        values[i] = value * gain[k + 1][Math.floor(i / plane)];
+      }
+      latents.push(values);
+    });
+    await synthesise(this.#sizes, latents, 4096 * 2 ** (1 - Math.max(this.#depth, 0)), rgba);
+  }
+
+  symbols() {
+    const cells = this.#bands.map((band) =>
+      Int32Array.from(band.sign, (sign, i) => sign * (2 * band.lower[i] + band.extent[i])),
+    );
+    return joined([this.#low, ...cells]);
+  }
+}
+
+const LOWEST = [0, -255, -255]; // of Y, Co, Cg
+const HIGHEST = [255, 255, 255];
+const CORNER = [128, 0, 0]; // what the first sample of an axis is predicted as
+const FIRST_TUNED = 19;
+const AROUND = [
+  [0, 0],
+  [-1, -1],
+  [-1, 0],
+  [-1, 1],
+  [0, -1],
+  [0, 1],
+  [1, -1],
+  [1, 0],
+  [1, 1],
+];
+
+/** Offsets from a sample of a phase to its known neighbours, the nearest four first ("Context"). */
+const OFFSETS = [1, 2, 3].map((phase) => {
+  const known = [[0], [0, 1], [0, 1, 2]][phase - 1];
+  const [limit, nearest] = [[6, 5, 4][phase - 1], [2, 1, 1][phase - 1]];
+  const result = [];
+  for (let a = -3; a <= 3; a++) {
+    for (let b = -3; b <= 3; b++) {
+      const at = PHASE_OF[2 * ((PHASES[phase][0] + a) & 1) + ((PHASES[phase][1] + b) & 1)];
+      if (known.includes(at) && Math.abs(a) + Math.abs(b) <= limit) result.push([a, b]);
+    }
+  }
+  const far = (/** @type {number[]} */ [a, b]) => Number(Math.abs(a) + Math.abs(b) !== nearest);
+  return result.sort((p, q) => far(p) - far(q) || p[0] - q[0] || p[1] - q[1]);
+});
+
+/** Inputs of a net. @param {number} phase @param {number} axis */
+const contextChannels = (phase, axis) => OFFSETS[phase - 1].length + 4 + 10 * axis;
+
+/** @typedef {{ rows: number, columns: number, values: Int16Array, residuals: Int16Array }} Plane of a phase */
+
+/** One axis while it goes from stride 2h to h. */
+class Lattice {
+  /** @param {number} rows @param {number} columns @param {Plane[]} phases those that are known */
+  constructor(rows, columns, phases) {
+    this.rows = rows;
+    this.columns = columns;
+    this.phases = phases;
+  }
+
+  /** Rows and columns of a phase. @param {number} phase */
+  size(phase) {
+    return [(this.rows - PHASES[phase][0] + 1) >> 1, (this.columns - PHASES[phase][1] + 1) >> 1];
+  }
+
+  /** Values and residuals of the whole lattice. @returns {Plane} */
+  whole() {
+    const { rows, columns } = this;
+    const result = { rows, columns, values: new Int16Array(rows * columns), residuals: new Int16Array(rows * columns) };
+    this.phases.forEach((plane, p) => {
+      const [i, j] = PHASES[p];
+      for (let y = 0, k = 0; y < plane.rows; y++) {
+        for (let x = 0, at = (2 * y + i) * columns + j; x < plane.columns; x++, k++, at += 2) {
+          result.values[at] = plane.values[k];
+          result.residuals[at] = plane.residuals[k];
+        }
+      }
+    });
+    return result;
+  }
+
+  /**
+   * Reference values and the nets' inputs of some rows of a phase.
+   *
+   * @param {number} phase @param {number} top @param {number} bottom
+   * @param {{ lattice: Lattice, whole: Plane }[]} before axes of which this lattice is finished
+   */
+  context(phase, top, bottom, before) {
+    const [i, j] = PHASES[phase];
+    const columns = this.size(phase)[1];
+    const count = (bottom - top) * columns;
+    const offsets = OFFSETS[phase - 1];
+    const result = new Int16Array(contextChannels(phase, before.length) * count);
+
+    /**
+     * Copy what lies at steps of `stride` from (y, x), the plane going on with its edge.
+     *
+     * @param {Plane} plane
+     * @param {Int16Array} samples its values or residuals
+     * @param {number} y
+     * @param {number} x
+     * @param {number} stride
+     * @param {Int16Array} target
+     */
+    const gather = (plane, samples, y, x, stride, target) => {
+      for (let r = 0, at = 0; r < bottom - top; r++) {
+        const row = clamp(y + stride * r, 0, plane.rows - 1) * plane.columns;
+        for (let c = 0, k = x; c < columns; c++, at++, k += stride)
+          target[at] = samples[row + clamp(k, 0, plane.columns - 1)];
+      }
+    };
+    const channel = (/** @type {number} */ k) => result.subarray(k * count, (k + 1) * count);
+    const near = /** @type {number[]} */ ([]);
+    offsets.forEach(([a, b], k) => {
+      const plane = this.phases[PHASE_OF[2 * ((i + a) & 1) + ((j + b) & 1)]];
+      if (!plane.values.length) return;
+      const [y, x] = [top + ((i + a) >> 1), (j + b) >> 1];
+      gather(plane, plane.values, y, x, 1, channel(k));
+      if (k >= 4) return;
+      near.push(k);
+      gather(plane, plane.residuals, y, x, 1, channel(offsets.length + k));
+    });
+    const reference = new Int16Array(count);
+    const weight = 4 / near.length; // 2 if there is a single row or column
+    for (let at = 0; at < count; at++) {
+      let sum = 2;
+      for (const k of near) sum += weight * result[k * count + at];
+      reference[at] = sum >> 2;
+    }
+    offsets.forEach(([a, b], k) => {
+      if (!this.phases[PHASE_OF[2 * ((i + a) & 1) + ((j + b) & 1)]].values.length) return;
+      for (let at = 0; at < count; at++) result[k * count + at] -= reference[at];
+    });
+    before.forEach(({ lattice, whole }, axis) => {
+      const first = offsets.length + 4 + 10 * axis;
+      const sum = new Int16Array(count).fill(2);
+      AROUND.forEach(([a, b], k) => {
+        gather(whole, whole.values, 2 * top + i + a, j + b, 2, channel(first + k));
+        if (Math.abs(a) + Math.abs(b) === (phase === 1 ? 2 : 1)) channel(first + k).forEach((v, at) => (sum[at] += v));
+      });
+      AROUND.forEach((_, k) => {
+        const values = channel(first + k);
+        for (let at = 0; at < count; at++) values[at] -= sum[at] >> 2;
+      });
+      channel(first + 9).set(lattice.phases[phase].residuals.subarray(top * columns, bottom * columns));
+    });
+    return { reference, context: result };
+  }
+}
+
+/**
+ * @typedef {object} Position where a walk over the lattices is
+ * @property {number} half stride of the lattice in progress, 0 at the end
+ * @property {number} axis
+ * @property {number} phase the next one
+ * @property {Plane[]} planes lattices of stride 2 · half, by axis
+ * @property {{ lattice: Lattice, whole: Plane }[]} done axes of which the lattice is finished
+ * @property {Lattice | null} lattice in progress
+ */
+
+/** A lossless file ("Lossless files"). */
+class LosslessJob extends Job {
+  #element;
+  #packed;
+  #axes;
+  #corrections = /** @type {number[]} */ ([]);
+  #tunings = /** @type {Map<number, Int8Array>} */ (new Map());
+  #position = /** @type {Position | null} */ (null);
+  #rgb = /** @type {Uint8Array | null} */ (null);
+  #end = 0; // units that segments so far hold
+  #reader = /** @type {Reader | null} */ (null);
+
+  /** @param {Feed} feed @param {Bundle} bundle @param {Header} header */
+  constructor(feed, bundle, header) {
+    super(feed, bundle, header.width, header.height);
+    this.#element = /** @type {Uint8Array} */ (feed.lossless);
+    const colour = this.#element[4];
+    this.#packed = this.#element.length === 5 && (colour === 2 || colour === 3);
+    this.#axes = colour & 1 ? 3 : 1;
+    if (!this.#packed) this.#readParameters();
+  }
+
+  #readParameters() {
+    const element = this.#element;
+    const wrong = damaged("its lossless parameters cannot be read");
+    if (element.length < 13 || element[4] > 1 || element[9] > 15) throw wrong;
+    for (let k = 0; k < 9; k++) this.#corrections.push((((element[5 + (k >> 1)] >> (4 * (k & 1))) & 15) ^ 8) - 8);
+    const mask = element[10] | (element[11] << 8) | (element[12] << 16);
+    if (mask >> (LOSSLESS_UNITS - FIRST_TUNED)) throw wrong;
+    let at = 13;
+    for (let unit = FIRST_TUNED; unit < LOSSLESS_UNITS; unit++) {
+      if (!((mask >> (unit - FIRST_TUNED)) & 1)) continue;
+      const count = contextChannels(((unit - 1) % 3) + 1, Math.floor(((unit - 1) % 9) / 3));
+      this.#tunings.set(unit, Int8Array.from(element.subarray(at, at + count)));
+      at += count;
+    }
+    if (at !== element.length) throw wrong;
+  }
+
+  async run() {
+    if (this.#packed) await this.#unpack();
+    else await this.#decode();
+    while (await this.feed.segment()) this.#count(1);
+    if (this.#end === LOSSLESS_UNITS && this.#rgb) {
+      if (crc32(this.#rgb) !== viewOf(this.#element).getUint32(0, true)) {
+        throw damaged("its pixels are not those that were compressed");
+      }
+    }
+  }
+
+  /** @param {number} units of a segment */
+  #count(units) {
+    this.#end += units;
+    if (this.#end > LOSSLESS_UNITS) throw damaged("it has more coding units than a lossless file");
+  }
+
+  async #unpack() {
+    const segment = await this.feed.segment();
+    if (!segment) return;
+    const wrong = damaged("its packed samples cannot be read");
+    this.#count(segment.units);
+    const [kind, { width, height }, channels] = [segment.payload[0], this, this.#axes];
+    if (segment.units !== LOSSLESS_UNITS || !(kind < 3)) throw wrong;
+    const samples = await this.bundle.unpack(segment.payload.subarray(1), width * height * channels);
+    if (!samples) throw wrong;
+    const row = width * channels;
+    for (let y = 0, at = 0; y < height; y++) {
+      for (let x = 0; x < row; x++, at++) if (kind === 2 && x >= channels) samples[at] += samples[at - channels];
+    }
+    for (let at = row; kind && at < samples.length; at++) samples[at] += samples[at - row];
+    this.#rgb = channels === 3 ? samples : new Uint8Array(3 * samples.length).map((_, i) => samples[Math.floor(i / 3)]);
+    this.progress++;
+  }
+
+  async #decode() {
+    const size = Math.max(this.width, this.height);
+    const planes = [];
+    for (let axis = 0; axis < this.#axes; axis++) {
+      const reader = await this.#open(0);
+      const m = reader ? (await reader.take(Uint8Array.of(this.bundle.losslessTables.length - 1)))[0] : 0;
+      const value = clamp(CORNER[axis] + m, LOWEST[axis], HIGHEST[axis]);
+      planes.push({ rows: 1, columns: 1, values: Int16Array.of(value), residuals: new Int16Array(1) });
+    }
+    const half = size > 1 ? 2 ** (bitLength(size - 1) - 1) : 0;
+    this.#position = { half, axis: 0, phase: 1, planes, done: [], lattice: null };
+    await this.#walk(
+      this.#position,
+      (unit) => this.#open(unit),
+      () => {},
+    );
+    this.#rgb = toRgb(this.#position.planes);
+  }
+
+  /** The stream that holds a unit, or null after the end. @param {number} unit */
+  async #open(unit) {
+    if (this.#position) await this.feed.checkpoint();
+    while (unit >= this.#end) {
+      const segment = await this.feed.segment();
+      if (!segment) return null;
+      this.#count(segment.units);
+      this.#reader = new Reader(this.bundle.losslessTables, segment.payload);
+    }
+    this.progress++;
+    return this.#reader;
+  }
+
+  /**
+   * Visit samples from a position to the end.
+   *
+   * @param {Position} s moves on
+   * @param {(unit: number) => Promise<Reader | null>} open the stream of a unit
+   * @param {() => void} check
+   */
+  async #walk(s, open, check) {
+    for (; s.half >= 1; s.half = Math.floor(s.half / 2)) {
+      const [rows, columns] = [Math.ceil(this.height / s.half), Math.ceil(this.width / s.half)];
+      for (; s.axis < this.#axes; s.axis++) {
+        s.lattice ??= new Lattice(rows, columns, [s.planes[s.axis]]);
+        for (; s.phase <= 3; s.phase++) {
+          const log = bitLength(s.half) - 1;
+          const unit = log > 3 ? 0 : 1 + 9 * (3 - log) + 3 * s.axis + s.phase - 1;
+          const [height, width] = s.lattice.size(s.phase);
+          const plane = {
+            rows: height,
+            columns: width,
+            values: new Int16Array(height * width),
+            residuals: new Int16Array(height * width),
+          };
+          const reader = height * width ? await open(unit) : null;
+          const step = Math.max(1, Math.floor(STRIP / Math.max(1, width)));
+          for (let top = 0; width && top < height; top += step) {
+            await this.#strip(s, s.lattice, plane, unit, top, Math.min(top + step, height), reader);
+            check();
+            await breathe();
+          }
+          s.lattice.phases.push(plane);
+        }
+        s.done.push({ lattice: s.lattice, whole: s.lattice.whole() });
+        [s.lattice, s.phase] = [null, 1];
+      }
+      [s.planes, s.done, s.axis] = [s.done.map(({ whole }) => whole), [], 0];
+    }
+  }
+
+  /**
+   * Decode some rows of a phase; without a reader they are what is predicted.
+   *
+   * @param {Position} s @param {Lattice} lattice @param {Plane} plane to be filled in
+   * @param {number} unit @param {number} top @param {number} bottom @param {Reader | null} reader
+   */
+  async #strip({ half, axis, phase, done }, lattice, plane, unit, top, bottom, reader) {
+    const { reference, context } = lattice.context(phase, top, bottom, done);
+    const count = reference.length;
+    const channels = context.length / count;
+    const set = Math.min(bitLength(half), 3);
+    const { mean, index } = await this.bundle.run(`lossless/${set}_${axis}_${phase}`, {
+      context: [context, [1, channels, bottom - top, plane.columns]],
+    });
+    const [lowest, highest, tuning] = [LOWEST[axis], HIGHEST[axis], this.#tunings.get(unit)];
+    const correction = this.#corrections[3 * (set - 1) + axis];
+    const [untuned, predicted, turned] = [new Int16Array(count), new Int16Array(count), new Uint8Array(count)];
+    const tables = new Uint8Array(count);
+    for (let at = 0; at < count; at++) {
+      let centre = clamp(16 * reference[at] + mean[at], 16 * lowest, 16 * highest);
+      untuned[at] = (centre + 8) >> 4;
+      if (tuning) {
+        let shift = 8;
+        for (let k = 0; k < channels; k++) shift += tuning[k] * context[k * count + at];
+        centre = clamp(centre + (shift >> 4), 16 * lowest, 16 * highest);
+      }
+      predicted[at] = (centre + 8) >> 4;
+      const fraction = centre - 16 * predicted[at];
+      turned[at] = fraction < 0 ? 1 : 0;
+      const k = clamp(index[at] + correction, 0, 63);
+      tables[at] = k < 32 ? 4 * k + Math.min((Math.abs(fraction) + 1) >> 1, 3) : 96 + k;
+    }
+    const m = reader ? await reader.take(tables) : new Int32Array(count);
+    for (let at = 0, to = top * plane.columns; at < count; at++, to++) {
+      plane.values[to] = clamp(predicted[at] + (turned[at] ? -m[at] : m[at]), lowest, highest);
+      plane.residuals[to] = plane.values[to] - untuned[at];
+    }
+  }
+
+  /** @param {Uint8ClampedArray} rgba @param {() => void} check */
+  async paint(rgba, check) {
+    let rgb = this.#rgb;
+    if (!rgb && this.#position) {
+      const s = { ...this.#position, done: [...this.#position.done] };
+      if (s.lattice) s.lattice = new Lattice(s.lattice.rows, s.lattice.columns, [...s.lattice.phases]);
+      await this.#walk(s, async () => null, check);
+      rgb = toRgb(s.planes);
+    }
+    rgb ??= new Uint8Array(3 * this.width * this.height);
+    for (let from = 0, to = 0; from < rgb.length; from += 3, to += 4) {
+      [rgba[to], rgba[to + 1], rgba[to + 2]] = [rgb[from], rgb[from + 1], rgb[from + 2]];
+    }
+  }
+
+  symbols() {
+    return Int32Array.from(this.#rgb ?? new Uint8Array(3 * this.width * this.height));
+  }
+}
+
+/** R, G, B of every pixel, from Y and, if there are, Co and Cg ("Colour"). @param {Plane[]} planes */
+function toRgb([y, co, cg]) {
+  const count = y.values.length;
+  const rgb = new Uint8ClampedArray(3 * count);
+  for (let k = 0; k < count; k++) {
+    const [orange, green] = co ? [co.values[k], cg.values[k]] : [0, 0];
+    const t = y.values[k] - (green >> 1);
+    const blue = t - (orange >> 1);
+    rgb[3 * k] = orange + blue;
+    rgb[3 * k + 1] = green + t;
+    rgb[3 * k + 2] = blue;
+  }
+  return new Uint8Array(rgb.buffer);
+}
+
+const REST_INDEX = 6;
+
+/** A file of a model with one latent vector, with or without a header ("Flat models"). */
+class FlatJob extends Job {
+  #step;
+  #payload = /** @type {Uint8Array | null} */ (null);
+  #latents;
+  #values;
+
+  /**
+   * @param {Feed} feed
+   * @param {Bundle} bundle
+   * @param {number} step code
+   * @param {Uint8Array | null} payload of a tiny file
+   */
+  constructor(feed, bundle, step, payload) {
+    const { size } = bundle.manifest;
+    super(feed, bundle, size, size);
+    this.#step = step;
+    this.#payload = payload;
+    this.#latents = new Float32Array(3 * size * size);
+    this.#values = new Int32Array(3 * size * size);
+  }
+
+  async run() {
+    if (!this.feed.tiny) {
+      const segment = await this.feed.segment();
+      const most = this.bundle.manifest.blocks.length + 1;
+      if (segment && (segment.units > most || (await this.feed.segment()))) throw notMadeBy(this.bundle);
+      this.#payload = segment?.payload ?? null;
+    }
+    const { scale, blocks, rest_step: rest } = this.bundle.manifest;
+    const reader = this.#payload && new Reader(this.bundle.tables, this.#payload, true);
+    const own = Int32Array.from(scale, (s) => Math.floor((s - 5 * (this.#step - 32768) + 1024) / 2048));
+    const core = blocks[blocks.length - 1];
+    const seen = new Int8Array(1 + core);
+    seen[0] = clamp(Math.floor((this.#step - 32768 - 5 * 2048 + 64) / 128), -80, 96);
+    for (let k = 0, start = 0; k < blocks.length; start = blocks[k++]) {
+      const inputs = { seen: /** @type {[TensorData, number[]]} */ ([seen.slice(0, 1 + start), [1, 1 + start, 1, 1]]) };
+      const { mean, index } = await this.bundle.run(`entropy/block${k}`, inputs);
+      const tables = Uint8Array.from(index, (offset, i) => clamp(own[start + i] + offset, 0, 63));
+      const m = reader ? await reader.take(tables) : new Int32Array(mean.length);
+      m.forEach((residual, i) => {
+        this.#set(start + i, residual, mean[i], tables[i]);
+        seen[1 + start + i] = this.bundle.compand(this.#values[start + i]);
+      });
+    }
+    if (this.#step <= rest && reader) {
+      const places = Array.from(own.keys()).filter((i) => i >= core && own[i] >= REST_INDEX);
+      const tables = Uint8Array.from(places, (i) => Math.min(own[i], 63));
+      const m = await reader.take(tables);
+      places.forEach((i, k) => this.#set(i, m[k], 0, tables[k]));
+    }
+    this.progress++;
+  }
+
+  /** @param {number} i @param {number} m @param {number} mean @param {number} table */
+  #set(i, m, mean, table) {
+    const { shift, manifest } = this.bundle;
+    let value = m + mean / 16;
+    if (m) value -= (Math.sign(m) * shift[table][Math.min(Math.abs(m), 3) - 1]) / 256;
+    this.#values[i] = 16 * m + mean;
+    this.#latents[i] = ((value * levelsOf(this.#step)) / 255) * Math.exp(manifest.gain[i]);
+  }
+
+  /** @param {Uint8ClampedArray} rgba */
+  async paint(rgba) {
+    const { bundle } = this;
+    const step = this.#step <= bundle.manifest.rest_step ? NO_REFINEMENT : Math.max(levelsOf(this.#step), 20) / 255;
+    const { picture } = await bundle.run("decoder", {
+      latents: [this.#latents, [1, this.#latents.length]],
+      step: [Float32Array.of(step), [1]],
+      ...(await bundle.basis()),
+    });
+    const size = picture.length / 3;
+    for (let c = 0; c < 3; c++) for (let k = 0; k < size; k++) rgba[4 * k + c] = level8(picture[c * size + k]);
+  }
+
+  symbols() {
+    return this.#values;
+  }
+}
+
+// ------------------------------------------------------------------------------------------------- what pages call
+
+const DEFAULT_MAX_PIXELS = 2 ** 26;
+const GROWTH = 1.12; // of an embedded stream between drawings
+const SHARE = 4; // a drawing while bytes are at hand may take this part of the time
+const FIRST = 2000; // milliseconds after which there is a first drawing even so
+const ABANDONED = new Error("the drawing is no longer wanted");
+
+/**
+ * A file's decoder, once its header is there.
+ *
+ * @param {Feed} feed
+ * @param {BundleLike} model
+ * @param {Options} options
+ * @returns {Promise<Job>}
+ */
+async function open(feed, model, { maxPixels = DEFAULT_MAX_PIXELS, symbols = false }) {
+  await feed.begin();
+  const { header, tiny } = feed;
+  const refuse = (/** @type {number} */ width, /** @type {number} */ height) => {
+    if (width * height <= maxPixels) return;
+    throw new EocodecError(`the file holds ${width}x${height} pixels, more than the limit of ${maxPixels}`);
+  };
+  if (header) refuse(header.width, header.height);
+  const need = { id: header?.model ?? null, tiny: tiny?.number ?? 0 };
+  const bundle = typeof model === "function" ? await model(need) : model;
+  if (!bundle.fits(need)) {
+    throw new EocodecError(`the file was made with ${modelName(need)}, not with ${bundle.name} (${bundle.id})`);
+  }
+  if (!header) {
+    refuse(bundle.manifest.size, bundle.manifest.size);
+    return new FlatJob(feed, bundle, tiny?.step ?? 0, tiny?.payload ?? null);
+  }
+  if (bundle.kind === "flat") {
+    const { size } = bundle.manifest;
+    if (header.width !== size || header.height !== size || header.embedded || feed.lossless) throw notMadeBy(bundle);
+    return new FlatJob(feed, bundle, header.step, null);
+  }
+  if (feed.lossless) return new LosslessJob(feed, bundle, header);
+  if (header.embedded) return new EmbeddedJob(feed, bundle, header);
+  return new OrdinaryJob(feed, bundle, header, symbols);
+}
+
+/** The alpha channel of a file, or null ("alpha"). @param {Job} job */
+async function alphaOf({ feed, bundle, width, height }) {
+  if (!feed.alpha) return null;
+  const alpha = await bundle.unpack(feed.alpha, width * height);
+  if (!alpha) throw damaged("its transparency cannot be decoded");
+  for (let at = width; at < alpha.length; at++) alpha[at] += alpha[at - width];
+  return alpha;
+}
+
+/**
+ * What is known of a picture.
+ *
+ * @param {Job} job
+ * @param {Uint8Array | null} alpha
+ * @param {() => void} check
+ * @returns {Promise<Picture>}
+ */
+async function pictureOf(job, alpha, check) {
+  const { feed, width, height } = job;
+  const data = new Uint8ClampedArray(4 * width * height);
+  await job.paint(data, check);
+  const grey = feed.header?.grey ?? feed.tiny?.grey ?? false;
+  for (let at = 0, k = 0; at < data.length; at += 4, k++) {
+    if (grey) data[at] = data[at + 1] = data[at + 2] = Math.floor((data[at] + data[at + 1] + data[at + 2]) / 3 + 0.5);
+    data[at + 3] = alpha ? alpha[k] : 255;
+  }
+  return { width, height, data, alpha: alpha !== null, grey, complete: feed.ended && feed.complete };
+}
+
+/**
+ * Decode a file or a prefix of one.
+ *
+ * @param {Bytes | string} file bytes, or the base64 text of a tiny file
+ * @param {BundleLike} bundle of the model that it was made with, or a function that finds it
+ * @param {Options} [options]
+ * @returns {Promise<Picture>}
+ * @throws {EocodecError} not an `.eoc` file, damaged, too large, or of another model
+ */
+export async function decode(file, bundle, options = {}) {
+  const feed = new Feed();
+  feed.append(typeof file === "string" ? new TextEncoder().encode(file) : bytesOf(file));
+  feed.end();
+  return explained(async () => {
+    const job = await open(feed, bundle, options);
+    const alpha = await alphaOf(job);
+    await job.run();
+    const picture = await pictureOf(job, alpha, () => {});
+    if (options.symbols) picture.symbols = job.symbols();
+    return picture;
+  });
+}
+
+/** Says in a sentence that memory is short. @template T @param {() => Promise<T>} work @returns {Promise<T>} */
+async function explained(work) {
+  try {
+    return await work();
+  } catch (e) {
+    if (e instanceof RangeError) throw new EocodecError("there is not enough memory for this picture");
+    throw e;
+  }
+}
+
+/**
+ * Decode a file while it arrives.
+ *
+ * `onPicture` gets a picture as soon as there is one, better ones when more of the file is there, and in the end
+ * exactly the picture of {@link decode}. Decoding goes on from where it was; while it is slower than the bytes come,
+ * pictures are left out.
+ *
+ * @param {ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>} source
+ * @param {BundleLike} bundle of the model that it was made with, or a function that finds it
+ * @param {(picture: Picture, update: Update) => void | Promise<void>} onPicture
+ * @param {Options} [options]
+ * @returns {Promise<Picture>} the last one
+ * @throws {EocodecError} as {@link decode}
+ */
+export async function decodeProgressively(source, bundle, onPicture, options = {}) {
+  const feed = new Feed();
+  const stop = pump(source, feed);
+  const abort = () => feed.fail(options.signal?.reason);
+  if (options.signal?.aborted) abort();
+  options.signal?.addEventListener("abort", abort);
+  try {
+    return await explained(async () => {
+      const job = await open(feed, bundle, options);
+      return new Drawing(job, await alphaOf(job), onPicture).run();
+    });
+  } finally {
+    options.signal?.removeEventListener("abort", abort);
+    stop();
+  }
+}
+
+/** Decides when to draw what a job knows so far. */
+class Drawing {
+  #count = 0;
+  #picture = /** @type {Picture | null} */ (null); // the last one
+  #progress = 0; // of the job then
+  #bytes = 0; // of the file then
+  #end = performance.now(); // when it was drawn
+  #duration = FIRST / SHARE; // milliseconds that it took
+
+  /**
+   * @param {Job} job
+   * @param {Uint8Array | null} alpha
+   * @param {(picture: Picture, update: Update) => void | Promise<void>} onPicture
+   */
+  constructor(job, alpha, onPicture) {
+    this.job = job;
+    this.alpha = alpha;
+    this.onPicture = onPicture;
+  }
+
+  /** Decode and draw until the file ends. */
+  async run() {
+    const { job } = this;
+    const { feed } = job;
+    feed.idle = async () => {
+      const enough = !feed.header?.embedded || feed.length >= GROWTH * this.#bytes;
+      if (job.progress > this.#progress && enough) await this.#attempt();
+    };
+    feed.checkpoint = async () => {
+      await breathe();
+      feed.check();
+      const waited = performance.now() - this.#end;
+      if (job.progress > this.#progress && waited > SHARE * this.#duration) await this.#attempt();
+    };
+    await job.run();
+    return this.#draw(() => feed.check(), true);
+  }
+
+  /** Draw, unless the file turns out to have ended before the drawing is ready. */
+  async #attempt() {
+    const { feed } = this.job;
+    const { ended } = feed;
+    try {
+      await this.#draw(() => {
+        feed.check();
+        if (feed.ended && !ended) throw ABANDONED;
+      }, false);
+    } catch (e) {
+      if (e !== ABANDONED) throw e;
+    }
+  }
+
+  /** @param {() => void} check @param {boolean} done */
+  async #draw(check, done) {
+    const { job } = this;
+    const { feed } = job;
+    const [start, progress, bytes] = [performance.now(), job.progress, feed.length];
+    const again = this.#picture !== null && progress === this.#progress;
+    const picture = again ? /** @type {Picture} */ (this.#picture) : await pictureOf(job, this.alpha, check);
+    picture.complete = feed.ended && feed.complete;
+    [this.#picture, this.#progress, this.#bytes] = [picture, progress, bytes];
+    this.#count++;
+    const { width, height } = picture;
+    const bitsPerPixel = (8 * bytes) / (width * height);
+    await this.onPicture(picture, { bytes, bitsPerPixel, width, height, drawings: this.#count, done });
+    this.#end = performance.now();
+    this.#duration = this.#end - start;
+    return picture;
+  }
+}
+
+/**
+ * Draw a file on a canvas while it arrives; see {@link decodeProgressively}.
+ *
+ * @param {ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>} source such as the body of a response
+ * @param {BundleLike} bundle
+ * @param {HTMLCanvasElement | OffscreenCanvas} canvas gets the picture's size
+ * @param {Options & { onUpdate?: (update: Update) => void }} [options]
+ * @returns {Promise<Picture>} the last one
+ */
+export async function drawProgressively(source, bundle, canvas, options = {}) {
+  return decodeProgressively(
+    source,
+    bundle,
+    ({ data, width, height }, update) => {
+      if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+      const context = /** @type {CanvasRenderingContext2D | null} */ (canvas.getContext("2d"));
+      if (!context) throw new EocodecError(`this browser has no canvas of ${width}x${height} pixels`);
+      context.putImageData(new ImageData(data, width, height), 0, 0);
+      options.onUpdate?.(update);
+    },
+    options,
+  );
+}
+
+/**
+ * Feeds chunks as they come; returns how to stop.
+ *
+ * @param {ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>} source
+ * @param {Feed} feed
+ */
+function pump(source, feed) {
+  const reader = "getReader" in source ? source.getReader() : null;
+  const chunks = reader ? null : /** @type {AsyncIterable<Uint8Array>} */ (source)[Symbol.asyncIterator]();
+  let stopped = false;
+  (async () => {
+    try {
+      for (;;) {
+        const { done, value } = await (reader
+          ? reader.read()
+          : /** @type {AsyncIterator<Uint8Array>} */ (chunks).next());
+        if (stopped) return;
+        if (done) return feed.end();
+        feed.append(value);
+      }
+    } catch (e) {
+      feed.fail(e);
+    }
+  })();
+  return () => {
+    stopped = true;
+    if (reader) reader.cancel().catch(() => {});
+    else chunks?.return?.();
+  };
+}

@@ -1,0 +1,433 @@
+"""The decoder for browsers gives what the library gives: in Node, and on a canvas while the bytes arrive.
+
+Needs Node, `npm ci --prefix samples/web` (or EOCODEC_NODE_MODULES, a folder `node_modules` with the same), and for the
+pages Playwright and Chromium.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import constriction
+import numpy as np
+import pytest
+from paths import ROOT, SAMPLES, VECTORS
+from PIL import Image
+
+import eocodec
+from eocodec.metrics import psnr
+from eocodec.symbols import symbols
+
+WEB = SAMPLES / "web"
+MODELS = ROOT / "eocodec" / "models"
+NODE_MODULES = Path(os.environ.get("EOCODEC_NODE_MODULES", WEB / "node_modules"))
+NODE = shutil.which("node")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+pytestmark = pytest.mark.skipif(
+    not (NODE_MODULES / "onnxruntime-web").is_dir(), reason="npm ci --prefix samples/web has not been run"
+)
+
+INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
+SHAPES = {"segments": (200, 100, 203, 151), "embedded": (240, 120, 130, 98)}  # left, top, width, height in coffee.png
+PIECES = 12  # that the slow server sends a file in
+
+# Decodes {name: [model, bytes]}; prints what came out, and writes R, G, B, alpha to files.
+DECODE = """
+import { createHash } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import * as ort from 'onnxruntime-web';
+import { Bundle, decode } from './eocodec.js';
+
+const [models, list, folder] = process.argv.slice(2);
+const bundles = {};
+for (const name of ['photo', 'face64']) bundles[name] = await Bundle.load(readFileSync(`${models}/${name}.eocm`), ort);
+for (const { name, model, data } of JSON.parse(readFileSync(list))) {
+  const picture = await decode(data.text ?? Buffer.from(data, 'base64'), bundles[model], { symbols: true });
+  const { symbols, data: rgba, ...rest } = picture;
+  writeFileSync(`${folder}/${name}.rgba`, rgba);
+  const sha256 = createHash('sha256').update(new Uint8Array(symbols.buffer)).digest('hex');
+  console.log(JSON.stringify({ name, symbols: symbols.length, sha256, ...rest }));
+}
+"""
+
+# Sends files segment by segment, each when the one before is drawn; all drawings must be those of the prefixes.
+PREFIXES = """
+import { readFileSync } from 'node:fs';
+import * as ort from 'onnxruntime-web';
+import { Bundle, decode, decodeProgressively } from './eocodec.js';
+
+const [models, list] = process.argv.slice(2);
+const bundle = await Bundle.load(readFileSync(`${models}/photo.eocm`), ort);
+performance.now = () => 0; // nothing takes long enough to be drawn before all that is there is decoded
+for (const { data, ends } of JSON.parse(readFileSync(list))) {
+  const file = Buffer.from(data, 'base64');
+  let drawn = () => {};
+  async function* slowly() {
+    for (let k = 0; k < ends.length; k++) {
+      const next = new Promise((done) => (drawn = done));
+      yield file.subarray(ends[k - 1] ?? 0, ends[k]);
+      await next;
+    }
+  }
+  const results = [];
+  const last = await decodeProgressively(slowly(), bundle, async (picture, update) => {
+    const expected = await decode(file.subarray(0, update.bytes), bundle);
+    const same = Buffer.from(picture.data).equals(Buffer.from(expected.data));
+    results.push({ bytes: update.bytes, done: update.done, same });
+    drawn();
+  });
+  console.log(JSON.stringify({ results, complete: last.complete }));
+}
+"""
+
+READ = """
+import { readFileSync } from 'node:fs';
+import { RangeDecoder, Table } from './eocodec.js';
+
+for (const { words, bigEndian, tables, asked } of JSON.parse(readFileSync(process.argv[2]))) {
+  const made = tables.map((frequencies) => new Table(frequencies));
+  const coder = new RangeDecoder(Buffer.from(words, 'base64'), 0, bigEndian);
+  const read = { t: (k) => coder.symbol(made[k]), u: (n) => coder.uniform(n), p: (p) => coder.decide(p) };
+  console.log(JSON.stringify(asked.map(([kind, argument]) => read[kind](argument))));
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sample and its packages, wherever these are."""
+    folder = tmp_path_factory.mktemp("web")
+    for name in ("eocodec.js", "decode.mjs", "index.html", "package.json"):
+        shutil.copy(WEB / name, folder)
+    (folder / "node_modules").symlink_to(NODE_MODULES.resolve())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def node(site: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run Node on a file of the site or on a script."""
+    if NODE is None:
+        pytest.skip("there is no Node")
+    version = subprocess.run([NODE, "--version"], capture_output=True, text=True).stdout.strip()
+    if int(version.lstrip("v").split(".")[0]) < 20:
+        pytest.skip(f"Node is {version}, the decoder needs 20")
+
+    def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        if not script.endswith(".mjs"):
+            (site / "script.mjs").write_text(script)
+            script = "script.mjs"
+        command = [NODE, script, *map(str, arguments)]
+        return subprocess.run(command, cwd=site, capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+def lines(process: subprocess.CompletedProcess[str]) -> list[Any]:
+    assert process.returncode == 0, process.stderr
+    return [json.loads(line) for line in process.stdout.splitlines()]
+
+
+def text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def read(name: str) -> bytes:
+    return (VECTORS / f"{name}.eoc").read_bytes()
+
+
+def cuts() -> dict[str, bytes]:
+    """Prefixes of vectors that end at any byte."""
+    result = {}
+    for name, lengths in (
+        ("segments", (18, 700, 2500, 6000)),
+        ("embedded", (17, 40, 120, 333, 1000, 2047, 2054, 4100)),
+        ("lossless", (900, 3000)),
+    ):
+        for n in lengths:
+            result[f"{name}-{n}"] = read(name)[:n]
+    return result
+
+
+@pytest.fixture(scope="module")
+def decoded(
+    node: Callable[..., subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What the module makes of all vectors, of prefixes, and of a tiny file as text."""
+    folder = tmp_path_factory.mktemp("decoded")
+    files = [{"name": v["name"], "model": v["model"], "data": text(read(v["name"]))} for v in INDEX]
+    files += [{"name": name, "model": "photo", "data": text(data)} for name, data in cuts().items()]
+    files.append({"name": "text", "model": "face64", "data": {"text": text(read("face-tiny"))}})
+    (folder / "list.json").write_text(json.dumps(files))
+    result = {entry["name"]: entry for entry in lines(node(DECODE, MODELS, folder / "list.json", folder))}
+    for name, entry in result.items():
+        shape = entry["height"], entry["width"], 4
+        entry["pixels"] = np.fromfile(folder / f"{name}.rgba", np.uint8).reshape(shape)
+    return result
+
+
+def assert_equal_pixels(pixels: np.ndarray, expected: np.ndarray, within: int) -> None:
+    if expected.shape[2] == 3:
+        assert (pixels[..., 3] == 255).all()
+    assert np.abs(pixels[..., : expected.shape[2]].astype(int) - expected).max() <= within
+
+
+@pytest.mark.parametrize("vector", INDEX, ids=lambda v: v["name"])
+def test_vectors_decode_in_node(decoded: dict[str, Any], vector: dict[str, Any]) -> None:
+    result = decoded[vector["name"]]
+    assert (result["symbols"], result["sha256"]) == (vector["symbols"], vector["sha256"])
+    assert (result["width"], result["height"], result["alpha"]) == tuple(
+        vector[k] for k in ("width", "height", "alpha")
+    )
+    assert_equal_pixels(result["pixels"], eocodec.decompress(read(vector["name"])), 0 if vector["exact"] else 1)
+
+
+@pytest.mark.parametrize("name", cuts())
+def test_files_may_end_anywhere(decoded: dict[str, Any], name: str) -> None:
+    data = cuts()[name]
+    values = symbols(data).astype("<i4")
+    assert decoded[name]["sha256"] == hashlib.sha256(values.tobytes()).hexdigest()
+    assert_equal_pixels(decoded[name]["pixels"], eocodec.decompress(data), 0 if "lossless" in name else 1)
+    assert decoded[name]["complete"] == eocodec.codec.decode_file(data).complete
+
+
+def test_a_tiny_file_may_be_text(decoded: dict[str, Any]) -> None:
+    assert decoded["text"]["sha256"] == decoded["face-tiny"]["sha256"]
+
+
+def test_the_range_decoder_reads_what_constriction_writes(
+    node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    random = np.random.default_rng(7)
+    models = constriction.stream.model
+    jobs, wanted = [], []
+    for trial in range(6):
+        tables = []
+        for radius in (1, 2, 40, 700):
+            f = np.maximum(1, np.floor(np.exp(random.normal(0, 4, 2 * radius + 1))))
+            f = np.maximum(1, np.floor(f / f.sum() * ((1 << 24) - len(f)))).astype(np.int64)
+            f[radius] += (1 << 24) - f.sum()
+            tables.append(f)
+        coder = constriction.stream.queue.RangeEncoder()
+        asked, values = [], []
+        for _ in range(4000):
+            kind = "tup"[random.integers(3)]
+            if kind == "t":
+                argument = int(random.integers(len(tables)))
+                model = models.Categorical(tables[argument].astype(np.float64) - 1, perfect=False, lazy=False)
+                coder.encode(value := int(random.integers(len(tables[argument]))), model)
+            elif kind == "u":
+                argument = int(random.choice([2, 25, 32, 4096, 1 << 22]))
+                coder.encode(value := int(random.integers(argument)), models.Uniform(argument))
+            else:
+                argument = int(random.choice([1, 77, 20000, 32767, 32768, 60001, 65535]))
+                value = int(random.integers(2))
+                coder.encode(value, models.Bernoulli(argument / 65536, perfect=False))
+            asked.append((kind, argument))
+            values.append(value)
+        words = coder.get_compressed().astype("<u4" if trial % 2 else ">u4").tobytes()
+        frequencies = [f.tolist() for f in tables]
+        jobs.append({"words": text(words), "bigEndian": trial % 2 == 0, "tables": frequencies, "asked": asked})
+        wanted.append(values)
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    assert lines(node(READ, tmp_path / "jobs.json")) == wanted
+
+
+def test_drawings_are_those_of_the_prefixes(
+    node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, coffee: np.ndarray
+) -> None:
+    files = [read("segments"), eocodec.compress(coffee[90:150, 200:290], lossless=True)]
+    jobs = []
+    for data in files:
+        file = eocodec.format.parse(data)
+        assert len(file.segments) >= 4
+        jobs.append({"data": text(data), "ends": eocodec.format.segment_ends(file)[1:]})
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    for job, outcome in zip(jobs, lines(node(PREFIXES, MODELS, tmp_path / "jobs.json")), strict=True):
+        results = outcome["results"]
+        assert all(r["same"] for r in results)
+        assert [r["bytes"] for r in results] == [*job["ends"], job["ends"][-1]]
+        assert [r["done"] for r in results] == [False] * len(job["ends"]) + [True]
+        assert outcome["complete"]
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
+
+
+def test_the_command_writes_picture_and_symbols(
+    node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    out, values = tmp_path / "out.png", tmp_path / "symbols"
+    process = node("decode.mjs", MODELS / "photo.eocm", VECTORS / "alpha.eoc", out, "--symbols", values)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+    assert_equal_pixels(np.asarray(Image.open(out)), eocodec.decompress(read("alpha")), 1)
+    assert values.read_bytes() == symbols(read("alpha")).astype("<i4").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "message"),
+    [
+        (flipped(read("segments"), 3000), "photo", "checksum of segment"),
+        (flipped(read("embedded"), 300), "photo", "checksum of piece 1"),
+        (flipped(read("alpha"), 100), "photo", "transparency's checksum"),
+        (read("colour")[:11], "photo", "cut off before its first segment"),
+        (read("colour"), "face64", "made with model 26cc94c0, not with face64"),
+        (b"\x89PNG\r\n\x1a\n", "photo", "not an .eoc file"),
+    ],
+    ids=["segment", "piece", "alpha", "truncated", "model", "other"],
+)
+def test_damage_is_one_sentence(
+    node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, data: bytes, model: str, message: str
+) -> None:
+    (tmp_path / "file.eoc").write_bytes(data)
+    process = node("decode.mjs", MODELS / f"{model}.eocm", tmp_path / "file.eoc", tmp_path / "out.png")
+    assert process.returncode == 1
+    assert process.stderr.count("\n") == 1 and message in process.stderr
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_damaged_bundle_is_one_sentence(
+    node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    content = (MODELS / "photo.eocm").read_bytes()
+    (tmp_path / "bad.eocm").write_bytes(flipped(content, 500_000))
+    process = node("decode.mjs", tmp_path / "bad.eocm", VECTORS / "grey.eoc", tmp_path / "out.png")
+    assert (process.returncode, process.stderr) == (1, "decode.mjs: the model bundle is damaged\n")
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    """The checkout with the site as samples/web; /slow/NAME sends a vector in pieces."""
+
+    def __init__(self, *arguments: Any, site: Path, drawn: threading.Event, **options: Any) -> None:
+        self.site, self.drawn = site, drawn
+        super().__init__(*arguments, **options)
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+    def translate_path(self, path: str) -> str:
+        head, _, tail = path.split("?")[0].lstrip("/").partition("samples/web/")
+        return super().translate_path(path) if head or not tail else str(self.site / tail)
+
+    def do_GET(self) -> None:
+        if self.path == "/drawn":
+            self.drawn.set()
+            self.send_response(204)
+            self.end_headers()
+        elif self.path.startswith("/slow/"):
+            data = read(self.path.removeprefix("/slow/"))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            ends = np.linspace(0, len(data), PIECES + 1).astype(int).tolist()
+            for start, end in pairwise(ends):
+                self.wfile.write(data[start:end])
+                self.wfile.flush()
+                self.drawn.wait(0.4)  # a piece need not lead to a drawing
+                self.drawn.clear()
+        else:
+            super().do_GET()
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    handler = partial(_Handler, directory=str(ROOT), site=site, drawn=threading.Event())
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:  # type: ignore[arg-type]
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+WATCH = """async (name) => {
+  const { Bundle, decode, drawProgressively } = await import('./eocodec.js');
+  const ort = await import('onnxruntime-web');
+  const bundle = await Bundle.load('../../eocodec/models/photo.eocm', ort);
+  const whole = await decode(await (await fetch(`../../tests/vectors/${name}.eoc`)).arrayBuffer(), bundle);
+  const canvas = document.createElement('canvas');
+  const drawings = [];
+  const last = await drawProgressively((await fetch(`/slow/${name}`)).body, bundle, canvas, {
+    onUpdate: (update) => {
+      drawings.push({ ...update, picture: canvas.toDataURL('image/png') });
+      fetch('/drawn');
+    },
+  });
+  const same = last.data.every((value, k) => value === whole.data[k]);
+  return { drawings, same };
+}"""
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_canvas_is_drawn_while_bytes_arrive(browser: Any, address: str, name: str) -> None:
+    page = browser.new_page()
+    page.goto(f"{address}/samples/web/index.html")
+    result = page.evaluate(WATCH, name)
+    page.close()
+    left, top, width, height = SHAPES[name]
+    original = np.asarray(Image.open(SAMPLES / "coffee.png").convert("RGB"))[top : top + height, left : left + width]
+    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(d["picture"].split(",")[1]))))
+                for d in result["drawings"]]  # fmt: skip
+    quality = [psnr(original, np.ascontiguousarray(p[..., :3])) for p in pictures]
+    size = len(read(name))
+    early = [d for d in result["drawings"] if d["bytes"] < size]
+    assert len(early) >= 3
+    assert not any(d["done"] for d in result["drawings"][:-1]) and result["drawings"][-1]["done"]
+    assert all(later > earlier - 0.05 for earlier, later in pairwise(quality)), quality
+    assert quality[-1] > quality[0] + 3
+    assert all(math.isclose(d["bitsPerPixel"], 8 * d["bytes"] / (width * height)) for d in result["drawings"])
+    assert_equal_pixels(pictures[-1], eocodec.decompress(read(name)), 1)
+    assert result["same"]  # as `decode` of the whole file
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_shows_a_file_on_a_phone(browser: Any, address: str, scheme: str) -> None:
+    wrong = []
+    options = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme}
+    with browser.new_context(**options) as context:
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.goto(f"{address}/samples/web/index.html?src=../../tests/vectors/face.eoc")
+        page.wait_for_selector("[data-state=done]")
+        assert page.locator("#bytes").inner_text() == "267 of 267"
+        assert page.locator("#size").inner_text() == "64 × 64"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        drawn = page.evaluate("document.querySelector('canvas').toDataURL()")
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(drawn.split(",")[1]))))
+        assert_equal_pixels(pixels, eocodec.decompress(read("face")), 1)
+        page.locator("[type=file]").set_input_files(
+            {"name": "bad.eoc", "mimeType": "image/x-eoc", "buffer": flipped(read("segments"), 3000)}
+        )
+        page.wait_for_selector("[data-state=failed]")
+        alert = page.locator("[role=alert]").inner_text()
+        assert alert.startswith("The file is damaged: the checksum of segment") and alert.endswith(".")
+        page.locator("[name=example]").select_option("lossless")
+        page.wait_for_selector("[data-state=done]")
+        assert page.locator("[role=alert]").inner_text() == ""
+    assert wrong == []
