@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from eocodec.errors import ImageError, LimitError, UnknownTypeError
 from eocodec.format import MAX_PIXELS, MAX_SIDE
@@ -174,33 +174,81 @@ def as_picture(image: "ImageLike | Picture") -> Picture:
 
 
 def from_pillow(image: Image.Image) -> Picture:
-    """A :class:`Picture` from a Pillow image: orientation, profile, palette, depth and CMYK handled."""
-    deep = _deeper_than_decoded(image)
-    image = ImageOps.exif_transpose(image)
+    """A :class:`Picture` from a Pillow image: orientation, profile, palette, depth, colour key and CMYK handled.
+
+    Raises:
+        ImageError: values of a kind that is not known how to show, or that the reader gets wrong.
+    """
+    stored = _stored(image)
+    if stored & {"R", "G", "B"} and max(_tiff_tag(image, 258, (8,))) > 8:
+        raise ImageError("TIFF files of separate planes with more than 8 bits cannot be read")
+    deep = any(";16" in s for s in stored) or "deep ppm" in stored  # of colours, of which Pillow keeps the upper 8
+    image = _upright(image)
+    key = image.info.get("transparency")
+    alpha: Bytes | None = None
     if image.mode in _SIXTEEN or image.mode in ("I", "F"):
-        grey = _grey_values(image)
-        values = np.asarray(image)
-        deep = not any(np.array_equal(values, grey.astype(np.float64) * unit) for unit in (1, 257))
-        return Picture(np.repeat(grey[:, :, None], 3, 2), None, True, deep)
-    if image.mode in ("P", "PA"):
-        transparent = image.mode == "PA" or "transparency" in image.info
-        image = image.convert("RGBA" if transparent else "RGB")
-    elif image.mode == "1":
-        image = image.convert("L")
-    elif "transparency" in image.info and image.mode in ("L", "RGB"):
-        image = image.convert("RGBA" if image.mode == "RGB" else "LA")
+        alpha = _keyed(image, key)
+        grey, deep = _grey_values(image, "I;12" in stored, _tiff_tag(image, 262, 1) == 0)
+        profile = image.info.get("icc_profile")
+        image = Image.fromarray(grey)
+        image.info["icc_profile"] = profile
+    elif image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    elif image.mode in ("1", "L", "RGB"):
+        image = image.convert("L") if image.mode == "1" else image
+        alpha = _keyed(image, _decoded_key(key, stored))
     elif image.mode in ("La", "RGBa"):
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
-    alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
-    grey_mode = image.mode in ("L", "LA")
-    rgb = _to_srgb(image)
-    return Picture(np.asarray(rgb), alpha, grey_mode, deep)
+    if image.mode in ("LA", "RGBA"):
+        alpha = np.asarray(image.getchannel("A"))
+    return Picture(np.asarray(_to_srgb(image)), alpha, image.mode in ("L", "LA"), deep)
 
 
-def _deeper_than_decoded(image: Image.Image) -> bool:
-    """Whether a file that is not decoded yet has colours of 16 bits, of which Pillow keeps the upper 8."""
+def _stored(image: Image.Image) -> set[str]:
+    """How samples lie in a file that is not decoded yet: Pillow's names; nothing for other images."""
     tiles = getattr(image, "tile", None) or []
-    return any(";16" in str(t[3]) or (t[0] == "ppm" and t[3][-1] > 255) for t in tiles)
+    names = {t[3] if isinstance(t[3], str) else str((t[3] or ("",))[0]) for t in tiles}
+    return names | {"deep ppm" for t in tiles if t[0] == "ppm" and t[3][-1] > 255}
+
+
+def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:
+    return getattr(image, "tag_v2", {}).get(tag, default)
+
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture as its EXIF says that it is to be seen."""
+    image.load()  # some files have it behind the pixels
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # broken metadata must not lose the picture
+        return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _decoded_key(key: Any, stored: set[str]) -> Any:
+    """The colour key in 8-bit values: files of other depths state it in theirs."""
+    if key is None or not stored & {"L;2", "L;4", "RGB;16B"}:
+        return key
+    return tuple(k >> 8 for k in key) if isinstance(key, tuple) else key * (85 if "L;2" in stored else 17)
+
+
+def _keyed(image: Image.Image, key: Any) -> Bytes | None:
+    """Transparency of a picture of which one value or colour is transparent."""
+    if key is None:
+        return None
+    shown = np.asarray(image) != np.asarray(key)
+    return np.where(shown.any(2) if shown.ndim == 3 else shown, 255, 0).astype(np.uint8)
 
 
 def _eight_bit(values: npt.NDArray[np.generic]) -> Bytes:
@@ -208,40 +256,65 @@ def _eight_bit(values: npt.NDArray[np.generic]) -> Bytes:
     return ((np.asarray(values).astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _grey_values(image: Image.Image) -> Bytes:
+def _grey_values(image: Image.Image, twelve: bool, inverted: bool) -> tuple[Bytes, bool]:
+    """8-bit values of a grey picture of more bits, and whether they were rounded.
+
+    Arguments:
+        image: of mode I;16, I or F.
+        twelve: the values are 12-bit.
+        inverted: zero is white.
+    """
     values = np.asarray(image)
-    if image.mode == "F":
-        low, high = float(np.nanmin(values)), float(np.nanmax(values))
-        if not np.isfinite(values).all():
-            raise ImageError("the picture holds values that are not finite")
-        top = 1.0 if high <= 1.0 else 255.0 if high <= 255.0 else 65535.0
-        if low < 0 or high > 65535.0:
-            raise ImageError("the picture's floating-point values are outside 0 to 65535")
-        return np.floor(values / top * 255.0 + 0.5).astype(np.uint8)
-    if values.min() < 0 or values.max() > 65535:
-        raise ImageError("the picture's integer values are outside 0 to 65535")
-    if image.mode == "I" and values.max() <= 255:  # 32-bit files that hold 8-bit values
-        return values.astype(np.uint8)
-    return _eight_bit(values)
+    if not np.isfinite(values).all():
+        raise ImageError("the picture holds values that are not finite")
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 65535:
+        raise ImageError("the picture's values are outside 0 to 65535")
+    if image.mode == "F" and high <= 1:
+        top = 1
+    elif image.mode in ("I", "F") and high <= 255:  # 32-bit files that hold 8-bit values
+        top = 255
+    else:
+        top = 4095 if twelve else 65535
+    levels = values.astype(np.float32) * np.float32(255 / top)
+    grey = np.floor(levels + np.float32(0.5)).astype(np.uint8)
+    rounded = bool((np.abs(levels - grey) > FLOAT_TOLERANCE).any())
+    return 255 - grey if inverted else grey, rounded
+
+
+SRGB_TOLERANCE = 2  # levels; a profile that moves colours less than this is sRGB, whatever it is called
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
-    base = image.convert({"LA": "L", "RGBA": "RGB"}[image.mode]) if image.mode in ("LA", "RGBA") else image
-    if profile and base.mode in ("RGB", "L", "CMYK", "LAB"):
+    grey = image.mode in ("L", "LA")
+    base = image if image.mode in ("L", "RGB", "CMYK", "LAB") else image.convert("L" if grey else "RGB")
+    if profile:
         try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if "srgb" not in ImageCms.getProfileDescription(source).lower():
-                mode = "L" if base.mode == "L" else "RGB"
-                if mode == "RGB":
-                    converted = ImageCms.profileToProfile(
-                        base, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-                    )
-                    if converted is not None:
-                        base = converted
+            source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+            if not _is_srgb(source, base.mode):
+                base = ImageCms.buildTransform(source, target, base.mode, "RGB").apply(base)
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass  # a broken profile must not lose the picture: its values are taken as sRGB
+    if grey and base.mode == "RGB":
+        base = base.getchannel("G")
     return base.convert("RGB")
+
+
+def _is_srgb(profile: ImageCms.ImageCmsProfile, mode: str) -> bool:
+    """Whether values mean with a profile what they mean without; measured on a ramp and the corners of the cube."""
+    if mode not in ("L", "RGB"):
+        return False
+    ramp = np.arange(256, dtype=np.uint8)
+    probe = ramp[None]
+    if mode == "RGB":
+        cube = np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), -1).reshape(1, -1, 3)
+        probe = np.concatenate([np.repeat(probe[..., None], 3, 2), cube], 1)
+    intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+    transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB", intent)
+    got = np.asarray(transform.apply(Image.fromarray(probe)))
+    want = probe if mode == "RGB" else probe[..., None]
+    return int(np.abs(got.astype(np.int32) - want).max()) <= SRGB_TOLERANCE
 
 
 def to_pillow(rgb: Bytes, alpha: Bytes | None = None, grey: bool = False) -> Image.Image:
@@ -276,7 +349,7 @@ def encode_picture(image: Image.Image, suffix: str) -> bytes:
         options = {"lossless": True, "exact": True}
     elif kind in ("JPEG", "AVIF"):
         options = {"quality": 95, "subsampling": "4:4:4"} if kind == "AVIF" else {"quality": 95, "subsampling": 0}
-    if kind in ("JPEG", "PPM") and "A" in image.mode:
+    if kind in ("JPEG", "PPM", "BMP") and "A" in image.mode:
         image = image.convert("RGB" if image.mode == "RGBA" else "L")
     out = io.BytesIO()
     try:

@@ -1,0 +1,458 @@
+"""Batches: every picture of a corpus once, whatever is damaged, killed or done already; nothing half-written."""
+
+import io
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from paths import SAMPLES, Runner, environment
+from PIL import Image
+
+from eocodec import format
+from eocodec.bundle import Model
+from eocodec.codec import compress, decompress
+from eocodec.errors import EocodecError
+
+fsspec = pytest.importorskip("fsspec", reason="batches need the extra `batch`")
+pq = pytest.importorskip("pyarrow.parquet", reason="batches need the extra `batch`")
+
+from eocodec import batch  # noqa: E402
+from eocodec.batch import Batch, Row, Settings, Source, Store, Work  # noqa: E402
+
+SMALL = Settings(rate=24, device="cpu")
+
+
+def make_corpus(folder: Path, count: int, edge: int = 64) -> list[str]:
+    """Square pictures in two folders; gives their names."""
+    coffee = np.asarray(Image.open(SAMPLES / "coffee.png").convert("RGB"))
+    rng = np.random.default_rng(0)
+    names = []
+    for i in range(count):
+        top, left = rng.integers(0, 400 - edge), rng.integers(0, 600 - edge)
+        name = f"{'ab'[i % 2]}/{i:03}.png"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(coffee[top : top + edge, left : left + edge]).save(folder / name)
+        names.append(name)
+    return sorted(names)
+
+
+def manifest(folder: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(folder / "manifest.parquet").to_pylist()
+    return rows
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def all_of(run: Batch, engine: batch.Engine | None = None) -> list[Row]:
+    with run:
+        return list(run.run(engine or in_this_process))
+
+
+def in_this_process(work: Work, sources: Any) -> Iterator[Row]:
+    yield from map(work, sources)
+
+
+def test_every_picture_of_a_tree_is_compressed_once(run: Runner, tmp_path: Path, model: Model) -> None:
+    names = make_corpus(tmp_path / "in", 4)
+    crop = Image.open(SAMPLES / "chelsea.png").crop((0, 0, 64, 48))
+    crop.save(tmp_path / "in" / "a" / "same.jpg")
+    crop.convert("LA").save(tmp_path / "in" / "a" / "same.PNG")
+    (tmp_path / "in" / "notes.txt").write_text("no picture, and not asked for")
+    done = run("batch", "in", "out", "--rate", 24, "--device", "cpu")
+    assert done.returncode == 0 and done.stderr == b"", done.stderr
+    names = sorted([*names, "a/same.PNG", "a/same.jpg"])
+    assert files_in(tmp_path / "out") == [*(f"{n}.eoc" for n in names), "manifest.parquet"]
+    rows = manifest(tmp_path / "out")
+    assert [r["source"] for r in rows] == names
+    for row in rows:
+        data = (tmp_path / "out" / row["output"]).read_bytes()
+        assert data == compress(Image.open(tmp_path / "in" / row["source"]), rate=24, model=model)
+        picture = decompress(data)
+        assert (row["width"], row["height"]) == (picture.shape[1], picture.shape[0])
+        assert row["bytes_out"] == len(data)
+        assert row["bytes_in"] == (tmp_path / "in" / row["source"]).stat().st_size
+        assert row["bpp"] == pytest.approx(8 * len(data) / picture.shape[0] / picture.shape[1], abs=1e-5)
+        assert row["status"] == "done" and row["error"] is None and row["model"] == model.id.hex()
+        assert row["rate"] == pytest.approx(24, abs=0.02) and row["seconds"] > 0 and len(row["settings"]) == 16
+        original = np.asarray(Image.open(tmp_path / "in" / row["source"]).convert("RGB")).astype(float)
+        assert row["psnr"] == pytest.approx(
+            10 * np.log10(255**2 / np.mean((original - picture[..., :3]) ** 2)), abs=1e-3
+        )
+    line = done.stdout.decode()
+    assert line.count("\n") == 1 and "6 files: 6 done" in line
+    assert f"{sum(r['bytes_in'] for r in rows)} -> {sum(r['bytes_out'] for r in rows)} bytes" in line
+    assert f"mean {np.mean([r['bpp'] for r in rows]):.3f} bpp  {np.mean([r['psnr'] for r in rows]):.2f} dB" in line
+
+
+def test_json_has_one_object_per_file_then_the_totals(run: Runner, tmp_path: Path) -> None:
+    names = make_corpus(tmp_path / "in", 3)
+    (tmp_path / "in" / "bad.png").write_text("no picture")
+    done = run("batch", "in", "out", "--lossless", "--json")
+    *rows, last = map(json.loads, done.stdout.splitlines())
+    assert done.returncode == 1
+    assert sorted(r["source"] for r in rows) == sorted([*names, "bad.png"])
+    assert sorted(rows, key=lambda r: r["source"]) == manifest(tmp_path / "out")
+    assert all(r["psnr"] is None for r in rows)
+    totals = last["totals"]
+    assert (totals["files"], totals["done"], totals["before"], totals["failed"]) == (4, 3, 0, 1)
+    assert totals["bytes_out"] == sum(r["bytes_out"] or 0 for r in rows)
+    with Image.open(tmp_path / "in" / names[0]) as image:
+        exact = decompress((tmp_path / "out" / f"{names[0]}.eoc").read_bytes())
+        assert np.array_equal(exact, np.asarray(image))
+
+
+def test_errors_in_pictures_are_collected_and_not_fatal(run: Runner, tmp_path: Path) -> None:
+    names = make_corpus(tmp_path / "in", 2)
+    whole = (tmp_path / "in" / names[0]).read_bytes()
+    (tmp_path / "in" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "in" / "text.jpg").write_text("no picture")
+    (tmp_path / "in" / "empty.webp").write_bytes(b"")
+    (tmp_path / "in" / "gone.png").symlink_to("nowhere.png")
+    Image.new("RGB", (65, 64)).save(tmp_path / "in" / "large.png")
+    os.close(os.open(os.fsencode(tmp_path / "in") + b"/\xff.png", os.O_CREAT))
+    done = run("batch", "in", "out", "--rate", 24, "--max-pixels", 64 * 64)
+    assert done.returncode == 1
+    errors = {r["source"]: r["error"] for r in manifest(tmp_path / "out") if r["status"] == "failed"}
+    assert sorted(errors) == ["\\udcff.png", "cut.png", "empty.webp", "gone.png", "large.png", "text.jpg"]
+    assert "limit of 4096" in errors["large.png"] and "damaged" in errors["cut.png"]
+    assert "does not exist" in errors["gone.png"] and "not a picture" in errors["text.jpg"]
+    lines = done.stderr.decode().splitlines()
+    assert len(lines) == 6 and "1 more failed" in lines[-1] and "manifest.parquet" in lines[-1]
+    assert "8 files: 2 done, 6 failed" in done.stdout.decode()
+    assert files_in(tmp_path / "out") == [*(f"{n}.eoc" for n in names), "manifest.parquet"]
+    again = run("batch", "in", "out", "--rate", 24)  # failed before: not tried again, and still not well
+    assert again.returncode == 1 and "6 failed" in again.stdout.decode()
+    retried = run("batch", "in", "out", "--rate", 24, "--retry-failed")
+    assert retried.returncode == 1 and "3 done (2 before), 5 failed" in retried.stdout.decode()
+    assert "large.png.eoc" in files_in(tmp_path / "out")
+
+
+def test_what_is_done_is_left_alone_and_what_has_changed_is_done_again(tmp_path: Path) -> None:
+    names = make_corpus(tmp_path / "in", 6)
+    source, target = str(tmp_path / "in"), str(tmp_path / "out")
+    assert len(all_of(Batch(source, target, SMALL))) == 6
+    before = {n: (tmp_path / "out" / f"{n}.eoc").stat().st_mtime_ns for n in names}
+    assert all_of(Batch(source, target, SMALL)) == []
+    assert all_of(Batch(source, target, replace(SMALL, measure=False, max_pixels=10))) == []  # gives the same files
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "in" / names[1])  # changed
+    (tmp_path / "out" / f"{names[2]}.eoc").unlink()
+    (tmp_path / "out" / f"{names[3]}.eoc").write_bytes(b"")  # as after a power cut
+    os.utime(tmp_path / "in" / names[4], ns=(1, 1))
+    run = Batch(source, target, SMALL)
+    assert sorted(row.source for row in all_of(run)) == names[1:5]
+    assert (run.totals.files, run.totals.done, run.totals.before) == (6, 6, 2)
+    after = {n: (tmp_path / "out" / f"{n}.eoc").stat().st_mtime_ns for n in names}
+    assert [n for n in names if after[n] == before[n]] == [names[0], names[5]]
+    assert [r["source"] for r in manifest(tmp_path / "out")] == names
+    (tmp_path / "in" / names[0]).unlink()  # a source that has gone keeps its file and its row
+    assert all_of(Batch(source, target, SMALL)) == []
+    assert [r["source"] for r in manifest(tmp_path / "out")] == names
+
+
+def test_other_settings_and_other_corpora_are_refused_unless_forced(run: Runner, tmp_path: Path) -> None:
+    names = make_corpus(tmp_path / "in", 3)
+    source, moved, target = (str(tmp_path / name) for name in ("in", "moved", "out"))
+    all_of(Batch(source, target, SMALL))
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    for change in ({"rate": 25.0}, {"rate": None, "bpp": 1.0}, {"progressive": True}, {"denoise": "auto"}):
+        with pytest.raises(EocodecError, match=r"rate=24 .*--force"):
+            all_of(Batch(source, target, replace(SMALL, **change)))  # type: ignore[arg-type]
+    (tmp_path / "in").rename(moved)
+    refused = run("batch", "moved", "out", "--rate", 24)
+    assert refused.returncode == 1 and refused.stderr.count(b"\n") == 1
+    assert b"/in;" in refused.stderr and b"--force" in refused.stderr
+    assert before == {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert all_of(Batch(moved, target, SMALL, force=True)) == []
+    assert all_of(Batch(moved, target, SMALL)) == []
+    forced = run("batch", "moved", "out", "--rate", 25, "--force", "--json", "--workers", 1)
+    assert forced.returncode == 0 and len(forced.stdout.splitlines()) == 4
+    assert {r["rate"] for r in manifest(tmp_path / "out")} == {25.0}
+    assert all_of(Batch(moved, target, replace(SMALL, rate=25))) == []
+    assert [r["source"] for r in manifest(tmp_path / "out")] == names
+
+
+# The same command, with a part file for every row, so that what a killed run had told of is on record.
+COMMAND = "import eocodec.batch as b, eocodec_cli; b.PART_ROWS, b.PART_PAUSE = 1, 0; eocodec_cli.main()"
+
+
+def test_a_run_that_is_killed_at_any_moment_goes_on_and_leaves_no_half_file(tmp_path: Path) -> None:
+    names = make_corpus(tmp_path / "in", 64)
+    out = tmp_path / "out"
+    arguments = ["batch", str(tmp_path / "in"), str(out), "--rate", "24", "--json", "--no-measure"]
+    dice = random.Random(3)
+    told: set[str] = set()
+    for wait_for in (0, 1, 11, 17):
+        process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, *arguments], stdout=subprocess.PIPE, env=environment(), text=True
+        )
+        assert process.stdout is not None
+        for _ in range(wait_for):
+            row = json.loads(process.stdout.readline())
+            assert row["source"] not in told, "done twice"
+            told.add(row["source"])
+        time.sleep(dice.uniform(0, 0.03) if wait_for else dice.uniform(0.2, 1.2))
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        workers = children.read_text().split() if children.exists() else []
+        process.send_signal(signal.SIGKILL)
+        for line in process.stdout:
+            told.add(json.loads(line)["source"]) if line.endswith("}\n") else None
+        process.wait()
+        for worker in workers:  # end with the process that started them
+            deadline = time.monotonic() + 10
+            while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert not Path(f"/proc/{worker}").exists()
+        for name in files_in(out) if out.exists() else []:
+            if not name.startswith("manifest/"):
+                assert format.parse((out / name).read_bytes()).complete, name
+        assert not (out / "manifest.parquet").exists()
+    assert 29 <= len(told) < 64
+    last = subprocess.run(
+        [sys.executable, "-c", COMMAND, *arguments], capture_output=True, env=environment(), text=True, check=True
+    )
+    *rows, totals = map(json.loads, last.stdout.splitlines())
+    assert not told & {r["source"] for r in rows}
+    assert totals["totals"]["before"] >= len(told) and totals["totals"]["done"] == 64
+    assert [r["source"] for r in manifest(out)] == names
+    assert files_in(out) == [*(f"{n}.eoc" for n in names), "manifest.parquet"]
+    assert (out / f"{names[7]}.eoc").read_bytes() == compress(Image.open(tmp_path / "in" / names[7]), rate=24)
+
+
+@dataclass(frozen=True)
+class Deadly(Work):
+    """Work that a process does not survive: always, or when a picture is tried for the first time."""
+
+    marks: str = ""
+
+    def __call__(self, source: Source) -> Row:
+        mark = Path(self.marks, source.name.replace("/", "-"))
+        tries = int(mark.read_text()) if mark.exists() else 0
+        mark.write_text(str(tries + 1))
+        if source.name == "a/000.png" or (source.name == "b/003.png" and tries == 0):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(source)
+
+
+def deadly(run: Batch, marks: Path) -> None:
+    """Let a batch work deadly."""
+    marks.mkdir()
+    w = run.work
+    run.work = Deadly(w.corpus, w.results, w.settings, w.digest, w.model, str(marks))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_does_not_end_the_run(tmp_path: Path, workers: int) -> None:
+    names = make_corpus(tmp_path / "in", 12)
+    run = Batch(str(tmp_path / "in"), str(tmp_path / "out"), SMALL)
+    deadly(run, tmp_path / "marks")
+    rows = all_of(run, batch.local(workers))
+    assert sorted(r.source for r in rows) == names
+    failed = {r.source: r.error for r in rows if r.status == "failed"}
+    assert list(failed) == ["a/000.png"] and "killed" in str(failed["a/000.png"])
+    tries = {p.name: int(p.read_text()) for p in (tmp_path / "marks").iterdir()}
+    assert {n for n, t in tries.items() if t != 1} == {"a-000.png", "b-003.png"} and set(tries.values()) == {1, 2}
+    assert [r["source"] for r in manifest(tmp_path / "out")] == names
+
+
+@dataclass(frozen=True)
+class Unfit(Settings):
+    """Settings with which no worker process begins."""
+
+    def loaded(self) -> Model:
+        if multiprocessing.parent_process() is not None:
+            os._exit(3)
+        return super().loaded()
+
+
+def test_workers_that_never_begin_end_the_run_with_a_sentence(tmp_path: Path) -> None:
+    make_corpus(tmp_path / "in", 2)
+    run = Batch(str(tmp_path / "in"), str(tmp_path / "out"), SMALL)
+    run.work = replace(run.work, settings=Unfit(rate=24, device="cpu"))
+    with pytest.raises(EocodecError, match=r"end before they begin \(exit code 3\)"):
+        all_of(run, batch.local(1))
+
+
+def test_object_stores_need_no_folder() -> None:
+    memory = fsspec.filesystem("memory")
+    crop = Image.open(SAMPLES / "coffee.png").crop((0, 0, 64, 64))
+    out = io.BytesIO()
+    crop.save(out, "PNG")
+    for name in ("x/1.png", "x/deep/2.png", "x/deep/readme.md"):
+        memory.pipe_file(f"/corpus/{name}", out.getvalue())
+    run = Batch("memory://corpus", "memory://results/small", SMALL)
+    rows = all_of(run, batch.local(2))
+    assert [r.output for r in rows] == ["x/1.png.eoc", "x/deep/2.png.eoc"]
+    assert memory.cat_file("/results/small/x/1.png.eoc") == compress(crop, rate=24)
+    assert all_of(Batch("memory://corpus", "memory://results/small", SMALL)) == []
+    memory.pipe_file("/corpus/x/1.png", out.getvalue())  # the same content, put anew
+    assert [r.source for r in all_of(Batch("memory://corpus", "memory://results/small", SMALL))] == ["x/1.png"]
+    table = pq.read_table(io.BytesIO(memory.cat_file("/results/small/manifest.parquet")))
+    assert table["source"].to_pylist() == ["x/1.png", "x/deep/2.png"]
+    assert not [n for n in memory.find("/results") if "/manifest/" in n]
+
+
+def test_globs_take_what_they_name_and_keep_paths(tmp_path: Path) -> None:
+    names = make_corpus(tmp_path / "in", 4)
+    (tmp_path / "in" / "a" / "raw.data").write_bytes((tmp_path / "in" / names[0]).read_bytes())
+    odd = tmp_path / "in [2026]"
+    (tmp_path / "in").rename(odd)
+
+    def found(pattern: str) -> list[str]:
+        return [s.name for s in batch.pictures(str(tmp_path / pattern))[1]]
+
+    assert found("in [2026]") == names  # a folder of that name is no glob
+    assert found("in*/a/*") == [f"in [2026]/a/{n}" for n in ("000.png", "002.png", "raw.data")]
+    assert found("in*/a") == ["in [2026]/a/000.png", "in [2026]/a/002.png"]
+    assert found("in*/**/00[13].png") == ["in [2026]/b/001.png", "in [2026]/b/003.png"]
+    for nothing in ("nope", "in*/*.jpg", "in [2026]/a/000.png"):
+        with pytest.raises(EocodecError, match="there "):
+            found(nothing)
+
+
+def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = Store.at(str(tmp_path / "here"))
+    local.write("a/b.eoc", b"old")
+    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        local.write("a/b.eoc", b"new and longer")
+    assert local.read("a/b.eoc") == b"old" and files_in(tmp_path / "here") == ["a/b.eoc"]
+
+    class Slow(fsspec.get_filesystem_class("file")):  # type: ignore[misc]
+        """A remote filesystem that is no object store: it can be cut off while it writes."""
+
+        protocol = "slow"
+        cut = False
+
+        def pipe_file(self, path: str, value: bytes, **_: Any) -> None:
+            assert "/manifest/partial/" in path
+            Path(path).write_bytes(value[: len(value) // 2] if Slow.cut else value)
+            if Slow.cut:
+                raise ConnectionError("cut off")
+
+    fsspec.register_implementation("slow", Slow, clobber=True)
+    remote = Store.at(f"slow://{tmp_path}/there")
+    remote.write("a/b.eoc", b"old")
+    remote.write("a/b.eoc", b"older")
+    Slow.cut = True
+    with pytest.raises(ConnectionError):
+        remote.write("a/b.eoc", b"new and longer")
+    assert remote.read("a/b.eoc") == b"older"
+
+
+def test_old_parts_that_were_not_removed_do_not_undo_a_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_corpus(tmp_path / "in", 1)
+    source, target = str(tmp_path / "in"), str(tmp_path / "out")
+    all_of(Batch(source, target, replace(SMALL, max_pixels=10)))
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "remove", lambda self, name: None)  # killed after a merge, twice
+        all_of(Batch(source, target, replace(SMALL, max_pixels=10), retry_failed=True))
+        all_of(Batch(source, target, SMALL, retry_failed=True))
+    parts = sorted((tmp_path / "out" / "manifest").glob("part-*"))
+    assert len(parts) == 2
+    parts[1].unlink()
+    run = Batch(source, target, SMALL)
+    assert all_of(run) == [] and run.totals.before == 1
+
+
+def test_names_that_lead_out_of_the_results_are_refused(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path / "out"))
+    work = Work(Store.at(str(tmp_path)), store, SMALL, "", "")
+    crop = Image.open(SAMPLES / "coffee.png").crop((0, 0, 64, 64))
+    crop.save(tmp_path / "x.png")
+    for name in ("../x.png", "a/../../x.png", "/x.png", "a//x.png", "./x.png"):
+        row = work(Source(name, ""))
+        assert row.status == "failed" and "no file of that name" in str(row.error)
+    assert not (tmp_path / "out").exists() and files_in(tmp_path) == ["x.png"]
+    assert work(Source("x.png", "")).status == "done"
+
+
+def test_two_batches_cannot_work_at_the_same_results(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl", reason="this system has no such locks")
+    make_corpus(tmp_path / "in", 1)
+    with (
+        Batch(str(tmp_path / "in"), str(tmp_path / "out"), SMALL),
+        pytest.raises(EocodecError, match="another batch"),
+        Batch(str(tmp_path / "in"), str(tmp_path / "out"), SMALL),
+    ):
+        pass
+    assert len(all_of(Batch(str(tmp_path / "in"), str(tmp_path / "out"), SMALL))) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["in", "out", "--rate", "1", "--bpp", "1"], "only one"),
+        (["in", "out", "--lossless", "--psnr", "40"], "excludes"),
+        (["in", "out", "--rate", "800"], "from 1 to 768"),
+        (["in", "out", "--model", "nope"], "nope"),
+        (["in", "out", "--engine", "ray", "--workers", "2"], "--workers"),
+        (["in", "out", "--engine", "ray", "--device", "cuda"], "--device cuda"),
+        (["nowhere", "out"], "no such folder"),
+        (["empty", "out"], "no pictures"),
+        (["in", "strange"], "not a manifest of eocodec"),
+        (["in", "in/a.png"], "in/a.png"),
+        (["nope://in", "out"], "nope"),
+        (["in", "nope://out"], "nope"),
+    ],
+)
+def test_what_cannot_begin_is_one_sentence_and_leaves_nothing(
+    run: Runner, tmp_path: Path, arguments: list[str], word: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "strange").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "in" / "a.png")
+    (tmp_path / "strange" / "manifest.parquet").write_bytes(b"somebody else's")
+    before = files_in(tmp_path)
+    done = run("batch", *arguments)
+    message = done.stderr.decode()
+    assert done.returncode in (1, 2) and word in message and "Traceback" not in message
+    assert len([x for x in message.splitlines() if x and not x.startswith(("Usage:", "Try "))]) == 1
+    assert files_in(tmp_path) == before and done.stdout == b""
+
+
+def test_what_must_be_installed_is_told(tmp_path: Path) -> None:
+    for package in ("pyarrow", "fsspec"):
+        script = f"import sys; sys.modules['{package}'] = None; from eocodec_cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", script, "batch", str(SAMPLES), str(tmp_path / "out")],
+            capture_output=True,
+            text=True,
+            env=environment(),
+        )
+        assert done.returncode == 1 and "pip install 'eocodec[batch]'" in done.stderr, done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_progress_shows_on_a_terminal(tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty", reason="this system has no terminals")
+    make_corpus(tmp_path / "in", 2)
+    ours, theirs = pty.openpty()
+    arguments = ["batch", str(tmp_path / "in"), str(tmp_path / "out"), "--rate", "24", "--workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "eocodec_cli", *arguments], stdout=subprocess.PIPE, stderr=theirs, env=environment()
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    assert process.stdout is not None
+    assert b"2 files: 2 done" in process.stdout.read() and process.wait() == 0
+    assert b"100%" in shown and b".png" in shown
