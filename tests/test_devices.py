@@ -167,9 +167,11 @@ def test_threads_reach_every_session(
     small = Image.open(SAMPLES / "chelsea.png").crop((0, 0, 40, 30))
     inputs = []
     for k in range(pictures):
-        small.save(tmp_path / f"{k}.png")
-        (tmp_path / f"{k}.eoc").write_bytes(codec.compress(small, 50))
         inputs.append(str(tmp_path / f"{k}.{'eoc' if name == 'decompress' else 'png'}"))
+        if name == "decompress":
+            Path(inputs[-1]).write_bytes(codec.compress(small, 50))
+        else:
+            small.save(inputs[-1])
     sessions = _patched(monkeypatch, "missing")
     if name == "bench":  # its pictures come one after another: it takes times
         pytest.importorskip("matplotlib")
