@@ -562,10 +562,8 @@ def find_model(identity: bytes, model: str | Path | Model | None, threads: int =
             )
         return loaded
     for name, path in shipped_models().items():
-        if peek_id(path)[: len(identity)] == identity:
-            loaded = load_model(name, threads, device=device)
-            if loaded.id == identity:
-                return loaded
+        if peek_id(path)[: len(identity)] == identity:  # loading shows whether the bundle has that id
+            return load_model(name, threads, device=device)
     raise FormatError(f"the file needs model {identity.hex()}, which is not installed; give its bundle with --model")
 
 

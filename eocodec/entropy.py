@@ -394,12 +394,11 @@ def shortest(coder: Any) -> bytes:
         top = top << 32 | word
     start = (top << 32) - (-lower & 0xFFFFFFFF)
     total = 4 * (words + 2)
-    for length in range(total + 1):
-        unit = 8 * (total - length)
-        value = -(-start >> unit)
-        if value << unit < start + size:
-            return bytes(value.to_bytes(length, "big"))
-    raise AssertionError("an empty interval")
+    length, value = 0, 0
+    while value << 8 * (total - length) < start or value << 8 * (total - length) >= start + size:
+        length += 1  # at full length the value is `start` itself
+        value = -(-start >> 8 * (total - length))
+    return bytes(value.to_bytes(length, "big"))
 
 
 class Reader:

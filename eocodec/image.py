@@ -4,7 +4,7 @@ In: any picture Pillow reads (PNG, JPEG, WebP, AVIF, TIFF, BMP, PPM, …), a Num
 Out: :class:`Picture`: `rgb (H, W, 3)` uint8 in sRGB, `alpha (H, W)` uint8 or None, and whether it is grey.
 
 Orientation is applied; palettes, CMYK and 16-bit depth become 8-bit RGB; an embedded colour profile is converted
-to sRGB. Other metadata is not carried over.
+to sRGB. Other metadata is not carried over, nor are frames after the first. docs/FIDELITY.md has every promise.
 """
 
 import io
@@ -13,7 +13,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,6 +42,7 @@ ImageLike = Image.Image | npt.NDArray[np.generic]
 
 _SIXTEEN = {"I;16", "I;16L", "I;16B", "I;16N"}
 FLOAT_TOLERANCE = 1e-3  # levels; floats nearer to a level than this count as 8-bit values
+SRGB_TOLERANCE = 2  # levels; a profile that moves no colour further than this is sRGB's
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def read_picture(
     """
     name = name or str(source)
     try:
-        with _pixel_limit(), Image.open(source, formats=formats) as image:
+        with _pixel_limit(), _opened(source) as file, Image.open(file, formats=formats) as image:
             _check_size(image.width, image.height)
             if max_pixels is not None and image.width * image.height > max_pixels:
                 raise LimitError(f"{image.width}x{image.height} pixels is more than the limit of {max_pixels}")
@@ -104,6 +105,11 @@ def read_picture(
         raise ImageError(f"{name}: the picture is damaged or cannot be decoded ({e})") from None
 
 
+def _opened(source: str | Path | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    """The file, for Pillow: it maps files that it opens itself into memory, and turns such TIFF files wrongly."""
+    return open(source, "rb") if isinstance(source, (str, Path)) else nullcontext(source)
+
+
 _reading = ExitStack()  # what undoes the limit after the last of the threads that are reading
 _readers = 0
 _readers_lock = threading.Lock()
@@ -111,7 +117,7 @@ _readers_lock = threading.Lock()
 
 @contextmanager
 def _pixel_limit() -> Iterator[None]:
-    """Pillow's decompression-bomb limit set to the format's own, without a warning below; threads may overlap."""
+    """Pillow's decompression-bomb limit set to the format's own, and no warnings of Pillow's; threads may overlap."""
     global _readers
     with _readers_lock:
         _readers += 1
@@ -119,7 +125,7 @@ def _pixel_limit() -> Iterator[None]:
             _reading.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
             Image.MAX_IMAGE_PIXELS = MAX_PIXELS
             _reading.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", module="PIL")
     try:
         yield
     finally:
@@ -182,13 +188,13 @@ def from_pillow(image: Image.Image) -> Picture:
     stored = _stored(image)
     if stored & {"R", "G", "B"} and max(_tiff_tag(image, 258, (8,))) > 8:
         raise ImageError("TIFF files of separate planes with more than 8 bits cannot be read")
-    deep = any(";16" in s for s in stored) or "deep ppm" in stored  # of colours, of which Pillow keeps the upper 8
+    deep, inverted = _deeper_than_decoded(image), _tiff_tag(image, 262, 1) == 0
     image = _upright(image)
     key = image.info.get("transparency")
     alpha: Bytes | None = None
     if image.mode in _SIXTEEN or image.mode in ("I", "F"):
         alpha = _keyed(image, key)
-        grey, deep = _grey_values(image, "I;12" in stored, _tiff_tag(image, 262, 1) == 0)
+        grey, deep = _grey_values(image, "I;12" in stored, inverted)
         profile = image.info.get("icc_profile")
         image = Image.fromarray(grey)
         image.info["icc_profile"] = profile
@@ -199,16 +205,23 @@ def from_pillow(image: Image.Image) -> Picture:
         alpha = _keyed(image, _decoded_key(key, stored))
     elif image.mode in ("La", "RGBa"):
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    elif "LA;16B" in stored:  # Pillow has them as RGBA
+        image = image.convert("LA")
     if image.mode in ("LA", "RGBA"):
         alpha = np.asarray(image.getchannel("A"))
     return Picture(np.asarray(_to_srgb(image)), alpha, image.mode in ("L", "LA"), deep)
 
 
 def _stored(image: Image.Image) -> set[str]:
-    """How samples lie in a file that is not decoded yet: Pillow's names; nothing for other images."""
+    """How samples lie in a file that is not decoded yet, in Pillow's names; nothing for other images."""
     tiles = getattr(image, "tile", None) or []
-    names = {t[3] if isinstance(t[3], str) else str((t[3] or ("",))[0]) for t in tiles}
-    return names | {"deep ppm" for t in tiles if t[0] == "ppm" and t[3][-1] > 255}
+    return {t[3] if isinstance(t[3], str) else str((t[3] or ("",))[0]) for t in tiles}
+
+
+def _deeper_than_decoded(image: Image.Image) -> bool:
+    """Whether a file that is not decoded yet has colours of 16 bits, of which Pillow keeps the upper 8."""
+    tiles = getattr(image, "tile", None) or []
+    return any(";16" in name for name in _stored(image)) or any(t[0] == "ppm" and t[3][-1] > 255 for t in tiles)
 
 
 def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:
@@ -229,10 +242,9 @@ _UPRIGHT = {
 def _upright(image: Image.Image) -> Image.Image:
     """The picture as its EXIF says that it is to be seen."""
     image.load()  # some files have it behind the pixels
-    try:
+    orientation = None
+    with suppress(Exception):  # broken metadata must not lose the picture
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # broken metadata must not lose the picture
-        return image
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
@@ -282,39 +294,36 @@ def _grey_values(image: Image.Image, twelve: bool, inverted: bool) -> tuple[Byte
     return 255 - grey if inverted else grey, rounded
 
 
-SRGB_TOLERANCE = 2  # levels; a profile that moves colours less than this is sRGB, whatever it is called
-
-
 def _to_srgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
-    grey = image.mode in ("L", "LA")
-    base = image if image.mode in ("L", "RGB", "CMYK", "LAB") else image.convert("L" if grey else "RGB")
+    if image.mode not in ("L", "RGB", "CMYK", "LAB"):
+        image = image.convert("L" if image.mode == "LA" else "RGB")
     if profile:
-        try:
-            source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
-            if not _is_srgb(source, base.mode):
-                base = ImageCms.buildTransform(source, target, base.mode, "RGB").apply(base)
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            pass  # a broken profile must not lose the picture: its values are taken as sRGB
-    if grey and base.mode == "RGB":
-        base = base.getchannel("G")
-    return base.convert("RGB")
+        with suppress(ImageCms.PyCMSError, OSError, ValueError):  # a broken profile must not lose the picture
+            image = _converted(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+    return image.convert("RGB")
 
 
-def _is_srgb(profile: ImageCms.ImageCmsProfile, mode: str) -> bool:
-    """Whether values mean with a profile what they mean without; measured on a ramp and the corners of the cube."""
-    if mode not in ("L", "RGB"):
-        return False
+def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+    """A picture's values in sRGB; those it has if the profile is sRGB's, whatever it is called."""
+    srgb = ImageCms.createProfile("sRGB")
     ramp = np.arange(256, dtype=np.uint8)
-    probe = ramp[None]
-    if mode == "RGB":
-        cube = np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), -1).reshape(1, -1, 3)
-        probe = np.concatenate([np.repeat(probe[..., None], 3, 2), cube], 1)
-    intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
-    transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB", intent)
-    got = np.asarray(transform.apply(Image.fromarray(probe)))
-    want = probe if mode == "RGB" else probe[..., None]
-    return int(np.abs(got.astype(np.int32) - want).max()) <= SRGB_TOLERANCE
+    if image.mode == "L":  # by a table: LittleCMS's fast way with grey is up to ten levels off where it is dark
+        exact = ImageCms.buildTransform(profile, srgb, "L", "RGB", flags=ImageCms.Flags.NOOPTIMIZE)
+        table = np.asarray(exact.apply(Image.fromarray(ramp[None])))[0, :, 1]
+        return image if _close(table, ramp) else image.point(table.tolist())
+    if image.mode == "RGB":
+        cube = np.stack(np.meshgrid(ramp[::51], ramp[::51], ramp[::51]), -1).reshape(1, -1, 3)
+        probe = np.concatenate([np.repeat(ramp[None, :, None], 3, 2), cube], 1)
+        colorimetric = ImageCms.Intent.RELATIVE_COLORIMETRIC
+        measured = ImageCms.buildTransform(profile, srgb, "RGB", "RGB", colorimetric).apply(Image.fromarray(probe))
+        if _close(np.asarray(measured), probe):
+            return image
+    return ImageCms.buildTransform(profile, srgb, image.mode, "RGB").apply(image)
+
+
+def _close(a: Bytes, b: Bytes) -> bool:
+    return int(np.abs(a.astype(np.int32) - b).max()) <= SRGB_TOLERANCE
 
 
 def to_pillow(rgb: Bytes, alpha: Bytes | None = None, grey: bool = False) -> Image.Image:

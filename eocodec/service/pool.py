@@ -16,6 +16,7 @@ from pebble import ProcessExpired, ProcessPool
 __all__ = ["Busy", "Died", "Gone", "Pool", "TooSlow"]
 
 GLANCE = 0.5  # seconds between two looks whether a client that waits is still there
+STILLBORN = 0.5  # seconds within which a process that ends was probably dead before it got the work
 SMOOTHING = 0.1  # weight of the last request in the mean time of one
 
 
@@ -102,19 +103,24 @@ class Pool:
             TooSlow: it took longer than the pool allows.
             Died: the process ended, for want of memory for example.
         """
-        limit = self.timeout
         async with self._turn(gone):
             started = time.monotonic()
-            future = self._processes.schedule(function, args=arguments, timeout=limit)
-            try:
-                # Shielded: a process is not worth ending because its client is gone.
-                result = await asyncio.shield(asyncio.wrap_future(future))
-            except FutureTimeoutError:
-                raise TooSlow(f"the picture took longer than {limit:g} s; send a smaller one") from None
-            except ProcessExpired as e:
-                raise Died(f"the process that worked at the picture ended with code {e.exitcode}") from None
+            result = await self._work(function, arguments)
             self._mean += SMOOTHING * (time.monotonic() - started - self._mean)
             return result
+
+    async def _work(self, function: Callable[..., Any], arguments: tuple[Any, ...], again: bool = True) -> Any:
+        started = time.monotonic()
+        future = self._processes.schedule(function, args=arguments, timeout=self.timeout)
+        try:
+            # Shielded: a process is not worth ending because its client is gone.
+            return await asyncio.shield(asyncio.wrap_future(future))
+        except FutureTimeoutError:
+            raise TooSlow(f"the picture took longer than {self.timeout:g} s; send a smaller one") from None
+        except ProcessExpired as e:
+            if again and time.monotonic() - started < STILLBORN:
+                return await self._work(function, arguments, again=False)
+            raise Died(f"the process that worked at the picture ended with code {e.exitcode}") from None
 
     @asynccontextmanager
     async def _turn(self, gone: Callable[[], Awaitable[bool]] | None) -> AsyncIterator[None]:
