@@ -281,7 +281,7 @@ def test_work_that_takes_too_long_is_ended_and_the_next_request_served(strict: S
 def test_a_body_that_dawdles_is_refused(strict: Server) -> None:
     port = int(strict.url.rsplit(":", 1)[1].strip("/"))
     with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(b"POST /v1/compress HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+        connection.sendall(b"POST /v1/compress HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nabc")
         connection.settimeout(10)
         assert b" 408 " in connection.recv(4096)
 
@@ -307,7 +307,7 @@ def test_whoever_finds_the_queue_full_is_told_at_once_and_when_to_come_back(stri
 
 def test_a_client_that_leaves_does_no_harm(server: Server, client: httpx.Client) -> None:
     port = int(server.url.rsplit(":", 1)[1].strip("/"))
-    head = f"POST /v1/compress HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PNG)}\r\n\r\n".encode()
+    head = f"POST /v1/compress HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(PNG)}\r\n\r\n".encode()
     for content in (PNG[:1000], PNG):
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(head + content)
@@ -337,7 +337,7 @@ def test_whoever_leaves_the_queue_is_not_worked_for() -> None:
         assert len(left) >= 4
 
 
-def test_a_process_that_dies_costs_one_request(server: Server, client: httpx.Client) -> None:
+def test_a_process_that_dies_costs_at_most_its_own_request(server: Server, client: httpx.Client) -> None:
     big = io.BytesIO()
     Image.open(SAMPLES / "coffee.png").resize((1500, 1000)).save(big, "PNG")
     found: list[httpx.Response] = []
@@ -349,7 +349,115 @@ def test_a_process_that_dies_costs_one_request(server: Server, client: httpx.Cli
     thread.join(60)
     assert found[0].status_code == 500
     detail(found[0])
-    assert client.post("/v1/compress", content=small()).status_code == 200
+    for _ in range(3):
+        assert client.post("/v1/compress", content=small()).status_code == 200
+    for child in server.children():  # idle ones
+        os.kill(child, signal.SIGKILL)
+    time.sleep(1)
+    for _ in range(3):
+        assert client.post("/v1/compress", content=small()).status_code == 200
+    assert len(server.children()) <= 2
+
+
+def test_a_process_that_is_killed_while_it_answers_hangs_nobody() -> None:
+    out = io.BytesIO()
+    Image.open(SAMPLES / "coffee.png").resize((1400, 900)).save(out, "PNG")
+    data = eocodec.compress(Image.open(out), rate=2)
+    with serving("--workers", 2, "--timeout", 20) as server, ThreadPoolExecutor(4) as threads:
+        headers = {"accept": "image/bmp"}  # larger than a pipe holds
+        for delay in (0.0, 0.3):
+            waiting = threads.submit(
+                httpx.post, server.url + "v1/decompress", content=data, headers=headers, timeout=60
+            )
+            time.sleep(0.2)
+            os.kill(server.process.pid, signal.SIGSTOP)  # so that nobody reads what the process writes
+            time.sleep(3 + delay)
+            for child in server.children():
+                os.kill(child, signal.SIGKILL)
+            os.kill(server.process.pid, signal.SIGCONT)
+            assert waiting.result().status_code in (200, 500)
+            answers = [threads.submit(httpx.post, server.url + "v1/compress", content=small(), timeout=30)
+                       for _ in range(4)]  # fmt: skip
+            assert [a.result().status_code for a in answers] == [200] * 4
+        assert "eocodec_requests_in_work 0.0" in httpx.get(server.url + "metrics").text
+
+
+def test_processes_that_cannot_start_end_the_service_with_a_sentence(run: Runner) -> None:
+    refused = run("serve", "--port", 0, "--device", "cuda")
+    if refused.returncode == 0:
+        pytest.skip("CUDA works here")
+    assert refused.returncode == 1
+    last = refused.stderr.decode().splitlines()[-1]
+    assert last.startswith("eocodec: the service cannot work: CUDA does not work here")
+    assert b"Traceback" not in refused.stderr
+
+
+def test_conditions_hold_when_many_write_at_once(client: httpx.Client, server: Server) -> None:
+    bodies = [(VECTORS / f"{n}.eoc").read_bytes() for n in ("colour", "grey", "alpha", "one-pixel")]
+    with ThreadPoolExecutor(4) as threads:
+        for k in range(6):
+
+            def put(body: bytes, name: str = f"race{k}") -> int:
+                url = server.url + f"v1/images/{name}"
+                return httpx.put(url, content=body, headers={"if-none-match": "*"}, timeout=30).status_code
+
+            assert sorted(threads.map(put, bodies)) == [201, 412, 412, 412]
+
+
+def test_a_store_that_breaks_is_not_the_clients_fault(tmp_path: Path) -> None:
+    with serving("--workers", 1, "--store", tmp_path / "s") as server:
+        data = (VECTORS / "grey.eoc").read_bytes()
+        assert httpx.put(server.url + "v1/images/a", content=data).status_code == 201
+        (tmp_path / "s" / "folder.eoc").mkdir()
+        for method in ("GET", "PUT", "DELETE"):
+            answer = httpx.request(method, server.url + "v1/images/folder", content=data)
+            assert answer.status_code == 507 and str(tmp_path) not in detail(answer), method
+        assert httpx.get(server.url + "v1/images/a").content == data
+
+
+def test_an_image_element_gets_a_picture_and_a_program_the_file(client: httpx.Client) -> None:
+    data = (VECTORS / "colour.eoc").read_bytes()
+    client.put("/v1/images/seen", content=data)
+    browsers = (
+        {"accept": "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8", "sec-fetch-dest": "image"},
+        {"accept": "image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5"},
+        {"accept": "image/webp,image/avif,video/*;q=0.8,image/*,*/*;q=0.5"},
+        {"accept": "image/x-eoc;q=0, image/png"},
+        {"accept": "*/*", "sec-fetch-dest": "image"},
+    )
+    for headers in browsers:
+        answer = client.get("/v1/images/seen", headers=headers)
+        assert answer.headers["content-type"] in ("image/webp", "image/png"), headers
+        assert Image.open(io.BytesIO(answer.content)).size == (67, 45)
+        assert "Sec-Fetch-Dest" in answer.headers["vary"]
+    for headers in ({}, {"accept": "*/*"}, {"accept": "image/x-eoc"}, {"accept": "application/octet-stream, */*"}):
+        assert client.get("/v1/images/seen", headers=headers).content == data, headers
+
+
+def test_fields_of_forms_count_everywhere(client: httpx.Client) -> None:
+    damaged = bytearray((VECTORS / "segments.eoc").read_bytes())
+    damaged[2000] ^= 8
+    file = {"image": bytes(damaged)}
+    assert client.post("/v1/decompress", files=file, data={"salvage": "true"}).status_code == 200
+    assert client.post("/v1/decompress", files=file, data={"salvage": "maybe"}).status_code == 422
+    assert client.post("/v1/decompress?foo=1", content=b"x").status_code == 422
+    assert client.post("/v1/info", files=file, data={"foo": "1"}).status_code == 422
+    odd = {"content-type": "multipart/form-data; boundary=x; charset=undefined"}
+    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nabc\r\n--x--\r\n'
+    assert client.post("/v1/info", content=body, headers=odd).status_code == 400
+
+
+def test_a_foreign_name_for_this_machine_is_refused_without_keys(client: httpx.Client) -> None:
+    assert client.get("/v1/models", headers={"host": "evil.example"}).status_code == 400
+    assert client.get("/v1/models", headers={"host": "localhost:1234"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--timeout", "inf"), ("--max-body", "nan"), ("--upload-timeout", "nan"), ("--store", "")]
+)
+def test_wrong_settings_are_one_sentence(arguments: tuple[str, str], run: Runner) -> None:
+    refused = run("serve", "--port", 0, *arguments)
+    assert refused.returncode == 2 and b"Traceback" not in refused.stderr
 
 
 def test_metrics_and_logs_count_what_happened(server: Server, client: httpx.Client) -> None:
@@ -368,6 +476,8 @@ def test_keys_are_needed_beyond_this_machine(run: Runner, tmp_path: Path) -> Non
     assert refused.returncode == 2 and b"API keys" in refused.stderr
     short = tmp_path / "short"
     short.write_text("secret\n")
+    assert run("serve", "--api-key-file", short, "--port", 0).returncode == 2
+    short.write_text("schlüssel-mit-umlaut\n")
     assert run("serve", "--api-key-file", short, "--port", 0).returncode == 2
     keys = tmp_path / "keys"
     keys.write_text(f"{KEY}  # for the site\n\nanother-key-of-24-letters\n")

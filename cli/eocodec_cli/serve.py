@@ -1,7 +1,9 @@
 """`eocodec serve`."""
 
 import ipaddress
+import math
 import os
+import re
 from pathlib import Path
 
 import click
@@ -24,13 +26,20 @@ def _keys(file: str | None) -> tuple[str, ...]:
     if file is None:
         found = os.environ.get("EOCODEC_API_KEYS", "").split(",")
     else:
-        found = [line.split("#")[0] for line in files.read_bytes(file).decode("utf-8", "replace").splitlines()]
+        lines = files.read_bytes(file).decode("utf-8", "replace").splitlines()
+        found = [re.split(r"(?:^|\s)#", line)[0] for line in lines]
     keys = tuple(k.strip() for k in found if k.strip())
-    if any(len(k) < 16 for k in keys):
-        raise click.UsageError("an API key has at least 16 characters")
+    if not all(len(k) >= 16 and re.fullmatch(r"[!-~]+", k) for k in keys):
+        raise click.UsageError("an API key has at least 16 characters: letters, digits, signs of ASCII, no spaces")
     if file is not None and not keys:
         raise click.UsageError(f"{file} holds no API key")
     return keys
+
+
+def _finite(ctx: click.Context, parameter: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter("must be finite.")
+    return value
 
 
 @click.command("serve")
@@ -42,14 +51,35 @@ def _keys(file: str | None) -> tuple[str, ...]:
 @click.option("--threads", type=click.IntRange(min=0), default=1, show_default=True, help="Threads of each process.")
 @click.option("--queue", type=click.IntRange(0, 10000), default=16, show_default=True,
               help="Requests that may wait; further ones get 503.")  # fmt: skip
-@click.option("--max-body", type=click.FloatRange(0, min_open=True), default=64, show_default=True, metavar="MIB",
-              help="Largest body.")  # fmt: skip
+@click.option(
+    "--max-body",
+    type=click.FloatRange(0, 1 << 20, min_open=True),
+    callback=_finite,
+    default=64,
+    show_default=True,
+    metavar="MIB",
+    help="Largest body.",
+)
 @click.option("--max-pixels", type=click.IntRange(1, 1 << 28), default=1 << 25, show_default=True,
               help="Largest picture.")  # fmt: skip
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=60, show_default=True, metavar="SECONDS",
-              help="Longest work on a request.")  # fmt: skip
-@click.option("--upload-timeout", type=click.FloatRange(0, min_open=True), default=30, show_default=True,
-              metavar="SECONDS", help="Longest time for a body to arrive.")  # fmt: skip
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 86400, min_open=True),
+    callback=_finite,
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest work on a request.",
+)
+@click.option(
+    "--upload-timeout",
+    type=click.FloatRange(0, 86400, min_open=True),
+    callback=_finite,
+    default=30,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest time for a body to arrive.",
+)
 @click.option("--store", metavar="DIR|URL", help="Folder or fsspec URL for /v1/images.")
 @click.option("--api-key-file", metavar="FILE", help="API keys, one a line; or EOCODEC_API_KEYS, with commas.")
 @click.option("--public-read", is_flag=True, help="Stored images can be read without a key.")
@@ -97,6 +127,8 @@ def command(
     from eocodec.errors import EocodecError
 
     keys = _keys(api_key_file)
+    if store == "":
+        raise click.UsageError("--store needs a folder or a URL")
     if not keys and not _loopback(host):
         raise click.UsageError(f"--host {host} can be reached from other machines: give API keys (--api-key-file)")
     try:
@@ -125,5 +157,6 @@ def command(
         public_read=public_read,
         cache_seconds=cache_seconds,
         origins=origins,
+        hosts=(host,),
     )
     run(create_app(settings, loaded), host, port, timeout, log_level)

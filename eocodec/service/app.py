@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import math
 import re
+import signal
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -17,12 +18,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from weakref import WeakValueDictionary
 
 import structlog
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
@@ -40,7 +43,7 @@ from eocodec.errors import EocodecError, LimitError, UnknownTypeError
 from eocodec.gains import available
 from eocodec.service import work
 from eocodec.service.pool import Busy, Died, Gone, Pool, TooSlow
-from eocodec.service.store import NAME, Store, identify
+from eocodec.service.store import NAME, Store, StoreError, identify
 
 __all__ = ["Settings", "create_app"]
 
@@ -74,6 +77,7 @@ class Settings:
         public_read: stored images can be read without a key.
         cache_seconds: how long stored images may be kept without asking again.
         origins: other origins whose pages may use the service.
+        hosts: without keys, names that the service may be called by besides those of this machine.
     """
 
     models: dict[str, str]
@@ -90,6 +94,7 @@ class Settings:
     public_read: bool = False
     cache_seconds: int = 60
     origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
 
 
 def _level(value: Any) -> Any:
@@ -137,6 +142,20 @@ class CompressOptions(_Options):
         given["denoise"] = _level(given["denoise"])
         given["model"] = given["model"] or ("face64" if self.tiny else default)
         return given
+
+
+class DecompressOptions(BaseModel):
+    """Parameters of /v1/decompress."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    salvage: Annotated[bool, Field(description="decode what comes before the damage")] = False
+
+
+class NoOptions(BaseModel):
+    """There are no parameters."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class DenoiseOptions(_Options):
@@ -267,6 +286,8 @@ class Bodies:
                 if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
                     return await self._form(request)
                 return b"".join([chunk async for chunk in self._chunks(request)]), {}
+        except ClientDisconnect:
+            raise Gone from None
         except TimeoutError:
             raise HTTPException(408, f"the body did not arrive within {self.seconds:g} s") from None
 
@@ -305,8 +326,8 @@ class Bodies:
                 raise HTTPException(400, "the form has no file in a field called image")
             fields = {k: v for k, v in form.items() if isinstance(v, str)}
             return await image.read(), fields
-        except MultiPartException as e:
-            raise HTTPException(400, f"the form cannot be read ({e.message})") from None
+        except (MultiPartException, UnicodeError) as e:
+            raise HTTPException(400, f"the form cannot be read ({getattr(e, 'message', 'its text')})") from None
         finally:
             await form.close()
 
@@ -338,22 +359,28 @@ class Cuts:
             self._lengths.popitem(last=False)
 
 
+def _weights(header: str) -> list[tuple[str, float]]:
+    """Types of an Accept header with their weights."""
+    found = []
+    for part in header.split(",") if header.strip() else []:
+        kind, *parameters = (p.strip().lower() for p in part.split(";"))
+        weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        found.append((kind, float(weight) if re.fullmatch(r"[01](\.[0-9]{0,3})?", weight) else 0.0))
+    return found
+
+
 def _accepted(header: str, default: str = "image/png") -> str:
     """The type of picture to send for an Accept header.
 
     Raises:
         HTTPException: 406, none of those that can be sent is accepted.
     """
-    ranges: list[tuple[float, str]] = []
-    for part in header.split(",") if header.strip() else []:
-        kind, *parameters = (p.strip().lower() for p in part.split(";"))
-        weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        ranges.append((float(weight) if re.fullmatch(r"[01](\.\d{0,3})?", weight) else 0.0, kind))
+    ranges = _weights(header)
     if not ranges:
         return default
 
     def quality(kind: str) -> float:
-        best = [(len(r.replace("*", "")), q) for q, r in ranges if r in (kind, "image/*", "*/*")]
+        best = [(len(r.replace("*", "")), q) for r, q in ranges if r in (kind, "image/*", "*/*")]
         return max(best)[1] if best else 0.0  # the most specific range counts
 
     kinds = [default, *(k for k in work.TYPES if k != default)]
@@ -361,6 +388,17 @@ def _accepted(header: str, default: str = "image/png") -> str:
     if quality(chosen) <= 0:
         raise HTTPException(406, f"pictures can be sent as {', '.join(work.TYPES)}")
     return chosen
+
+
+def _wants_picture(header: str) -> bool:
+    """Whether an Accept header asks for pictures rather than for the file: for some kind of them before anything else.
+
+    "*/*" alone, or first, leaves the choice to the service.
+    """
+    weights = dict(_weights(header))
+    pictures = [q for kind, q in weights.items() if kind.startswith("image/") and kind != work.EOC]
+    files = [weights.get(kind, 0.0) for kind in (work.EOC, "application/octet-stream")]
+    return max(pictures, default=0.0) > max(files) and list(weights)[:1] != ["*/*"]
 
 
 def _range(header: str, size: int) -> tuple[int, int] | None:
@@ -482,7 +520,7 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
         settings: how it runs.
         models: those of `settings.models`, loaded, for what the routes themselves say about them.
     """
-    state: dict[str, Any] = {"pool": None, "ready": False}
+    state: dict[str, Any] = {"pool": None, "ready": False, "failed": None}
     default = models[0].name
     embedding = {m.name for m in models if _row(m, default)["progressive"]}
     digests = [hashlib.sha256(k.encode()).digest() for k in settings.keys]
@@ -503,7 +541,12 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
         log = structlog.get_logger("eocodec.service")
 
         async def warm() -> None:
-            device = (await asyncio.gather(*(pool.run(work.ready) for _ in range(settings.workers))))[0]
+            try:
+                device = (await asyncio.gather(*(pool.run(work.ready) for _ in range(settings.workers))))[0]
+            except Exception as e:
+                state["failed"] = e
+                signal.raise_signal(signal.SIGTERM)  # the server ends, and says why
+                return
             state["ready"] = True
             log.info("ready", workers=settings.workers, device=device)
 
@@ -587,12 +630,13 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
 
     @app.post("/v1/decompress", responses=PICTURE, response_class=Response, dependencies=private,
               openapi_extra=_body("an .eoc or tiny file"))  # fmt: skip
-    async def decompress(request: Request, salvage: bool = False) -> Response:
+    async def decompress(request: Request, options: Annotated[DecompressOptions, Query()]) -> Response:
         """Decode a file, or a prefix of one, to the type of picture that Accept asks for; PNG if it does not."""
         kind = _accepted(request.headers.get("accept", ""))
 
         async def run(pool: Pool) -> Response:
-            body, _ = await bodies.read(request)
+            body, fields = await bodies.read(request)
+            salvage = merged(options, fields).salvage
             return answer(await pool.run(work.decompress, body, kind, salvage, gone=request.is_disconnected))
 
         return await placed(request, run)
@@ -619,11 +663,12 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
         return await placed(request, run)
 
     @app.post("/v1/info", responses=PROBLEMS, dependencies=private, openapi_extra=_body("an .eoc or tiny file"))
-    async def info(request: Request) -> JSONResponse:
+    async def info(request: Request, options: Annotated[NoOptions, Query()]) -> JSONResponse:
         """What a file holds: size, C, model, segments, and whether it is whole."""
 
         async def run(pool: Pool) -> Response:
-            body, _ = await bodies.read(request)
+            body, fields = await bodies.read(request)
+            merged(options, fields)
             return JSONResponse(await pool.run(work.info, body, gone=request.is_disconnected))
 
         return await placed(request, run)  # type: ignore[return-value]
@@ -644,6 +689,12 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
 
     Name = Annotated[str, PathParameter(pattern=NAME)]
 
+    locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def lock_of(name: str) -> asyncio.Lock:
+        """One for each name, so that conditions hold until what they allow is done."""
+        return locks.setdefault(name, asyncio.Lock())
+
     def stored() -> Store:
         if store is None:
             raise HTTPException(404, "this service stores no images; start it with --store")
@@ -662,13 +713,14 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
             if "progressive" not in chosen.model_fields_set and not chosen.lossless:
                 arguments["progressive"] = arguments["model"] in embedding
             data = await pool.run(work.store, body, arguments, gone=request.is_disconnected)
-            previous = await asyncio.to_thread(images.read, name)
-            tag = None if previous is None else f'"{identify(previous)}"'
-            keep = request.headers.get("if-none-match")
-            expected = request.headers.get("if-match")
-            if (keep and tag and _matches(keep, tag)) or (expected and not (tag and _matches(expected, tag))):
-                raise HTTPException(412, "the stored image is not the one that the condition names")
-            new = await asyncio.to_thread(images.write, name, data)
+            async with lock_of(name):
+                previous = await asyncio.to_thread(images.read, name)
+                tag = None if previous is None else f'"{identify(previous)}"'
+                keep = request.headers.get("if-none-match")
+                expected = request.headers.get("if-match")
+                if (keep and tag and _matches(keep, tag)) or (expected and not (tag and _matches(expected, tag))):
+                    raise HTTPException(412, "the stored image is not the one that the condition names")
+                new = await asyncio.to_thread(images.write, name, data)
             headers = {"ETag": f'"{identify(data)}"', "Location": f"/v1/images/{name}"}
             return JSONResponse({"name": name, "bytes": len(data)}, 201 if new else 200, headers)
 
@@ -677,8 +729,10 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
     @app.delete("/v1/images/{name}", dependencies=private, status_code=204)
     async def delete_image(name: Name) -> None:
         """Remove a stored image."""
-        if not await asyncio.to_thread(stored().remove, name):
-            raise HTTPException(404, "there is no such image")
+        images = stored()
+        async with lock_of(name):
+            if not await asyncio.to_thread(images.remove, name):
+                raise HTTPException(404, "there is no such image")
 
     async def prefix(request: Request, images: Store, name: str, options: CutOptions) -> tuple[bytes, str]:
         data = await asyncio.to_thread(images.read, name)
@@ -703,13 +757,12 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
     async def get_image(name: Name, request: Request, options: Annotated[CutOptions, Query()]) -> Response:
         """A stored image, or its first C latents or N bytes; nothing is encoded again.
 
-        With an Accept header for pictures only, such as a browser's `<img>` sends, it comes decoded.
+        Where a picture is wanted, as a browser's `<img>` says it is, it comes decoded.
         """
         data, tag = await prefix(request, stored(), name, options)
         accept = request.headers.get("accept", "")
-        kinds = [part.split(";")[0].strip().lower() for part in accept.split(",")]
-        decoded = bool(accept) and not {work.EOC, "*/*", "application/octet-stream"} & set(kinds)
-        kind = _accepted(accept, "image/webp" if "image/webp" in kinds else "image/png") if decoded else work.EOC
+        decoded = request.headers.get("sec-fetch-dest") == "image" or _wants_picture(accept)
+        kind = _accepted(accept, "image/webp" if "image/webp" in accept else "image/png") if decoded else work.EOC
         if decoded:
             tag = f'{tag[:-1]}-{work.TYPES[kind][1:]}"'
         public = "public" if settings.public_read or not settings.keys else "private"
@@ -717,7 +770,7 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
             "ETag": tag,
             "Cache-Control": f"{public}, max-age={settings.cache_seconds}",
             "Accept-Ranges": "bytes",
-            "Vary": "Accept",
+            "Vary": "Accept, Sec-Fetch-Dest",
         }
         if _matches(request.headers.get("if-none-match", ""), tag):
             return Response(status_code=304, headers=headers)
@@ -727,7 +780,7 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
                 return answer(await pool.run(work.decompress, data, kind, False, gone=request.is_disconnected))
 
             data = bytes((await placed(request, run)).body)
-        wanted = request.headers.get("range")
+        wanted = request.headers.get("range") if request.method == "GET" else None
         condition = request.headers.get("if-range")
         found = _range(wanted, len(data)) if wanted and (condition is None or condition == tag) else None
         if found is None:
@@ -736,11 +789,13 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
         headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
         return Response(data[first : last + 1], 206, headers, kind)
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Whether the service runs."""
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", responses={503: {"model": _Problem}})
     async def readyz() -> dict[str, str]:
         """Whether the models are loaded and requests can be worked at."""
@@ -755,6 +810,7 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
 
     if (PAGE / "index.html").exists():
 
+        @app.head("/", include_in_schema=False)
         @app.get("/", include_in_schema=False)
         async def page() -> FileResponse:
             return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": POLICY,
@@ -786,6 +842,15 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
     async def on_memory(request: Request, e: MemoryError) -> JSONResponse:
         return problem(413, "the picture needs more memory than there is; send a smaller one")
 
+    @app.exception_handler(StoreError)
+    async def on_store(request: Request, e: StoreError) -> JSONResponse:
+        structlog.get_logger("eocodec.service").error("store", error=str(e))
+        return problem(507, "the store of images does not work at the moment")
+
+    @app.exception_handler(Exception)
+    async def on_fault(request: Request, e: Exception) -> JSONResponse:
+        return problem(500, "something went wrong in the service")
+
     @app.exception_handler(Died)
     async def on_died(request: Request, e: Died) -> JSONResponse:
         return problem(500, str(e))
@@ -803,8 +868,20 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
             CORSMiddleware,
             allow_origins=list(settings.origins),
             allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization", "X-API-Key", "Content-Type", "Range", "If-None-Match"],
-            expose_headers=["ETag", "Content-Range", "Retry-After", *(f"X-Eocodec-{k}" for k in EXPOSED)],
+            allow_headers=[
+                "Authorization",
+                "X-API-Key",
+                "Content-Type",
+                "Range",
+                "If-Match",
+                "If-None-Match",
+                "If-Range",
+            ],
+            expose_headers=["ETag", "Content-Range", "Location", "Retry-After", *(f"X-Eocodec-{k}" for k in EXPOSED)],
+        )
+    if not digests:  # a page elsewhere whose name comes to mean this machine must not get at the images
+        app.add_middleware(
+            TrustedHostMiddleware, allowed_hosts=["localhost", "*.localhost", "127.0.0.1", "[::1]", *settings.hosts]
         )
     app.add_middleware(Watch, meters=meters)
     return app

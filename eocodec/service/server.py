@@ -15,6 +15,7 @@ import structlog
 import uvicorn
 
 from eocodec.errors import EocodecError
+from eocodec.service.pool import first_sentence
 
 __all__ = ["run"]
 
@@ -66,7 +67,7 @@ def run(app: Any, host: str, port: int, timeout: float, level: str) -> None:
     """Serve until SIGINT or SIGTERM; then running requests have `timeout` seconds and a little more to finish.
 
     Raises:
-        EocodecError: the address cannot be listened on.
+        EocodecError: the address cannot be listened on, or the processes do not start.
     """
     _log_to_stderr(level)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -90,3 +91,6 @@ def run(app: Any, host: str, port: int, timeout: float, level: str) -> None:
     shown = f"[{host}]" if ":" in host else host
     structlog.get_logger("eocodec.service").info("listening", url=f"http://{shown}:{listener.getsockname()[1]}/")
     _Server(config).run(sockets=[listener])
+    failed = app.state.eocodec["failed"]
+    if failed is not None:
+        raise EocodecError(f"the service cannot work: {first_sentence(failed)}")

@@ -11,12 +11,16 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from eocodec.errors import EocodecError
+from eocodec.errors import EocodecError, ImageError
 from eocodec.image import atomic_write
 
-__all__ = ["NAME", "Store", "identify"]
+__all__ = ["NAME", "Store", "StoreError", "identify"]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+
+
+class StoreError(Exception):
+    """The store does not work; the cause is for the log, not for clients."""
 
 
 def identify(data: bytes) -> str:
@@ -48,33 +52,47 @@ class Store:
         return f"{self.root.rstrip('/')}/{name}.eoc"
 
     def read(self, name: str) -> bytes | None:
-        """Content of an image, None if there is none of this name."""
+        """Content of an image, None if there is none of this name.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        path = self._path(name)
         try:
-            return bytes(self.files.cat_file(self._path(name)))
+            return bytes(self.files.cat_file(path))
         except FileNotFoundError:
             return None
+        except OSError as e:
+            raise StoreError(f"{path}: {e}") from e
 
     def write(self, name: str, data: bytes) -> bool:
         """Store an image; whether the name is new.
 
         Raises:
-            EocodecError: it cannot be written.
+            StoreError: it cannot be written.
         """
         path = self._path(name)
         try:
+            self.files.makedirs(self.root, exist_ok=True)
             new = not self.files.exists(path)
             if isinstance(self.files, LocalFileSystem):
                 atomic_write(Path(path), data)
             else:
                 self.files.pipe_file(path, data)  # object stores show an object when all of it is there
-        except OSError as e:
-            raise EocodecError(f"the image cannot be stored ({e.strerror or e})") from None
+        except (OSError, ImageError) as e:
+            raise StoreError(f"{path}: {e}") from e
         return new
 
     def remove(self, name: str) -> bool:
-        """Remove an image; whether there was one."""
+        """Remove an image; whether there was one.
+
+        Raises:
+            StoreError: it cannot be removed.
+        """
         try:
             self.files.rm_file(self._path(name))
         except FileNotFoundError:
             return False
+        except OSError as e:
+            raise StoreError(f"{name}: {e}") from e
         return True

@@ -5,7 +5,6 @@ Models are loaded once in every process (:func:`start`). Everything that goes wr
 """
 
 import io
-import signal
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,7 +50,6 @@ _pixels = 0
 def start(models: dict[str, str], threads: int, device: str, pixels: int) -> None:
     """Load the models, by name, and remember the largest picture; called once in every process."""
     global _pixels
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the service ends its processes
     _pixels = pixels
     for name, path in models.items():
         _models[name] = load_model(path, threads, device=device)
@@ -171,6 +169,8 @@ def store(body: bytes, options: dict[str, Any]) -> bytes:
             options = {**options, "rate": STORED_RATE}
         return compress(body, options).body
     file = parse(body)
+    if file.header.width * file.header.height > _pixels:
+        raise LimitError(f"the file holds more pixels than the limit of {_pixels}")
     if not file.complete:
         raise FormatError("the file is cut off; only whole files are stored")
     return body
