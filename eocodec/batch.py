@@ -8,6 +8,7 @@ In: a folder, a glob or an fsspec URL, and :class:`Settings`. Out: NAME.eoc for 
 Importing this module does not import NumPy, so that a worker process can say beforehand how many threads that takes.
 """
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -45,8 +46,9 @@ SUFFIXES = frozenset(
     )
 )
 MANIFEST = "manifest.parquet"
-PARTS = "manifest"  # folder of the rows of a run that has not ended
+PARTS = ".eocodec-batch"  # folder of the rows of a run that has not ended
 PARTIAL = f"{PARTS}/partial"  # folder of files that are being written
+PART_NAME, PARTIAL_NAME = r"part-(\d+)\.parquet", r"[0-9a-f]{32}"
 PART_ROWS, PART_SECONDS, PART_PAUSE = 100, 10.0, 1.0  # a part has that many rows or seconds; seconds between two parts
 AHEAD = 2  # sources that a worker process has: the one in work and the next
 WILDCARDS = "*?["  # make a path a glob
@@ -263,10 +265,14 @@ class Store:
             return {}
         return {f["name"].rstrip("/").rpartition("/")[2]: f["size"] for f in found if f["type"] != "directory"}
 
-    def remove(self, name: str) -> None:
-        """Remove a file or a folder with all that is in it, if it is there."""
-        if self.filesystem.exists(self.path(name)):
-            self.filesystem.rm(self.path(name), recursive=True)
+    def clear(self, folder: str, own: str) -> None:
+        """Remove the files of a folder whose names match, and the folder if nothing else is in it."""
+        for name in self.sizes(folder):
+            if re.fullmatch(own, name):
+                self.filesystem.rm_file(self.path(f"{folder}/{name}"))
+        with contextlib.suppress(OSError, NotImplementedError):  # not empty, not there, or no folders in this store
+            if not self.filesystem.ls(self.path(folder), detail=False):
+                self.filesystem.rmdir(self.path(folder))
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -311,8 +317,8 @@ def pictures(url: str) -> tuple[Store, list[Source]]:
             found = {}
             for name, entry in filesystem.glob(path, detail=True).items():
                 found |= _below(filesystem, name) if entry["type"] == "directory" else {name: entry}
-            if _is_local(filesystem):
-                found = {name: _entry(name) for name in found}
+            if _is_local(filesystem):  # which takes links to folders for files
+                found = {name: _entry(name) for name in found if not os.path.isdir(name)}
     except Exception as e:  # each filesystem has exceptions of its own
         raise EocodecError(f"{url}: cannot be listed ({_reason(e)})") from None
     if not found:
@@ -388,6 +394,10 @@ class Work:
 
         if any(part in ("", ".", "..") for part in row.source.split("/")):
             raise EocodecError("there can be no file of that name in a folder")
+        if row.source.split("/")[0] == PARTS:
+            raise EocodecError(f"the folder {PARTS} is for what a batch notes")
+        if self.corpus.is_local and not stat.S_ISREG(os.stat(self.corpus.path(row.source)).st_mode):
+            raise EocodecError("is not a regular file")
         content = self.corpus.read(row.source)
         if self.settings.max_pixels is not None:
             _check_pixels(content, self.settings.max_pixels)
@@ -473,7 +483,7 @@ class Manifest:
 
     def _parts(self) -> dict[int, str]:
         """Names of the part files by their numbers; later rows have higher numbers."""
-        found = (re.fullmatch(r"part-(\d+)\.parquet", name) for name in self.store.sizes(PARTS))
+        found = (re.fullmatch(PART_NAME, name) for name in self.store.sizes(PARTS))
         return {int(part[1]): f"{PARTS}/{part[0]}" for part in found if part}
 
     def _read(self, name: str) -> tuple[Any, int]:
@@ -513,7 +523,8 @@ class Manifest:
         if self._parts() or self.corpora != corpora:
             self.corpora = corpora
             self._write(MANIFEST, table, self._last)
-        self.store.remove(PARTS)
+        self.store.clear(PARTIAL, PARTIAL_NAME)
+        self.store.clear(PARTS, PART_NAME)
 
     def _write(self, name: str, table: Any, merged: int) -> None:
         import pyarrow.parquet as pq
@@ -631,7 +642,7 @@ class Batch:
         try:
             self._lock = _locked(results)
             results.filesystem.invalidate_cache()
-            results.remove(PARTIAL)
+            results.clear(PARTIAL, PARTIAL_NAME)
             self.manifest = Manifest(results)
             self.pending = self._plan(self.manifest.table())
         except EocodecError:

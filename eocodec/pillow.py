@@ -80,7 +80,7 @@ class EocImageFile(ImageFile.ImageFile):
         self.info["model"] = header.model.hex()
         self.info["lossless"] = file.lossless is not None
         self.info["progressive"] = header.embedded
-        self.tile = [ImageFile._Tile(FORMAT, (0, 0, *self.size), 0, "")]  # `load` is to come
+        self._undecoded = True  # and no tile, which would need a decoder of Pillow's own kind
 
     def load(self) -> Any:
         """Decode, if that has not been done yet; gives access to the pixels.
@@ -88,7 +88,7 @@ class EocImageFile(ImageFile.ImageFile):
         Raises:
             OSError: damaged, cut where that leaves no picture, or its model is not at hand.
         """
-        if self.tile:
+        if self._undecoded:
             assert self.fp is not None
             self.fp.seek(0)
             image = self._decoded(self.fp.read())
@@ -96,7 +96,7 @@ class EocImageFile(ImageFile.ImageFile):
                 self.fp.close()
             self.fp = None
             self.im = image.im
-            self.tile, self.readonly = [], 0
+            self._undecoded, self.readonly = False, 0
         return Image.Image.load(self)
 
     def _decoded(self, data: bytes) -> Image.Image:

@@ -216,7 +216,7 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_and_leaves_no_half_file(tmp_
                 time.sleep(0.01)
             assert not Path(f"/proc/{worker}").exists()
         for name in files_in(out) if out.exists() else []:
-            if not name.startswith("manifest/"):
+            if not name.startswith(".eocodec-batch/"):
                 assert format.parse((out / name).read_bytes()).complete, name
         assert not (out / "manifest.parquet").exists()
     assert 29 <= len(told) < 64
@@ -301,7 +301,7 @@ def test_object_stores_need_no_folder() -> None:
     assert [r.source for r in all_of(Batch("memory://corpus", "memory://results/small", SMALL))] == ["x/1.png"]
     table = pq.read_table(io.BytesIO(memory.cat_file("/results/small/manifest.parquet")))
     assert table["source"].to_pylist() == ["x/1.png", "x/deep/2.png"]
-    assert not [n for n in memory.find("/results") if "/manifest/" in n]
+    assert not [n for n in memory.find("/results") if "/.eocodec-batch/" in n]
 
 
 def test_globs_take_what_they_name_and_keep_paths(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path, monkeypatch: 
         cut = False
 
         def pipe_file(self, path: str, value: bytes, **_: Any) -> None:
-            assert "/manifest/partial/" in path
+            assert "/.eocodec-batch/partial/" in path
             Path(path).write_bytes(value[: len(value) // 2] if Slow.cut else value)
             if Slow.cut:
                 raise ConnectionError("cut off")
@@ -357,10 +357,10 @@ def test_old_parts_that_were_not_removed_do_not_undo_a_merge(tmp_path: Path, mon
     source, target = str(tmp_path / "in"), str(tmp_path / "out")
     all_of(Batch(source, target, replace(SMALL, max_pixels=10)))
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "remove", lambda self, name: None)  # killed after a merge, twice
+        patch.setattr(Store, "clear", lambda self, folder, own: None)  # killed after a merge, twice
         all_of(Batch(source, target, replace(SMALL, max_pixels=10), retry_failed=True))
         all_of(Batch(source, target, SMALL, retry_failed=True))
-    parts = sorted((tmp_path / "out" / "manifest").glob("part-*"))
+    parts = sorted((tmp_path / "out" / ".eocodec-batch").glob("part-*"))
     assert len(parts) == 2
     parts[1].unlink()
     run = Batch(source, target, SMALL)
@@ -456,3 +456,36 @@ def test_progress_shows_on_a_terminal(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert b"2 files: 2 done" in process.stdout.read() and process.wait() == 0
     assert b"100%" in shown and b".png" in shown
+
+
+def test_nobodys_files_are_removed_whatever_their_folders_are_called(run: Runner, tmp_path: Path) -> None:
+    for folder in ("manifest", "partial", ".eocodec-batch", "a"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        Image.new("RGB", (24, 16), (90, 40, 20)).save(tmp_path / "in" / folder / "x.png")
+    (tmp_path / "out" / "manifest").mkdir(parents=True)
+    (tmp_path / "out" / ".eocodec-batch" / "partial").mkdir(parents=True)
+    mine = [tmp_path / "out" / n for n in ("manifest/thesis.txt", ".eocodec-batch/mine", ".eocodec-batch/partial/own")]
+    for path in mine:
+        path.write_text("mine")
+    for k in range(2):
+        done = run("batch", "in", "out", "--rate", 8, "--workers", 1)
+        assert done.returncode == 1 and b".eocodec-batch/x.png" in done.stderr, k
+        for folder in ("manifest", "partial", "a"):
+            assert (tmp_path / "out" / folder / "x.png.eoc").exists()
+        assert all(path.read_text() == "mine" for path in mine)
+    (tmp_path / "in" / ".eocodec-batch" / "x.png").unlink()
+    place = run("batch", "in", "in", "--rate", 8, "--workers", 1)
+    assert place.returncode == 0, place.stderr
+    assert all((tmp_path / "in" / f / n).exists() for f in ("manifest", "partial", "a") for n in ("x.png", "x.png.eoc"))
+
+
+def test_pipes_fail_and_links_to_folders_are_no_files(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (24, 16), (90, 40, 20)).save(tmp_path / "in" / "x.png")
+    os.mkfifo(tmp_path / "in" / "pipe.png")
+    (tmp_path / "in" / "self").symlink_to(tmp_path / "in")
+    done = run("batch", "in", "out", "--rate", 8, "--workers", 1)
+    assert done.returncode == 1 and b"pipe.png: is not a regular file" in done.stderr
+    assert (tmp_path / "out" / "x.png.eoc").exists()
+    (tmp_path / "in" / "pipe.png").unlink()
+    assert run("batch", "in/*", "globbed", "--rate", 8, "--workers", 1).returncode == 0

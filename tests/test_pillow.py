@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paths import SAMPLES, environment
+from paths import SAMPLES, VECTORS, environment
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 import eocodec.pillow
@@ -240,3 +240,15 @@ def test_thumbnails_copies_and_conversions(crop: Image.Image, tmp_path: Path) ->
         image = Image.open(stream)
         image.load()
         assert not stream.closed  # it is the caller's
+
+
+@pytest.mark.parametrize("name", ["colour", "alpha", "embedded-grey"])
+def test_a_parser_that_is_fed_piece_by_piece_knows_the_size_and_gives_the_picture(name: str) -> None:
+    data = (VECTORS / f"{name}.eoc").read_bytes()
+    parser = ImageFile.Parser()
+    for start in range(0, len(data), 100):
+        parser.feed(data[start : start + 100])
+    expected = Image.open(io.BytesIO(data))
+    image = parser.close()
+    assert image.size == expected.size and image.mode == expected.mode
+    assert np.array_equal(np.asarray(image), np.asarray(expected))
