@@ -27,6 +27,7 @@ import struct
 import sys
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -456,7 +457,7 @@ def detail_units(levels: int) -> list[Unit]:
 CLASS_STARTS = [1, 2, 3, *(a << n for n in range(1, 20) for a in (2, 3))]  # activities at which the next class begins
 
 
-class Walk:
+class Walk(ABC):
     """Visits the units of a picture in file order and keeps what the nets need; subclasses read what is coded.
 
     Arguments:
@@ -595,13 +596,13 @@ class Walk:
         """What feature nets see besides."""
         return {}
 
+    @abstractmethod
     def enter(self, first: Unit) -> bool:
         """Whether anything is coded from a level on, whose first unit this is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def strip(self, unit: Unit, rows: slice, mean: Array, index: Array) -> Array:
         """Read a strip; returns what later nets see of it, in 1/16 steps, `(phases, channels, rows, columns)`."""
-        raise NotImplementedError
 
 
 def _beside(places: Array, s: int, length: int) -> tuple[Array, Array]:
