@@ -1,6 +1,6 @@
-"""Fuzzing of the parser and of the whole decoder with mutated test vectors (`tests/mutations.py`).
+"""Fuzzing of the parser and of the whole decoder with mutated test vectors (`tests/mutations.py`), and of bundles.
 
-    python benchmarks/fuzz.py --parser 200000 --decoder 5000 --seed 0 --json benchmarks/fuzz.json
+    python benchmarks/fuzz.py --parser 200000 --decoder 5000 --bundles 1000 --seed 0 --json benchmarks/fuzz.json
 
 Anything but a picture or an :class:`EocodecError` is a failure; so are more than two seconds of processor time and more
 memory than `bound` allows, for a small file. What failed is written to `fuzz-failures/`.
@@ -23,6 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from mutations import SIZES, mutate  # noqa: E402
 
 from eocodec import codec, format  # noqa: E402
+from eocodec.bundle import Model, read_bundle, shipped_models  # noqa: E402
 from eocodec.errors import EocodecError  # noqa: E402
 
 VECTORS = ROOT / "tests" / "vectors"
@@ -93,6 +94,51 @@ def run(work: Any, files: list[bytes], count: int, seed: int, sides: tuple[int, 
     }
 
 
+def bundles(count: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Decode a small file with bundles of which a manifest, a table or a graph is mutated."""
+    rng = random.Random(seed)
+    content = read_bundle(shipped_models()["photo"])
+    graphs = [
+        n for n, c in content.items() if len(c) < 200_000 and not n.startswith(("lossless", "embedded", "denoise"))
+    ]
+    names = graphs + ["manifest.json", "tables.bin", "compand.bin"] * 6
+    file = format.parse((VECTORS / "grey.eoc").read_bytes())
+    outcomes: Counter[str] = Counter()
+    failures, started = 0, time.monotonic()
+    for _ in range(count):
+        name = rng.choice(names)
+        mutated = bytearray(content[name])
+        for _ in range(rng.choice((1, 2, 8, 32))):
+            mutated = mutated or bytearray(1)
+            at = rng.randrange(len(mutated) if rng.random() < 0.5 else min(len(mutated), 600))
+            kind = rng.randrange(3)
+            if kind == 0:
+                mutated[at] ^= 1 << rng.randrange(8)
+            elif kind == 1:
+                mutated[at : at + rng.choice((1, 4, 8))] = rng.randbytes(rng.choice((1, 4, 8)))
+            else:
+                del mutated[at : at + rng.choice((1, 2, 9))]
+        folder.mkdir(exist_ok=True)
+        last = folder / f"bundle-{seed}-last"  # a crash of the runtime would leave it
+        last.write_bytes(mutated)
+        try:
+            codec._decode_rgb(Model({**content, name: bytes(mutated)}, 1, device="cpu"), file)
+            outcomes["accepted"] += 1
+        except EocodecError as e:
+            outcomes[type(e).__name__] += 1
+        except Exception as e:
+            failures += 1
+            last.rename(folder / f"bundle-{seed}-{failures}-{name.replace('/', '-')}")
+            print(f"bundle {name}: {e!r}", file=sys.stderr)
+    return {
+        "inputs": count,
+        "seed": seed,
+        "failures": failures,
+        "outcomes": dict(outcomes.most_common()),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
 def megabytes() -> float:
     """The largest resident set so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -101,10 +147,11 @@ def megabytes() -> float:
 @click.command()
 @click.option("--parser", default=200_000)
 @click.option("--decoder", default=5_000)
+@click.option("--bundles", "bundle_count", default=0)
 @click.option("--seed", default=0)
 @click.option("--json", "target", type=click.Path(path_type=Path))
 @click.option("--failures", "folder", default=Path("fuzz-failures"), type=click.Path(path_type=Path))
-def main(parser: int, decoder: int, seed: int, target: Path | None, folder: Path) -> None:
+def main(parser: int, decoder: int, bundle_count: int, seed: int, target: Path | None, folder: Path) -> None:
     files = [p.read_bytes() for p in sorted(VECTORS.glob("*.eoc"))]
     result: dict[str, Any] = {"parser": run(parse, files, parser, seed, (*SIZES, 65536, 1 << 20, 1 << 21), folder)}
     small = [f for f in files if len(f) < 5000]
@@ -114,11 +161,13 @@ def main(parser: int, decoder: int, seed: int, target: Path | None, folder: Path
     result["decoder"] = run(decode, small, decoder, seed, SIZES, folder)
     result["decoder"]["megabytes_grown"] = round(megabytes() - before, 1)
     result["decoder"]["megabytes_allowed"] = round(bound(300, 300), 1)
+    if bundle_count:
+        result["bundles"] = bundles(bundle_count, seed, folder)
     print(json.dumps(result, indent=1))
     if target is not None:
         target.write_text(json.dumps(result, indent=1) + "\n")
     grown = result["decoder"]["megabytes_grown"] > result["decoder"]["megabytes_allowed"]
-    if result["parser"]["failures"] or result["decoder"]["failures"] or grown:
+    if grown or any(part["failures"] for part in result.values()):
         sys.exit(1)
 
 

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import threading
 import zipfile
 from dataclasses import dataclass
@@ -242,6 +243,22 @@ class Model:
         shapes = [len(m.gain), len(m.entropy)]
         if not 1 <= m.levels <= 8 or shapes != [bands] * 2:
             raise ModelError("the model bundle's manifest is inconsistent")
+        try:
+            indices = [v for colour in m.low_index for kind in colour for v in kind]
+            shifts = [v for row in m.shift for v in row]
+            numbers = [
+                m.water,
+                m.dead_zone,
+                m.refine_from,
+                *(v for part in (m.gain, m.entropy) for b in part for v in b),
+            ]
+            integers = all(type(v) is int for v in indices + shifts)
+            fits = integers and 0 <= min(indices) <= max(indices) < len(self.tables) and max(map(abs, shifts)) <= 4096
+            fits = fits and all(math.isfinite(v) and abs(v) < 1e4 for v in numbers)
+        except (TypeError, ValueError) as e:
+            raise ModelError(f"the model bundle's manifest is inconsistent ({e})") from None
+        if not fits:
+            raise ModelError("the model bundle's manifest holds numbers that are out of range")
 
     def _check_flat(self, m: FlatManifest) -> None:
         dims = 3 * m.size**2

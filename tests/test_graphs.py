@@ -1,6 +1,7 @@
 """A bundle's graphs are arithmetic and nothing else: hostile ones are refused before a runtime sees them."""
 
 import contextlib
+import json
 import zipfile
 from pathlib import Path
 
@@ -119,3 +120,22 @@ def test_bundles_that_unpack_to_too_much_are_refused_before_they_are(tmp_path: P
     with pytest.raises(ModelError, match="larger than allowed"):
         read_bundle(tmp_path / "bomb.eocm")
     assert (tmp_path / "bomb.eocm").stat().st_size < 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("low_index", [[[663]]]),
+        ("low_index", 3),
+        ("shift", [[9000, 0, 0]] * 64),
+        ("gain", [[1e300] * 3] + [[0.0] * 9] * 4),
+        ("water", "much"),
+        ("refine_from", float("nan")),
+    ],
+)
+def test_numbers_out_of_range_in_a_manifest_are_refused(field: str, value: object) -> None:
+    files = dict(read_bundle(shipped_models()["photo"]))
+    manifest = json.loads(files["manifest.json"])
+    manifest[field] = value
+    with pytest.raises(ModelError, match=r"inconsistent|out of range"):
+        Model({**files, "manifest.json": json.dumps(manifest).encode()})
