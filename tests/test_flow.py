@@ -1,6 +1,7 @@
 """The flow and its objective against mathematics."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,23 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from eocodec.flow import wavelet  # noqa: E402
-from eocodec.flow.context import ContextModel, LatentModel, compand, dead_zone, laplace_bits, quads, unquads  # noqa: E402
+from eocodec.flow.context import (  # noqa: E402
+    EYE_OFFSETS,
+    ContextModel,
+    LatentModel,
+    Steps,
+    compand,
+    dead_zone,
+    laplace_bits,
+    passes,
+    quads,
+    unquads,
+)
+from eocodec.flow.loss import RATE_BINS, BatchLoss  # noqa: E402
 from eocodec.flow.model import PhotoConfig, PhotoModel  # noqa: E402
 from eocodec.flow.objective import log_column_norms, total_correlation  # noqa: E402
 from eocodec.flow.photo import COLOUR, PhotoFlow  # noqa: E402
+from eocodec.flow.trainable import Stage  # noqa: E402
 
 SMALL = PhotoConfig(levels=2, width=8, steps=1, features=8, context_width=8, refine_width=8, refine_depth=3)
 
@@ -125,15 +139,16 @@ def test_companding_is_monotone_and_odd() -> None:
     assert (compand(v).diff() > 0).all() and torch.allclose(compand(-v), -compand(v))
 
 
-def test_coding_a_picture_costs_what_its_context_allows() -> None:
+@pytest.mark.parametrize("rotated", [False, True])
+def test_coding_a_picture_costs_what_its_context_allows(rotated: bool) -> None:
     """No latent's parameters depend on itself or on latents coded after it."""
     torch.manual_seed(1)
-    model = LatentModel(2, 8, 8)
+    model = LatentModel(ContextModel(2, 8, 8, coarse=1.5, depth=1 + rotated), rotated)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn_like(p) * 0.1)
     h = [torch.randn(1, c, 8 * k, 8 * k) for c, k in ((3, 1), (9, 1), (9, 2))]
-    step, condition = torch.tensor([0.5]), torch.tensor([0.0])
+    steps = Steps(torch.tensor([0.5]))
     captured: list[list[torch.Tensor]] = []
     original = ContextModel.parameters_of
 
@@ -145,16 +160,68 @@ def test_coding_a_picture_costs_what_its_context_allows() -> None:
     ContextModel.parameters_of = spy  # type: ignore[method-assign]
     try:
         captured.append([])
-        model(h, step, condition)
+        model(h, steps)
         changed = [b.clone() for b in h]
-        changed[2][:, :3, 1::2, 1::2] += 3.0  # luma phase 1 of the finest level: coded in its second pass
+        second = quads(changed[2])  # what the second luma pass of the finest level codes
+        for phase, channel in passes(rotated)[1]:
+            second[:, phase, channel] += 3.0
+        changed[2] = unquads(second)
         captured.append([])
-        model(changed, step, condition)
+        model(changed, steps)
     finally:
         ContextModel.parameters_of = original  # type: ignore[method-assign]
     same = [torch.equal(a, b) for a, b in zip(*captured, strict=True)]
     assert same[:8] == [True] * 8  # level 2 (six passes), then luma passes 0 and 1 of level 1
     assert same[8:] == [False] * 4
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_every_place_of_a_quad_is_coded_once(rotated: bool) -> None:
+    places = [place for one in passes(rotated) for place in one]
+    assert sorted(places) == [(phase, channel) for phase in range(4) for channel in range(9)]
+    for one in passes(rotated)[:4]:  # a luma pass takes each orientation, rotated ones at phases of their own
+        assert [channel for _, channel in one] == [0, 1, 2]
+        assert len({phase for phase, _ in one}) == (3 if rotated else 1)
+
+
+def test_latents_decode_to_their_place_in_any_order() -> None:
+    """At a step so fine that rounding does not matter, what is decoded is what was coded."""
+    h = [torch.randn(1, c, 4 * k, 4 * k) for c, k in ((3, 1), (9, 1), (9, 2))]
+    for rotated in (False, True):
+        coded = LatentModel(ContextModel(2, 8, 8), rotated)(h, Steps(torch.tensor([1e-3])))
+        for band, decoded in zip(h, coded.decoded, strict=True):
+            assert torch.allclose(band, decoded, atol=2e-3)
+
+
+def test_steps_follow_the_tuning_and_the_place() -> None:
+    offset = torch.zeros(1, 1, 1, 2)
+    offset[..., 1] = 1.0
+    model = LatentModel(ContextModel(2, 8, 8, planes=2), tuned=True)
+    h = [torch.zeros(1, c, 2 * k, 4 * k) for c, k in ((3, 1), (9, 1), (9, 2))]
+    plain, tuned = (model.steps(Steps(torch.tensor([0.5]), t, offset), h) for t in (None, torch.tensor([1.0])))
+    for k, (a, b) in enumerate(zip(plain, tuned, strict=True)):
+        columns = h[k].shape[3]
+        assert torch.allclose(a[..., : columns // 2], torch.tensor(0.5))
+        assert torch.allclose(a[..., columns // 2 :], torch.tensor(1.0))
+        assert torch.allclose(b, a * 2 ** (EYE_OFFSETS[k] / 16))
+    planes = Steps(torch.tensor([32 / 255]), torch.tensor([1.0]), offset).planes(1, (1, 2), True, True)
+    assert planes[0, 0, 0].tolist() == [EYE_OFFSETS[1] / 32, (16 + EYE_OFFSETS[1]) / 32]
+    assert planes[0, 1, 0].tolist() == [1.0, 1.0]
+
+
+def test_a_model_that_can_be_tuned_trains_for_the_eye() -> None:
+    torch.manual_seed(0)
+    sizes = replace(SMALL, rotated=True, tuned=True, refine_blocks=1, refine_coarse=8, context_depth=2)
+    model = PhotoModel(sizes)
+    x = torch.rand(2, 3, 32, 64)
+    for objective in ("rate-distortion", "entropy"):
+        stage = Stage(objective, 1, tuned=1.0, varied=1.0, eye=0.5)
+        loss, figures, _ = BatchLoss(model, False, False, print)(stage, x, torch.ones(RATE_BINS), 5, 0)
+        model.zero_grad()
+        loss.backward()
+        moved = {n.split(".")[0] for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        assert moved == ({"latents"} if objective == "entropy" else {"flow", "latents", "refine"})
+        assert ("eye" in figures) == (objective == "rate-distortion")
 
 
 def test_model_trains_and_resumes_the_same_curve(tmp_path: "object", coffee: np.ndarray) -> None:

@@ -24,6 +24,7 @@ torch = pytest.importorskip("torch")
 
 from eocodec.errors import EocodecError  # noqa: E402
 from eocodec.flow import loss as batch_loss  # noqa: E402
+from eocodec.flow.context import Steps  # noqa: E402
 from eocodec.flow.loss import RATE_BINS, BatchLoss  # noqa: E402
 from eocodec.flow.model import MODELS, PhotoConfig, PhotoModel  # noqa: E402
 from eocodec.flow.pictures import read_pictures, split  # noqa: E402
@@ -275,7 +276,7 @@ class Gain(Trainable):
         return height, width
 
     def rate_distortion(
-        self, x: "torch.Tensor", step: "torch.Tensor", dead_zone: float, quantised: bool
+        self, x: "torch.Tensor", steps: Steps, dead_zone: float, quantised: bool
     ) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
         return x * self.factor, (x * self.factor).abs().sum((1, 2, 3)), x * self.factor
 

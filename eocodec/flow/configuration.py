@@ -16,8 +16,9 @@ from eocodec.flow.trainable import Stage
 
 __all__ = ["TrainingConfig", "load_config"]
 
-OBJECTIVES = ("likelihood", "rate-distortion", "embedded", "denoising", "noise-level")
+OBJECTIVES = ("likelihood", "rate-distortion", "entropy", "embedded", "denoising", "noise-level")
 AUTOCAST = ("auto", "on", "off")
+OPTIMISERS = ("adam", "soap")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class TrainingConfig:
         stages: stretches of training, one after another.
         model: sizes of the nets, one of the dataclasses in `eocodec.flow.model.MODELS`.
         batch: pictures of an optimiser step, over all processes and micro-batches.
-        epsilon: Adam's ε. Gradients below it, such as those that are only rounding errors, move nothing.
+        optimiser: "adam" or "soap" (`eocodec.flow.soap`).
+        epsilon: the optimiser's ε. Gradients below it, such as those that are only rounding errors, move nothing.
         accumulate: micro-batches that a process's part of the batch is cut into.
     """
 
@@ -50,6 +52,7 @@ class TrainingConfig:
     threads: int = 0
     compile: bool = False
     average: float = 0.999
+    optimiser: str = "adam"
     epsilon: float = 1e-8
     checkpoint_minutes: float = 5.0
     checkpoint_every: int = 0
@@ -116,7 +119,7 @@ def _fill(path: Path, section: str, kind: type[Any], table: dict[str, Any], **mo
 
 
 def _check(path: Path, config: TrainingConfig) -> None:
-    choices = {"stream": STREAMS, "hold_out_by": HOLD_OUT_BY, "autocast": AUTOCAST}
+    choices = {"stream": STREAMS, "hold_out_by": HOLD_OUT_BY, "autocast": AUTOCAST, "optimiser": OPTIMISERS}
     for key, allowed in choices.items():
         if getattr(config, key) not in allowed:
             raise EocodecError(f"{path}: {key} must be one of {', '.join(allowed)}, not {getattr(config, key)!r}")

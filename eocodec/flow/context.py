@@ -7,10 +7,15 @@ Coding order (L = 4 shown; `Y` luma, `C` both chroma axes; the number is the lev
            └─ luma pass k codes phase k of every quad,                             3 1
               chroma pass k codes phases 2k and 2k+1
 
+With `rotated=True` the orientations (and the chroma axes) of a pass stand at different phases, see :func:`passes`: pass k
+codes HL at phase k, LH at k + 1, HH at k + 2, so that what is decoded already at a place includes its other
+orientations.
+
 All nets of level l run on the quad grid (H / 2**(l+1), W / 2**(l+1)), which is also the resolution of level l+1:
 `feature[l]` digests level l+1 and `feature[l+1]`; each pass net sees `feature[l]` and the phases decoded before it.
 Latents enter the nets in units of their step, companded by :func:`compand`, so everything the entropy decoder needs
-is a function of integers. With `quantised=True` weights and activations are rounded (straight-through) exactly as
+is a function of integers. Besides, every net sees condition planes: log2 of the step that the level has at each place and,
+in models that can be tuned, how much it is tuned for the eye (:class:`Steps`). With `quantised=True` weights and activations are rounded (straight-through) exactly as
 the exported integer graphs round them (docs/FORMAT.md): weights int8 with a power-of-two scale per output channel,
 activations uint8 with 1/32 as unit.
 
@@ -19,6 +24,8 @@ References:
     https://openreview.net/forum?id=S1zz2i0cY7
     He et al., *Checkerboard context model for efficient learned image compression*, CVPR 2021.
     https://arxiv.org/abs/2103.15306
+    Li et al., *Neural video compression with diverse contexts* (quadtree partition), CVPR 2023.
+    https://arxiv.org/abs/2302.14402
 """
 
 import math
@@ -34,8 +41,10 @@ __all__ = [
     "SCALES",
     "ContextModel",
     "LatentModel",
+    "Steps",
     "compand",
     "laplace_bits",
+    "passes",
     "quads",
     "scale_of_index",
     "unquads",
@@ -49,6 +58,44 @@ SCALE_MIN = 0.05  # Laplace scale of index 0, in steps
 SCALE_PER_OCTAVE = 5
 INDEX_UNIT = 8  # the nets' output times 8 is the scale index
 BITS_PER_NAT = 1 / math.log(2)
+LUMA_PASSES, CHROMA_PASSES = 4, 2
+OCTAVE = 16  # offsets of steps are counted in 1/16 octave
+# Offsets of the steps of the low-pass and of levels L, L - 1, ..., 1 at full tuning for the eye, in 1/16 octave: finer
+# where the eye is sensitive to contrast, coarser for the finest details (docs/METHOD.md).
+EYE_OFFSETS = (-10.0, -16.0, -8.0, 0.0, 8.0)
+LOWEST_CONDITION, HIGHEST_CONDITION = -5.0, 3.0  # octaves from a step of 32 levels
+
+Places = tuple[tuple[int, int], ...]
+"""Places of a quad, (phase, channel) each, in the order in which a pass codes them."""
+
+
+def passes(rotated: bool) -> tuple[Places, ...]:
+    """What each of a level's six passes codes: four of luma (channels 0 to 2), two of chroma (3 to 8).
+
+    A channel is 3 · colour axis + orientation. Drawn for luma, what pass 0, 1, 2, 3 codes at each phase:
+
+        phase        plain               rotated
+          0      HL LH HH  .  .  .     HL  -  -   then at pass 2 HH, at pass 3 LH
+          1       .  -  -  -           LH at pass 0, HL at pass 1, ...
+
+    Example:
+        >>> passes(rotated=True)[0]
+        ((0, 0), (1, 1), (2, 2))
+        >>> sorted(place for one in passes(True) for place in one) == sorted(place for one in passes(False) for place in one)
+        True
+    """
+    turn = int(rotated)
+    luma = [tuple(((k + turn * o) % 4, o) for o in range(3)) for k in range(LUMA_PASSES)]
+    chroma = [
+        tuple(
+            ((2 * k + phase + 2 * turn * ((axis + o) % 2)) % 4, 3 * axis + o)
+            for phase in (0, 1)
+            for axis in (1, 2)
+            for o in range(3)
+        )
+        for k in range(CHROMA_PASSES)
+    ]
+    return (*luma, *chroma)
 
 
 def scale_of_index(index: Tensor) -> Tensor:
@@ -153,29 +200,41 @@ class ContextModel(nn.Module):
         levels: wavelet levels.
         features: channels of `feature[l]`.
         width: hidden channels of the pass nets.
+        coarse: factor of both at all levels but the finest, where there are few pixels.
+        depth: number of 3x3 convolutions of a pass net.
+        planes: condition planes.
     """
 
-    def __init__(self, levels: int = 4, features: int = 32, width: int = 48) -> None:
+    def __init__(
+        self, levels: int = 4, features: int = 32, width: int = 48, coarse: float = 1.0, depth: int = 1, planes: int = 1
+    ) -> None:
         super().__init__()
         self.n = levels
         self.feature, self.expand = nn.ModuleDict(), nn.ModuleDict()
         self.luma, self.chroma = nn.ModuleDict(), nn.ModuleDict()
         for level in range(levels, 0, -1):
-            top = level == levels
+            top, factor = level == levels, 1.0 if level == 1 else coarse
+            f, w = round(features * factor), round(width * factor)
             if not top:
-                self.expand[str(level)] = IntegerNet([features, 64], [1], True)
-            self.feature[str(level)] = IntegerNet([25 if top else 9 + 16 + 1, features, features], [3, 3], True)
+                self.expand[str(level)] = IntegerNet([round(features * coarse), 64], [1], True)
+            inputs = 24 if top else 9 + 16
+            self.feature[str(level)] = IntegerNet([inputs + planes, f, f], [3, 3], True)
+            sizes, kernels = [w] * max(2, depth), [3] * depth + [1] * max(1, 3 - depth)
             self.luma[str(level)] = nn.ModuleList(
-                IntegerNet([features + 3 * k + 1, width, width, 6], [3, 1, 1], False) for k in range(4)
+                IntegerNet([f + 3 * k + planes, *sizes, 6], kernels, False) for k in range(LUMA_PASSES)
             )
             self.chroma[str(level)] = nn.ModuleList(
-                IntegerNet([features + 12 + 12 * k + 1, width, width, 24], [3, 1, 1], False) for k in range(2)
+                IntegerNet([f + 12 + 12 * k + planes, *sizes, 24], kernels, False) for k in range(CHROMA_PASSES)
             )
-            for net in (*self.luma[str(level)], *self.chroma[str(level)]):
+            for net in self.of_passes(level):
                 nn.init.zeros_(net.convs[-1].weight)
                 nn.init.constant_(net.convs[-1].bias, 0.0)
                 with torch.no_grad():  # second half: scale index / 8
                     net.convs[-1].bias[len(net.convs[-1].bias) // 2 :] = 2.0
+
+    def of_passes(self, level: int) -> list[IntegerNet]:
+        """The nets of a level's six passes in coding order."""
+        return [*self.luma[str(level)], *self.chroma[str(level)]]
 
     def features(self, level: int, coarser: Tensor, previous: Tensor | None, plane: Tensor, quantised: bool) -> Tensor:
         """`feature[level]` from the companded coarser level (or the low-pass gradients) and `feature[level + 1]`."""
@@ -198,12 +257,67 @@ class ContextModel(nn.Module):
 
 @dataclass
 class Coded:
-    """What coding the latents of a batch gave: `bits` and `nll` (nats) per picture `(B,)`, and the latents decoded."""
+    """What coding the latents of a batch gave.
+
+    `bits`, `nll` (nats) and `error` (squared steps, all latents) per picture `(B,)`, and the latents decoded.
+    """
 
     bits: Tensor
     nll: Tensor
+    error: Tensor
     decoded: list[Tensor]
     band_nll: list[Tensor]
+
+
+@dataclass
+class Steps:
+    """How finely the pictures of a batch are coded.
+
+    Arguments:
+        step: Δ in units of the pictures' range, `(B,)`.
+        tune: how much the levels' steps follow the eye, 0 to 1, `(B,)`; None is 0.
+        offset: what the step of a place differs by, in octaves, `(B, 1, h, w)` on the quad grid of the coarsest level;
+            None is 0.
+    """
+
+    step: Tensor
+    tune: Tensor | None = None
+    offset: Tensor | None = None
+
+    def octaves(self, band: int, size: tuple[int, int] | None = None) -> Tensor:
+        """log2 of the step of a band (0: the low-pass, 1: level L, ...) over Δ = 1, `(B, 1, 1 or h, 1 or w)`.
+
+        Arguments:
+            band: which.
+            size: of the grid on which it is wanted, a multiple of the coarsest level's; None where nothing varies.
+        """
+        log = torch.log2(self.step)[:, None, None, None]
+        if self.offset is not None and size is not None:
+            log = log + torch.nn.functional.interpolate(self.offset, size=size, mode="nearest")
+        if self.tune is not None:
+            log = log + (self.tune * (EYE_OFFSETS[band] / OCTAVE))[:, None, None, None]
+        return log
+
+    def local(self, size: tuple[int, int]) -> Tensor:
+        """The step Δ at each place of a grid, whatever the band, `(B, 1, 1 or h, 1 or w)`."""
+        log = torch.log2(self.step)[:, None, None, None]
+        if self.offset is not None:
+            log = log + torch.nn.functional.interpolate(self.offset, size=size, mode="nearest")
+        return torch.exp2(log)
+
+    def planes(self, band: int, size: tuple[int, int], quantised: bool, tuned: bool) -> Tensor:
+        """The condition planes of a band on its quad grid, `(B, 1 or 2, h, w)`, as the nets see them.
+
+        The first is half of log2 (step / 32 levels), in 1/16 octave if quantised; the second, if the model is `tuned`,
+        the tuning.
+        """
+        log = (self.octaves(band, size) + math.log2(255.0) - 5.0).clamp(LOWEST_CONDITION, HIGHEST_CONDITION)
+        log = torch.floor(log * OCTAVE + 0.5) / (2 * OCTAVE) if quantised else log / 2
+        planes = log.expand(-1, 1, *size)
+        if not tuned:
+            return planes
+        tune = torch.zeros_like(self.step) if self.tune is None else self.tune
+        return torch.cat([planes, tune[:, None, None, None].expand(-1, 1, *size)], 1)
 
 
 def neighbours(q: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,12 +335,21 @@ class LatentModel(nn.Module):
 
     The step of band b is Δ · exp(gain_b), gain_b = −E[log ‖J_b‖]: a step of Δ in the picture. The gains are measured
     while training (`adapt`), not learned, so scaling a band against another changes nothing and cannot drift.
+
+    Arguments:
+        context: its nets.
+        rotated: the coding order, see :func:`passes`.
+        tuned: whether the nets see the tuning.
     """
 
-    def __init__(self, levels: int = 4, features: int = 32, width: int = 48) -> None:
+    def __init__(self, context: ContextModel, rotated: bool = False, tuned: bool = False) -> None:
         super().__init__()
-        self.context = ContextModel(levels, features, width)
-        for k in range(levels + 1):
+        self.context, self.tuned = context, tuned
+        self.passes = passes(rotated)
+        self.index = [[9 * phase + channel for phase, channel in places] for places in self.passes]
+        """Channels of the quads `(B, 36, h, w)` that each pass codes."""
+        self.inverse = torch.argsort(torch.tensor([i for places in self.index for i in places])).tolist()
+        for k in range(context.n + 1):
             self.register_buffer(f"gain{k}", torch.zeros(9 if k else 3))
         # Training-time price of the low-pass (the files use integer tables): scale = exp(a) + exp(b) · activity.
         self.low_scale = nn.Parameter(torch.tensor([[0.0] * 3, [-1.5] * 3]))
@@ -241,79 +364,68 @@ class LatentModel(nn.Module):
         gain = self.gains[band]
         gain[channel] += rate * (-log_norm - gain[channel])
 
-    def steps(self, step: Tensor) -> list[Tensor]:
-        """Step of every band, `(B, C, 1, 1)` each, for steps `(B,)`."""
-        return [(step[:, None] * torch.exp(g))[:, :, None, None] for g in self.gains]
+    def steps(self, steps: Steps, h: list[Tensor]) -> list[Tensor]:
+        """Step of every latent, `(B, C, 1 or h, 1 or w)` for each band of `h`."""
+        result = []
+        for k, (gain, band) in enumerate(zip(self.gains, h, strict=True)):
+            size = None if steps.offset is None else (band.shape[2], band.shape[3])
+            result.append(torch.exp2(steps.octaves(k, size)) * torch.exp(gain)[:, None, None])
+        return result
 
-    def forward(
-        self, h: list[Tensor], step: Tensor, condition: Tensor, weight: float = 0.17, quantised: bool = False
-    ) -> Coded:
-        """Code latents `h` at steps `step (B,)`; `weight` is the dead zone's, see :func:`dead_zone`."""
+    def forward(self, h: list[Tensor], steps: Steps, weight: float = 0.17, quantised: bool = False) -> Coded:
+        """Code latents `h` at the given steps; `weight` is the dead zone's, see :func:`dead_zone`."""
         levels = self.context.n
-        steps = self.steps(step)
+        widths = self.steps(steps, h)
         b = h[0].shape[0]
-        bits = torch.zeros(b, device=h[0].device)
         band_nll: list[Tensor] = []
 
-        low = h[0] / steps[0]
-        q = round_through(low)
-        predicted, activity = neighbours(q[..., 0::2, 0::2])
-        scale = (self.low_scale[0].exp()[:, None, None] + self.low_scale[1].exp()[:, None, None] * activity).clamp(
-            min=SCALE_MIN
-        )
-        price = torch.zeros_like(low[:, :, 0::2, 0::2])
-        nll = torch.zeros_like(price)
-        for i, j in PHASES[1:]:
-            residual = q[..., i::2, j::2] - predicted
-            price = price + laplace_bits(residual, scale)
-            nll = nll + (2 * scale).log() + (low[..., i::2, j::2] - predicted).abs() / scale
-        bits = bits + price.sum((1, 2, 3)) * (4 / 3)
-        log_step = steps[0].log()
-        band_nll.append(nll.sum((2, 3)) * (4 / 3) + log_step[..., 0, 0] * low[0, 0].numel())
-        decoded = [q * steps[0]]
+        q, bits, nll = self._low_pass(h[0] / widths[0])
+        error = (q - h[0] / widths[0]).square().sum((1, 2, 3))
+        band_nll.append(nll + widths[0].log().expand_as(h[0]).sum((2, 3)))
+        decoded = [q * widths[0]]
 
         exact = q.detach()
         dx = torch.nn.functional.pad(exact[..., 1:] - exact[..., :-1], (0, 1))
         dy = torch.nn.functional.pad(exact[..., 1:, :] - exact[..., :-1, :], (0, 0, 0, 1))
         coarser = quads(self._input(torch.cat([dx, dy], 1), quantised)).flatten(1, 2)
         feature: Tensor | None = None
-        for k, level in enumerate(range(levels, 0, -1)):
-            plane = condition[:, None, None, None]
-            plane = torch.floor(plane * 16 + 0.5) / 32 if quantised else plane / 2
-            plane = plane.expand(-1, 1, *coarser.shape[2:])
+        for k, level in enumerate(range(levels, 0, -1), 1):
+            size = (coarser.shape[2], coarser.shape[3])
+            plane = steps.planes(k, size, quantised, self.tuned)
             feature = self.context.features(level, coarser, feature, plane, quantised)
-            target = quads(h[k + 1] / steps[k + 1])  # (B, 4, 9, gh, gw)
-            # Values decoded so far (phase, band), with gradients for the distortion.
-            out: list[list[Tensor]] = [[] for _ in PHASES]
-            level_nll = torch.zeros_like(target[:, 0])
-            seen: list[Tensor] = []
-            for p in range(4):
-                mean, index = self.context.parameters_of(
-                    self.context.luma[str(level)][p], [feature, *seen, plane], quantised
-                )
-                value, cost, density = self._code(target[:, p, :3], mean, index, weight)
-                out[p].append(value)
+            target = quads(h[k] / widths[k]).flatten(1, 2)  # (B, 36, gh, gw)
+            values, densities, luma, seen = [], [], [], []
+            for p, (net, index) in enumerate(zip(self.context.of_passes(level), self.index, strict=True)):
+                mean, scale = self.context.parameters_of(net, [feature, *luma, *seen, plane], quantised)
+                value, cost, density = self._code(target[:, index], mean, scale, weight)
                 bits = bits + cost.sum((1, 2, 3))
-                level_nll[:, :3] += density
-                seen.append(self._input(value.detach(), quantised))
-            luma = list(seen)
-            for p in range(2):
-                mean, index = self.context.parameters_of(
-                    self.context.chroma[str(level)][p], [feature, *seen, plane], quantised
-                )
-                pair = target[:, 2 * p : 2 * p + 2, 3:].flatten(1, 2)
-                value, cost, density = self._code(pair, mean, index, weight)
-                out[2 * p].append(value[:, :6])
-                out[2 * p + 1].append(value[:, 6:])
-                bits = bits + cost.sum((1, 2, 3))
-                level_nll[:, 3:] += density[:, :6] + density[:, 6:]
-                seen = [*luma, self._input(value.detach(), quantised)]
-            values = unquads(torch.stack([torch.cat(o, 1) for o in out], 1))
-            band_nll.append(level_nll.sum((2, 3)) + steps[k + 1].log()[..., 0, 0] * values[0, 0].numel())
-            decoded.append(values * steps[k + 1])
-            coarser = self._input(values.detach(), quantised)
+                error = error + (value - target[:, index]).square().sum((1, 2, 3))
+                values.append(value)
+                densities.append(density)
+                (luma if p < LUMA_PASSES else seen).append(self._input(value.detach(), quantised))
+            level_nll = torch.cat(densities, 1)[:, self.inverse].unflatten(1, (4, 9)).sum((1, 3, 4))
+            band_nll.append(level_nll + widths[k].log().expand_as(h[k]).sum((2, 3)))
+            # Values decoded, with gradients for the distortion.
+            whole = unquads(torch.cat(values, 1)[:, self.inverse].unflatten(1, (4, 9)))
+            decoded.append(whole * widths[k])
+            coarser = self._input(whole.detach(), quantised)
         total = torch.stack([n.sum(1) for n in band_nll]).sum(0)
-        return Coded(bits, total, decoded, band_nll)
+        assert bits.shape == (b,)
+        return Coded(bits, total, error, decoded, band_nll)
+
+    def _low_pass(self, low: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Integers `(B, 3, h, w)` of the low-pass in steps, bits `(B,)` and nats `(B, 3)` in units of the step."""
+        q = round_through(low)
+        predicted, activity = neighbours(q[..., 0::2, 0::2])
+        scale = (self.low_scale[0].exp()[:, None, None] + self.low_scale[1].exp()[:, None, None] * activity).clamp(
+            min=SCALE_MIN
+        )
+        price = torch.zeros_like(predicted)
+        nll = torch.zeros_like(price)
+        for i, j in PHASES[1:]:
+            price = price + laplace_bits(q[..., i::2, j::2] - predicted, scale)
+            nll = nll + (2 * scale).log() + (low[..., i::2, j::2] - predicted).abs() / scale
+        return q, price.sum((1, 2, 3)) * (4 / 3), nll.sum((2, 3)) * (4 / 3)
 
     @staticmethod
     def _input(v: Tensor, quantised: bool) -> Tensor:

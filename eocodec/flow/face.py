@@ -35,6 +35,7 @@ from eocodec.flow.context import (
     SCALES,
     Coded,
     IntegerNet,
+    Steps,
     compand,
     dead_zone,
     laplace_bits,
@@ -319,7 +320,7 @@ class FaceModel(Trainable):
 
     Example:
         >>> config = FaceConfig(size=16, width=8, core=12, head=4, dense_width=8, blocks=(4, 12), refine_width=6)
-        >>> picture, bits, _ = FaceModel(config).rate_distortion(torch.rand(2, 3, 16, 16), torch.tensor([0.1, 0.3]))
+        >>> picture, bits, _ = FaceModel(config).rate_distortion(torch.rand(2, 3, 16, 16), Steps(torch.tensor([0.1, 0.3])))
         >>> tuple(picture.shape), tuple(bits.shape)
         ((2, 3, 16, 16), (2,))
     """
@@ -401,7 +402,8 @@ class FaceModel(Trainable):
         rest = math.log(2) + scale + h[:, core:].abs() * torch.exp(-scale)
         density = torch.cat([torch.cat(densities, 1) + steps[:, :core].log(), rest], 1)
         decoded = torch.cat([torch.cat(values, 1) * steps[:, :core], torch.zeros_like(h[:, core:])], 1)
-        return Coded(bits, density.sum(1), [decoded], [density])
+        error = (torch.cat(values, 1) - v).square().sum(1)
+        return Coded(bits, density.sum(1), error, [decoded], [density])
 
     @staticmethod
     def _input(v: Tensor, quantised: bool) -> Tensor:
@@ -441,12 +443,12 @@ class FaceModel(Trainable):
         self.gain[index] += ADAPT_RATE * (-norm - self.gain[index])
 
     def rate_distortion(
-        self, x: Tensor, step: Tensor, dead_zone: float = LAGRANGE, quantised: bool = False
+        self, x: Tensor, steps: Steps, dead_zone: float = LAGRANGE, quantised: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Decoded pictures, the bits of each and the pictures before the refinement; the rest is not coded."""
-        coded = self.code(self.flow(x).float(), step, dead_zone, quantised)
+        coded = self.code(self.flow(x).float(), steps.step, dead_zone, quantised)
         plain = self.flow.inverse(coded.decoded[0])
-        return self.refine(plain, step), coded.bits, plain
+        return self.refine(plain, steps.step), coded.bits, plain
 
     def usable(self, height: int, width: int) -> tuple[int, int]:
         """Pictures of S x S pixels and no others."""

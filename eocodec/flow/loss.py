@@ -12,11 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eocodec.flow.context import Steps
+from eocodec.flow.eye import eye_error
 from eocodec.flow.objective import LAGRANGE
 from eocodec.flow.trainable import Draws, Stage, Trainable
 
 __all__ = ["RATE_BINS", "BatchLoss", "compiled", "rate_bin"]
 
+OFFSET_CELL = 32  # pixels, the edge of a cell with a step of its own
+LARGEST_OFFSET = 1.5  # octaves by which the steps of cells vary in training
+EYE_UNIT = 2e-4  # mean squared error (range 0 to 1) that goes with one unit of `eye_error` in photographs
 RATE_BINS = 30  # bins of log2 Δ, three an octave, in which the running loss is kept, to weigh all rates alike
 
 
@@ -41,6 +46,7 @@ class BatchLoss(nn.Module):
         self.objectives: dict[str, Callable[..., Any]] = {
             "likelihood": model.likelihood,
             "rate-distortion": model.rate_distortion,
+            "entropy": model.entropy,
             "embedded": model.embedded_stream,
             "denoising": model.denoising,
             "noise-level": model.noise_level,
@@ -84,24 +90,55 @@ class BatchLoss(nn.Module):
         if stage.noise:
             level = (3 * draws.uniform() - 2).clamp(min=0) * (stage.noise / 255.0)
             given = x + draws.normal(*x.shape[1:]) * level[:, None, None, None]
+        steps = drawn_steps(step, stage, draws, (x.shape[2], x.shape[3]))
+        if stage.objective == "entropy":
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
+                bits, error = (v / x[0].numel() for v in objective(given, steps, stage.dead_zone, stage.quantised))
+            each = bits + error / LAGRANGE
+            figures = {"bits_per_pixel": 3 * bits, "squared_steps": error, "lagrangian": each}
+            return _weighed(each, each, figures, step, expected)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
-            picture, bits, plain = objective(given, step, stage.dead_zone, stage.quantised)
-        distortion = (picture.float() - x).square().mean((1, 2, 3))
+            picture, bits, plain = objective(given, steps, stage.dead_zone, stage.quantised)
+        picture = picture.float()
+        squared = distortion = (picture - x).square().mean((1, 2, 3))
         rate = bits / x[0].numel()
+        figures = {"bits_per_pixel": 3 * rate, "mse": squared}
+        if stage.eye and steps.tune is not None:
+            share = stage.eye * steps.tune
+            seen = eye_error(x, picture.clamp(0, 1) + 0.1 * (picture - picture.clamp(0, 1)))
+            distortion = (1 - share) * squared + share * EYE_UNIT * seen
+            figures["eye"] = seen
         each = rate + distortion / (LAGRANGE * step.square())
-        usual = expected[rate_bin(step)]
-        usual = torch.where(usual > 0, usual, each.detach())
-        figures = {"bits_per_pixel": 3 * rate, "mse": distortion, "lagrangian": each}
+        figures["lagrangian"] = each
         wanted = each
         if stage.anchor:
             flow_alone = (plain.float() - x).square().mean((1, 2, 3))
             wanted = each + stage.anchor * flow_alone / (LAGRANGE * step.square())
             figures["mse_flow"] = flow_alone
-        return (
-            (wanted / usual.clamp(min=0.01)).mean(),
-            {k: v.detach().mean() for k, v in figures.items()},
-            torch.stack([step, each.detach()]),
-        )
+        return _weighed(wanted, each, figures, step, expected)
+
+
+def drawn_steps(step: Tensor, stage: Stage, draws: Draws, size: tuple[int, int]) -> Steps:
+    """Steps as a stage wants them: some pictures tuned for the eye, some with steps that vary over the picture."""
+    tune = offset = None
+    if stage.tuned:
+        chosen, degree = draws.uniform() < stage.tuned, (2 * draws.uniform()).clamp(max=1)
+        tune = torch.where(chosen, degree, torch.zeros_like(degree))
+    if stage.varied:
+        cells = draws.normal(1, *(n // OFFSET_CELL for n in size)) * (LARGEST_OFFSET / 3)
+        cells = cells.clamp(-LARGEST_OFFSET, LARGEST_OFFSET)
+        offset = torch.where((draws.uniform() < stage.varied)[:, None, None, None], cells, torch.zeros_like(cells))
+    return Steps(step, tune, offset)
+
+
+def _weighed(
+    wanted: Tensor, each: Tensor, figures: dict[str, Tensor], step: Tensor, expected: Tensor
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """The mean of what is `wanted (n,)` to be small, every rate weighing alike; figures; steps and Lagrangians."""
+    usual = expected[rate_bin(step)]
+    usual = torch.where(usual > 0, usual, each.detach()).clamp(min=0.01)
+    means = {k: v.detach().mean() for k, v in figures.items()}
+    return (wanted / usual).mean(), means, torch.stack([step, each.detach()])
 
 
 @dataclass

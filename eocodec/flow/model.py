@@ -5,7 +5,7 @@ kind has to offer.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from eocodec.errors import EocodecError
 from eocodec.flow import wavelet
-from eocodec.flow.context import Coded, LatentModel
+from eocodec.flow.context import Coded, ContextModel, LatentModel, Steps
 from eocodec.flow.embedded import EmbeddedContext, ladder, price
 from eocodec.flow.face import FaceConfig, FaceModel
 from eocodec.flow.gains import GainNet, NoiseNet, corrupt, coupled, level_loss, restoration_loss, uncoupled
 from eocodec.flow.objective import LAGRANGE, log_column_norms, total_correlation
-from eocodec.flow.photo import PhotoFlow, Refinement, log2_step_level
+from eocodec.flow.photo import DeepRefinement, PhotoFlow, Refinement
 from eocodec.flow.trainable import Draws, Stage, Trainable
 
 __all__ = ["MODELS", "PhotoConfig", "PhotoModel", "build", "kind_of"]
@@ -26,6 +26,8 @@ __all__ = ["MODELS", "PhotoConfig", "PhotoModel", "build", "kind_of"]
 ADAPT_RATE = 0.3
 CLEAN_SHARE = 0.1  # of the pictures from which the noise level is learnt
 GAIN_SIZES = ("gain_widths", "gain_blocks", "noise_width")
+CONTEXT_SIZES = ("features", "context_width", "context_coarse", "context_depth", "rotated", "tuned")
+REFINE_SIZES = ("refine_width", "refine_depth", "refine_blocks", "refine_coarse", "tuned")
 ADAPT_PICTURES = 4  # on which a column norm is measured
 SPACING = 48  # pixels between impulses when columns are measured while training
 
@@ -36,6 +38,9 @@ class PhotoConfig:
 
     `embedded` adds the nets of the embedded stream; `gain_widths`, channels at every scale from the finest, those for
     denoising, with `gain_blocks` residual blocks a level and `noise_width` channels for the estimate of the level.
+    `context_coarse` and `context_depth` are `coarse` and `depth` of `ContextModel`; `rotated` is its coding order; with
+    `tuned` entropy nets and refinement know how much the steps follow the eye. `refine_blocks`, if any, are residual
+    blocks of `refine_coarse` channels; `refine_depth` then means nothing.
     """
 
     levels: int = 4
@@ -45,6 +50,12 @@ class PhotoConfig:
     context_width: int = 48
     refine_width: int = 48
     refine_depth: int = 4
+    context_coarse: float = 1.0
+    context_depth: int = 1
+    rotated: bool = False
+    tuned: bool = False
+    refine_blocks: int = 0
+    refine_coarse: int = 64
     embedded: bool = False
     gain_widths: tuple[int, ...] = ()
     gain_blocks: int = 2
@@ -73,8 +84,20 @@ class PhotoModel(Trainable):
     def __init__(self, config: PhotoConfig) -> None:
         super().__init__(config)
         self.flow = PhotoFlow(config.levels, config.width, config.steps)
-        self.latents = LatentModel(config.levels, config.features, config.context_width)
-        self.refine = Refinement(config.refine_width, config.refine_depth)
+        context = ContextModel(
+            config.levels,
+            config.features,
+            config.context_width,
+            config.context_coarse,
+            config.context_depth,
+            2 if config.tuned else 1,
+        )
+        self.latents = LatentModel(context, config.rotated, config.tuned)
+        self.refine: Refinement | DeepRefinement = (
+            DeepRefinement(config.refine_width, config.refine_coarse, config.refine_blocks)
+            if config.refine_blocks
+            else Refinement(config.refine_width, config.refine_depth)
+        )
         if config.embedded:
             self.embedded = EmbeddedContext(config.levels, config.features, config.context_width)
         if config.gain_widths:
@@ -82,18 +105,30 @@ class PhotoModel(Trainable):
             self.noise = NoiseNet(config.noise_width)
 
     def start_from(self, config: Any, weights: dict[str, Tensor]) -> bool:
-        """As for all models; nets of the embedded stream that the checkpoint lacks begin as the usual ones.
+        """As for all models, and from models that differ in anything but the flow: what is not the same begins anew.
 
-        The checkpoint may also lack the nets for denoising.
+        Nets of the embedded stream that the checkpoint lacks begin as the usual ones.
         """
-        more = {
-            "embedded": self.config.embedded or config.embedded,
-            **({} if config.gain_widths else {k: getattr(self.config, k) for k in GAIN_SIZES}),
+        if type(config) is not type(self.config) or any(
+            getattr(config, k) != getattr(self.config, k) for k in ("levels", "width", "steps")
+        ):
+            return False
+        parts = {
+            "flow.": (),
+            "latents.gain": (),
+            "latents.low_scale": (),
+            "latents.context.": CONTEXT_SIZES,
+            "embedded.": ("features", "context_width"),
+            "refine.": REFINE_SIZES,
+            "gains.": GAIN_SIZES,
+            "noise.": GAIN_SIZES,
         }
-        if config == self.config or replace(config, **more) != self.config:
-            return super().start_from(config, weights)
-        self.load_state_dict({**self.state_dict(), **weights})
-        if not config.embedded and self.config.embedded:
+        same = tuple(
+            p for p, sizes in parts.items() if all(getattr(config, k) == getattr(self.config, k) for k in sizes)
+        )
+        own = self.state_dict()
+        self.load_state_dict({**own, **{k: v for k, v in weights.items() if k in own and k.startswith(same)}})
+        if self.config.embedded and not config.embedded and "latents.context." in same:
             self.embedded.start(self.latents.context)
         return True
 
@@ -146,13 +181,33 @@ class PhotoModel(Trainable):
         self, x: Tensor, step: Tensor, weight: float = LAGRANGE, quantised: bool = False
     ) -> tuple[Tensor, Coded]:
         """Decoded pictures `(B, 3, H, W)` (not clamped) and their price at steps `step (B,)` in units of x."""
-        coded = self.latents(self.flow(x), step, log2_step_level(step), weight, quantised)
-        return self.refine(self.flow.inverse(coded.decoded), step), coded
+        steps = Steps(step)
+        coded = self.latents(self.flow(x), steps, weight, quantised)
+        return self.refined(self.flow.inverse(coded.decoded), steps), coded
+
+    def refined(self, x: Tensor, steps: Steps) -> Tensor:
+        """Pictures after the refinement."""
+        if isinstance(self.refine, Refinement):
+            return self.refine(x, steps.step)
+        size = (x.shape[2] // 2, x.shape[3] // 2)
+        tune = torch.zeros_like(steps.step) if steps.tune is None else steps.tune
+        return self.refine(
+            x,
+            steps.local(size).expand(-1, 1, *size),
+            tune[:, None, None, None].expand(-1, 1, *size),
+        )
+
+    def entropy(self, x: Tensor, steps: Steps, dead_zone: float, quantised: bool) -> tuple[Tensor, Tensor]:
+        """As for all models; the flow is not trained, and no picture is decoded."""
+        with torch.no_grad():
+            h = [band.float() for band in self.flow(x)]
+        coded = self.latents(h, steps, dead_zone, quantised)
+        return coded.bits, coded.error
 
     def likelihood(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """NLL per latent, at the resolution of the steps, plus λ times the manifold total correlation."""
         h = self.flow(x)
-        coded = self.latents(h, step, log2_step_level(step), stage.dead_zone, stage.quantised)
+        coded = self.latents(h, Steps(step), stage.dead_zone, stage.quantised)
         loss = nll = coded.nll.mean() / x[0].numel()
         correlation = torch.zeros_like(nll)
         if stage.correlation:
@@ -165,12 +220,12 @@ class PhotoModel(Trainable):
         return loss, {"bits_per_dim": bits_per_dim, "total_correlation": correlation.detach()}
 
     def rate_distortion(
-        self, x: Tensor, step: Tensor, dead_zone: float, quantised: bool
+        self, x: Tensor, steps: Steps, dead_zone: float, quantised: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Decoded pictures, the bits of each, and the pictures before the refinement."""
-        coded = self.latents(self.flow(x), step, log2_step_level(step), dead_zone, quantised)
+        coded = self.latents(self.flow(x), steps, dead_zone, quantised)
         plain = self.flow.inverse(coded.decoded)
-        return self.refine(plain, step), coded.bits, plain
+        return self.refined(plain, steps), coded.bits, plain
 
     @torch.no_grad()
     def adapt(self, x: Tensor, turn: int) -> None:

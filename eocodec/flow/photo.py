@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from eocodec.flow import wavelet
 
-__all__ = ["COLOUR", "Coupling", "PhotoFlow", "Refinement", "log2_step_level"]
+__all__ = ["COLOUR", "Coupling", "DeepRefinement", "PhotoFlow", "Refinement", "log2_step_level"]
 
 # Rows: luma, then two chroma axes; orthonormal (the 3-point DCT, the KLT of highly correlated R, G, B).
 COLOUR = (
@@ -154,3 +154,44 @@ class Refinement(nn.Module):
         plane = log2_step_level(step)[:, None, None, None].expand(-1, 1, *blocks.shape[2:])
         correction = self.net(torch.cat([blocks, plane], 1)) * step[:, None, None, None]
         return x + torch.nn.functional.pixel_shuffle(correction, 2)
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside an identity; the second starts at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = Coupling(width, width, width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.net(x)
+
+
+class DeepRefinement(nn.Module):
+    """As :class:`Refinement`, with residual blocks at a quarter of the resolution, and steps that vary over a picture.
+
+    `forward(x, step, tune)`: `x (B, 3, H, W)` in [0, 1]; `step (B, 1, H/2, W/2)`, Δ at each place in the same range;
+    `tune (B, 1, H/2, W/2)`, how much the steps follow the eye, 0 to 1.
+
+    Arguments:
+        width: channels at half the resolution.
+        coarse: channels at a quarter.
+        blocks: residual blocks there.
+    """
+
+    def __init__(self, width: int, coarse: int, blocks: int) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(14, width, 3, padding=1)
+        self.down = nn.Conv2d(width, coarse, 2, stride=2)
+        self.blocks = nn.ModuleList(Residual(coarse) for _ in range(blocks))
+        self.up = nn.Conv2d(coarse, 4 * width, 1)
+        self.tail = Coupling(width, 12, width, 2)
+
+    def forward(self, x: Tensor, step: Tensor, tune: Tensor) -> Tensor:
+        blocks = torch.nn.functional.pixel_unshuffle(x - GREY, 2)
+        fine = torch.relu(self.head(torch.cat([blocks, log2_step_level(step), tune], 1)))
+        y = self.down(fine)
+        for block in self.blocks:
+            y = block(y)
+        y = fine + torch.nn.functional.pixel_shuffle(self.up(torch.relu(y)), 2)
+        return x + torch.nn.functional.pixel_shuffle(self.tail(torch.relu(y)).to(x.dtype) * step, 2)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from eocodec.errors import EocodecError
+from eocodec.flow.context import Steps
 from eocodec.flow.objective import LAGRANGE
 
 __all__ = ["Draws", "Stage", "Trainable"]
@@ -22,9 +23,10 @@ class Stage:
     """One stretch of training.
 
     Arguments:
-        objective: "likelihood" (NLL + λ·I), "rate-distortion" (R + D / (0.17 Δ²)), "embedded" (the bits of the
-            embedded stream's passes at dead zones near 2/3 Δ), "denoising" (the error of the restored picture) or
-            "noise-level" (that of the estimated level). The last three train only nets of their own.
+        objective: "likelihood" (NLL + λ·I), "rate-distortion" (R + D / (0.17 Δ²)), "entropy" (the same with the
+            error of the latents for D; only the entropy nets learn), "embedded" (the bits of the embedded stream's
+            passes at dead zones near 2/3 Δ), "denoising" (the error of the restored picture) or "noise-level" (that of
+            the estimated level). The last three train only nets of their own.
         iterations: optimiser steps.
         learning_rate: at the start; falls to `final_rate` as a half cosine.
         flow_rate: factor of the learning rate for the flow's own parameters (`flow.*`).
@@ -38,6 +40,11 @@ class Stage:
             moves into latents that are not coded, and the refinement stands in for it.
         quantised: round weights and activations of the entropy model as the exported graphs do.
         dead_zone: weight of the rate in the rounding decision, squared steps per bit.
+        tuned: share of pictures whose steps follow the eye, half of them fully and half to any degree ("entropy" and
+            "rate-distortion").
+        varied: share of pictures whose steps vary over the picture (the same).
+        eye: how much of D is SSIMULACRA2's error instead of the squared error, in a fully tuned picture
+            (rate-distortion only).
     """
 
     objective: str
@@ -52,6 +59,9 @@ class Stage:
     anchor: float = 0.0
     quantised: bool = False
     dead_zone: float = LAGRANGE
+    tuned: float = 0.0
+    varied: float = 0.0
+    eye: float = 0.0
 
 
 class Draws:
@@ -161,13 +171,13 @@ class Trainable(nn.Module, ABC):
 
     @abstractmethod
     def rate_distortion(
-        self, x: Tensor, step: Tensor, dead_zone: float, quantised: bool
+        self, x: Tensor, steps: Steps, dead_zone: float, quantised: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Decode what is coded: pictures and bits, with straight-through gradients.
 
         Arguments:
             x: pictures.
-            step: Δ of each picture.
+            steps: how finely each picture is coded; models that cannot be tuned use Δ alone.
             dead_zone: weight of the rate in the rounding decision, squared steps per bit.
             quantised: round the entropy model as the exported graphs do.
 
@@ -175,6 +185,17 @@ class Trainable(nn.Module, ABC):
             Pictures `(B, 3, H, W)`, not clamped; bits `(B,)`; and what the inverse flow alone makes of the decoded
             latents, which `Stage.anchor` holds near the picture (the pictures themselves if nothing refines them).
         """
+
+    def entropy(self, x: Tensor, steps: Steps, dead_zone: float, quantised: bool) -> tuple[Tensor, Tensor]:
+        """Bits of each picture and the error of its latents in squared steps, both `(B,)`; only entropy nets learn.
+
+        Arguments:
+            x, steps, dead_zone, quantised: as for :meth:`rate_distortion`.
+
+        Raises:
+            EocodecError: the model has no such objective.
+        """
+        raise EocodecError("this kind of model has no objective for its entropy nets alone")
 
     def embedded_stream(self, x: Tensor, step: Tensor, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and figures of the objective "embedded"; for models without such a stream an error.

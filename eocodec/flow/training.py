@@ -22,12 +22,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from eocodec.bundle import read_bundle
 from eocodec.errors import EocodecError
 from eocodec.flow.configuration import TrainingConfig, load_config
+from eocodec.flow.context import Steps
 from eocodec.flow.distributed import Ranks, pick_device
 from eocodec.flow.loss import RATE_BINS, BatchLoss, rate_bin
 from eocodec.flow.model import MODELS, build, kind_of
 from eocodec.flow.pictures import Picture, read_pictures, split
+from eocodec.flow.soap import Soap
 from eocodec.flow.streams import AlignedStream, Prefetch, Stream, open_stream
 from eocodec.flow.trainable import Stage
 
@@ -38,6 +41,7 @@ __all__ = [
     "TrainingConfig",
     "load_checkpoint",
     "load_config",
+    "load_start",
     "open_pictures",
     "pick_device",
 ]
@@ -74,6 +78,20 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
         raise EocodecError(f"{path} is not an eocodec checkpoint ({type(e).__name__})") from e
 
 
+def load_start(path: Path) -> Checkpoint:
+    """What a new run starts from: a checkpoint, or the weights of a bundle (`.eocm`, photo models only).
+
+    Raises:
+        EocodecError: neither.
+    """
+    if path.suffix != ".eocm":
+        return load_checkpoint(path)
+    from eocodec.flow.restored import photo_weights  # needs onnx
+
+    config, weights = photo_weights(read_bundle(path))
+    return Checkpoint(config, 0, weights, {})
+
+
 def open_pictures(config: TrainingConfig) -> tuple[Stream, list[tuple[str, Picture]]]:
     """The stream of training pictures, at its start, and the held-out pictures with their names.
 
@@ -91,7 +109,7 @@ class Run:
         config: of the run.
         device: where to compute.
         resume: continue from `out/checkpoint.pt`.
-        start: checkpoint whose averaged weights are the starting point of a new run.
+        start: checkpoint or bundle whose averaged weights are the starting point of a new run.
         ranks: the processes that share the run; only the first one writes files.
         report: called with one sentence about anything the user should know.
 
@@ -134,8 +152,11 @@ class Run:
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         flow = [p for name, p in self.model.named_parameters() if name.startswith("flow.")]
         others = [p for name, p in self.model.named_parameters() if not name.startswith("flow.")]
-        self.optimiser = torch.optim.Adam(
-            [{"params": flow}, {"params": others}], lr=1e-3, betas=(0.9, 0.99), eps=config.epsilon
+        groups = [{"params": flow}, {"params": others}]
+        self.optimiser: torch.optim.Optimizer = (
+            Soap(groups, eps=config.epsilon)
+            if config.optimiser == "soap"
+            else torch.optim.Adam(groups, lr=1e-3, betas=(0.9, 0.99), eps=config.epsilon)
         )
         self.iteration = 0
         self.running = torch.zeros(RATE_BINS)
@@ -143,7 +164,7 @@ class Run:
         self.checkpoint = config.out / "checkpoint.pt"
         self.log = config.out / "log.jsonl"
         if start is not None:
-            loaded = load_checkpoint(start)
+            loaded = load_start(start)
             if not self.model.start_from(loaded.config, loaded.average):
                 raise _misfit(loaded, start, config)
             self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
@@ -265,7 +286,7 @@ class Run:
             self.optimiser.step()
         self.iteration += 1
         self._update_average()
-        if stage.objective == "rate-distortion":
+        if stage.objective in ("rate-distortion", "entropy"):
             self._update_running(self.ranks.gather(each.T).T)
         if self.iteration % ADAPT_EVERY == 0 and stage.objective in ("likelihood", "rate-distortion"):
             first = self.ranks.gather(x[:ADAPT_PICTURES])[:ADAPT_PICTURES]
@@ -355,7 +376,7 @@ class Run:
             rates, quality = [], []
             for x in self._validation_batches(limit):
                 step = torch.full((len(x),), level / 255.0, device=self.device)
-                y, bits, _ = model.rate_distortion(x / 255.0, step, stage.dead_zone, stage.quantised)
+                y, bits, _ = model.rate_distortion(x / 255.0, Steps(step), stage.dead_zone, stage.quantised)
                 mse = (torch.floor(y.clamp(0, 1) * 255.0 + 0.5) - x).square().mean((1, 2, 3))
                 rates += (bits / (x.shape[2] * x.shape[3])).tolist()
                 quality += (10 * torch.log10(255.0**2 / mse.clamp(min=1e-9))).tolist()

@@ -12,10 +12,9 @@ import torch
 
 from eocodec import entropy, transform
 from eocodec.bundle import Model
-from eocodec.flow.context import SCALE_MIN, SCALE_PER_OCTAVE, SCALES, compand
+from eocodec.flow.context import SCALE_MIN, SCALE_PER_OCTAVE, SCALES, Steps, compand
 from eocodec.flow.model import PhotoModel
 from eocodec.flow.objective import log_column_norms
-from eocodec.flow.photo import log2_step_level
 from eocodec.format import Header
 from eocodec.latents import PHASES, band_steps, step_code
 from eocodec.shrinkage import noise_level
@@ -222,7 +221,7 @@ def explained_entropy(model: PhotoModel, pictures: Sequence[Bytes]) -> list[list
         height, width = (n // 96 * 96 for n in picture.shape[:2])
         x = torch.from_numpy(picture[:height, :width].copy()).permute(2, 0, 1)[None].float() / 255.0
         h = model.flow(x)
-        coded = model.latents(h, step, log2_step_level(step), 0.0, True)
+        coded = model.latents(h, Steps(step), 0.0, True)
         for k, band in enumerate(coded.band_nll):
             nll[k] += band[0]
             counts[k] += h[k][0, 0].numel()

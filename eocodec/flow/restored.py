@@ -1,0 +1,138 @@
+"""The weights of a photo model back from its bundle, so that training can start where a bundle stands.
+
+In: the files of a bundle. Out: the model's sizes and its parameters by name. Float parameters come back as the graphs
+hold them; those of the integer nets are the rounded ones, times their unit, so that rounding them again gives the same
+integers. What only training needs, such as its price of the low-pass, is not in a bundle and starts afresh.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from eocodec.errors import ModelError
+from eocodec.flow.context import ACTIVATION_UNIT, INDEX_UNIT, MEAN_UNIT
+from eocodec.flow.model import PhotoConfig
+
+__all__ = ["photo_weights"]
+
+Arrays = dict[str, npt.NDArray[Any]]
+UNITS = {"mean": MEAN_UNIT, "index": INDEX_UNIT}
+
+
+def photo_weights(files: Mapping[str, bytes]) -> tuple[PhotoConfig, dict[str, Tensor]]:
+    """Sizes and parameters of the photo model that a bundle holds; nets for denoising are left out.
+
+    Arguments:
+        files: of the bundle, by name.
+
+    Raises:
+        ModelError: not a bundle of a photo model that this program exported.
+    """
+    try:
+        manifest = json.loads(files["manifest.json"])
+        weights = {**_named(files["encoder.onnx"]), **_named(files["decoder.onnx"])}
+        folders = {"entropy": "latents.context"}
+        if "embedded/feature1.onnx" in files:
+            folders["embedded"] = "embedded"
+        for folder, prefix in folders.items():
+            for level in range(manifest["levels"], 0, -1):
+                weights.update(_context(files, folder, prefix, level))
+        for k, gain in enumerate(manifest["gain"]):
+            weights[f"latents.gain{k}"] = np.array(gain, np.float32)
+        config = _sizes(manifest, weights)
+    except (KeyError, ValueError, TypeError, IndexError) as e:
+        raise ModelError(f"the bundle does not hold a photo model that training can start from ({e})") from e
+    return config, {name: torch.from_numpy(np.array(v, np.float32)) for name, v in weights.items()}
+
+
+def _constants(content: bytes) -> tuple[onnx.ModelProto, Arrays]:
+    """A graph and its constants; those stored in fewer bits under their names too."""
+    graph = onnx.load_from_string(content)
+    arrays = {t.name: numpy_helper.to_array(t) for t in graph.graph.initializer}
+    arrays.update({n.output[0]: arrays[n.input[0]] for n in graph.graph.node if n.input and n.input[0] in arrays})
+    return graph, arrays
+
+
+def _named(content: bytes) -> Arrays:
+    """Parameters that a float graph holds under the module's own names."""
+    _, arrays = _constants(content)
+    return {k: v for k, v in arrays.items() if re.match(r"(flow|refine)\..*\.(weight|bias)$", k)}
+
+
+def _context(files: Mapping[str, bytes], folder: str, prefix: str, level: int) -> Arrays:
+    """Parameters of a level's integer nets."""
+    result: Arrays = {}
+    content = files[f"{folder}/feature{level}.onnx"]
+    layers = _layers(content)
+    if any(i.name == "previous" for i in onnx.load_from_string(content).graph.input):
+        result.update(_net(f"{prefix}.expand.{level}", layers[:1]))
+        layers = layers[1:]
+    result.update(_net(f"{prefix}.feature.{level}", layers))
+    for kind in ("luma", "chroma"):
+        for k in range(len([n for n in files if n.startswith(f"{folder}/{kind}{level}_")])):
+            result.update(_net(f"{prefix}.{kind}.{level}.{k}", _layers(files[f"{folder}/{kind}{level}_{k}.onnx"])))
+    return result
+
+
+def _net(name: str, layers: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> Arrays:
+    return {
+        f"{name}.convs.{k}.{part}": value
+        for k, layer in enumerate(layers)
+        for part, value in zip(("weight", "bias"), layer, strict=True)
+    }
+
+
+def _layers(content: bytes) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Weights and biases of an integer net's convolutions; those of its outputs joined to one layer."""
+    graph, arrays = _constants(content)
+    users: dict[str, onnx.NodeProto] = {i: node for node in graph.graph.node for i in node.input}
+    layers, outputs = [], []
+    for node in graph.graph.node:
+        if node.op_type != "Conv":
+            continue
+        scale = arrays[next(i for i in users[node.output[0]].input if i in arrays)].reshape(-1).astype(np.float64)
+        name = _output(node, users)
+        shift = ACTIVATION_UNIT // UNITS[name] if name else 1
+        power = 1 / scale / shift  # 2 ** exponent
+        weight = arrays[node.input[1]].astype(np.float64) / power[:, None, None, None]
+        bias = (arrays[node.input[2]] - np.floor(1 / scale / 2)) / (power * ACTIVATION_UNIT)
+        (outputs if name else layers).append((weight, bias))
+    if outputs:
+        layers.append((np.concatenate([w for w, _ in outputs]), np.concatenate([b for _, b in outputs])))
+    return layers
+
+
+def _output(node: onnx.NodeProto, users: dict[str, onnx.NodeProto]) -> str:
+    """Name of the output that a convolution ends in after its rounding, or empty."""
+    for _ in range(4):  # Mul, Floor, Clip, Cast
+        if node.output[0] not in users:
+            return ""
+        node = users[node.output[0]]
+    return node.output[0] if node.op_type == "Cast" and node.output[0] in UNITS else ""
+
+
+def _sizes(manifest: dict[str, Any], weights: Arrays) -> PhotoConfig:
+    """The sizes that a bundle says it has, or those of its parameters if it is from before bundles said it."""
+    if "sizes" in manifest:
+        known = {f.name for f in fields(PhotoConfig)}
+        sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["sizes"].items() if k in known}
+        return PhotoConfig(**{**sizes, "gain_widths": ()})
+    return PhotoConfig(
+        levels=manifest["levels"],
+        width=weights["flow.levels.0.predict.0.net.0.weight"].shape[0],
+        steps=len([k for k in weights if re.match(r"flow\.levels\.0\.predict\.\d+\.net\.0\.weight", k)]),
+        features=weights["latents.context.feature.1.convs.0.weight"].shape[0],
+        context_width=weights["latents.context.luma.1.0.convs.0.weight"].shape[0],
+        refine_width=weights["refine.net.net.0.weight"].shape[0],
+        refine_depth=len([k for k in weights if re.match(r"refine\.net\.net\.\d+\.weight", k)]),
+        embedded="embedded.feature.1.convs.0.weight" in weights,
+    )
