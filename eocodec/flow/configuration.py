@@ -16,7 +16,7 @@ from eocodec.flow.trainable import Stage
 
 __all__ = ["TrainingConfig", "load_config"]
 
-OBJECTIVES = ("likelihood", "rate-distortion", "entropy", "embedded", "denoising", "noise-level")
+OBJECTIVES = ("likelihood", "rate-distortion", "entropy", "refinement", "embedded", "denoising", "noise-level")
 AUTOCAST = ("auto", "on", "off")
 OPTIMISERS = ("adam", "soap")
 

@@ -320,7 +320,8 @@ class FaceModel(Trainable):
 
     Example:
         >>> config = FaceConfig(size=16, width=8, core=12, head=4, dense_width=8, blocks=(4, 12), refine_width=6)
-        >>> picture, bits, _ = FaceModel(config).rate_distortion(torch.rand(2, 3, 16, 16), Steps(torch.tensor([0.1, 0.3])))
+        >>> steps = Steps(torch.tensor([0.1, 0.3]))
+        >>> picture, bits, _ = FaceModel(config).rate_distortion(torch.rand(2, 3, 16, 16), steps)
         >>> tuple(picture.shape), tuple(bits.shape)
         ((2, 3, 16, 16), (2,))
     """

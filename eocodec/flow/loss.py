@@ -47,6 +47,7 @@ class BatchLoss(nn.Module):
             "likelihood": model.likelihood,
             "rate-distortion": model.rate_distortion,
             "entropy": model.entropy,
+            "refinement": model.refinement,
             "embedded": model.embedded_stream,
             "denoising": model.denoising,
             "noise-level": model.noise_level,

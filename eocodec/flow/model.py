@@ -197,6 +197,13 @@ class PhotoModel(Trainable):
             tune[:, None, None, None].expand(-1, 1, *size),
         )
 
+    def refinement(self, x: Tensor, steps: Steps, dead_zone: float, quantised: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`rate_distortion`; only the refinement is trained."""
+        with torch.no_grad():
+            coded = self.latents(self.flow(x), steps, dead_zone, quantised)
+            plain = self.flow.inverse(coded.decoded)
+        return self.refined(plain, steps), coded.bits, plain
+
     def entropy(self, x: Tensor, steps: Steps, dead_zone: float, quantised: bool) -> tuple[Tensor, Tensor]:
         """As for all models; the flow is not trained, and no picture is decoded."""
         with torch.no_grad():

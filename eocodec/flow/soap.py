@@ -92,14 +92,16 @@ class Soap(torch.optim.Optimizer):
         state["step"] += 1
         first, second = group["betas"]
         turned = _turn(g, state["bases"])
-        state["average"].lerp_(g, 1 - first)
+        state["average"].lerp_(turned, 1 - first)
         state["square"].lerp_(turned.square(), 1 - second)
         correction = (1 - second ** state["step"]) ** 0.5 / (1 - first ** state["step"])
-        update = _turn(state["average"], state["bases"]) / (state["square"].sqrt() + group["eps"])
+        update = state["average"] / (state["square"].sqrt() + group["eps"])
         p.sub_(_turn(update, state["bases"], back=True).reshape(p.shape), alpha=group["lr"] * correction)
         _measure(state["moments"], g, 1 - group["shampoo_beta"])
         if state["step"] % group["every"] == 0:
+            average = _turn(state["average"], state["bases"], back=True)
             _follow(state)
+            state["average"] = _turn(average, state["bases"])
 
 
 def _axes(p: Tensor) -> tuple[int, ...]:
@@ -111,10 +113,7 @@ def _axes(p: Tensor) -> tuple[int, ...]:
 def _turn(g: Tensor, bases: list[Tensor | None], back: bool = False) -> Tensor:
     """g in the bases' coordinates, or back from them. Each product moves the axis it takes to the end."""
     for basis in bases:
-        if basis is None:
-            g = g.movedim(0, -1)
-        else:
-            g = torch.tensordot(g, basis, dims=([0], [1 if back else 0]))
+        g = g.movedim(0, -1) if basis is None else torch.tensordot(g, basis, dims=([0], [1 if back else 0]))
     return g
 
 

@@ -24,7 +24,8 @@ class Stage:
 
     Arguments:
         objective: "likelihood" (NLL + λ·I), "rate-distortion" (R + D / (0.17 Δ²)), "entropy" (the same with the
-            error of the latents for D; only the entropy nets learn), "embedded" (the bits of the embedded stream's
+            error of the latents for D; only the entropy nets learn), "refinement" (the same as "rate-distortion", but
+            only the refinement learns), "embedded" (the bits of the embedded stream's
             passes at dead zones near 2/3 Δ), "denoising" (the error of the restored picture) or "noise-level" (that of
             the estimated level). The last three train only nets of their own.
         iterations: optimiser steps.
@@ -185,6 +186,14 @@ class Trainable(nn.Module, ABC):
             Pictures `(B, 3, H, W)`, not clamped; bits `(B,)`; and what the inverse flow alone makes of the decoded
             latents, which `Stage.anchor` holds near the picture (the pictures themselves if nothing refines them).
         """
+
+    def refinement(self, x: Tensor, steps: Steps, dead_zone: float, quantised: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`rate_distortion`, with gradients for the refinement of the decoded picture alone.
+
+        Raises:
+            EocodecError: the model has no such objective.
+        """
+        raise EocodecError("this kind of model has no objective for its refinement alone")
 
     def entropy(self, x: Tensor, steps: Steps, dead_zone: float, quantised: bool) -> tuple[Tensor, Tensor]:
         """Bits of each picture and the error of its latents in squared steps, both `(B,)`; only entropy nets learn.

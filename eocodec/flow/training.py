@@ -286,7 +286,7 @@ class Run:
             self.optimiser.step()
         self.iteration += 1
         self._update_average()
-        if stage.objective in ("rate-distortion", "entropy"):
+        if stage.objective in ("rate-distortion", "entropy", "refinement"):
             self._update_running(self.ranks.gather(each.T).T)
         if self.iteration % ADAPT_EVERY == 0 and stage.objective in ("likelihood", "rate-distortion"):
             first = self.ranks.gather(x[:ADAPT_PICTURES])[:ADAPT_PICTURES]
