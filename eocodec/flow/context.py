@@ -8,7 +8,7 @@ Coding order (L = 4 shown; `Y` luma, `C` both chroma axes; the number is the lev
               chroma pass k codes phases 2k and 2k+1
 
 With `rotated=True` the orientations (and the chroma axes) of a pass stand at different phases, see :func:`passes`:
-pass k codes HL at phase k, LH at k + 1, HH at k + 2, so that what is decoded already at a place includes its other
+the first one codes HL at phase 0, LH at 1, HH at 2, so that what is decoded already at a place includes its other
 orientations.
 
 All nets of level l run on the quad grid (H / 2**(l+1), W / 2**(l+1)), which is also the resolution of level l+1:
@@ -72,11 +72,16 @@ Places = tuple[tuple[int, int], ...]
 def passes(rotated: bool) -> tuple[Places, ...]:
     """What each of a level's six passes codes: four of luma (channels 0 to 2), two of chroma (3 to 8).
 
-    A channel is 3 · colour axis + orientation. Drawn for luma, what pass 0, 1, 2, 3 codes at each phase:
+    A channel is 3 · colour axis + orientation. Drawn for luma, the pass that codes an orientation at a phase:
 
-        phase        plain               rotated
-          0      HL LH HH  .  .  .     HL  -  -   then at pass 2 HH, at pass 3 LH
-          1       .  -  -  -           LH at pass 0, HL at pass 1, ...
+        phase      plain         rotated
+                 HL LH HH       HL LH HH
+          0       0  0  0        0  1  2
+          1       1  1  1        1  0  3
+          2       2  2  2        2  3  0
+          3       3  3  3        3  2  1
+
+    Either way an orientation's second pass completes the places of one colour of a chessboard.
 
     Example:
         >>> passes(rotated=True)[0]
@@ -85,7 +90,7 @@ def passes(rotated: bool) -> tuple[Places, ...]:
         [[3, 4, 5, 6, 7, 8], [3, 4, 5, 6, 7, 8]]
     """
     turn = int(rotated)
-    luma = [tuple(((k + turn * o) % 4, o) for o in range(3)) for k in range(LUMA_PASSES)]
+    luma = [tuple((k ^ turn * o, o) for o in range(3)) for k in range(LUMA_PASSES)]
     chroma = [
         tuple(
             ((2 * k + phase + 2 * turn * ((axis + o) % 2)) % 4, 3 * axis + o)
