@@ -27,9 +27,9 @@ from skimage.metrics import structural_similarity
 
 from eocodec import denoising
 from eocodec.benchmark import machine, read_folder
-from eocodec.bundle import Model
 from eocodec.errors import EocodecError
 from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
 
 __all__ = ["METHODS", "NOISES", "add_noise", "compare", "levels", "levels_table", "luma", "plot", "ssim", "table"]
 
