@@ -36,18 +36,20 @@ __all__ = [
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # what type checkers see
-    from eocodec.codec import Compressed, Decoded, compress, compress_picture, decode_file, decompress, truncate
+    from eocodec.codec import compress, compress_picture, decode_file, decompress, truncate
     from eocodec.denoising import Denoised, denoise, denoise_picture, estimate_sigma
     from eocodec.errors import EocodecError, FormatError, ImageError, LimitError, ModelError
     from eocodec.model.bundle import Model
     from eocodec.model.library import Library, load_model
+    from eocodec.results import Compressed, Decoded
 else:  # the same names, loaded when they are first used, so that `import eocodec` stays fast
     _HOMES = {
-        "codec": ("Compressed", "Decoded", "compress", "compress_picture", "decode_file", "decompress", "truncate"),
+        "codec": ("compress", "compress_picture", "decode_file", "decompress", "truncate"),
         "denoising": ("Denoised", "denoise", "denoise_picture", "estimate_sigma"),
         "errors": ("EocodecError", "FormatError", "ImageError", "LimitError", "ModelError"),
         "model.bundle": ("Model",),
         "model.library": ("Library", "load_model"),
+        "results": ("Compressed", "Decoded"),
     }
 
     def __getattr__(name):

@@ -3,8 +3,7 @@
 In: pictures (see `eocodec.image`) or `.eoc` bytes. Out: `.eoc` bytes or arrays.
 """
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +12,15 @@ from PIL import Image
 from eocodec import format
 from eocodec._moved import moved_names
 from eocodec.coding import alpha as transparency
-from eocodec.coding import registry
-from eocodec.coding.base import Coded, Coding, Job
-from eocodec.coding.registry import coding_of
+from eocodec.coding.base import Coded, Job
+from eocodec.coding.rate_control import Target
+from eocodec.coding.registry import coding_for, coding_of
 from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError, LimitError
 from eocodec.format import Tiny
 from eocodec.image import Bytes, ImageLike, Picture, as_picture
 from eocodec.model.library import DEFAULT, ModelLike, Models, library_of, load_model
-from eocodec.model.manifest import Manifest
+from eocodec.results import Compressed, Decoded
 
 __all__ = [
     "DEFAULT_RATE",
@@ -37,74 +36,6 @@ __all__ = [
 
 DEFAULT_RATE = 96.0  # C when nothing is asked for: about 1 bit per pixel on Kodak, see docs/RESULTS.md
 TINY_MODEL = "face64"
-
-
-@dataclass(frozen=True)
-class Compressed:
-    """A compressed picture and what it took.
-
-    Arguments:
-        data: the file.
-        rate: C, latents kept per block.
-        bits_per_pixel: file size in bits over pixels.
-        psnr: of the decoded picture to the one that was coded, 8-bit RGB, dB; None if it was not asked for.
-        size: height and width that were coded.
-        tries: steps that were tried to meet the target.
-        sigma: level of the noise that was removed first, 8-bit levels; None if none was to be removed.
-    """
-
-    data: bytes
-    rate: float
-    bits_per_pixel: float
-    psnr: float | None
-    size: tuple[int, int]
-    tries: int = 1
-    sigma: float | None = None
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """A decoded picture: `rgb (H, W, 3)`, `alpha (H, W)` or None, and how much of the file could be used.
-
-    `segments` counts the intact segments; an incomplete file without any gives a flat picture.
-    """
-
-    rgb: Bytes
-    alpha: Bytes | None
-    grey: bool
-    complete: bool
-    damaged: bool
-    segments: int
-
-
-@dataclass(frozen=True)
-class _Target:
-    """What a file is to meet; at most one of them is given."""
-
-    rate: float | None
-    bpp: float | None
-    max_bytes: int | None
-    psnr: float | None
-
-    def given(self) -> int:
-        """How many are given."""
-        return sum(t is not None for t in (self.rate, self.bpp, self.max_bytes, self.psnr))
-
-    def check(self) -> None:
-        """Refuse sizes and qualities that are none."""
-        for name, target in (("bpp", self.bpp), ("bytes", self.max_bytes), ("psnr", self.psnr)):
-            if target is not None and not (math.isfinite(target) and target > 0):
-                raise EocodecError(f"{name} must be a positive number, not {target:g}")
-
-    def aim(self, job: Job, delta: float) -> Coded:
-        """The job's file that meets it; at step Δ if there is nothing but C to meet."""
-        if self.psnr is not None:
-            return job.reaching(self.psnr)
-        if self.max_bytes is not None:
-            return job.fitting(int(self.max_bytes))
-        if self.bpp is not None:
-            return job.fitting(int(self.bpp * job.picture.pixels / 8))
-        return job.at(delta)
 
 
 def compress_picture(
@@ -133,7 +64,7 @@ def compress_picture(
         EocodecError: more than one target, a target out of range or out of reach, a picture of an unsupported kind, or
             a file that does not decode to what it should.
     """
-    target = _Target(rate, bpp, max_bytes, psnr)
+    target = Target(rate, bpp, max_bytes, psnr)
     if target.given() > 1:
         raise EocodecError("give only one of rate, bpp, bytes and psnr")
     loaded = load_model((TINY_MODEL if tiny else DEFAULT) if model is None else model)
@@ -150,7 +81,7 @@ def compress_picture(
     else:
         target.check()
         delta = manifest.step_of(DEFAULT_RATE if rate is None else rate)
-    coding = _chosen(manifest, tiny, progressive, lossless)
+    coding = coding_for(manifest, tiny=tiny, embedded=progressive, lossless=lossless)
     values, sigma = None, None
     if denoise is not None:
         clean = denoise_picture(picture, denoise, model=loaded)
@@ -169,20 +100,6 @@ def compress_picture(
         coded.tries,
         sigma,
     )
-
-
-def _chosen(manifest: Manifest, tiny: bool, progressive: bool, lossless: bool) -> Coding:
-    """The form that was asked for."""
-    if progressive and tiny:
-        raise EocodecError("a tiny file cannot be progressive")
-    for asked, coding in (
-        (lossless, registry.LOSSLESS),
-        (progressive, registry.EMBEDDED),
-        (tiny, registry.TINY),
-    ):
-        if asked:
-            return coding
-    return registry.usual_coding(manifest)
 
 
 def compress(

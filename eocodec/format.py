@@ -334,10 +334,10 @@ def parse(data: bytes, salvage: bool = False) -> File:
         position = 0
         while flags & FLAG_SIDE:
             start = r.at
-            kind = r.take(1)[0]
-            if kind == SIDE_END:
+            side = r.take(1)[0]
+            if side == SIDE_END:
                 break
-            if kind != SIDE_ALPHA or alpha is not None:
+            if side != SIDE_ALPHA or alpha is not None:
                 raise FormatError("the file is damaged: unknown or repeated side segment")
             length = r.varint()
             if length > MAX_SIDE_SEGMENT:

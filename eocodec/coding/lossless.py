@@ -53,7 +53,7 @@ Float32 = npt.NDArray[np.float32]
 
 START = (128, 0, 0)  # what the first sample of every axis is predicted as
 PACKED = 2  # instead of whether there are chroma axes: the samples are packed, grey; one more: in colour
-KINDS = 3  # of differences before packing
+ORDERS = 3  # of differences before packing
 UNITS = LOSSLESS_UNITS  # lattices down to stride 16 are unit 0; then nine for each of h = 8, 4, 2, 1
 CORRECTION_LIMIT = 8  # corrections of the scale index lie in −8 … 7
 TOP_INDEX = SCALES - 1
@@ -337,29 +337,29 @@ def encode(model: Model, rgb: Bytes, single: bool = False) -> tuple[bytes, tuple
     return content, tuple(segments)
 
 
-def _differences(samples: Bytes, kind: int) -> Bytes:
-    """Samples `(H, W, C)` less the row above (kind 1), less that of the column before, too (2), modulo 256."""
+def _differences(samples: Bytes, order: int) -> Bytes:
+    """Samples `(H, W, C)` less the row above (order 1), less that of the column before, too (2), modulo 256."""
     result = samples.copy()
-    if kind:
+    if order > 0:
         result[1:] -= samples[:-1]
-    if kind == 2:
+    if order > 1:
         result[:, 1:] -= result[:, :-1].copy()
     return result
 
 
 def _pack(samples: Bytes, limit: int) -> bytes | None:
-    """Samples `(H, W, C)` packed by zstd, with the best kind of differences, if that takes less than `limit` bytes.
+    """Samples `(H, W, C)` packed by zstd, with the best order of differences, if that takes less than `limit` bytes.
 
     For drawings, text and noise, which the nets do not know. A quick try tells whether a thorough one may pay.
     """
     quick = zstandard.ZstdCompressor(level=3)
-    sizes = [len(quick.compress(_differences(samples, k).tobytes())) for k in range(KINDS)]
-    kind = int(np.argmin(sizes))
-    if sizes[kind] > 1.4 * limit:
+    sizes = [len(quick.compress(_differences(samples, k).tobytes())) for k in range(ORDERS)]
+    order = int(np.argmin(sizes))
+    if sizes[order] > 1.4 * limit:
         return None
     effort = 19 if samples.size <= 1 << 24 else 9
     thorough = zstandard.ZstdCompressor(level=effort, write_content_size=False)
-    packed = bytes([kind]) + thorough.compress(_differences(samples, kind).tobytes())
+    packed = bytes([order]) + thorough.compress(_differences(samples, order).tobytes())
     return packed if len(packed) < limit else None
 
 
@@ -371,7 +371,7 @@ def _unpack(payload: bytes, height: int, width: int, channels: int) -> Bytes:
     """
     damaged = FormatError("the file is damaged: its packed samples cannot be read")
     size = height * width * channels
-    if not payload or payload[0] >= KINDS:
+    if not payload or payload[0] >= ORDERS:
         raise damaged
     try:
         raw = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(payload[1:]).read(size + 1)
@@ -434,7 +434,7 @@ class LosslessJob(Job):
         parameters, segments = encode(self.model, self.picture.rgb, single)
         rate = rate_code(self.model.block)
         header = Header(self.model.id, self.width, self.height, rate, format.LOSSLESS_STEP, grey=self.picture.grey)
-        return Coded(File(header, self.alpha, segments, lossless=parameters), float(self.model.block))
+        return Coded(File(header, self.alpha, segments, lossless=parameters), self.model.block)
 
     def fitting(self, limit: int) -> Coded:
         """There is nothing to choose.

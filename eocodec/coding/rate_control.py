@@ -25,6 +25,7 @@ __all__ = [
     "SIZE_WIDTH",
     "Found",
     "SteppedJob",
+    "Target",
     "expected_step",
     "match_quality",
     "match_size",
@@ -277,3 +278,37 @@ class SteppedJob(Job):
         found = match_quality(attempt, target, self._bounds(), expected_step(target), self.resolution)
         file = found.result()
         return Coded(file, self.rate(file), found.tries)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a file is to meet: C, bits per pixel, bytes, dB of PSNR; at most one of them is given."""
+
+    rate: float | None
+    bpp: float | None
+    max_bytes: int | None
+    psnr: float | None
+
+    def given(self) -> int:
+        """How many are given."""
+        return sum(t is not None for t in (self.rate, self.bpp, self.max_bytes, self.psnr))
+
+    def check(self) -> None:
+        """Refuse sizes and qualities that are none.
+
+        Raises:
+            EocodecError: they are not positive or not finite.
+        """
+        for name, target in (("bpp", self.bpp), ("bytes", self.max_bytes), ("psnr", self.psnr)):
+            if target is not None and not (math.isfinite(target) and target > 0):
+                raise EocodecError(f"{name} must be a positive number, not {target:g}")
+
+    def aim(self, job: Job, delta: float) -> Coded:
+        """The job's file that meets it; at step Δ if there is nothing but C to meet."""
+        if self.psnr is not None:
+            return job.reaching(self.psnr)
+        if self.max_bytes is not None:
+            return job.fitting(int(self.max_bytes))
+        if self.bpp is not None:
+            return job.fitting(int(self.bpp * job.picture.pixels / 8))
+        return job.at(delta)

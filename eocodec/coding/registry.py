@@ -8,10 +8,11 @@ from eocodec.coding.embedded import Embedded
 from eocodec.coding.flat import Flat, TinyFlat
 from eocodec.coding.lossless import Lossless
 from eocodec.coding.ordinary import Ordinary
+from eocodec.errors import EocodecError
 from eocodec.format import AnyFile
 from eocodec.model.manifest import FlatManifest, Manifest
 
-__all__ = ["CODINGS", "coding_of", "usual_coding"]
+__all__ = ["CODINGS", "EMBEDDED", "FLAT", "LOSSLESS", "ORDINARY", "TINY", "coding_for", "coding_of"]
 
 TINY, FLAT, LOSSLESS, EMBEDDED, ORDINARY = TinyFlat(), Flat(), Lossless(), Embedded(), Ordinary()
 CODINGS: tuple[Coding, ...] = (TINY, FLAT, LOSSLESS, EMBEDDED, ORDINARY)  # the first that holds a file counts
@@ -27,6 +28,15 @@ def coding_of(file: AnyFile, manifest: Manifest | None = None) -> Coding:
     return next(c for c in CODINGS if c.holds(file, manifest))
 
 
-def usual_coding(manifest: Manifest) -> Coding:
-    """The form that a model's files have if no other was asked for."""
+def coding_for(manifest: Manifest, *, tiny: bool = False, embedded: bool = False, lossless: bool = False) -> Coding:
+    """The form that was asked for, or else the usual one of the model.
+
+    Raises:
+        EocodecError: forms that exclude one another.
+    """
+    if embedded and tiny:
+        raise EocodecError("a tiny file cannot be progressive")
+    for asked, coding in ((lossless, LOSSLESS), (embedded, EMBEDDED), (tiny, TINY)):
+        if asked:
+            return coding
     return FLAT if isinstance(manifest, FlatManifest) else ORDINARY

@@ -3,6 +3,14 @@
 Knows models and the walk of the entropy model (`eocodec.coding.walk`), which tells what latents are likely.
 """
 
-from eocodec.denoising.methods import METHODS, SHIFTS, Denoised, denoise, denoise_picture, estimate_sigma
+from eocodec.denoising.methods import (
+    METHODS,
+    SHIFTS,
+    SMALLEST_SIGMA,
+    Denoised,
+    denoise,
+    denoise_picture,
+    estimate_sigma,
+)
 
-__all__ = ["METHODS", "SHIFTS", "Denoised", "denoise", "denoise_picture", "estimate_sigma"]
+__all__ = ["METHODS", "SHIFTS", "SMALLEST_SIGMA", "Denoised", "denoise", "denoise_picture", "estimate_sigma"]

@@ -54,15 +54,15 @@ def _fields(data: memoryview) -> Iterator[Field]:
     at = 0
     while at < len(data):
         key, at = _number(data, at)
-        number, kind = key >> 3, key & 7
-        if kind == 0:
+        number, wire = key >> 3, key & 7
+        if wire == 0:
             value, at = _number(data, at)
             yield number, value
             continue
-        if kind == 2:
+        if wire == 2:
             length, at = _number(data, at)
-        elif kind in (1, 5):
-            length = 8 if kind == 1 else 4
+        elif wire in (1, 5):
+            length = 8 if wire == 1 else 4
         else:
             raise ModelError("the graph holds a field of a kind that is not known")
         if at + length > len(data):

@@ -156,7 +156,7 @@ def _column_norms(model: FaceModel, pictures: Tensor) -> Tensor:
     for k, index in enumerate(jobs.split(BATCH)):
         chosen = (torch.arange(len(index)) + k * BATCH) * 37 % len(pictures)
         h = model.flow(pictures[chosen].float() / 255)
-        norms = dense_log_column_norms(model._flat_inverse, h, index)
+        norms = dense_log_column_norms(model.vector_inverse, h, index)
         total.index_add_(0, index, norms)
         count.index_add_(0, index, torch.ones_like(norms))
     return total / count
