@@ -206,17 +206,16 @@ def decode_file(
         FormatError: not an `.eoc` file, damaged, too large, or its model is not at hand.
     """
     file = format.from_bytes(data, salvage)
-    library = library_of(model)
+    if not isinstance(file, Tiny):
+        _limit(file.header.width, file.header.height, max_pixels)
+    loaded = library_of(model).of(file)
+    coding = coding_of(file, loaded.any_manifest)
     if isinstance(file, Tiny):
-        loaded = library.of(file)
         _limit(loaded.flat.size, loaded.flat.size, max_pixels)
-        rgb = coding_of(file, loaded.any_manifest).decode(loaded, file)
-        return Decoded(rgb, None, file.grey, True, False, 1)
+        return Decoded(coding.decode(loaded, file), None, file.grey, True, False, 1)
     header = file.header
-    _limit(header.width, header.height, max_pixels)
-    loaded = library.of(file)
     alpha = None if file.alpha is None else transparency.unpack(file.alpha, header.width, header.height)
-    rgb = coding_of(file, loaded.any_manifest).decode(loaded, file)
+    rgb = coding.decode(loaded, file)
     return Decoded(rgb, alpha, header.grey, file.complete, file.damaged, len(file.segments))
 
 
