@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from eocodec.benchmark import read_folder
-from eocodec.bundle import load_model
 from eocodec.denoising import denoise_picture
 from eocodec.metrics import psnr
+from eocodec.model.library import load_model
 
 
 def main() -> None:

@@ -30,10 +30,11 @@ import numpy as np
 
 from eocodec import codec
 from eocodec.benchmark import SETTINGS, Bytes, encode, machine, read_folder
-from eocodec.bundle import Model, load_model
 from eocodec.errors import EocodecError
 from eocodec.image import atomic_write
 from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
+from eocodec.model.library import load_model
 
 TOLD, ESTIMATED, BM3D = "eocodec, sigma given", "eocodec, sigma auto", "BM3D, then AVIF"
 CODECS = {

@@ -17,12 +17,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from eocodec.benchmark import Bytes
-from eocodec.bundle import Model, load_model
 from eocodec.denoise_benchmark import NOISES, add_noise
 from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError
 from eocodec.image import atomic_write, read_picture
 from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
+from eocodec.model.library import load_model
 
 SCALE = 3
 GAP, CAPTION = 6, 22  # pixels

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from eocodec import codec
-from eocodec.bundle import Model, load_model
 from eocodec.errors import ImageError
 from eocodec.image import read_picture
 from eocodec.metrics import bd_rate, psnr
+from eocodec.model.bundle import Model
+from eocodec.model.library import load_model
 
 USUAL = (5, 8, 12, 18, 26, 38, 56, 84, 130, 190, 320, 520)  # C
 RANGES = ((0.1, 0.5), (0.15, 1.5), (1.0, 2.4))

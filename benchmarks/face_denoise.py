@@ -23,9 +23,11 @@ import numpy as np
 from faces import Bytes, Float32, Floats, Pca, face_psnr, read_faces, versions
 
 import eocodec
-from eocodec import flat
-from eocodec.bundle import Model, load_model
+from eocodec.denoising import dropping
 from eocodec.errors import EocodecError
+from eocodec.model import manifest, transform
+from eocodec.model.bundle import Model
+from eocodec.model.library import load_model
 
 SIGMAS = (15, 25, 50)  # 8-bit levels
 SEED = 0
@@ -60,7 +62,7 @@ def decode(model: Model, latents: Float32, deltas: list[float]) -> Bytes:
     for k in range(0, len(latents), BATCH):
         some, step = latents[k : k + BATCH], np.array(deltas[k : k + BATCH], np.float32)
         (picture,) = model.run("decoder", {"latents": some, "step": step})
-        parts.append(flat.to_bytes(np.clip(picture, 0, 1).transpose(0, 2, 3, 1)))
+        parts.append(transform.to_levels(np.clip(picture, 0, 1).transpose(0, 2, 3, 1)))
     return np.concatenate(parts)
 
 
@@ -77,19 +79,19 @@ def of_model(model: Model, faces: Bytes, noisy: Float32, sigma: float, flow_only
     points = []
 
     def delta(c: float) -> float:
-        return flat.FLOW_ONLY if flow_only else flat.core_step(model.flat, c)
+        return manifest.FLOW_ONLY if flow_only else model.flat.core_step(c)
 
     def psnr_at(c: float) -> Floats:
-        return face_psnr(faces, decode(model, flat.keep_top(model.flat, latents, c), [delta(c)] * len(faces)))
+        return face_psnr(faces, decode(model, latents * model.flat.kept(c), [delta(c)] * len(faces)))
 
     for c in rates(latents.shape[1]):
         points.append((c, psnr_at(c)))
         print(f"σ {sigma:g}  C {c:6.0f}  {points[-1][1].mean():7.3f} dB", file=sys.stderr, flush=True)
-    known = flat.rate_of_noise(model.flat, sigma / 255)
-    levels = np.array([flat.noise_level(model.flat, h) for h in latents])
-    chosen = np.array([flat.rate_of_noise(model.flat, level) for level in levels])
+    known = dropping.rate_of_noise(model.flat, sigma / 255)
+    levels = np.array([dropping.noise_level(model.flat, h) for h in latents])
+    chosen = np.array([dropping.rate_of_noise(model.flat, level) for level in levels])
     psnr = psnr_at(known)
-    each = np.stack([flat.keep_top(model.flat, h, c) for h, c in zip(latents, chosen, strict=True)])
+    each = np.stack([h * model.flat.kept(c) for h, c in zip(latents, chosen, strict=True)])
     best = max((p for _, p in points), key=lambda p: float(p.mean()))
     first = slice(PHOTO_FACES)
     return {
@@ -121,7 +123,7 @@ def of_photo(faces: Bytes, noisy: Float32, sigma: float) -> dict[str, Any]:
     """The shipped model for photographs, which shrinks latents instead of dropping them, on the first faces."""
     pictures = noisy[:PHOTO_FACES] / np.float32(255)
     cleaned = np.stack([eocodec.denoise(x, sigma, model="photo") for x in pictures])
-    return {"faces": len(cleaned), "psnr": _mean(face_psnr(faces[: len(cleaned)], flat.to_bytes(cleaned)))}
+    return {"faces": len(cleaned), "psnr": _mean(face_psnr(faces[: len(cleaned)], transform.to_levels(cleaned)))}
 
 
 def _mean(psnr: Floats) -> float:

@@ -31,7 +31,7 @@ import numpy.typing as npt
 from PIL import Image
 
 import eocodec
-from eocodec.entropy import shortest
+from eocodec.coding.range_coder import shortest
 from eocodec.errors import EocodecError
 from eocodec.metrics import bd_rate
 

@@ -23,8 +23,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from mutations import SIZES, mutate  # noqa: E402
 
 from eocodec import codec, format  # noqa: E402
-from eocodec.bundle import Model, read_bundle, shipped_models  # noqa: E402
+from eocodec.coding.registry import ORDINARY  # noqa: E402
 from eocodec.errors import EocodecError  # noqa: E402
+from eocodec.model.bundle import Model, read_bundle  # noqa: E402
+from eocodec.model.library import shipped_models  # noqa: E402
 
 VECTORS = ROOT / "tests" / "vectors"
 SLOW = 2.0  # seconds of processor time
@@ -122,7 +124,7 @@ def bundles(count: int, seed: int, folder: Path) -> dict[str, Any]:
         last = folder / f"bundle-{seed}-last"  # a crash of the runtime would leave it
         last.write_bytes(mutated)
         try:
-            codec._decode_rgb(Model({**content, name: bytes(mutated)}, 1, device="cpu"), file)
+            ORDINARY.decode(Model({**content, name: bytes(mutated)}, 1, device="cpu"), file)
             outcomes["accepted"] += 1
         except EocodecError as e:
             outcomes[type(e).__name__] += 1

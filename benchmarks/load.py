@@ -49,9 +49,9 @@ def bodies() -> list[tuple[str, str, bytes]]:
 
 def library(mix: list[tuple[str, str, bytes]], seconds: float, found: "multiprocessing.Queue[int]") -> None:
     """Do the mix again and again in this process, one thread; put how many were done."""
-    from eocodec.bundle import load_model
     from eocodec.codec import compress_picture, decode_file
     from eocodec.image import encode_picture, read_picture, to_pillow
+    from eocodec.model.library import load_model
 
     model = load_model("photo", 1)
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from eocodec import codec
-from eocodec.bundle import load_model
+from eocodec.model.library import load_model
 
 Coder = tuple[Callable[[np.ndarray], bytes], Callable[[bytes], np.ndarray]]
 

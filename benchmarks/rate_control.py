@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from eocodec import codec
-from eocodec.bundle import Model, load_model
 from eocodec.errors import EocodecError, ImageError
 from eocodec.image import read_picture
 from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
+from eocodec.model.library import load_model
 
 TARGETS: dict[str, tuple[float, ...]] = {
     "bpp": (0.1, 0.25, 0.5, 1, 2),

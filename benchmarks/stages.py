@@ -20,8 +20,10 @@ from typing import Any
 import constriction
 from PIL import Image
 
-from eocodec import codec, entropy, image
-from eocodec.bundle import Model, load_model
+from eocodec import codec, image
+from eocodec.coding import ordinary, range_coder
+from eocodec.model.bundle import Model
+from eocodec.model.library import load_model
 
 READING, ENCODER, DECODER, NETS, ROUNDING, CODER, AROUND, REST = (
     "image reading",
@@ -96,12 +98,12 @@ def install(clock: Clock) -> None:
         return {"encoder": ENCODER, "decoder": DECODER}.get(name, NETS)
 
     Model.run = clock.timed(graph, Model.run)  # type: ignore[method-assign]
-    entropy.Tables.round = clock.timed(ROUNDING, entropy.Tables.round)  # type: ignore[method-assign]
+    range_coder.Tables.round = clock.timed(ROUNDING, range_coder.Tables.round)  # type: ignore[method-assign]
     queue = constriction.stream.queue
     queue.RangeEncoder = _timed_coder(clock, queue.RangeEncoder)
     queue.RangeDecoder = _timed_coder(clock, queue.RangeDecoder)
-    entropy.encode = clock.timed(AROUND, entropy.encode)
-    entropy.decode = clock.timed(AROUND, entropy.decode)
+    ordinary.encode = clock.timed(AROUND, ordinary.encode)
+    ordinary.decode = clock.timed(AROUND, ordinary.decode)
     image.read_picture = clock.timed(READING, image.read_picture)
 
 

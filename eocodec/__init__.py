@@ -8,25 +8,60 @@ Example:
     (32, 48, 3)
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-__all__ = ["EocodecError", "compress", "decompress", "denoise", "load_model", "truncate"]
+from eocodec import _moved
+
+__all__ = [
+    "Compressed",
+    "Decoded",
+    "Denoised",
+    "EocodecError",
+    "FormatError",
+    "ImageError",
+    "Library",
+    "LimitError",
+    "Model",
+    "ModelError",
+    "compress",
+    "compress_picture",
+    "decode_file",
+    "decompress",
+    "denoise",
+    "denoise_picture",
+    "estimate_sigma",
+    "load_model",
+    "truncate",
+]
 __version__ = "0.1.0"
 
-_HOMES = {
-    "EocodecError": "eocodec.errors",
-    "compress": "eocodec.codec",
-    "decompress": "eocodec.codec",
-    "denoise": "eocodec.denoising",
-    "load_model": "eocodec.bundle",
-    "truncate": "eocodec.codec",
-}
+if TYPE_CHECKING:  # what type checkers see
+    from eocodec.codec import compress, compress_picture, decode_file, decompress, truncate
+    from eocodec.denoising import Denoised, denoise, denoise_picture, estimate_sigma
+    from eocodec.errors import EocodecError, FormatError, ImageError, LimitError, ModelError
+    from eocodec.model.bundle import Model
+    from eocodec.model.library import Library, load_model
+    from eocodec.results import Compressed, Decoded
+else:  # the same names, loaded when they are first used, so that `import eocodec` stays fast
+    _HOMES = {
+        "codec": ("compress", "compress_picture", "decode_file", "decompress", "truncate"),
+        "denoising": ("Denoised", "denoise", "denoise_picture", "estimate_sigma"),
+        "errors": ("EocodecError", "FormatError", "ImageError", "LimitError", "ModelError"),
+        "model.bundle": ("Model",),
+        "model.library": ("Library", "load_model"),
+        "results": ("Compressed", "Decoded"),
+    }
+
+    def __getattr__(name):
+        for module, names in _HOMES.items():
+            if name in names:
+                import importlib
+
+                return getattr(importlib.import_module(f"eocodec.{module}"), name)
+        raise AttributeError(f"module 'eocodec' has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used, so that `import eocodec` stays fast."""
-    if name in _HOMES:
-        import importlib
-
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'eocodec' has no attribute {name!r}")
+_moved.install()

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from eocodec.errors import EocodecError
 
 if TYPE_CHECKING:
-    from eocodec.bundle import Model
+    from eocodec.model.bundle import Model
 
 __all__ = ["SUFFIXES", "Batch", "Engine", "Row", "Settings", "Source", "Store", "Totals", "Work", "local", "pictures"]
 
@@ -87,7 +87,7 @@ class Settings:
         Raises:
             EocodecError: no such model or device, or a rate that it does not have.
         """
-        from eocodec.bundle import load_model
+        from eocodec.model.library import load_model
 
         model = load_model(self.model, 1, device=self.device)
         if self.rate is not None and not 1 <= self.rate <= model.block:

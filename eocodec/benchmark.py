@@ -19,10 +19,10 @@ import scipy  # noqa: F401  (fails here, with a clear message, where the extra i
 from PIL import Image
 
 from eocodec import codec
-from eocodec.bundle import Model
 from eocodec.errors import EocodecError, ImageError
 from eocodec.image import read_picture
 from eocodec.metrics import bd_rate, ms_ssim, psnr
+from eocodec.model.bundle import Model
 
 __all__ = [
     "CODECS",

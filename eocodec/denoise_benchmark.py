@@ -27,9 +27,9 @@ from skimage.metrics import structural_similarity
 
 from eocodec import denoising
 from eocodec.benchmark import machine, read_folder
-from eocodec.bundle import Model
 from eocodec.errors import EocodecError
 from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
 
 __all__ = ["METHODS", "NOISES", "add_noise", "compare", "levels", "levels_table", "luma", "plot", "ssim", "table"]
 
@@ -51,39 +51,39 @@ def luma(picture: Bytes) -> Bytes:
     return np.floor(picture @ np.array([0.299, 0.587, 0.114]) + 0.5).astype(np.uint8)
 
 
-def add_noise(picture: Bytes, sigma: float, number: int, kind: str = "gaussian") -> Floats:
+def add_noise(picture: Bytes, sigma: float, number: int, noise: str = "gaussian") -> Floats:
     """The noisy picture, in 8-bit levels.
 
     Arguments:
         picture: `(H, W, 3)` or `(H, W)`.
         sigma: standard deviation in 8-bit levels.
         number: the seed.
-        kind: "gaussian": white, not clipped, not rounded. "poisson": photon noise a·Poisson(x / a) with Gaussian noise
+        noise: "gaussian": white, not clipped, not rounded. "poisson": photon noise a·Poisson(x / a) with Gaussian noise
             of 0.3 σ, so that a value x has the variance (0.3 σ)² + a·x; a is chosen for the picture such that the
             mean variance is σ² (a black picture has the Gaussian part only); not clipped, not rounded. "jpeg": white
             Gaussian, clipped, rounded and put through JPEG at quality 75, 4:2:0.
 
     Raises:
-        EocodecError: an unknown kind.
+        EocodecError: unknown noise.
 
     References:
         Foi, Trimeche, Katkovnik & Egiazarian, *Practical Poissonian-Gaussian noise modeling and fitting for
         single-image raw-data*, 2008. https://doi.org/10.1109/TIP.2008.2001399
     """
     random = np.random.default_rng(number)
-    if kind == "poisson":
+    if noise == "poisson":
         mean = float(picture.mean())
         gain = (1 - READ_NOISE**2) * sigma**2 / mean if mean else 0.0
         shot = gain * random.poisson(picture / gain) if gain else picture.astype(np.float64)
         return shot + random.normal(0, READ_NOISE * sigma, picture.shape)
     noisy: Floats = picture + random.normal(0, sigma, picture.shape)
-    if kind == "gaussian":
+    if noise == "gaussian":
         return noisy
-    if kind == "jpeg":
+    if noise == "jpeg":
         out = io.BytesIO()
         Image.fromarray(_eight_bit(noisy / 255)).save(out, "JPEG", quality=JPEG_QUALITY, subsampling="4:2:0")
         return np.asarray(Image.open(out), np.float64)
-    raise EocodecError(f"no noise is called {kind}; known are {', '.join(NOISES)}")
+    raise EocodecError(f"no noise is called {noise}; known are {', '.join(NOISES)}")
 
 
 def ssim(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float | None:

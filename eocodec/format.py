@@ -9,7 +9,9 @@ import math
 import zlib
 from dataclasses import dataclass, replace
 
+from eocodec import varint
 from eocodec.errors import FormatError, LimitError, UnknownTypeError
+from eocodec.steps import STEP_ORIGIN, STEP_UNIT, TOP_CODE, step_of_code
 
 __all__ = [
     "MAGIC",
@@ -17,19 +19,26 @@ __all__ = [
     "MAX_SIDE",
     "RATE_UNIT",
     "STEP_UNIT",
+    "AnyFile",
     "File",
     "Header",
     "Segment",
     "Tiny",
     "embedded_room",
     "embedded_size",
+    "from_bytes",
     "is_tiny",
+    "keep_segments",
     "parse",
     "parse_tiny",
+    "rate_code",
+    "read_number",
+    "segment_ends",
     "serialise",
     "serialise_tiny",
     "tiny_from_text",
     "tiny_step",
+    "to_bytes",
 ]
 
 MAGIC = b"EOC"
@@ -38,20 +47,19 @@ MAX_SIDE = 1 << 20  # pixels
 MAX_PIXELS = 1 << 28
 MAX_SIDE_SEGMENT = 1 << 30  # bytes
 RATE_UNIT = 64  # C is stored in 1/64
-STEP_UNIT = 2048  # log2 of the step (8-bit levels) is stored in 1/2048, offset 32768
 FLAG_GREY = 1
 FLAG_SIDE = 2
 FLAG_EMBEDDED = 4
 FLAG_LOSSLESS = 8
 KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_EMBEDDED | FLAG_LOSSLESS
 LOSSLESS_UNITS = 37  # coding units of every lossless file
-LOSSLESS_STEP = 32768  # Δ = 1 level
+LOSSLESS_STEP = STEP_ORIGIN  # Δ = 1 level
 MAX_LOSSLESS = 4096  # bytes of the lossless element
 PIECE = 2048  # bytes of an embedded stream between two checksums
 TINY_TAG = 0xF8  # first byte: tag + 2 · (number − 1) + grey; no UTF-8 text starts so, nor does a picture format
 TINY_NUMBERS = 3
 TINY_UNIT = 64  # in 1/2048 of an octave: steps of a tiny file are 1/32 of an octave apart
-TINY_ORIGIN = 32768 + 3072  # log2 Δ = 1.5
+TINY_ORIGIN = STEP_ORIGIN + 3 * STEP_UNIT // 2  # log2 Δ = 1.5
 MAX_TINY = 1 << 15  # bytes
 SIDE_ALPHA = 1
 SIDE_END = 0
@@ -67,7 +75,7 @@ class Header:
         rate: C in 1/64 latents a block.
         step: code of Δ, see :attr:`delta`.
         grey: the picture is grey; its channels are equal.
-        embedded: one stream follows that may end anywhere (`eocodec.progressive`); rate and step are zero.
+        embedded: one stream follows that may end anywhere (`eocodec.coding.embedded`); rate and step are zero.
     """
 
     model: bytes
@@ -81,7 +89,12 @@ class Header:
     @property
     def delta(self) -> float:
         """Quantisation step Δ in the range 0 to 1 (8-bit levels / 255)."""
-        return float(2.0 ** ((self.step - 32768) / STEP_UNIT)) / 255.0
+        return step_of_code(self.step)
+
+    @property
+    def kept(self) -> float:
+        """C, latents kept per block."""
+        return self.rate / RATE_UNIT
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,7 @@ class File:
 
     An embedded stream is a single segment; there is none if nothing of it is there.
 
-    `lossless` is the lossless element (see `eocodec.lossless.Parameters`), None in other files.
+    `lossless` is the lossless element (see `eocodec.coding.lossless.Parameters`), None in other files.
     """
 
     header: Header
@@ -113,6 +126,11 @@ class File:
         """Step Δ of the header, range 0 to 1."""
         return self.header.delta
 
+    @property
+    def payload(self) -> bytes:
+        """The bytes of all segments."""
+        return b"".join(s.payload for s in self.segments)
+
 
 @dataclass(frozen=True)
 class Tiny:
@@ -122,7 +140,7 @@ class Tiny:
         number: stands for the model and so for the size of the picture, 1 to 3.
         step: log2 of Δ in 8-bit levels is 1.5 + step / 32; 0 to 255.
         grey: the picture is grey.
-        payload: the stream, see `eocodec.flat`.
+        payload: the stream, see `eocodec.coding.flat`.
     """
 
     number: int
@@ -138,12 +156,20 @@ class Tiny:
     @property
     def delta(self) -> float:
         """Step Δ, range 0 to 1."""
-        return float(2.0 ** ((self.step_code - 32768) / STEP_UNIT)) / 255.0
+        return step_of_code(self.step_code)
+
+
+AnyFile = File | Tiny
+
+
+def rate_code(rate: float) -> int:
+    """The header's code of C, clamped to what two bytes hold."""
+    return min(max(round(rate * RATE_UNIT), 0), TOP_CODE)
 
 
 def tiny_step(delta: float) -> int:
     """The code that a tiny file has for a step Δ (range 0 to 1), clamped to its range."""
-    code = math.log2(delta * 255.0) * STEP_UNIT + 32768
+    code = math.log2(delta * 255.0) * STEP_UNIT + STEP_ORIGIN
     return min(max(round((code - TINY_ORIGIN) / TINY_UNIT), 0), 255)
 
 
@@ -181,13 +207,19 @@ def serialise_tiny(file: Tiny) -> bytes:
     return bytes([TINY_TAG + 2 * (file.number - 1) + int(file.grey), file.step]) + file.payload
 
 
-def _varint(n: int) -> bytes:
-    out = bytearray()
-    while n >= 0x80:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
+def read_number(data: bytes, at: int = 0) -> tuple[int, int]:
+    """A number of at most five bytes in its shortest form, and where it ends (`eocodec.varint`).
+
+    Raises:
+        Truncated: the bytes end inside it.
+        FormatError: it is longer, or not in its shortest form.
+    """
+    try:
+        return varint.read(data, at)
+    except varint.Padded:
+        raise FormatError("the file is damaged: a number is not in its shortest form") from None
+    except varint.Overlong:
+        raise FormatError("the file is damaged: a number is longer than five bytes") from None
 
 
 class _Short(Exception):
@@ -206,15 +238,11 @@ class _Reader:
         return piece
 
     def varint(self) -> int:
-        value = 0
-        for shift in range(0, 35, 7):
-            byte = self.take(1)[0]
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                if shift and byte == 0:
-                    raise FormatError("the file is damaged: a number is not in its shortest form")
-                return value
-        raise FormatError("the file is damaged: a number is longer than five bytes")
+        try:
+            value, self.at = read_number(self.data, self.at)
+        except varint.Truncated:
+            raise _Short from None
+        return value
 
 
 def _header_bytes(header: Header, side: bool, lossless: bool = False) -> bytes:
@@ -226,8 +254,8 @@ def _header_bytes(header: Header, side: bool, lossless: bool = False) -> bytes:
             bytes([VERSION]),
             header.model,
             bytes([flags]),
-            _varint(header.width),
-            _varint(header.height),
+            varint.write(header.width),
+            varint.write(header.height),
             header.rate.to_bytes(2, "little"),
             header.step.to_bytes(2, "little"),
         ]
@@ -254,22 +282,22 @@ def serialise(file: File) -> bytes:
     out = [head]
     position = 0
     if file.alpha is not None:
-        element = bytes([SIDE_ALPHA]) + _varint(len(file.alpha)) + file.alpha
+        element = bytes([SIDE_ALPHA]) + varint.write(len(file.alpha)) + file.alpha
         out += [element, _checksum(head, position, element), bytes([SIDE_END])]
         position += 1
     if file.lossless is not None:
-        element = _varint(len(file.lossless)) + file.lossless
+        element = varint.write(len(file.lossless)) + file.lossless
         out += [element, _checksum(head, position, element)]
         position += 1
     if h.embedded:
-        payload = b"".join(s.payload for s in file.segments)
+        payload = file.payload
         for start in range(0, len(payload), PIECE):
             piece = payload[start : start + PIECE]
             out += [piece, _checksum(head, position, piece)]
             position += 1
         return b"".join(out)
     for s in file.segments:
-        element = _varint(s.units) + _varint(len(s.payload)) + s.payload
+        element = varint.write(s.units) + varint.write(len(s.payload)) + s.payload
         out += [element, _checksum(head, position, element)]
         position += 1
     return b"".join(out)
@@ -306,10 +334,10 @@ def parse(data: bytes, salvage: bool = False) -> File:
         position = 0
         while flags & FLAG_SIDE:
             start = r.at
-            kind = r.take(1)[0]
-            if kind == SIDE_END:
+            side = r.take(1)[0]
+            if side == SIDE_END:
                 break
-            if kind != SIDE_ALPHA or alpha is not None:
+            if side != SIDE_ALPHA or alpha is not None:
                 raise FormatError("the file is damaged: unknown or repeated side segment")
             length = r.varint()
             if length > MAX_SIDE_SEGMENT:
@@ -404,3 +432,21 @@ def keep_segments(file: File, n: int) -> File:
 def segment_ends(file: File) -> list[int]:
     """Length in bytes of the file when it ends after its k-th latent segment, k = 0, 1, …"""
     return [len(serialise(keep_segments(file, k))) for k in range(len(file.segments) + 1)]
+
+
+def to_bytes(file: AnyFile) -> bytes:
+    """Bytes of a file of either kind.
+
+    Raises:
+        FormatError: a value does not fit its field.
+    """
+    return serialise_tiny(file) if isinstance(file, Tiny) else serialise(file)
+
+
+def from_bytes(data: bytes, salvage: bool = False) -> AnyFile:
+    """A file of either kind, or a prefix of one; see :func:`parse` and :func:`parse_tiny`.
+
+    Raises:
+        FormatError: it is neither.
+    """
+    return parse_tiny(data) if is_tiny(data) else parse(data, salvage)

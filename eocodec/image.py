@@ -352,17 +352,17 @@ def encode_picture(image: Image.Image, suffix: str) -> bytes:
     Raises:
         ImageError: unknown type, or one that cannot hold this picture.
     """
-    kind = check_suffix(suffix)
+    saver = check_suffix(suffix)
     options: dict[str, object] = {}
-    if kind == "WEBP":
+    if saver == "WEBP":
         options = {"lossless": True, "exact": True}
-    elif kind in ("JPEG", "AVIF"):
-        options = {"quality": 95, "subsampling": "4:4:4"} if kind == "AVIF" else {"quality": 95, "subsampling": 0}
-    if kind in ("JPEG", "PPM", "BMP") and "A" in image.mode:
+    elif saver in ("JPEG", "AVIF"):
+        options = {"quality": 95, "subsampling": "4:4:4"} if saver == "AVIF" else {"quality": 95, "subsampling": 0}
+    if saver in ("JPEG", "PPM", "BMP") and "A" in image.mode:
         image = image.convert("RGB" if image.mode == "RGBA" else "L")
     out = io.BytesIO()
     try:
-        image.save(out, kind, **options)
+        image.save(out, saver, **options)
     except (OSError, ValueError, KeyError) as e:
         raise ImageError(f"the picture cannot be written as {suffix}: {e}") from e
     return out.getvalue()

@@ -16,14 +16,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from eocodec import flat, transform
-from eocodec.bundle import FlatManifest, Model
-from eocodec.entropy import MEAN_UNIT
+from eocodec.coding.flat import FlatWalk
+from eocodec.coding.scales import MEAN_UNIT
 from eocodec.errors import EocodecError, ModelError
-from eocodec.format import STEP_UNIT
-from eocodec.latents import rate_of_delta, step_code
+from eocodec.model import transform
+from eocodec.model.bundle import Model
+from eocodec.model.manifest import COLOURS, ORIENTATIONS
+from eocodec.model.spectrum import Spectrum, noise_floor
+from eocodec.steps import step_code, step_of_code
 
 __all__ = [
+    "COLOURS",
+    "ORIENTATIONS",
     "Spectrum",
     "TotalCorrelation",
     "around_grey",
@@ -55,70 +59,6 @@ Float32 = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]
 
-COLOURS = ("luma", "red-blue", "green-magenta")
-ORIENTATIONS = ("HL", "LH", "HH")
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """Explained entropies in falling order, one entry for every latent, or for every group that shares one.
-
-    Arguments:
-        entropy: H of every group `(n,)`, nats, pictures in 0 to 1.
-        count: latents in every group `(n,)`.
-        names: of the groups; `h[i]`, i in coding order, or band and channel.
-        unit: what the latents belong to: "picture", or a "block" of that many pixels.
-        pixels: of the unit.
-    """
-
-    entropy: Floats
-    count: npt.NDArray[np.int64]
-    names: tuple[str, ...]
-    unit: str
-    pixels: int
-
-    @property
-    def first(self) -> npt.NDArray[np.int64]:
-        """Rank of the first latent of every group, from 1."""
-        return np.cumsum(self.count) - self.count + 1
-
-    @property
-    def deviation(self) -> Floats:
-        """Standard deviation σ of the Gaussian with every entropy: σ² = exp(2 H) / (2πe), 8-bit levels."""
-        return 255 * np.exp(self.entropy) / math.sqrt(2 * math.pi * math.e)
-
-    def bits(self, delta: float) -> Floats:
-        """Bits of one latent of every group at step Δ (range 0 to 1), high-resolution theory: max(0, H − log Δ)."""
-        return np.maximum(0.0, self.entropy - math.log(delta)) / math.log(2)
-
-    def cumulative_bits(self, delta: float) -> Floats:
-        """Bits of a unit's latents up to the end of every group."""
-        return np.cumsum(self.bits(delta) * self.count)
-
-    def above(self, sigma: float) -> int:
-        """Latents of a unit whose entropy is above that of white noise of deviation `sigma` (range 0 to 1)."""
-        return int(self.count[self.entropy > noise_floor(sigma)].sum())
-
-    def latents_for(self, share: float, delta: float) -> int:
-        """How many latents of a unit hold this share of its bits at step Δ."""
-        bits = np.cumsum(np.repeat(self.bits(delta), self.count))
-        return int(np.searchsorted(bits, share * bits[-1])) + 1 if bits[-1] > 0 else 0
-
-
-def noise_floor(sigma: float) -> float:
-    """Entropy in nats of white Gaussian noise of deviation `sigma` in any direction: ½ log(2πe σ²)."""
-    return 0.5 * math.log(2 * math.pi * math.e * sigma**2)
-
-
-def _order(manifest: FlatManifest) -> npt.NDArray[np.intp]:
-    return flat.order(manifest)
-
-
-def _channel_name(band: int, channel: int, levels: int) -> str:
-    if band == 0:
-        return f"low {COLOURS[channel]}"
-    return f"detail {levels + 1 - band} {COLOURS[channel // 3]} {ORIENTATIONS[channel % 3]}"
-
 
 def spectrum(model: Model) -> Spectrum:
     """The spectrum that a model's manifest holds.
@@ -130,28 +70,12 @@ def spectrum(model: Model) -> Spectrum:
     values = np.concatenate([np.ravel(v) for rows in (held.entropy, held.gain) for v in rows])
     if not (np.abs(values) < PLAUSIBLE).all() or not held.water > 0:
         raise ModelError(f"the model {model.name} has a spectrum that cannot be that of pictures")
-    if model.kind == "flat":
-        entropy, order = np.array(model.flat.entropy), _order(model.flat)
-        names = tuple(f"h[{i}]" for i in order)
-        return Spectrum(entropy[order], np.ones(len(order), np.int64), names, "picture", model.flat.size**2)
-    m = model.manifest
-    return Spectrum(
-        np.array([m.entropy[b][c] for b, c in m.order]),
-        np.array([_count(b) for b, _ in m.order], np.int64),
-        tuple(_channel_name(b, c, m.levels) for b, c in m.order),
-        "block",
-        4**m.levels,
-    )
-
-
-def _count(band: int) -> int:
-    """Latents that a channel of a band has in a block."""
-    return 1 if band == 0 else int(4 ** (band - 1))
+    return held.spectrum
 
 
 def latents_of_rate(model: Model, delta: float) -> float:
     """C that goes with a step Δ (range 0 to 1)."""
-    return flat.rate_of_delta(model.flat, delta) if model.kind == "flat" else rate_of_delta(model.manifest, delta)
+    return model.any_manifest.rate_of(delta)
 
 
 @dataclass(frozen=True)
@@ -244,8 +168,8 @@ def total_correlation(
     if len(at) == 0:
         raise EocodecError("the total correlation needs at least one picture")
     generator = np.random.default_rng(seed)
-    if model.kind == "flat":
-        latents = at if isinstance(at, np.ndarray) else np.stack([flat.encode_picture(model, p) for p in at])
+    if model.size is not None:
+        latents = at if isinstance(at, np.ndarray) else np.stack([transform.analyse_vector(model, p) for p in at])
         return _flat_correlation(model, latents, probes, generator)
     return _picture_correlation(model, cast(Sequence[Bytes], at), probes, generator)
 
@@ -273,11 +197,11 @@ def _picture_correlation(
     model: Model, pictures: Sequence[Bytes], probes: int, generator: np.random.Generator
 ) -> TotalCorrelation:
     manifest = model.manifest
-    encoded = [transform.encode_picture(model, p) for p in pictures]
-    roots = sum(math.sqrt(_count(b)) for b, _ in manifest.order)
+    encoded = [transform.analyse(model, p) for p in pictures]
+    roots = sum(math.sqrt(manifest.count(b)) for b, _ in manifest.order)
     parts = []
     for band, channel in manifest.order:
-        n = max(2, round(probes * math.sqrt(_count(band)) / roots))
+        n = max(2, round(probes * math.sqrt(manifest.count(band)) / roots))
         window = _window(manifest.levels + 1 - band if band else manifest.levels)
         norms = []
         for _ in range(n):
@@ -285,7 +209,7 @@ def _picture_correlation(
             place = np.array([[int(generator.integers(size)) for size in latents[band].shape[1:]]])
             column, _ = _picture_columns(model, latents, band, channel, place, window)
             norms.append(math.log(max(float(np.linalg.norm(column[0])), 1e-30)))
-        parts.append((_channel_name(band, channel, manifest.levels), _count(band), np.array(norms)))
+        parts.append((manifest.channel_name(band, channel), manifest.count(band), np.array(norms)))
     return _stratified(parts)
 
 
@@ -301,16 +225,14 @@ def core(model: Model, rgb: Bytes, rate: float) -> Float32:
     """
     if not 1 <= rate <= model.block:
         raise EocodecError(f"the rate must be from 1 to {model.block} latents, not {rate:g}")
-    if model.kind == "flat":
-        vector = flat.encode_picture(model, rgb)
-        vector[_order(model.flat)[round(rate) :]] = 0
-        return flat.synthesise(model, vector[None], flat.core_step(model.flat, rate))[0]
-    latents, left = transform.encode_picture(model, rgb), rate
-    for band, channel in model.manifest.order:
-        latents[band][channel] *= np.float32(min(1.0, max(0.0, left / _count(band))))
-        left -= _count(band)
+    if model.size is not None:
+        vector = transform.analyse_vector(model, rgb)
+        vector[model.flat.order[round(rate) :]] = 0
+        return transform.synthesise_vectors(model, vector[None], model.flat.core_step(rate))[0]
+    weights = model.manifest.kept(rate)
+    latents = [h * w for h, w in zip(transform.analyse(model, rgb), weights, strict=True)]
     result = np.empty(rgb.shape, np.float32)
-    for rows, columns, piece in transform.decode_tiles(model, latents, STILL, rgb.shape[1], rgb.shape[0]):
+    for rows, columns, piece in transform.synthesise_tiles(model, latents, STILL, rgb.shape[1], rgb.shape[0]):
         result[rows, columns] = piece.transpose(1, 2, 0)
     return np.clip(result, 0, 1)
 
@@ -331,11 +253,11 @@ def traversal(model: Model, latents: Float32, top: int, sigmas: Sequence[float])
     """
     manifest = model.flat
     rows = []
-    for i in _order(manifest)[:top]:
+    for i in manifest.order[:top]:
         unit = math.exp(manifest.entropy[i] + manifest.gain[i]) / math.sqrt(2 * math.pi * math.e)
         moved = np.repeat(latents[None], len(sigmas), 0)
         moved[:, i] += np.array(sigmas, np.float32) * np.float32(unit)
-        rows.append(flat.synthesise(model, moved, STILL))
+        rows.append(transform.synthesise_vectors(model, moved, STILL))
     return np.stack(rows)
 
 
@@ -350,7 +272,7 @@ def basis(model: Model, rgb: Bytes) -> list[list[Float32]]:
         EocodecError: a flat model, whose columns are what :func:`traversal` shows.
     """
     levels = model.manifest.levels
-    latents = transform.encode_picture(model, rgb)
+    latents = transform.analyse(model, rgb)
     result = []
     for band, f in enumerate(transform.scales(levels)):
         place = np.array([[n // 2 for n in latents[band].shape[1:]]])
@@ -425,15 +347,15 @@ def sample(model: Model, count: int, temperature: float, delta: float, seed: int
     if not (math.isfinite(temperature) and temperature > 0):
         raise EocodecError(f"the temperature must be a positive number, not {temperature:g}")
     code = step_code(delta)
-    exact = 2.0 ** ((code - 32768) / STEP_UNIT) / 255.0
-    steps = flat.latent_steps(manifest, exact)
+    exact = step_of_code(code)
+    steps = manifest.steps(exact)
     latents = []
     for k in range(count):
         sampler = _Sampler(model, temperature, np.random.default_rng([seed, k]))
-        flat._Walk(model, code).run(cast(Any, sampler))
+        FlatWalk(model, code).run(sampler)
         latents.append(sampler.values * steps)
     stacked = np.stack(latents)
-    pictures = [flat.synthesise(model, stacked[k : k + BATCH], exact) for k in range(0, count, BATCH)]
+    pictures = [transform.synthesise_vectors(model, stacked[k : k + BATCH], exact) for k in range(0, count, BATCH)]
     return stacked, np.concatenate(pictures)
 
 
@@ -511,12 +433,12 @@ def sheet(
 
 
 def _enlarged(cell: Float32, edge: int) -> Image.Image:
-    pixels = flat.to_bytes(np.clip(np.asarray(cell, np.float32), 0, 1))
+    pixels = transform.to_levels(np.clip(np.asarray(cell, np.float32), 0, 1))
     factor = max(1, edge // max(cell.shape[:2]))
     return Image.fromarray(np.ascontiguousarray(pixels.repeat(factor, 0).repeat(factor, 1)))
 
 
-def plot_spectrum(result: Spectrum, name: str, sigmas: Sequence[float], delta: float, kind: str = "png") -> bytes:
+def plot_spectrum(result: Spectrum, name: str, sigmas: Sequence[float], delta: float, suffix: str = "png") -> bytes:
     """H over the rank with noise floors, and the cumulative rate below it, as the bytes of a picture file.
 
     Arguments:
@@ -524,7 +446,7 @@ def plot_spectrum(result: Spectrum, name: str, sigmas: Sequence[float], delta: f
         name: of the model.
         sigmas: noise levels whose floors are drawn, range 0 to 1.
         delta: step of the rate, range 0 to 1.
-        kind: "png" or "svg".
+        suffix: "png" or "svg".
 
     Raises:
         EocodecError: matplotlib is not installed.
@@ -575,6 +497,6 @@ def plot_spectrum(result: Spectrum, name: str, sigmas: Sequence[float], delta: f
             axis.grid(alpha=0.3)
         figure.suptitle(f"{name}: explained entropy of {ranks[-1]} latents")
         out = io.BytesIO()
-        figure.savefig(out, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else None)
+        figure.savefig(out, format=suffix, dpi=110, metadata={"Date": None} if suffix == "svg" else None)
         plt.close(figure)
     return out.getvalue()

@@ -14,9 +14,9 @@ from typing import IO, Any
 from PIL import Image, ImageFile
 
 from eocodec import codec, format
-from eocodec.bundle import load_model
 from eocodec.errors import EocodecError, FormatError, ImageError, ModelError
 from eocodec.image import to_pillow
+from eocodec.model.library import load_model
 
 __all__ = ["EocImageFile", "add_model", "rate_of_quality"]
 

@@ -9,7 +9,8 @@ import pytest
 from paths import ROOT, SAMPLES, Runner, environment
 from PIL import Image
 
-from eocodec.bundle import Model, load_model
+from eocodec.model.bundle import Model
+from eocodec.model.library import load_model
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,9 @@ from paths import SAMPLES, Runner, environment
 from PIL import Image
 
 from eocodec import format
-from eocodec.bundle import Model
 from eocodec.codec import compress, decompress
 from eocodec.errors import EocodecError
+from eocodec.model.bundle import Model
 
 fsspec = pytest.importorskip("fsspec", reason="batches need the extra `batch`")
 pq = pytest.importorskip("pyarrow.parquet", reason="batches need the extra `batch`")

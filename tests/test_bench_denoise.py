@@ -12,10 +12,10 @@ from eocodec_cli import cli, main
 from paths import SAMPLES
 from PIL import Image
 
-from eocodec.bundle import Model
 from eocodec.denoising import estimate_sigma
 from eocodec.errors import EocodecError
 from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
 
 bench = pytest.importorskip("eocodec.denoise_benchmark")
 

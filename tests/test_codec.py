@@ -8,11 +8,15 @@ import pytest
 from PIL import Image
 
 import eocodec
-from eocodec import codec, entropy, format, transform
-from eocodec.bundle import Model, load_model, shipped_models
+from eocodec import codec, format
+from eocodec.coding import ordinary, walk
+from eocodec.coding.registry import ORDINARY
 from eocodec.errors import EocodecError, FormatError
-from eocodec.latents import band_steps, delta_of_rate, rate_of_delta, step_code
 from eocodec.metrics import psnr
+from eocodec.model import transform
+from eocodec.model.bundle import Model
+from eocodec.model.library import load_model, shipped_models
+from eocodec.steps import step_code
 
 
 def test_quality_and_size_rise_with_the_rate(chelsea: np.ndarray, model: Model) -> None:
@@ -108,10 +112,10 @@ def test_truncated_file_decodes_at_lower_rate(coffee: np.ndarray) -> None:
 
 def test_truncate_by_rate_keeps_whole_segments(coffee: np.ndarray) -> None:
     data = eocodec.compress(coffee, 200)
-    kept = codec.latents_after_segments(format.parse(data))
+    kept = ORDINARY.latents_after_segments(format.parse(data))
     assert kept[-1] <= 768
     cut = eocodec.truncate(data, rate=100)
-    assert codec.latents_after_segments(format.parse(cut))[-1] <= 100
+    assert ORDINARY.latents_after_segments(format.parse(cut))[-1] <= 100
     with pytest.raises(EocodecError, match="smallest"):
         eocodec.truncate(data, max_bytes=4)
     with pytest.raises(EocodecError, match="either"):
@@ -141,9 +145,9 @@ def test_targets_are_met(chelsea: np.ndarray, model: Model) -> None:
 def test_rate_and_step_are_inverse(model: Model) -> None:
     previous = np.inf
     for rate in (1, 1.5, 3, 10, 96, 400.5, 768):
-        delta = delta_of_rate(model.manifest, rate)
+        delta = model.manifest.step_of(rate)
         assert delta < previous
-        assert rate_of_delta(model.manifest, delta) == pytest.approx(rate, rel=1e-6)
+        assert model.manifest.rate_of(delta) == pytest.approx(rate, rel=1e-6)
         previous = delta
 
 
@@ -154,8 +158,8 @@ def test_symbols_do_not_depend_on_threads_or_graph_optimisation(coffee: np.ndarr
     reference = None
     for threads, optimisation in ((1, "all"), (2, "all"), (4, "basic"), (1, "off"), (2, "off")):
         loaded = load_model(path, threads, optimisation)
-        steps = band_steps(loaded.manifest, file.header.delta)
-        latents = entropy.decode(loaded, file.header, file.segments, steps)
+        steps = loaded.manifest.steps(file.header.delta)
+        latents = ordinary.decode(loaded, file.header, file.segments, steps)
         if reference is None:
             reference = latents
         assert all((a == b).all() for a, b in zip(latents, reference, strict=True)), (threads, optimisation)
@@ -165,28 +169,28 @@ def test_strips_do_not_change_the_symbols_nets_see(
     coffee: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Latents decoded strip by strip equal those decoded in one piece: the halo of the strips is wide enough."""
-    latents = transform.encode_picture(model, coffee)
+    latents = transform.analyse(model, coffee)
     header = format.Header(model.id, coffee.shape[1], coffee.shape[0], 0, step_code(20 / 255))
-    steps = band_steps(model.manifest, header.delta)
+    steps = model.manifest.steps(header.delta)
     targets = [h / s for h, s in zip(latents, steps, strict=True)]
     results = []
     for strip in (1 << 20, 1200):
-        monkeypatch.setattr(entropy, "STRIP", strip)
-        segments = entropy.encode(model, header, targets)
-        results.append(entropy.decode(model, header, segments, steps))
+        monkeypatch.setattr(walk, "STRIP", strip)
+        segments = ordinary.encode(model, header, targets)
+        results.append(ordinary.decode(model, header, segments, steps))
     assert all((a == b).all() for a, b in zip(*results, strict=True))
 
 
 def test_tiles_show_no_seam(samples: dict[str, np.ndarray], model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = np.tile(samples["rocket"], (2, 2, 1))[:832, :1216]
-    whole = transform.encode_picture(model, picture)
-    decoded = transform.decode_latents(model, whole, 0.1, picture.shape[1], picture.shape[0])
+    whole = transform.analyse(model, picture)
+    decoded = transform.synthesise(model, whole, 0.1, picture.shape[1], picture.shape[0])
     monkeypatch.setattr(transform, "WHOLE", 0)
     monkeypatch.setattr(transform, "TILE", 256)
-    tiled = transform.encode_picture(model, picture)
+    tiled = transform.analyse(model, picture)
     for a, b in zip(whole, tiled, strict=True):
         assert np.abs(a - b).max() < 2e-3
-    again = transform.decode_latents(model, whole, 0.1, picture.shape[1], picture.shape[0])
+    again = transform.synthesise(model, whole, 0.1, picture.shape[1], picture.shape[0])
     difference = np.abs(again.astype(int) - decoded)
     assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
 

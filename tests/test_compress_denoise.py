@@ -9,10 +9,10 @@ from paths import SAMPLES, Runner
 from PIL import Image
 
 import eocodec
-from eocodec.bundle import Model
 from eocodec.codec import compress_picture
 from eocodec.errors import EocodecError
 from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
 
 
 @pytest.fixture(scope="module")

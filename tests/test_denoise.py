@@ -10,11 +10,11 @@ from paths import SAMPLES, Runner
 from PIL import Image
 
 import eocodec
-from eocodec import gains, shrinkage, transform
-from eocodec.bundle import Model
-from eocodec.denoising import denoise_picture, estimate_sigma
+from eocodec.denoising import denoise_picture, estimate_sigma, net, shrinkage
 from eocodec.errors import EocodecError
 from eocodec.metrics import psnr
+from eocodec.model import transform
+from eocodec.model.bundle import Model
 
 METHODS = ("auto", "shrink", "drop")
 
@@ -132,13 +132,12 @@ def test_more_shifts_help(crop: np.ndarray) -> None:
 def test_auto_takes_the_net_where_the_model_has_one(
     monkeypatch: pytest.MonkeyPatch, crop: np.ndarray, model: Model
 ) -> None:
-    monkeypatch.setattr(gains, "available", lambda model: False)
-    assert denoise_picture(crop, 9, shifts=1, model=model).method == "shrink"
+    without = Model({name: content for name, content in model.files.items() if not name.startswith("denoise/")})
+    assert denoise_picture(crop, 9, shifts=1, model=without).method == "shrink"
     with pytest.raises(EocodecError, match="no denoising net"):
-        eocodec.denoise(crop, 9, method="net", model=model)
+        eocodec.denoise(crop, 9, method="net", model=without)
     told = []
-    monkeypatch.setattr(gains, "available", lambda model: model.kind == "photo")
-    monkeypatch.setattr(gains, "apply", lambda model, values, *rest: told.extend(rest) or values * 0)
+    monkeypatch.setattr(net, "apply", lambda model, values, *rest: told.extend(rest) or values * 0)
     done = denoise_picture(crop, 25.5, strength=2, shifts=3, model=model)
     assert done.method == "net" and (done.values == 0).all()
     assert told[0].level == pytest.approx(0.2) and told[1] == 3

@@ -13,12 +13,14 @@ from eocodec_cli import cli, files
 from paths import SAMPLES
 from PIL import Image
 
-from eocodec import bundle, codec, entropy, format, transform
-from eocodec.bundle import Model, load_model
+from eocodec import codec, format
+from eocodec.coding import ordinary
 from eocodec.errors import EocodecError
-from eocodec.latents import band_steps
+from eocodec.model import library, runtime, transform
+from eocodec.model.bundle import Model
+from eocodec.model.library import load_model
 
-OFFERED = [bundle.CUDA, bundle.CPU]
+OFFERED = [runtime.CUDA, runtime.CPU]
 
 
 class Sessions:
@@ -31,8 +33,8 @@ class Sessions:
     def __call__(self, content: bytes, options: Any, providers: list[Any]) -> Any:
         names = [p if isinstance(p, str) else p[0] for p in providers]
         self.asked.append((names, options.intra_op_num_threads))
-        session = self.real(content, options, providers=[bundle.CPU])
-        if bundle.CUDA in names:
+        session = self.real(content, options, providers=[runtime.CPU])
+        if runtime.CUDA in names:
             if self.cuda == "raises":
                 raise RuntimeError("no device\nand a second line")
             if self.cuda == "works":
@@ -48,15 +50,15 @@ def files_of_photo() -> dict[str, bytes]:
 def _patched(monkeypatch: pytest.MonkeyPatch, cuda: str) -> Sessions:
     sessions = Sessions(cuda)
     monkeypatch.setattr(ort, "InferenceSession", sessions)
-    monkeypatch.setattr(ort, "get_available_providers", lambda: OFFERED if cuda != "missing" else [bundle.CPU])
-    bundle._load.cache_clear()
+    monkeypatch.setattr(ort, "get_available_providers", lambda: OFFERED if cuda != "missing" else [runtime.CPU])
+    library._load.cache_clear()
     return sessions
 
 
 @pytest.fixture(autouse=True)
 def _no_patched_models() -> Any:
     yield
-    bundle._load.cache_clear()  # they must not serve later tests
+    library._load.cache_clear()  # they must not serve later tests
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_auto_takes_cuda_only_where_a_session_opens_on_it(
     picture = chelsea[:40, :50]
     assert codec.decompress(codec.compress(picture, 60, model=model), model).shape == picture.shape
     assert model.device == settled
-    on_cuda = [names for names, _ in sessions.asked if bundle.CUDA in names]
+    on_cuda = [names for names, _ in sessions.asked if runtime.CUDA in names]
     assert len(on_cuda) == {"missing": 0, "works": 2}.get(cuda, 1)  # encoder and decoder; after a failure no more
 
 
@@ -81,7 +83,7 @@ def test_entropy_graphs_run_on_the_cpu_whatever_the_device(
     model = Model(files_of_photo, device="cuda")
     codec.decompress(codec.compress(chelsea[:40, :50], 60, model=model), model)
     names = [n for n in files_of_photo if n.startswith("entropy/") and "lossless" not in n]
-    only_cpu = [asked for asked, _ in sessions.asked if asked == [bundle.CPU]]
+    only_cpu = [asked for asked, _ in sessions.asked if asked == [runtime.CPU]]
     assert len(only_cpu) >= 20 and len(only_cpu) <= len(names)
     assert len(sessions.asked) - len(only_cpu) == 2
 
@@ -119,21 +121,21 @@ def test_a_device_that_is_not_there_is_one_line_and_an_exit_code(
 
 def _symbols(model: Model, data: bytes) -> list[np.ndarray]:
     file = format.parse(data)
-    return entropy.decode(model, file.header, file.segments, band_steps(model.manifest, file.header.delta))
+    return ordinary.decode(model, file.header, file.segments, model.manifest.steps(file.header.delta))
 
 
-@pytest.mark.skipif(bundle.CUDA not in ort.get_available_providers(), reason="onnxruntime has no CUDA provider")
+@pytest.mark.skipif(runtime.CUDA not in ort.get_available_providers(), reason="onnxruntime has no CUDA provider")
 def test_files_decode_to_identical_symbols_on_cuda_and_cpu(chelsea: np.ndarray) -> None:
     try:
         cuda = load_model("photo", device="cuda")
     except EocodecError as e:
         pytest.skip(str(e))
     cpu = load_model("photo", device="cpu")
-    latents = transform.encode_picture(cuda, chelsea)
+    latents = transform.analyse(cuda, chelsea)
     header = format.Header(cpu.id, chelsea.shape[1], chelsea.shape[0], 0, 32768 + 8192)
-    targets = [h / s for h, s in zip(latents, band_steps(cpu.manifest, header.delta), strict=True)]
-    segments = entropy.encode(cuda, header, targets)
-    assert segments == entropy.encode(cpu, header, targets)
+    targets = [h / s for h, s in zip(latents, cpu.manifest.steps(header.delta), strict=True)]
+    segments = ordinary.encode(cuda, header, targets)
+    assert segments == ordinary.encode(cpu, header, targets)
     data = format.serialise(format.File(header, None, segments))
     assert all((a == b).all() for a, b in zip(_symbols(cuda, data), _symbols(cpu, data), strict=True))
     difference = np.abs(codec.decompress(data, cuda).astype(int) - codec.decompress(data, cpu))

@@ -17,11 +17,14 @@ from paths import ROOT, SAMPLES, VECTORS
 from PIL import Image
 
 import eocodec
-from eocodec import entropy, format
-from eocodec.bundle import Model, shipped_models
+from eocodec import format
+from eocodec.coding import ordinary
+from eocodec.coding.symbols import symbols
+from eocodec.coding.walk import Walk
 from eocodec.errors import EocodecError
 from eocodec.format import File, Header
-from eocodec.symbols import symbols
+from eocodec.model.bundle import Model
+from eocodec.model.library import shipped_models
 
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
 BUNDLES = shipped_models()
@@ -107,17 +110,17 @@ def test_symbols_and_pixels_are_those_of_the_vectors(vector: dict[str, Any], dec
 
 def test_large_pictures_are_decoded_in_tiles_as_by_the_library(model: Model, decoder: Path, tmp_path: Path) -> None:
     header = Header(model.id, 1500, 1480, 0, 32768 + 5 * format.STEP_UNIT)  # padded it has 2 ** 21 pixels and some more
-    walk = entropy.Walk(model, header)
+    walk = Walk(model, header)
     targets = [np.zeros((9, 2 * h, 2 * w), np.float32) for h, w in map(walk.grid_size, range(4, 0, -1))]
     low = np.random.default_rng(0).normal(0, 4, (3, *targets[0].shape[1:])).cumsum(2).astype(np.float32)
 
-    class OnlyLow(entropy.Encoder):
+    class OnlyLow(ordinary.Encoder):
         def wants(self, unit: int) -> bool:
             return False
 
     coder = OnlyLow(model, [low, *targets])
     walk.run(coder)
-    data = format.serialise(File(header, None, entropy.finish(header, coder)))
+    data = format.serialise(File(header, None, ordinary.finish(header, coder)))
     result = decode(decoder, BUNDLES["photo"], data, tmp_path)
     assert not isinstance(result, str), result
     assert np.array_equal(result[0], symbols(data))

@@ -21,9 +21,9 @@ from paths import ROOT, SAMPLES, VECTORS
 from PIL import Image
 
 import eocodec
-from eocodec import transform
-from eocodec.bundle import Model, write_bundle
-from eocodec.symbols import symbols
+from eocodec.coding.symbols import symbols
+from eocodec.model import transform
+from eocodec.model.bundle import Model, write_bundle
 
 SCRIPT = SAMPLES / "python" / "embed.py"
 MODELS = ROOT / "eocodec" / "models"
@@ -93,7 +93,7 @@ def test_pictures_in_tiles_are_those_of_the_library(embed: ModuleType, bundles: 
     sizes = [(3, 126, 70), *((9, 126 << k, 70 << k) for k in range(4))]
     latents = [rng.normal(0, 0.02, size).astype(np.float32) for size in sizes]
     latents[0] += 2
-    expected = transform.decode_latents(model, latents, 40 / 255, width, height)
+    expected = transform.synthesise(model, latents, 40 / 255, width, height)
     found = embed.synthesise(bundles["photo"], latents, 40, width, height)
     assert np.abs(expected.astype(int) - found).max() <= 1
 

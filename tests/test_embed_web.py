@@ -27,8 +27,8 @@ from paths import ROOT, SAMPLES, VECTORS
 from PIL import Image
 
 import eocodec
+from eocodec.coding.symbols import symbols
 from eocodec.metrics import psnr
-from eocodec.symbols import symbols
 
 WEB = SAMPLES / "web"
 MODELS = ROOT / "eocodec" / "models"

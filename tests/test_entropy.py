@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eocodec import entropy
-from eocodec.bundle import Model, load_model
-from eocodec.entropy import Reader, Writer, activity_class, lattices, tables_of
+from eocodec.coding import walk
+from eocodec.coding.range_coder import Reader, Writer, tables_of
+from eocodec.coding.walk import activity_class, lattices
+from eocodec.model.bundle import Model
+from eocodec.model.library import load_model
 
 PRECISION = 24
 
@@ -158,4 +160,4 @@ def test_unknown_magnitudes_are_damage_not_memory(model: Model) -> None:
 
 
 def test_strip_size_is_what_the_format_says() -> None:
-    assert entropy.STRIP == 65536
+    assert walk.STRIP == 65536

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from paths import ROOT, VECTORS
 
-from eocodec.bundle import load_model
-from eocodec.symbols import symbols
+from eocodec.coding.symbols import symbols
+from eocodec.model.library import load_model
 
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
 EMULATED = ("colour", "grey", "noise", "embedded-grey", "lossless-grey", "face-tiny")
@@ -23,8 +23,8 @@ import sys
 sys.path[:0] = {path!r}
 import hashlib
 from pathlib import Path
-from eocodec.bundle import load_model
-from eocodec.symbols import symbols
+from eocodec.model.library import load_model
+from eocodec.coding.symbols import symbols
 for name in {names!r}:
     data = (Path({folder!r}) / f"{{name}}.eoc").read_bytes()
     print(name, hashlib.sha256(symbols(data).astype("<i4").tobytes()).hexdigest(), flush=True)

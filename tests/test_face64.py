@@ -12,10 +12,12 @@ from paths import SAMPLES, Runner
 from PIL import Image
 
 import eocodec
-from eocodec import flat, format
-from eocodec.bundle import Model, load_model, shipped_models
+from eocodec import format
+from eocodec.coding import flat
 from eocodec.denoising import estimate_sigma
 from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
+from eocodec.model.library import load_model, shipped_models
 
 FACE = SAMPLES / "faces" / "astronaut.png"
 

@@ -11,13 +11,16 @@ torch = pytest.importorskip("torch")
 
 from eocodec_export.flat import check_parity, export_flat  # noqa: E402
 
-from eocodec import codec, entropy, flat, format  # noqa: E402
-from eocodec.bundle import Model, pack_basis, read_bundle, unpack_basis, write_bundle  # noqa: E402
+from eocodec import codec, format  # noqa: E402
+from eocodec.coding import flat, range_coder  # noqa: E402
 from eocodec.denoising import denoise, estimate_sigma  # noqa: E402
 from eocodec.errors import EocodecError, FormatError, ModelError  # noqa: E402
 from eocodec.flow.dense import Rotation  # noqa: E402
 from eocodec.flow.face import FaceConfig, FaceModel  # noqa: E402
 from eocodec.metrics import psnr  # noqa: E402
+from eocodec.model import transform  # noqa: E402
+from eocodec.model.bundle import Model, read_bundle, write_bundle  # noqa: E402
+from eocodec.model.rotation import pack_basis, unpack_basis  # noqa: E402
 
 SIZE = 16
 CONFIG = FaceConfig(
@@ -132,11 +135,11 @@ def test_tiny_files_have_two_bytes_of_overhead(small: Model, crops: list[np.ndar
 def test_streams_are_the_shortest_that_decode_alike(small: Model, crops: list[np.ndarray]) -> None:
     saved = 0
     for picture in crops[256:288]:
-        latents = flat.encode_picture(small, picture)
+        latents = transform.analyse_vector(small, picture)
         for level in (20.0, 80.0):
             code, delta = 32768 + round(2048 * np.log2(level)), level / 255
             rounded = flat.round_latents(small, code, latents, delta)
-            writer = entropy.Writer(entropy.tables_of(small))
+            writer = range_coder.Writer(range_coder.tables_of(small))
             for m, index in zip(rounded.residuals, rounded.indices, strict=True):
                 writer.put(m, index)
             short = writer.shortest()
@@ -238,16 +241,16 @@ def test_dropping_denoises_and_the_level_is_estimated(small: Model, crops: list[
 
 
 def test_keep_top_follows_the_order(small: Model) -> None:
-    kept = flat.keep_top(small.flat, np.ones(small.block, np.float32), 10.5)
+    kept = small.flat.kept(10.5)
     chosen = np.argsort(-np.array(small.flat.entropy), kind="stable")
     assert (kept[chosen[:10]] == 1).all() and kept[chosen[10]] == 0.5 and kept.sum() == 10.5
 
 
 def test_rate_and_step_are_inverse(small: Model) -> None:
     for rate in (1.0, 7.3, 100.0, float(small.block)):
-        assert flat.rate_of_delta(small.flat, flat.delta_of_rate(small.flat, rate)) == pytest.approx(rate, rel=1e-6)
+        assert small.flat.rate_of(small.flat.step_of(rate)) == pytest.approx(rate, rel=1e-6)
     with pytest.raises(EocodecError):
-        flat.delta_of_rate(small.flat, small.block + 1)
+        small.flat.step_of(small.block + 1)
 
 
 @pytest.mark.parametrize("key", ["gain", "blocks", "water", "size", "shift"])

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from eocodec import gains
-from eocodec.bundle import Model
-from eocodec.gains import Noise
+from eocodec.denoising import net
+from eocodec.denoising.net import Noise
 from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
 
 
 def _noisy(picture: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
@@ -18,20 +18,20 @@ def _noisy(picture: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
 
 def test_tiles_hide_their_borders(model: Model, coffee: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     noisy = _noisy(coffee[:330, :411], 25)
-    whole = gains.apply(model, noisy, Noise.white(25 / 255))
-    level = gains.measure(model, noisy)
-    monkeypatch.setattr(gains, "WHOLE", 1 << 14)
-    monkeypatch.setattr(gains, "TILE", 128)
-    tiled = gains.apply(model, noisy, Noise.white(25 / 255))
+    whole = net.apply(model, noisy, Noise.white(25 / 255))
+    level = net.measure(model, noisy)
+    monkeypatch.setattr(net, "WHOLE", 1 << 14)
+    monkeypatch.setattr(net, "TILE", 128)
+    tiled = net.apply(model, noisy, Noise.white(25 / 255))
     assert np.abs(whole - tiled).max() * 255 < 1
-    assert gains.measure(model, noisy).level == pytest.approx(level.level, rel=1e-3)
+    assert net.measure(model, noisy).level == pytest.approx(level.level, rel=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (17, 3), (2, 300), (33, 31)])
 def test_odd_sizes_keep_their_shape(model: Model, shape: tuple[int, int]) -> None:
     noisy = _noisy(np.full((*shape, 3), 100, np.uint8), 20)
-    noise = gains.measure(model, noisy)
-    clean = gains.apply(model, noisy, noise, turns=2)
+    noise = net.measure(model, noisy)
+    clean = net.apply(model, noisy, noise, turns=2)
     assert clean.shape == noisy.shape and np.isfinite(clean).all()
     assert 0 <= noise.level < 1
 
@@ -39,17 +39,17 @@ def test_odd_sizes_keep_their_shape(model: Model, shape: tuple[int, int]) -> Non
 def test_turned_pictures_average_to_a_better_one(model: Model, chelsea: np.ndarray) -> None:
     picture = chelsea[:200, :250]
     noisy = _noisy(picture, 30)
-    one, eight = (gains.apply(model, noisy, Noise.white(30 / 255), turns=n) for n in (1, 8))
+    one, eight = (net.apply(model, noisy, Noise.white(30 / 255), turns=n) for n in (1, 8))
     assert psnr(picture, eight * 255) > psnr(picture, one * 255)
     # The whole sum is symmetric: a flipped picture gives the flipped result.
-    flipped = gains.apply(model, np.ascontiguousarray(noisy[:192, 191::-1]), Noise.white(30 / 255), turns=8)
-    straight = gains.apply(model, np.ascontiguousarray(noisy[:192, :192]), Noise.white(30 / 255), turns=8)
+    flipped = net.apply(model, np.ascontiguousarray(noisy[:192, 191::-1]), Noise.white(30 / 255), turns=8)
+    straight = net.apply(model, np.ascontiguousarray(noisy[:192, :192]), Noise.white(30 / 255), turns=8)
     assert np.abs(flipped[:, ::-1] - straight).max() < 1e-3
 
 
 def test_brightness_is_a_mean_over_areas() -> None:
     values = np.random.default_rng(1).random((19, 9, 3), np.float32)
-    got = gains.brightness(values)
+    got = net.brightness(values)
     assert got.shape == (3, 2)
     assert got[0, 0] == pytest.approx(values[:8, :8].mean(), abs=1e-6)
     assert got[2, 1] == pytest.approx(values[16:, 8:].mean(), abs=1e-6)
@@ -69,10 +69,10 @@ def test_noise_planes_follow_brightness() -> None:
 def test_noise_that_grows_with_brightness_is_found(model: Model) -> None:
     random = np.random.default_rng(2)
     ramp = np.repeat(np.linspace(0.05, 0.95, 512, dtype=np.float32)[None, :, None], 384, 0).repeat(3, 2)
-    white = gains.measure(model, ramp + random.normal(0, 20 / 255, ramp.shape).astype(np.float32))
+    white = net.measure(model, ramp + random.normal(0, 20 / 255, ramp.shape).astype(np.float32))
     assert white.slope == 0 and white.level * 255 == pytest.approx(20, rel=0.1)
     deviation = np.sqrt(0.0005 + 0.01 * ramp)
-    shot = gains.measure(model, (ramp + random.normal(0, 1, ramp.shape) * deviation).astype(np.float32))
+    shot = net.measure(model, (ramp + random.normal(0, 1, ramp.shape) * deviation).astype(np.float32))
     assert shot.slope == pytest.approx(0.01, rel=0.35)
     assert shot.level == pytest.approx(math.sqrt(0.0005 + 0.005), rel=0.1)
 

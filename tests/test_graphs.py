@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eocodec.bundle import Model, load_model, read_bundle, shipped_models, write_bundle
 from eocodec.errors import ModelError
-from eocodec.graphs import check_graph
+from eocodec.model.bundle import Model, read_bundle, write_bundle
+from eocodec.model.graphs import check_graph
+from eocodec.model.library import load_model, shipped_models
 
 onnx = pytest.importorskip("onnx", reason="onnx, of the extra train, is not installed")
 

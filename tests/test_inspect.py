@@ -12,10 +12,13 @@ from eocodec_cli import main
 from paths import SAMPLES, environment
 from PIL import Image
 
-from eocodec import inspection, transform
-from eocodec.bundle import Model, load_model, pack_basis, write_bundle
+from eocodec import inspection
 from eocodec.errors import EocodecError, ModelError
 from eocodec.metrics import psnr
+from eocodec.model import transform
+from eocodec.model.bundle import Model, write_bundle
+from eocodec.model.library import load_model
+from eocodec.model.rotation import pack_basis
 
 SIZE, CORE, BLOCKS = 8, 32, (8, 32)
 DIMS = 3 * SIZE**2
@@ -205,7 +208,7 @@ def test_total_correlation_is_that_of_the_known_map(flow: Model) -> None:
 
 
 def test_columns_of_photos_are_the_same_in_windows_and_in_the_whole_picture(model: Model, chelsea: np.ndarray) -> None:
-    latents = transform.encode_picture(model, chelsea[:256, :256])
+    latents = transform.analyse(model, chelsea[:256, :256])
     for band, channel, place, window in ((4, 0, (60, 71), 64), (4, 1, (127, 0), 64), (3, 0, (20, 33), 128)):
         places = np.array([place])
         near, start = inspection._picture_columns(model, latents, band, channel, places, window)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from paths import SAMPLES, Runner, environment
 from PIL import Image
 
 import eocodec
-from eocodec import codec
+from eocodec import codec, format
 from eocodec.errors import EocodecError
 
 KILLS = 50
@@ -114,12 +115,13 @@ def test_verified_files_are_those_that_are_written(options: dict[str, object]) -
 
 def test_verifying_finds_a_file_that_decodes_to_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))[:48, :64]
-    right = codec._bytes_of
+    right = format.to_bytes
 
-    def wrong(file: codec.File) -> bytes:
-        return right(codec.replace(file, segments=file.segments[:-1]))  # type: ignore[arg-type]
+    def wrong(file: format.AnyFile) -> bytes:
+        assert isinstance(file, format.File)
+        return right(replace(file, segments=file.segments[:-1]))
 
-    monkeypatch.setattr(codec, "_bytes_of", wrong)
+    monkeypatch.setattr(format, "to_bytes", wrong)
     codec.compress_picture(picture, 90)
     with pytest.raises(EocodecError, match="does not decode"):
         codec.compress_picture(picture, 90, verify=True)

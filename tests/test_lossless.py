@@ -16,11 +16,14 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 import eocodec
-from eocodec import codec, format, lattice, lossless
-from eocodec.bundle import Model, shipped_models
+from eocodec import codec, format
+from eocodec.coding import lattice, lossless, lossless_tables, lossless_walk
+from eocodec.coding.registry import LOSSLESS
 from eocodec.errors import EocodecError, FormatError, ModelError
 from eocodec.image import as_picture, read_picture
 from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
+from eocodec.model.library import shipped_models
 
 SIZES = [(1, 1), (1, 2), (2, 1), (3, 17), (17, 3), (33, 64), (1, 70), (70, 1), (65, 66)]
 
@@ -91,7 +94,7 @@ def test_bytes_and_pixels_do_not_depend_on_threads_or_graph_optimisation(coffee:
 def test_strips_do_not_show(chelsea: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     data = eocodec.compress(chelsea[:120], lossless=True)
     file = format.parse(data)
-    monkeypatch.setattr(lossless, "STRIP", 1000)
+    monkeypatch.setattr(lossless_walk, "STRIP", 1000)
     again = eocodec.compress(chelsea[:120], lossless=True)
     assert np.array_equal(eocodec.decompress(again), chelsea[:120])
     # Other strips are another order of symbols, never other symbols: the parameters agree and the sizes nearly.
@@ -114,7 +117,7 @@ def test_prefixes_decode_and_say_that_they_are_not_exact(chelsea: np.ndarray) ->
     assert not between.complete and psnr(chelsea, between.rgb) == qualities[3]
     cut = eocodec.truncate(data, max_bytes=ends[4] + 50)
     assert cut == data[: ends[4]] and not codec.decode_file(cut).complete
-    kept = codec.latents_after_segments(file)
+    kept = LOSSLESS.latents_after_segments(file)
     assert kept[0] == 0 and kept == sorted(kept) and kept[-1] == 768
     assert codec.decode_file(data).complete
 
@@ -217,8 +220,8 @@ def test_parameters_round_trip_and_refuse_what_is_none() -> None:
 
 
 def test_spoilt_tables_are_refused(model: Model) -> None:
-    content = model.files[lossless.TABLES_FILE]
-    assert len(lossless.unpack_tables(content)) == lossless.TABLES
+    content = model.files[lossless_tables.TABLES_FILE]
+    assert len(lossless_tables.unpack_tables(content)) == lossless_tables.TABLES
     for wrong in (
         b"",
         content[:-4],
@@ -227,7 +230,7 @@ def test_spoilt_tables_are_refused(model: Model) -> None:
         content[:8] + b"\0\0\0\0" + content[12:],
     ):
         with pytest.raises(ModelError, match="tables"):
-            lossless.unpack_tables(wrong)
+            lossless_tables.unpack_tables(wrong)
 
 
 def test_the_command_writes_shows_and_reads_lossless_files(tmp_path: Path, chelsea: np.ndarray) -> None:

@@ -22,9 +22,9 @@ api = pytest.importorskip("playwright.sync_api", reason="Playwright is not insta
 from servers import Server, serving  # noqa: E402
 
 import eocodec  # noqa: E402
-from eocodec.bundle import Model  # noqa: E402
 from eocodec.codec import Compressed, compress_picture  # noqa: E402
 from eocodec.metrics import psnr  # noqa: E402
+from eocodec.model.bundle import Model  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")

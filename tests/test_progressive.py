@@ -12,10 +12,13 @@ from paths import Runner
 from PIL import Image
 
 import eocodec
-from eocodec import codec, format, progressive, transform
-from eocodec.bundle import Model, load_model, read_bundle
+from eocodec import codec, format
+from eocodec.coding import embedded, embedded_tables
 from eocodec.errors import EocodecError, FormatError, ModelError
 from eocodec.metrics import psnr
+from eocodec.model import transform
+from eocodec.model.bundle import Model, read_bundle
+from eocodec.model.library import load_model, shipped_models
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +111,13 @@ def test_streams_do_not_depend_on_threads_or_graph_optimisation(picture: np.ndar
     payload = b"".join(s.payload for s in format.parse(data).segments)
     height, width = picture.shape[:2]
     default = load_model("photo")
-    latents = transform.encode_picture(default, picture)
-    want = progressive.decode(default, width, height, payload)
+    latents = transform.analyse(default, picture)
+    want = embedded.decode(default, width, height, payload)
     for threads, optimisation in ((1, "all"), (2, "off")):
         other = load_model("photo", threads, optimisation)
-        got = progressive.decode(other, width, height, payload)
+        got = embedded.decode(other, width, height, payload)
         assert got[1] == want[1] and all((a == b).all() for a, b in zip(got[0], want[0], strict=True))
-        ours, theirs = (progressive.encode(m, latents, width, height, 8.0).payload for m in (default, other))
+        ours, theirs = (embedded.encode(m, latents, width, height, 8.0).payload for m in (default, other))
         assert ours == theirs
 
 
@@ -122,14 +125,14 @@ def test_streams_do_not_depend_on_threads_or_graph_optimisation(picture: np.ndar
 @given(st.binary(max_size=300), st.integers(1, 40), st.integers(1, 40))
 def test_any_bytes_decode_to_something_or_are_refused(model: Model, payload: bytes, width: int, height: int) -> None:
     try:
-        latents, depth = progressive.decode(model, width, height, payload)
+        latents, depth = embedded.decode(model, width, height, payload)
     except FormatError:
         return
-    assert -1 <= depth <= progressive.LAYERS and all(np.isfinite(b).all() for b in latents)
+    assert -1 <= depth <= embedded.LAYERS and all(np.isfinite(b).all() for b in latents)
 
 
 def test_a_bundle_without_the_tables_says_so(picture: np.ndarray) -> None:
-    shipped = read_bundle(Path(codec.shipped_models()["photo"]))
+    shipped = read_bundle(Path(shipped_models()["photo"]))
     old = Model({k: v for k, v in shipped.items() if k != "progressive.bin"})
     with pytest.raises(ModelError, match="no tables for the embedded stream"):
         eocodec.compress(picture, progressive=True, model=old)
@@ -138,8 +141,8 @@ def test_a_bundle_without_the_tables_says_so(picture: np.ndarray) -> None:
 
 
 def test_the_tables_survive_packing(model: Model) -> None:
-    tables = progressive.Probabilities.of(model)
-    again = progressive.Probabilities.unpack(tables.pack())
+    tables = embedded_tables.probabilities_of(model)
+    again = embedded_tables.Probabilities.unpack(tables.pack())
     assert all((getattr(tables, k) == getattr(again, k)).all() for k in tables.__dataclass_fields__)
 
 

@@ -11,11 +11,12 @@ pytest.importorskip("onnx")
 
 from eocodec_export.bundle import check_parity  # noqa: E402
 
-from eocodec.bundle import load_model, read_bundle, shipped_models  # noqa: E402
 from eocodec.errors import EocodecError, ModelError  # noqa: E402
 from eocodec.flow.model import PhotoConfig, PhotoModel  # noqa: E402
 from eocodec.flow.restored import photo_weights  # noqa: E402
 from eocodec.flow.training import load_start  # noqa: E402
+from eocodec.model.bundle import read_bundle  # noqa: E402
+from eocodec.model.library import load_model, shipped_models  # noqa: E402
 
 
 def test_the_shipped_bundle_comes_back_exactly(coffee: np.ndarray) -> None:

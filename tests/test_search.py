@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eocodec
-from eocodec import codec, entropy, format, search, transform
-from eocodec.bundle import Model
+from eocodec import codec, format
+from eocodec.coding import ordinary, rate_control
 from eocodec.errors import EocodecError
-from eocodec.latents import band_steps, delta_of_rate, step_code
 from eocodec.metrics import psnr
+from eocodec.model import transform
+from eocodec.model.bundle import Model
+from eocodec.steps import step_code
 
 BOUNDS = (1.0, 9.0)
 RESOLUTION = 1 / 2048
@@ -71,14 +73,14 @@ def test_the_picture_foreseen_is_the_one_decoded(
     rate: float, crop: tuple[int, int], chelsea: np.ndarray, model: Model
 ) -> None:
     picture = chelsea[: crop[0], : crop[1]]
-    delta = delta_of_rate(model.manifest, rate)
+    delta = model.manifest.step_of(rate)
     header = format.Header(model.id, crop[1], crop[0], 0, step_code(delta))
-    steps = band_steps(model.manifest, header.delta)
-    targets = [h / s for h, s in zip(transform.encode_picture(model, picture), steps, strict=True)]
-    coder, foreseen = entropy.foresee(model, header, targets, steps)
-    segments = entropy.finish(header, coder)
-    assert segments == entropy.encode(model, header, targets)
-    for a, b in zip(foreseen, entropy.decode(model, header, segments, steps), strict=True):
+    steps = model.manifest.steps(header.delta)
+    targets = [h / s for h, s in zip(transform.analyse(model, picture), steps, strict=True)]
+    coder, foreseen = ordinary.foresee(model, header, targets, steps)
+    segments = ordinary.finish(header, coder)
+    assert segments == ordinary.encode(model, header, targets)
+    for a, b in zip(foreseen, ordinary.decode(model, header, segments, steps), strict=True):
         assert (a == b).all()
 
 
@@ -125,11 +127,11 @@ def test_tiny_files_use_every_byte_that_a_step_allows(limit: int) -> None:
 
 def _rate(data: bytes, steps: int) -> float:
     """C of the tiny file whose step is that many away from the one of `data`."""
-    from eocodec import flat
-    from eocodec.bundle import load_model
+
+    from eocodec.model.library import load_model
 
     file = format.parse_tiny(data)
-    return flat.rate_of_delta(load_model("face64").flat, replace(file, step=file.step + steps).delta)
+    return load_model("face64").any_manifest.rate_of(replace(file, step=file.step + steps).delta)
 
 
 Curve = Callable[[float], float]
@@ -162,11 +164,11 @@ def test_any_falling_curve_is_met(curve: Curve, place: float, start: float) -> N
         return size, size
 
     try:
-        found = search.match_size(attempt, limit, 0, BOUNDS, start, RESOLUTION)
+        found = rate_control.match_size(attempt, limit, 0, BOUNDS, start, RESOLUTION)
     except EocodecError:
         assert tried[-1] == (min(size for size, _ in tried), BOUNDS[1]) and tried[-1][0] > limit
         return
-    assert found.result <= limit and found.tries == len(tried) <= search.TRIES
+    assert found.result <= limit and found.tries == len(tried) <= rate_control.TRIES
     if limit > 1000:  # else single bytes are more than the tolerance
         neighbour = max(x for size, x in tried if size == found.result) - 2 * RESOLUTION
         assert found.result >= 0.98 * limit or neighbour < BOUNDS[0] or 2 ** curve(neighbour) > 0.999 * limit
@@ -185,6 +187,6 @@ def test_any_quality_in_reach_is_met(slope: float, bend: float, target: float, s
         tries += 1
         return quality(x), x
 
-    x = search.match_quality(attempt, target, BOUNDS, start, RESOLUTION).result
+    x = rate_control.match_quality(attempt, target, BOUNDS, start, RESOLUTION).result
     assert target <= quality(x) and tries <= 8
     assert quality(x) <= target + 0.1 or x > BOUNDS[1] - 2 * RESOLUTION

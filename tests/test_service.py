@@ -121,7 +121,7 @@ def test_denoising_over_http_gives_the_pixels_of_the_library(client: httpx.Clien
 
 
 def test_info_and_models_say_what_the_library_says(client: httpx.Client) -> None:
-    from eocodec.describe import describe
+    from eocodec.coding.describe import describe
 
     for name in ("segments", "embedded-prefix", "lossless", "face", "face-tiny"):
         data = (VECTORS / f"{name}.eoc").read_bytes()

@@ -10,7 +10,7 @@ from paths import VECTORS
 from PIL import Image
 
 import eocodec
-from eocodec.symbols import symbols
+from eocodec.coding.symbols import symbols
 
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
 

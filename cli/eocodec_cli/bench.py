@@ -107,7 +107,7 @@ def command(
             from eocodec import denoise_benchmark
     except ImportError as e:
         raise EocodecError(f"the benchmark needs {e.name}; install it with: pip install 'eocodec[bench]'") from None
-    from eocodec.bundle import load_model
+    from eocodec.model.library import load_model
 
     loaded = load_model(model or "photo", threads, device=device)
     say = lambda message: click.echo(message, err=True)  # noqa: E731

@@ -96,11 +96,11 @@ def command(
       eocodec compress --model face64 --resize portrait.jpg
       eocodec compress --tiny --base64 --bytes 24 face.png -o -
     """
-    from eocodec.bundle import load_model
     from eocodec.codec import compress_picture
     from eocodec.errors import EocodecError
     from eocodec.format import MAGIC
     from eocodec.image import read_picture
+    from eocodec.model.library import load_model
 
     if sum(t is not None for t in (rate, bpp, max_bytes, psnr)) > 1:
         raise click.UsageError("give only one of --rate, --bpp, --bytes and --psnr")

@@ -44,9 +44,10 @@ def command(
       eocodec decompress - < photo.eoc > photo.png
       echo "$placeholder" | eocodec decompress - > face.png
     """
-    from eocodec.codec import decode_file, find_model, find_tiny_model
-    from eocodec.format import is_tiny, parse, parse_tiny, tiny_from_text
+    from eocodec.codec import decode_file
+    from eocodec.format import Tiny, from_bytes, tiny_from_text
     from eocodec.image import check_suffix, encode_picture, to_pillow
+    from eocodec.model.library import library_of
 
     lanes = files.Lanes(len(inputs), threads, device)
     if model or lanes.workers > 1 or device == "cuda":
@@ -58,12 +59,9 @@ def command(
 
     def work(job: files.Job) -> dict[str, Any]:
         data = tiny_from_text(files.read_bytes(job.source))
-        header = None if is_tiny(data) else parse(data, salvage=True).header
-        with lanes.turn(header.width * header.height if header else 0) as share:
-            if header is None:
-                loaded = find_tiny_model(parse_tiny(data).number, model, share, device)
-            else:
-                loaded = find_model(header.model, model, share, device)
+        file = from_bytes(data, salvage=True)
+        with lanes.turn(0 if isinstance(file, Tiny) else file.header.width * file.header.height) as share:
+            loaded = library_of(model, share, device).of(file)
             decoded = decode_file(data, loaded, salvage=salvage, max_pixels=max_pixels)
         suffix = ".png" if job.target == files.PIPE else Path(job.target).suffix
         image = to_pillow(decoded.rgb, decoded.alpha, decoded.grey)

@@ -28,11 +28,11 @@ def command(output: str, threads: int) -> None:
     from PIL import Image
 
     import eocodec.data
-    from eocodec.bundle import load_model
     from eocodec.codec import compress_picture, decompress
     from eocodec.denoising import denoise
     from eocodec.image import check_suffix, encode_picture, read_picture
     from eocodec.metrics import psnr
+    from eocodec.model.library import load_model
 
     check_suffix(Path(output).suffix)
     model = load_model("photo", threads)

@@ -90,9 +90,9 @@ def command(
       eocodec denoise --rate 48 noisy.png -o core.png
       cat noisy.png | eocodec denoise - > clean.png
     """
-    from eocodec.bundle import load_model
     from eocodec.denoising import denoise_picture
     from eocodec.image import check_suffix, encode_picture, read_picture, to_pillow
+    from eocodec.model.library import load_model
 
     if rate is not None and method not in ("auto", "drop"):
         raise click.UsageError(f"--rate goes with --method drop, not with {method}")

@@ -54,7 +54,7 @@ def command(
             f"exporting needs {e.name or 'torch'}; install it with: pip install 'eocodec[train]'"
         ) from None
 
-    from eocodec.bundle import shipped_models
+    from eocodec.model.library import shipped_models
 
     if output.suffix != ".eocm":
         raise EocodecError(f"{output}: a bundle's name must end in .eocm")

@@ -20,7 +20,7 @@ import click
 from eocodec.errors import EocodecError
 
 if TYPE_CHECKING:
-    from eocodec.bundle import Model
+    from eocodec.model.bundle import Model
 
 __all__ = [
     "Job",
@@ -174,7 +174,7 @@ class Lanes:
 
         CUDA is looked for before there are several threads, since its loader is only kept from printing in one.
         """
-        from eocodec.bundle import load_model
+        from eocodec.model.library import load_model
 
         model = load_model(name, self.threads, device=self.device)
         if self.workers > 1:

@@ -9,8 +9,9 @@ from eocodec_cli import files
 
 @click.command("info")
 @files.inputs_argument
+@files.model_option
 @files.json_option
-def command(inputs: tuple[str, ...], as_json: bool) -> None:
+def command(inputs: tuple[str, ...], model: str | None, as_json: bool) -> None:
     """Show what .eoc and tiny files hold: size, C, step, model, segments and whether the file is whole.
 
     \b
@@ -18,11 +19,14 @@ def command(inputs: tuple[str, ...], as_json: bool) -> None:
       eocodec info photo.eoc
       eocodec info --json *.eoc
     """
-    from eocodec.describe import describe
+    from eocodec.coding.describe import describe
     from eocodec.format import tiny_from_text
+    from eocodec.model.library import Library
+
+    library = Library((model,) if model else ())
 
     def work(job: files.Job) -> dict[str, Any]:
-        return {"input": job.source, **describe(tiny_from_text(files.read_bytes(job.source)))}
+        return {"input": job.source, **describe(tiny_from_text(files.read_bytes(job.source)), library)}
 
     def line(r: dict[str, Any]) -> str:
         if r.get("tiny"):

@@ -15,9 +15,9 @@ from eocodec_cli import files
 if TYPE_CHECKING:
     from PIL import Image
 
-    from eocodec.bundle import Model
     from eocodec.image import Bytes
     from eocodec.inspection import Spectrum, TotalCorrelation
+    from eocodec.model.bundle import Model
 
 RATES = (8.0, 32.0, 128.0, 512.0)
 TEMPERATURES = (0.5, 0.7, 0.85, 1.0)
@@ -94,7 +94,7 @@ def command(
       eocodec inspect photo --sigma 2 --sigma 10 --json
     """
     from eocodec import inspection
-    from eocodec.bundle import load_model
+    from eocodec.model.library import load_model
 
     sigmas, temperatures = sigmas or (2.0,), temperatures or TEMPERATURES
     for name, values in (("--sigma", sigmas), ("--step", (step,)), ("--temperature", temperatures)):
@@ -106,9 +106,9 @@ def command(
     for rate in rates:
         if not 1 <= rate <= loaded.block:
             raise EocodecError(f"the rate must be from 1 to {loaded.block} latents, not {rate:g}")
-    if loaded.kind != "flat" and samples:
+    if loaded.size is None and samples:
         raise EocodecError(f"samples need a model for pictures of one size, such as face64; {loaded.name} is not")
-    samples = SAMPLES if samples is None and loaded.kind == "flat" else samples or 0
+    samples = SAMPLES if samples is None and loaded.size is not None else samples or 0
     folder = _folder(output or f"inspect-{Path(model).stem}", force)
     pictures = _pictures(images, loaded, resize)
 
@@ -124,7 +124,7 @@ def command(
     correlation = _correlation(loaded, pictures, delta, probes, seed) if probes else None
     if pictures:
         results["core-detail.png"] = _png(_core_sheet(loaded, pictures, rates))
-    if loaded.kind == "flat":
+    if loaded.size is not None:
         for name, sheet in _traversals(loaded, pictures):
             results[name] = _png(sheet)
         if samples:
@@ -153,8 +153,8 @@ def _folder(output: str, force: bool) -> Path:
 def _pictures(images: Sequence[str], model: "Model", resize: bool) -> dict[str, "Bytes"]:
     """The pictures under names that are unique: their stems, numbered where they repeat."""
     from eocodec.codec import fit
-    from eocodec.flat import encode_picture
     from eocodec.image import read_picture
+    from eocodec.model.transform import analyse_vector
 
     result: dict[str, Bytes] = {}
     for source in images:
@@ -167,11 +167,11 @@ def _pictures(images: Sequence[str], model: "Model", resize: bool) -> dict[str, 
         while name in result:
             number += 1
             name = f"{stem}-{number}"
-        if model.kind == "flat":
+        if model.size is not None:
             if resize:
                 picture = fit(picture, model.flat.size)
             try:
-                encode_picture(model, picture.rgb)
+                analyse_vector(model, picture.rgb)
             except EocodecError as e:
                 raise EocodecError(f"{source}: {e}") from None
             result[name] = picture.rgb
@@ -200,7 +200,7 @@ def _correlation(
     if pictures:
         where = "1 picture" if len(pictures) == 1 else f"{len(pictures)} pictures"
         return where, inspection.total_correlation(model, list(pictures.values()), probes, seed)
-    if model.kind == "flat":
+    if model.size is not None:
         latents, _ = inspection.sample(model, SAMPLES, 1.0, delta, seed)
         return f"{SAMPLES} samples of the model", inspection.total_correlation(model, latents, probes, seed)
     return "the bundled picture", inspection.total_correlation(model, [_bundled()], probes, seed)
@@ -226,7 +226,7 @@ def _core_sheet(model: "Model", pictures: dict[str, "Bytes"], rates: Sequence[fl
         captions += [[f"{d:.1f} dB" if d < 60 else "identical" for d in decibels]]
         captions += [["detail" if g == 1 else f"detail x {g}" for g in gains]]
     heads = ["all" if c == model.block else f"C = {c:g}" for c in columns]
-    per = "latents" if model.kind == "flat" else "latents of every block"
+    per = "latents of every block" if model.size is None else "latents"
     title = f"{model.name}: picture of the top C {per}, and what the others hold"
     return inspection.sheet(rows, labels, heads, title=title, captions=captions)
 
@@ -235,10 +235,11 @@ def _traversals(model: "Model", pictures: dict[str, "Bytes"]) -> list[tuple[str,
     """A sheet for every picture, or one around the picture of zeros."""
     import numpy as np
 
-    from eocodec import flat, inspection
+    from eocodec import inspection
+    from eocodec.model import transform
 
     spectrum = inspection.spectrum(model)
-    starts = {f"traversals-{name}.png": (name, flat.encode_picture(model, p)) for name, p in pictures.items()}
+    starts = {f"traversals-{name}.png": (name, transform.analyse_vector(model, p)) for name, p in pictures.items()}
     if not starts:
         starts["traversals.png"] = ("all latents zero", np.zeros(len(model.flat.gain), np.float32))
     top = min(TRAVERSED, len(spectrum.names))

@@ -16,7 +16,7 @@ def command(as_json: bool) -> None:
     Example:
       eocodec models --json
     """
-    from eocodec.bundle import load_model, shipped_models
+    from eocodec.model.library import load_model, shipped_models
 
     for name, path in shipped_models().items():
         model = load_model(name)

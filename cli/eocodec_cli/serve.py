@@ -123,8 +123,8 @@ def command(
       curl --data-binary @photo.eoc http://127.0.0.1:8000/v1/decompress -o photo.png
       curl -F image=@night.jpg -F sigma=auto http://127.0.0.1:8000/v1/denoise -o clean.png
     """
-    from eocodec.bundle import load_model, shipped_models
     from eocodec.errors import EocodecError
+    from eocodec.model.library import load_model, shipped_models
 
     keys = _keys(api_key_file)
     if store == "":

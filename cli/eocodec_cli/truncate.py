@@ -12,15 +12,22 @@ from eocodec_cli import files
 @files.output_option
 @click.option("--rate", type=float, metavar="C", help="Keep the first C latents of every block.")
 @click.option("--bytes", "max_bytes", type=int, metavar="N", help="Keep what fits into N bytes.")
+@files.model_option
 @files.force_option
 @files.json_option
 def command(
-    inputs: tuple[str, ...], output: str | None, rate: float | None, max_bytes: int | None, force: bool, as_json: bool
+    inputs: tuple[str, ...],
+    output: str | None,
+    rate: float | None,
+    max_bytes: int | None,
+    model: str | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Cut .eoc files to a lower rate; nothing is coded again.
 
-    Progressive files are cut to the byte, others between segments, which needs no model. Writes NAME.cut.eoc beside the
-    input unless -o is given.
+    Progressive files are cut to the byte, others between segments. Only --rate of a progressive file needs its model.
+    Writes NAME.cut.eoc beside the input unless -o is given.
 
     \b
     Examples:
@@ -29,14 +36,16 @@ def command(
     """
     from eocodec.codec import truncate
     from eocodec.format import MAGIC
+    from eocodec.model.library import library_of
 
     if (rate is None) == (max_bytes is None):
         raise click.UsageError("give either --rate or --bytes")
+    library = library_of(model)
     jobs = files.plan(inputs, output, ".cut.eoc", force, own=MAGIC)
 
     def work(job: files.Job) -> dict[str, Any]:
         data = files.read_bytes(job.source)
-        cut = truncate(data, rate=rate, max_bytes=max_bytes)
+        cut = truncate(data, rate=rate, max_bytes=max_bytes, model=library)
         files.write_bytes(job.target, cut)
         return {"input": job.source, "output": job.target, "bytes_before": len(data), "bytes": len(cut)}
 

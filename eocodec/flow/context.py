@@ -34,11 +34,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from eocodec.coding.scales import MEAN_UNIT, SCALE_MIN, SCALE_PER_OCTAVE, SCALES
+from eocodec.coding.units import PHASES
+
 __all__ = [
     "ACTIVATION_UNIT",
     "MEAN_UNIT",
     "PHASES",
     "SCALES",
+    "SCALE_MIN",
+    "SCALE_PER_OCTAVE",
     "ContextModel",
     "LatentModel",
     "Steps",
@@ -50,12 +55,7 @@ __all__ = [
     "unquads",
 ]
 
-PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
 ACTIVATION_UNIT = 32
-MEAN_UNIT = 16  # means are coded in 1/16 of the step
-SCALES = 64
-SCALE_MIN = 0.05  # Laplace scale of index 0, in steps
-SCALE_PER_OCTAVE = 5
 INDEX_UNIT = 8  # the nets' output times 8 is the scale index
 BITS_PER_NAT = 1 / math.log(2)
 LUMA_PASSES, CHROMA_PASSES = 4, 2

@@ -1,4 +1,4 @@
-"""The nets of the embedded stream (`eocodec.progressive`): what a layer makes significant, given all layers before.
+"""The nets of the embedded stream (`eocodec.coding.embedded`): what a layer makes significant, given all layers before.
 
 In: latents of a flow and a dead zone Z. Out: the bits of the significance pass with dead zone Z, all passes before it
 being known: outside 2 Z the cells of width 2 Z, inside it nothing.
@@ -54,7 +54,7 @@ class EmbeddedContext(ContextModel):
 
 
 def ladder(step: Tensor) -> Tensor:
-    """The dead zone of `eocodec.progressive` (a power of two in 8-bit levels) next to that of a step; range 0 to 1."""
+    """The dead zone of embedded streams (a power of two in 8-bit levels) next to that of a step; range 0 to 1."""
     return torch.exp2(torch.round(torch.log2(step * 255 / STEP_PER_ZONE)).clamp(math.log2(LAST), 10.0)) / 255
 
 

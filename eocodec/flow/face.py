@@ -421,7 +421,7 @@ class FaceModel(Trainable):
             cumulative = probability.cumsum(0)
             index = torch.searchsorted(cumulative, draws.uniform() * cumulative[-1]).clamp(max=h.shape[1] - 1)
             with torch.autocast(x.device.type, enabled=False):
-                norms = dense_log_column_norms(self._flat_inverse, h, index)
+                norms = dense_log_column_norms(self.vector_inverse, h, index)
             correlation = (norms / probability[index]).mean() / h.shape[1]
             loss = nll + stage.correlation * correlation
         bits_per_dim = nll.detach() / math.log(2) + math.log2(255.0)
@@ -432,7 +432,7 @@ class FaceModel(Trainable):
         dims, core = 3 * self.config.size**2, self.config.core
         return torch.cat([torch.full((core,), 0.5 / core), torch.zeros(dims - core)]) + 0.5 / dims
 
-    def _flat_inverse(self, h: Tensor) -> Tensor:
+    def vector_inverse(self, h: Tensor) -> Tensor:
         return self.flow.inverse(h).flatten(1)
 
     def adapt(self, x: Tensor, turn: int) -> None:
@@ -440,7 +440,7 @@ class FaceModel(Trainable):
         h = self.flow(x)
         core = self.config.core
         index = (turn * len(h) + torch.arange(len(h), device=h.device)) * PROBE_STRIDE % core
-        norm = dense_log_column_norms(self._flat_inverse, h, index)
+        norm = dense_log_column_norms(self.vector_inverse, h, index)
         self.gain[index] += ADAPT_RATE * (-norm - self.gain[index])
 
     def rate_distortion(

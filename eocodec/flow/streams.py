@@ -47,7 +47,7 @@ class Stream(Protocol):
 
 
 def open_stream(
-    kind: str,
+    name: str,
     pictures: Sequence[tuple[str, Picture]],
     size: int,
     seed: int,
@@ -57,9 +57,9 @@ def open_stream(
     """The stream that the configuration names: "crops" or "aligned".
 
     Raises:
-        EocodecError: unknown kind, or pictures of the wrong size.
+        EocodecError: unknown name, or pictures of the wrong size.
     """
-    if kind == "aligned":
+    if name == "aligned":
         return AlignedStream(pictures, size, seed, jitter)
     return CropStream([p for _, p in pictures], size, seed, rescale)
 

@@ -22,7 +22,6 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from eocodec.bundle import read_bundle
 from eocodec.errors import EocodecError
 from eocodec.flow.configuration import TrainingConfig, load_config
 from eocodec.flow.context import Steps
@@ -33,6 +32,7 @@ from eocodec.flow.pictures import Picture, read_pictures, split
 from eocodec.flow.soap import Soap
 from eocodec.flow.streams import AlignedStream, Prefetch, Stream, open_stream
 from eocodec.flow.trainable import Stage
+from eocodec.model.bundle import read_bundle
 
 __all__ = [
     "Checkpoint",

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-import math
 import re
 import signal
 import time
@@ -37,10 +36,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import eocodec
-from eocodec.bundle import Manifest, Model
 from eocodec.codec import DEFAULT_RATE
+from eocodec.coding.embedded_tables import TABLES_FILE as EMBEDDED_TABLES
+from eocodec.coding.lossless_tables import TABLES_FILE as LOSSLESS_TABLES
 from eocodec.errors import EocodecError, LimitError, UnknownTypeError
-from eocodec.gains import available
+from eocodec.model.bundle import Model
 from eocodec.service import work
 from eocodec.service.pool import Busy, Died, Gone, Pool, TooSlow
 from eocodec.service.store import NAME, Store, StoreError, identify
@@ -428,23 +428,11 @@ def _matches(header: str, tag: str) -> bool:
 
 def _spectrum(model: Model) -> dict[str, Any]:
     """Explained entropy (nats) over rank, falling; long spectra thinned out evenly in the logarithm of the rank."""
-    manifest = model.any_manifest
-    if isinstance(manifest, Manifest):
-        ranks, values, start = [], [], 0.0
-        for band, channel in manifest.order:
-            count = 1 if band == 0 else 4 ** (band - 1)
-            ranks.append(start + (count + 1) / 2)
-            values.append(manifest.entropy[band][channel])
-            start += count
-        return {"block": model.block, "rank": ranks, "entropy": values}
-    falling = sorted(manifest.entropy, reverse=True)
-    places = sorted({round(math.exp(k / 400 * math.log(len(falling)))) for k in range(401)})
-    return {"block": model.block, "rank": places, "entropy": [falling[p - 1] for p in places]}
+    ranks, entropies = model.any_manifest.spectrum.curve()
+    return {"block": model.block, "rank": ranks, "entropy": entropies}
 
 
 def _row(model: Model, default: str) -> dict[str, Any]:
-    files = model.files
-    flat = model.kind == "flat"
     return {
         "name": model.name,
         "default": model.name == default,
@@ -453,10 +441,10 @@ def _row(model: Model, default: str) -> dict[str, Any]:
         "size": model.size,
         "block": model.block,
         "default_rate": DEFAULT_RATE,
-        "methods": ["drop"] if flat else (["net"] if available(model) else []) + ["shrink", "drop"],
-        "lossless": "lossless/tables.bin" in files,
-        "progressive": "progressive.bin" in files,
-        "tiny": flat and bool(model.flat.tiny),
+        "methods": list(model.denoising_methods),
+        "lossless": LOSSLESS_TABLES in model.files,
+        "progressive": EMBEDDED_TABLES in model.files,
+        "tiny": bool(model.any_manifest.tiny_number),
         "licence": model.any_manifest.licence,
         "card": model.any_manifest.card,
     }

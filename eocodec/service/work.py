@@ -9,13 +9,14 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from eocodec.bundle import Model, load_model
-from eocodec.codec import compress_picture, decode_file, find_tiny_model, truncate
+from eocodec.codec import compress_picture, decode_file, truncate
+from eocodec.coding.describe import describe
 from eocodec.denoising import denoise_picture
-from eocodec.describe import describe
 from eocodec.errors import EocodecError, FormatError, LimitError
 from eocodec.format import MAGIC, is_tiny, parse, parse_tiny, tiny_from_text
 from eocodec.image import Picture, encode_picture, read_picture, to_pillow
+from eocodec.model.bundle import Model
+from eocodec.model.library import Library, load_model
 
 __all__ = ["FORMATS", "TYPES", "Answer", "compress", "cut", "decompress", "denoise", "info", "start", "store"]
 
@@ -68,6 +69,11 @@ def _model(name: str) -> Model:
         raise EocodecError(f"no model is called {name[:40]}; there are: {', '.join(_models)}") from None
 
 
+def _library(shipped: bool = True) -> Library:
+    """The service's models, and behind them the shipped ones."""
+    return Library(_models.values(), shipped=shipped)
+
+
 def _read(body: bytes) -> Picture:
     """The picture of a body that is a picture file, or an `.eoc` file."""
     if not body:
@@ -83,17 +89,15 @@ def _decode(body: bytes, salvage: bool = False) -> Any:
         raise EocodecError("the body is empty; it has to be an .eoc file")
     data = tiny_from_text(body)
     if is_tiny(data):
-        number = parse_tiny(data).number
-        fitting = [m for m in _models.values() if m.kind == "flat" and m.flat.tiny == number]
-        model = fitting[0] if fitting else find_tiny_model(number, None)
+        model = _library().of(parse_tiny(data))
     else:
         header = parse(data, salvage=salvage).header
         if header.width * header.height > _pixels:
             raise LimitError(f"the file holds {header.width}x{header.height} pixels, more than the limit of {_pixels}")
-        fitting = [m for m in _models.values() if m.id == header.model]
-        if not fitting:
+        found = _library(shipped=False).find(header.model)
+        if found is None:
             raise FormatError(f"the file needs model {header.model.hex()}, which this service does not have")
-        model = fitting[0]
+        model = found
     return decode_file(data, model, salvage=salvage, max_pixels=_pixels)
 
 
@@ -155,7 +159,7 @@ def info(body: bytes) -> dict[str, Any]:
         header = parse(data, salvage=True).header
         if header.width * header.height > _pixels:  # the rate of an embedded stream takes work that grows with it
             raise LimitError(f"the file holds {header.width}x{header.height} pixels, more than the limit of {_pixels}")
-    return describe(data, {m.id: m for m in _models.values()})
+    return describe(data, _library(shipped=False))
 
 
 def store(body: bytes, options: dict[str, Any]) -> bytes:
@@ -180,4 +184,4 @@ def cut(data: bytes, rate: float | None, size: int | None) -> bytes:
     """A prefix of a stored file, as :func:`eocodec.codec.truncate` makes it; what is small enough comes as it is."""
     if size is not None and size >= len(data):
         return data
-    return truncate(data, rate=rate, max_bytes=size)
+    return truncate(data, rate=rate, max_bytes=size, model=_library())

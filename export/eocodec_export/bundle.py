@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from eocodec import transform
-from eocodec.bundle import FORMAT, Model, write_bundle
 from eocodec.errors import EocodecError, ModelError
 from eocodec.flow.context import SCALES, ContextModel
 from eocodec.flow.embedded import EmbeddedContext, known_channels
@@ -20,6 +18,9 @@ from eocodec.flow.face import FaceModel
 from eocodec.flow.model import PhotoModel, build
 from eocodec.flow.pictures import read_pictures, split
 from eocodec.flow.training import load_checkpoint
+from eocodec.model import transform
+from eocodec.model.bundle import Model, write_bundle
+from eocodec.model.manifest import FORMAT
 from eocodec_export import calibration, embedded, flat
 from eocodec_export.denoising import check_denoising, denoising_graphs, fit_level, round_weights
 from eocodec_export.flat import export_flat

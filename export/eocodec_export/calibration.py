@@ -10,14 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from eocodec import entropy, transform
-from eocodec.bundle import Model
+from eocodec.coding.ordinary import Encoder
+from eocodec.coding.scales import MEAN_UNIT
+from eocodec.coding.units import PHASES
+from eocodec.coding.walk import Walk, activity_class, from_symbols, lattices, to_symbols
+from eocodec.denoising.shrinkage import noise_level
 from eocodec.flow.context import SCALE_MIN, SCALE_PER_OCTAVE, SCALES, Steps, compand
 from eocodec.flow.model import PhotoModel
 from eocodec.flow.objective import log_column_norms
 from eocodec.format import Header
-from eocodec.latents import PHASES, band_steps, step_code
-from eocodec.shrinkage import noise_level
+from eocodec.model import transform
+from eocodec.model.bundle import Model
+from eocodec.steps import step_code
 
 __all__ = [
     "Statistics",
@@ -83,7 +87,7 @@ def pack_tables(tables: Sequence[npt.NDArray[np.int64]]) -> bytes:
     return np.concatenate(words).astype("<u4").tobytes()
 
 
-class Statistics(entropy.Encoder):
+class Statistics(Encoder):
     """An encoder that counts what it codes instead of writing it."""
 
     def __init__(self, model: Model) -> None:
@@ -100,23 +104,23 @@ class Statistics(entropy.Encoder):
         y = np.stack([band[:, i::2, j::2][:, rows] for i, j in (PHASES[p] for p in unit.phases)])
         residual = y - mean / 16
         m = self.tables.round(residual.astype(np.float32), index)
-        flat, idx = entropy._flat(m, rows, valid), entropy._flat(index, rows, valid).astype(np.int64)
-        r = entropy._flat(residual, rows, valid)
-        magnitude = np.abs(flat)
+        symbols, idx = to_symbols(m, rows, valid), to_symbols(index, rows, valid).astype(np.int64)
+        r = to_symbols(residual, rows, valid)
+        magnitude = np.abs(symbols)
         np.add.at(self.counts, (idx, np.minimum(magnitude, self.width - 1)), 1)
         place = np.minimum(magnitude, 3)
-        np.add.at(self.shift_sum, (idx, place), magnitude - np.sign(flat) * r)
+        np.add.at(self.shift_sum, (idx, place), magnitude - np.sign(symbols) * r)
         np.add.at(self.shift_count, (idx, place), 1)
-        return entropy._unflat(flat, m, rows, valid) * entropy.MEAN_UNIT + mean
+        return from_symbols(symbols, m, rows, valid) * MEAN_UNIT + mean
 
     def count_low(self, q: npt.NDArray[np.int32]) -> None:
         """Count the interpolation residuals of low-pass integers `(3, h, w)`."""
         stride = 1 << (max(q.shape[1:]) - 1).bit_length()
         while stride > 1:
             for channel in range(3):
-                for kind, rows, columns, predicted, activity in entropy.lattices(q[channel], stride // 2):
+                for kind, rows, columns, predicted, activity in lattices(q[channel], stride // 2):
                     r = np.minimum(np.abs(q[channel][rows, columns] - predicted), self.width - 1).ravel()
-                    c = np.minimum(entropy.activity_class(activity), CLASSES - 1).ravel()
+                    c = np.minimum(activity_class(activity), CLASSES - 1).ravel()
                     for k in np.unique(c):
                         place = self.low_counts.setdefault((channel, kind, int(k)), np.zeros(self.width))
                         place += np.bincount(r[c == k], minlength=self.width)
@@ -127,12 +131,12 @@ def gather(model: Model, pictures: Sequence[Bytes], levels: Sequence[float]) -> 
     """Statistics of `pictures` at steps `levels` (8-bit levels)."""
     statistics = Statistics(model)
     for picture in pictures:
-        latents = transform.encode_picture(model, picture)
+        latents = transform.analyse(model, picture)
         for level in levels:
             header = Header(model.id, picture.shape[1], picture.shape[0], 0, step_code(level / 255.0))
-            steps = band_steps(model.manifest, header.delta)
+            steps = model.manifest.steps(header.delta)
             statistics.targets = [h / s for h, s in zip(latents, steps, strict=True)]
-            walk = entropy.Walk(model, header)
+            walk = Walk(model, header)
             low = walk.run(statistics)
             height, width = walk.band_size(0)
             statistics.count_low(low[:, :height, :width])

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from eocodec import transform
-from eocodec.bundle import Model
 from eocodec.errors import ModelError
 from eocodec.flow.gains import pooled_level
 from eocodec.flow.model import PhotoModel
+from eocodec.model import transform
+from eocodec.model.bundle import Model
 from eocodec_export.graphs import export_graph, halved, rounded
 
 __all__ = ["check_denoising", "corrected", "denoising_graphs", "fit_level", "round_weights"]

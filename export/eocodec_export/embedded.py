@@ -1,6 +1,6 @@
 """Tables of the embedded stream, fitted on pictures.
 
-In: a bundle and pictures. Out: `eocodec.progressive.Probabilities`.
+In: a bundle and pictures. Out: `eocodec.coding.embedded_tables.Probabilities`.
 """
 
 from collections.abc import Sequence
@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from eocodec import progressive, transform
-from eocodec.bundle import Model
-from eocodec.latents import PHASES
-from eocodec.progressive import LAYERS, PLACES, Probabilities
+from eocodec.coding.embedded import LowWriter
+from eocodec.coding.embedded_coder import Exhausted, Meter
+from eocodec.coding.embedded_state import LAYERS, LOW_STEP, TOP, SignificancePass, State
+from eocodec.coding.embedded_tables import PLACES, Probabilities
+from eocodec.model import transform
+from eocodec.model.bundle import Model
 
 __all__ = ["fit_probabilities"]
 
@@ -36,7 +38,7 @@ class _Counter:
     """A coder that counts decisions by table entry."""
 
     def __init__(self, entries: int, depth: float) -> None:
-        self.meter = progressive.Meter()
+        self.meter = Meter()
         self.depth = depth
         self.counts = np.zeros((2, entries + 1))
 
@@ -50,18 +52,17 @@ class _Counter:
 
     def mark(self, depth: float) -> None:
         if depth > self.depth:
-            raise progressive._Exhausted
+            raise Exhausted
 
 
-class _Pass(progressive._Pass):
+class _Pass(SignificancePass):
     """A significance pass that also compares means with the values of latents that stay in the dead zone."""
 
     def strip(self, unit, rows, valid, mean, index):  # type: ignore[no-untyped-def]
         result = super().strip(unit, rows, valid, mean, index)
         assert isinstance(self.state, _State)
         band = self.state.bands[1 + self.state.levels - unit.level]
-        for n, p in enumerate(unit.phases):
-            i, j = PHASES[p]
+        for n, (i, j) in enumerate(unit.offsets):
             sign, guess, positive, size = (
                 a[unit.channels, i::2, j::2][:, rows] for a in (band.sign, band.guess, band.positive, band.truth)
             )
@@ -73,18 +74,17 @@ class _Pass(progressive._Pass):
         return result
 
 
-class _State(progressive._State):
+class _State(State):
     """A state that gathers where values lie in their cells, once a layer."""
 
     significance = _Pass
 
-    def __init__(self, *arguments) -> None:  # type: ignore[no-untyped-def]
-        super().__init__(*arguments)
-        self.tables = _numbered()
+    def __init__(self, model: Model, width: int, height: int, latents: list[npt.NDArray[np.float32]]) -> None:
+        super().__init__(model, width, height, latents, _numbered())
         self.inside, self.sums = np.zeros((2, *Probabilities.SHAPES[4])), np.zeros((2, 64))
 
-    def _refinement(self, layer, coder):  # type: ignore[no-untyped-def]
-        super()._refinement(layer, coder)
+    def refine(self, layer, coder):  # type: ignore[no-untyped-def]
+        super().refine(layer, coder)
         for band in self.bands[1:]:
             rows, columns = band.valid
             sign, lower, width, fresh, index, truth = (
@@ -109,23 +109,17 @@ def fit_probabilities(model: Model, pictures: Sequence[Bytes]) -> Probabilities:
     """
     shapes = Probabilities.SHAPES
     sizes = [int(np.prod(s)) for s in shapes[:4]]
-    depth = 1 + np.log2(progressive.TOP / FINEST)
+    depth = 1 + np.log2(TOP / FINEST)
     counter = _Counter(sum(sizes), min(depth, LAYERS))
     sums, inside = np.zeros((2, 64)), np.zeros((2, *Probabilities.SHAPES[4]))
-    model.__dict__["_probabilities"] = _numbered()
-    try:
-        for picture in pictures:
-            height, width = picture.shape[:2]
-            latents = transform.encode_picture(model, picture)
-            state = _State(model, width, height, latents)
-            targets = state.low_truth / progressive.LOW_STEP
-            coder = progressive._LowWriter(model, targets)
-            state.start_low(state.walk(progressive.LOW_STEP).low_pass(coder))
-            state.run(counter)
-            inside += state.inside
-            sums += state.sums
-    finally:
-        del model.__dict__["_probabilities"]
+    for picture in pictures:
+        height, width = picture.shape[:2]
+        state = _State(model, width, height, transform.analyse(model, picture))
+        coder = LowWriter(model, state.low_truth / np.float32(LOW_STEP))
+        state.start_low(state.walk(LOW_STEP).low_pass(coder))
+        state.run(counter)
+        inside += state.inside
+        sums += state.sums
     no, yes = (np.split(c[1:], np.cumsum(sizes)[:-1]) for c in counter.counts)
     a, b = yes[0].reshape(shapes[0]), no[0].reshape(shapes[0])
     coarse = (a.sum((2, 3), keepdims=True) + 1e-3) / ((a + b).sum((2, 3), keepdims=True) + 1)

@@ -15,14 +15,17 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from eocodec import flat
-from eocodec.bundle import FORMAT, Model, pack_basis, unpack_basis, write_bundle
+from eocodec.coding import flat
 from eocodec.errors import ModelError
 from eocodec.flow.context import ACTIVATION_UNIT, INDEX_UNIT, MEAN_UNIT, SCALE_MIN, SCALE_PER_OCTAVE, SCALES
 from eocodec.flow.face import INDEX_LIMIT, FaceModel
 from eocodec.flow.objective import dense_log_column_norms
-from eocodec.format import STEP_UNIT
-from eocodec.latents import step_code
+from eocodec.model import transform
+from eocodec.model.bundle import Model, write_bundle
+from eocodec.model.manifest import FORMAT
+from eocodec.model.rotation import pack_basis, unpack_basis
+from eocodec.model.spectrum import GAUSSIAN
+from eocodec.steps import STEP_UNIT, step_code, step_of_code
 from eocodec_export import calibration
 from eocodec_export.graphs import INT8, MEAN_LIMIT, GraphBuilder, export_graph, halved, rounded
 
@@ -57,7 +60,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 def _turn(x: Tensor, reflections: Tensor, middles: Tensor, back: bool) -> Tensor:
-    """The rotation of `eocodec.bundle.unpack_basis`, or its inverse, on rows; signs not included."""
+    """The rotation of `eocodec.model.rotation.unpack_basis`, or its inverse, on rows; signs not included."""
     order = range(reflections.shape[0])
     nothing = torch.zeros(reflections.shape[1])
     for b in reversed(order) if back else order:
@@ -133,7 +136,7 @@ class _Statistics:
 
     def add(self, model: Model, latents: npt.NDArray[np.float32], level: float) -> None:
         code = step_code(level / 255.0)
-        delta = 2.0 ** ((code - 32768) / STEP_UNIT) / 255.0
+        delta = step_of_code(code)
         coder = flat.round_latents(model, code, latents, delta)
         for m, residual, index in zip(coder.residuals, coder.offsets, coder.indices, strict=True):
             magnitude, place = np.abs(m), index.astype(np.int64)
@@ -153,7 +156,7 @@ def _column_norms(model: FaceModel, pictures: Tensor) -> Tensor:
     for k, index in enumerate(jobs.split(BATCH)):
         chosen = (torch.arange(len(index)) + k * BATCH) * 37 % len(pictures)
         h = model.flow(pictures[chosen].float() / 255)
-        norms = dense_log_column_norms(model._flat_inverse, h, index)
+        norms = dense_log_column_norms(model.vector_inverse, h, index)
         total.index_add_(0, index, norms)
         count.index_add_(0, index, torch.ones_like(norms))
     return total / count
@@ -283,7 +286,7 @@ def export_flat(
     for vector in latents[:: max(1, len(latents) // 100)]:
         for level in WATER_STEPS:
             statistics.add(bundle, vector, level)
-    sigma = np.exp(flat.spectrum(bundle.flat) - 0.5 * math.log(2 * math.pi * math.e))
+    sigma = np.exp(bundle.flat.spectrum.entropy - GAUSSIAN)
     ratios = [
         level / 255 / math.sqrt(12) / sigma[max(0, round(float(np.mean(counts))) - 1)]
         for level, counts in statistics.nonzero.items()
@@ -307,10 +310,10 @@ def _best_drops(model: Model, pictures: Bytes) -> list[list[float]]:
         noisy = pictures / np.float32(255) + np.float32(level / 255) * generator.standard_normal(
             pictures.shape, np.float32
         )
-        latents = np.stack([flat.encode_picture(model, x) for x in noisy])
+        latents = np.stack([transform.analyse_vector(model, x) for x in noisy])
         qualities = []
         for rate in rates:
-            clean = flat.synthesise(model, flat.keep_top(model.flat, latents, rate), flat.core_step(model.flat, rate))
+            clean = transform.synthesise_vectors(model, latents * model.flat.kept(rate), model.flat.core_step(rate))
             errors = np.square(clean * 255 - pictures).mean((1, 2, 3))
             qualities.append(-10 * float(np.log10(errors).mean()))
         result.append([level, float(rates[int(np.argmax(qualities))])])

@@ -17,7 +17,7 @@ from eocodec.errors import ModelError
 from eocodec.flow.context import ACTIVATION_UNIT, INDEX_UNIT, MEAN_UNIT, SCALES, ContextModel, IntegerConv, IntegerNet
 from eocodec.flow.embedded import EmbeddedContext, known_channels
 from eocodec.flow.model import PhotoModel
-from eocodec.transform import band_names
+from eocodec.model.transform import band_names
 
 __all__ = [
     "OPSET",

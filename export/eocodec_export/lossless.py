@@ -1,8 +1,8 @@
 """The lossless part of a photo bundle: trains its nets, rounds them to integers, fits its tables.
 
 In: photos. Out: the bundle's files `lossless/{set}_{axis}_{phase}.onnx` and `lossless/tables.bin`. The nets are
-so small that training them is part of the export. They see what `eocodec.lattice.Lattice.context` gives, the very
-function that files are coded with, and every graph is checked against integer arithmetic before it is written.
+so small that training them is part of the export. They see what `eocodec.coding.lattice.Lattice.context` gives, the
+very function that files are coded with, and every graph is checked against integer arithmetic before it is written.
 """
 
 import functools
@@ -17,8 +17,11 @@ from onnx import TensorProto
 from PIL import Image
 from torch import Tensor, nn
 
-from eocodec import lossless
-from eocodec.bundle import Model, read_bundle, write_bundle
+from eocodec.coding import lossless_tables, lossless_walk
+from eocodec.coding.lattice import Lattice, to_planes
+from eocodec.coding.lossless_tables import CLASSES, COARSE, TABLES, TABLES_FILE
+from eocodec.coding.lossless_walk import SETS, Strip
+from eocodec.coding.units import PHASES
 from eocodec.errors import ModelError
 from eocodec.flow.context import (
     ACTIVATION_UNIT,
@@ -33,9 +36,7 @@ from eocodec.flow.context import (
     round_through,
 )
 from eocodec.flow.pictures import read_pictures, split
-from eocodec.latents import PHASES
-from eocodec.lattice import Lattice, to_planes
-from eocodec.lossless import CLASSES, COARSE, SETS, TABLES, TABLES_FILE, Strip
+from eocodec.model.bundle import Model, read_bundle, write_bundle
 from eocodec_export.graphs import EXACT, MEAN_LIMIT, GraphBuilder
 
 __all__ = ["Predictor", "add_lossless", "lossless_files", "predictor_graph", "prepared"]
@@ -289,7 +290,7 @@ def _train_phase(
     else:
         seed = 9 * half + 3 * axis + phase
         model = fit_predictor(context, target, ITERATIONS[half], seed)
-        predictors[lossless.graph_name(half, axis, phase)] = model
+        predictors[lossless_walk.graph_name(half, axis, phase)] = model
         pieces = [model(*model.inputs(context[k : k + 65536]), True)[0] for k in range(0, len(context), 65536)]
         mean = torch.cat(pieces).numpy()
     left = np.clip(np.floor(target - mean + 0.5), -LARGEST, LARGEST).astype(np.int16)
@@ -312,14 +313,14 @@ class _Counter:
     def count(self, model: Model, picture: Bytes) -> None:
         """Count a picture."""
         self.planes = to_planes(picture)
-        lossless.walk(picture.shape[0], picture.shape[1], 3, functools.partial(lossless.predict, model), self)
+        lossless_walk.walk(picture.shape[0], picture.shape[1], 3, functools.partial(lossless_walk.predict, model), self)
 
     def strip(self, s: Strip) -> Int16:
         """Count a strip; returns its residuals."""
-        predicted, turned, fraction = lossless.residual_code(s, None)
+        predicted, turned, fraction = lossless_walk.residual_code(s, None)
         values = s.of(self.planes[s.axis])
         coded = np.where(turned, predicted - values, values - predicted).astype(np.int64) + LARGEST
-        place = lossless.table_of(s.index, fraction).astype(np.int64) * self.counts.shape[1] + coded
+        place = lossless_tables.table_of(s.index, fraction).astype(np.int64) * self.counts.shape[1] + coded
         self.counts += np.bincount(place.ravel(), minlength=self.counts.size).reshape(self.counts.shape)
         return values - s.predicted
 
@@ -429,6 +430,6 @@ def add_lossless(
         added = {name: content for name, content in read_bundle(source).items() if name.startswith("lossless/")}
     files = {**base, **added}
     model = Model(files)
-    lossless.tables_of(model)
+    lossless_tables.tables_of(model)
     write_bundle(out, files)
     return model

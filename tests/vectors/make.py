@@ -13,8 +13,8 @@ from PIL import Image
 
 import eocodec
 from eocodec.codec import decode_file
+from eocodec.coding.symbols import symbols
 from eocodec.image import as_picture, to_pillow
-from eocodec.symbols import symbols
 
 HERE = Path(__file__).parent
 SAMPLES = HERE.parent.parent / "samples"

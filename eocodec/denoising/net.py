@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eocodec import transform
-from eocodec.bundle import Model
-from eocodec.latents import NO_REFINEMENT
+from eocodec.model import transform
+from eocodec.model.bundle import Model
+from eocodec.model.manifest import FLOW_ONLY
+from eocodec.model.tiles import Tile, padded, shifted, tiles
 
-__all__ = ["TURNS", "Noise", "apply", "available", "measure"]
+__all__ = ["TURNS", "Noise", "apply", "measure"]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -71,11 +72,6 @@ class Noise:
         return spread[: height // 2, : width // 2]
 
 
-def available(model: Model) -> bool:
-    """Whether a model has these nets."""
-    return "denoise/gains.onnx" in model.files and "denoise/level.onnx" in model.files
-
-
 def brightness(values: Float32) -> Float32:
     """Mean of the channels in areas of 8x8 pixels (smaller at the right and the bottom), limited to 0 to 1."""
     mean = values.mean(2)
@@ -91,8 +87,8 @@ def measure(model: Model, values: Float32) -> Noise:
     names = transform.band_names(model.manifest.levels)
     bright = brightness(values)
     sums = np.zeros((3, BINS))  # weight, weighted level, weighted brightness by bin of brightness
-    for tile in _tiles(model, values):
-        latents = dict(zip(names, model.run("encoder", {"picture": tile.picture}), strict=True))
+    for tile, picture in _pieces(model, values):
+        latents = dict(zip(names, model.run("encoder", {"picture": picture}), strict=True))
         (planes,) = model.run("denoise/level", latents)
         value, weight = (_inside(plane, tile, height, width) for plane in planes[0])
         rows = (np.arange(value.shape[0]) * 2 + tile.rows.start) // AREA
@@ -132,7 +128,7 @@ def apply(model: Model, values: Float32, noise: Noise, turns: int = 1) -> Float3
     """The clean picture `(H, W, 3)`, not clipped.
 
     Arguments:
-        model: that has the nets, see :func:`available`.
+        model: that has the nets, see `eocodec.model.bundle.Model.denoising_methods`.
         values: the noisy picture `(H, W, 3)`.
         noise: of it; for equal channels that of the luma axis.
         turns: flipped and transposed pictures that are averaged, 1 to 8.
@@ -148,57 +144,46 @@ def apply(model: Model, values: Float32, noise: Noise, turns: int = 1) -> Float3
 
 def _clean(model: Model, values: Float32, noise: Noise) -> Float32:
     names = transform.band_names(model.manifest.levels)
-    step = np.array([NO_REFINEMENT], np.float32)
+    step = np.array([FLOW_ONLY], np.float32)
     result = np.empty(values.shape, np.float32)
     height, width = values.shape[:2]
-    for tile in _tiles(model, values):
-        plane = noise.plane(tile.picture[0].transpose(1, 2, 0))[None, None]
-        latents = dict(zip(names, model.run("encoder", {"picture": tile.picture}), strict=True))
+    for tile, piece in _pieces(model, values):
+        plane = noise.plane(piece[0].transpose(1, 2, 0))[None, None]
+        latents = dict(zip(names, model.run("encoder", {"picture": piece}), strict=True))
         clean = dict(zip(names, model.run("denoise/gains", {**latents, "noise": plane}), strict=True))
         (picture,) = model.run("decoder", {**clean, "step": step})
-        rows, columns = slice(tile.rows.start, min(tile.rows.stop, height)), tile.columns
-        columns = slice(columns.start, min(columns.stop, width))
-        inner = picture[0][:, tile.top :, tile.left :][:, : rows.stop - rows.start, : columns.stop - columns.start]
+        rows = slice(tile.rows.start, min(tile.rows.stop, height))
+        columns = slice(tile.columns.start, min(tile.columns.stop, width))
+        inner = picture[0][:, shifted(rows, tile.outer_rows.start), shifted(columns, tile.outer_columns.start)]
         result[rows, columns] = inner.transpose(1, 2, 0)
     return result
 
 
-@dataclass(frozen=True)
-class _Tile:
-    """A piece of the padded picture: `picture (1, 3, h, w)`, what is inside, and where that begins in the piece."""
+def _pieces(model: Model, values: Float32) -> Iterator[tuple[Tile, Float32]]:
+    """Tiles of a picture and what the encoder takes of each, `(1, 3, h, w)`.
 
-    picture: Float32
-    rows: slice
-    columns: slice
-    top: int
-    left: int
-
-
-def _tiles(model: Model, values: Float32) -> Iterator[_Tile]:
-    """Pieces of a picture, mirrored at the right and the bottom up to the model's multiple."""
+    The picture is mirrored at the right and the bottom up to the model's multiple.
+    """
     height, width = values.shape[:2]
-    full_width, full_height = transform.padded_size(width, height, model.multiple)
-    whole = full_width * full_height <= WHOLE
-    tall, wide = (full_height, full_width) if whole else (TILE, TILE)
-    for top in range(0, height, tall):
-        for left in range(0, width, wide):
-            rows, columns = slice(top, min(top + tall, full_height)), slice(left, min(left + wide, full_width))
-            outer_top, outer_left = max(0, top - HALO), max(0, left - HALO)
-            bottom, right = min(full_height, rows.stop + HALO), min(full_width, columns.stop + HALO)
-            down, across = _mirrored(outer_top, bottom, height), _mirrored(outer_left, right, width)
-            piece = np.ascontiguousarray(values[np.ix_(down, across)].transpose(2, 0, 1)[None])
-            yield _Tile(piece, rows, columns, top - outer_top, left - outer_left)
+    full_width, full_height = padded(width, model.multiple), padded(height, model.multiple)
+    for tile in tiles(full_width, full_height, TILE, HALO, WHOLE):
+        if tile.rows.start >= height or tile.columns.start >= width:
+            continue
+        down = _mirrored(tile.outer_rows, height)
+        across = _mirrored(tile.outer_columns, width)
+        yield tile, np.ascontiguousarray(values[np.ix_(down, across)].transpose(2, 0, 1)[None])
 
 
-def _mirrored(start: int, stop: int, size: int) -> npt.NDArray[np.int64]:
-    """Indices start … stop of a row of `size` samples that is mirrored at its end as often as needed."""
-    k = np.arange(start, stop) % (2 * size)
+def _mirrored(part: slice, size: int) -> npt.NDArray[np.int64]:
+    """Indices of a part of a row of `size` samples that is mirrored at its end as often as needed."""
+    k = np.arange(part.start, part.stop) % (2 * size)
     return np.minimum(k, 2 * size - 1 - k)
 
 
-def _inside(plane: npt.NDArray[Any], tile: _Tile, height: int, width: int) -> npt.NDArray[Any]:
+def _inside(plane: npt.NDArray[Any], tile: Tile, height: int, width: int) -> npt.NDArray[Any]:
     """The part of a plane at half the resolution that belongs to the tile and to the picture."""
     rows = min(tile.rows.stop, height) - tile.rows.start
     columns = min(tile.columns.stop, width) - tile.columns.start
-    top, left = tile.top // 2, tile.left // 2
+    top = (tile.rows.start - tile.outer_rows.start) // 2
+    left = (tile.columns.start - tile.outer_columns.start) // 2
     return plane[top : top + (rows + 1) // 2, left : left + (columns + 1) // 2]

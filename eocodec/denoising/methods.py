@@ -11,18 +11,22 @@ References:
 
 import functools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from eocodec import flat, gains, shrinkage
-from eocodec.bundle import Model, load_model
+from eocodec.denoising import dropping, net, shrinkage
+from eocodec.denoising.net import Noise
 from eocodec.errors import EocodecError
 from eocodec.image import Bytes, ImageLike, Picture, as_picture
+from eocodec.model.bundle import Model
+from eocodec.model.library import ModelLike, load_model
+from eocodec.model.manifest import FlatManifest, Manifest, PhotoManifest
+from eocodec.model.transform import analyse_vector, to_levels
 
 __all__ = ["METHODS", "SHIFTS", "Denoised", "denoise", "denoise_picture", "estimate_sigma"]
 
@@ -54,7 +58,7 @@ class Denoised:
     @property
     def rgb(self) -> Bytes:
         """`(H, W, 3)` uint8."""
-        return np.floor(self.values * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+        return to_levels(self.values)
 
 
 def denoise(
@@ -65,7 +69,7 @@ def denoise(
     rate: float | None = None,
     strength: float = 1.0,
     shifts: int | None = None,
-    model: str | Path | Model = "photo",
+    model: ModelLike = "photo",
 ) -> npt.NDArray[Any]:
     """Remove white noise from a picture.
 
@@ -111,32 +115,33 @@ def denoise_picture(
     rate: float | None = None,
     strength: float = 1.0,
     shifts: int | None = None,
-    model: str | Path | Model = "photo",
+    model: ModelLike = "photo",
 ) -> Denoised:
     """Remove white noise from a picture and tell how; see :func:`denoise` for arguments and errors."""
     loaded = load_model(model)
     _check(sigma, rate, strength, shifts, loaded)
+    denoiser = _denoiser(loaded)
     chosen = _choose(method, rate, loaded)
     values, grey = _values(image)
     if rate is not None:
         level = None
-        clean = _keep_top(loaded, values, rate, shifts or DEFAULT_SHIFTS["drop"])
+        clean = denoiser.keep_top(values, rate, shifts or DEFAULT_SHIFTS["drop"])
     else:
         # Equal noise in three channels lies along the luma axis, where it is sqrt(3) times as large.
         spread = math.sqrt(3) if grey else 1.0
-        noise = _measured(loaded, values, grey) if isinstance(sigma, str) else gains.Noise.white(sigma * spread / 255)
+        noise = denoiser.measure(values, grey) if isinstance(sigma, str) else Noise.white(sigma * spread / 255)
         level = 255 * noise.level / spread
         if level * strength < SMALLEST_SIGMA:
             clean = values
         else:
-            clean = _removed(loaded, values, noise.scaled(strength), chosen, shifts or DEFAULT_SHIFTS[chosen])
+            clean = denoiser.remove(values, noise.scaled(strength), chosen, shifts or DEFAULT_SHIFTS[chosen])
     clean = np.clip(clean, 0, 1)
     if grey:
         clean = np.repeat(clean.mean(2, keepdims=True, dtype=np.float32), 3, 2)
     return Denoised(clean, chosen, level)
 
 
-def estimate_sigma(image: ImageLike | Picture, model: str | Path | Model = "photo") -> float:
+def estimate_sigma(image: ImageLike | Picture, model: ModelLike = "photo") -> float:
     """Estimated standard deviation of white noise in a picture, in 8-bit levels.
 
     It is that of each channel, and of a grey picture that of its values.
@@ -145,18 +150,76 @@ def estimate_sigma(image: ImageLike | Picture, model: str | Path | Model = "phot
         EocodecError: the picture is of an unsupported kind, or of another size than the model is for.
     """
     values, grey = _values(image)
-    return 255 * _measured(load_model(model), values, grey).level / (math.sqrt(3) if grey else 1.0)
+    return 255 * _denoiser(load_model(model)).measure(values, grey).level / (math.sqrt(3) if grey else 1.0)
 
 
-def _measured(model: Model, values: Float32, grey: bool) -> gains.Noise:
-    """Estimated noise of a picture, along an axis of colour; of a grey picture, the luma axis."""
-    if gains.available(model):
-        return gains.measure(model, values)
-    if grey:
-        return gains.Noise.white(math.sqrt(3) * _grey_level(values[..., 0]))
-    if model.kind == "flat":
-        return gains.Noise.white(flat.noise_level(model.flat, flat.encode_picture(model, values)))
-    return gains.Noise.white(shrinkage.noise_level(model, values))
+class _Denoiser(ABC):
+    """How models of a kind denoise.
+
+    Arguments:
+        model: the bundle.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    @abstractmethod
+    def measure(self, values: Float32, grey: bool) -> Noise:
+        """Estimated noise of a picture, along an axis of colour; of a grey picture, the luma axis."""
+
+    @abstractmethod
+    def remove(self, values: Float32, noise: Noise, method: str, shifts: int) -> Float32:
+        """The picture without its noise, which lies along the luma axis if it is grey."""
+
+    @abstractmethod
+    def keep_top(self, values: Float32, rate: float, shifts: int) -> Float32:
+        """The picture of its top C latents."""
+
+
+class _PhotoDenoiser(_Denoiser):
+    """Models for pictures of any size."""
+
+    def measure(self, values: Float32, grey: bool) -> Noise:
+        if "net" in self.model.denoising_methods:
+            return net.measure(self.model, values)
+        if grey:
+            return Noise.white(math.sqrt(3) * _grey_level(values[..., 0]))
+        return Noise.white(shrinkage.noise_level(self.model, values))
+
+    def remove(self, values: Float32, noise: Noise, method: str, shifts: int) -> Float32:
+        if method == "net":
+            return net.apply(self.model, values, noise, shifts)
+        estimator = {"shrink": shrinkage.shrink, "drop": shrinkage.drop}[method]
+        clean = _averaged(functools.partial(estimator, self.model, noise=noise.level), values, shifts)
+        return shrinkage.restore_coarse(values, clean)
+
+    def keep_top(self, values: Float32, rate: float, shifts: int) -> Float32:
+        return _averaged(functools.partial(shrinkage.keep_top, self.model, rate=rate), values, shifts)
+
+
+class _FlatDenoiser(_Denoiser):
+    """Models for pictures of one size."""
+
+    def measure(self, values: Float32, grey: bool) -> Noise:
+        if grey:
+            return Noise.white(math.sqrt(3) * _grey_level(values[..., 0]))
+        return Noise.white(dropping.noise_level(self.model.flat, analyse_vector(self.model, values)))
+
+    def remove(self, values: Float32, noise: Noise, method: str, shifts: int) -> Float32:
+        return dropping.keep_top(self.model, values, dropping.rate_of_noise(self.model.flat, noise.level))
+
+    def keep_top(self, values: Float32, rate: float, shifts: int) -> Float32:
+        return dropping.keep_top(self.model, values, rate)
+
+
+_DENOISERS: tuple[tuple[type[Manifest], type[_Denoiser]], ...] = (
+    (PhotoManifest, _PhotoDenoiser),
+    (FlatManifest, _FlatDenoiser),
+)
+
+
+def _denoiser(model: Model) -> _Denoiser:
+    return next(made for kind, made in _DENOISERS if isinstance(model.any_manifest, kind))(model)
 
 
 def _grey_level(values: Float32) -> float:
@@ -199,26 +262,14 @@ def _choose(method: str, rate: float | None, model: Model) -> str:
         raise EocodecError(f"the method must be one of {', '.join(METHODS)}, not {method}")
     if rate is not None and method not in ("auto", "drop"):
         raise EocodecError(f"a rate goes with the method drop, not with {method}")
-    if model.kind == "flat":
-        if method not in ("auto", "drop"):
+    known = model.denoising_methods
+    if method == "auto":
+        return "drop" if rate is not None else known[0]
+    if method not in known:
+        if known == ("drop",):
             raise EocodecError(f"the model {model.name} denoises by the method drop only, not by {method}")
-        return "drop"
-    if method == "net" and not gains.available(model):
         raise EocodecError(f"the model {model.name} has no denoising net; use the method shrink")
-    if method != "auto":
-        return method
-    return "drop" if rate is not None else "net" if gains.available(model) else "shrink"
-
-
-def _removed(model: Model, values: Float32, noise: gains.Noise, method: str, shifts: int) -> Float32:
-    """The picture without its noise, which lies along the luma axis if it is grey."""
-    if model.kind == "flat":
-        return _flat_top(model, values, flat.rate_of_noise(model.flat, noise.level))
-    if method == "net":
-        return gains.apply(model, values, noise, shifts)
-    estimator = {"shrink": shrinkage.shrink, "drop": shrinkage.drop}[method]
-    clean = _averaged(functools.partial(estimator, model, noise=noise.level), values, shifts)
-    return shrinkage.restore_coarse(values, clean)
+    return method
 
 
 def _averaged(remove: Callable[[Float32], Float32], values: Float32, shifts: int) -> Float32:
@@ -228,18 +279,6 @@ def _averaged(remove: Callable[[Float32], Float32], values: Float32, shifts: int
         shifted = np.pad(values, ((down, 0), (right, 0), (0, 0)), "edge")
         total += remove(shifted)[down:, right:]
     return total / np.float32(shifts)
-
-
-def _keep_top(model: Model, values: Float32, rate: float, shifts: int) -> Float32:
-    if model.kind == "flat":
-        return _flat_top(model, values, rate)
-    return _averaged(functools.partial(shrinkage.keep_top, model, rate=rate), values, shifts)
-
-
-def _flat_top(model: Model, values: Float32, rate: float) -> Float32:
-    """A picture of the model's one size from its top C latents."""
-    kept = flat.keep_top(model.flat, flat.encode_picture(model, values), rate)
-    return flat.synthesise(model, kept[None], flat.core_step(model.flat, rate))[0]
 
 
 def _values(image: ImageLike | Picture) -> tuple[Float32, bool]:

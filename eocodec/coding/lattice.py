@@ -22,7 +22,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from eocodec.latents import PHASES
+from eocodec.coding.units import PHASES
 
 __all__ = ["HIGHEST", "LOWEST", "OFFSETS", "Lattice", "context_channels", "from_planes", "to_planes", "visits"]
 
@@ -137,7 +137,7 @@ class Lattice:
         """Join the four phases to the lattice of stride h."""
         self.full = joined(self.values, self.shape)
         self.full_residuals = joined(self.residuals, self.shape)
-        self._around = _edges(self.full, 1)
+        self.around = _edges(self.full, 1)
 
     def _neighbour(self, planes: list[Int16], phase: int, offset: tuple[int, int], rows: slice) -> Int16 | None:
         """Values at an offset from the samples of `phase`, or None where the picture has none of that phase."""
@@ -172,7 +172,7 @@ class Lattice:
         i, j = PHASES[phase]
         for other in self.before:
             near = [
-                other._around[2 * rows.start + i + 1 + a : 2 * rows.stop + i + 1 + a : 2, j + 1 + b :: 2][
+                other.around[2 * rows.start + i + 1 + a : 2 * rows.stop + i + 1 + a : 2, j + 1 + b :: 2][
                     : shape[0], : shape[1]
                 ]
                 for a, b in places[:4]
@@ -180,7 +180,7 @@ class Lattice:
             centre = (near[0] + near[1] + near[2] + near[3] + 2) >> 2
             for k, (a, b) in enumerate(AROUND):
                 top, left = 2 * rows.start + i + 1 + a, j + 1 + b
-                value = other._around[top : top + 2 * shape[0] : 2, left::2][: shape[0], : shape[1]]
+                value = other.around[top : top + 2 * shape[0] : 2, left::2][: shape[0], : shape[1]]
                 np.subtract(value, centre, out=result[at + k])
             result[at + len(AROUND)] = other.residuals[phase][rows]
             at += len(AROUND) + 1

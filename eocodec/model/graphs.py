@@ -10,6 +10,7 @@ References:
 
 from collections.abc import Iterator
 
+from eocodec import varint
 from eocodec.errors import ModelError
 
 __all__ = ["OPERATORS", "check_graph"]
@@ -26,6 +27,7 @@ OPERATORS = frozenset((
 # fmt: on
 MAX_NODES = 20_000
 MAX_RANK = 8
+LONGEST_NUMBER = 10  # bytes
 STANDARD = (b"", b"ai.onnx")
 
 # Field numbers.
@@ -38,33 +40,29 @@ TENSOR_DIMENSIONS, TENSOR_EXTERNAL, TENSOR_LOCATION = 1, 13, 14
 Field = tuple[int, "int | memoryview"]
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            raise ModelError("the graph is cut off")
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ModelError("the graph holds a number that is too long")
+def _number(data: memoryview, at: int) -> tuple[int, int]:
+    try:
+        return varint.read(data, at, LONGEST_NUMBER, padded=True)
+    except varint.Truncated:
+        raise ModelError("the graph is cut off") from None
+    except varint.Overlong:
+        raise ModelError("the graph holds a number that is too long") from None
 
 
 def _fields(data: memoryview) -> Iterator[Field]:
     """Number and content of every field of a message: an integer, or the bytes of anything else."""
     at = 0
     while at < len(data):
-        key, at = _varint(data, at)
-        number, kind = key >> 3, key & 7
-        if kind == 0:
-            value, at = _varint(data, at)
+        key, at = _number(data, at)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value, at = _number(data, at)
             yield number, value
             continue
-        if kind == 2:
-            length, at = _varint(data, at)
-        elif kind in (1, 5):
-            length = 8 if kind == 1 else 4
+        if wire == 2:
+            length, at = _number(data, at)
+        elif wire in (1, 5):
+            length = 8 if wire == 1 else 4
         else:
             raise ModelError("the graph holds a field of a kind that is not known")
         if at + length > len(data):

@@ -1,10 +1,10 @@
-"""Lossless coding of 8-bit pictures: a lazy wavelet flow on integers, its conditional layer an integer net.
+"""Lossless files of 8-bit pictures: a lazy wavelet flow on integers, its conditional layer an integer net.
 
 In: `rgb (H, W, 3)` uint8. Out: segments and the parameters of the file's lossless element, and back, bit by bit.
 
-The flow is a reversible colour lifting and a split into lattices (`eocodec.lattice`): volume preserving and exact.
-Everything else is the conditional layer: an integer net predicts mean and scale of every sample from those before it, a
-linear part of it can be tuned to the picture, and the range coder codes what the mean misses.
+The flow is a reversible colour lifting and a split into lattices (`eocodec.coding.lattice`): volume preserving and
+exact. Everything else is the conditional layer: an integer net predicts mean and scale of every sample from those
+before it, a linear part of it can be tuned to the picture, and the range coder codes what the mean misses.
 docs/FORMAT.md, "Lossless files", gives every integer; docs/METHOD.md says why it is not the photo flow rounded.
 
 References:
@@ -14,58 +14,49 @@ References:
 """
 
 import functools
+import math
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
-import constriction
 import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from eocodec.bundle import Model
-from eocodec.entropy import SEGMENT_MINIMUM, SEGMENT_TARGET, Reader, Writer
-from eocodec.errors import FormatError, ModelError
-from eocodec.format import LOSSLESS_UNITS, Segment
-from eocodec.latents import PHASES
-from eocodec.lattice import HIGHEST, LOWEST, Lattice, context_channels, from_planes, to_planes, visits
+from eocodec import format
+from eocodec.coding.base import (
+    SEGMENT_MINIMUM,
+    SEGMENT_TARGET,
+    SINGLE_SEGMENT_PIXELS,
+    Coded,
+    Job,
+    SegmentedCoding,
+    whole_file,
+)
+from eocodec.coding.lattice import HIGHEST, LOWEST, Lattice, context_channels, from_planes, to_planes
+from eocodec.coding.lossless_tables import CLASSES, TABLES, LosslessTables, table_of, tables_of
+from eocodec.coding.lossless_walk import SETS, Strip, Tuning, predict, residual_code, walk
+from eocodec.coding.ordinary import after_segments
+from eocodec.coding.range_coder import Reader, Writer
+from eocodec.coding.scales import MEAN_UNIT, SCALES, scales
+from eocodec.errors import EocodecError, FormatError
+from eocodec.format import LOSSLESS_UNITS, AnyFile, File, Header, Segment, rate_code
+from eocodec.image import Bytes, Picture
+from eocodec.model.bundle import Model
+from eocodec.model.manifest import Manifest
 
-__all__ = [
-    "UNITS",
-    "Parameters",
-    "Strip",
-    "cumulative_samples",
-    "decode",
-    "encode",
-    "graph_name",
-    "predict",
-    "residual_code",
-    "table_of",
-    "unpack_tables",
-    "walk",
-]
+__all__ = ["UNITS", "Lossless", "Parameters", "cumulative_samples", "decode", "encode"]
 
-Bytes = npt.NDArray[np.uint8]
 Int16 = npt.NDArray[np.int16]
 UInt8 = npt.NDArray[np.uint8]
-Tuning = npt.NDArray[np.int8]
+Float32 = npt.NDArray[np.float32]
 
 START = (128, 0, 0)  # what the first sample of every axis is predicted as
-SETS = 3  # nets for h = 1, h = 2 and h >= 4
 PACKED = 2  # instead of whether there are chroma axes: the samples are packed, grey; one more: in colour
-KINDS = 3  # of differences before packing
+ORDERS = 3  # of differences before packing
 UNITS = LOSSLESS_UNITS  # lattices down to stride 16 are unit 0; then nine for each of h = 8, 4, 2, 1
-STRIP = 65536  # positions of a strip; nets and coder work strip by strip
-CLASSES = 4  # of the mean's fraction
-MEAN_UNIT = 16
 CORRECTION_LIMIT = 8  # corrections of the scale index lie in −8 … 7
-TOP_INDEX = 63
-ESCAPE_BITS = 10.0  # what an escape's bits count when index corrections are compared
-MAX_RADIUS = 1 << 12
-COARSE = 32  # scale index from which on the mean's fraction does not matter
-TABLES = CLASSES * COARSE + TOP_INDEX + 1 - COARSE
-TABLES_FILE = "lossless/tables.bin"
+TOP_INDEX = SCALES - 1
 PARAMETERS = 13  # bytes before the tunings: CRC-32, colour, nine corrections, which units are tuned
 FIRST_TUNED = 19  # units of h = 2 and h = 1 can be tuned to the picture
 TUNING_UNIT = 256
@@ -73,182 +64,7 @@ TUNING_SAMPLES = 1 << 17  # of a unit, that its tuning is found from
 TUNING_MINIMUM = 40  # samples per weight
 COUNTED = 64  # residuals up to here are told apart when choices are priced
 # Weights in least squares by scale index: inverse squares, in integers.
-_WEIGHTS = np.maximum(1, np.floor(1024 / (1 + (0.05 * 2 ** (np.arange(64) / 5)) ** 2)))
-
-
-def graph_name(half: int, axis: int, phase: int) -> str:
-    """The graph that predicts `phase` of `axis` on the lattice of stride `half`."""
-    return f"lossless/{min(half.bit_length(), SETS)}_{axis}_{phase}"
-
-
-class LosslessTables:
-    """The frequency tables of lossless files, as models of the range coder and as bits.
-
-    A table belongs to a scale index k in 0 … 63 and, below :data:`COARSE`, a class of the mean's fraction.
-    """
-
-    def __init__(self, content: bytes) -> None:
-        self.frequencies = unpack_tables(content)
-        # As in `entropy.Tables`: integers f − 1 that sum to 2**24 − n, which the fast construction reproduces as f.
-        self.models = [
-            constriction.stream.model.Categorical(f.astype(np.float64) - 1.0, perfect=False, lazy=False)
-            for f in self.frequencies
-        ]
-        self.radius = np.array([len(f) // 2 for f in self.frequencies], np.int32)
-
-    def bits(self, width: int) -> npt.NDArray[np.float32]:
-        """Cost of the residuals −width … width by scale index and class, `(64, 4, 2 · width + 1)`."""
-        result = np.full((TOP_INDEX + 1, CLASSES, 2 * width + 1), 24 + ESCAPE_BITS, np.float32)
-        for k in range(TOP_INDEX + 1):
-            for c in range(CLASSES):
-                f = self.frequencies[int(table_of(np.array(k), np.array(c)))]
-                r = min(len(f) // 2, width)
-                part = f[len(f) // 2 - r : len(f) // 2 + r + 1]
-                result[k, c, width - r : width + r + 1] = 24 - np.log2(part.astype(np.float64))
-        return result
-
-
-def unpack_tables(content: bytes) -> list[npt.NDArray[np.int64]]:
-    """Frequencies f(−R) … f(R) of every table: u32 count, then for each its length 2R + 1 and its values.
-
-    Raises:
-        ModelError: not such tables.
-    """
-    words = np.frombuffer(content[: len(content) // 4 * 4], "<u4")
-    tables, at = [], 1
-    for _ in range(TABLES):
-        n = int(words[at]) if at < len(words) else 0
-        table = words[at + 1 : at + 1 + n].astype(np.int64)
-        if not 5 <= n <= MAX_RADIUS or n % 2 == 0 or len(table) != n or table.min() < 1 or table.sum() != 1 << 24:
-            raise ModelError("the model bundle's tables for lossless files are damaged")
-        tables.append(table)
-        at += 1 + n
-    if int(words[0]) != TABLES or at != len(words):
-        raise ModelError("the model bundle's tables for lossless files are damaged")
-    return tables
-
-
-def table_of(index: npt.NDArray[Any], fraction: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Table of a scale index and a class of the fraction: the class matters below index :data:`COARSE` only."""
-    return np.where(index < COARSE, CLASSES * index + fraction, index + (CLASSES - 1) * COARSE)
-
-
-def tables_of(model: Model) -> LosslessTables:
-    """The model's tables for lossless files, unpacked once.
-
-    Raises:
-        ModelError: the bundle cannot code losslessly.
-    """
-    cached = model.__dict__.get("_lossless_tables")
-    if cached is None:
-        if TABLES_FILE not in model.files:
-            raise ModelError(f"the model {model.name} ({model.id.hex()}) has no graphs for lossless files")
-        cached = model.__dict__["_lossless_tables"] = LosslessTables(model.files[TABLES_FILE])
-    return cached
-
-
-@dataclass(frozen=True)
-class Strip:
-    """Some rows of a phase, with what the nets say of them.
-
-    Arguments:
-        half: the stride h after this phase.
-        axis, phase: of the samples.
-        rows: of the phase.
-        context: what the nets saw, `(channels, rows, columns)`.
-        mean: in 1/16 levels, inside the axis's range, `(rows, columns)`.
-        index: scale index, 0 … 63.
-    """
-
-    half: int
-    axis: int
-    phase: int
-    rows: slice
-    context: Int16
-    mean: Int16
-    index: UInt8
-
-    @property
-    def unit(self) -> int:
-        """Its coding unit: 0 down to stride 16, then 1 + 9 · (3 − log2 h) + 3 · axis + phase − 1."""
-        return 0 if self.half >= 16 else 1 + 9 * (4 - self.half.bit_length()) + 3 * self.axis + self.phase - 1
-
-    @property
-    def group(self) -> int:
-        """Which correction of the scale index applies: by set of nets and axis."""
-        return 3 * (min(self.half.bit_length(), SETS) - 1) + self.axis
-
-    @property
-    def predicted(self) -> Int16:
-        """The integers nearest to the mean."""
-        return (self.mean + MEAN_UNIT // 2) >> 4
-
-    def of(self, plane: Int16) -> Int16:
-        """These samples of a whole plane `(H, W)`."""
-        (i, j), h = PHASES[self.phase], self.half
-        return plane[i * h :: 2 * h, j * h :: 2 * h][self.rows]
-
-
-def predict(model: Model, lattice: Lattice, half: int, phase: int, rows: slice) -> Strip:
-    """The nets' statement on a strip: everything in integers."""
-    axis = len(lattice.before)
-    reference, context = lattice.context(phase, rows)
-    mean, index = model.run(graph_name(half, axis, phase), {"context": context[None]})
-    return Strip(half, axis, phase, rows, context, _inside(MEAN_UNIT * reference + mean[0, 0], axis), index[0, 0])
-
-
-def _inside(mean: npt.NDArray[Any], axis: int) -> Int16:
-    return np.clip(mean, MEAN_UNIT * LOWEST[axis], MEAN_UNIT * HIGHEST[axis]).astype(np.int16)
-
-
-def residual_code(s: Strip, tuning: Tuning | None) -> tuple[Int16, npt.NDArray[np.bool_], UInt8]:
-    """How a strip's samples are coded: the prediction, where the residual's sign is turned, the class of the fraction.
-
-    It is turned where the mean lies below the prediction, so that the tables need only know means above it.
-    """
-    mean = s.mean
-    if tuning is not None:
-        shift = np.tensordot(tuning.astype(np.float32), s.context.astype(np.float32), 1)  # integers below 2**24
-        mean = _inside(mean + ((shift.astype(np.int32) + 8) >> 4), s.axis)
-    predicted = (mean + MEAN_UNIT // 2) >> 4
-    distance = mean - MEAN_UNIT * predicted
-    return predicted, distance < 0, np.minimum((np.abs(distance) + 1) >> 1, CLASSES - 1).astype(np.uint8)
-
-
-class Coder(Protocol):
-    """What :func:`walk` asks."""
-
-    def corner(self, axis: int) -> int:
-        """The first sample of an axis."""
-
-    def strip(self, s: Strip) -> Int16:
-        """Residuals of a strip: values minus :attr:`Strip.predicted`."""
-
-
-def walk(
-    height: int, width: int, axes: int, predictor: Callable[[Lattice, int, int, slice], Strip], coder: Coder
-) -> Int16:
-    """Visit all samples in file order; returns the planes `(axes, H, W)`."""
-    values = [np.full((1, 1), coder.corner(axis), np.int16) for axis in range(axes)]
-    residuals = [np.zeros((1, 1), np.int16) for _ in range(axes)]
-    for half in visits(height, width):
-        shape = (-(-height // half), -(-width // half))
-        done: list[Lattice] = []
-        for axis in range(axes):
-            lattice = Lattice(shape, values[axis], residuals[axis], list(done))
-            for phase in (1, 2, 3):
-                rows, columns = lattice.phase_shape(phase)
-                found = np.empty((2, rows, columns), np.int16)
-                step = max(1, STRIP // max(1, columns))
-                for top in range(0, rows if columns else 0, step):
-                    s = predictor(lattice, half, phase, slice(top, min(top + step, rows)))
-                    found[1, s.rows] = coder.strip(s)
-                    np.add(s.predicted, found[1, s.rows], out=found[0, s.rows])
-                lattice.add(found[0], found[1])
-            lattice.finish()
-            done.append(lattice)
-        values, residuals = [x.full for x in done], [x.full_residuals for x in done]
-    return np.stack(values)
+_WEIGHTS = np.maximum(1, np.floor(1024 / (1 + scales() ** 2)))
 
 
 def cumulative_samples() -> list[float]:
@@ -521,29 +337,29 @@ def encode(model: Model, rgb: Bytes, single: bool = False) -> tuple[bytes, tuple
     return content, tuple(segments)
 
 
-def _differences(samples: Bytes, kind: int) -> Bytes:
-    """Samples `(H, W, C)` less the row above (kind 1), less that of the column before, too (2), modulo 256."""
+def _differences(samples: Bytes, order: int) -> Bytes:
+    """Samples `(H, W, C)` less the row above (order 1), less that of the column before, too (2), modulo 256."""
     result = samples.copy()
-    if kind:
+    if order > 0:
         result[1:] -= samples[:-1]
-    if kind == 2:
+    if order > 1:
         result[:, 1:] -= result[:, :-1].copy()
     return result
 
 
 def _pack(samples: Bytes, limit: int) -> bytes | None:
-    """Samples `(H, W, C)` packed by zstd, with the best kind of differences, if that takes less than `limit` bytes.
+    """Samples `(H, W, C)` packed by zstd, with the best order of differences, if that takes less than `limit` bytes.
 
     For drawings, text and noise, which the nets do not know. A quick try tells whether a thorough one may pay.
     """
     quick = zstandard.ZstdCompressor(level=3)
-    sizes = [len(quick.compress(_differences(samples, k).tobytes())) for k in range(KINDS)]
-    kind = int(np.argmin(sizes))
-    if sizes[kind] > 1.4 * limit:
+    sizes = [len(quick.compress(_differences(samples, k).tobytes())) for k in range(ORDERS)]
+    order = int(np.argmin(sizes))
+    if sizes[order] > 1.4 * limit:
         return None
-    level = 19 if samples.size <= 1 << 24 else 9
-    thorough = zstandard.ZstdCompressor(level=level, write_content_size=False)
-    packed = bytes([kind]) + thorough.compress(_differences(samples, kind).tobytes())
+    effort = 19 if samples.size <= 1 << 24 else 9
+    thorough = zstandard.ZstdCompressor(level=effort, write_content_size=False)
+    packed = bytes([order]) + thorough.compress(_differences(samples, order).tobytes())
     return packed if len(packed) < limit else None
 
 
@@ -555,7 +371,7 @@ def _unpack(payload: bytes, height: int, width: int, channels: int) -> Bytes:
     """
     damaged = FormatError("the file is damaged: its packed samples cannot be read")
     size = height * width * channels
-    if not payload or payload[0] >= KINDS:
+    if not payload or payload[0] >= ORDERS:
         raise damaged
     try:
         raw = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(payload[1:]).read(size + 1)
@@ -607,3 +423,73 @@ def decode(model: Model, width: int, height: int, content: bytes, segments: tupl
     if count == UNITS and zlib.crc32(rgb.data) != parameters.checksum:
         raise FormatError("the file is damaged: its pixels are not those that were compressed")
     return rgb, count == UNITS
+
+
+class LosslessJob(Job):
+    """A picture on its way into its only lossless file."""
+
+    def at(self, delta: float) -> Coded:
+        """The file; its step is 1 level, whatever Δ is."""
+        single = self.height * self.width <= SINGLE_SEGMENT_PIXELS
+        parameters, segments = encode(self.model, self.picture.rgb, single)
+        rate = rate_code(self.model.block)
+        header = Header(self.model.id, self.width, self.height, rate, format.LOSSLESS_STEP, grey=self.picture.grey)
+        return Coded(File(header, self.alpha, segments, lossless=parameters), self.model.block)
+
+    def fitting(self, limit: int) -> Coded:
+        """There is nothing to choose.
+
+        Raises:
+            EocodecError: always.
+        """
+        raise EocodecError("a lossless file has no rate, bpp, bytes or psnr to choose, no tiny or progressive form")
+
+    def reaching(self, target: float) -> Coded:
+        """As :meth:`fitting`."""
+        return self.fitting(0)
+
+    def expected(self, file: AnyFile) -> Bytes:
+        """The picture itself."""
+        return self.picture.rgb
+
+    def quality(self, file: AnyFile) -> float:
+        """Infinite: it is proven that the file gives the picture back.
+
+        Raises:
+            EocodecError: it does not.
+        """
+        reached = super().quality(file)
+        if not math.isinf(reached):
+            raise EocodecError("the lossless file does not give the picture back; this is a fault of the program")
+        return reached
+
+
+class Lossless(SegmentedCoding):
+    """Files that give back every 8-bit value, of models with nets for it."""
+
+    def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
+        """All files with the lossless element."""
+        return isinstance(file, File) and file.lossless is not None
+
+    def open(self, model: Model, picture: Picture, values: Float32 | None = None) -> LosslessJob:
+        """See :meth:`Coding.open`."""
+        if picture.deep:
+            raise EocodecError(
+                "a lossless file holds 8 bits a sample; the picture has more, convert it to 8 bits first"
+            )
+        return LosslessJob(self, model, picture)
+
+    def decode(self, model: Model, file: AnyFile) -> Bytes:
+        """See :meth:`Coding.decode`; of a whole file it is proven that these are the pixels that were compressed."""
+        file = whole_file(file)
+        if file.lossless is None:
+            raise FormatError("not a lossless file")
+        return decode(model, file.header.width, file.header.height, file.lossless, file.segments)[0]
+
+    def symbols(self, model: Model, file: AnyFile) -> npt.NDArray[np.int32]:
+        """R, G, B of every pixel."""
+        return self.decode(model, file).astype(np.int32).ravel()
+
+    def latents_after_segments(self, file: File, model: Model | None = None) -> list[float]:
+        """Samples, see :func:`cumulative_samples`."""
+        return after_segments(file, cumulative_samples())

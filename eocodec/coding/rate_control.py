@@ -1,18 +1,35 @@
 """The step whose file has a wanted size or quality, in few tries.
 
-In: a function that tries a step Δ, and a target. Out: what the best try gave, and how many there were. Nothing here
-knows pictures or files: sizes and qualities are numbers that fall as Δ rises, roughly so: neither is exactly monotone,
-because rounding and the division into segments jump.
+In: a function that tries a step Δ, and a target; or a :class:`SteppedJob`, which does so with its picture. Out: what
+the best try gave, and how many there were. The searches know neither pictures nor files: sizes and qualities are
+numbers that fall as Δ rises, roughly so: neither is exactly monotone, because rounding and the division into segments
+jump.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from eocodec import format
+from eocodec.coding.base import Coded, Job
 from eocodec.errors import EocodecError
+from eocodec.format import AnyFile
+from eocodec.image import Bytes
+from eocodec.metrics import psnr
+from eocodec.steps import STEP_UNIT
 
-__all__ = ["QUALITY_WIDTH", "SIZE_WIDTH", "Found", "match_quality", "match_size"]
+__all__ = [
+    "QUALITY_WIDTH",
+    "SIZE_WIDTH",
+    "Found",
+    "SteppedJob",
+    "Target",
+    "expected_step",
+    "match_quality",
+    "match_size",
+]
 
 T = TypeVar("T")
 
@@ -23,6 +40,8 @@ SECANTS = 6  # tries before nothing but halving is trusted; 2 to 5 do on photos 
 TRIES = 20  # at most: as many halvings more tell all steps apart
 SIZE_SLOPE = 0.85  # octaves of size per octave of Δ, for the first step; later ones use what was measured
 QUALITY_SLOPE = 4.3  # dB per octave of Δ, likewise
+# Where searches start, log2 of Δ in 8-bit levels, from Kodak's means: Δ at 1 bit per pixel and at 37 dB.
+START_SIZE, START_QUALITY = 4.9, 4.5
 
 
 @dataclass(frozen=True)
@@ -191,3 +210,105 @@ def _next(
             slope = measured
     u = max(u - distance / slope, low + resolution if low > bounds[0] else low)
     return min(u, high - resolution if high < bounds[1] else high)
+
+
+def expected_step(target: float) -> float:
+    """log2 of the step in 8-bit levels at which a picture has about `target` dB."""
+    return START_QUALITY - (target - 37.0) / QUALITY_SLOPE
+
+
+class SteppedJob(Job):
+    """A job whose files have a step, which is searched for to meet a target."""
+
+    resolution = 1 / STEP_UNIT  # octaves between the steps that a file can have
+    beyond = 0  # see :func:`match_size`
+
+    @abstractmethod
+    def file(self, delta: float) -> AnyFile:
+        """The file at step Δ (range 0 to 1)."""
+
+    @abstractmethod
+    def draft(self, delta: float) -> tuple[Bytes, Callable[[], AnyFile]]:
+        """The picture that the file at step Δ decodes to, without coding it where that saves time; and the file."""
+
+    @abstractmethod
+    def rate(self, file: AnyFile) -> float:
+        """C of a file."""
+
+    @abstractmethod
+    def overhead(self) -> int:
+        """Bytes of a file without any latents."""
+
+    def at(self, delta: float) -> Coded:
+        """See :meth:`Job.at`."""
+        file = self.file(delta)
+        return Coded(file, self.rate(file))
+
+    def expected(self, file: AnyFile) -> Bytes:
+        """The encoder's own picture of the step."""
+        return self.draft(file.delta)[0]
+
+    def _bounds(self) -> tuple[float, float]:
+        """log2 of the finest and the coarsest step (8-bit levels) that a search considers."""
+        manifest = self.model.any_manifest
+        fine, coarse = (math.log2(manifest.step_of(c) * 255.0) for c in (manifest.block, 1))
+        return fine, coarse
+
+    def fitting(self, limit: int) -> Coded:
+        """See :meth:`Job.fitting`; the transform is not run again."""
+
+        def attempt(x: float) -> tuple[int, AnyFile]:
+            file = self.file(2.0**x / 255.0)
+            return len(format.to_bytes(file)), file
+
+        start = START_SIZE - math.log2(8 * max(limit, 1) / self.picture.pixels) / SIZE_SLOPE
+        found = match_size(attempt, limit, self.overhead(), self._bounds(), start, self.resolution, self.beyond)
+        return Coded(found.result, self.rate(found.result), found.tries)
+
+    def reaching(self, target: float) -> Coded:
+        """See :meth:`Job.reaching`; the picture is foreseen, not coded and decoded, where that saves time."""
+
+        def attempt(x: float) -> tuple[float, Callable[[], AnyFile]]:
+            rgb, file = self.draft(2.0**x / 255.0)
+            reached = psnr(self.picture.rgb, rgb)
+            if target <= reached <= target + QUALITY_WIDTH:
+                reached = self.quality(file())  # the decoder has the last word
+            return reached, file
+
+        found = match_quality(attempt, target, self._bounds(), expected_step(target), self.resolution)
+        file = found.result()
+        return Coded(file, self.rate(file), found.tries)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a file is to meet: C, bits per pixel, bytes, dB of PSNR; at most one of them is given."""
+
+    rate: float | None
+    bpp: float | None
+    max_bytes: int | None
+    psnr: float | None
+
+    def given(self) -> int:
+        """How many are given."""
+        return sum(t is not None for t in (self.rate, self.bpp, self.max_bytes, self.psnr))
+
+    def check(self) -> None:
+        """Refuse sizes and qualities that are none.
+
+        Raises:
+            EocodecError: they are not positive or not finite.
+        """
+        for name, target in (("bpp", self.bpp), ("bytes", self.max_bytes), ("psnr", self.psnr)):
+            if target is not None and not (math.isfinite(target) and target > 0):
+                raise EocodecError(f"{name} must be a positive number, not {target:g}")
+
+    def aim(self, job: Job, delta: float) -> Coded:
+        """The job's file that meets it; at step Δ if there is nothing but C to meet."""
+        if self.psnr is not None:
+            return job.reaching(self.psnr)
+        if self.max_bytes is not None:
+            return job.fitting(int(self.max_bytes))
+        if self.bpp is not None:
+            return job.fitting(int(self.bpp * job.picture.pixels / 8))
+        return job.at(delta)

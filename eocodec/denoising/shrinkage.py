@@ -25,11 +25,14 @@ from abc import ABC, abstractmethod
 import numpy as np
 import numpy.typing as npt
 
-from eocodec import transform
-from eocodec.bundle import Manifest, Model
-from eocodec.entropy import MEAN_UNIT, Walk
+from eocodec.coding.scales import MEAN_UNIT, log2_scales
+from eocodec.coding.units import Unit
+from eocodec.coding.walk import Walk
 from eocodec.format import Header
-from eocodec.latents import PHASES, Unit, band_steps, step_code
+from eocodec.model import transform
+from eocodec.model.bundle import Model
+from eocodec.model.manifest import PhotoManifest
+from eocodec.steps import step_code
 
 __all__ = ["drop", "keep_top", "noise_level", "restore_coarse", "shrink"]
 
@@ -84,7 +87,7 @@ def _thresholds() -> Floats:
 
 def _at_scales(table: Floats, noise: float) -> Float32:
     """Rows of a table over log2(b / s) for the 64 scale indices at noise `noise` (steps)."""
-    log_b = math.log2(0.05) + np.arange(64) / 5 - math.log2(noise)
+    log_b = log2_scales() - math.log2(noise)
     place = np.clip((log_b - _LOG_B[0]) * 4, 0, len(_LOG_B) - 1.001)
     low = place.astype(int)
     part = (place - low).reshape(-1, *[1] * (table.ndim - 1))
@@ -92,7 +95,7 @@ def _at_scales(table: Floats, noise: float) -> Float32:
 
 
 class _Cleaner(ABC):
-    """A coder that :class:`eocodec.entropy.Walk` asks: cleans latents instead of coding them.
+    """A coder that :class:`eocodec.coding.walk.Walk` asks: cleans latents instead of coding them.
 
     Arguments:
         targets: latents in steps, the low-pass clean already.
@@ -126,8 +129,7 @@ class _Cleaner(ABC):
         noise = self.noise[k][unit.channels].astype(np.float32)[:, None, None]
         tables = self.tables[k][unit.channels]
         result = np.empty(mean.shape, np.int32)
-        for n, p in enumerate(unit.phases):
-            i, j = PHASES[p]
+        for n, (i, j) in enumerate(unit.offsets):
             mu = mean[n].astype(np.float32) * np.float32(1 / MEAN_UNIT)
             x = noise * self.estimate((band[:, i::2, j::2][:, rows] - mu) / noise, tables, index[n])
             out[:, i::2, j::2][:, rows] = x + mu
@@ -167,7 +169,7 @@ class _Deciding(_Cleaner):
         return y * (np.abs(y) > tables[np.arange(len(y))[:, None, None], index])
 
 
-def _noise_gain(manifest: Manifest) -> list[Floats]:
+def _noise_gain(manifest: PhotoManifest) -> list[Floats]:
     return [np.array(row) for row in manifest.denoise["gain"]]
 
 
@@ -176,7 +178,7 @@ def noise_level(model: Model, values: Float32) -> float:
 
     The quietest of the three axes of colour counts.
     """
-    latents = transform.encode_picture(model, values)
+    latents = transform.analyse(model, values)
     gain = _noise_gain(model.manifest)[-1]
     spread = min(float(np.median(np.abs(latents[-1][3 * a + 2]))) / float(gain[3 * a + 2]) for a in range(3))
     return spread / 0.6745 / float(model.manifest.denoise["estimate"])
@@ -197,8 +199,8 @@ def _cleaned(method: "type[_Shrinking] | type[_Deciding]", model: Model, values:
     height, width = values.shape[:2]
     delta = float(np.clip(manifest.denoise["step"] * noise, 1.0 / 255, 1.0))
     header = Header(model.id, width, height, 0, step_code(delta))
-    steps = band_steps(manifest, header.delta)
-    latents = transform.encode_picture(model, values)
+    steps = manifest.steps(header.delta)
+    latents = transform.analyse(model, values)
     gain = _noise_gain(manifest)
     latents[0] = np.stack([_smoothed(band, noise * g) for band, g in zip(latents[0], gain[0].tolist(), strict=True)])
     factor = manifest.denoise["noise"] * noise
@@ -291,19 +293,13 @@ def _doubled(picture: Float32, shape: tuple[int, ...]) -> Float32:
 
 def keep_top(model: Model, values: Float32, rate: float) -> Float32:
     """The picture of the first C = `rate` latents of every block, by explained entropy; the last band is scaled."""
-    manifest = model.manifest
-    latents = transform.encode_picture(model, values)
-    kept = [np.zeros_like(h) for h in latents]
-    left = rate
-    for band, channel in manifest.order:
-        count = 1 if band == 0 else 4 ** (band - 1)
-        kept[band][channel] = latents[band][channel] * np.float32(min(1.0, max(0.0, left / count)))
-        left -= count
+    weights = model.manifest.kept(rate)
+    kept = [h * w for h, w in zip(transform.analyse(model, values), weights, strict=True)]
     return _picture(model, kept, 1.0 / 255, values.shape)
 
 
 def _picture(model: Model, latents: list[Float32], delta: float, shape: tuple[int, ...]) -> Float32:
     result = np.empty(shape, np.float32)
-    for rows, columns, piece in transform.decode_tiles(model, latents, delta, shape[1], shape[0]):
+    for rows, columns, piece in transform.synthesise_tiles(model, latents, delta, shape[1], shape[0]):
         result[rows, columns] = piece.transpose(1, 2, 0)
     return result

@@ -1,0 +1,222 @@
+"""What every form of file is: one class that opens pictures, decodes, tells symbols, describes and cuts.
+
+    picture ──open──► job ──at, fitting, reaching──► Coded ──to_bytes──► bytes ──from_bytes──► file ──decode──► rgb
+
+In: pictures and models (encoding) or parsed files (all else). Out: files, pictures, integers, descriptions. A new form
+is a subclass of :class:`Coding` in a module of its own and a line in `eocodec.coding.registry`.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eocodec import format
+from eocodec.coding import alpha
+from eocodec.errors import EocodecError, FormatError
+from eocodec.format import AnyFile, File
+from eocodec.image import Bytes, Picture
+from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
+from eocodec.model.library import Library
+from eocodec.model.manifest import Manifest
+
+__all__ = [
+    "SEGMENT_MINIMUM",
+    "SEGMENT_TARGET",
+    "SINGLE_SEGMENT_PIXELS",
+    "Coded",
+    "Coding",
+    "Job",
+    "SegmentedCoding",
+    "described",
+    "greyed",
+    "whole_file",
+]
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+
+SEGMENT_TARGET = 12  # a file aims at this many segments …
+SEGMENT_MINIMUM = 1024  # … of at least this many bytes
+SINGLE_SEGMENT_PIXELS = 64 * 64  # icons are not worth cutting: one segment keeps their overhead at 24 bytes
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A picture's file, the C that it has or that is as good, and the steps that were tried to find it."""
+
+    file: AnyFile
+    rate: float
+    tries: int = 1
+
+
+class Job(ABC):
+    """One picture on its way into files of one form: the transform runs once, any number of steps follow.
+
+    Arguments:
+        coding: the form.
+        model: the bundle.
+        picture: what the file is measured against.
+    """
+
+    def __init__(self, coding: "Coding", model: Model, picture: Picture) -> None:
+        self.coding, self.model, self.picture = coding, model, picture
+        self.height, self.width = picture.rgb.shape[:2]
+        self.alpha = None if picture.alpha is None else alpha.pack(picture.alpha)
+        self._measured: tuple[AnyFile, float] | None = None
+
+    @abstractmethod
+    def at(self, delta: float) -> Coded:
+        """The file at step Δ (range 0 to 1)."""
+
+    @abstractmethod
+    def fitting(self, limit: int) -> Coded:
+        """The best file of at most `limit` bytes.
+
+        Raises:
+            EocodecError: there is none.
+        """
+
+    @abstractmethod
+    def reaching(self, target: float) -> Coded:
+        """The smallest file, nearly, whose picture has at least `target` dB.
+
+        Raises:
+            EocodecError: there is none.
+        """
+
+    @abstractmethod
+    def expected(self, file: AnyFile) -> Bytes:
+        """The picture `(H, W, 3)` that a decoder has to give for a file of this job."""
+
+    def quality(self, file: AnyFile) -> float:
+        """PSNR of a file's picture to the input, dB."""
+        if self._measured is None or self._measured[0] is not file:  # a search has often just measured its last one
+            self._measured = file, psnr(self.picture.rgb, self.coding.decode(self.model, file))
+        return self._measured[1]
+
+
+class Coding(ABC):
+    """A form of file."""
+
+    @abstractmethod
+    def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
+        """Whether a file is of this form, as its flags and its model (None: unknown) say."""
+
+    @abstractmethod
+    def open(self, model: Model, picture: Picture, values: Float32 | None = None) -> Job:
+        """A job for a picture.
+
+        Arguments:
+            model: the bundle.
+            picture: what is compressed.
+            values: its colours before they were rounded, `(H, W, 3)` in 0 to 1, if they are known.
+
+        Raises:
+            EocodecError: the model does not have this form, or the form cannot hold the picture.
+        """
+
+    @abstractmethod
+    def decode(self, model: Model, file: AnyFile) -> Bytes:
+        """The picture `(H, W, 3)` of a file or of what there is of it.
+
+        Raises:
+            FormatError: the file is damaged.
+        """
+
+    @abstractmethod
+    def symbols(self, model: Model, file: AnyFile) -> Int32:
+        """All integers of a file `(n,)`, see `eocodec.coding.symbols`.
+
+        Raises:
+            FormatError: the file is damaged.
+        """
+
+    @abstractmethod
+    def describe(self, file: AnyFile, size: int, model: Model | None) -> dict[str, Any]:
+        """What a file of `size` bytes holds, see `eocodec.coding.describe`."""
+
+    @abstractmethod
+    def cut(self, file: AnyFile, rate: float | None, max_bytes: int | None, library: Library) -> AnyFile:
+        """The file at a lower rate: C, or bytes.
+
+        Raises:
+            EocodecError: the form cannot be cut, not so short, or the rate is out of range.
+            FormatError: the file needs a model for that, which the library does not have.
+        """
+
+
+class SegmentedCoding(Coding):
+    """Forms whose files are segments of coding units, from core to detail, and can be cut between them."""
+
+    @abstractmethod
+    def latents_after_segments(self, file: File, model: Model | None = None) -> list[float]:
+        """Latents of a block that are present after each number of segments, 0 for none."""
+
+    def describe(self, file: AnyFile, size: int, model: Model | None) -> dict[str, Any]:
+        """See :meth:`Coding.describe`."""
+        file = whole_file(file)
+        kept = self.latents_after_segments(file, model)
+        ends = format.segment_ends(file)
+        framing = sum(b - a - len(s.payload) for a, b, s in zip(ends, ends[1:], file.segments, strict=False))
+        return {
+            **described(file, size, model),
+            "rate": file.header.kept,
+            "step": round(file.header.delta * 255, 4),
+            "overhead": ends[0] + framing,
+            "segments": [
+                {"units": s.units, "end": end, "latents": latents}
+                for s, end, latents in zip(file.segments, ends[1:], kept[1:], strict=True)
+            ],
+        }
+
+    def cut(self, file: AnyFile, rate: float | None, max_bytes: int | None, library: Library) -> File:
+        """As many whole segments as fit, or lie within the first C latents; no model is needed."""
+        file = whole_file(file)
+        if max_bytes is not None:
+            ends = format.segment_ends(file)
+            keep = max((k for k, end in enumerate(ends) if end <= max_bytes), default=-1)
+            if keep < 0:
+                raise EocodecError(f"the file cannot be cut to {max_bytes} bytes; its smallest form has {ends[0]}")
+        else:
+            assert rate is not None
+            if not rate >= 1:
+                raise EocodecError(f"the rate must be at least 1, not {rate:g}")
+            kept = self.latents_after_segments(file)
+            keep = max((k for k, latents in enumerate(kept) if latents <= rate), default=0)
+        return replace(file, segments=file.segments[:keep])
+
+
+def whole_file(file: AnyFile) -> File:
+    """A file with a header, which all forms but the tiny one have."""
+    if not isinstance(file, File):
+        raise FormatError("not an .eoc file with a header")
+    return file
+
+
+def described(file: File, size: int, model: Model | None) -> dict[str, Any]:
+    """What all files with a header tell of themselves."""
+    h = file.header
+    return {
+        "width": h.width,
+        "height": h.height,
+        "grey": h.grey,
+        "alpha": file.alpha is not None,
+        "lossless": file.lossless is not None,
+        "model": None if model is None else model.name,
+        "model_id": h.model.hex(),
+        "bytes": size,
+        "bpp": round(8 * size / (h.width * h.height), 5),
+        "complete": file.complete,
+        "damaged": file.damaged,
+    }
+
+
+def greyed(rgb: Bytes, grey: bool) -> Bytes:
+    """The picture itself, or with the mean of its channels in all of them."""
+    if grey:
+        rgb[...] = np.floor(rgb.mean(2, keepdims=True) + 0.5).astype(np.uint8)
+    return rgb

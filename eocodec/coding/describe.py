@@ -1,0 +1,39 @@
+"""What a file holds, without its picture: size, C, step, model, segments and whether it is whole.
+
+In: `.eoc` or tiny bytes. Out: a dictionary of plain values, ready for JSON.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from eocodec import format
+from eocodec.coding.registry import coding_of
+from eocodec.format import Tiny
+from eocodec.model.bundle import Model
+from eocodec.model.library import Library, Models, library_of
+
+__all__ = ["describe"]
+
+
+def describe(data: bytes, models: Models | Mapping[bytes, Model] = None) -> dict[str, Any]:
+    """What a file holds.
+
+    Arguments:
+        data: an `.eoc` file, a prefix of one, a damaged one, or a tiny file.
+        models: a model or a library of models to look for the file's model in, or models by four bytes of their id;
+            default: the shipped ones, loaded when they are needed. Tiny files may always have a shipped one.
+
+    Returns:
+        `width`, `height`, `grey`, `alpha`, `lossless`, `model`, `model_id`, `rate` (C), `bytes`, `bpp`, `overhead`
+        (bytes), `segments`, `complete`, `damaged`; `step` (8-bit levels) where there is one; `progressive` or `tiny`.
+
+    Raises:
+        FormatError: not an `.eoc` file, or nothing of it can be read.
+    """
+    library = Library(models.values(), shipped=False) if isinstance(models, Mapping) else library_of(models)
+    file = format.from_bytes(data, salvage=True)
+    if isinstance(file, Tiny):  # without its model, not even its size is known
+        model: Model | None = Library(library.models, library.threads, library.device).of(file)
+    else:
+        model = library.find(file.header.model)
+    return coding_of(file, None if model is None else model.any_manifest).describe(file, len(data), model)

@@ -1,0 +1,318 @@
+"""Embedded streams: latents coded by successive refinement, so that every prefix of it decodes to a picture.
+
+In: latents (encoder) or a prefix of a stream. Out: the stream with the places where it may be cut, or latents. Users
+know such files as progressive.
+
+A latent y (levels, in units of the picture: h / exp(gain)) is known as a cell. In layer k the dead zone is |y| < Z_k =
+4096 / 2^k. Each layer has two passes; what they code is ordered from coarse to fine bands:
+
+    significance (S_k): latents in the dead zone of Z_{k-1}: still |y| < Z_k? If not, the sign; the cell is [Z_k, 2 Z_k)
+                        two stages: the likely ones first, which bring most for their bits, then the others
+    refinement   (R_k): latents with a cell of width 2 Z_k: which half of it? The low-pass: the same, without dead zone
+
+    low-pass at step 128 │ S_0 R_0 │ S_1 R_1 │ … │ S_13 R_13
+
+The walk (`eocodec.coding.walk`) gives each S pass the means and table indices of its latents, given all that is known
+so far; these and the number of significant neighbours select the probability of every binary decision from tables of
+the bundle. A decoder stops before the first group of decisions whose information exceeds what is there, see
+`eocodec.coding.embedded_coder.Meter`.
+
+References:
+    Taubman & Marcellin, *JPEG2000*, chapter 8 (embedded quantisation, order of passes).
+    Lu et al., *Progressive neural image compression with nested quantization and latent ordering*, 2021.
+    https://arxiv.org/abs/2102.02913
+"""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eocodec import format, varint
+from eocodec.coding.base import Coded, Coding, Job, described, whole_file
+from eocodec.coding.embedded_coder import DecisionReader, DecisionWriter, Mark, Stream
+from eocodec.coding.embedded_state import LAYERS, LOW_STEP, TOP, State
+from eocodec.coding.embedded_tables import Probabilities
+from eocodec.coding.ordinary import picture_of
+from eocodec.coding.range_coder import Reader, Writer, tables_of
+from eocodec.coding.rate_control import expected_step, match_quality
+from eocodec.errors import EocodecError
+from eocodec.format import AnyFile, File, Header, Segment
+from eocodec.image import Bytes, Picture
+from eocodec.model import transform
+from eocodec.model.bundle import Model
+from eocodec.model.library import Library
+from eocodec.model.manifest import Manifest, PhotoManifest
+
+__all__ = [
+    "LAYERS",
+    "Embedded",
+    "LowReader",
+    "LowWriter",
+    "Mark",
+    "Probabilities",
+    "Stream",
+    "cells",
+    "decode",
+    "delta_of_depth",
+    "depth_of_delta",
+    "encode",
+    "end_of_depth",
+    "synthesis_step",
+    "zone_of_depth",
+]
+
+STEP_RATIO = 1.12  # Δ over Z at equal quality at the end of a layer
+# Depth within a layer, and the share of the layer's gain in quality that it has brought (about, on samples).
+WITHIN = ((0.0, 0.3, 0.7, 1.0), (0.0, 0.65, 0.9, 1.0))
+REFINEMENT_RATIO = 1.0  # Δ over Z that suits the refinement best
+DEEPER = 1.5  # layers that are added to a stream that does not reach its target yet
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+UInt8 = npt.NDArray[np.uint8]
+
+
+def zone_of_depth(depth: float) -> float:
+    """The dead zone Z (range 0 to 1) at a depth: Z_k after R_k, that is at depth k + 1."""
+    return float(TOP * 2.0 ** (1 - max(depth, 0.0)) / 255)
+
+
+def synthesis_step(depth: float) -> float:
+    """The step Δ (range 0 to 1) whose refinement suits a stream of this depth best."""
+    return REFINEMENT_RATIO * zone_of_depth(depth)
+
+
+def delta_of_depth(depth: float) -> float:
+    """The step Δ (range 0 to 1) whose file is about as good as a stream of this depth."""
+    whole = math.floor(max(depth, 0.0))
+    return STEP_RATIO * zone_of_depth(whole + float(np.interp(max(depth, 0.0) - whole, *WITHIN)))
+
+
+def depth_of_delta(delta: float) -> float:
+    """Inverse of :func:`delta_of_depth`."""
+    quality = max(0.0, 1 + math.log2(STEP_RATIO * TOP / (255 * delta)))
+    whole = math.floor(quality)
+    return whole + float(np.interp(quality - whole, *WITHIN[::-1]))
+
+
+class LowWriter:
+    """The coder of the low-pass at its first step."""
+
+    def __init__(self, model: Model, targets: Float32) -> None:
+        self.writer, self.targets = Writer(tables_of(model)), targets
+
+    def low(self, predicted: Int32, index: UInt8, place: tuple[int, slice, slice]) -> Int32:
+        """Round the low-pass and write what the prediction misses."""
+        value = np.floor(self.targets[place[0]][place[1:]] + np.float32(0.5)).astype(np.int32)
+        self.writer.put((value - predicted).ravel(), index.ravel())
+        return value
+
+
+class LowReader:
+    """The decoder's counterpart of :class:`LowWriter`."""
+
+    def __init__(self, model: Model, payload: bytes) -> None:
+        self.reader = Reader(tables_of(model), payload)
+
+    def low(self, predicted: Int32, index: UInt8, place: tuple[int, slice, slice]) -> Int32:
+        """Prediction plus the residuals read."""
+        return predicted + self.reader.take(index.ravel()).reshape(predicted.shape)
+
+
+def encode(
+    model: Model, latents: list[Float32], width: int, height: int, depth: float = LAYERS, size: float = math.inf
+) -> Stream:
+    """The embedded stream of latents `[LL (3, h, w), details L (9, h, w), …]`, range 0 to 1, padding included.
+
+    Arguments:
+        model: whose bundle has tables for it.
+        latents: of the transform.
+        width, height: of the picture in pixels.
+        depth, size: how far to go, and how many bytes; the stream ends soon after either.
+    """
+    state = State(model, width, height, latents)
+    assert state.low_truth is not None
+    low = LowWriter(model, state.low_truth / np.float32(LOW_STEP))
+    state.start_low(state.walk(LOW_STEP).low_pass(low))
+    head = low.writer.payload()
+    prefix = varint.write(len(head)) + head
+    writer = DecisionWriter(depth, size - len(prefix))
+    state.run(writer)
+    marks = [Mark(len(prefix) + m.end, m.depth) for m in writer.marks]
+    return Stream(prefix + writer.payload(), (Mark(len(prefix), 0.0), *marks))
+
+
+def decode(model: Model, width: int, height: int, payload: bytes) -> tuple[list[Float32], float]:
+    """Latents (range 0 to 1) and depth of a stream or of a prefix of one; the depth is -1 if nothing could be decoded.
+
+    Raises:
+        FormatError: the stream cannot come from an encoder.
+    """
+    state, stream = _decode(model, width, height, payload)
+    return state.latents(), stream.marks[-1].depth if stream.marks else -1.0
+
+
+def cells(model: Model, width: int, height: int, payload: bytes) -> list[Int32]:
+    """What a stream says of the latents, in integers: the low-pass in 1/16 levels, then of every detail band the signs
+    times (2 lower + width), half levels; zero for latents without sign.
+
+    Raises:
+        FormatError: the stream cannot come from an encoder.
+    """
+    state, _ = _decode(model, width, height, payload)
+    return [state.low, *(b.sign * (2 * b.lower.astype(np.int32) + b.width) for b in state.bands[1:])]
+
+
+def _decode(model: Model, width: int, height: int, payload: bytes) -> tuple[State, Stream]:
+    """What is known after a stream, and the places where it could have been cut."""
+    state = State(model, width, height, None)
+    try:
+        size, start = format.read_number(payload)
+    except varint.Truncated:
+        return state, Stream(payload, ())
+    start += size
+    if len(payload) < start:
+        return state, Stream(payload, ())
+    low = LowReader(model, payload[start - size : start])
+    state.start_low(state.walk(LOW_STEP).low_pass(low))
+    reader = DecisionReader(payload[start:])
+    state.run(reader)
+    return state, Stream(payload, (Mark(start, 0.0), *(Mark(start + m.end, m.depth) for m in reader.marks)))
+
+
+def end_of_depth(model: Model, width: int, height: int, payload: bytes, depth: float) -> int:
+    """Bytes of a stream that it takes to come to a depth; all of them if it does not go as far.
+
+    Raises:
+        FormatError: the stream cannot come from an encoder.
+    """
+    marks = _decode(model, width, height, payload)[1].marks
+    return next((m.end for m in marks if m.depth >= depth), len(payload))
+
+
+class EmbeddedJob(Job):
+    """A picture whose files are cuts of one embedded stream."""
+
+    def __init__(self, coding: "Embedded", model: Model, picture: Picture, values: Float32 | None) -> None:
+        super().__init__(coding, model, picture)
+        self.latents = transform.analyse(model, picture.rgb if values is None else values)
+        header = Header(model.id, self.width, self.height, 0, 0, grey=picture.grey, embedded=True)
+        self.empty = File(header, self.alpha, ())
+        self.stream = Stream(b"", ())
+
+    def _upto(self, depth: float) -> Stream:
+        reached = self.stream.marks[-1].depth if self.stream.marks else -1.0
+        if reached <= depth and reached < LAYERS:
+            self.stream = encode(self.model, self.latents, self.width, self.height, depth)
+        return self.stream
+
+    def _cut(self, payload: bytes) -> File:
+        """The file of a prefix of the stream."""
+        return replace(self.empty, segments=(Segment(1, payload),))
+
+    def _coded(self, file: File, tries: int = 1) -> Coded:
+        """A cut with the C of the usual file that is about as good."""
+        length = len(file.payload)
+        depth = max((m.depth for m in self.stream.marks if m.end <= length), default=0.0)
+        return Coded(file, self.model.any_manifest.rate_of(delta_of_depth(depth)), tries)
+
+    def at(self, delta: float) -> Coded:
+        """The cut that belongs to step Δ."""
+        depth = min(depth_of_delta(delta), float(LAYERS))
+        stream = self._upto(depth)
+        end = next((m.end for m in stream.marks if m.depth >= depth), stream.marks[-1].end)
+        return self._coded(self._cut(stream.payload[:end]))
+
+    def fitting(self, limit: int) -> Coded:
+        """The cut of at most `limit` bytes that has most of the stream."""
+        room = format.embedded_room(self.empty, limit)
+        if room < 1:
+            smallest = format.embedded_size(self.empty, 1)
+            raise EocodecError(f"the picture cannot be compressed to {limit} bytes; its smallest file has {smallest}")
+        self.stream = encode(self.model, self.latents, self.width, self.height, size=room)
+        return self._coded(self._cut(self.stream.payload[:room]))
+
+    def reaching(self, target: float) -> Coded:
+        """The shortest cut, nearly, whose picture has `target` dB."""
+        depth, tries = depth_of_delta(2.0 ** expected_step(target) / 255) + 1, 1
+        depth = min(depth, float(LAYERS))
+        while self.quality(self._cut(self._upto(depth).payload)) < target and depth < LAYERS:
+            depth, tries = min(depth + DEEPER, float(LAYERS)), tries + 1
+        ends = [m.end for m in self.stream.marks]
+
+        def attempt(x: float) -> tuple[float, File]:
+            file = self._cut(self.stream.payload[: round(2.0**-x)])
+            return self.quality(file), file
+
+        bounds = -math.log2(ends[-1]), -math.log2(ends[0])
+        start = max(-math.log2(next(m.end for m in self.stream.marks if m.depth >= depth - 1)), bounds[0])
+        found = match_quality(attempt, target, bounds, start, 1 / 1024)
+        return self._coded(found.result, tries + found.tries)
+
+    def expected(self, file: AnyFile) -> Bytes:
+        """What the decoder makes of the stream, before it is serialised."""
+        return self.coding.decode(self.model, file)
+
+
+class Embedded(Coding):
+    """Files of one stream that may end anywhere, of models for pictures of any size."""
+
+    def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
+        """All files whose header says so."""
+        return isinstance(file, File) and file.header.embedded
+
+    def open(self, model: Model, picture: Picture, values: Float32 | None = None) -> EmbeddedJob:
+        """See :meth:`Coding.open`."""
+        if not isinstance(model.any_manifest, PhotoManifest):
+            raise EocodecError(f"the model {model.name} has no embedded stream; photo has")
+        return EmbeddedJob(self, model, picture, values)
+
+    def decode(self, model: Model, file: AnyFile) -> Bytes:
+        """See :meth:`Coding.decode`."""
+        file = whole_file(file)
+        header = file.header
+        latents, depth = decode(model, header.width, header.height, file.payload)
+        return picture_of(model, header, latents, synthesis_step(depth))
+
+    def symbols(self, model: Model, file: AnyFile) -> Int32:
+        """See :func:`cells`."""
+        file = whole_file(file)
+        bands = cells(model, file.header.width, file.header.height, file.payload)
+        return np.concatenate([b.ravel() for b in bands])
+
+    def rate(self, model: Model, file: File) -> float:
+        """C of the usual file that is about as good as what a file holds."""
+        _, depth = decode(model, file.header.width, file.header.height, file.payload)
+        return model.any_manifest.rate_of(delta_of_depth(depth))
+
+    def describe(self, file: AnyFile, size: int, model: Model | None) -> dict[str, Any]:
+        """See :meth:`Coding.describe`."""
+        file = whole_file(file)
+        return {
+            **described(file, size, model),
+            "progressive": True,
+            "rate": None if model is None else round(self.rate(model, file), 2),
+            "overhead": size - len(file.payload),
+            "segments": [],
+        }
+
+    def cut(self, file: AnyFile, rate: float | None, max_bytes: int | None, library: Library) -> File:
+        """What fits, to the byte; or the stream as far as C goes, which takes its model to find."""
+        file = whole_file(file)
+        payload = file.payload
+        if max_bytes is not None:
+            length = format.embedded_room(file, max_bytes)
+            if length < 1:
+                smallest = format.embedded_size(file, 1)
+                raise EocodecError(f"the file cannot be cut to {max_bytes} bytes; its smallest form has {smallest}")
+        else:
+            assert rate is not None
+            header = file.header
+            model = library.of_id(header.model)
+            depth = depth_of_delta(model.any_manifest.step_of(rate))
+            length = end_of_depth(model, header.width, header.height, payload, depth)
+        segments = (Segment(1, payload[:length]),) if payload else ()
+        return replace(file, segments=segments)

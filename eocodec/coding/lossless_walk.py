@@ -1,0 +1,136 @@
+"""The walk over a picture's samples, from the coarsest lattice to the finest: the nets' prediction, a coder's answer.
+
+In: a model and the size of a picture; a coder (:class:`StripCoder`). Out: planes of integers. docs/FORMAT.md, "Lossless
+files", gives every integer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from eocodec.coding.lattice import HIGHEST, LOWEST, Lattice, visits
+from eocodec.coding.lossless_tables import CLASSES
+from eocodec.coding.scales import MEAN_UNIT
+from eocodec.coding.units import PHASES
+from eocodec.model.bundle import Model
+
+__all__ = ["SETS", "STRIP", "Strip", "StripCoder", "Tuning", "graph_name", "predict", "residual_code", "walk"]
+
+Int16 = npt.NDArray[np.int16]
+UInt8 = npt.NDArray[np.uint8]
+Tuning = npt.NDArray[np.int8]
+
+SETS = 3  # nets for h = 1, h = 2 and h >= 4
+STRIP = 65536  # positions of a strip; nets and coder work strip by strip
+
+
+def graph_name(half: int, axis: int, phase: int) -> str:
+    """The graph that predicts `phase` of `axis` on the lattice of stride `half`."""
+    return f"lossless/{min(half.bit_length(), SETS)}_{axis}_{phase}"
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Some rows of a phase, with what the nets say of them.
+
+    Arguments:
+        half: the stride h after this phase.
+        axis, phase: of the samples.
+        rows: of the phase.
+        context: what the nets saw, `(channels, rows, columns)`.
+        mean: in 1/16 levels, inside the axis's range, `(rows, columns)`.
+        index: scale index, 0 … 63.
+    """
+
+    half: int
+    axis: int
+    phase: int
+    rows: slice
+    context: Int16
+    mean: Int16
+    index: UInt8
+
+    @property
+    def unit(self) -> int:
+        """Its coding unit: 0 down to stride 16, then 1 + 9 · (3 − log2 h) + 3 · axis + phase − 1."""
+        return 0 if self.half >= 16 else 1 + 9 * (4 - self.half.bit_length()) + 3 * self.axis + self.phase - 1
+
+    @property
+    def group(self) -> int:
+        """Which correction of the scale index applies: by set of nets and axis."""
+        return 3 * (min(self.half.bit_length(), SETS) - 1) + self.axis
+
+    @property
+    def predicted(self) -> Int16:
+        """The integers nearest to the mean."""
+        return (self.mean + MEAN_UNIT // 2) >> 4
+
+    def of(self, plane: Int16) -> Int16:
+        """These samples of a whole plane `(H, W)`."""
+        (i, j), h = PHASES[self.phase], self.half
+        return plane[i * h :: 2 * h, j * h :: 2 * h][self.rows]
+
+
+def predict(model: Model, lattice: Lattice, half: int, phase: int, rows: slice) -> Strip:
+    """The nets' statement on a strip: everything in integers."""
+    axis = len(lattice.before)
+    reference, context = lattice.context(phase, rows)
+    mean, index = model.run(graph_name(half, axis, phase), {"context": context[None]})
+    return Strip(half, axis, phase, rows, context, _inside(MEAN_UNIT * reference + mean[0, 0], axis), index[0, 0])
+
+
+def _inside(mean: npt.NDArray[Any], axis: int) -> Int16:
+    return np.clip(mean, MEAN_UNIT * LOWEST[axis], MEAN_UNIT * HIGHEST[axis]).astype(np.int16)
+
+
+def residual_code(s: Strip, tuning: Tuning | None) -> tuple[Int16, npt.NDArray[np.bool_], UInt8]:
+    """How a strip's samples are coded: the prediction, where the residual's sign is turned, the class of the fraction.
+
+    It is turned where the mean lies below the prediction, so that the tables need only know means above it.
+    """
+    mean = s.mean
+    if tuning is not None:
+        shift = np.tensordot(tuning.astype(np.float32), s.context.astype(np.float32), 1)  # integers below 2**24
+        mean = _inside(mean + ((shift.astype(np.int32) + 8) >> 4), s.axis)
+    predicted = (mean + MEAN_UNIT // 2) >> 4
+    distance = mean - MEAN_UNIT * predicted
+    return predicted, distance < 0, np.minimum((np.abs(distance) + 1) >> 1, CLASSES - 1).astype(np.uint8)
+
+
+class StripCoder(Protocol):
+    """What :func:`walk` asks."""
+
+    def corner(self, axis: int) -> int:
+        """The first sample of an axis."""
+
+    def strip(self, s: Strip) -> Int16:
+        """Residuals of a strip: values minus :attr:`Strip.predicted`."""
+
+
+def walk(
+    height: int, width: int, axes: int, predictor: Callable[[Lattice, int, int, slice], Strip], coder: StripCoder
+) -> Int16:
+    """Visit all samples in file order; returns the planes `(axes, H, W)`."""
+    values = [np.full((1, 1), coder.corner(axis), np.int16) for axis in range(axes)]
+    residuals = [np.zeros((1, 1), np.int16) for _ in range(axes)]
+    for half in visits(height, width):
+        shape = (-(-height // half), -(-width // half))
+        done: list[Lattice] = []
+        for axis in range(axes):
+            lattice = Lattice(shape, values[axis], residuals[axis], list(done))
+            for phase in (1, 2, 3):
+                rows, columns = lattice.phase_shape(phase)
+                found = np.empty((2, rows, columns), np.int16)
+                step = max(1, STRIP // max(1, columns))
+                for top in range(0, rows if columns else 0, step):
+                    s = predictor(lattice, half, phase, slice(top, min(top + step, rows)))
+                    found[1, s.rows] = coder.strip(s)
+                    np.add(s.predicted, found[1, s.rows], out=found[0, s.rows])
+                lattice.add(found[0], found[1])
+            lattice.finish()
+            done.append(lattice)
+        values, residuals = [x.full for x in done], [x.full_residuals for x in done]
+    return np.stack(values)

@@ -1,0 +1,197 @@
+"""The range coder: integers around zero under the tables of a bundle, to bytes and back.
+
+In: integers and the index of the table of each, or bytes and these indices. Out: bytes, or the integers. The coder
+itself is `constriction`'s; escapes, the order of symbols and the shortest ends of streams stand here (docs/FORMAT.md,
+"Entropy model").
+"""
+
+from typing import Any, Protocol
+
+import constriction
+import numpy as np
+import numpy.typing as npt
+
+from eocodec.errors import FormatError
+from eocodec.model.bundle import Model
+
+__all__ = ["ESCAPE_CLASSES", "MAX_ESCAPE_CLASS", "CodingTables", "Reader", "Tables", "Writer", "shortest", "tables_of"]
+
+Int32 = npt.NDArray[np.int32]
+UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+
+ESCAPE_CLASSES = 32
+MAX_ESCAPE_CLASS = 22  # |m| stays below 2**23
+
+
+class Tables:
+    """The bundle's frequency tables as models of the range coder, and their code lengths."""
+
+    def __init__(self, model: Model) -> None:
+        # Symbol s of table k is the residual m = s − R for |m| < R; s = 0 and s = 2R escape to larger magnitudes.
+        # Passed as integers f − 1 that sum to 2**24 − n, which the fast construction reproduces exactly as f.
+        self.models = [
+            constriction.stream.model.Categorical(
+                np.concatenate([f[:0:-1], f]).astype(np.float64) - 1.0, perfect=False, lazy=False
+            )
+            for f in model.tables
+        ]
+        self.radius = np.array([len(f) - 1 for f in model.tables], np.int32)
+        weight = model.any_manifest.dead_zone
+        bits = [24 - np.log2(f[: min(len(f), 3)].astype(np.float64)) for f in model.tables]
+        first = [b[1] - b[0] for b in bits]
+        later = [(b[2] - b[1]) if len(b) > 2 else b[1] - b[0] for b in bits]
+        self.first, self.later = (
+            (0.5 + 0.5 * weight * np.clip(np.array(v), 0, 12)).astype(np.float32) for v in (first, later)
+        )
+
+    def round(self, residual: Float32, index: UInt8) -> Int32:
+        """Rate-distortion optimal integers of residuals (steps): up only if the distortion saved pays the bits."""
+        magnitude = np.abs(residual)
+        m = (np.float32(1) - self.later)[index]
+        m += magnitude
+        np.floor(m, out=m)
+        np.maximum(m, 1, out=m)
+        m *= magnitude >= self.first[index]
+        return np.copysign(m, residual, out=m).astype(np.int32)
+
+
+def tables_of(model: Model) -> Tables:
+    """The model's :class:`Tables`, made once."""
+    return model.derived(Tables)
+
+
+class CodingTables(Protocol):
+    """Tables a stream is coded with: table k has the symbols m + R, R its radius; s = 0 and s = 2R escape."""
+
+    models: list[Any]
+    radius: Int32
+
+
+class Writer:
+    """A segment under construction."""
+
+    def __init__(self, tables: CodingTables) -> None:
+        self.tables = tables
+        self.coder = constriction.stream.queue.RangeEncoder()
+
+    def put(self, m: Int32, index: UInt8) -> None:
+        """Append residuals in order of table index, then of position; escapes follow their group."""
+        order, groups, radius = _grouped(index, self.tables)
+        m = m[order]
+        symbols = np.maximum(m, -radius)
+        np.minimum(symbols, radius, out=symbols)
+        symbols += radius
+        # All of a strip at once: single groups are often so short that calls would take longer than work.
+        magnitude = np.abs(m)
+        places = np.flatnonzero(magnitude >= radius)
+        extra = magnitude[places] - radius[places]
+        ends = np.searchsorted(places, [stop for _, _, stop in groups]).tolist()
+        begin = 0
+        for (k, start, stop), end in zip(groups, ends, strict=True):
+            self.coder.encode(symbols[start:stop], self.tables.models[k])
+            if end > begin:
+                self._escape(extra[begin:end])
+                begin = end
+
+    def _escape(self, extra: Int32) -> None:
+        """Exp-Golomb: the class n = bit length of extra + 1, uniform in 0 … 31; then n − 1 low bits, by class."""
+        value = extra.astype(np.int64) + 1
+        length = np.frexp(value.astype(np.float64))[1].astype(np.int32) - 1
+        self.coder.encode(length, constriction.stream.model.Uniform(ESCAPE_CLASSES))
+        for n in np.flatnonzero(np.bincount(length)).tolist():
+            if n:
+                low = (value[length == n] - (1 << n)).astype(np.int32)
+                self.coder.encode(low & 0xFFF, constriction.stream.model.Uniform(1 << min(n, 12)))
+                if n > 12:
+                    self.coder.encode(low >> 12, constriction.stream.model.Uniform(1 << (n - 12)))
+
+    def size(self) -> int:
+        """Bytes so far."""
+        return int(self.coder.num_words()) * 4
+
+    def shortest(self) -> bytes:
+        """The shortest finished stream, see :func:`shortest`."""
+        return shortest(self.coder)
+
+    def payload(self) -> bytes:
+        """The finished stream: 32-bit words, little-endian, trailing zero bytes dropped."""
+        words = self.coder.get_compressed().astype("<u4").tobytes()
+        return words.rstrip(b"\0")
+
+
+def shortest(coder: Any) -> bytes:
+    """The shortest stream of a constriction range encoder: most significant byte first, continued by zeros.
+
+    Any number in the encoder's last interval decodes to what was encoded; this is the one with the fewest bytes.
+    """
+    words, (lower, size) = coder.pos()
+    sealed = [*coder.get_compressed().tolist(), 0][: words + 1]  # ends with `lower` rounded up to a word
+    top = 0
+    for word in sealed:
+        top = top << 32 | word
+    start = (top << 32) - (-lower & 0xFFFFFFFF)
+    total = 4 * (words + 2)
+    length, value = 0, 0
+    while value << 8 * (total - length) < start or value << 8 * (total - length) >= start + size:
+        length += 1  # at full length the value is `start` itself
+        value = -(-start >> 8 * (total - length))
+    return bytes(value.to_bytes(length, "big"))
+
+
+class Reader:
+    """A segment being read; a stream that ends early reads as zeros."""
+
+    def __init__(self, tables: CodingTables, payload: bytes) -> None:
+        self.tables = tables
+        words = np.frombuffer(payload + b"\0" * (-len(payload) % 4), "<u4").astype(np.uint32)
+        self.coder = constriction.stream.queue.RangeDecoder(words)
+
+    def take(self, index: UInt8) -> Int32:
+        """Residuals for these table indices, the inverse of :meth:`Writer.put`."""
+        order, groups, radius = _grouped(index, self.tables)
+        symbols = np.empty(len(index), np.int32)
+        places: list[npt.NDArray[np.intp]] = []
+        extra: list[Int32] = []
+        try:
+            for k, start, stop in groups:
+                group = self.coder.decode(self.tables.models[k], stop - start)
+                symbols[start:stop] = group
+                escape = 2 * int(self.tables.radius[k])
+                if np.maximum.reduce(group) == escape or np.minimum.reduce(group) == 0:
+                    escaped = np.flatnonzero((group == 0) | (group == escape))
+                    places.append(start + escaped)
+                    extra.append(self._escape(len(escaped)))
+        except (ValueError, AssertionError) as e:
+            raise FormatError("the file is damaged: a segment cannot be decoded") from e
+        symbols -= radius
+        if places:
+            beyond = np.concatenate(places)
+            symbols[beyond] += np.sign(symbols[beyond]) * np.concatenate(extra)
+        m = np.empty(len(index), np.int32)
+        m[order] = symbols
+        return m
+
+    def _escape(self, count: int) -> Int32:
+        length = self.coder.decode(constriction.stream.model.Uniform(ESCAPE_CLASSES), count)
+        if length.max() > MAX_ESCAPE_CLASS:
+            raise FormatError("the file is damaged: a latent is out of range")
+        value = np.left_shift(1, length.astype(np.int64))
+        for n, members in enumerate(np.bincount(length).tolist()):
+            if n and members:
+                chosen = length == n
+                low = self.coder.decode(constriction.stream.model.Uniform(1 << min(n, 12)), members).astype(np.int64)
+                if n > 12:
+                    high = self.coder.decode(constriction.stream.model.Uniform(1 << (n - 12)), members)
+                    low += high.astype(np.int64) << 12
+                value[chosen] += low
+        return (value - 1).astype(np.int32)
+
+
+def _grouped(index: UInt8, tables: CodingTables) -> tuple[npt.NDArray[np.intp], list[tuple[int, int, int]], Int32]:
+    """Stable order by table index, the runs (index, start, stop) in it, and the radius of each place's table."""
+    order = np.argsort(index, kind="stable")
+    counts = np.bincount(index, minlength=1)
+    ends = np.cumsum(counts).tolist()
+    groups = [(k, ends[k - 1] if k else 0, ends[k]) for k in np.flatnonzero(counts).tolist()]
+    return order, groups, np.repeat(tables.radius[: len(counts)], counts)

@@ -1,0 +1,301 @@
+"""The walk over a picture's latents: asks the integer nets for the distribution of each, and a coder for its value.
+
+In: a model, the size of a picture, its step; a coder (:class:`SymbolCoder`). Out: what the coder makes of it. All that
+a symbol's distribution depends on is integer arithmetic (docs/FORMAT.md, "Entropy model"): the graphs under `entropy/`
+hold integers in float32 whose partial sums stay below 2**24, so they are exact in any order of summation, on any
+machine, with any number of threads.
+
+What the nets see of the step comes from :meth:`Walk._condition`, the order of latents from `eocodec.coding.units`, the
+steps from `eocodec.model.manifest.PhotoManifest.steps`, each from nowhere else.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
+from eocodec.coding.units import LEVEL_UNITS, PHASES, Unit, units
+from eocodec.format import Header
+from eocodec.model.bundle import Model
+from eocodec.steps import STEP_UNIT, condition, scale_shift
+
+__all__ = [
+    "STRIP",
+    "LowCoder",
+    "SymbolCoder",
+    "Walk",
+    "activity_class",
+    "compand",
+    "from_symbols",
+    "lattices",
+    "to_symbols",
+]
+
+Int8 = npt.NDArray[np.int8]
+Int32 = npt.NDArray[np.int32]
+UInt8 = npt.NDArray[np.uint8]
+
+STRIP = 65536  # grid positions of a strip; nets and coder work strip by strip
+MARGIN = 1  # latents coded beyond the right and bottom edge, see docs/METHOD.md
+LOW_SCALE_INDEX = 69  # table index of the low-pass corner at Δ = 1 level, see docs/FORMAT.md
+MAX_LOW = 1 << 24  # keeps hostile values within int32
+CONDITION_RANGE = (-80, 48)
+
+
+class LowCoder(Protocol):
+    """What :meth:`Walk.low_pass` calls."""
+
+    def low(self, predicted: Int32, index: UInt8, place: tuple[int, slice, slice]) -> Int32:
+        """Low-pass integers `(h, w)` at lattice `place` (channel, rows, columns)."""
+
+
+class SymbolCoder(LowCoder, Protocol):
+    """What :class:`Walk` calls for every strip of every unit."""
+
+    def wants(self, unit: int) -> bool:
+        """Whether anything is coded from this unit on; if not, the walk ends before its level."""
+
+    def begin(self, unit: int) -> None:
+        """The next unit starts."""
+
+    def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
+        """Values of a strip's latents in 1/16 steps; `mean`, `index`, result: `(phases, channels, rows, columns)`.
+
+        For coders of residuals m that is 16 m + mean.
+        """
+
+
+class Walk:
+    """Visits all units of a picture in file order, keeps what the nets need and asks a coder for the residuals.
+
+    Arguments:
+        model: the bundle.
+        header: of the file; width, height and step matter.
+    """
+
+    graphs = "entropy"  # folder of the nets
+
+    def __init__(self, model: Model, header: Header) -> None:
+        self.model, self.header = model, header
+        self.levels = model.manifest.levels
+        self.units = units(self.levels)
+        self.condition = condition(header.step, *CONDITION_RANGE)
+        multiple = model.multiple
+        self.grid = (-(-header.height // multiple), -(-header.width // multiple))  # of the coarsest level's quads
+
+    def band_size(self, level: int) -> tuple[int, int]:
+        """Rows and columns of a level's bands that are coded (0: the low-pass).
+
+        Those in the picture and :data:`MARGIN` beyond, which the last rows and columns are synthesised from.
+        """
+        n = 2 ** (level or self.levels)
+        height, width = self.grid_size(level or self.levels)
+        rows, columns = (-(-size // n) + MARGIN for size in (self.header.height, self.header.width))
+        return min(rows, 2 * height), min(columns, 2 * width)
+
+    def grid_size(self, level: int) -> tuple[int, int]:
+        """Rows and columns of a level's quad grid, padding included."""
+        n = 2 ** (self.levels - level)
+        return self.grid[0] * n, self.grid[1] * n
+
+    def run(self, coder: SymbolCoder) -> Int32:
+        """Code all units; returns the low-pass integers `(3, h, w)` with the padding repeated from the edge."""
+        coder.begin(0)
+        low = self.low_pass(coder)
+        self.details(coder, np.clip(low, -MAX_LOW, MAX_LOW) * MEAN_UNIT)
+        return low
+
+    def details(self, coder: SymbolCoder, low: Int32) -> None:
+        """Code all units but the first, given the low-pass `(3, h, w)` in 1/16 steps."""
+        gradients = np.zeros((6, *low.shape[1:]), np.int32)
+        gradients[:3, :, :-1] = np.diff(low, axis=2)
+        gradients[3:, :-1] = np.diff(low, axis=1)
+        companded = self._compand(gradients)
+        coarser = np.concatenate([companded[:, i::2, j::2] for i, j in PHASES])
+        feature: UInt8 | None = None
+        number = 1
+        for level in range(self.levels, 0, -1):
+            if not coder.wants(number):
+                break
+            feature = self._feature(level, coarser, feature)
+            coarser = self._level(level, feature, coder, number)
+            number += LEVEL_UNITS
+
+    def _strips(self, level: int) -> Iterator[slice]:
+        height, width = self.grid_size(level)
+        rows = max(2, STRIP // width // 2 * 2)
+        for start in range(0, height, rows):
+            yield slice(start, min(start + rows, height))
+
+    def _compand(self, v: Int32) -> Int8:
+        return compand(self.model, v)
+
+    def _known(self, level: int, rows: slice) -> dict[str, npt.NDArray[Any]]:
+        """What feature nets see besides, rows of the quad grid; nothing here."""
+        return {}
+
+    def _condition(self, level: int, rows: slice) -> Int8:
+        """What all nets of a level see of the step, `(1, 1, rows, columns)`, for rows of the quad grid."""
+        return np.full((1, 1, rows.stop - rows.start, self.grid_size(level)[1]), self.condition, np.int8)
+
+    def _feature(self, level: int, coarser: Int8, previous: UInt8 | None) -> UInt8:
+        height, width = self.grid_size(level)
+        result: UInt8 | None = None
+        for rows in self._strips(level):
+            top, bottom = max(0, rows.start - 2), min(height, rows.stop + 2)
+            inputs: dict[str, npt.NDArray[Any]] = {
+                "coarser": coarser[None, :, top:bottom],
+                "condition": self._condition(level, slice(top, bottom)),
+            }
+            if previous is not None:
+                inputs["previous"] = previous[None, :, top // 2 : bottom // 2]
+            inputs.update(self._known(level, slice(top, bottom)))
+            (out,) = self.model.run(f"{self.graphs}/feature{level}", inputs)
+            if rows.start == 0 and rows.stop == height:
+                return np.asarray(out[0], np.uint8)
+            if result is None:
+                result = np.empty((out.shape[1], height, width), np.uint8)
+            result[:, rows] = out[0, :, rows.start - top : rows.stop - top]
+        assert result is not None
+        return result
+
+    def _level(self, level: int, feature: UInt8, coder: SymbolCoder, number: int) -> Int8:
+        """Code the six units of a level; returns its companded latents `(9, 2 gh, 2 gw)`."""
+        height, width = self.grid_size(level)
+        band_height, band_width = self.band_size(level)
+        seen = np.zeros((24, height, width), np.int8)  # luma phases, then the first chroma pair
+        result = np.zeros((9, 2 * height, 2 * width), np.int8)
+        for k, unit in enumerate(self.units[number : number + LEVEL_UNITS]):
+            coder.begin(number + k)
+            luma = unit.axis == "luma"
+            context = 3 * unit.index if luma else 12 + 12 * unit.index
+            valid = [((band_height - i + 1) // 2, (band_width - j + 1) // 2) for i, j in unit.offsets]
+            channels = unit.channels.stop - unit.channels.start
+            for rows in self._strips(level):
+                top, bottom = max(0, rows.start - 1), min(height, rows.stop + 1)
+                inputs: dict[str, npt.NDArray[Any]] = {
+                    "feature": feature[None, :, top:bottom],
+                    "condition": self._condition(level, slice(top, bottom)),
+                }
+                if context:
+                    inputs["seen"] = seen[None, :context, top:bottom]
+                mean, index = (
+                    o[0, :, rows.start - top : rows.stop - top].reshape(len(unit.phases), channels, -1, width)
+                    for o in self.model.run(f"{self.graphs}/{unit.axis}{level}_{unit.index}", inputs)
+                )
+                mean = mean.astype(np.int32)
+                companded = self._compand(coder.strip(unit, rows, valid, mean, index))
+                if context + len(unit.phases) * channels <= len(seen):
+                    seen[context : context + len(unit.phases) * channels, rows] = companded.reshape(
+                        -1, rows.stop - rows.start, width
+                    )
+                for c, (i, j) in zip(companded, unit.offsets, strict=True):
+                    result[unit.channels, 2 * rows.start + i : 2 * rows.stop : 2, j::2] = c
+        return result
+
+    def low_pass(self, coder: LowCoder) -> Int32:
+        """The low-pass by interpolation from a single corner: lattices of stride 2**K, …, 2, 1."""
+        height, width = self.band_size(0)
+        q = np.zeros((3, height, width), np.int32)
+        corner = LOW_SCALE_INDEX - scale_shift(self.header.step, SCALE_PER_OCTAVE) // STEP_UNIT
+        corner = min(max(corner, 0), SCALES - 1)
+        for channel in range(3):
+            zero = np.zeros((1, 1), np.int32)
+            index = np.full((1, 1), corner, np.uint8)
+            q[channel, :1, :1] = coder.low(zero, index, (channel, slice(0, 1), slice(0, 1)))
+        stride = 1 << (max(height, width) - 1).bit_length()
+        while stride > 1:
+            half = stride // 2
+            for channel in range(3):
+                for kind, rows, columns, predicted, activity in lattices(q[channel], half):
+                    table = np.asarray(self.model.manifest.low_index[channel][kind], np.uint8)
+                    index = table[np.minimum(activity_class(activity), len(table) - 1)]
+                    q[channel, rows, columns] = coder.low(predicted, index, (channel, rows, columns))
+            stride = half
+        full = (2 * self.grid[0], 2 * self.grid[1])
+        return np.pad(q, ((0, 0), (0, full[0] - height), (0, full[1] - width)), "edge")
+
+
+def compand(model: Model, v: Int32) -> Int8:
+    """What the nets see of values in 1/16 steps: by table, odd in v."""
+    magnitude = model.compand_table.astype(np.int8)
+    last = len(magnitude) - 1
+    table = np.concatenate([-magnitude[:0:-1], magnitude])
+    place = np.clip(v, -last, last)
+    place += last
+    return table[place]
+
+
+def activity_class(activity: Int32) -> Int32:
+    """0, 1, 2, 3, then two classes per octave: 4–5, 6–7, 8–11, 12–15, …"""
+    a = np.minimum(activity, 1 << 20)
+    length = np.frexp(np.maximum(a, 1).astype(np.float64))[1]  # bit length, exact for integers below 2**53
+    second = (a >> np.maximum(length - 2, 0)) & 1
+    return np.where(a < 4, a, 2 * length + second - 2).astype(np.int32)
+
+
+def lattices(q: Int32, half: int) -> Iterator[tuple[int, slice, slice, Int32, Int32]]:
+    """The three lattices that take q from stride 2·half to `half`: (kind, rows, columns, prediction, activity).
+
+    The caller fills q at a lattice before it asks for the next. Each prediction is the rounded mean of four
+    neighbours; a neighbour outside the picture is replaced by the nearest one of its row or column. Kinds 0 and 1 are
+    diagonal and straight neighbours at half = 1, 2 and 3 at half = 2, 4 and 5 beyond.
+    """
+    height, width = q.shape
+    scale = 2 * min(half.bit_length() - 1, 2)
+    stride = 2 * half
+    known = q[::stride, ::stride]
+    diagonal = q[half::stride, half::stride]
+    a, b = diagonal.shape
+    if a and b:
+        wide = np.pad(known, ((0, 1), (0, 1)), "edge")
+        four = np.stack([wide[:a, :b], wide[:a, 1 : b + 1], wide[1 : a + 1, :b], wide[1 : a + 1, 1 : b + 1]])
+        yield scale, slice(half, height, stride), slice(half, width, stride), *_combine(four)
+    for vertical in (False, True):
+        target = q[half::stride, ::stride] if vertical else q[::stride, half::stride]
+        a, b = target.shape
+        if not (a and b):
+            continue
+        axis = 0 if vertical else 1
+        n = target.shape[axis]
+        pad = ((0, 1), (0, 0)) if vertical else ((0, 0), (0, 1))
+        along = np.pad(known, pad, "edge")
+        first, second = (along.take(range(k, k + n), axis) for k in (0, 1))
+        if diagonal.size:
+            pad = ((0, 0), (1, 1)) if vertical else ((1, 1), (0, 0))
+            across = np.pad(diagonal, pad, "edge")
+            m = target.shape[1 - axis]
+            third, fourth = (across.take(range(k, k + m), 1 - axis) for k in (0, 1))
+        else:
+            third, fourth = first, second
+        rows, columns = (slice(half, height, stride), slice(0, width, stride))
+        if not vertical:
+            rows, columns = slice(0, height, stride), slice(half, width, stride)
+        yield scale + 1, rows, columns, *_combine(np.stack([first, second, third, fourth]))
+
+
+def _combine(four: Int32) -> tuple[Int32, Int32]:
+    return (four.sum(0, dtype=np.int32) + 2) >> 2, four.max(0) - four.min(0)
+
+
+def _cut(a: npt.NDArray[Any], rows: slice, valid: tuple[int, int]) -> npt.NDArray[Any]:
+    """The part of a strip `(channels, rows, columns)` that lies in the picture."""
+    return a[:, : max(0, min(rows.stop, valid[0]) - rows.start), : valid[1]]
+
+
+def to_symbols(a: npt.NDArray[Any], rows: slice, valid: list[tuple[int, int]]) -> npt.NDArray[Any]:
+    """Symbols of a strip in coding order: phase, channel, row, column."""
+    return np.concatenate([_cut(x, rows, v).ravel() for x, v in zip(a, valid, strict=True)])
+
+
+def from_symbols(m: Int32, like: Int32, rows: slice, valid: list[tuple[int, int]]) -> Int32:
+    """Inverse of :func:`to_symbols`; zero outside the picture."""
+    result = np.zeros_like(like)
+    at = 0
+    for x, v in zip(result, valid, strict=True):
+        part = _cut(x, rows, v)
+        part[...] = m[at : at + part.size].reshape(part.shape)
+        at += part.size
+    return result

@@ -1,0 +1,235 @@
+"""A model bundle (`.eocm`): ONNX graphs, entropy tables and a manifest in one zip file, named by its content hash.
+
+In: a path, or a bundle's files. Out: files, or a :class:`Model`. A bundle is data, never code: it is checked (names,
+sizes, hash, numbers) before any graph is opened.
+"""
+
+import functools
+import hashlib
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from eocodec.errors import ModelError
+from eocodec.model.manifest import FlatManifest, Manifest, PhotoManifest, read_manifest
+from eocodec.model.runtime import Runtime, is_exact
+
+__all__ = ["Model", "bundle_id", "peek_id", "read_bundle", "write_bundle"]
+
+T = TypeVar("T")
+
+DENOISING = "denoise/"  # folder of graphs that no file depends on
+MAX_ENTRY = 64 << 20
+MAX_ENTRIES = 128
+MAX_BUNDLE = 256 << 20  # bytes of all entries
+MAX_TABLES = 256
+TABLE_TOTAL = 1 << 24
+
+Integers = npt.NDArray[np.int64]
+
+
+def bundle_id(files: dict[str, bytes]) -> bytes:
+    """SHA-256 over the sorted names and contents of a bundle's files, but for those that only denoise.
+
+    Files of a model thus stay readable when it gets better nets for denoising.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(n for n in files if not n.startswith(DENOISING)):
+        content = files[name]
+        digest.update(len(name).to_bytes(4, "little") + name.encode() + len(content).to_bytes(8, "little") + content)
+    return digest.digest()
+
+
+def write_bundle(path: Path, files: dict[str, bytes]) -> bytes:
+    """Write a bundle (reproducible bytes) and return its full id."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.comment = bundle_id(files).hex().encode()  # to find a model without reading it; checked when loaded
+        for name in sorted(files):
+            info = zipfile.ZipInfo(name, (2000, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, files[name])
+    return bundle_id(files)
+
+
+def read_bundle(path: Path) -> dict[str, bytes]:
+    """Files of a bundle, with every size checked before it is unpacked.
+
+    Raises:
+        ModelError: missing, not a bundle, or with entries that are too many or too large.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            sizes = [e.file_size for e in entries]
+            if len(sizes) > MAX_ENTRIES or max(sizes, default=0) > MAX_ENTRY or sum(sizes) > MAX_BUNDLE:
+                raise ModelError(f"{path}: the model bundle is larger than allowed")
+            if len({e.filename for e in entries}) != len(entries):
+                raise ModelError(f"{path}: the model bundle repeats a name")
+            return {e.filename: archive.read(e) for e in entries}
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such model bundle") from None
+    except ModelError:
+        raise
+    except (OSError, zipfile.BadZipFile) as e:
+        raise ModelError(f"{path}: not a model bundle ({e})") from None
+    except Exception as e:  # zipfile lets zlib's and its own errors of many kinds through
+        raise ModelError(f"{path}: the model bundle is damaged ({e})") from None
+
+
+def peek_id(path: Path) -> bytes:
+    """The id that a bundle claims to have (:func:`write_bundle` notes it), or empty; loading shows whether it is so."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return bytes.fromhex(archive.comment.decode("ascii"))
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return b""
+
+
+class Model:
+    """A loaded bundle.
+
+    Arguments:
+        files: the bundle's files, see :func:`read_bundle`.
+        threads: threads of ONNX Runtime; 0 is one per core.
+        optimisation: graph optimisation level, "off", "basic" or "all"; symbols do not depend on it.
+        device: where the transform runs: "cpu", "cuda", or "auto" for CUDA where it works and the CPU elsewhere. The
+            entropy model always runs on the CPU.
+
+    Raises:
+        EocodecError: there is no such device, or CUDA does not work.
+        ModelError: the files are not a valid bundle.
+    """
+
+    def __init__(
+        self,
+        files: dict[str, bytes],
+        threads: int = 0,
+        optimisation: str = "all",
+        device: str = "auto",
+    ) -> None:
+        self.runtime = Runtime(files, threads, optimisation, device)
+        self.files = files
+        self.full_id = bundle_id(files)
+        self.any_manifest: Manifest = read_manifest(files)
+        try:
+            self.tables = _unpack_tables(np.frombuffer(files["tables.bin"], "<u4"))
+            self.compand_table = np.frombuffer(files["compand.bin"], np.uint8)
+        except (KeyError, ValueError) as e:
+            raise ModelError(f"the model bundle lacks or spoils its manifest ({e})") from None
+        if len(self.compand_table) < 2 or len(self.any_manifest.shift) != len(self.tables):
+            raise ModelError("the model bundle's tables are inconsistent")
+        self.any_manifest.check(len(self.tables))
+        self._derived: dict[Callable[[Model], Any], Any] = {}
+        if self.runtime.must:
+            self.settle()  # what was asked for by name must not fail only in the middle of the work
+
+    @functools.cached_property
+    def constants(self) -> dict[str, npt.NDArray[np.float32]]:
+        """What the encoder and the decoder graph take besides their input."""
+        return self.any_manifest.constants(self.files)
+
+    @property
+    def manifest(self) -> PhotoManifest:
+        """The manifest of a model for pictures of any size.
+
+        Raises:
+            ModelError: this model is for pictures of one size.
+        """
+        if isinstance(self.any_manifest, PhotoManifest):
+            return self.any_manifest
+        raise ModelError(f"the model {self.name} cannot do this; it only codes pictures of {self.size} pixels")
+
+    @property
+    def flat(self) -> FlatManifest:
+        """The manifest of a model for pictures of one size, whose latents are one vector.
+
+        Raises:
+            ModelError: this model is for pictures of any size.
+        """
+        if isinstance(self.any_manifest, FlatManifest):
+            return self.any_manifest
+        raise ModelError(f"the model {self.name} cannot do this; it is for pictures of any size")
+
+    @property
+    def kind(self) -> str:
+        """The kind of model, as the manifest names it: for people; what it can do, its manifest answers."""
+        return self.any_manifest.kind
+
+    @property
+    def size(self) -> str | None:
+        """Width and height that the model is for, such as "64x64", or None for any."""
+        edge = self.any_manifest.edge
+        return None if edge is None else f"{edge}x{edge}"
+
+    @property
+    def id(self) -> bytes:
+        """The four bytes that files carry."""
+        return self.full_id[:4]
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.any_manifest.name
+
+    @property
+    def block(self) -> int:
+        """The largest C: latents of a block, 3 · 4**levels, or of the whole picture for models of one size."""
+        return self.any_manifest.block
+
+    @property
+    def multiple(self) -> int:
+        """Pictures are padded to multiples of this many pixels."""
+        return int(2 ** (self.manifest.levels + 1))
+
+    @property
+    def denoising_methods(self) -> tuple[str, ...]:
+        """How the model can denoise, best first."""
+        return self.any_manifest.denoising_methods(self.files)
+
+    @property
+    def device(self) -> str:
+        """Where the transform runs, "cpu" or "cuda"; "auto" as long as nothing has run."""
+        return self.runtime.device
+
+    def settle(self) -> str:
+        """Where the transform runs: "cuda" or "cpu". Opens a session to find out, so that later ones need not."""
+        self.runtime.open("decoder")
+        return self.runtime.device
+
+    def run(self, graph: str, inputs: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Run one graph of the bundle; outputs in the graph's order. A flat model's rotation is passed along.
+
+        Raises:
+            ModelError: the graph is missing or does not fit its inputs.
+        """
+        return self.runtime.run(graph, inputs if is_exact(graph) else {**inputs, **self.constants})
+
+    def derived(self, make: Callable[["Model"], T]) -> T:
+        """What `make` gives for this model, made once: tables of the bundle in the form that a coder needs.
+
+        Raises:
+            ModelError: as `make` does; then nothing is kept.
+        """
+        if make not in self._derived:
+            self._derived[make] = make(self)
+        return self._derived[make]  # type: ignore[no-any-return]
+
+
+def _unpack_tables(words: npt.NDArray[np.uint32]) -> list[Integers]:
+    """Frequency tables f(0), f(1), …, f(R): count, then for each its length and values; f(0) + 2 Σ f(m) = 2**24."""
+    tables, at = [], 1
+    count = int(words[0]) if len(words) else 0
+    if not 1 <= count <= 256:
+        raise ModelError("the model bundle's entropy tables are damaged")
+    for _ in range(count):
+        n = int(words[at]) if at < len(words) else 0
+        table = words[at + 1 : at + 1 + n].astype(np.int64)
+        if n < 2 or len(table) != n or table.min() < 1 or table[0] + 2 * table[1:].sum() != 1 << 24:
+            raise ModelError("the model bundle's entropy tables are damaged")
+        tables.append(table)
+        at += 1 + n
+    return tables

@@ -1,0 +1,141 @@
+"""Pictures to latents and back through the encoder and decoder graphs; large pictures in tiles.
+
+In: `rgb (H, W, 3)`. Out: latents, and back. Models for pictures of any size have latents `[LL (3, h, w), details L
+(9, h, w), …, details 1 (9, 2**(L-1) h, …)]`, float32, of the picture padded (last row and column repeated) to the
+model's multiple; flat models have one vector. Tiles overlap by a halo wide enough that what is cut off no longer shows,
+so there are no seams (docs/METHOD.md has the measurement).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eocodec.errors import EocodecError
+from eocodec.model.bundle import Model
+from eocodec.model.tiles import padded, scaled, shifted, tiles
+
+__all__ = [
+    "HALO",
+    "TILE",
+    "Latents",
+    "analyse",
+    "analyse_vector",
+    "band_names",
+    "scales",
+    "synthesise",
+    "synthesise_tiles",
+    "synthesise_vectors",
+    "to_levels",
+]
+
+TILE = 1024  # pixels; the inner edge of a tile
+HALO = 128  # pixels on each side; measured: 64 differs by 1e-3, 96 by 2e-6, 128 by nothing (docs/METHOD.md)
+WHOLE = 1 << 21  # pixels up to which a picture is one tile
+
+Bytes = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+Latents = list[Float32]
+
+
+def scales(levels: int) -> list[int]:
+    """Pixels per latent of every band: `[2**L, 2**L, …, 2]`."""
+    return [2**levels] + [2**level for level in range(levels, 0, -1)]
+
+
+def band_names(levels: int) -> list[str]:
+    """Names of the decoder's latent inputs (and of the encoder's outputs)."""
+    return ["low"] + [f"detail{level}" for level in range(levels, 0, -1)]
+
+
+def _values(rgb: npt.NDArray[Any]) -> Float32:
+    """What the encoder graph takes: `(1, 3, H, W)` in 0 to 1."""
+    x = np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], dtype=np.float32)
+    if rgb.dtype == np.uint8:
+        x /= np.float32(255)
+    return x
+
+
+def to_levels(values: Float32) -> Bytes:
+    """8-bit levels of values, nominally in 0 to 1."""
+    return np.floor(np.clip(values, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+
+
+def analyse(model: Model, rgb: Bytes | Float32) -> Latents:
+    """Latents of a picture `(H, W, 3)`: uint8, or float32 with 0 to 1 as nominal range."""
+    levels = model.manifest.levels
+    height, width = rgb.shape[:2]
+    full_width, full_height = padded(width, model.multiple), padded(height, model.multiple)
+    factors = scales(levels)
+    latents = [
+        np.empty((3 if k == 0 else 9, full_height // f, full_width // f), np.float32) for k, f in enumerate(factors)
+    ]
+    for t in tiles(full_width, full_height, TILE, HALO, WHOLE):
+        rows, columns = t.outer_rows, t.outer_columns
+        piece: npt.NDArray[Any] = rgb[rows.start : rows.stop, columns.start : columns.stop]
+        missing = (rows.stop - rows.start - piece.shape[0], columns.stop - columns.start - piece.shape[1])
+        if any(missing):
+            piece = np.pad(piece, ((0, missing[0]), (0, missing[1]), (0, 0)), "edge")
+        bands = model.run("encoder", {"picture": _values(piece)})
+        for k, (band, f) in enumerate(zip(bands, factors, strict=True)):
+            r, c = scaled(t.rows, f), scaled(t.columns, f)
+            latents[k][:, r, c] = band[0][:, shifted(r, rows.start // f), shifted(c, columns.start // f)]
+    return latents
+
+
+def synthesise_tiles(
+    model: Model, latents: Latents, delta: float, width: int, height: int
+) -> Iterator[tuple[slice, slice, Float32]]:
+    """Pieces of the picture of latents, decoded at step Δ (range 0 to 1): rows, columns, values `(3, rows, columns)`.
+
+    The step is what the decoder graph takes, see `eocodec.model.manifest.Manifest.decoder_step`.
+    """
+    levels = model.manifest.levels
+    factors = scales(levels)
+    full_height, full_width = (n * factors[0] for n in latents[0].shape[1:])
+    step = np.array([delta], np.float32)
+    for t in tiles(full_width, full_height, TILE, HALO, WHOLE):
+        if t.rows.start >= height or t.columns.start >= width:
+            continue
+        inputs = {
+            name: np.ascontiguousarray(band[None, :, scaled(t.outer_rows, f), scaled(t.outer_columns, f)])
+            for name, band, f in zip(band_names(levels), latents, factors, strict=True)
+        }
+        (picture,) = model.run("decoder", {**inputs, "step": step})
+        inner = picture[0][:, shifted(t.rows, t.outer_rows.start), shifted(t.columns, t.outer_columns.start)]
+        yield t.rows, t.columns, inner[:, : height - t.rows.start, : width - t.columns.start]
+
+
+def synthesise(model: Model, latents: Latents, delta: float, width: int, height: int) -> Bytes:
+    """Picture `(H, W, 3)` uint8 of dequantised latents, see :func:`synthesise_tiles`."""
+    rgb = np.empty((height, width, 3), np.uint8)
+    for rows, columns, values in synthesise_tiles(model, latents, delta, width, height):
+        rgb[rows, columns] = to_levels(values).transpose(1, 2, 0)
+    return rgb
+
+
+def analyse_vector(model: Model, rgb: Bytes | Float32) -> Float32:
+    """Latents `(D,)` of a picture `(S, S, 3)` by a flat model: uint8, or float32 with 0 to 1 as nominal range.
+
+    Raises:
+        EocodecError: the picture has another size than the model.
+    """
+    size = model.flat.size
+    if rgb.shape[:2] != (size, size):
+        raise EocodecError(
+            f"the model {model.name} takes pictures of {size}x{size} pixels, not {rgb.shape[1]}x{rgb.shape[0]}; "
+            "crop and scale the picture first (compress and inspect do so with --resize)"
+        )
+    (latents,) = model.run("encoder", {"picture": _values(rgb)})
+    return np.asarray(latents[0], np.float32)
+
+
+def synthesise_vectors(model: Model, latents: Float32, delta: "float | Float32") -> Float32:
+    """Pictures `(B, S, S, 3)`, clipped to 0 to 1, of dequantised latents `(B, D)` at step Δ (0 to 1), one or `(B,)`.
+
+    A step near zero gives the inverse of the flow alone, without refinement.
+    """
+    step = np.broadcast_to(np.asarray(delta, np.float32), len(latents)).copy()
+    (picture,) = model.run("decoder", {"latents": latents.astype(np.float32), "step": step})
+    return np.clip(picture, 0, 1).transpose(0, 2, 3, 1)

@@ -1,0 +1,48 @@
+"""What compressing and decoding give besides bytes and arrays.
+
+In: what the facade has found. Out: small frozen dataclasses.
+"""
+
+from dataclasses import dataclass
+
+from eocodec.image import Bytes
+
+__all__ = ["Compressed", "Decoded"]
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A compressed picture and what it took.
+
+    Arguments:
+        data: the file.
+        rate: C, latents kept per block.
+        bits_per_pixel: file size in bits over pixels.
+        psnr: of the decoded picture to the one that was coded, 8-bit RGB, dB; None if it was not asked for.
+        size: height and width that were coded.
+        tries: steps that were tried to meet the target.
+        sigma: level of the noise that was removed first, 8-bit levels; None if none was to be removed.
+    """
+
+    data: bytes
+    rate: float
+    bits_per_pixel: float
+    psnr: float | None
+    size: tuple[int, int]
+    tries: int = 1
+    sigma: float | None = None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded picture: `rgb (H, W, 3)`, `alpha (H, W)` or None, and how much of the file could be used.
+
+    `segments` counts the intact segments; an incomplete file without any gives a flat picture.
+    """
+
+    rgb: Bytes
+    alpha: Bytes | None
+    grey: bool
+    complete: bool
+    damaged: bool
+    segments: int

@@ -1,0 +1,129 @@
+"""One resolver of models: by name, path, id and number; every operation works with a user's own bundles."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from eocodec_cli import cli
+from paths import SAMPLES
+from PIL import Image
+
+import eocodec
+from eocodec import codec, format
+from eocodec.coding.describe import describe
+from eocodec.coding.symbols import symbols
+from eocodec.errors import FormatError, ModelError
+from eocodec.model.bundle import Model, read_bundle, write_bundle
+from eocodec.model.library import Library, library_of, load_model, shipped_models
+
+
+def _renamed(name: str, **changes: object) -> dict[str, bytes]:
+    """The files of a shipped model as those of another one."""
+    files = read_bundle(shipped_models()[name])
+    manifest = {**json.loads(files["manifest.json"]), "name": "mine", **changes}
+    return {**files, "manifest.json": json.dumps(manifest).encode()}
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "mine.eocm"
+    write_bundle(path, _renamed("photo"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    return np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))[100:148, 150:214]
+
+
+@pytest.fixture(scope="module")
+def data(mine: Path, picture: np.ndarray) -> bytes:
+    return eocodec.compress(picture, 200, model=mine, progressive=True)
+
+
+def test_models_are_found_by_name_path_id_and_number(mine: Path) -> None:
+    own = load_model(mine)
+    library = Library([mine], threads=1, device="cpu")
+    assert library.of_id(own.id) is library.load(mine) and library.load(mine).name == "mine"
+    photo = library.of_id(load_model("photo").id)
+    assert photo is library.load("photo")
+    assert photo.runtime.threads == 1 and photo.device == "cpu"
+    assert library.of_number(1).name == "face64"
+    assert library.find(b"none") is None
+    with pytest.raises(FormatError, match=r"needs model 6e6f6e65, which is not installed; give its bundle"):
+        library.of_id(b"none")
+    with pytest.raises(ModelError, match="no model is called nobody"):
+        library.load("nobody")
+
+
+def test_a_single_model_is_the_only_one(mine: Path, data: bytes) -> None:
+    library = library_of(mine)
+    assert library_of(library) is library
+    assert library.find(load_model("photo").id) is None
+    with pytest.raises(FormatError, match=r"was made with model \w{8}, not with photo"):
+        eocodec.decompress(data, "photo")
+    with pytest.raises(FormatError, match="needs model number 1, which is not it"):
+        library.of_number(1)
+
+
+def test_own_models_come_before_shipped_ones() -> None:
+    face = Model(_renamed("face64"))
+    assert Library([face]).of_number(1) is face
+    assert Library([face], shipped=False).of_number(1) is face
+    second = Model(_renamed("face64", tiny=2))
+    rgb = np.asarray(Image.open(SAMPLES / "faces" / "astronaut.png").convert("RGB"))
+    tiny = eocodec.compress(rgb, max_bytes=40, tiny=True, model=second)
+    assert Library([face, second]).of(format.from_bytes(tiny)) is second
+    for models in (second, Library([face, second]), {second.id: second}):
+        assert describe(tiny, models)["model_id"] == second.id.hex()
+    with pytest.raises(FormatError, match="needs model number 2, which is not installed"):
+        describe(tiny)
+
+
+def test_every_operation_takes_a_users_own_model(mine: Path, picture: np.ndarray, data: bytes) -> None:
+    library = Library([mine])
+    for models in (mine, str(mine), load_model(mine), library):
+        assert np.array_equal(eocodec.decompress(data, models), eocodec.decompress(data, mine))
+        assert np.array_equal(symbols(data, models), symbols(data, mine))
+        assert describe(data, models)["model"] == "mine"
+        assert eocodec.truncate(data, rate=30, model=models) == eocodec.compress(
+            picture, 30, model=mine, progressive=True
+        )
+    assert describe(data)["model"] is None
+    for operation in (eocodec.decompress, symbols, lambda d: eocodec.truncate(d, rate=30)):
+        with pytest.raises(FormatError, match="not installed"):
+            operation(data)
+    assert len(eocodec.truncate(data, max_bytes=300)) <= 300  # takes no model
+
+
+def test_the_commands_take_a_users_own_model(mine: Path, data: bytes, tmp_path: Path) -> None:
+    source, target = tmp_path / "p.eoc", tmp_path / "cut.eoc"
+    source.write_bytes(data)
+    runner = CliRunner()
+    refused = runner.invoke(cli, ["truncate", "--rate", "30", str(source), "-o", str(target)])
+    assert refused.exit_code != 0
+    done = runner.invoke(cli, ["truncate", "--rate", "30", "--model", str(mine), str(source), "-o", str(target)])
+    assert done.exit_code == 0, done.output
+    assert target.read_bytes() == eocodec.truncate(data, rate=30, model=mine)
+    shown = runner.invoke(cli, ["info", "--json", "--model", str(mine), str(source)])
+    assert json.loads(shown.output)["model"] == "mine"
+    assert json.loads(runner.invoke(cli, ["info", "--json", str(source)]).output)["model"] is None
+
+
+def test_stored_files_of_own_models_are_cut_by_rate(mine: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eocodec.service import work
+
+    monkeypatch.setattr(work, "_models", {"mine": load_model(mine)})
+    assert work.cut(data, 30, None) == eocodec.truncate(data, rate=30, model=mine)
+
+
+def test_a_limit_of_pixels_is_public(picture: np.ndarray) -> None:
+    data = eocodec.compress(picture, 20)
+    height, width = picture.shape[:2]
+    assert eocodec.decompress(data, max_pixels=height * width).shape == picture.shape
+    with pytest.raises(eocodec.LimitError, match=f"{width}x{height} pixels"):
+        eocodec.decompress(data, max_pixels=height * width - 1)
+    assert isinstance(codec.decode_file(data), eocodec.Decoded)
+    assert isinstance(codec.compress_picture(picture, 20), eocodec.Compressed)
