@@ -72,6 +72,7 @@ class Worker:
     ) -> None:
         self.initializer, self.arguments, self.environment = initializer, arguments, dict(environment or {})
         self.ready = False
+        self._stopped = False
         self._process: Any = None
         self._pipe: Connection[Any, Any] | None = None
 
@@ -154,9 +155,12 @@ class Worker:
         for fresh in (False, True):
             if not self.alive:
                 self.start()
+                if self._stopped:
+                    self.end()
+                    raise Died("the worker is stopped")
                 self.await_ready()
             started = time.monotonic()
-            clock = threading.Timer(limit, self._process.kill)
+            clock = threading.Timer(limit, _kill, (self._process,))
             clock.start()
             try:
                 self.send(function, *arguments)
@@ -167,7 +171,7 @@ class Worker:
                 seconds = time.monotonic() - started
                 if seconds >= limit:
                     raise TooSlow(limit) from None
-                if fresh or seconds >= STILLBORN:
+                if fresh or self._stopped or seconds >= STILLBORN:
                     raise
             finally:
                 clock.cancel()
@@ -177,8 +181,14 @@ class Worker:
         self._process.join()
         return int(self._process.exitcode)
 
+    def stop(self) -> None:
+        """Kill the process for good, from whatever thread: calls, one in progress included, raise :class:`Died`."""
+        self._stopped = True
+        if self._process is not None:
+            _kill(self._process)
+
     def end(self) -> None:
-        """Kill the process, if there is one, and wait until it is gone."""
+        """Kill the process, if there is one, and wait until it is gone; for the thread that uses the worker."""
         self.ready = False
         if self._process is not None:
             self.pipe.close()
@@ -186,6 +196,11 @@ class Worker:
             self._process.join()
             self._process.close()
             self._process = None
+
+
+def _kill(process: Any) -> None:
+    with contextlib.suppress(ValueError):  # another thread has seen its end, and closed it
+        process.kill()
 
 
 class Crew:

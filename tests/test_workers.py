@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,6 +213,19 @@ def _gone(pid: int, seconds: float = 30) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def test_another_thread_can_stop_a_call_for_good(worker: Worker) -> None:
+    _, pid = worker.call(number, limit=LIMIT)
+    threading.Timer(0.3, worker.stop).start()
+    started = time.monotonic()
+    with pytest.raises(Died):
+        worker.call(sleep, LIMIT, limit=LIMIT)
+    assert time.monotonic() - started < LIMIT / 2
+    with pytest.raises(Died, match="stopped"):
+        worker.call(add, 1, 1, limit=LIMIT)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_ending_leaves_no_process_and_can_be_done_twice(worker: Worker) -> None:

@@ -27,7 +27,7 @@ from eocodec.bundle import Model
 from eocodec.errors import EocodecError
 from eocodec.metrics import bd_rate, bd_rate_between
 
-__all__ = ["compression", "compression_table", "plot", "published"]
+__all__ = ["compression", "compression_table", "differences", "plot", "published"]
 
 AT_ONCE = 4  # pictures a measuring process that are coded before they are measured
 Point = tuple[float, float]
@@ -84,7 +84,7 @@ def compression(
                 tick(done, total)
             result["codecs"][c.name].append(point := _mean(setting, rows, scorer.measures))
             say(_line(c.name, point, scorer.measures))
-    result["measures"] = {m.name: _differences(m, result["codecs"], rates) for m in scorer.measures}
+    result["measures"] = {m.name: differences(m, result["codecs"], rates) for m in scorer.measures}
     result["bd_rate"] = result["measures"].get("psnr", {"bd_rate": {}})["bd_rate"]
     result["bd_range"] = list(rates)
     return result
@@ -141,7 +141,7 @@ def _curve(points: Sequence[dict[str, Any]], measure: Measure) -> list[Point]:
     return [(p["bpp"], measure.scale(p[measure.name])) for p in points if p.get(measure.name) is not None]
 
 
-def _differences(measure: Measure, curves: dict[str, Any], rates: tuple[float, float]) -> dict[str, Any]:
+def differences(measure: Measure, curves: dict[str, Any], rates: tuple[float, float]) -> dict[str, Any]:
     """Rate differences of eocodec against every other codec by one measure, in percent; None without an overlap."""
     found: dict[str, float | None] = {}
     ours = _curve(curves.get("eocodec", []), measure)

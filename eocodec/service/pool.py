@@ -130,5 +130,7 @@ class Pool:
                 for _ in range(self.workers):
                     await self._free.acquire()
         for process in self._all:
+            process.stop()
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+        for process in self._all:
             await asyncio.to_thread(process.end)
-        self._threads.shutdown(wait=False, cancel_futures=True)
