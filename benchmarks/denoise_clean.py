@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eocodec.benchmark import read_folder
+from eocodec.bench.pictures import read_folder
 from eocodec.denoising import denoise_picture
 from eocodec.metrics import psnr
 from eocodec.model.library import load_model

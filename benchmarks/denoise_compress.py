@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 
 from eocodec import codec
-from eocodec.benchmark import SETTINGS, Bytes, encode, machine, read_folder
+from eocodec.bench.codecs import CODECS as ALL
+from eocodec.bench.pictures import Bytes, machine, read_folder
 from eocodec.errors import EocodecError
 from eocodec.image import atomic_write
 from eocodec.metrics import psnr
@@ -68,14 +69,14 @@ def curve(name: str, clean: Bytes, noisy: Bytes, sigma: float, model: Model, eve
         base = "avif"
     remove: dict[str, float | str] = {"eocodec-told": sigma, "eocodec-auto": "auto"}
     points = []
-    for setting in SETTINGS["eocodec" if name in remove else base][::every]:
+    for setting in ALL["eocodec" if name in remove else base].settings[::every]:
         start = time.perf_counter()
         if name in remove:
             data = codec.compress(source, setting, denoise=remove[name], model=model)
             seconds, decoded = time.perf_counter() - start, codec.decompress(data, model)
         else:
-            data, decode = encode(base, source, setting, model)
-            seconds, decoded = time.perf_counter() - start, decode()
+            data = ALL[base].encode(source, setting, model)
+            seconds, decoded = time.perf_counter() - start, ALL[base].decode(data, model)
         bpp = 8 * len(data) / (clean.shape[0] * clean.shape[1])
         points.append([setting, round(bpp, 5), round(psnr(clean, decoded), 4), round(seconds, 4)])
     return points

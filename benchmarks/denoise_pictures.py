@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from eocodec.benchmark import Bytes
-from eocodec.denoise_benchmark import NOISES, add_noise
+from eocodec.bench.denoising import NOISES, add_noise
+from eocodec.bench.pictures import Bytes
 from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError
 from eocodec.image import atomic_write, read_picture

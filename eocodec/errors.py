@@ -1,6 +1,6 @@
 """The exceptions of eocodec: one family, each message a sentence that a user can act on."""
 
-__all__ = ["EocodecError", "FormatError", "ImageError", "LimitError", "ModelError", "UnknownTypeError"]
+__all__ = ["EocodecError", "FormatError", "ImageError", "LimitError", "ModelError", "UnknownTypeError", "reason"]
 
 
 class EocodecError(Exception):
@@ -25,3 +25,17 @@ class UnknownTypeError(ImageError, FormatError):
 
 class LimitError(ImageError, FormatError):
     """A picture has more pixels than the caller allows."""
+
+
+def reason(e: BaseException) -> str:
+    """What an exception says, in one line and without the names of files, to stand in a sentence."""
+    if isinstance(e, EocodecError):
+        return str(e)
+    if isinstance(e, MemoryError):
+        return "not enough memory"
+    if isinstance(e, FileNotFoundError):
+        return "it does not exist"
+    if isinstance(e, OSError) and e.strerror:
+        return e.strerror
+    lines = str(e).strip().splitlines()
+    return f"{type(e).__name__}: {lines[0]}" if lines else type(e).__name__

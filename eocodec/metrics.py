@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["bd_rate", "ms_ssim", "psnr"]
+__all__ = ["bd_rate", "bd_rate_between", "ms_ssim", "psnr"]
 
 
 def psnr(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
@@ -81,12 +81,35 @@ def bd_rate(
     """
     from scipy.interpolate import PchipInterpolator as Pchip
 
-    (ra, qa), (rt, qt) = (_curve(p) for p in (anchor, test))
+    (ra, qa), (_, qt) = _curve(anchor), _curve(test)
     to_quality = Pchip(ra, qa)
     bottom = max(float(to_quality(max(math.log(low), ra[0]))), qa[0], qt[0])
     top = min(float(to_quality(min(math.log(high), ra[-1]))), qa[-1], qt[-1])
+    return _mean_difference(anchor, test, bottom, top)
+
+
+def bd_rate_between(
+    anchor: Sequence[tuple[float, float]], test: Sequence[tuple[float, float]], worst: float, best: float
+) -> float:
+    """As :func:`bd_rate`, over the qualities from `worst` to `best` as far as both curves have them.
+
+    Raises:
+        ValueError: the curves do not overlap there.
+    """
+    qualities = [_curve(points)[1] for points in (anchor, test)]
+    return _mean_difference(
+        anchor, test, max(worst, *(q[0] for q in qualities)), min(best, *(q[-1] for q in qualities))
+    )
+
+
+def _mean_difference(
+    anchor: Sequence[tuple[float, float]], test: Sequence[tuple[float, float]], bottom: float, top: float
+) -> float:
+    from scipy.interpolate import PchipInterpolator as Pchip
+
     if top - bottom < 0.05:
         raise ValueError("the curves do not overlap in this range")
+    (ra, qa), (rt, qt) = _curve(anchor), _curve(test)
     q = np.linspace(bottom, top, 2001)
     difference = Pchip(qt, rt)(q) - Pchip(qa, ra)(q)
     return 100 * (math.exp(float(np.trapezoid(difference, q) / (top - bottom))) - 1)

@@ -185,7 +185,7 @@ def test_other_settings_and_other_corpora_are_refused_unless_forced(run: Runner,
 
 
 # The same command, with a part file for every row, so that what a killed run had told of is on record.
-COMMAND = "import eocodec.batch as b, eocodec_cli; b.PART_ROWS, b.PART_PAUSE = 1, 0; eocodec_cli.main()"
+COMMAND = "import eocodec.batch.manifest as b, eocodec_cli; b.PART_ROWS, b.PART_PAUSE = 1, 0; eocodec_cli.main()"
 
 
 def test_a_run_that_is_killed_at_any_moment_goes_on_and_leaves_no_half_file(tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path, monkeypatch: 
                 raise ConnectionError("cut off")
 
     fsspec.register_implementation("slow", Slow, clobber=True)
-    remote = Store.at(f"slow://{tmp_path}/there")
+    remote = Store.at(f"slow://{tmp_path}/there", ".eocodec-batch/partial")
     remote.write("a/b.eoc", b"old")
     remote.write("a/b.eoc", b"older")
     Slow.cut = True

@@ -110,16 +110,17 @@ def test_all_files_are_done_once_though_a_worker_and_a_machine_are_killed(cluste
 
 
 def test_a_picture_that_kills_every_worker_fails_and_the_others_are_done(cluster: Any, tmp_path: Path) -> None:
-    from eocodec import batch_ray
+    from eocodec.batch.ray import PASSES
+    from eocodec.batch.ray import cluster as on_cluster
 
     names = make_corpus(tmp_path / "in", 12)
     ray.cloudpickle.register_pickle_by_value(test_batch)  # the machines do not have the tests
     run = Batch(str(tmp_path / "in"), str(tmp_path / "out"), SMALL)
     deadly(run, tmp_path / "marks")
-    rows = all_of(run, batch_ray.cluster(cluster.address))
+    rows = all_of(run, on_cluster(cluster.address))
     assert sorted(r.source for r in rows) == names
     assert [r.source for r in rows if r.status == "failed"] == ["a/000.png"]
-    assert int((tmp_path / "marks" / "a-000.png").read_text()) == len(batch_ray.PASSES)
+    assert int((tmp_path / "marks" / "a-000.png").read_text()) == len(PASSES)
     assert [r["source"] for r in manifest(tmp_path / "out")] == names
 
 

@@ -17,7 +17,7 @@ from eocodec.errors import EocodecError
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 
-bench = pytest.importorskip("eocodec.denoise_benchmark")
+bench = pytest.importorskip("eocodec.bench.denoising")
 
 from benchmarks import denoise_compress, denoise_pictures  # noqa: E402
 

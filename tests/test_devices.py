@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +178,10 @@ def test_threads_reach_every_session(
     sessions = _patched(monkeypatch, "missing")
     if name == "bench":  # its pictures come one after another: it takes times
         pytest.importorskip("matplotlib")
-        monkeypatch.setattr("eocodec.benchmark.SETTINGS", {"eocodec": (20,)})
-        arguments, expected = [str(tmp_path), "--codecs", "eocodec"], {asked}
+        from eocodec.bench.codecs import CODECS
+
+        monkeypatch.setitem(CODECS, "eocodec", replace(CODECS["eocodec"], settings=(20,)))
+        arguments, expected = [str(tmp_path), "--codecs", "eocodec", "--measures", "psnr", "--no-cache"], {asked}
     else:
         arguments = [*inputs, "-o", f"{tmp_path}/out/"]
     done = CliRunner().invoke(cli, [name, *arguments, "--threads", str(asked)])

@@ -14,6 +14,7 @@ from PIL import Image
 
 from eocodec import inspection
 from eocodec.errors import EocodecError, ModelError
+from eocodec.inspection import measures
 from eocodec.metrics import psnr
 from eocodec.model import transform
 from eocodec.model.bundle import Model, write_bundle
@@ -211,8 +212,8 @@ def test_columns_of_photos_are_the_same_in_windows_and_in_the_whole_picture(mode
     latents = transform.analyse(model, chelsea[:256, :256])
     for band, channel, place, window in ((4, 0, (60, 71), 64), (4, 1, (127, 0), 64), (3, 0, (20, 33), 128)):
         places = np.array([place])
-        near, start = inspection._picture_columns(model, latents, band, channel, places, window)
-        whole, _ = inspection._picture_columns(model, latents, band, channel, places, 256)
+        near, start = measures.picture_columns(model, latents, band, channel, places, window)
+        whole, _ = measures.picture_columns(model, latents, band, channel, places, 256)
         top, left = start[0]
         assert near[0] == pytest.approx(whole[0][:, top : top + window, left : left + window], abs=2e-3)
         assert np.linalg.norm(near) == pytest.approx(np.linalg.norm(whole), rel=1e-3)
@@ -221,7 +222,7 @@ def test_columns_of_photos_are_the_same_in_windows_and_in_the_whole_picture(mode
 def test_total_correlation_of_photos_agrees_with_the_steps_of_the_bundle(model: Model, tile: np.ndarray) -> None:
     found = inspection.total_correlation(model, [tile], probes=128)
     gain = model.manifest.gain
-    known = -sum(gain[b][c] * inspection._count(b) for b, c in model.manifest.order) / model.block
+    known = -sum(gain[b][c] * measures.latents_in_block(b) for b, c in model.manifest.order) / model.block
     assert found.latents == model.block and found.per_latent == pytest.approx(known, abs=0.06)
     assert sum(n for _, n, _, _, _ in found.parts) == model.block
 
@@ -275,9 +276,9 @@ def test_the_basis_shows_local_columns_at_their_own_scale(model: Model, chelsea:
 
 def test_temperature_one_draws_from_the_tables(flow: Model) -> None:
     for table in flow.tables[::9]:
-        at_one = np.diff(inspection._cumulative(table, 1.0), prepend=0.0)
+        at_one = np.diff(measures.distribution(table, 1.0), prepend=0.0)
         assert at_one * (1 << 24) == pytest.approx(np.concatenate([table[:0:-1], table]), abs=1e-3)
-        colder = np.diff(inspection._cumulative(table, 0.5), prepend=0.0)
+        colder = np.diff(measures.distribution(table, 0.5), prepend=0.0)
         assert colder.max() > at_one.max() and colder.sum() == pytest.approx(1)
 
 

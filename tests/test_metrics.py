@@ -37,7 +37,7 @@ def test_ms_ssim(coffee: np.ndarray) -> None:
 
 
 def test_published_curves_are_read_and_compared(tmp_path: Path) -> None:
-    benchmark = pytest.importorskip("eocodec.benchmark")
+    benchmark = pytest.importorskip("eocodec.bench.compression")
     ours = [{"bpp": b, "psnr": 30 + 5 * np.log2(b)} for b in (0.1, 0.2, 0.5, 1.0, 2.0)]
     result = {"codecs": {"eocodec": ours}, "bd_range": [0.15, 1.5]}
     worse: dict[str, list[float]] = {"bpp": [0.25, 0.5, 1.0, 2.0]}

@@ -97,7 +97,7 @@ def command(
         rate, bpp, psnr, lossless, progressive, denoise, model or "photo", device, not no_measure, max_pixels
     )
     if engine == "ray":
-        from eocodec.batch_ray import cluster
+        from eocodec.batch.ray import cluster
 
         work_at = cluster(ray_address)
     else:

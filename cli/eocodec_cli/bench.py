@@ -1,16 +1,26 @@
 """`eocodec bench`."""
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from eocodec.errors import EocodecError
 from eocodec_cli import files
 
+if TYPE_CHECKING:
+    from eocodec.bench.scores import Scorer
+    from eocodec.model.bundle import Model
+
 SIGMAS = "15,25,50"
+SHEET_RATES = "0.3"
+SHEET_MEASURES = ("psnr", "ssimulacra2")
+Say = Callable[[str], None]
+Tick = Callable[[int, int], None]
 
 
 def _numbers(option: str, texts: Sequence[str]) -> list[float]:
@@ -18,7 +28,87 @@ def _numbers(option: str, texts: Sequence[str]) -> list[float]:
     try:
         return list(dict.fromkeys(float(word) for text in texts for word in text.split(",")))
     except ValueError:
-        raise click.UsageError(f"{option} takes numbers of 8-bit levels, separated by commas") from None
+        raise click.UsageError(f"{option} takes numbers, separated by commas") from None
+
+
+def _say(message: str) -> None:
+    click.echo(message, err=True)
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Say, Tick]]:
+    """What takes lines and what takes progress: on a terminal a bar below the lines."""
+    if not sys.stderr.isatty():
+        yield _say, lambda done, total: None
+        return
+    with click.progressbar(length=1, file=sys.stderr) as bar:
+
+        def say(message: str) -> None:
+            click.echo(f"\r\033[K{message}", err=True)
+            bar.render_progress()
+
+        def tick(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield say, tick
+
+
+@contextmanager
+def _scorer(names: Sequence[str], jobs: int | None, cached: bool) -> "Iterator[Scorer]":
+    """Measures the pictures; those that do not work here are left out and said."""
+    from eocodec.bench import measures, scores
+
+    chosen, left_out = measures.choose(names)
+    for name, reason in left_out.items():
+        _say(f"{name} is left out: {reason}")
+    cache = scores.Cache(scores.cache_folder() / "scores.sqlite" if cached else None)
+    try:
+        with scores.Scorer(chosen, jobs or files.cores(), cache) as scorer:
+            yield scorer
+    finally:
+        cache.close()
+
+
+def _compression(
+    folder: Path,
+    codecs: Sequence[str],
+    model: "Model",
+    limit: int | None,
+    rates: tuple[float, float],
+    scorer: "Scorer",
+    published: Sequence[Path],
+    plot: Path | None,
+) -> dict[str, Any]:
+    from eocodec.bench import compression
+
+    with _progress() as (say, tick):
+        result = compression.compression(folder, codecs, model, limit, rates, say, scorer, tick)
+    if published:
+        result["published"] = compression.published(published, result)
+    click.echo(compression.compression_table(result))
+    if plot:
+        compression.plot(result, plot)
+    return result
+
+
+def _sheet(
+    target: Path,
+    folder: Path,
+    codecs: Sequence[str],
+    model: "Model",
+    rates: Sequence[float],
+    limit: int | None,
+    scorer: "Scorer",
+) -> None:
+    from eocodec.bench import sheets
+    from eocodec.image import check_suffix, encode_picture
+
+    check_suffix(target.suffix)
+    with _progress() as (say, tick):
+        image = sheets.look(folder, codecs, model, rates, limit, scorer, say, tick)
+    files.write_bytes(str(target), encode_picture(image, target.suffix))
+    click.echo(f"{target}  {image.width}x{image.height}")
 
 
 @click.command("bench")
@@ -27,12 +117,30 @@ def _numbers(option: str, texts: Sequence[str]) -> list[float]:
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw rate against PSNR and MS-SSIM here; with --denoise, PSNR and SSIM against sigma.",
+    help="Draw rate against every measure here; with --denoise, PSNR and SSIM against sigma.",
 )
-@click.option("--codecs", default="eocodec,jpeg,webp,avif,jxl", show_default=True, help="Which codecs to run.")
+@click.option(
+    "--codecs",
+    default="eocodec,jpeg,webp,avif,avif-s2-444,jxl",
+    show_default=True,
+    metavar="NAME,...",
+    help="Which codecs to run: avif is at speed 6, avif-s2-444 at speed 2, jxl at effort 7.",
+)
+@click.option(
+    "--measures",
+    metavar="NAME,...",
+    help="Of psnr, ms_ssim, ssimulacra2, butteraugli; default: all that work here.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), help="Pictures measured at a time; default: one per core.")
+@click.option("--no-cache", is_flag=True, help="Measure again what the user's cache folder has.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first pictures.")
 @click.option(
-    "--range", "rates", type=(float, float), default=(0.15, 1.5), show_default=True, help="BD-rate range, bpp."
+    "--range",
+    "rates",
+    type=(float, float),
+    default=(0.15, 1.5),
+    show_default=True,
+    help="BD-rate range, bpp; SSIMULACRA2's is from score 30 to 80.",
 )
 @click.option(
     "--published",
@@ -40,6 +148,12 @@ def _numbers(option: str, texts: Sequence[str]) -> list[float]:
     multiple=True,
     help="Published curve to compare with, JSON as CompressAI keeps it; may be repeated.",
 )
+@click.option(
+    "--sheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Instead: crops of every codec at equal bytes, side by side, as a picture file.",
+)
+@click.option("--sheet-bpp", metavar="B,...", help=f"Bits per pixel of the sheet's rows.  [default: {SHEET_RATES}]")
 @click.option("--denoise", is_flag=True, help="Instead: remove noise that is added to the pictures.")
 @click.option(
     "--sigma",
@@ -60,9 +174,14 @@ def command(
     json_file: Path | None,
     plot: Path | None,
     codecs: str,
+    measures: str | None,
+    jobs: int | None,
+    no_cache: bool,
     limit: int | None,
     rates: tuple[float, float],
     published: tuple[Path, ...],
+    sheet: Path | None,
+    sheet_bpp: str | None,
     denoise: bool,
     sigmas: tuple[str, ...],
     methods: str | None,
@@ -75,7 +194,8 @@ def command(
 ) -> None:
     """Compare with JPEG, WebP, AVIF and JPEG XL on a folder of pictures (needs the extra `bench`).
 
-    Real file sizes in memory, 8-bit RGB PSNR, MS-SSIM and seconds; Bjøntegaard rate differences in percent.
+    Real file sizes in memory; PSNR, MS-SSIM, SSIMULACRA2 and, where butteraugli_main is on the path, Butteraugli
+    (3-norm) of 8-bit RGB pictures; seconds; Bjøntegaard rate differences in percent by each measure.
 
     With --denoise: PSNR, SSIM and seconds of eocodec, BM3D (needs the extra `bench-bm3d`), non-local means and
     BayesShrink on the same noisy pictures, and errors of the estimated noise level. --noise poisson is
@@ -85,12 +205,17 @@ def command(
     Examples:
       eocodec bench kodak/ --json out.json --plot rd.png
       eocodec bench kodak/ --codecs eocodec,avif --published vtm.json
+      eocodec bench kodak/ --codecs eocodec,avif,jxl --limit 8 --sheet sheet.png --sheet-bpp 0.15,0.3
       eocodec bench cbsd68/ --denoise --sigma 15,25,50 --json out.json
       eocodec bench cbsd68/ --denoise --methods net,bm3d --noise poisson
       eocodec bench cbsd68/ --levels 0,5,10,20,40
     """
-    if denoise and levels is not None:
-        raise click.UsageError("--denoise and --levels exclude one another")
+    if sum((denoise, levels is not None, sheet is not None)) > 1:
+        raise click.UsageError("--denoise, --levels and --sheet exclude one another")
+    if sheet_bpp is not None and sheet is None:
+        raise click.UsageError("--sheet-bpp goes with --sheet")
+    if sheet is not None and (json_file or plot or published):
+        raise click.UsageError("--json, --plot and --published do not go with --sheet")
     if not denoise and (sigmas or methods is not None):
         raise click.UsageError("--sigma and --methods go with --denoise")
     if not denoise and levels is None and (noise or grey):
@@ -101,39 +226,38 @@ def command(
         raise click.UsageError("--plot does not go with --levels")
     wanted = _numbers("--levels", [levels]) if levels is not None else _numbers("--sigma", sigmas or [SIGMAS])
     try:
-        from eocodec import benchmark
+        from eocodec.bench import compression  # noqa: F401  (imports fail here, in words)
+        from eocodec.bench.measures import MEASURES
 
         if denoise or levels is not None:
-            from eocodec import denoise_benchmark
+            from eocodec.bench import denoising
     except ImportError as e:
         raise EocodecError(f"the benchmark needs {e.name}; install it with: pip install 'eocodec[bench]'") from None
     from eocodec.model.library import load_model
 
     loaded = load_model(model or "photo", threads, device=device)
-    say = lambda message: click.echo(message, err=True)  # noqa: E731
 
     def keep(result: dict[str, Any]) -> None:
         if json_file:
             files.write_bytes(str(json_file), (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
 
     if levels is not None:
-        result = denoise_benchmark.levels(
-            folder, wanted, loaded, noise=noise or "gaussian", grey=grey, limit=limit, say=say
-        )
-        click.echo(denoise_benchmark.levels_table(result))
+        result = denoising.levels(folder, wanted, loaded, noise=noise or "gaussian", grey=grey, limit=limit, say=_say)
+        click.echo(denoising.levels_table(result))
     elif denoise:
-        names = list(denoise_benchmark.METHODS) if methods is None else methods.split(",")
-        result = denoise_benchmark.compare(
-            folder, wanted, loaded, names, noise=noise or "gaussian", grey=grey, limit=limit, say=say, keep=keep
+        names = list(denoising.METHODS) if methods is None else methods.split(",")
+        result = denoising.compare(
+            folder, wanted, loaded, names, noise=noise or "gaussian", grey=grey, limit=limit, say=_say, keep=keep
         )
-        click.echo(denoise_benchmark.table(result))
+        click.echo(denoising.table(result))
         if plot:
-            denoise_benchmark.plot(result, plot)
+            denoising.plot(result, plot)
     else:
-        result = benchmark.compression(folder, codecs.split(","), loaded, limit, rates, say)
-        if published:
-            result["published"] = benchmark.published(published, result)
-        click.echo(benchmark.compression_table(result))
-        if plot:
-            benchmark.plot(result, plot)
+        default = SHEET_MEASURES if sheet else tuple(MEASURES)
+        with _scorer(measures.split(",") if measures else default, jobs, not no_cache) as scorer:
+            if sheet:
+                at = _numbers("--sheet-bpp", [sheet_bpp or SHEET_RATES])
+                _sheet(sheet, folder, codecs.split(","), loaded, at, limit, scorer)
+                return
+            result = _compression(folder, codecs.split(","), loaded, limit, rates, scorer, published, plot)
     keep(result)

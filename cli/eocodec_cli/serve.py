@@ -132,8 +132,9 @@ def command(
     if not keys and not _loopback(host):
         raise click.UsageError(f"--host {host} can be reached from other machines: give API keys (--api-key-file)")
     try:
-        from eocodec.service.app import Settings, create_app
+        from eocodec.service.app import create_app
         from eocodec.service.server import run
+        from eocodec.service.settings import Settings
     except ImportError as e:
         raise EocodecError(f"the service needs more packages: pip install 'eocodec[serve]' ({e})") from None
     known = shipped_models()

@@ -14,8 +14,8 @@ from typing import Any
 import structlog
 import uvicorn
 
-from eocodec.errors import EocodecError
-from eocodec.service.pool import first_sentence
+from eocodec.errors import EocodecError, reason
+from eocodec.workers import Died
 
 __all__ = ["run"]
 
@@ -49,7 +49,7 @@ def _log_to_stderr(level: str) -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server for which being asked to end is no failure: uvicorn's own raises the signal again afterwards."""
+    """A server for which a signal to end is no failure: uvicorn's own raises the signal again afterwards."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -91,6 +91,7 @@ def run(app: Any, host: str, port: int, timeout: float, level: str) -> None:
     shown = f"[{host}]" if ":" in host else host
     structlog.get_logger("eocodec.service").info("listening", url=f"http://{shown}:{listener.getsockname()[1]}/")
     _Server(config).run(sockets=[listener])
-    failed = app.state.eocodec["failed"]
+    failed = app.state.eocodec.failed
     if failed is not None:
-        raise EocodecError(f"the service cannot work: {first_sentence(failed)}")
+        why = str(failed) if isinstance(failed, Died) else reason(failed)
+        raise EocodecError(f"the service cannot work: {why}")

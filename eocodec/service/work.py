@@ -58,7 +58,7 @@ def start(models: dict[str, str], threads: int, device: str, pixels: int) -> Non
 
 
 def ready() -> str:
-    """Nothing; that it returns shows that a process has started. Where the transform runs."""
+    """Where the transform runs; that it returns shows that a process has started."""
     return next(iter(_models.values())).device
 
 

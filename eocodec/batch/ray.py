@@ -2,7 +2,7 @@
 
 In: the address of a cluster that runs. Out: an :data:`eocodec.batch.Engine`. Ray Data hands names of sources to the
 cluster's workers, which read the sources and write the outputs themselves; only rows come back, and the process that
-asked for the run alone writes the manifest.
+started the run alone writes the manifest.
 
 What was lost with a worker or a node (see `PASSES`) is found missing at the end of a pass and worked at once more. Ray
 itself repeats nothing: it would do so without end where a picture needs more memory than a node has.
@@ -18,7 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from eocodec.batch import LOST, PARTIAL, Engine, Row, Source, Work
+from eocodec.batch.corpus import Source
+from eocodec.batch.work import LOST, PARTIAL, Engine, Row, Work
 from eocodec.errors import EocodecError
 
 __all__ = ["cluster"]

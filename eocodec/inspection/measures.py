@@ -1,20 +1,18 @@
-"""What a model's ordered latents do: spectrum, total correlation, core and detail, traversals, samples.
+"""Figures and pictures of a model's ordered latents: spectrum, total correlation, core, traversals, basis, samples.
 
-In: a loaded model, pictures. Out: arrays and small dataclasses, and sheets of pictures that show them.
+In: a loaded model, pictures. Out: arrays and small dataclasses.
 
 Notation (docs/METHOD.md): g the inverse flow, `J_i` the i-th column of ∂g/∂h, `H_i` explained entropy. All columns are
 central differences through the decoder graph at a step near zero, where its refinement vanishes.
 """
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
 
 from eocodec.coding.flat import FlatWalk
 from eocodec.coding.scales import MEAN_UNIT
@@ -30,16 +28,14 @@ __all__ = [
     "ORIENTATIONS",
     "Spectrum",
     "TotalCorrelation",
-    "around_grey",
     "basis",
     "core",
-    "detail_gain",
+    "distribution",
     "latents_of_rate",
     "log_column_norms",
     "noise_floor",
-    "plot_spectrum",
+    "picture_columns",
     "sample",
-    "sheet",
     "spectrum",
     "total_correlation",
     "traversal",
@@ -49,11 +45,7 @@ STILL = 1e-6  # Δ of a decoder that is to be the inverse of the flow alone
 PROBE = 1 / 255  # half the width of a central difference, in the picture
 BATCH = 32  # latents that are probed or pictures that are decoded at a time
 WINDOW = {1: 64, 2: 128, 3: 192}  # pixels around a latent of a level in which its column is measured; 256 beyond
-DETAIL_GAINS = (1, 2, 4, 8, 16)
-GREY = 0.5
-VISIBLE = 0.5 / 255
 PLAUSIBLE = 30.0  # nats; bound of |H| and of log column norms
-MARGIN, GAP = 10, 4  # pixels of a sheet
 
 Float32 = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -116,7 +108,7 @@ def _columns(model: Model, latents: Float32, index: npt.NDArray[np.intp], width:
     return (plus - minus) / (2 * width[:, None])
 
 
-def _picture_columns(
+def picture_columns(
     model: Model, latents: transform.Latents, band: int, channel: int, places: npt.NDArray[np.intp], window: int
 ) -> tuple[Float32, npt.NDArray[np.intp]]:
     """Columns of latents at `places (n, 2)` of one channel, in windows of pixels.
@@ -207,7 +199,7 @@ def _picture_correlation(
         for _ in range(n):
             latents = encoded[int(generator.integers(len(encoded)))]
             place = np.array([[int(generator.integers(size)) for size in latents[band].shape[1:]]])
-            column, _ = _picture_columns(model, latents, band, channel, place, window)
+            column, _ = picture_columns(model, latents, band, channel, place, window)
             norms.append(math.log(max(float(np.linalg.norm(column[0])), 1e-30)))
         parts.append((manifest.channel_name(band, channel), manifest.count(band), np.array(norms)))
     return _stratified(parts)
@@ -278,7 +270,7 @@ def basis(model: Model, rgb: Bytes) -> list[list[Float32]]:
         place = np.array([[n // 2 for n in latents[band].shape[1:]]])
         row = []
         for channel in range(len(latents[band])):
-            column, start = _picture_columns(
+            column, start = picture_columns(
                 model, latents, band, channel, place, _window(levels + 1 - band if band else levels)
             )
             image = column[0].transpose(1, 2, 0)
@@ -291,14 +283,14 @@ def basis(model: Model, rgb: Bytes) -> list[list[Float32]]:
 
 
 class _Sampler:
-    """The coder that the walk over a flat model's parts asks: draws residuals from the frequency tables."""
+    """The coder of a walk over a flat model's parts that draws residuals from the frequency tables."""
 
     def __init__(self, model: Model, temperature: float, generator: np.random.Generator) -> None:
         self.generator = generator
         self.values = np.zeros(len(model.flat.gain), np.float32)
         self.shift = np.zeros((len(model.tables), 4), np.float32)
         self.shift[:, 1:] = np.array(model.flat.shift, np.float32) / 256
-        self.cumulative = [_cumulative(f, temperature) for f in model.tables]
+        self.cumulative = [distribution(f, temperature) for f in model.tables]
 
     def part(
         self, places: npt.NDArray[np.intp], mean: npt.NDArray[np.int32], index: npt.NDArray[np.uint8]
@@ -315,7 +307,7 @@ class _Sampler:
         return m
 
 
-def _cumulative(table: npt.NDArray[np.int64], temperature: float) -> Floats:
+def distribution(table: npt.NDArray[np.int64], temperature: float) -> Floats:
     """Distribution function of the residuals −R to R, probabilities raised to 1/T; escapes count as ±R."""
     logarithm = np.log(np.concatenate([table[:0:-1], table]) / float(1 << 24)) / temperature
     weights = np.exp(logarithm - logarithm.max())
@@ -357,146 +349,3 @@ def sample(model: Model, count: int, temperature: float, delta: float, seed: int
     stacked = np.stack(latents)
     pictures = [transform.synthesise_vectors(model, stacked[k : k + BATCH], exact) for k in range(0, count, BATCH)]
     return stacked, np.concatenate(pictures)
-
-
-def detail_gain(details: Sequence[Float32]) -> int:
-    """By how much details are to be magnified to be seen: the largest of 1, 2, 4, 8, 16 that clips one value in 50.
-
-    1 if they are rounding errors.
-    """
-    magnitude = np.concatenate([np.abs(d).ravel() for d in details])
-    if magnitude.max() < VISIBLE:
-        return 1
-    spread = float(np.quantile(magnitude, 0.98))
-    return max(g for g in DETAIL_GAINS if g == 1 or g * spread <= GREY)
-
-
-def around_grey(column: Float32) -> Float32:
-    """A signed picture scaled to 0 … 1 with zero at grey."""
-    return GREY + column / np.float32(max(2 * float(np.abs(column).max()), 1e-12))
-
-
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
-
-
-def sheet(
-    cells: Sequence[Sequence[Float32 | None]],
-    rows: Sequence[str],
-    columns: Sequence[str],
-    *,
-    title: str = "",
-    captions: Sequence[Sequence[str]] | None = None,
-    edge: int = 128,
-) -> Image.Image:
-    """Pictures in rows and columns with labels.
-
-    Arguments:
-        cells: pictures `(h, w, 3)`, 0 to 1, or None; small ones are enlarged by whole factors, nearest neighbour.
-        rows: a label for every row, may have several lines.
-        columns: a label for every column.
-        title: line above.
-        captions: a line below every cell.
-        edge: pixels up to which cells are enlarged.
-    """
-    font, small = _font(15), _font(12)
-    images = [[None if c is None else _enlarged(c, edge) for c in row] for row in cells]
-    widths = [
-        max((row[k].width for row in images if k < len(row) and row[k] is not None), default=0)  # type: ignore[union-attr]
-        for k in range(len(columns))
-    ]
-    heights = [max((i.height for i in row if i is not None), default=0) for row in images]
-    below = 17 if captions else 0
-    ruler = ImageDraw.Draw(Image.new("L", (1, 1)))
-    indent = MARGIN + math.ceil(max((ruler.textbbox((0, 0), r, small)[2] for r in rows), default=0)) + MARGIN
-    head = MARGIN + (24 if title else 0) + (20 if any(columns) else 0)
-    width = max(indent + sum(widths) + GAP * len(widths), math.ceil(ruler.textlength(title, font)) + MARGIN) + MARGIN
-    height = head + sum(h + below + GAP for h in heights) + MARGIN
-    out = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(out)
-    if title:
-        draw.text((MARGIN, MARGIN), title, "black", font)
-    lefts = [indent + sum(widths[:k]) + GAP * k for k in range(len(widths))]
-    for left, w, label in zip(lefts, widths, columns, strict=True):
-        draw.text((left + w / 2, head - 6), label, "black", small, anchor="ms")
-    top = head
-    for number, (row, label, h) in enumerate(zip(images, rows, heights, strict=True)):
-        box = ruler.multiline_textbbox((0, 0), label, small)
-        draw.multiline_text((MARGIN, top + (h - box[3]) / 2), label, "black", small)
-        for k, image in enumerate(row):
-            if image is not None:
-                out.paste(image, (lefts[k], top))
-            if captions and image is not None:
-                draw.text((lefts[k] + widths[k] / 2, top + h + 2), captions[number][k], "black", small, anchor="ma")
-        top += h + below + GAP
-    return out
-
-
-def _enlarged(cell: Float32, edge: int) -> Image.Image:
-    pixels = transform.to_levels(np.clip(np.asarray(cell, np.float32), 0, 1))
-    factor = max(1, edge // max(cell.shape[:2]))
-    return Image.fromarray(np.ascontiguousarray(pixels.repeat(factor, 0).repeat(factor, 1)))
-
-
-def plot_spectrum(result: Spectrum, name: str, sigmas: Sequence[float], delta: float, suffix: str = "png") -> bytes:
-    """H over the rank with noise floors, and the cumulative rate below it, as the bytes of a picture file.
-
-    Arguments:
-        result: the spectrum.
-        name: of the model.
-        sigmas: noise levels whose floors are drawn, range 0 to 1.
-        delta: step of the rate, range 0 to 1.
-        suffix: "png" or "svg".
-
-    Raises:
-        EocodecError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-    except ImportError:
-        raise EocodecError("plots need matplotlib; install it with: pip install 'eocodec[bench]'") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    from matplotlib.ticker import ScalarFormatter
-
-    ranks = np.arange(1, int(result.count.sum()) + 1)
-    entropy = np.repeat(result.entropy, result.count)
-    with plt.rc_context({"svg.hashsalt": "eocodec"}):
-        figure, (upper, lower) = plt.subplots(
-            2, 1, sharex=True, figsize=(9, 7.5), height_ratios=(3, 2), constrained_layout=True
-        )
-        upper.plot(ranks, entropy, drawstyle="steps-mid", color="black", linewidth=1.6)
-        for k, sigma in enumerate(sigmas):
-            floor, above = noise_floor(sigma), result.above(sigma)
-            upper.axhline(floor, color=f"C{k}", linestyle="--", linewidth=1.2)
-            upper.annotate(
-                f"noise of {255 * sigma:g} levels: {above} latents above",
-                (1.1, floor), (0, 3), textcoords="offset points", color=f"C{k}", va="bottom",
-            )  # fmt: skip
-        root = 255 / math.sqrt(2 * math.pi * math.e)
-        right = upper.secondary_yaxis(
-            "right",
-            functions=(lambda h: root * np.exp(h), lambda s: np.log(np.maximum(s, 1e-12) / root)),
-        )
-        right.set_yscale("log")
-        right.set_ylabel("equivalent deviation $\\sigma_i$ (8-bit levels)")
-        visible = entropy[entropy > entropy.max() - 14]
-        upper.set(ylabel="explained entropy $H_i$ (nats)", xscale="log", xlim=(0.9, ranks[-1]))
-        upper.xaxis.set_major_formatter(ScalarFormatter())
-        upper.set_ylim(float(visible.min()) - 0.3, float(entropy.max()) + 0.5)
-        bits = np.cumsum(np.repeat(result.bits(delta), result.count))
-        lower.plot(ranks, bits, color="black", linewidth=1.6)
-        lower.set(
-            xlabel=f"rank i of the latent, in a {result.unit} of {result.pixels} pixels",
-            ylabel=f"bits of the first i latents at\n$\\Delta$ = {255 * delta:g} levels",
-        )
-        lower.set_ylim(0, max(1.0, 1.06 * float(bits[-1])))
-        lower.annotate(f"{bits[-1]:.0f} bits", (ranks[-1], bits[-1]), (-6, -6), textcoords="offset points",
-                       ha="right", va="top")  # fmt: skip
-        for axis in (upper, lower):
-            axis.grid(alpha=0.3)
-        figure.suptitle(f"{name}: explained entropy of {ranks[-1]} latents")
-        out = io.BytesIO()
-        figure.savefig(out, format=suffix, dpi=110, metadata={"Date": None} if suffix == "svg" else None)
-        plt.close(figure)
-    return out.getvalue()

@@ -25,15 +25,14 @@ import numpy.typing as npt
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from eocodec import denoising
-from eocodec.benchmark import machine, read_folder
+from eocodec import denoising, files
+from eocodec.bench.pictures import Bytes, machine, read_folder
 from eocodec.errors import EocodecError
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 
 __all__ = ["METHODS", "NOISES", "add_noise", "compare", "levels", "levels_table", "luma", "plot", "ssim", "table"]
 
-Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Run = Callable[[Floats, float], npt.NDArray[Any]]  # noisy picture in 0 to 1, σ in 8-bit levels → clean, 0 to 1
 
@@ -271,7 +270,7 @@ def compare(
 
     Arguments:
         folder: of pictures; its order of names gives the seeds.
-        sigmas: noise levels in 8-bit levels, 0.3 to 255; every method is told, but for "sigma auto".
+        sigmas: noise levels in 8-bit levels, 0.3 to 255; every method gets them, but for "sigma auto".
         model: of the methods net, shrink and drop.
         methods: names in :data:`METHODS`; those that do not work here are left out and said.
         noise: see :func:`add_noise`.
@@ -463,5 +462,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     figure.suptitle(_title(result))
-    figure.savefig(path, dpi=110)
+    out = io.BytesIO()
+    figure.savefig(out, format=path.suffix.removeprefix(".") or "png", dpi=110)
     plt.close(figure)
+    files.atomic_write(path, out.getvalue())

@@ -5,18 +5,15 @@ In: names and bytes. Out: bytes and what identifies them. A name has either its 
 
 import hashlib
 import re
-from pathlib import Path
-from typing import Any
+from collections import OrderedDict
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
+from eocodec.errors import EocodecError, reason
+from eocodec.storage import Store
 
-from eocodec.errors import EocodecError, ImageError
-from eocodec.image import atomic_write
-
-__all__ = ["NAME", "Store", "StoreError", "identify"]
+__all__ = ["NAME", "Cuts", "Images", "StoreError", "identify"]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+CUTS = 4096  # lengths of prefixes that are remembered
 
 
 class StoreError(Exception):
@@ -28,7 +25,7 @@ def identify(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
-class Store:
+class Images:
     """Images `NAME.eoc` in one folder.
 
     Arguments:
@@ -39,17 +36,16 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
+        self.store = Store.at(url)
         try:
-            self.files: Any
-            self.files, self.root = fsspec.core.url_to_fs(url, use_listings_cache=False)
-            self.files.makedirs(self.root, exist_ok=True)
-        except (OSError, ValueError, ImportError) as e:
-            raise EocodecError(f"{url}: cannot be used as a store ({e})") from None
+            self.store.make()
+        except Exception as e:  # each filesystem has exceptions of its own
+            raise EocodecError(f"{url}: cannot be used as a store ({reason(e)})") from None
 
-    def _path(self, name: str) -> str:
+    def _file(self, name: str) -> str:
         if not re.fullmatch(NAME, name):
             raise EocodecError("an image's name has letters, digits, dots, dashes and underscores, at most 128")
-        return f"{self.root.rstrip('/')}/{name}.eoc"
+        return f"{name}.eoc"
 
     def read(self, name: str) -> bytes | None:
         """Content of an image, None if there is none of this name.
@@ -57,13 +53,13 @@ class Store:
         Raises:
             StoreError: it cannot be read.
         """
-        path = self._path(name)
+        file = self._file(name)
         try:
-            return bytes(self.files.cat_file(path))
+            return self.store.read(file)
         except FileNotFoundError:
             return None
         except OSError as e:
-            raise StoreError(f"{path}: {e}") from e
+            raise StoreError(f"{self.store.where(file)}: {e}") from e
 
     def write(self, name: str, data: bytes) -> bool:
         """Store an image; whether the name is new.
@@ -71,16 +67,12 @@ class Store:
         Raises:
             StoreError: it cannot be written.
         """
-        path = self._path(name)
+        file = self._file(name)
         try:
-            self.files.makedirs(self.root, exist_ok=True)
-            new = not self.files.exists(path)
-            if isinstance(self.files, LocalFileSystem):
-                atomic_write(Path(path), data)
-            else:
-                self.files.pipe_file(path, data)  # object stores show an object when all of it is there
-        except (OSError, ImageError) as e:
-            raise StoreError(f"{path}: {e}") from e
+            new = not self.store.exists(file)
+            self.store.write(file, data)
+        except OSError as e:
+            raise StoreError(f"{self.store.where(file)}: {e}") from e
         return new
 
     def remove(self, name: str) -> bool:
@@ -89,10 +81,28 @@ class Store:
         Raises:
             StoreError: it cannot be removed.
         """
+        file = self._file(name)
         try:
-            self.files.rm_file(self._path(name))
+            self.store.remove(file)
         except FileNotFoundError:
             return False
         except OSError as e:
-            raise StoreError(f"{name}: {e}") from e
+            raise StoreError(f"{self.store.where(file)}: {e}") from e
         return True
+
+
+class Cuts:
+    """Remembers how long the prefixes of stored images for a rate are; finding out takes work in embedded streams."""
+
+    def __init__(self) -> None:
+        self._lengths: OrderedDict[tuple[str, float], int] = OrderedDict()
+
+    def get(self, tag: str, rate: float) -> int | None:
+        """Bytes of a prefix, if they are known."""
+        return self._lengths.get((tag, rate))
+
+    def add(self, tag: str, rate: float, length: int) -> None:
+        """Remember one; the oldest is forgotten."""
+        self._lengths[tag, rate] = length
+        if len(self._lengths) > CUTS:
+            self._lengths.popitem(last=False)

@@ -1,0 +1,204 @@
+"""A run over a corpus: what there is to do, and what has become of it.
+
+In: a corpus, a folder for results, :class:`Settings`, an engine that works. Out: rows, as they are made, and totals.
+"""
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from eocodec.batch.corpus import Source, pictures
+from eocodec.batch.manifest import Manifest
+from eocodec.batch.work import PARTIAL, Engine, Row, Settings, Work
+from eocodec.errors import EocodecError, reason
+from eocodec.storage import PARTIAL_NAME, Store
+
+__all__ = ["Batch", "Totals"]
+
+ERRORS_SHOWN = 5
+
+
+@dataclass
+class Totals:
+    """Sums over sources, those that were done before included.
+
+    Arguments:
+        files: sources of the corpus.
+        before: those of them that were done before this run.
+        failed: those that failed, in this run or before.
+        bytes_in, bytes_out: of those that are done.
+        errors: sources and errors of the first that failed.
+    """
+
+    files: int = 0
+    done: int = 0
+    before: int = 0
+    failed: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    _bpp: float = 0.0
+    _psnr: float = 0.0
+    _measured: int = 0
+
+    def add(self, row: Row) -> None:
+        """Count a row."""
+        if row.status != "done":
+            self.failed += 1
+            if len(self.errors) < ERRORS_SHOWN:
+                self.errors.append((row.source, row.error or "failed"))
+            return
+        self.done += 1
+        self.bytes_in += row.bytes_in or 0
+        self.bytes_out += row.bytes_out or 0
+        self._bpp += row.bpp or 0.0
+        if row.psnr is not None:
+            self._psnr += row.psnr
+            self._measured += 1
+
+    @property
+    def bpp(self) -> float | None:
+        """Mean over the files of bits per pixel."""
+        return self._bpp / self.done if self.done else None
+
+    @property
+    def psnr(self) -> float | None:
+        """Mean over the measured files, dB."""
+        return self._psnr / self._measured if self._measured else None
+
+
+class Batch:
+    """A run over a corpus; a context manager, within which no other process works at the same results folder.
+
+    Arguments:
+        corpus: folder, glob or URL, see :func:`pictures`.
+        results: folder or URL.
+        settings: how to code.
+        force: go on where the results were made with other settings, or of another corpus, and make them again.
+        retry_failed: try what failed before once more.
+
+    Raises:
+        EocodecError: nothing to do, or the results are another batch's.
+
+    Example:
+        >>> import eocodec.data
+        >>> from eocodec.batch.local import local
+        >>> with Batch(eocodec.data.__path__[0], "memory://doc", Settings(rate=8)) as run:
+        ...     rows = list(run.run(local()))
+        >>> rows[0].output, rows[0].width, run.totals.failed
+        ('chelsea.png.eoc', 451, 0)
+    """
+
+    def __init__(
+        self, corpus: str, results: str, settings: Settings, *, force: bool = False, retry_failed: bool = False
+    ) -> None:
+        try:
+            import fsspec  # noqa: F401  (fails here, with a clear message, where the extra is missing)
+            import pyarrow  # noqa: F401
+        except ImportError as e:
+            raise EocodecError(f"batches need {e.name}; install it with: pip install 'eocodec[batch]'") from None
+        if settings.model.endswith(".eocm"):
+            settings = replace(settings, model=os.path.abspath(settings.model))
+        self._text = settings.described()
+        digest = hashlib.sha256(self._text.encode()).hexdigest()[:16]
+        source, self.sources = pictures(corpus)
+        self.work = Work(source, Store.at(results, PARTIAL), settings, digest, settings.loaded().id.hex())
+        self.totals = Totals(len(self.sources))
+        self.force, self.retry_failed = force, retry_failed
+        self._lock: int | None = None
+
+    def __enter__(self) -> "Batch":
+        """Find out what there is to do."""
+        results = self.work.results
+        try:
+            self._lock = _locked(results)
+            results.filesystem.invalidate_cache()
+            results.clear(PARTIAL, PARTIAL_NAME)
+            self.manifest = Manifest(results)
+            self.pending = self._plan(self.manifest.table())
+        except EocodecError:
+            self.__exit__()
+            raise
+        except Exception as e:  # each filesystem has exceptions of its own
+            self.__exit__()
+            raise EocodecError(f"{results.url}: cannot be used ({reason(e)})") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _plan(self, table: Any) -> list[Source]:
+        """The sources that are to be worked at; the others are counted."""
+        import pyarrow.compute as pc
+
+        made = table.filter(pc.equal(table["status"], "done"))
+        others = [
+            self.manifest.settings.get(d, d) for d in made["settings"].unique().to_pylist() if d != self.work.digest
+        ]
+        elsewhere = sorted(self.manifest.corpora - {self.work.corpus.url})
+        where = self.work.results.url
+        if others and not self.force:
+            raise EocodecError(f"{where} holds files made with {others[0]}; use --force to make them again")
+        if elsewhere and len(made) and not self.force:
+            raise EocodecError(f"{where} holds files of {elsewhere[0]}; if that is what has moved, use --force")
+        self.manifest.settings[self.work.digest] = self._text
+        self.manifest.corpora = {self.work.corpus.url}
+        waiting = {source.name: source for source in self.sources}
+        sizes = functools.lru_cache(maxsize=64)(self.work.results.sizes)
+        for chunk in table.to_batches(max_chunksize=10_000):
+            for entry in chunk.to_pylist():
+                row = Row(**entry)
+                source = waiting.get(row.source)
+                if source is None or (source.stamp, self.work.digest) != (row.stamp, row.settings):
+                    continue
+                folder, _, name = row.output.rpartition("/")
+                if row.status == "done":
+                    finished = sizes(folder).get(name) == row.bytes_out
+                    self.totals.before += finished
+                else:
+                    finished = not self.retry_failed
+                if finished:
+                    self.totals.add(row)
+                    del waiting[row.source]
+        return list(waiting.values())
+
+    def run(self, engine: Engine) -> Iterator[Row]:
+        """Work at what is to be done; gives the rows as they come, and keeps them in the manifest."""
+        waiting = {source.name for source in self.pending}
+        try:
+            for row in engine(self.work, self.pending) if self.pending else ():
+                if row.source in waiting:
+                    waiting.remove(row.source)
+                    self.manifest.add(row)
+                    self.totals.add(row)
+                    yield row
+        finally:
+            self.manifest.flush()
+        self.manifest.merge()
+
+
+def _locked(store: Store) -> int | None:
+    """Make the results' folder this process's own, until the descriptor is closed; folders elsewhere cannot be."""
+    if not store.is_local:
+        return None
+    Path(store.path("")).mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    handle = os.open(store.path(""), os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise EocodecError(f"{store.url}: another batch is at work there") from None
+    except OSError:  # a filesystem without locks
+        os.close(handle)
+        return None
+    return handle

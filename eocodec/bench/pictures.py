@@ -1,0 +1,41 @@
+"""The pictures of a folder, and what figures were measured on."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eocodec.errors import EocodecError, ImageError
+from eocodec.image import read_picture
+
+__all__ = ["Bytes", "machine", "read_folder"]
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def read_folder(folder: Path, limit: int | None = None) -> list[tuple[str, Bytes]]:
+    """Names and `(H, W, 3)` pictures of a folder in the order of their names, at most `limit`.
+
+    Raises:
+        EocodecError: there is none that can be read.
+    """
+    found = []
+    for path in sorted(Path(folder).iterdir()):
+        if path.is_file():
+            try:
+                found.append((path.name, read_picture(path).rgb))
+            except ImageError:
+                continue
+        if limit and len(found) == limit:
+            break
+    if not found:
+        raise EocodecError(f"{folder} holds no picture that can be read")
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {"platform": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}

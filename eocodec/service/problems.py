@@ -1,0 +1,117 @@
+"""Errors as answers: `{"detail": "one sentence"}` with a status that says whose fault it is."""
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
+
+from eocodec.errors import EocodecError, LimitError, UnknownTypeError
+from eocodec.service import work
+from eocodec.service.images import StoreError
+from eocodec.service.pool import Busy, Gone
+from eocodec.workers import Died, TooSlow
+
+__all__ = ["FILE", "PART", "PICTURE", "PROBLEMS", "PUT", "Problem", "add_handlers"]
+
+
+class Problem(BaseModel):
+    """Body of every error."""
+
+    detail: str
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "an API key is needed"},
+    408: {"model": Problem, "description": "the body did not arrive in time"},
+    413: {"model": Problem, "description": "more bytes, pixels or work than is allowed"},
+    415: {"model": Problem, "description": "neither a picture nor an .eoc file"},
+    422: {"model": Problem, "description": "a parameter or the picture is wrong"},
+    503: {"model": Problem, "description": "busy; see Retry-After"},
+}
+PICTURE: dict[int | str, dict[str, Any]] = {
+    **PROBLEMS,
+    200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in work.TYPES}},
+    406: {"model": Problem, "description": "none of the accepted types can be sent"},
+}
+FILE: dict[int | str, dict[str, Any]] = {
+    **PROBLEMS,
+    200: {"content": {work.EOC: {"schema": {"type": "string", "format": "binary"}}}},
+}
+
+PUT: dict[int | str, dict[str, Any]] = {
+    **PROBLEMS,
+    201: {"description": "the name is new"},
+    412: {"model": Problem, "description": "If-Match or If-None-Match does not hold"},
+}
+PART: dict[int | str, dict[str, Any]] = {
+    **FILE,
+    206: {"description": "the bytes of the range"},
+    304: {"description": "not modified"},
+    404: {"model": Problem},
+    416: {"model": Problem},
+}
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Let the application answer exceptions with problems."""
+    for kind, handler in {
+        EocodecError: _of_eocodec,
+        Busy: _busy,
+        TooSlow: _too_slow,
+        Died: _died,
+        Gone: _gone,
+        MemoryError: _memory,
+        StoreError: _store,
+        RequestValidationError: _parameter,
+        ValidationError: _parameter,
+        Exception: _fault,
+    }.items():
+        app.add_exception_handler(kind, handler)
+
+
+def _answer(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status, headers)
+
+
+async def _of_eocodec(request: Request, e: Exception) -> JSONResponse:
+    return _answer(413 if isinstance(e, LimitError) else 415 if isinstance(e, UnknownTypeError) else 422, str(e))
+
+
+async def _busy(request: Request, e: Any) -> JSONResponse:
+    return _answer(503, str(e), {"Retry-After": str(e.seconds)})
+
+
+async def _too_slow(request: Request, e: Any) -> JSONResponse:
+    return _answer(413, f"the picture took longer than {e.seconds:g} s; send a smaller one")
+
+
+async def _died(request: Request, e: Any) -> JSONResponse:
+    ended = f"the process that worked at the picture ended with code {e.code}"
+    return _answer(500, str(e) if e.code is None else ended)
+
+
+async def _gone(request: Request, e: Exception) -> JSONResponse:
+    return _answer(499, "the client left")  # as other servers log it; nobody reads the answer
+
+
+async def _memory(request: Request, e: Exception) -> JSONResponse:
+    return _answer(413, "the picture needs more memory than there is; send a smaller one")
+
+
+async def _store(request: Request, e: Exception) -> JSONResponse:
+    structlog.get_logger("eocodec.service").error("store", error=str(e))
+    return _answer(507, "the store of images does not work at the moment")
+
+
+async def _fault(request: Request, e: Exception) -> JSONResponse:
+    return _answer(500, "something went wrong in the service")
+
+
+async def _parameter(request: Request, e: Any) -> JSONResponse:
+    first = e.errors()[0]
+    place = [str(p) for p in first["loc"] if p not in ("query", "path", "body")]
+    words = first["msg"].removeprefix("Value error, ")
+    return _answer(422, f"{'.'.join(place)}: {words[0].lower()}{words[1:]}" if place else words)

@@ -1,0 +1,44 @@
+"""How the service runs: addresses apart, everything that `eocodec serve` lets its caller choose."""
+
+from dataclasses import dataclass
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the service runs.
+
+    Arguments:
+        models: paths of the bundles by name; the first is the default.
+        workers: processes that work on pictures.
+        queue: requests that may wait for one.
+        threads: of every process; 0 is one per core.
+        device: "auto", "cuda" or "cpu".
+        max_body: bytes.
+        max_pixels: of a picture.
+        timeout: seconds of work for a request.
+        upload_timeout: seconds for a body to arrive.
+        store: folder or fsspec URL of the stored images; None: there is none.
+        keys: API keys; empty: none is needed.
+        public_read: stored images can be read without a key.
+        cache_seconds: how long stored images may be kept without asking again.
+        origins: other origins whose pages may use the service.
+        hosts: without keys, names that the service may be called by besides those of this machine.
+    """
+
+    models: dict[str, str]
+    workers: int = 2
+    queue: int = 16
+    threads: int = 1
+    device: str = "auto"
+    max_body: int = 64 << 20
+    max_pixels: int = 1 << 25
+    timeout: float = 60.0
+    upload_timeout: float = 30.0
+    store: str | None = None
+    keys: tuple[str, ...] = ()
+    public_read: bool = False
+    cache_seconds: int = 60
+    origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()

@@ -1,0 +1,86 @@
+"""What the routes of one application share: models, processes, meters.
+
+In: settings and models. Out: :class:`State`, whose :meth:`State.placed` runs a route's work within the limits.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypeVar
+
+import structlog
+from fastapi import FastAPI, Request, Response
+
+from eocodec.model.bundle import Model
+from eocodec.service import work
+from eocodec.service.bodies import Bodies
+from eocodec.service.meters import Meters
+from eocodec.service.pool import Busy, Pool
+from eocodec.service.settings import Settings
+
+__all__ = ["State", "answer"]
+
+R = TypeVar("R", bound=Response)
+
+
+class State:
+    """One application's models and processes.
+
+    Arguments:
+        settings: how it runs.
+        models: those of `settings.models`, loaded, for what the routes themselves say about them.
+
+    `ready` tells whether the models are loaded everywhere, `failed` what ended the service.
+    """
+
+    def __init__(self, settings: Settings, models: list[Model]) -> None:
+        self.settings, self.models, self.default = settings, models, models[0].name
+        self.pool: Pool | None = None
+        self.ready = False
+        self.failed: BaseException | None = None
+        self.bodies = Bodies(settings)
+        self.meters = Meters(lambda: self.pool)
+
+    @asynccontextmanager
+    async def running(self, app: FastAPI) -> AsyncIterator[None]:
+        """The application's life: processes start with it and end with it."""
+        s = self.settings
+        self.pool = Pool(s.workers, s.queue, s.timeout, work.start, (s.models, s.threads, s.device, s.max_pixels))
+        warming = asyncio.create_task(self._warm(self.pool))
+        yield
+        self.ready = False
+        warming.cancel()
+        await self.pool.close()
+        structlog.get_logger("eocodec.service").info("stopped")
+
+    async def _warm(self, pool: Pool) -> None:
+        try:
+            device = (await asyncio.gather(*(pool.run(work.ready) for _ in range(pool.workers))))[0]
+        except Exception as e:
+            self.failed = e
+            signal.raise_signal(signal.SIGTERM)  # the server ends, and says why
+            return
+        self.ready = True
+        structlog.get_logger("eocodec.service").info("ready", workers=pool.workers, device=device)
+
+    async def placed(self, request: Request, function: Callable[[Pool], Awaitable[R]]) -> R:
+        """Run a route's work while it holds a place in the pool.
+
+        Raises:
+            Busy: there is none; the body is read to its end first.
+        """
+        assert self.pool is not None, "requests come while the application runs"
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self.pool.place())
+            except Busy:
+                self.meters.refused.inc()
+                await self.bodies.drain(request)
+                raise
+            return await function(self.pool)
+
+
+def answer(a: work.Answer) -> Response:
+    """An answer of the processes as a response."""
+    return Response(a.body, media_type=a.type, headers={f"X-Eocodec-{k}": v for k, v in a.headers.items()})

@@ -1,0 +1,260 @@
+"""A worker process: whatever happens to it, the next call is served, and nothing of it stays."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from paths import environment
+
+from eocodec.errors import EocodecError
+from eocodec.workers import ONE_THREAD, Crew, Died, TooSlow, Worker
+
+LIMIT = 60.0
+
+
+def start(number: int) -> object:
+    os.environ["EOCODEC_NUMBER"] = str(number)
+    return open(os.devnull)
+
+
+def refuse() -> None:
+    raise EocodecError("not today")
+
+
+def leave() -> None:
+    os._exit(3)
+
+
+def number() -> tuple[int, int]:
+    return int(os.environ["EOCODEC_NUMBER"]), os.getpid()
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def fail() -> None:
+    raise EocodecError("no such thing")
+
+
+class Odd(Exception):
+    """An exception that pickle takes apart and cannot put together."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(f"{a} is not {b}")
+
+
+def fail_oddly() -> None:
+    raise Odd(1, 2)
+
+
+def open_file() -> object:
+    return open(os.devnull)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def large(size: int) -> bytes:
+    return bytes(size)
+
+
+def variables(names: list[str]) -> list[str | None]:
+    return [os.environ.get(name) for name in names]
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    w = Worker(start, (7,))
+    yield w
+    w.end()
+
+
+def test_functions_run_in_one_process_after_its_initializer(worker: Worker) -> None:
+    first = worker.call(number, limit=LIMIT)
+    assert first[0] == 7 and first[1] != os.getpid()
+    assert worker.call(number, limit=LIMIT) == first and worker.call(add, 3, 4, limit=LIMIT) == 7
+
+
+def test_exceptions_arrive_and_the_process_stays(worker: Worker) -> None:
+    process = worker.call(number, limit=LIMIT)
+    with pytest.raises(EocodecError, match="no such thing"):
+        worker.call(fail, limit=LIMIT)
+    with pytest.raises(Died, match="Odd: 1 is not 2"):
+        worker.call(fail_oddly, limit=LIMIT)
+    with pytest.raises(Died, match="cannot be sent"):
+        worker.call(open_file, limit=LIMIT)
+    assert worker.call(number, limit=LIMIT) == process
+
+
+def test_a_process_that_dies_is_replaced_for_the_next_call(worker: Worker) -> None:
+    before = worker.call(number, limit=LIMIT)
+    with pytest.raises(Died) as caught:
+        worker.call(die, limit=LIMIT)
+    assert caught.value.code == -signal.SIGKILL and not worker.alive
+    after = worker.call(number, limit=LIMIT)
+    assert after[0] == 7 and after[1] != before[1]
+
+
+def test_a_process_that_was_killed_while_idle_costs_no_call(worker: Worker) -> None:
+    _, pid = worker.call(number, limit=LIMIT)
+    os.kill(pid, signal.SIGKILL)
+    assert worker.call(add, 1, 1, limit=LIMIT) == 2
+
+
+def test_work_that_takes_too_long_is_ended(worker: Worker) -> None:
+    _, pid = worker.call(number, limit=LIMIT)
+    with pytest.raises(TooSlow, match=r"longer than 0\.3 s"):
+        worker.call(sleep, LIMIT, limit=0.3)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert worker.call(add, 1, 1, limit=LIMIT) == 2
+
+
+def test_a_process_that_is_stopped_while_it_sends_is_ended(worker: Worker) -> None:
+    """The limit holds wherever a process hangs."""
+    _, pid = worker.call(number, limit=LIMIT)
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(TooSlow):
+        worker.call(large, 1 << 22, limit=0.5)
+    assert len(worker.call(large, 1 << 22, limit=LIMIT)) == 1 << 22
+
+
+def test_results_come_in_the_order_of_the_work(worker: Worker) -> None:
+    worker.start()
+    worker.await_ready()
+    for k in range(3):
+        worker.send(add, k, 10)
+    assert [worker.receive() for _ in range(3)] == [10, 11, 12]
+
+
+def test_what_keeps_a_process_from_starting_is_raised() -> None:
+    with pytest.raises(EocodecError, match="not today"):
+        Worker(refuse).call(add, 1, 1, limit=LIMIT)
+    with pytest.raises(Died) as caught:
+        Worker(leave).call(add, 1, 1, limit=LIMIT)
+    assert caught.value.code == 3
+
+
+def test_a_process_that_is_not_ready_in_time_is_ended() -> None:
+    worker = Worker(sleep, (LIMIT,))
+    worker.start()
+    with pytest.raises(Died, match="not ready"):
+        worker.await_ready(0.2)
+    assert not worker.alive
+
+
+def test_threads_are_set_before_anything_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ONE_THREAD:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+    worker = Worker(add, (1, 1), ONE_THREAD)
+    try:
+        found = worker.call(variables, list(ONE_THREAD), limit=LIMIT)
+        assert dict(zip(ONE_THREAD, found, strict=True)) == {**ONE_THREAD, "MKL_NUM_THREADS": "3"}
+    finally:
+        worker.end()
+
+
+def test_signals_to_the_group_do_not_end_it(worker: Worker) -> None:
+    process = worker.call(number, limit=LIMIT)
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        os.kill(process[1], sign)
+    assert worker.call(number, limit=LIMIT) == process
+
+
+PARENT = """
+import sys, time
+from eocodec.workers import Worker
+if __name__ == "__main__":
+    worker = Worker(time.time)
+    worker.start()
+    worker.await_ready()
+    worker.send(time.sleep, 600)
+    print(worker.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_it_ends_with_the_process_that_started_it_even_at_work(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(PARENT)
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
+    )
+    assert parent.stdout is not None and parent.stdin is not None
+    child = int(parent.stdout.readline())
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    parent.stdin.close()
+    parent.stdout.close()
+    assert _gone(child)
+
+
+def _gone(pid: int, seconds: float = 30) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            os.kill(pid, 0)
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        if state == "Z":  # whoever adopts it has not looked yet
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_another_thread_can_stop_a_call_for_good(worker: Worker) -> None:
+    _, pid = worker.call(number, limit=LIMIT)
+    threading.Timer(0.3, worker.stop).start()
+    started = time.monotonic()
+    with pytest.raises(Died):
+        worker.call(sleep, LIMIT, limit=LIMIT)
+    assert time.monotonic() - started < LIMIT / 2
+    with pytest.raises(Died, match="stopped"):
+        worker.call(add, 1, 1, limit=LIMIT)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_ending_leaves_no_process_and_can_be_done_twice(worker: Worker) -> None:
+    _, pid = worker.call(number, limit=LIMIT)
+    worker.end()
+    worker.end()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def whose(number: int) -> tuple[int, int]:
+    time.sleep(0.1)
+    return number, os.getpid()
+
+
+def test_a_crew_shares_calls_and_keeps_their_order() -> None:
+    with Crew(2) as crew:
+        results = crew.map(whose, [(k,) for k in range(12)])
+        assert [number for number, _ in results] == list(range(12))
+        processes = {pid for _, pid in results}
+        assert len(processes) == 2 and os.getpid() not in processes
+        assert {pid for _, pid in crew.map(whose, [(1,), (2,)])} <= processes
+        with pytest.raises(EocodecError, match="no such thing"):
+            crew.map(fail, [()])
+    for pid in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_crew_says_when_a_process_dies() -> None:
+    with Crew(2) as crew, pytest.raises(Died):
+        crew.map(die, [(), ()])
