@@ -11,17 +11,19 @@ import pytest
 from paths import SAMPLES, Runner, environment
 from PIL import Image
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
-from eocodec_export.bundle import check_parity
-from eocodec_export.graphs import entropy_graphs
+from eocodec_export.bundle import check_parity  # noqa: E402
+from eocodec_export.graphs import entropy_graphs  # noqa: E402
 
-from eocodec import codec
-from eocodec.errors import ModelError
-from eocodec.flow.model import PhotoModel
-from eocodec.flow.training import load_checkpoint
-from eocodec.metrics import psnr
-from eocodec.model.bundle import Model, bundle_id, read_bundle, write_bundle
+from eocodec import codec  # noqa: E402
+from eocodec.coding.ordinary import Ordinary, OrdinaryJob  # noqa: E402
+from eocodec.errors import ModelError  # noqa: E402
+from eocodec.flow.model import PhotoModel  # noqa: E402
+from eocodec.flow.training import load_checkpoint  # noqa: E402
+from eocodec.image import as_picture  # noqa: E402
+from eocodec.metrics import psnr  # noqa: E402
+from eocodec.model.bundle import Model, bundle_id, read_bundle, write_bundle  # noqa: E402
 
 CONFIG = """
 out = "run"
@@ -239,3 +241,68 @@ def test_a_bundle_is_named_by_its_content(trained: Path, tmp_path: Path) -> None
     assert write_bundle(tmp_path / "a.eocm", files) == write_bundle(tmp_path / "b.eocm", dict(reversed(files.items())))
     assert (tmp_path / "a.eocm").read_bytes() == (tmp_path / "b.eocm").read_bytes()
     assert Model({**files, "extra": b"x"}).id != Model(files).id
+
+
+ROTATED = """
+out = "run"
+folder = "pictures"
+crop = 64
+batch = 2
+hold_out = 4
+validate_every = 100
+optimiser = "soap"
+[model]
+levels = 3
+width = 8
+steps = 1
+features = 8
+context_width = 8
+context_coarse = 1.5
+context_depth = 2
+rotated = true
+tuned = true
+refine_width = 8
+refine_blocks = 1
+refine_coarse = 8
+[[stage]]
+objective = "entropy"
+iterations = 4
+tuned = 0.5
+varied = 0.5
+[[stage]]
+objective = "refinement"
+iterations = 3
+[[stage]]
+objective = "rate-distortion"
+iterations = 4
+tuned = 0.5
+varied = 0.5
+eye = 0.5
+quantised = true
+"""
+
+
+def test_a_model_with_rotated_passes_and_tuning_makes_files(trained: Path, tmp_path: Path, coffee: np.ndarray) -> None:
+    """From training over export, which asserts parity, to files; and training goes on from the bundle."""
+    from eocodec_export.bundle import export
+
+    from eocodec.flow.restored import photo_weights
+    from eocodec.flow.training import Run, load_config
+
+    (tmp_path / "rotated.toml").write_text(ROTATED)
+    run = Run(load_config(tmp_path / "rotated.toml", trained / "pictures", tmp_path / "run"), torch.device("cpu"))
+    for _ in run:
+        pass
+    model = export(run.checkpoint, tmp_path / "rotated.eocm", trained / "pictures", name="rotated", pictures=2)
+    picture = coffee[:100, :131]
+    data = codec.compress(picture, rate=60, model=model)
+    decoded = codec.decompress(data, model=model)
+    job = OrdinaryJob(Ordinary(), model, as_picture(picture), None)
+    foreseen, _ = job.draft(model.manifest.step_of(60))
+    assert (decoded == foreseen).all()
+    assert psnr(picture, decoded) > 20
+    config, weights = photo_weights(read_bundle(tmp_path / "rotated.eocm"))
+    assert config == run.config.model
+    again = PhotoModel(config).eval().requires_grad_(False)
+    assert again.start_from(config, weights)
+    assert check_parity(again, model, [picture[:96, :128]])["entropy"] == 0

@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from eocodec.coding.units import passes  # noqa: E402
 from eocodec.flow import wavelet  # noqa: E402
 from eocodec.flow.context import (  # noqa: E402
     EYE_OFFSETS,
@@ -17,7 +18,6 @@ from eocodec.flow.context import (  # noqa: E402
     compand,
     dead_zone,
     laplace_bits,
-    passes,
     quads,
     unquads,
 )

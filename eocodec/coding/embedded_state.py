@@ -125,19 +125,19 @@ class SignificancePass:
         step = self.half * NETS[0] / (2 * NETS[1] * MEAN_UNIT)  # levels in 1/16 of the nets' steps
         active = self.number < self.active and not self.exhausted
         band.touched = True
-        for n, (i, j) in enumerate(unit.offsets):
-            places = (unit.channels, slice(2 * rows.start + i, 2 * rows.stop, 2), slice(j, None, 2))
+        for n, part in enumerate(unit.parts):
+            places = (part.channels, slice(2 * rows.start + part.row, 2 * rows.stop, 2), slice(part.column, None, 2))
             if active:
                 inside = (max(0, min(rows.stop, valid[n][0]) - rows.start), valid[n][1])
-                height = len(unit.phases) * valid[0][0]
+                height = len(unit.parts) * valid[0][0]
                 span = ((n * valid[0][0] + rows.start) / height, inside[0] / height)
-                self._code(band, places, inside, mean[n], index[n], span)
+                self._code(band, places, inside, mean[part.at], index[part.at], span)
             zero = band.sign[places] == 0
-            shrink = self.tables.zero.astype(np.float32)[index[n]] * np.float32(step / 256)
-            np.copyto(band.guess[places], middle[n] * shrink, where=zero)
+            shrink = self.tables.zero.astype(np.float32)[index[part.at]] * np.float32(step / 256)
+            np.copyto(band.guess[places], middle[part.at] * shrink, where=zero)
             cell = 2 * band.lower[places].astype(np.int32) + band.width[places]
             seen = cell * (MEAN_UNIT * NETS[1] // 2) // (NETS[0] * self.half)
-            result[n] = np.where(zero, middle[n], band.sign[places] * seen)
+            result[part.at] = np.where(zero, middle[part.at], band.sign[places] * seen)
         return result
 
     def _code(
@@ -209,6 +209,16 @@ class LayerWalk(Walk):
         self.bands, self.half = state.bands, half
         self.seen: dict[int, Int8] = {}
 
+    @staticmethod
+    def order(model: Model) -> list[Unit]:
+        """The units in file order, which embedded streams never rotate."""
+        return units(model.manifest.levels)
+
+    @staticmethod
+    def condition_planes(model: Model) -> int:
+        """The step alone."""
+        return 1
+
     def _seen(self, k: int) -> Int8:
         """Middles of the cells of band k, companded as the nets see latents, as they are when first asked for."""
         if k not in self.seen:
@@ -257,7 +267,7 @@ class State:
                 self.low = np.zeros(shape, np.int32)  # 1/16 levels, middles of cells
         self.low_width = 0  # 1/16 levels
         self.low_size = walk.band_size(0)
-        weights = [math.prod(walk.band_size(u.level)) * u.latents / 4 for u in self.units[1:]]
+        weights = [math.prod(walk.band_size(u.level)) * u.places / 4 for u in self.units[1:]]
         self.progress = np.concatenate([[0, 0], np.cumsum(weights) / sum(weights)])
 
     def header(self, step: float) -> Header:
@@ -293,8 +303,8 @@ class State:
                 band = self.bands[1 + self.levels - unit.level]
                 assert band.truth is not None
                 rows, columns = band.valid
-                for i, j in unit.offsets:
-                    a = band.truth[unit.channels, i:rows:2, j:columns:2]
+                for part in unit.parts:
+                    a = band.truth[part.channels, part.row : rows : 2, part.column : columns : 2]
                     if a.size and (a.max() >= half):
                         truth = number
         active = coder.number(len(self.units), truth)
@@ -324,9 +334,9 @@ class State:
                 classes = band.neighbourhood(finer) if wide.any() else None
             if classes is None:
                 continue
-            for n, (i, j) in enumerate(unit.offsets):
-                places = (unit.channels, slice(i, None, 2), slice(j, None, 2))
-                self._halve(band, places, wide[places], classes[places], layer, number, (n, len(unit.phases)), coder)
+            for n, part in enumerate(unit.parts):
+                places = (part.channels, slice(part.row, None, 2), slice(part.column, None, 2))
+                self._halve(band, places, wide[places], classes[places], layer, number, (n, len(unit.parts)), coder)
         coder.mark(layer + 1.0)
 
     def _halve(

@@ -68,9 +68,10 @@ class Dequantiser:
         value -= self.shift[place]
         value += mean.astype(np.float32) * np.float32(1 / MEAN_UNIT)
         k = 1 + self.levels - unit.level
-        band, step = self.latents[k][unit.channels], self.steps[k][unit.channels]
-        for v, (i, j) in zip(value, unit.offsets, strict=True):
-            np.multiply(v, step, out=band[:, i::2, j::2][:, rows])
+        band, step = self.latents[k], self.steps[k]
+        for part in unit.parts:
+            place = band[part.channels, part.row :: 2, part.column :: 2][:, rows]
+            np.multiply(value[part.at], step[part.channels], out=place)
 
 
 class Encoder:
@@ -106,12 +107,11 @@ class Encoder:
 
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
         """Round a strip's latents around their means and record the residuals."""
-        band = self.targets[1 + self.levels - unit.level][unit.channels]
-        y = np.stack([band[:, i::2, j::2][:, rows] for i, j in unit.offsets])
+        y = unit.gather(self.targets[1 + self.levels - unit.level], rows)
         m = self.tables.round(y - mean.astype(np.float32) * np.float32(1 / MEAN_UNIT), index)
-        symbols = to_symbols(m, rows, valid)
-        self._record(symbols, to_symbols(index, rows, valid))
-        m = from_symbols(symbols, m, rows, valid)
+        symbols = to_symbols(m, unit, rows, valid)
+        self._record(symbols, to_symbols(index, unit, rows, valid))
+        m = from_symbols(symbols, m, unit, rows, valid)
         if self.dequantiser is not None:
             self.dequantiser.strip(unit, rows, m, mean, index)
         return m * MEAN_UNIT + mean
@@ -190,7 +190,7 @@ class Decoder:
         if self.reader is None:
             m = np.zeros_like(mean)
         else:
-            m = from_symbols(self.reader.take(to_symbols(index, rows, valid)), mean, rows, valid)
+            m = from_symbols(self.reader.take(to_symbols(index, unit, rows, valid)), mean, unit, rows, valid)
         self.dequantiser.strip(unit, rows, m, mean, index)
         return m * MEAN_UNIT + mean
 
@@ -243,10 +243,11 @@ class _Collector(Decoder):
 
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
         result = super().strip(unit, rows, valid, mean, index)
-        band = self.values[self.levels - unit.level][unit.channels]
-        for value, (i, j), (bottom, right) in zip(result, unit.offsets, valid, strict=True):
+        band = self.values[self.levels - unit.level]
+        for part, (bottom, right) in zip(unit.parts, valid, strict=True):
             stop = max(rows.start, min(rows.stop, bottom))
-            band[:, i::2, j::2][:, rows.start : stop, :right] = value[:, : stop - rows.start, :right]
+            place = band[part.channels, part.row :: 2, part.column :: 2]
+            place[:, rows.start : stop, :right] = result[part.at, : stop - rows.start, :right]
         return result
 
 

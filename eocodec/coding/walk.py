@@ -61,9 +61,10 @@ class SymbolCoder(LowCoder, Protocol):
         """The next unit starts."""
 
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
-        """Values of a strip's latents in 1/16 steps; `mean`, `index`, result: `(phases, channels, rows, columns)`.
+        """Values of a strip's latents in 1/16 steps; `mean`, `index`, result: `(places, rows, columns)`.
 
-        For coders of residuals m that is 16 m + mean.
+        For coders of residuals m that is 16 m + mean. `valid` holds, for every part of the unit, the rows and columns
+        of the quad grid that lie in the picture.
         """
 
 
@@ -79,11 +80,22 @@ class Walk:
 
     def __init__(self, model: Model, header: Header) -> None:
         self.model, self.header = model, header
+        self.planes = self.condition_planes(model)
         self.levels = model.manifest.levels
-        self.units = units(self.levels)
+        self.units = self.order(model)
         self.condition = condition(header.step, *CONDITION_RANGE)
         multiple = model.multiple
         self.grid = (-(-header.height // multiple), -(-header.width // multiple))  # of the coarsest level's quads
+
+    @staticmethod
+    def order(model: Model) -> list[Unit]:
+        """The units in file order."""
+        return units(model.manifest.levels, model.manifest.rotated)
+
+    @staticmethod
+    def condition_planes(model: Model) -> int:
+        """How many condition planes the nets see."""
+        return 2 if model.manifest.tuned else 1
 
     def band_size(self, level: int) -> tuple[int, int]:
         """Rows and columns of a level's bands that are coded (0: the low-pass).
@@ -137,8 +149,13 @@ class Walk:
         return {}
 
     def _condition(self, level: int, rows: slice) -> Int8:
-        """What all nets of a level see of the step, `(1, 1, rows, columns)`, for rows of the quad grid."""
-        return np.full((1, 1, rows.stop - rows.start, self.grid_size(level)[1]), self.condition, np.int8)
+        """What all nets of a level see besides latents, `(1, planes, rows, columns)`, for rows of the quad grid.
+
+        The step, and in models that can be tuned how much it follows the eye, which is nothing.
+        """
+        planes = np.zeros((1, self.planes, rows.stop - rows.start, self.grid_size(level)[1]), np.int8)
+        planes[:, 0] = self.condition
+        return planes
 
     def _feature(self, level: int, coarser: Int8, previous: UInt8 | None) -> UInt8:
         height, width = self.grid_size(level)
@@ -165,14 +182,12 @@ class Walk:
         """Code the six units of a level; returns its companded latents `(9, 2 gh, 2 gw)`."""
         height, width = self.grid_size(level)
         band_height, band_width = self.band_size(level)
-        seen = np.zeros((24, height, width), np.int8)  # luma phases, then the first chroma pair
+        seen = np.zeros((24, height, width), np.int8)  # the luma passes, then the first of chroma
         result = np.zeros((9, 2 * height, 2 * width), np.int8)
         for k, unit in enumerate(self.units[number : number + LEVEL_UNITS]):
             coder.begin(number + k)
-            luma = unit.axis == "luma"
-            context = 3 * unit.index if luma else 12 + 12 * unit.index
-            valid = [((band_height - i + 1) // 2, (band_width - j + 1) // 2) for i, j in unit.offsets]
-            channels = unit.channels.stop - unit.channels.start
+            context = sum(u.places for u in self.units[number : number + k])
+            valid = [((band_height - p.row + 1) // 2, (band_width - p.column + 1) // 2) for p in unit.parts]
             for rows in self._strips(level):
                 top, bottom = max(0, rows.start - 1), min(height, rows.stop + 1)
                 inputs: dict[str, npt.NDArray[Any]] = {
@@ -182,17 +197,14 @@ class Walk:
                 if context:
                     inputs["seen"] = seen[None, :context, top:bottom]
                 mean, index = (
-                    o[0, :, rows.start - top : rows.stop - top].reshape(len(unit.phases), channels, -1, width)
+                    o[0, :, rows.start - top : rows.stop - top]
                     for o in self.model.run(f"{self.graphs}/{unit.axis}{level}_{unit.index}", inputs)
                 )
                 mean = mean.astype(np.int32)
                 companded = self._compand(coder.strip(unit, rows, valid, mean, index))
-                if context + len(unit.phases) * channels <= len(seen):
-                    seen[context : context + len(unit.phases) * channels, rows] = companded.reshape(
-                        -1, rows.stop - rows.start, width
-                    )
-                for c, (i, j) in zip(companded, unit.offsets, strict=True):
-                    result[unit.channels, 2 * rows.start + i : 2 * rows.stop : 2, j::2] = c
+                if context + unit.places <= len(seen):
+                    seen[context : context + unit.places, rows] = companded
+                unit.scatter(companded, result, rows)
         return result
 
     def low_pass(self, coder: LowCoder) -> Int32:
@@ -280,22 +292,22 @@ def _combine(four: Int32) -> tuple[Int32, Int32]:
     return (four.sum(0, dtype=np.int32) + 2) >> 2, four.max(0) - four.min(0)
 
 
-def _cut(a: npt.NDArray[Any], rows: slice, valid: tuple[int, int]) -> npt.NDArray[Any]:
-    """The part of a strip `(channels, rows, columns)` that lies in the picture."""
-    return a[:, : max(0, min(rows.stop, valid[0]) - rows.start), : valid[1]]
+def _inside(a: npt.NDArray[Any], unit: Unit, rows: slice, valid: list[tuple[int, int]]) -> Iterator[npt.NDArray[Any]]:
+    """Of every part of a unit what lies in the picture, views of a strip `(places, rows, columns)`."""
+    for part, (bottom, right) in zip(unit.parts, valid, strict=True):
+        yield a[part.at, : max(0, min(rows.stop, bottom) - rows.start), :right]
 
 
-def to_symbols(a: npt.NDArray[Any], rows: slice, valid: list[tuple[int, int]]) -> npt.NDArray[Any]:
-    """Symbols of a strip in coding order: phase, channel, row, column."""
-    return np.concatenate([_cut(x, rows, v).ravel() for x, v in zip(a, valid, strict=True)])
+def to_symbols(a: npt.NDArray[Any], unit: Unit, rows: slice, valid: list[tuple[int, int]]) -> npt.NDArray[Any]:
+    """Symbols of a strip `(places, rows, columns)` in coding order: part, channel, row, column."""
+    return np.concatenate([part.ravel() for part in _inside(a, unit, rows, valid)])
 
 
-def from_symbols(m: Int32, like: Int32, rows: slice, valid: list[tuple[int, int]]) -> Int32:
+def from_symbols(m: Int32, like: Int32, unit: Unit, rows: slice, valid: list[tuple[int, int]]) -> Int32:
     """Inverse of :func:`to_symbols`; zero outside the picture."""
     result = np.zeros_like(like)
     at = 0
-    for x, v in zip(result, valid, strict=True):
-        part = _cut(x, rows, v)
+    for part in _inside(result, unit, rows, valid):
         part[...] = m[at : at + part.size].reshape(part.shape)
         at += part.size
     return result

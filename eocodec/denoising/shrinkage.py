@@ -125,15 +125,16 @@ class _Cleaner(ABC):
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
         """Estimates of a strip, kept in `clean`; returns them rounded, as context."""
         k = 1 + self.levels - unit.level
-        band, out = self.targets[k][unit.channels], self.clean[k][unit.channels]
-        noise = self.noise[k][unit.channels].astype(np.float32)[:, None, None]
-        tables = self.tables[k][unit.channels]
         result = np.empty(mean.shape, np.int32)
-        for n, (i, j) in enumerate(unit.offsets):
-            mu = mean[n].astype(np.float32) * np.float32(1 / MEAN_UNIT)
-            x = noise * self.estimate((band[:, i::2, j::2][:, rows] - mu) / noise, tables, index[n])
-            out[:, i::2, j::2][:, rows] = x + mu
-            result[n] = np.floor(x + np.float32(0.5)).astype(np.int32) * MEAN_UNIT + mean[n]
+        for part in unit.parts:
+            noise = self.noise[k][part.channels].astype(np.float32)[:, None, None]
+            band, out = (
+                a[k][part.channels, part.row :: 2, part.column :: 2][:, rows] for a in (self.targets, self.clean)
+            )
+            mu = mean[part.at].astype(np.float32) * np.float32(1 / MEAN_UNIT)
+            x = noise * self.estimate((band - mu) / noise, self.tables[k][part.channels], index[part.at])
+            out[...] = x + mu
+            result[part.at] = np.floor(x + np.float32(0.5)).astype(np.int32) * MEAN_UNIT + mean[part.at]
         return result
 
     @abstractmethod

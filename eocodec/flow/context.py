@@ -7,9 +7,8 @@ Coding order (L = 4 shown; `Y` luma, `C` both chroma axes; the number is the lev
            └─ luma pass k codes phase k of every quad,                             3 1
               chroma pass k codes phases 2k and 2k+1
 
-With `rotated=True` the orientations (and the chroma axes) of a pass stand at different phases, see :func:`passes`:
-the first one codes HL at phase 0, LH at 1, HH at 2, so that what is decoded already at a place includes its other
-orientations.
+Rotated passes (`eocodec.coding.units`) take the orientations, and the chroma axes, at different phases: the first one
+codes HL at phase 0, LH at 1, HH at 2, so that what is decoded already at a place includes its other orientations.
 
 All nets of level l run on the quad grid (H / 2**(l+1), W / 2**(l+1)), which is also the resolution of level l+1:
 `feature[l]` digests level l+1 and `feature[l+1]`; each pass net sees `feature[l]` and the phases decoded before it.
@@ -35,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from eocodec.coding.scales import MEAN_UNIT, SCALE_MIN, SCALE_PER_OCTAVE, SCALES
-from eocodec.coding.units import PHASES
+from eocodec.coding.units import CHROMA_PASSES, LUMA_PASSES, PHASES, passes
 
 __all__ = [
     "ACTIVATION_UNIT",
@@ -49,7 +48,6 @@ __all__ = [
     "Steps",
     "compand",
     "laplace_bits",
-    "passes",
     "quads",
     "scale_of_index",
     "unquads",
@@ -58,49 +56,11 @@ __all__ = [
 ACTIVATION_UNIT = 32
 INDEX_UNIT = 8  # the nets' output times 8 is the scale index
 BITS_PER_NAT = 1 / math.log(2)
-LUMA_PASSES, CHROMA_PASSES = 4, 2
 OCTAVE = 16  # offsets of steps are counted in 1/16 octave
 # Offsets of the steps of the low-pass and of levels L, L - 1, ..., 1 at full tuning for the eye, in 1/16 octave: finer
 # where the eye is sensitive to contrast, coarser for the finest details (docs/METHOD.md).
 EYE_OFFSETS = (-10.0, -16.0, -8.0, 0.0, 8.0)
 LOWEST_CONDITION, HIGHEST_CONDITION = -5.0, 3.0  # octaves from a step of 32 levels
-
-Places = tuple[tuple[int, int], ...]
-"""Places of a quad, (phase, channel) each, in the order in which a pass codes them."""
-
-
-def passes(rotated: bool) -> tuple[Places, ...]:
-    """What each of a level's six passes codes: four of luma (channels 0 to 2), two of chroma (3 to 8).
-
-    A channel is 3 · colour axis + orientation. Drawn for luma, the pass that codes an orientation at a phase:
-
-        phase      plain         rotated
-                 HL LH HH       HL LH HH
-          0       0  0  0        0  1  2
-          1       1  1  1        1  0  3
-          2       2  2  2        2  3  0
-          3       3  3  3        3  2  1
-
-    Either way an orientation's second pass completes the places of one colour of a chessboard.
-
-    Example:
-        >>> passes(rotated=True)[0]
-        ((0, 0), (1, 1), (2, 2))
-        >>> [[channel for _, channel in one[:6]] for one in passes(rotated=True)[4:]]
-        [[3, 4, 5, 6, 7, 8], [3, 4, 5, 6, 7, 8]]
-    """
-    turn = int(rotated)
-    luma = [tuple((k ^ turn * o, o) for o in range(3)) for k in range(LUMA_PASSES)]
-    chroma = [
-        tuple(
-            ((2 * k + phase + 2 * turn * ((axis + o) % 2)) % 4, 3 * axis + o)
-            for phase in (0, 1)
-            for axis in (1, 2)
-            for o in range(3)
-        )
-        for k in range(CHROMA_PASSES)
-    ]
-    return (*luma, *chroma)
 
 
 def scale_of_index(index: Tensor) -> Tensor:
@@ -214,7 +174,7 @@ class ContextModel(nn.Module):
         self, levels: int = 4, features: int = 32, width: int = 48, coarse: float = 1.0, depth: int = 1, planes: int = 1
     ) -> None:
         super().__init__()
-        self.n = levels
+        self.n, self.planes = levels, planes
         self.feature, self.expand = nn.ModuleDict(), nn.ModuleDict()
         self.luma, self.chroma = nn.ModuleDict(), nn.ModuleDict()
         for level in range(levels, 0, -1):
@@ -343,7 +303,7 @@ class LatentModel(nn.Module):
 
     Arguments:
         context: its nets.
-        rotated: the coding order, see :func:`passes`.
+        rotated: the coding order, see `eocodec.coding.units`.
         tuned: whether the nets see the tuning.
     """
 

@@ -62,6 +62,8 @@ class PhotoConfig:
     noise_width: int = 24
 
     def __post_init__(self) -> None:
+        if self.tuned != bool(self.refine_blocks):
+            raise EocodecError("a model that can be tuned needs refine_blocks, and only such a model can have them")
         if len(self.gain_widths) > self.levels + 1:
             raise EocodecError(f"gain_widths can have at most {self.levels + 1} numbers")
 

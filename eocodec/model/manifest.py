@@ -10,7 +10,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -139,6 +139,9 @@ class PhotoManifest(Manifest):
         denoise: `gain`, standard deviation that unit white noise has in every band and channel; `step` and `noise`,
             Δ and assumed noise of the shrinkage in units of σ; `estimate`, what the raw level estimate is divided by.
         refine_from: step in 8-bit levels from which on the decoder's refinement helps; below, it takes none.
+        rotated: the order of the latents, see `eocodec.coding.units`.
+        tuned: the integer nets and the decoder also take how much the steps follow the eye.
+        sizes: of the nets, for training to go on from the bundle; decoding does not depend on them.
     """
 
     kind = "photo"
@@ -150,6 +153,9 @@ class PhotoManifest(Manifest):
     low_index: list[list[list[int]]]
     denoise: dict[str, Any]
     refine_from: float
+    rotated: bool = False
+    tuned: bool = False
+    sizes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, raw: dict[str, Any], files: Mapping[str, bytes]) -> "PhotoManifest":
@@ -171,6 +177,7 @@ class PhotoManifest(Manifest):
                 *(v for part in (self.gain, self.entropy) for b in part for v in b),
             ]
             integers = all(type(v) is int for v in indices + shifts)
+            integers &= isinstance(self.rotated, bool) and isinstance(self.tuned, bool)
             fits = integers and 0 <= min(indices) <= max(indices) < tables and max(map(abs, shifts)) <= 4096
             fits = fits and all(math.isfinite(v) and abs(v) < 1e4 for v in numbers)
         except (TypeError, ValueError) as e:

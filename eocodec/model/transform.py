@@ -94,7 +94,9 @@ def synthesise_tiles(
     levels = model.manifest.levels
     factors = scales(levels)
     full_height, full_width = (n * factors[0] for n in latents[0].shape[1:])
-    step = np.array([delta], np.float32)
+    step = {"step": np.array([delta], np.float32)}
+    if model.manifest.tuned:  # at every place of a grid, here of one place, and how much it follows the eye
+        step = {"step": step["step"].reshape(1, 1, 1, 1), "tune": np.zeros((1, 1, 1, 1), np.float32)}
     for t in tiles(full_width, full_height, TILE, HALO, WHOLE):
         if t.rows.start >= height or t.columns.start >= width:
             continue
@@ -102,7 +104,7 @@ def synthesise_tiles(
             name: np.ascontiguousarray(band[None, :, scaled(t.outer_rows, f), scaled(t.outer_columns, f)])
             for name, band, f in zip(band_names(levels), latents, factors, strict=True)
         }
-        (picture,) = model.run("decoder", {**inputs, "step": step})
+        (picture,) = model.run("decoder", {**inputs, **step})
         inner = picture[0][:, shifted(t.rows, t.outer_rows.start), shifted(t.columns, t.outer_columns.start)]
         yield t.rows, t.columns, inner[:, : height - t.rows.start, : width - t.columns.start]
 

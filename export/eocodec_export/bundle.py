@@ -5,6 +5,7 @@ In: a checkpoint and a folder of photos. Out: an `.eocm` file, refused when torc
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from eocodec.errors import EocodecError, ModelError
-from eocodec.flow.context import SCALES, ContextModel
+from eocodec.flow.context import SCALES, ContextModel, Steps
 from eocodec.flow.embedded import EmbeddedContext, known_channels
 from eocodec.flow.face import FaceModel
 from eocodec.flow.model import PhotoModel, build
@@ -135,6 +136,9 @@ def export(
         "low_index": [[[min(63, 12 + 3 * c) for c in range(calibration.CLASSES)]] * 6] * 3,
         "shift": [[0, 0, 0]] * SCALES,
         "refine_from": REFINE_FROM,
+        "rotated": loaded.config.rotated,
+        "tuned": loaded.config.tuned,
+        "sizes": asdict(loaded.config),
         "denoise": denoising,
     }
     tables = calibration.laplace_tables(dead_zone)
@@ -188,8 +192,13 @@ def check_parity(model: PhotoModel, bundle: Model, pictures: Sequence[Bytes]) ->
             for level in (4.0, 60.0):
                 step = np.array([level / 255.0], np.float32)
                 decoded = [np.round(b / step[0]) * step[0] for b in outputs]
-                y = model.refine(model.flow.inverse([torch.from_numpy(b) for b in decoded]), torch.from_numpy(step))
-                (z,) = bundle.run("decoder", {**dict(zip(names, decoded, strict=True)), "step": step})
+                y = model.refined(
+                    model.flow.inverse([torch.from_numpy(b) for b in decoded]), Steps(torch.from_numpy(step))
+                )
+                given = {"step": step}
+                if bundle.manifest.tuned:
+                    given = {"step": step.reshape(1, 1, 1, 1), "tune": np.zeros((1, 1, 1, 1), np.float32)}
+                (z,) = bundle.run("decoder", {**dict(zip(names, decoded, strict=True)), **given})
                 worst["decoder"] = max(worst["decoder"], float(np.abs(y.numpy() - z).max()))
     for name, difference in worst.items():
         if not difference <= FLOAT_TOLERANCE:
@@ -213,7 +222,8 @@ def _check_context(context: ContextModel, folder: str, bundle: Model, generator:
         for level in range(context.n, 0, -1):
             for size in ((4, 6), (10, 14)):
                 coarse = generator.integers(-127, 128, (2, 24 if level == context.n else 9, *size)).astype(np.int8)
-                condition = np.full((2, 1, *size), generator.integers(-80, 49), np.int8)
+                condition = np.empty((2, context.planes, *size), np.int8)
+                condition[:] = generator.integers(-80, 49, (1, context.planes, 1, 1))
                 feed: dict[str, npt.NDArray[np.generic]] = {"coarser": coarse, "condition": condition}
                 previous = None
                 if level < context.n:

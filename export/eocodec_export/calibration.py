@@ -12,7 +12,6 @@ import torch
 
 from eocodec.coding.ordinary import Encoder
 from eocodec.coding.scales import MEAN_UNIT
-from eocodec.coding.units import PHASES
 from eocodec.coding.walk import Walk, activity_class, from_symbols, lattices, to_symbols
 from eocodec.denoising.shrinkage import noise_level
 from eocodec.flow.context import SCALE_MIN, SCALE_PER_OCTAVE, SCALES, Steps, compand
@@ -100,18 +99,17 @@ class Statistics(Encoder):
 
     def strip(self, unit, rows, valid, mean, index):  # type: ignore[no-untyped-def]
         """Count residuals and their offsets from the integers, by table index."""
-        band = self.targets[1 + self.levels - unit.level][unit.channels]
-        y = np.stack([band[:, i::2, j::2][:, rows] for i, j in (PHASES[p] for p in unit.phases)])
+        y = unit.gather(self.targets[1 + self.levels - unit.level], rows)
         residual = y - mean / 16
         m = self.tables.round(residual.astype(np.float32), index)
-        symbols, idx = to_symbols(m, rows, valid), to_symbols(index, rows, valid).astype(np.int64)
-        r = to_symbols(residual, rows, valid)
+        symbols, idx = to_symbols(m, unit, rows, valid), to_symbols(index, unit, rows, valid).astype(np.int64)
+        r = to_symbols(residual, unit, rows, valid)
         magnitude = np.abs(symbols)
         np.add.at(self.counts, (idx, np.minimum(magnitude, self.width - 1)), 1)
         place = np.minimum(magnitude, 3)
         np.add.at(self.shift_sum, (idx, place), magnitude - np.sign(symbols) * r)
         np.add.at(self.shift_count, (idx, place), 1)
-        return from_symbols(symbols, m, rows, valid) * MEAN_UNIT + mean
+        return from_symbols(symbols, m, unit, rows, valid) * MEAN_UNIT + mean
 
     def count_low(self, q: npt.NDArray[np.int32]) -> None:
         """Count the interpolation residuals of low-pass integers `(3, h, w)`."""

@@ -62,13 +62,14 @@ class _Pass(SignificancePass):
         result = super().strip(unit, rows, valid, mean, index)
         assert isinstance(self.state, _State)
         band = self.state.bands[1 + self.state.levels - unit.level]
-        for n, (i, j) in enumerate(unit.offsets):
+        for part in unit.parts:
             sign, guess, positive, size = (
-                a[unit.channels, i::2, j::2][:, rows] for a in (band.sign, band.guess, band.positive, band.truth)
+                a[part.channels, part.row :: 2, part.column :: 2][:, rows]
+                for a in (band.sign, band.guess, band.positive, band.truth)
             )
             chosen = sign == 0
             value = np.where(positive, 0.5, -0.5)[chosen] * (size[chosen] + 0.5)
-            k = index[n][chosen]
+            k = index[part.at][chosen]
             self.state.sums[0] += np.bincount(k, guess[chosen] * value, 64)
             self.state.sums[1] += np.bincount(k, np.square(guess[chosen], dtype=np.float64), 64)
         return result

@@ -17,6 +17,7 @@ from eocodec.errors import ModelError
 from eocodec.flow.context import ACTIVATION_UNIT, INDEX_UNIT, MEAN_UNIT, SCALES, ContextModel, IntegerConv, IntegerNet
 from eocodec.flow.embedded import EmbeddedContext, known_channels
 from eocodec.flow.model import PhotoModel
+from eocodec.flow.photo import DeepRefinement, Refinement
 from eocodec.model.transform import band_names
 
 __all__ = [
@@ -51,7 +52,13 @@ class _Decoder(nn.Module):
         self.flow, self.refine = model.flow, model.refine
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return self.refine(self.flow.inverse(list(inputs[:-1])), inputs[-1])
+        if isinstance(self.refine, Refinement):
+            return self.refine(self.flow.inverse(list(inputs[:-1])), inputs[-1])
+        plain = self.flow.inverse(list(inputs[:-2]))
+        grid = torch.nn.functional.pixel_unshuffle(plain, 2)[:, :1]
+        # Step and tuning at each place of a grid of half the resolution, or of a single place that stands for all.
+        step, tune = (v.expand(-1, -1, *grid.shape[2:]) for v in inputs[-2:])
+        return self.refine(plain, step, tune)
 
 
 def export_graph(
@@ -66,8 +73,10 @@ def export_graph(
         any_size: heights and widths are dynamic as well as the batch; if not, only the batch of `picture`, `latents`
             and `step` is.
     """
-    axes = {n: {0: "batch", 2: f"{n}_height", 3: f"{n}_width"} for n in names + outputs if n != "step"}
-    axes["step"] = {0: "batch"}
+    axes = {n: {0: "batch", 2: f"{n}_height", 3: f"{n}_width"} for n in names + outputs}
+    for name, value in zip(names, inputs, strict=True):
+        if name == "step" and value.dim() == 1:
+            axes[name] = {0: "batch"}
     if not any_size:
         axes = {n: {0: "batch"} for n in ("picture", "latents", "step")}
     out = io.BytesIO()
@@ -129,11 +138,18 @@ def encoder_graph(model: PhotoModel) -> bytes:
 
 
 def decoder_graph(model: PhotoModel) -> bytes:
-    """`low`, `detailL`, …, `detail1`, `step (B,)` → `picture (B, 3, H, W)`."""
+    """`low`, `detailL`, …, `detail1`, `step (B,)` → `picture (B, 3, H, W)`.
+
+    Decoders of models that can be tuned take `step` and `tune (B, 1, h, w)`, on a grid of half the resolution or 1x1.
+    """
     levels = model.config.levels
     size = 2 ** (levels + 1)
     bands = model.flow(torch.rand(1, 3, size * 2, size * 3))
-    return export_graph(_Decoder(model), (*bands, torch.tensor([0.1])), [*band_names(levels), "step"], ["picture"])
+    names = band_names(levels)
+    if isinstance(model.refine, DeepRefinement):
+        place = torch.full((1, 1, 1, 1), 0.1)
+        return export_graph(_Decoder(model), (*bands, place, place), [*names, "step", "tune"], ["picture"])
+    return export_graph(_Decoder(model), (*bands, torch.tensor([0.1])), [*names, "step"], ["picture"])
 
 
 class GraphBuilder:
@@ -255,8 +271,8 @@ def _feature_graph(context: ContextModel, level: int) -> bytes:
         up = g.hidden(expand, g.input("previous", TensorProto.UINT8, features, "_half"), np.repeat(UINT8, features), 1)
         parts.append(g.node("DepthToSpace", up, blocksize=2, mode="CRD"))
         largest.append(np.repeat(UINT8, expand.convs[0].out_channels // 4))
-    parts.append(g.input("condition", TensorProto.INT8, 1))
-    largest.append(INT8)
+    parts.append(g.input("condition", TensorProto.INT8, context.planes))
+    largest.append(np.repeat(INT8, context.planes))
     if known:
         parts.append(g.input("known", TensorProto.INT8, known))
         largest.append(np.repeat(INT8, known))
@@ -264,13 +280,13 @@ def _feature_graph(context: ContextModel, level: int) -> bytes:
     return g.finish([(out, "feature", TensorProto.UINT8, net.convs[-1].out_channels)])
 
 
-def _pass_graph(net: IntegerNet, features: int, seen: int) -> bytes:
+def _pass_graph(net: IntegerNet, features: int, seen: int, planes: int) -> bytes:
     g = GraphBuilder()
     parts = [g.input("feature", TensorProto.UINT8, features)]
     if seen:
         parts.append(g.input("seen", TensorProto.INT8, seen))
-    parts.append(g.input("condition", TensorProto.INT8, 1))
-    largest = np.concatenate([np.repeat(UINT8, features), np.repeat(INT8, seen + 1)])
+    parts.append(g.input("condition", TensorProto.INT8, planes))
+    largest = np.concatenate([np.repeat(UINT8, features), np.repeat(INT8, seen + planes)])
     x = g.hidden(net, g.node("Concat", *parts, axis=1), largest, len(net.convs) - 1)
     kinds = (
         ("mean", MEAN_UNIT, -MEAN_LIMIT, MEAN_LIMIT, TensorProto.INT16),
@@ -296,5 +312,7 @@ def entropy_graphs(context: ContextModel, folder: str = "entropy") -> dict[str, 
             ("chroma", context.chroma[str(level)], 12, 12),
         ):
             for k, net in enumerate(nets):  # type: ignore[arg-type]
-                graphs[f"{folder}/{kind}{level}_{k}"] = halved(_pass_graph(net, int(features), base + more * k))
+                graphs[f"{folder}/{kind}{level}_{k}"] = halved(
+                    _pass_graph(net, int(features), base + more * k, context.planes)
+                )
     return graphs
