@@ -296,7 +296,7 @@ def _picklable(e: Exception) -> Exception:
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it has ended, so that it does not work on for nobody."""
+    """End this process when the one that started it has ended; nothing would read its results."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

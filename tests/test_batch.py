@@ -231,6 +231,32 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_and_leaves_no_half_file(tmp_
     assert (out / f"{names[7]}.eoc").read_bytes() == compress(Image.open(tmp_path / "in" / names[7]), rate=24)
 
 
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_an_interrupt_keeps_every_row_and_leaves_nothing_unfinished(tmp_path: Path, sign: signal.Signals) -> None:
+    make_corpus(tmp_path / "in", 40)
+    arguments = ["batch", "in", "out", "--rate", "24", "--json", "--no-measure", "--workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "eocodec_cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        cwd=tmp_path,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    told = {json.loads(process.stdout.readline())["source"] for _ in range(3)}
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    workers = children.read_text().split() if children.exists() else []
+    process.send_signal(sign)
+    told |= {json.loads(line)["source"] for line in process.stdout if line.startswith('{"source"')}
+    assert process.stderr.read().strip() == "eocodec: interrupted" and process.wait() == 130
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    assert not (tmp_path / "out" / ".eocodec-batch" / "partial").exists()
+    settings = Settings(rate=24, measure=False)
+    with Batch(str(tmp_path / "in"), str(tmp_path / "out"), settings) as run:
+        assert told <= {s.name for s in run.sources} - {s.name for s in run.pending}
+
+
 @dataclass(frozen=True)
 class Deadly(Work):
     """Work that a process does not survive: always, or when a picture is tried for the first time."""
