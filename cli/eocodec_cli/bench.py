@@ -222,6 +222,8 @@ def command(
         raise click.UsageError("--noise and --grey go with --denoise or --levels")
     if (denoise or levels is not None) and published:
         raise click.UsageError("--published does not go with --denoise or --levels")
+    if (denoise or levels is not None) and (measures or jobs):
+        raise click.UsageError("--measures and --jobs do not go with --denoise or --levels")
     if levels is not None and plot:
         raise click.UsageError("--plot does not go with --levels")
     wanted = _numbers("--levels", [levels]) if levels is not None else _numbers("--sigma", sigmas or [SIGMAS])
