@@ -238,11 +238,12 @@ class Crew:
         results: list[Any] = [None] * len(waiting)
         idle, busy = list(self._workers), dict[Any, tuple[Worker, int]]()
         try:
+            for worker in idle[: len(waiting)]:
+                if not worker.alive:
+                    worker.start()
             while waiting or busy:
                 while waiting and idle:
                     worker, (number, arguments) = idle.pop(0), waiting.popleft()
-                    if not worker.alive:
-                        worker.start()
                     worker.send(function, *arguments)
                     busy[worker.pipe] = worker, number
                 for pipe in wait(list(busy)):
