@@ -238,11 +238,12 @@ class Crew:
         results: list[Any] = [None] * len(waiting)
         idle, busy = list(self._workers), dict[Any, tuple[Worker, int]]()
         try:
+            for worker in idle[: len(waiting)]:
+                if not worker.alive:
+                    worker.start()
             while waiting or busy:
                 while waiting and idle:
                     worker, (number, arguments) = idle.pop(0), waiting.popleft()
-                    if not worker.alive:
-                        worker.start()
                     worker.send(function, *arguments)
                     busy[worker.pipe] = worker, number
                 for pipe in wait(list(busy)):
@@ -296,7 +297,7 @@ def _picklable(e: Exception) -> Exception:
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it has ended, so that it does not work on for nobody."""
+    """End this process when the one that started it has ended; nothing would read its results."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

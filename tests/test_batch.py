@@ -184,6 +184,14 @@ def test_other_settings_and_other_corpora_are_refused_unless_forced(run: Runner,
     assert [r["source"] for r in manifest(tmp_path / "out")] == names
 
 
+def _await_end(processes: list[str]) -> None:
+    """Wait until processes, by their ids, are gone with the one that started them."""
+    deadline = time.monotonic() + 60
+    while (left := [p for p in processes if Path(f"/proc/{p}").exists()]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left
+
+
 # The same command, with a part file for every row, so that what a killed run had told of is on record.
 COMMAND = "import eocodec.batch.manifest as b, eocodec_cli; b.PART_ROWS, b.PART_PAUSE = 1, 0; eocodec_cli.main()"
 
@@ -210,11 +218,7 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_and_leaves_no_half_file(tmp_
         for line in process.stdout:
             told.add(json.loads(line)["source"]) if line.endswith("}\n") else None
         process.wait()
-        for worker in workers:  # end with the process that started them
-            deadline = time.monotonic() + 10
-            while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
-                time.sleep(0.01)
-            assert not Path(f"/proc/{worker}").exists()
+        _await_end(workers)
         for name in files_in(out) if out.exists() else []:
             if not name.startswith(".eocodec-batch/"):
                 assert format.parse((out / name).read_bytes()).complete, name
@@ -229,6 +233,32 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_and_leaves_no_half_file(tmp_
     assert [r["source"] for r in manifest(out)] == names
     assert files_in(out) == [*(f"{n}.eoc" for n in names), "manifest.parquet"]
     assert (out / f"{names[7]}.eoc").read_bytes() == compress(Image.open(tmp_path / "in" / names[7]), rate=24)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_an_interrupt_keeps_every_row_and_leaves_nothing_unfinished(tmp_path: Path, sign: signal.Signals) -> None:
+    make_corpus(tmp_path / "in", 40)
+    arguments = ["batch", "in", "out", "--rate", "24", "--json", "--no-measure", "--workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "eocodec_cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        cwd=tmp_path,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    told = {json.loads(process.stdout.readline())["source"] for _ in range(3)}
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    workers = children.read_text().split() if children.exists() else []
+    process.send_signal(sign)
+    told |= {json.loads(line)["source"] for line in process.stdout if line.startswith('{"source"')}
+    assert process.stderr.read().strip() == "eocodec: interrupted" and process.wait() == 130
+    _await_end(workers)
+    assert not [name for name in files_in(tmp_path / "out") if "/partial/" in name]
+    settings = Settings(rate=24, measure=False)
+    with Batch(str(tmp_path / "in"), str(tmp_path / "out"), settings) as run:
+        assert told <= {s.name for s in run.sources} - {s.name for s in run.pending}
 
 
 @dataclass(frozen=True)

@@ -261,6 +261,8 @@ def test_a_sheet_has_a_row_for_each_picture_and_rate(folder: Path, tmp_path: Pat
         ("--sheet", "a.png", "--levels", "3"),
         ("--sheet", "a.png", "--plot", "b.png"),
         ("--sheet-bpp", "1"),
+        ("--denoise", "--measures", "psnr"),
+        ("--levels", "3", "--jobs", "2"),
         ("--sheet", "a.png", "--sheet-bpp", "much"),
     ],
 )

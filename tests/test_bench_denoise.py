@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -233,7 +234,8 @@ def test_compression_of_noisy_pictures_goes_on_where_it_stopped(
 ) -> None:
     pictures = denoise_compress.read_folder(folder)
     settings = {"eocodec": (20, 60), "avif": (30, 60, 80)}
-    monkeypatch.setattr(denoise_compress, "SETTINGS", settings)
+    for name, values in settings.items():
+        monkeypatch.setitem(denoise_compress.ALL, name, replace(denoise_compress.ALL[name], settings=values))
     file = tmp_path / "r.json"
     head = {"folder": folder.name, "model": model.full_id.hex()}
     result = denoise_compress.begun(file, head)

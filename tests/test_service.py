@@ -286,21 +286,21 @@ def test_a_body_that_dawdles_is_refused(strict: Server) -> None:
         assert b" 408 " in connection.recv(4096)
 
 
-def test_whoever_finds_the_queue_full_is_told_at_once_and_when_to_come_back(strict: Server) -> None:
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
     body = small(400, 250, 20)
+    with serving("--workers", 1, "--queue", 1, "--upload-timeout", 60) as server, ThreadPoolExecutor(10) as threads:
 
-    def send(_: int) -> "httpx.Response":
-        return httpx.post(strict.url + "v1/denoise?method=shrink&sigma=20&shifts=3", content=body, timeout=60)
+        def send(_: int) -> "httpx.Response":
+            return httpx.post(server.url + "v1/denoise?method=shrink&sigma=20&shifts=3", content=body, timeout=120)
 
-    with ThreadPoolExecutor(10) as threads:
         answers = list(threads.map(send, range(10)))
-    states = [a.status_code for a in answers]
-    assert set(states) == {200, 503} and states.count(200) >= 2
-    for a in answers:
-        if a.status_code == 503:
-            assert 1 <= int(a.headers["retry-after"]) <= 60 and "busy" in detail(a)
-            assert a.elapsed.total_seconds() < 1.5
-    metrics = httpx.get(strict.url + "metrics").text
+        metrics = httpx.get(server.url + "metrics").text
+    done = [a for a in answers if a.status_code == 200]
+    refused = [a for a in answers if a.status_code == 503]
+    assert len(done) + len(refused) == 10 and len(done) >= 2 and refused
+    for a in refused:
+        assert 1 <= int(a.headers["retry-after"]) <= 60 and "busy" in detail(a)
+    assert min(a.elapsed for a in refused) < min(a.elapsed for a in done), "a refusal waits for no work"
     assert re.search(r"^eocodec_refused_total [1-9]", metrics, re.M)
     assert "eocodec_requests_in_work 0.0" in metrics
 

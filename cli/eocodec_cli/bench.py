@@ -23,12 +23,12 @@ Say = Callable[[str], None]
 Tick = Callable[[int, int], None]
 
 
-def _numbers(option: str, texts: Sequence[str]) -> list[float]:
+def _numbers(option: str, texts: Sequence[str], unit: str = "8-bit levels") -> list[float]:
     """Numbers of comma lists, each once, in the order given."""
     try:
         return list(dict.fromkeys(float(word) for text in texts for word in text.split(",")))
     except ValueError:
-        raise click.UsageError(f"{option} takes numbers, separated by commas") from None
+        raise click.UsageError(f"{option} takes numbers of {unit}, separated by commas") from None
 
 
 def _say(message: str) -> None:
@@ -222,6 +222,8 @@ def command(
         raise click.UsageError("--noise and --grey go with --denoise or --levels")
     if (denoise or levels is not None) and published:
         raise click.UsageError("--published does not go with --denoise or --levels")
+    if (denoise or levels is not None) and (measures or jobs):
+        raise click.UsageError("--measures and --jobs do not go with --denoise or --levels")
     if levels is not None and plot:
         raise click.UsageError("--plot does not go with --levels")
     wanted = _numbers("--levels", [levels]) if levels is not None else _numbers("--sigma", sigmas or [SIGMAS])
@@ -256,7 +258,7 @@ def command(
         default = SHEET_MEASURES if sheet else tuple(MEASURES)
         with _scorer(measures.split(",") if measures else default, jobs, not no_cache) as scorer:
             if sheet:
-                at = _numbers("--sheet-bpp", [sheet_bpp or SHEET_RATES])
+                at = _numbers("--sheet-bpp", [sheet_bpp or SHEET_RATES], "bits per pixel")
                 _sheet(sheet, folder, codecs.split(","), loaded, at, limit, scorer)
                 return
             result = _compression(folder, codecs.split(","), loaded, limit, rates, scorer, published, plot)

@@ -78,7 +78,7 @@ def _refuse(e: OSError) -> None:
 
 
 def _entry(path: str) -> dict[str, Any]:
-    """What fsspec tells of a file, with nanoseconds, of the file that a link leads to."""
+    """What fsspec has of a file, with nanoseconds, of the file that a link leads to."""
     try:
         found = os.stat(path)
     except OSError:

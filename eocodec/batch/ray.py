@@ -68,7 +68,7 @@ def _coded(ray: Any, work: Work, sources: Sequence[Source]) -> Iterator[Row]:
 
 
 def _connected(address: str) -> tuple[Any, bool]:
-    """Ray, connected to a cluster, and whether it was not before. It starts none, and tells nobody of its use."""
+    """Ray, connected to a cluster, and whether it was not before. It starts none, and sends no usage statistics."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray

@@ -154,7 +154,7 @@ def _non_local_means(model: Model) -> Rows:
 
 
 def _bayes(model: Model) -> Rows:
-    importlib.import_module("pywt")  # which scikit-image asks for only when the wavelets are used
+    importlib.import_module("pywt")  # which scikit-image imports only when the wavelets are used
     from skimage.restoration import denoise_wavelet
 
     def once(noisy: Floats, sigma: float) -> Floats:

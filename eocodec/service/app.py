@@ -118,7 +118,7 @@ def _page() -> APIRouter:
 
 
 class _Revalidated(StaticFiles):
-    """Files that browsers ask about each time, so that the parts of two versions of the page never meet."""
+    """Files that are revalidated each time, so that the parts of two versions of the page never meet."""
 
     def file_response(self, *arguments: Any, **more: Any) -> Response:
         """As ever, with a header."""
