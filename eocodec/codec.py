@@ -4,6 +4,7 @@ In: pictures (see `eocodec.image`) or `.eoc` bytes. Out: `.eoc` bytes or arrays.
 """
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -262,4 +263,5 @@ def truncate(data: bytes, *, rate: float | None = None, max_bytes: int | None = 
     return format.to_bytes(coding_of(file).cut(file, rate, max_bytes, library_of(model)))
 
 
-__getattr__ = moved_names(__name__)
+if not TYPE_CHECKING:  # type checkers are not to take every name for granted
+    __getattr__ = moved_names(__name__)

@@ -5,13 +5,12 @@ checksums before anything is allocated for the picture.
 """
 
 import base64
-import math
 import zlib
 from dataclasses import dataclass, replace
 
 from eocodec import varint
 from eocodec.errors import FormatError, LimitError, UnknownTypeError
-from eocodec.steps import STEP_ORIGIN, STEP_UNIT, TOP_CODE, step_of_code
+from eocodec.steps import STEP_ORIGIN, STEP_UNIT, TOP_CODE, exact_code, step_of_code
 
 __all__ = [
     "MAGIC",
@@ -169,8 +168,7 @@ def rate_code(rate: float) -> int:
 
 def tiny_step(delta: float) -> int:
     """The code that a tiny file has for a step Δ (range 0 to 1), clamped to its range."""
-    code = math.log2(delta * 255.0) * STEP_UNIT + STEP_ORIGIN
-    return min(max(round((code - TINY_ORIGIN) / TINY_UNIT), 0), 255)
+    return min(max(round((exact_code(delta) - TINY_ORIGIN) / TINY_UNIT), 0), 255)
 
 
 def is_tiny(data: bytes) -> bool:

@@ -37,7 +37,7 @@ class Compressed:
 class Decoded:
     """A decoded picture: `rgb (H, W, 3)`, `alpha (H, W)` or None, and how much of the file could be used.
 
-    `segments` counts the intact segments; an incomplete file without any gives a flat picture.
+    `segments` counts the intact segments; an incomplete file without any gives a picture of one colour.
     """
 
     rgb: Bytes

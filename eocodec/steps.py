@@ -6,13 +6,27 @@ decides about a symbol's distribution takes the code, an integer, never Δ itsel
 
 import math
 
-__all__ = ["STEP_ORIGIN", "STEP_UNIT", "TOP_CODE", "condition", "scale_shift", "step_code", "step_of_code"]
+__all__ = [
+    "STEP_ORIGIN",
+    "STEP_UNIT",
+    "TOP_CODE",
+    "condition",
+    "exact_code",
+    "scale_shift",
+    "step_code",
+    "step_of_code",
+]
 
 STEP_UNIT = 2048  # codes of an octave
 STEP_ORIGIN = 32768  # code of Δ = 1 level
 TOP_CODE = 65535
 CONDITION_UNIT = 16  # nets see c = log2 Δ − 5 in 1/16
 CONDITION_CENTRE = 5  # log2 of 32 levels
+
+
+def exact_code(delta: float) -> float:
+    """The code of a step (range 0 to 1) before it is rounded and clamped."""
+    return math.log2(delta * 255.0) * STEP_UNIT + STEP_ORIGIN
 
 
 def step_code(delta: float) -> int:

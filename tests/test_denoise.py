@@ -140,7 +140,7 @@ def test_auto_takes_the_net_where_the_model_has_one(
     monkeypatch.setattr(net, "apply", lambda model, values, *rest: told.extend(rest) or values * 0)
     done = denoise_picture(crop, 25.5, strength=2, shifts=3, model=model)
     assert done.method == "net" and (done.values == 0).all()
-    assert told[0].level == pytest.approx(0.2) and told[1] == 3
+    assert told[0].sigma == pytest.approx(0.2) and told[1] == 3
     assert denoise_picture(crop, 9, method="shrink", shifts=1, model=model).values.any()
     assert denoise_picture(crop[:64, :64], 9, model="face64").method == "drop"
 

@@ -24,7 +24,7 @@ def test_tiles_hide_their_borders(model: Model, coffee: np.ndarray, monkeypatch:
     monkeypatch.setattr(net, "TILE", 128)
     tiled = net.apply(model, noisy, Noise.white(25 / 255))
     assert np.abs(whole - tiled).max() * 255 < 1
-    assert net.measure(model, noisy).level == pytest.approx(level.level, rel=1e-3)
+    assert net.measure(model, noisy).sigma == pytest.approx(level.sigma, rel=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (17, 3), (2, 300), (33, 31)])
@@ -33,7 +33,7 @@ def test_odd_sizes_keep_their_shape(model: Model, shape: tuple[int, int]) -> Non
     noise = net.measure(model, noisy)
     clean = net.apply(model, noisy, noise, turns=2)
     assert clean.shape == noisy.shape and np.isfinite(clean).all()
-    assert 0 <= noise.level < 1
+    assert 0 <= noise.sigma < 1
 
 
 def test_turned_pictures_average_to_a_better_one(model: Model, chelsea: np.ndarray) -> None:
@@ -70,11 +70,11 @@ def test_noise_that_grows_with_brightness_is_found(model: Model) -> None:
     random = np.random.default_rng(2)
     ramp = np.repeat(np.linspace(0.05, 0.95, 512, dtype=np.float32)[None, :, None], 384, 0).repeat(3, 2)
     white = net.measure(model, ramp + random.normal(0, 20 / 255, ramp.shape).astype(np.float32))
-    assert white.slope == 0 and white.level * 255 == pytest.approx(20, rel=0.1)
+    assert white.slope == 0 and white.sigma * 255 == pytest.approx(20, rel=0.1)
     deviation = np.sqrt(0.0005 + 0.01 * ramp)
     shot = net.measure(model, (ramp + random.normal(0, 1, ramp.shape) * deviation).astype(np.float32))
     assert shot.slope == pytest.approx(0.01, rel=0.35)
-    assert shot.level == pytest.approx(math.sqrt(0.0005 + 0.005), rel=0.1)
+    assert shot.sigma == pytest.approx(math.sqrt(0.0005 + 0.005), rel=0.1)
 
 
 def test_training_noise_is_what_the_net_is_told() -> None:

@@ -1,13 +1,14 @@
 """Numbers of seven bits a byte: round trip, and what is refused."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eocodec import format, varint
 from eocodec.errors import FormatError
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**35 - 1), st.binary(max_size=3), st.binary(max_size=3))
 def test_every_number_comes_back_wherever_it_stands(number: int, before: bytes, after: bytes) -> None:
     written = varint.write(number)
@@ -17,6 +18,7 @@ def test_every_number_comes_back_wherever_it_stands(number: int, before: bytes, 
     assert len(written) == max(1, -(-number.bit_length() // 7))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**35 - 1))
 def test_no_prefix_is_a_number(number: int) -> None:
     written = varint.write(number)

@@ -46,7 +46,6 @@ class Dequantiser:
 
     def __init__(self, model: Model, steps: list[Float32], walk: Walk) -> None:
         self.levels = model.manifest.levels
-        self.steps = steps
         # What centroids take from residuals of −3 and below, −2, …, 3 and above, by table index.
         shift = np.array(model.manifest.shift, np.float32) / 256
         self.shift = np.concatenate([-shift[:, ::-1], np.zeros((len(shift), 1), np.float32), shift], 1).ravel()
@@ -54,6 +53,7 @@ class Dequantiser:
         for level in [0, *range(self.levels, 0, -1)]:
             height, width = walk.grid_size(level or self.levels)
             self.latents.append(np.zeros((9 if level else 3, 2 * height, 2 * width), np.float32))
+        self.steps = [np.broadcast_to(s, band.shape) for s, band in zip(steps, self.latents, strict=True)]
 
     def low(self, integers: Int32) -> None:
         """The low-pass `(3, h, w)`."""
@@ -70,8 +70,8 @@ class Dequantiser:
         k = 1 + self.levels - unit.level
         band, step = self.latents[k], self.steps[k]
         for part in unit.parts:
-            place = band[part.channels, part.row :: 2, part.column :: 2][:, rows]
-            np.multiply(value[part.at], step[part.channels], out=place)
+            place = (part.channels, slice(part.row, None, 2), slice(part.column, None, 2))
+            np.multiply(value[part.at], step[place][:, rows], out=band[place][:, rows])
 
 
 class Encoder:

@@ -130,7 +130,7 @@ def denoise_picture(
         # Equal noise in three channels lies along the luma axis, where it is sqrt(3) times as large.
         spread = math.sqrt(3) if grey else 1.0
         noise = denoiser.measure(values, grey) if isinstance(sigma, str) else Noise.white(sigma * spread / 255)
-        level = 255 * noise.level / spread
+        level = 255 * noise.sigma / spread
         if level * strength < SMALLEST_SIGMA:
             clean = values
         else:
@@ -150,7 +150,7 @@ def estimate_sigma(image: ImageLike | Picture, model: ModelLike = "photo") -> fl
         EocodecError: the picture is of an unsupported kind, or of another size than the model is for.
     """
     values, grey = _values(image)
-    return 255 * _denoiser(load_model(model)).measure(values, grey).level / (math.sqrt(3) if grey else 1.0)
+    return 255 * _denoiser(load_model(model)).measure(values, grey).sigma / (math.sqrt(3) if grey else 1.0)
 
 
 class _Denoiser(ABC):
@@ -190,7 +190,7 @@ class _PhotoDenoiser(_Denoiser):
         if method == "net":
             return net.apply(self.model, values, noise, shifts)
         estimator = {"shrink": shrinkage.shrink, "drop": shrinkage.drop}[method]
-        clean = _averaged(functools.partial(estimator, self.model, noise=noise.level), values, shifts)
+        clean = _averaged(functools.partial(estimator, self.model, noise=noise.sigma), values, shifts)
         return shrinkage.restore_coarse(values, clean)
 
     def keep_top(self, values: Float32, rate: float, shifts: int) -> Float32:
@@ -206,7 +206,7 @@ class _FlatDenoiser(_Denoiser):
         return Noise.white(dropping.noise_level(self.model.flat, analyse_vector(self.model, values)))
 
     def remove(self, values: Float32, noise: Noise, method: str, shifts: int) -> Float32:
-        return dropping.keep_top(self.model, values, dropping.rate_of_noise(self.model.flat, noise.level))
+        return dropping.keep_top(self.model, values, dropping.rate_of_noise(self.model.flat, noise.sigma))
 
     def keep_top(self, values: Float32, rate: float, shifts: int) -> Float32:
         return dropping.keep_top(self.model, values, rate)

@@ -44,28 +44,28 @@ class Noise:
     """Noise of a picture: its variance is `floor + slope · brightness`, all in the range 0 to 1.
 
     Arguments:
-        level: standard deviation over the whole picture.
-        floor, slope: of the variance; for white noise level² and 0.
+        sigma: standard deviation over the whole picture.
+        floor, slope: of the variance; for white noise σ² and 0.
     """
 
-    level: float
+    sigma: float
     floor: float
     slope: float
 
     @classmethod
-    def white(cls, level: float) -> "Noise":
+    def white(cls, sigma: float) -> "Noise":
         """Noise that is the same everywhere."""
-        return cls(level, level**2, 0.0)
+        return cls(sigma, sigma**2, 0.0)
 
     def scaled(self, factor: float) -> "Noise":
         """The same noise with `factor` times the standard deviation."""
-        return Noise(self.level * factor, self.floor * factor**2, self.slope * factor**2)
+        return Noise(self.sigma * factor, self.floor * factor**2, self.slope * factor**2)
 
     def plane(self, values: Float32) -> Float32:
         """Standard deviation for every 2x2 pixels of a picture with even sides, `(H/2, W/2)`."""
         height, width = values.shape[:2]
         if self.slope == 0:
-            return np.full((height // 2, width // 2), min(self.level, LARGEST), np.float32)
+            return np.full((height // 2, width // 2), min(self.sigma, LARGEST), np.float32)
         variance = self.floor + self.slope * brightness(values)
         plane = np.sqrt(np.clip(variance, 0, LARGEST**2)).astype(np.float32)
         spread = np.repeat(np.repeat(plane, AREA // 2, 0), AREA // 2, 1)
@@ -97,18 +97,18 @@ def measure(model: Model, values: Float32) -> Noise:
         place = np.minimum((light * BINS).astype(int), BINS - 1).ravel()
         for k, quantity in enumerate((np.ones_like(value), value, light)):
             sums[k] += np.bincount(place, (weight * quantity).ravel(), BINS)
-    level = max(0.0, float(np.expm1(sums[1].sum() / max(sums[0].sum(), 1e-6)))) / 255
-    return _fitted(level, sums, float(bright.mean()))
+    sigma = max(0.0, float(np.expm1(sums[1].sum() / max(sums[0].sum(), 1e-6)))) / 255
+    return _fitted(sigma, sums, float(bright.mean()))
 
 
-def _fitted(level: float, sums: npt.NDArray[np.float64], bright: float) -> Noise:
+def _fitted(sigma: float, sums: npt.NDArray[np.float64], bright: float) -> Noise:
     """Variance as a line over brightness, through the weighted levels of the bins; white unless clearly uneven.
 
-    `bright` is the mean brightness of the whole picture, at which the line gives the level.
+    `bright` is the mean brightness of the whole picture, at which the line gives `sigma`.
     """
     known = sums[0] > 0.01 * sums[0].sum()
-    if level == 0 or known.sum() < 4:
-        return Noise.white(level)
+    if sigma == 0 or known.sum() < 4:
+        return Noise.white(sigma)
     weight = sums[0][known]
     variance = (np.maximum(0, np.expm1(sums[1][known] / weight)) / 255) ** 2
     light = sums[2][known] / weight
@@ -120,7 +120,7 @@ def _fitted(level: float, sums: npt.NDArray[np.float64], bright: float) -> Noise
     slope = (mean - floor) / max(middle, 1e-9)
     dark, light_end = floor + slope * light.min(), floor + slope * light.max()
     if light_end < UNEVEN**2 * dark or light.max() - light.min() < 0.25:
-        return Noise.white(level)
+        return Noise.white(sigma)
     return Noise(math.sqrt(floor + slope * bright), floor, slope)
 
 
