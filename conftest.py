@@ -10,8 +10,33 @@ import pytest
 
 # Import names of what the extras in pyproject.toml bring; what eocodec always needs is not among them.
 OPTIONAL = frozenset(
-    "bm3d cv2 fastapi fsspec httpx matplotlib multipart onnx playwright prometheus_client pyarrow pywt ray scipy skimage "
-    "starlette structlog tensorboard torch torchmetrics uvicorn".split()
+    (
+        *(
+            "bm3d",
+            "cv2",
+            "fastapi",
+            "fsspec",
+            "httpx",
+            "matplotlib",
+            "multipart",
+            "onnx",
+            "playwright",
+            "prometheus_client",
+        ),
+        *(
+            "pyarrow",
+            "pywt",
+            "ray",
+            "scipy",
+            "skimage",
+            "starlette",
+            "structlog",
+            "tensorboard",
+            "torch",
+            "torchmetrics",
+        ),
+        "uvicorn",
+    )
 )
 
 

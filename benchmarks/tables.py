@@ -34,8 +34,8 @@ CODECS = {
 }
 BD_RANGES = ((0.15, 1.5), (0.1, 0.5), (0.1, 1.0), (1.0, 2.4))  # bits per pixel
 
-# CBSD68, PSNR in dB at σ = 15, 25, 50: Zhang, Li, Zuo, Zhang, Van Gool & Timofte, *Plug-and-play image restoration with deep
-# denoiser prior*, 2021, table 2. https://arxiv.org/abs/2008.13751
+# CBSD68, PSNR in dB at σ = 15, 25, 50: Zhang, Li, Zuo, Zhang, Van Gool & Timofte, *Plug-and-play image restoration with
+# deep denoiser prior*, 2021, table 2. https://arxiv.org/abs/2008.13751
 DENOISERS = {
     "CBM3D": (33.52, 30.71, 27.38),
     "DnCNN": (33.90, 31.24, 27.95),
@@ -43,10 +43,12 @@ DENOISERS = {
     "DRUNet": (34.30, 31.69, 28.51),
 }
 
-# The first 800 principal components of the training faces, a uniform step, the ideal static entropy of each, no header: bytes, dB
+# The first 800 principal components of the training faces, a uniform step, the ideal static entropy of each, no header:
+# bytes, dB
 PCA_IDEAL = (
-    (7, 21.1), (13, 22.4), (24, 23.9), (40, 25.3), (61, 26.8), (86, 28.1), (119, 29.6), (159, 31.1), (197, 32.3), (235, 33.4),
-)  # fmt: skip
+    *((7, 21.1), (13, 22.4), (24, 23.9), (40, 25.3), (61, 26.8)),
+    *((86, 28.1), (119, 29.6), (159, 31.1), (197, 32.3), (235, 33.4)),
+)
 
 
 @cache
@@ -129,7 +131,9 @@ def kodak_points() -> str:
 def kodak_others() -> str:
     """Every point of the other codecs on Kodak."""
     curves = measured("kodak")["codecs"]
-    rows = [[label, "  ".join(f"{p['bpp']:.3f}:{p['psnr']:.2f}" for p in curves[name])] for name, label in CODECS.items()]
+    rows = [
+        [label, "  ".join(f"{p['bpp']:.3f}:{p['psnr']:.2f}" for p in curves[name])] for name, label in CODECS.items()
+    ]
     return grid(["Codec", "points"], rows)
 
 
@@ -239,10 +243,21 @@ def service_load() -> str:
         library = " / ".join(f"{v:g}" for v in r["library_per_second"])
         without = r["refused_without_retry_after"]
         rows.append(
-            [f"{r['queue']}", f"{r['per_second']:g}", library, f"{100 * r['share_of_library']:.1f} %", f"{answered}"]
-            + [f"{r['refused'] - without}", f"{without}", f"{r['failed']}", memory]
+            [
+                *(f"{r['queue']}", f"{r['per_second']:g}", library, f"{100 * r['share_of_library']:.1f} %"),
+                *(f"{answered}", f"{r['refused'] - without}", f"{without}", f"{r['failed']}", memory),
+            ]
         )
-    head = ["queue", "requests a second", "library", "share", "answered", "503 with Retry-After", "503 without", "failed"]
+    head = [
+        "queue",
+        "requests a second",
+        "library",
+        "share",
+        "answered",
+        "503 with Retry-After",
+        "503 without",
+        "failed",
+    ]
     return grid([*head, "memory, first and last third"], rows)
 
 
@@ -263,8 +278,10 @@ def fuzzing() -> str:
         r = measured("fuzz")[name]
         refused = sum(n for outcome, n in r["outcomes"].items() if outcome != "accepted")
         rows.append(
-            [label, f"{r['inputs']:,}", f"**{r['failures']}**", f"{r['outcomes']['accepted']:,}", f"{refused:,}"]
-            + [f"{r['slowest_seconds']:g}", f"{r['seconds']:g}"]
+            [
+                *(label, f"{r['inputs']:,}", f"**{r['failures']}**", f"{r['outcomes']['accepted']:,}"),
+                *(f"{refused:,}", f"{r['slowest_seconds']:g}", f"{r['seconds']:g}"),
+            ]
         )
     return grid(["", "inputs", "failures", "accepted", "refused with a sentence", "slowest, s", "seconds"], rows)
 
@@ -293,7 +310,10 @@ def faces() -> str:
             ["`face64`, bytes", *cells(own, ".1f")],
             ["PCA, same coder, bytes", *cells(pca, ".1f")],
             ["**`face64` in % of it**", *cells(derived["percent_of_pca"]["face64"], ".1f")],
-            ["in % of PCA, ideal entropy", *(f"{100 * own[d] / size:.0f}" for d, size in zip(levels, plain, strict=True))],
+            [
+                "in % of PCA, ideal entropy",
+                *(f"{100 * own[d] / size:.0f}" for d, size in zip(levels, plain, strict=True)),
+            ],
             ["WebP, bytes", *cells(derived["bytes_at_psnr"]["webp"], ".1f")],
         ],
     )
@@ -305,10 +325,12 @@ def face_denoising() -> str:
     for sigma, row in measured("face_denoise")["levels"].items():
         m = row["model"]
         rows.append(
-            [sigma, f"{row['noisy']:.2f}", f"{m['best']['psnr']:.2f} (C = {m['best']['c']:.0f})"]
-            + [f"**{m['known']['psnr']:.2f}** ({m['known']['c']:.0f})", f"{m['estimated']['psnr']:.2f}"]
-            + [f"{row['pca']['best']['psnr']:.2f} ({row['pca']['best']['c']:.0f})"]
-            + [f"{m['first_faces']['known']:.2f}", f"{row['photo']['psnr']:.2f}"]
+            [
+                *(sigma, f"{row['noisy']:.2f}", f"{m['best']['psnr']:.2f} (C = {m['best']['c']:.0f})"),
+                *(f"**{m['known']['psnr']:.2f}** ({m['known']['c']:.0f})", f"{m['estimated']['psnr']:.2f}"),
+                f"{row['pca']['best']['psnr']:.2f} ({row['pca']['best']['c']:.0f})",
+                *(f"{m['first_faces']['known']:.2f}", f"{row['photo']['psnr']:.2f}"),
+            ]
         )
     head = ["σ", "noisy", "best C", "C chosen from σ", "σ estimated, C from it", "PCA, best C"]
     return grid([*head, "first 64 faces: `face64`, C from σ", "`photo`, shrinkage"], rows)

@@ -30,6 +30,8 @@ pq = pytest.importorskip("pyarrow.parquet", reason="batches need the extra `batc
 from eocodec import batch  # noqa: E402
 from eocodec.batch import Batch, Row, Settings, Source, Store, Work  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 SMALL = Settings(rate=24, device="cpu")
 
 

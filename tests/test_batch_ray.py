@@ -23,6 +23,8 @@ from test_batch import SMALL, all_of, deadly, files_in, make_corpus, manifest  #
 
 from eocodec.batch import Batch  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 STORE = 80 << 20  # bytes, the least that Ray takes
 
 

@@ -21,6 +21,8 @@ bench = pytest.importorskip("eocodec.denoise_benchmark")
 
 from benchmarks import denoise_compress, denoise_pictures  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -150,6 +150,7 @@ def test_targets_that_are_no_positive_number_are_refused(target: dict[str, float
 # Codec: embedded streams
 
 
+@pytest.mark.slow
 def test_noise_reaches_its_quality_although_it_needs_more_than_photographs() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
     for target in (20, 38):
@@ -158,6 +159,7 @@ def test_noise_reaches_its_quality_although_it_needs_more_than_photographs() -> 
         assert psnr(noise, eocodec.decompress(done.data)) == done.psnr
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_whole_is_not_coded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams end some bytes after the depth that was asked for, which is all of a picture as small as this."""
     reached = []
@@ -178,6 +180,7 @@ def test_a_stream_that_is_whole_is_not_coded_again(monkeypatch: pytest.MonkeyPat
 # Codec: checking what was written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -15,6 +15,7 @@ from eocodec.latents import band_steps, delta_of_rate, rate_of_delta, step_code
 from eocodec.metrics import psnr
 
 
+@pytest.mark.slow
 def test_quality_and_size_rise_with_the_rate(chelsea: np.ndarray, model: Model) -> None:
     sizes, qualities = [], []
     for rate in (1, 4, 16, 64, 200, 500, 768):
@@ -26,6 +27,7 @@ def test_quality_and_size_rise_with_the_rate(chelsea: np.ndarray, model: Model) 
     assert qualities[0] > 14 and qualities[-1] > 43
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
 def test_smaller_than_jpeg_and_webp_at_equal_quality(name: str, samples: dict[str, np.ndarray], model: Model) -> None:
     import io
@@ -118,6 +120,7 @@ def test_truncate_by_rate_keeps_whole_segments(coffee: np.ndarray) -> None:
         eocodec.truncate(data)
 
 
+@pytest.mark.slow
 def test_targets_are_met(chelsea: np.ndarray, model: Model) -> None:
     for limit in (1500, 6000, 20000):
         data = eocodec.compress(chelsea, max_bytes=limit)
@@ -161,6 +164,7 @@ def test_symbols_do_not_depend_on_threads_or_graph_optimisation(coffee: np.ndarr
         assert all((a == b).all() for a, b in zip(latents, reference, strict=True)), (threads, optimisation)
 
 
+@pytest.mark.slow
 def test_strips_do_not_change_the_symbols_nets_see(
     coffee: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +181,7 @@ def test_strips_do_not_change_the_symbols_nets_see(
     assert all((a == b).all() for a, b in zip(*results, strict=True))
 
 
+@pytest.mark.slow
 def test_tiles_show_no_seam(samples: dict[str, np.ndarray], model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = np.tile(samples["rocket"], (2, 2, 1))[:832, :1216]
     whole = transform.encode_picture(model, picture)

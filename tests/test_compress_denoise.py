@@ -14,6 +14,8 @@ from eocodec.codec import compress_picture
 from eocodec.errors import EocodecError
 from eocodec.metrics import psnr
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def clean(coffee: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ from eocodec.denoising import denoise_picture, estimate_sigma
 from eocodec.errors import EocodecError
 from eocodec.metrics import psnr
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("auto", "shrink", "drop")
 
 

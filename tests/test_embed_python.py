@@ -25,6 +25,8 @@ from eocodec import transform
 from eocodec.bundle import Model, write_bundle
 from eocodec.symbols import symbols
 
+pytestmark = [pytest.mark.ports, pytest.mark.slow]
+
 SCRIPT = SAMPLES / "python" / "embed.py"
 MODELS = ROOT / "eocodec" / "models"
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())

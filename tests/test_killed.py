@@ -18,6 +18,8 @@ import eocodec
 from eocodec import codec
 from eocodec.errors import EocodecError
 
+pytestmark = pytest.mark.slow
+
 KILLS = 50
 
 

@@ -1,7 +1,7 @@
 """The laws that hold for every form of file, each written once: ordinary, embedded, lossless, flat, tiny.
 
-A form is a row of `FORMS`: a model, the options that make such a file, and what it promises. A new form of file is one more
-row here; what only one form promises stands in its own module of tests.
+A form is a row of `FORMS`: a model, the options that make such a file, and what it promises. A new form of file is one
+more row here; what only one form promises stands in its own module of tests.
 """
 
 from collections.abc import Callable

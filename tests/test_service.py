@@ -29,6 +29,8 @@ from eocodec.codec import compress_picture  # noqa: E402
 from eocodec.format import parse  # noqa: E402
 from eocodec.image import read_picture  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 PNG = (SAMPLES / "chelsea.png").read_bytes()
 KEY = "0123456789abcdef0123456789abcdef"
 

@@ -32,6 +32,8 @@ from eocodec.flow.streams import AlignedStream, CropStream, Prefetch  # noqa: E4
 from eocodec.flow.trainable import Draws, Stage, Trainable  # noqa: E402
 from eocodec.flow.training import Run, TrainingConfig, load_checkpoint, load_config  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 # With Adam's usual epsilon, gradients that are zero but for rounding move weights by whole learning rates.
 STEADY = "epsilon = 1e-5"
