@@ -1,7 +1,6 @@
 """The codec's promises, on the sample pictures and the shipped model."""
 
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from PIL import Image
 
 import eocodec
 from eocodec import codec, entropy, format, transform
-from eocodec.bundle import Model, load_model, shipped_models
+from eocodec.bundle import Model
 from eocodec.errors import EocodecError, FormatError
 from eocodec.latents import band_steps, delta_of_rate, rate_of_delta, step_code
 from eocodec.metrics import psnr
@@ -45,16 +44,6 @@ def test_smaller_than_jpeg_and_webp_at_equal_quality(name: str, samples: dict[st
         assert len(ours.data) <= margin * len(out.getvalue()), (name, kind)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 17), (17, 3), (31, 33), (32, 32), (65, 1), (2, 130)])
-@pytest.mark.parametrize("rate", [2, 96, 768])
-def test_any_size_round_trips(size: tuple[int, int], rate: float, chelsea: np.ndarray, model: Model) -> None:
-    picture = np.resize(chelsea, (400, 500, 3))[100 : 100 + size[0], 200 : 200 + size[1]]
-    got = eocodec.decompress(eocodec.compress(picture, rate))
-    assert got.shape == picture.shape
-    if rate == 768:
-        assert psnr(picture, got) > 35
-
-
 def test_flat_and_noise_pictures(model: Model) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
     for picture in (
@@ -77,47 +66,12 @@ def test_overhead_is_at_most_24_bytes_on_64x64(chelsea: np.ndarray, model: Model
         assert len(data) - sum(len(s.payload) for s in file.segments) <= 24, rate
 
 
-def test_alpha_is_lossless_and_survives_truncation(chelsea: np.ndarray) -> None:
-    alpha = np.random.default_rng(1).integers(0, 256, chelsea.shape[:2], np.uint8)
-    alpha[:100] = 255
-    data = eocodec.compress(np.dstack([chelsea, alpha]), 96)
-    got = eocodec.decompress(data)
-    assert got.shape == (*chelsea.shape[:2], 4) and (got[..., 3] == alpha).all()
-    smallest = format.segment_ends(format.parse(data))[0]
-    cut = eocodec.truncate(data, max_bytes=smallest + 1500)
-    assert (eocodec.decompress(cut)[..., 3] == alpha).all()
-
-
-def test_grey_pictures_come_back_grey(chelsea: np.ndarray) -> None:
-    grey = np.asarray(Image.fromarray(chelsea).convert("L"))
-    data = eocodec.compress(grey, 96)
-    got = eocodec.decompress(data)
-    assert (got[..., 0] == got[..., 1]).all() and (got[..., 0] == got[..., 2]).all()
-    assert psnr(grey, got[..., 0]) > 30
-    assert len(data) < len(eocodec.compress(chelsea, 96))
-
-
-def test_truncated_file_decodes_at_lower_rate(coffee: np.ndarray) -> None:
-    data = eocodec.compress(coffee, 200)
-    ends = format.segment_ends(format.parse(data))
-    qualities = [psnr(coffee, eocodec.decompress(data[:end])) for end in ends]
-    assert len(ends) > 4 and qualities == sorted(qualities) and qualities[-1] > qualities[0] + 8
-    between = (ends[2] + ends[3]) // 2  # a cut inside a segment loses that segment only
-    assert psnr(coffee, eocodec.decompress(data[:between])) == qualities[2]
-    cut = eocodec.truncate(data, max_bytes=between)
-    assert cut == data[: ends[2]]
-
-
 def test_truncate_by_rate_keeps_whole_segments(coffee: np.ndarray) -> None:
     data = eocodec.compress(coffee, 200)
     kept = codec.latents_after_segments(format.parse(data))
     assert kept[-1] <= 768
     cut = eocodec.truncate(data, rate=100)
     assert codec.latents_after_segments(format.parse(cut))[-1] <= 100
-    with pytest.raises(EocodecError, match="smallest"):
-        eocodec.truncate(data, max_bytes=4)
-    with pytest.raises(EocodecError, match="either"):
-        eocodec.truncate(data)
 
 
 @pytest.mark.slow
@@ -148,20 +102,6 @@ def test_rate_and_step_are_inverse(model: Model) -> None:
         assert delta < previous
         assert rate_of_delta(model.manifest, delta) == pytest.approx(rate, rel=1e-6)
         previous = delta
-
-
-def test_symbols_do_not_depend_on_threads_or_graph_optimisation(coffee: np.ndarray) -> None:
-    path = shipped_models()["photo"]
-    data = eocodec.compress(coffee, 150)
-    file = format.parse(data)
-    reference = None
-    for threads, optimisation in ((1, "all"), (2, "all"), (4, "basic"), (1, "off"), (2, "off")):
-        loaded = load_model(path, threads, optimisation)
-        steps = band_steps(loaded.manifest, file.header.delta)
-        latents = entropy.decode(loaded, file.header, file.segments, steps)
-        if reference is None:
-            reference = latents
-        assert all((a == b).all() for a, b in zip(latents, reference, strict=True)), (threads, optimisation)
 
 
 @pytest.mark.slow
@@ -196,19 +136,9 @@ def test_tiles_show_no_seam(samples: dict[str, np.ndarray], model: Model, monkey
     assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
 
 
-def test_damage_is_refused_and_salvaged(coffee: np.ndarray, model: Model) -> None:
-    data = bytearray(eocodec.compress(coffee, 96))
-    ends = format.segment_ends(format.parse(bytes(data)))
-    data[ends[2] + 20] ^= 4
-    with pytest.raises(FormatError, match="checksum of segment 3"):
-        eocodec.decompress(bytes(data))
-    saved = codec.decode_file(bytes(data), salvage=True)
-    assert saved.damaged and psnr(coffee, saved.rgb) > 18
-
-
 def test_hostile_segments_with_valid_checksums_do_not_crash(model: Model) -> None:
     """Payloads of noise under correct checksums decode to some picture or raise FormatError, nothing else."""
-    random = np.random.default_rng(5)
+    random, decoded = np.random.default_rng(5), 0
     for trial in range(25):
         header = format.Header(
             model.id, int(random.integers(1, 90)), int(random.integers(1, 90)), 0, int(random.integers(65536))
@@ -220,18 +150,12 @@ def test_hostile_segments_with_valid_checksums_do_not_crash(model: Model) -> Non
         data = format.serialise(format.File(header, None, segments))
         try:
             got = eocodec.decompress(data)
-        except FormatError:
+        except FormatError as e:
+            assert "damaged" in str(e) and "\n" not in str(e)
             continue
         assert got.shape == (header.height, header.width, 3)
-
-
-def test_wrong_model_is_named(chelsea: np.ndarray) -> None:
-    file = format.parse(eocodec.compress(chelsea[:40, :40], 96))
-    other = replace(file, header=replace(file.header, model=b"\1\2\3\4"))
-    with pytest.raises(FormatError, match="needs model 01020304"):
-        eocodec.decompress(format.serialise(other))
-    with pytest.raises(FormatError, match="not with photo"):
-        eocodec.decompress(format.serialise(other), "photo")
+        decoded += 1
+    assert 0 < decoded < 25
 
 
 def test_edges_of_odd_sizes_are_as_good_as_the_rest(coffee: np.ndarray) -> None:
@@ -239,11 +163,6 @@ def test_edges_of_odd_sizes_are_as_good_as_the_rest(coffee: np.ndarray) -> None:
     error = (eocodec.decompress(eocodec.compress(picture, 400)).astype(float) - picture) ** 2
     inner = error[:-16, :-16].mean()
     assert error[-4:].mean() < 4 * inner and error[:, -4:].mean() < 4 * inner
-
-
-def test_arrays_and_pillow_images_give_the_same_file(chelsea: np.ndarray) -> None:
-    assert eocodec.compress(chelsea, 50) == eocodec.compress(Image.fromarray(chelsea), 50)
-    assert eocodec.compress(chelsea, 50) == eocodec.compress(chelsea / 255.0, 50)
 
 
 def test_one_model_serves_several_threads(chelsea: np.ndarray, model: Model) -> None:

@@ -12,7 +12,6 @@ from paths import SAMPLES, Runner
 from PIL import Image
 
 import eocodec
-from eocodec import flat, format
 from eocodec.bundle import Model, load_model, shipped_models
 from eocodec.denoising import estimate_sigma
 from eocodec.metrics import psnr
@@ -57,16 +56,6 @@ def test_every_rate_of_a_face(face: np.ndarray, face64: Model) -> None:
         quality.append(psnr(face, eocodec.decompress(data)))
     assert sizes == sorted(sizes) and quality == sorted(quality)
     assert quality[0] > 17 and quality[-1] > 38
-
-
-def test_symbols_do_not_depend_on_threads_or_graph_optimisation(face: np.ndarray, face64: Model) -> None:
-    data = eocodec.compress(face, 200, model=face64, tiny=True)
-    file = format.parse_tiny(data)
-    decoded = [
-        flat.decode(Model(face64.files, threads, level), file.step_code, file.payload, file.delta)
-        for threads, level in ((1, "off"), (2, "basic"), (4, "all"))
-    ]
-    assert all(np.array_equal(decoded[0], d) for d in decoded[1:])
 
 
 def test_measured_quality_at_24_bytes(measured_faces: list[np.ndarray], face64: Model) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eocodec import format
-from eocodec.errors import FormatError
+from eocodec.errors import FormatError, UnknownTypeError
 from eocodec.format import File, Header, Segment
 
 headers = st.builds(
@@ -66,11 +66,33 @@ def test_a_flipped_bit_never_passes_as_the_same_picture(file: File, data: st.Dat
 @given(st.binary(max_size=200))
 @settings(max_examples=300)
 def test_noise_is_refused_with_a_format_error(raw: bytes) -> None:
-    for data in (raw, b"EOC\x01" + raw):
+    if raw[:3] != b"EOC"[: len(raw)] or not raw:
+        with pytest.raises(UnknownTypeError, match=r"not an \.eoc file"):
+            format.parse(raw)
+    try:
+        got = format.parse(b"EOC\x01" + raw)
+    except FormatError as e:
+        assert str(e) and "\n" not in str(e)
+        return
+    # What was accepted is really there: written again it is the beginning of what was read.
+    assert 0 < got.header.width <= format.MAX_SIDE and got.header.width * got.header.height <= format.MAX_PIXELS
+    if not got.header.embedded:
+        assert (b"EOC\x01" + raw).startswith(format.serialise(got))
+
+
+@given(headers, st.binary(max_size=200))
+@settings(max_examples=200)
+def test_noise_after_a_header_is_no_segment(header: Header, noise: bytes) -> None:
+    """Without the checksum nothing passes: not as a segment, not as transparency, not as a whole lossless file."""
+    for file in (File(header, None, ()), File(header, b"alpha", ())):
+        raw = format.serialise(file)
         try:
-            format.parse(data)
-        except FormatError as e:
-            assert str(e)
+            got = format.parse(raw + noise)
+        except FormatError:
+            got = format.parse(raw + noise, salvage=True)
+            assert got.damaged or not noise
+        assert got.segments == () and got.header == header and got.alpha == file.alpha
+        assert got.complete == (not noise)
 
 
 def _header(**changes: object) -> bytes:
