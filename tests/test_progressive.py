@@ -1,5 +1,6 @@
 """The embedded stream: every prefix is a picture, and files of all rates are prefixes of one another."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
