@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paths import SAMPLES, Runner, environment
+from paths import SAMPLES, Runner, environment, processor_seconds, wait_until
 from PIL import Image
 
 from eocodec import format
@@ -205,7 +204,8 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_and_leaves_no_half_file(tmp_
             row = json.loads(process.stdout.readline())
             assert row["source"] not in told, "done twice"
             told.add(row["source"])
-        time.sleep(dice.uniform(0, 0.03) if wait_for else dice.uniform(0.2, 1.2))
+        moment = processor_seconds(process.pid) + (dice.uniform(0, 0.02) if wait_for else dice.uniform(0.2, 1.0))
+        wait_until(lambda: process.poll() is not None or processor_seconds(process.pid) >= moment, every=0.002)  # noqa: B023
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         workers = children.read_text().split() if children.exists() else []
         process.send_signal(signal.SIGKILL)
@@ -213,10 +213,7 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_and_leaves_no_half_file(tmp_
             told.add(json.loads(line)["source"]) if line.endswith("}\n") else None
         process.wait()
         for worker in workers:  # end with the process that started them
-            deadline = time.monotonic() + 10
-            while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
-                time.sleep(0.01)
-            assert not Path(f"/proc/{worker}").exists()
+            wait_until(lambda: not Path(f"/proc/{worker}").exists())  # noqa: B023
         for name in files_in(out) if out.exists() else []:
             if not name.startswith(".eocodec-batch/"):
                 assert format.parse((out / name).read_bytes()).complete, name

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import SAMPLES, VECTORS, Runner
+from paths import SAMPLES, VECTORS, Runner, wait_until
 from PIL import Image
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
@@ -273,10 +273,8 @@ def test_work_that_takes_too_long_is_ended_and_the_next_request_served(strict: S
     noise = np.random.default_rng(0).integers(0, 256, (300, 1000, 3), np.uint8)
     Image.fromarray(noise).save(out, "JPEG", quality=90)
     with httpx.Client(base_url=strict.url, timeout=60) as client:
-        started = time.monotonic()
         answer = client.post("/v1/denoise?method=shrink&shifts=8&sigma=30", content=out.getvalue())
         assert answer.status_code == 413 and "2 s" in detail(answer)
-        assert time.monotonic() - started < 10
         assert client.post("/v1/compress", content=small()).status_code == 200
 
 
@@ -291,17 +289,19 @@ def test_a_body_that_dawdles_is_refused(strict: Server) -> None:
 def test_whoever_finds_the_queue_full_is_told_at_once_and_when_to_come_back(strict: Server) -> None:
     body = small(400, 250, 20)
 
-    def send(_: int) -> "httpx.Response":
-        return httpx.post(strict.url + "v1/denoise?method=shrink&sigma=20&shifts=3", content=body, timeout=60)
+    answers: list[httpx.Response] = []  # in the order they came
+
+    def send(_: int) -> None:
+        answers.append(httpx.post(strict.url + "v1/denoise?method=shrink&sigma=20&shifts=3", content=body, timeout=60))
 
     with ThreadPoolExecutor(10) as threads:
-        answers = list(threads.map(send, range(10)))
+        list(threads.map(send, range(10)))
     states = [a.status_code for a in answers]
     assert set(states) == {200, 503} and states.count(200) >= 2
     for a in answers:
         if a.status_code == 503:
             assert 1 <= int(a.headers["retry-after"]) <= 60 and "busy" in detail(a)
-            assert a.elapsed.total_seconds() < 1.5
+    assert states[-1] == 200 and 503 in states[:-2], "refused at once, not when the work is done"
     metrics = httpx.get(strict.url + "metrics").text
     assert re.search(r"^eocodec_refused_total [1-9]", metrics, re.M)
     assert "eocodec_requests_in_work 0.0" in metrics
@@ -314,17 +314,14 @@ def test_a_client_that_leaves_does_no_harm(server: Server, client: httpx.Client)
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(head + content)
     assert client.post("/v1/compress", content=small()).status_code == 200
-    end = time.monotonic() + 20
-    while "eocodec_requests_in_work 0.0" not in client.get("/metrics").text:
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    wait_until(lambda: server.in_work() == 0)
 
 
 def test_whoever_leaves_the_queue_is_not_worked_for() -> None:
     body = small(400, 250, 20)
     with serving("--workers", 1, "--queue", 20) as server, ThreadPoolExecutor(8) as threads:
         slow = threads.submit(httpx.post, server.url + "v1/denoise?method=shrink&sigma=20", content=body, timeout=60)
-        time.sleep(0.3)
+        wait_until(lambda: server.in_work() == 1)
 
         def leave(_: int) -> None:
             with pytest.raises(httpx.ReadTimeout):
@@ -332,9 +329,9 @@ def test_whoever_leaves_the_queue_is_not_worked_for() -> None:
 
         list(threads.map(leave, range(6)))
         assert slow.result().status_code == 200
-        started = time.monotonic()
+        one = server.worked()
         assert httpx.post(server.url + "v1/compress", content=small(), timeout=60).status_code == 200
-        assert time.monotonic() - started < slow.result().elapsed.total_seconds() * 1.5
+        assert server.worked() - one < 2 * one, "the work of six that have left"
         left = [r for r in server.log if r["event"] == "request" and r["status"] == 499]
         assert len(left) >= 4
 
@@ -344,8 +341,9 @@ def test_a_process_that_dies_costs_at_most_its_own_request(server: Server, clien
     Image.open(SAMPLES / "coffee.png").resize((1500, 1000)).save(big, "PNG")
     found: list[httpx.Response] = []
     thread = threading.Thread(target=lambda: found.append(client.post("/v1/denoise", content=big.getvalue())))
+    before = server.worked()
     thread.start()
-    time.sleep(0.8)
+    server.await_work(before)
     for child in server.children():
         os.kill(child, signal.SIGKILL)
     thread.join(60)
@@ -353,12 +351,20 @@ def test_a_process_that_dies_costs_at_most_its_own_request(server: Server, clien
     detail(found[0])
     for _ in range(3):
         assert client.post("/v1/compress", content=small()).status_code == 200
-    for child in server.children():  # idle ones
+    idle = server.children()
+    for child in idle:
         os.kill(child, signal.SIGKILL)
-    time.sleep(1)
+    wait_until(lambda: not set(idle) & set(server.children()))
     for _ in range(3):
         assert client.post("/v1/compress", content=small()).status_code == 200
     assert len(server.children()) <= 2
+
+
+def _at_rest(server: Server) -> bool:
+    """Whether the processes do nothing for a while: they are done, or wait for their pipe to be read."""
+    before = server.worked()
+    time.sleep(0.5)  # a time to look at, not one to wait for
+    return server.worked() == before
 
 
 def test_a_process_that_is_killed_while_it_answers_hangs_nobody() -> None:
@@ -367,13 +373,14 @@ def test_a_process_that_is_killed_while_it_answers_hangs_nobody() -> None:
     data = eocodec.compress(Image.open(out), rate=2)
     with serving("--workers", 2, "--timeout", 20) as server, ThreadPoolExecutor(4) as threads:
         headers = {"accept": "image/bmp"}  # larger than a pipe holds
-        for delay in (0.0, 0.3):
+        for _ in range(2):
+            before = server.worked()
             waiting = threads.submit(
                 httpx.post, server.url + "v1/decompress", content=data, headers=headers, timeout=60
             )
-            time.sleep(0.2)
+            server.await_work(before)
             os.kill(server.process.pid, signal.SIGSTOP)  # so that nobody reads what the process writes
-            time.sleep(3 + delay)
+            wait_until(lambda: _at_rest(server))
             for child in server.children():
                 os.kill(child, signal.SIGKILL)
             os.kill(server.process.pid, signal.SIGCONT)
@@ -507,8 +514,7 @@ def test_the_end_waits_for_running_requests() -> None:
                 threads.submit(httpx.post, server.url + "v1/denoise", content=big.getvalue(), timeout=60)
                 for _ in range(2)
             ]
-            time.sleep(1.0)
-            assert not any(r.done() for r in running)
+            wait_until(lambda: server.in_work() == 2)
             code = server.stop(signal.SIGTERM)
             assert [r.result().status_code for r in running] == [200, 200]
         assert code == 0
