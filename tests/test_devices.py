@@ -18,6 +18,8 @@ from eocodec.bundle import Model, load_model
 from eocodec.errors import EocodecError
 from eocodec.latents import band_steps
 
+pytestmark = pytest.mark.slow
+
 OFFERED = [bundle.CUDA, bundle.CPU]
 
 

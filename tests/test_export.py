@@ -23,6 +23,8 @@ from eocodec.flow.model import PhotoModel
 from eocodec.flow.training import load_checkpoint
 from eocodec.metrics import psnr
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 out = "run"
 folder = "pictures"

@@ -47,6 +47,7 @@ def test_a_face_fits_into_24_bytes(face: np.ndarray) -> None:
     assert psnr(face, eocodec.decompress(data)) > 18.5  # a sharp face with a fringe, harder than most
 
 
+@pytest.mark.slow
 def test_every_rate_of_a_face(face: np.ndarray, face64: Model) -> None:
     sizes, quality = [], []
     for rate in (8, 32, 128, 512, face64.block):
@@ -58,6 +59,7 @@ def test_every_rate_of_a_face(face: np.ndarray, face64: Model) -> None:
     assert quality[0] > 17 and quality[-1] > 38
 
 
+@pytest.mark.slow
 def test_measured_quality_at_24_bytes(measured_faces: list[np.ndarray], face64: Model) -> None:
     quality = []
     for picture in measured_faces:
@@ -104,6 +106,7 @@ def test_denoising_by_dropping(face: np.ndarray, face64: Model) -> None:
     assert abs(estimate_sigma(noisy, face64) / 25 - 1) < 0.1
 
 
+@pytest.mark.slow
 def test_dropping_detail_latents_denoises_faces(face: np.ndarray, measured_faces: list[np.ndarray]) -> None:
     generator = np.random.default_rng(0)
 

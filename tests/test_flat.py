@@ -19,6 +19,8 @@ from eocodec.flow.dense import Rotation  # noqa: E402
 from eocodec.flow.face import FaceConfig, FaceModel  # noqa: E402
 from eocodec.metrics import psnr  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 SIZE = 16
 CONFIG = FaceConfig(
     size=SIZE, width=8, core=24, head=4, dense_width=8, blocks=(8, 24), context_width=16, refine_width=6, warm_up=30

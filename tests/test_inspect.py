@@ -17,6 +17,8 @@ from eocodec.bundle import Model, load_model, pack_basis, write_bundle
 from eocodec.errors import EocodecError, ModelError
 from eocodec.metrics import psnr
 
+pytestmark = pytest.mark.slow
+
 SIZE, CORE, BLOCKS = 8, 32, (8, 32)
 DIMS = 3 * SIZE**2
 STEP = 24 / 255

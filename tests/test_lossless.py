@@ -28,12 +28,14 @@ def round_trip(picture: np.ndarray) -> np.ndarray:
     return eocodec.decompress(eocodec.compress(picture, lossless=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
 def test_every_value_of_a_photo_comes_back(name: str, samples: dict[str, np.ndarray]) -> None:
     picture = samples[name][:301, :333]
     assert np.array_equal(round_trip(picture), picture)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     arrays.arrays(
@@ -57,6 +59,7 @@ def test_noise_and_extremes_come_back() -> None:
         assert np.array_equal(round_trip(picture), picture)
 
 
+@pytest.mark.slow
 def test_grey_pictures_come_back_grey_and_take_a_third(chelsea: np.ndarray) -> None:
     grey = np.asarray(Image.fromarray(chelsea).convert("L"))
     data = eocodec.compress(grey, lossless=True)
@@ -72,6 +75,7 @@ def test_values_under_full_transparency_are_kept(coffee: np.ndarray) -> None:
     assert np.array_equal(round_trip(picture), picture)
 
 
+@pytest.mark.slow
 def test_strips_do_not_show(chelsea: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     data = eocodec.compress(chelsea[:120], lossless=True)
     file = format.parse(data)
@@ -83,6 +87,7 @@ def test_strips_do_not_show(chelsea: np.ndarray, monkeypatch: pytest.MonkeyPatch
     assert abs(len(again) - len(data)) < 0.002 * len(data)
 
 
+@pytest.mark.slow
 def test_segments_of_a_lossless_file_end_with_all_latents(chelsea: np.ndarray) -> None:
     kept = codec.latents_after_segments(format.parse(eocodec.compress(chelsea[:150], lossless=True)))
     assert kept[0] == 0 and kept == sorted(kept) and kept[-1] == 768 and len(kept) > 5
@@ -112,6 +117,7 @@ def test_forged_streams_are_refused_and_their_prefixes_still_decode(coffee: np.n
         assert cut.rgb.shape == picture.shape and not cut.complete
 
 
+@pytest.mark.slow
 def test_photos_are_smaller_than_png_and_webp(samples: dict[str, np.ndarray]) -> None:
     for name in ("astronaut", "coffee"):
         size = len(eocodec.compress(samples[name], lossless=True))

@@ -27,6 +27,7 @@ def data(picture: np.ndarray) -> bytes:
     return eocodec.compress(picture, 500, progressive=True)
 
 
+@pytest.mark.slow
 def test_the_files_of_all_rates_are_prefixes_of_one_another(picture: np.ndarray, data: bytes) -> None:
     sizes = []
     for rate in (4, 20, 96, 300):
@@ -44,6 +45,7 @@ def test_an_embedded_stream_has_neither_rate_nor_step(data: bytes) -> None:
             format.parse(format.serialise(replace(file, header=replace(file.header, **wrong))))
 
 
+@pytest.mark.slow
 def test_a_cut_is_the_file_of_that_size(picture: np.ndarray, data: bytes) -> None:
     for size in (300, 1777, 2066, 2067, 2068, 2070, 9000):
         cut = eocodec.truncate(data, max_bytes=size)
@@ -52,11 +54,13 @@ def test_a_cut_is_the_file_of_that_size(picture: np.ndarray, data: bytes) -> Non
         assert (eocodec.decompress(cut) == eocodec.decompress(data[: len(cut) - 4])).all()
 
 
+@pytest.mark.slow
 def test_cutting_to_a_rate_gives_the_file_of_that_rate(picture: np.ndarray, data: bytes) -> None:
     for rate in (10, 60, 200):
         assert eocodec.truncate(data, rate=rate) == eocodec.compress(picture, rate, progressive=True)
 
 
+@pytest.mark.slow
 def test_targets_hold_for_embedded_streams(picture: np.ndarray) -> None:
     done = codec.compress_picture(picture, bpp=1.0, progressive=True)
     assert 0.98 <= done.bits_per_pixel <= 1.0
@@ -68,6 +72,7 @@ def test_targets_hold_for_embedded_streams(picture: np.ndarray) -> None:
         eocodec.compress(picture, max_bytes=16, progressive=True)
 
 
+@pytest.mark.slow
 def test_an_embedded_stream_costs_little(samples: dict[str, np.ndarray]) -> None:
     for picture in samples.values():
         usual = codec.compress_picture(picture, 60, measure=True)
@@ -75,6 +80,7 @@ def test_an_embedded_stream_costs_little(samples: dict[str, np.ndarray]) -> None
         assert len(ours.data) < 1.2 * len(usual.data)
 
 
+@pytest.mark.slow
 def test_streams_do_not_depend_on_threads_or_graph_optimisation(picture: np.ndarray, data: bytes) -> None:
     payload = b"".join(s.payload for s in format.parse(data).segments)
     height, width = picture.shape[:2]
@@ -89,6 +95,7 @@ def test_streams_do_not_depend_on_threads_or_graph_optimisation(picture: np.ndar
         assert ours == theirs
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=300), st.integers(1, 40), st.integers(1, 40))
 def test_any_bytes_decode_to_something_or_are_refused(model: Model, payload: bytes, width: int, height: int) -> None:
