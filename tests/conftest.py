@@ -12,6 +12,17 @@ from PIL import Image
 from eocodec.model.bundle import Model
 from eocodec.model.library import load_model
 
+# Fixtures that make a test one of a kind: `run` starts Python anew for every command, `browser` drives Chromium.
+KINDS = {"run": pytest.mark.slow, "browser": pytest.mark.browser}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests by what they use, so that none is forgotten."""
+    for item in items:
+        for fixture, mark in KINDS.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(mark)
+
 
 @pytest.fixture(scope="session")
 def model() -> Model:

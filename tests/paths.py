@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,27 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
 VECTORS = ROOT / "tests" / "vectors"
 Runner = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 120, every: float = 0.02) -> None:
+    """Wait for a condition; the seconds are only what a broken program may take.
+
+    Raises:
+        AssertionError: it does not come true.
+    """
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "what is waited for does not happen"
+        time.sleep(every)
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time of a process so far; 0 if it is not there."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def environment() -> dict[str, str]:

@@ -2,17 +2,17 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
-from paths import environment
+from paths import environment, processor_seconds, wait_until
 
 __all__ = ["Server", "serving"]
 
@@ -55,12 +55,21 @@ class Server:
 
     def await_ready(self) -> None:
         """Wait until /readyz says so."""
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            if httpx.get(self.url + "readyz").status_code == 200:
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"not ready: {self.lines}")
+        wait_until(lambda: httpx.get(self.url + "readyz").status_code == 200)
+
+    def in_work(self) -> int:
+        """Requests that have a place."""
+        found = re.search(r"^eocodec_requests_in_work ([0-9.]+)$", httpx.get(self.url + "metrics").text, re.M)
+        assert found
+        return int(float(found[1]))
+
+    def await_work(self, before: float) -> None:
+        """Wait until the processes have worked a while since they had used `before` seconds."""
+        wait_until(lambda: self.worked() > before + 0.1)
+
+    def worked(self) -> float:
+        """Processor seconds of the processes that work on pictures."""
+        return sum(map(processor_seconds, self.children()))
 
     def stop(self, sign: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
         """Send a signal and wait for the end."""

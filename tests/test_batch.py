@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paths import SAMPLES, Runner, environment
+from paths import SAMPLES, Runner, environment, processor_seconds, wait_until
 from PIL import Image
 
 from eocodec import format
@@ -29,6 +28,8 @@ pq = pytest.importorskip("pyarrow.parquet", reason="batches need the extra `batc
 
 from eocodec import batch  # noqa: E402
 from eocodec.batch import Batch, Row, Settings, Source, Store, Work  # noqa: E402
+
+pytestmark = pytest.mark.slow
 
 SMALL = Settings(rate=24, device="cpu")
 
@@ -184,14 +185,6 @@ def test_other_settings_and_other_corpora_are_refused_unless_forced(run: Runner,
     assert [r["source"] for r in manifest(tmp_path / "out")] == names
 
 
-def _await_end(processes: list[str]) -> None:
-    """Wait until processes, by their ids, are gone with the one that started them."""
-    deadline = time.monotonic() + 60
-    while (left := [p for p in processes if Path(f"/proc/{p}").exists()]) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not left
-
-
 # The same command, with a part file for every row, so that what a killed run had told of is on record.
 COMMAND = "import eocodec.batch.manifest as b, eocodec_cli; b.PART_ROWS, b.PART_PAUSE = 1, 0; eocodec_cli.main()"
 
@@ -211,14 +204,16 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_and_leaves_no_half_file(tmp_
             row = json.loads(process.stdout.readline())
             assert row["source"] not in told, "done twice"
             told.add(row["source"])
-        time.sleep(dice.uniform(0, 0.03) if wait_for else dice.uniform(0.2, 1.2))
+        moment = processor_seconds(process.pid) + (dice.uniform(0, 0.02) if wait_for else dice.uniform(0.2, 1.0))
+        wait_until(lambda: process.poll() is not None or processor_seconds(process.pid) >= moment, every=0.002)  # noqa: B023
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         workers = children.read_text().split() if children.exists() else []
         process.send_signal(signal.SIGKILL)
         for line in process.stdout:
             told.add(json.loads(line)["source"]) if line.endswith("}\n") else None
         process.wait()
-        _await_end(workers)
+        for worker in workers:  # end with the process that started them
+            wait_until(lambda: not Path(f"/proc/{worker}").exists())  # noqa: B023
         for name in files_in(out) if out.exists() else []:
             if not name.startswith(".eocodec-batch/"):
                 assert format.parse((out / name).read_bytes()).complete, name
@@ -254,7 +249,8 @@ def test_an_interrupt_keeps_every_row_and_leaves_nothing_unfinished(tmp_path: Pa
     process.send_signal(sign)
     told |= {json.loads(line)["source"] for line in process.stdout if line.startswith('{"source"')}
     assert process.stderr.read().strip() == "eocodec: interrupted" and process.wait() == 130
-    _await_end(workers)
+    for worker in workers:
+        wait_until(lambda: not Path(f"/proc/{worker}").exists())  # noqa: B023
     assert not [name for name in files_in(tmp_path / "out") if "/partial/" in name]
     settings = Settings(rate=24, measure=False)
     with Batch(str(tmp_path / "in"), str(tmp_path / "out"), settings) as run:

@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from paths import Runner, environment
+from paths import Runner, environment, wait_until
 
 pytest.importorskip("pyarrow", reason="batches need the extra `batch`")
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
@@ -22,6 +21,8 @@ import test_batch  # noqa: E402
 from test_batch import SMALL, all_of, deadly, files_in, make_corpus, manifest  # noqa: E402
 
 from eocodec.batch import Batch  # noqa: E402
+
+pytestmark = pytest.mark.slow
 
 STORE = 80 << 20  # bytes, the least that Ray takes
 
@@ -54,12 +55,9 @@ def cluster() -> Iterator[Any]:
 
 def a_worker(cluster: Any) -> tuple[int, Any]:
     """Process id and machine of a worker with a task, as soon as there is one."""
-    for _ in range(1000):
-        for node in cluster.worker_nodes:
-            for pid in workers_of(node):
-                return pid, node
-        time.sleep(0.01)
-    raise AssertionError("no worker has a task")
+    found: list[tuple[int, Any]] = []
+    wait_until(lambda: found.extend((pid, node) for node in cluster.worker_nodes for pid in workers_of(node)) or found)
+    return found[0]
 
 
 def workers_of(node: Any) -> list[int]:

@@ -22,6 +22,8 @@ bench = pytest.importorskip("eocodec.bench.denoising")
 
 from benchmarks import denoise_compress, denoise_pictures  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -152,6 +152,7 @@ def test_targets_that_are_no_positive_number_are_refused(target: dict[str, float
 # Codec: embedded streams
 
 
+@pytest.mark.slow
 def test_noise_reaches_its_quality_although_it_needs_more_than_photographs() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
     for target in (20, 38):
@@ -160,6 +161,7 @@ def test_noise_reaches_its_quality_although_it_needs_more_than_photographs() -> 
         assert psnr(noise, eocodec.decompress(done.data)) == done.psnr
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_whole_is_not_coded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams end some bytes after the depth that was asked for, which is all of a picture as small as this."""
     reached = []
@@ -180,6 +182,7 @@ def test_a_stream_that_is_whole_is_not_coded_again(monkeypatch: pytest.MonkeyPat
 # Codec: checking what was written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -227,13 +230,6 @@ def test_a_tiny_file_needs_its_own_model_and_room(face: np.ndarray, face64: Mode
     assert codec.decode_file(data, max_pixels=4096).complete
     with pytest.raises(LimitError, match="64x64 pixels, more than the limit of 4095"):
         codec.decode_file(data, max_pixels=4095)
-
-
-def test_files_beyond_a_limit_of_pixels_are_refused_before_they_are_decoded(face: np.ndarray) -> None:
-    data = eocodec.compress(face[:40], 5)
-    assert codec.decode_file(data, max_pixels=40 * 64).complete
-    with pytest.raises(LimitError, match="64x40 pixels, more than the limit of 2559"):
-        codec.decode_file(data, max_pixels=40 * 64 - 1)
 
 
 def test_cuts_that_make_no_sense_are_refused(face: np.ndarray) -> None:

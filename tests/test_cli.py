@@ -2,9 +2,9 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -31,12 +31,13 @@ def test_every_command_has_help_and_an_example(name: str) -> None:
 def test_help_starts_fast() -> None:
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = os.times()
         subprocess.run(
             [sys.executable, "-m", "eocodec_cli", "--help"], check=True, capture_output=True, env=environment()
         )
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.5
+        end = os.times()
+        times.append(end.children_user + end.children_system - start.children_user - start.children_system)
+    assert 0 < min(times) < 0.5  # seconds of the processor
 
 
 def test_everything_but_training_works_where_torch_cannot_be_imported(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The codec's promises, on the sample pictures and the shipped model."""
 
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,10 +14,10 @@ from eocodec.errors import EocodecError, FormatError
 from eocodec.metrics import psnr
 from eocodec.model import transform
 from eocodec.model.bundle import Model
-from eocodec.model.library import load_model, shipped_models
 from eocodec.steps import step_code
 
 
+@pytest.mark.slow
 def test_quality_and_size_rise_with_the_rate(chelsea: np.ndarray, model: Model) -> None:
     sizes, qualities = [], []
     for rate in (1, 4, 16, 64, 200, 500, 768):
@@ -30,6 +29,7 @@ def test_quality_and_size_rise_with_the_rate(chelsea: np.ndarray, model: Model) 
     assert qualities[0] > 14 and qualities[-1] > 43
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
 def test_smaller_than_jpeg_and_webp_at_equal_quality(name: str, samples: dict[str, np.ndarray], model: Model) -> None:
     import io
@@ -45,16 +45,6 @@ def test_smaller_than_jpeg_and_webp_at_equal_quality(name: str, samples: dict[st
         ours = codec.compress_picture(picture, psnr=reached, model=model, measure=True)
         assert ours.psnr is not None and ours.psnr >= reached
         assert len(ours.data) <= margin * len(out.getvalue()), (name, kind)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 17), (17, 3), (31, 33), (32, 32), (65, 1), (2, 130)])
-@pytest.mark.parametrize("rate", [2, 96, 768])
-def test_any_size_round_trips(size: tuple[int, int], rate: float, chelsea: np.ndarray, model: Model) -> None:
-    picture = np.resize(chelsea, (400, 500, 3))[100 : 100 + size[0], 200 : 200 + size[1]]
-    got = eocodec.decompress(eocodec.compress(picture, rate))
-    assert got.shape == picture.shape
-    if rate == 768:
-        assert psnr(picture, got) > 35
 
 
 def test_flat_and_noise_pictures(model: Model) -> None:
@@ -79,49 +69,15 @@ def test_overhead_is_at_most_24_bytes_on_64x64(chelsea: np.ndarray, model: Model
         assert len(data) - sum(len(s.payload) for s in file.segments) <= 24, rate
 
 
-def test_alpha_is_lossless_and_survives_truncation(chelsea: np.ndarray) -> None:
-    alpha = np.random.default_rng(1).integers(0, 256, chelsea.shape[:2], np.uint8)
-    alpha[:100] = 255
-    data = eocodec.compress(np.dstack([chelsea, alpha]), 96)
-    got = eocodec.decompress(data)
-    assert got.shape == (*chelsea.shape[:2], 4) and (got[..., 3] == alpha).all()
-    smallest = format.segment_ends(format.parse(data))[0]
-    cut = eocodec.truncate(data, max_bytes=smallest + 1500)
-    assert (eocodec.decompress(cut)[..., 3] == alpha).all()
-
-
-def test_grey_pictures_come_back_grey(chelsea: np.ndarray) -> None:
-    grey = np.asarray(Image.fromarray(chelsea).convert("L"))
-    data = eocodec.compress(grey, 96)
-    got = eocodec.decompress(data)
-    assert (got[..., 0] == got[..., 1]).all() and (got[..., 0] == got[..., 2]).all()
-    assert psnr(grey, got[..., 0]) > 30
-    assert len(data) < len(eocodec.compress(chelsea, 96))
-
-
-def test_truncated_file_decodes_at_lower_rate(coffee: np.ndarray) -> None:
-    data = eocodec.compress(coffee, 200)
-    ends = format.segment_ends(format.parse(data))
-    qualities = [psnr(coffee, eocodec.decompress(data[:end])) for end in ends]
-    assert len(ends) > 4 and qualities == sorted(qualities) and qualities[-1] > qualities[0] + 8
-    between = (ends[2] + ends[3]) // 2  # a cut inside a segment loses that segment only
-    assert psnr(coffee, eocodec.decompress(data[:between])) == qualities[2]
-    cut = eocodec.truncate(data, max_bytes=between)
-    assert cut == data[: ends[2]]
-
-
 def test_truncate_by_rate_keeps_whole_segments(coffee: np.ndarray) -> None:
     data = eocodec.compress(coffee, 200)
     kept = ORDINARY.latents_after_segments(format.parse(data))
     assert kept[-1] <= 768
     cut = eocodec.truncate(data, rate=100)
     assert ORDINARY.latents_after_segments(format.parse(cut))[-1] <= 100
-    with pytest.raises(EocodecError, match="smallest"):
-        eocodec.truncate(data, max_bytes=4)
-    with pytest.raises(EocodecError, match="either"):
-        eocodec.truncate(data)
 
 
+@pytest.mark.slow
 def test_targets_are_met(chelsea: np.ndarray, model: Model) -> None:
     for limit in (1500, 6000, 20000):
         data = eocodec.compress(chelsea, max_bytes=limit)
@@ -151,20 +107,7 @@ def test_rate_and_step_are_inverse(model: Model) -> None:
         previous = delta
 
 
-def test_symbols_do_not_depend_on_threads_or_graph_optimisation(coffee: np.ndarray) -> None:
-    path = shipped_models()["photo"]
-    data = eocodec.compress(coffee, 150)
-    file = format.parse(data)
-    reference = None
-    for threads, optimisation in ((1, "all"), (2, "all"), (4, "basic"), (1, "off"), (2, "off")):
-        loaded = load_model(path, threads, optimisation)
-        steps = loaded.manifest.steps(file.header.delta)
-        latents = ordinary.decode(loaded, file.header, file.segments, steps)
-        if reference is None:
-            reference = latents
-        assert all((a == b).all() for a, b in zip(latents, reference, strict=True)), (threads, optimisation)
-
-
+@pytest.mark.slow
 def test_strips_do_not_change_the_symbols_nets_see(
     coffee: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +124,7 @@ def test_strips_do_not_change_the_symbols_nets_see(
     assert all((a == b).all() for a, b in zip(*results, strict=True))
 
 
+@pytest.mark.slow
 def test_tiles_show_no_seam(samples: dict[str, np.ndarray], model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = np.tile(samples["rocket"], (2, 2, 1))[:832, :1216]
     whole = transform.analyse(model, picture)
@@ -195,19 +139,9 @@ def test_tiles_show_no_seam(samples: dict[str, np.ndarray], model: Model, monkey
     assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
 
 
-def test_damage_is_refused_and_salvaged(coffee: np.ndarray, model: Model) -> None:
-    data = bytearray(eocodec.compress(coffee, 96))
-    ends = format.segment_ends(format.parse(bytes(data)))
-    data[ends[2] + 20] ^= 4
-    with pytest.raises(FormatError, match="checksum of segment 3"):
-        eocodec.decompress(bytes(data))
-    saved = codec.decode_file(bytes(data), salvage=True)
-    assert saved.damaged and psnr(coffee, saved.rgb) > 18
-
-
 def test_hostile_segments_with_valid_checksums_do_not_crash(model: Model) -> None:
     """Payloads of noise under correct checksums decode to some picture or raise FormatError, nothing else."""
-    random = np.random.default_rng(5)
+    random, decoded = np.random.default_rng(5), 0
     for trial in range(25):
         header = format.Header(
             model.id, int(random.integers(1, 90)), int(random.integers(1, 90)), 0, int(random.integers(65536))
@@ -219,18 +153,12 @@ def test_hostile_segments_with_valid_checksums_do_not_crash(model: Model) -> Non
         data = format.serialise(format.File(header, None, segments))
         try:
             got = eocodec.decompress(data)
-        except FormatError:
+        except FormatError as e:
+            assert "damaged" in str(e) and "\n" not in str(e)
             continue
         assert got.shape == (header.height, header.width, 3)
-
-
-def test_wrong_model_is_named(chelsea: np.ndarray) -> None:
-    file = format.parse(eocodec.compress(chelsea[:40, :40], 96))
-    other = replace(file, header=replace(file.header, model=b"\1\2\3\4"))
-    with pytest.raises(FormatError, match="needs model 01020304"):
-        eocodec.decompress(format.serialise(other))
-    with pytest.raises(FormatError, match="not with photo"):
-        eocodec.decompress(format.serialise(other), "photo")
+        decoded += 1
+    assert 0 < decoded < 25
 
 
 def test_edges_of_odd_sizes_are_as_good_as_the_rest(coffee: np.ndarray) -> None:
@@ -238,11 +166,6 @@ def test_edges_of_odd_sizes_are_as_good_as_the_rest(coffee: np.ndarray) -> None:
     error = (eocodec.decompress(eocodec.compress(picture, 400)).astype(float) - picture) ** 2
     inner = error[:-16, :-16].mean()
     assert error[-4:].mean() < 4 * inner and error[:, -4:].mean() < 4 * inner
-
-
-def test_arrays_and_pillow_images_give_the_same_file(chelsea: np.ndarray) -> None:
-    assert eocodec.compress(chelsea, 50) == eocodec.compress(Image.fromarray(chelsea), 50)
-    assert eocodec.compress(chelsea, 50) == eocodec.compress(chelsea / 255.0, 50)
 
 
 def test_one_model_serves_several_threads(chelsea: np.ndarray, model: Model) -> None:

@@ -14,6 +14,8 @@ from eocodec.errors import EocodecError
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def clean(coffee: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ from eocodec.metrics import psnr
 from eocodec.model import transform
 from eocodec.model.bundle import Model
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("auto", "shrink", "drop")
 
 

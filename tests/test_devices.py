@@ -21,6 +21,8 @@ from eocodec.model import library, runtime, transform
 from eocodec.model.bundle import Model
 from eocodec.model.library import load_model
 
+pytestmark = pytest.mark.slow
+
 OFFERED = [runtime.CUDA, runtime.CPU]
 
 

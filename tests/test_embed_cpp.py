@@ -47,7 +47,7 @@ def missing() -> str | None:
 
 
 REASON = missing()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=REASON or "")
+pytestmark = [pytest.mark.ports, pytest.mark.slow, pytest.mark.skipif(REASON is not None, reason=REASON or "")]
 
 
 def build(folder: Path, *options: str) -> Path:

@@ -25,6 +25,8 @@ from eocodec.coding.symbols import symbols
 from eocodec.model import transform
 from eocodec.model.bundle import Model, write_bundle
 
+pytestmark = [pytest.mark.ports, pytest.mark.slow]
+
 SCRIPT = SAMPLES / "python" / "embed.py"
 MODELS = ROOT / "eocodec" / "models"
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())

@@ -37,9 +37,13 @@ NODE = shutil.which("node")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
-pytestmark = pytest.mark.skipif(
-    not (NODE_MODULES / "onnxruntime-web").is_dir(), reason="npm ci --prefix samples/web has not been run"
-)
+pytestmark = [
+    pytest.mark.ports,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (NODE_MODULES / "onnxruntime-web").is_dir(), reason="npm ci --prefix samples/web has not been run"
+    ),
+]
 
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
 SHAPES = {"segments": (200, 100, 203, 151), "embedded": (240, 120, 130, 98)}  # left, top, width, height in coffee.png

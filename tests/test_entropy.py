@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eocodec.coding import walk
-from eocodec.coding.range_coder import Reader, Writer, tables_of
+from eocodec.coding.range_coder import MAX_ESCAPE_CLASS, Reader, Writer, tables_of
 from eocodec.coding.walk import activity_class, lattices
+from eocodec.errors import FormatError
 from eocodec.model.bundle import Model
 from eocodec.model.library import load_model
 
@@ -146,17 +147,28 @@ def test_the_nets_are_exact_below_the_float32_limit(model: Model) -> None:
     assert checked > 130
 
 
-def test_unknown_magnitudes_are_damage_not_memory(model: Model) -> None:
-    """A stream of ones asks for the largest escapes; the reader refuses them."""
-    from eocodec.errors import FormatError
-
-    index = np.full(2000, 30, np.uint8)
-    for filler in (b"\xff", b"\x00"):
+def test_magnitudes_of_noise_are_bounded_or_refused(model: Model) -> None:
+    """Streams of noise ask for all kinds of escapes: those beyond the range are damage, the others stay below it."""
+    random = np.random.default_rng(0)
+    largest, refused = [], []
+    for _ in range(40):
+        index = random.integers(0, 64, 2000).astype(np.uint8)
         try:
-            m = Reader(tables_of(model), filler * 4000).take(index)
-        except FormatError:
-            continue
-        assert np.abs(m).max() < 1 << 24
+            largest.append(int(np.abs(Reader(tables_of(model), random.bytes(4000)).take(index)).max()))
+        except FormatError as e:
+            refused.append(str(e))
+    assert len(refused) >= 5 and len(largest) >= 5
+    assert any("out of range" in sentence for sentence in refused)
+    assert max(largest) > 1 << 16  # some escapes are long
+    assert max(largest) < (1 << MAX_ESCAPE_CLASS + 1) + max(tables_of(model).radius)
+
+
+def test_a_stream_that_is_no_code_is_refused(model: Model) -> None:
+    index = np.full(2000, 30, np.uint8)
+    with pytest.raises(FormatError, match="cannot be decoded"):
+        Reader(tables_of(model), b"\xff" * 4000).take(index)
+    zeros = Reader(tables_of(model), b"\0" * 4000).take(index)
+    assert (zeros == zeros[0]).all() and zeros[0] < 0  # the first symbol, an escape, again and again
 
 
 def test_strip_size_is_what_the_format_says() -> None:

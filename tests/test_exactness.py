@@ -31,6 +31,7 @@ for name in {names!r}:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize("optimisation", ["off", "basic", "all"])
 def test_symbols_are_the_same_with_any_threads_and_optimisation(threads: int, optimisation: str) -> None:
@@ -42,6 +43,7 @@ def test_symbols_are_the_same_with_any_threads_and_optimisation(threads: int, op
         assert hashlib.sha256(values.astype("<i4").tobytes()).hexdigest() == vector["sha256"], vector["name"]
 
 
+@pytest.mark.ports
 @pytest.mark.skipif(
     platform.machine() != "x86_64" or shutil.which("qemu-x86_64") is None,
     reason="needs an x86-64 machine and qemu-x86_64 (Debian: qemu-user)",

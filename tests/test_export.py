@@ -25,6 +25,8 @@ from eocodec.image import as_picture  # noqa: E402
 from eocodec.metrics import psnr  # noqa: E402
 from eocodec.model.bundle import Model, bundle_id, read_bundle, write_bundle  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 out = "run"
 folder = "pictures"

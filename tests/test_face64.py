@@ -12,8 +12,6 @@ from paths import SAMPLES, Runner
 from PIL import Image
 
 import eocodec
-from eocodec import format
-from eocodec.coding import flat
 from eocodec.denoising import estimate_sigma
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
@@ -50,6 +48,7 @@ def test_a_face_fits_into_24_bytes(face: np.ndarray) -> None:
     assert psnr(face, eocodec.decompress(data)) > 18.5  # a sharp face with a fringe, harder than most
 
 
+@pytest.mark.slow
 def test_every_rate_of_a_face(face: np.ndarray, face64: Model) -> None:
     sizes, quality = [], []
     for rate in (8, 32, 128, 512, face64.block):
@@ -61,16 +60,7 @@ def test_every_rate_of_a_face(face: np.ndarray, face64: Model) -> None:
     assert quality[0] > 17 and quality[-1] > 38
 
 
-def test_symbols_do_not_depend_on_threads_or_graph_optimisation(face: np.ndarray, face64: Model) -> None:
-    data = eocodec.compress(face, 200, model=face64, tiny=True)
-    file = format.parse_tiny(data)
-    decoded = [
-        flat.decode(Model(face64.files, threads, level), file.step_code, file.payload, file.delta)
-        for threads, level in ((1, "off"), (2, "basic"), (4, "all"))
-    ]
-    assert all(np.array_equal(decoded[0], d) for d in decoded[1:])
-
-
+@pytest.mark.slow
 def test_measured_quality_at_24_bytes(measured_faces: list[np.ndarray], face64: Model) -> None:
     quality = []
     for picture in measured_faces:
@@ -117,6 +107,7 @@ def test_denoising_by_dropping(face: np.ndarray, face64: Model) -> None:
     assert abs(estimate_sigma(noisy, face64) / 25 - 1) < 0.1
 
 
+@pytest.mark.slow
 def test_dropping_detail_latents_denoises_faces(face: np.ndarray, measured_faces: list[np.ndarray]) -> None:
     generator = np.random.default_rng(0)
 

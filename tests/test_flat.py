@@ -22,6 +22,8 @@ from eocodec.model import transform  # noqa: E402
 from eocodec.model.bundle import Model, read_bundle, write_bundle  # noqa: E402
 from eocodec.model.rotation import pack_basis, unpack_basis  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 SIZE = 16
 CONFIG = FaceConfig(
     size=SIZE, width=8, core=24, head=4, dense_width=8, blocks=(8, 24), context_width=16, refine_width=6, warm_up=30

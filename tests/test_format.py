@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eocodec import format
-from eocodec.errors import FormatError
+from eocodec.errors import FormatError, UnknownTypeError
 from eocodec.format import File, Header, Segment
 
 headers = st.builds(
@@ -19,12 +19,33 @@ headers = st.builds(
     step=st.integers(0, 65535),
     grey=st.booleans(),
 )
-files = st.builds(
-    File,
-    header=headers,
-    alpha=st.none() | st.binary(max_size=40),
-    segments=st.lists(st.builds(Segment, st.integers(1, 300), st.binary(max_size=60)), max_size=5).map(tuple),
+segments = st.lists(st.builds(Segment, st.integers(1, 300), st.binary(max_size=60)), max_size=5).map(tuple)
+ordinary = st.builds(File, header=headers, alpha=st.none() | st.binary(max_size=40), segments=segments)
+lossless = st.builds(
+    lambda file, parameters, rest: replace(
+        file,
+        header=replace(file.header, step=format.LOSSLESS_STEP),
+        lossless=parameters,
+        segments=(Segment(format.LOSSLESS_UNITS, b"all"), *rest),
+    ),
+    ordinary,
+    st.binary(min_size=1, max_size=60),
+    segments,
 )
+embedded = st.builds(
+    lambda file, payload: replace(
+        file, header=replace(file.header, rate=0, step=0, embedded=True), segments=(Segment(1, payload),)
+    ),
+    ordinary,
+    st.integers(1, 3 * format.PIECE).flatmap(lambda n: st.binary(min_size=1, max_size=9).map(lambda b: (b * n)[:n])),
+)
+files = ordinary | lossless | embedded
+
+
+def _ends(file: File) -> list[int]:
+    """Lengths of the complete files that are prefixes of a file."""
+    ends = format.segment_ends(file)
+    return ends if file.lossless is None else ends[1:]  # its first segment holds all units
 
 
 @given(files)
@@ -41,10 +62,20 @@ def test_every_prefix_is_a_lower_rate_file_or_a_clear_error(file: File, data: st
     if n < start:
         with pytest.raises(FormatError):
             format.parse(raw[:n])
-    else:
-        got = format.parse(raw[:n])
-        assert got.header == file.header and got.segments == file.segments[: len(got.segments)]
-        assert got.complete == (n in format.segment_ends(file))
+        return
+    got = format.parse(raw[:n])
+    assert (got.header, got.alpha, got.lossless) == (file.header, file.alpha, file.lossless)
+    if file.header.embedded:  # an end without its checksum is part of the stream, as long as a piece may be
+        found = b"".join(s.payload for s in got.segments)
+        whole = file.segments[0].payload
+        pieces, rest = divmod(n - start, format.PIECE + 4)
+        kept = pieces * format.PIECE + min(rest, format.PIECE)
+        assert len(found) == min(kept, len(whole) + 3) or found == whole
+        assert found[: len(whole)] == whole[: len(found)]
+        assert got.complete == (n == start or (rest == 0 and pieces > 0))
+        return
+    assert got.segments == file.segments[: len(got.segments)]
+    assert got.complete == (n in _ends(file))
 
 
 @given(files, st.data())
@@ -59,23 +90,101 @@ def test_a_flipped_bit_never_passes_as_the_same_picture(file: File, data: st.Dat
         return
     # A flip in a length makes the file look cut short; what was accepted must be intact. Without any segment nothing
     # is checked, and nothing but the header is known.
+    if file.header.embedded or got.header.embedded:
+        assert not got.complete or not got.segments or got == file
+        return
     assert got.segments == file.segments[: len(got.segments)]
-    assert not got.segments or got.header == file.header
+    if got.segments:
+        assert (got.header, got.alpha, got.lossless) == (file.header, file.alpha, file.lossless)
 
 
 @given(st.binary(max_size=200))
 @settings(max_examples=300)
 def test_noise_is_refused_with_a_format_error(raw: bytes) -> None:
-    for data in (raw, b"EOC\x01" + raw):
+    if raw[:3] != b"EOC"[: len(raw)] or not raw:
+        with pytest.raises(UnknownTypeError, match=r"not an \.eoc file"):
+            format.parse(raw)
+    try:
+        got = format.parse(b"EOC\x01" + raw)
+    except FormatError as e:
+        assert str(e) and "\n" not in str(e)
+        return
+    # What was accepted is really there: written again it is the beginning of what was read.
+    assert 0 < got.header.width <= format.MAX_SIDE and got.header.width * got.header.height <= format.MAX_PIXELS
+    if not got.header.embedded:
+        assert (b"EOC\x01" + raw).startswith(format.serialise(got))
+
+
+@given(headers, st.binary(max_size=200))
+@settings(max_examples=200)
+def test_noise_after_a_header_is_no_segment(header: Header, noise: bytes) -> None:
+    """Without the checksum nothing passes: not as a segment, not as transparency, not as a whole lossless file."""
+    for file in (File(header, None, ()), File(header, b"alpha", ())):
+        raw = format.serialise(file)
         try:
-            format.parse(data)
-        except FormatError as e:
-            assert str(e)
+            got = format.parse(raw + noise)
+        except FormatError:
+            got = format.parse(raw + noise, salvage=True)
+            assert got.damaged or not noise
+        assert got.segments == () and got.header == header and got.alpha == file.alpha
+        assert got.complete == (not noise)
 
 
 def _header(**changes: object) -> bytes:
     h = Header(b"abcd", 64, 64, 6144, 40000)
     return format.serialise(File(replace(h, **changes), None, ()))
+
+
+def test_limits_are_exact() -> None:
+    for width, height in ((1 << 14, 1 << 14), (1 << 20, 1 << 8), (1, 1)):
+        assert format.parse(_header(width=width, height=height)).header.width == width
+    for width, height in ((1 << 14, (1 << 14) + 1), ((1 << 20) + 1, 1), (1, (1 << 20) + 1), (0, 1), (1, 0)):
+        with pytest.raises(FormatError, match="beyond the format's limits"):
+            _header(width=width, height=height)
+    assert format.is_tiny(b"\xf8" + bytes(32767)) and not format.is_tiny(b"\xf8" + bytes(32768))
+    assert [format.is_tiny(bytes([tag, 0])) for tag in (0xF7, 0xF8, 0xFD, 0xFE)] == [False, True, True, False]
+
+
+def test_steps_are_powers_of_two_in_eight_bit_levels() -> None:
+    for step, delta in ((32768, 1), (32768 + 2048, 2), (32768 - 2048, 0.5), (32768 + 1024, 2**0.5), (47104, 128)):
+        assert Header(b"abcd", 1, 1, 0, step).delta * 255 == pytest.approx(delta)
+    for step in range(256):
+        file = format.Tiny(1, step, False, b"")
+        assert file.delta * 255 == pytest.approx(2 ** (1.5 + step / 32))
+        assert file.delta == Header(b"abcd", 1, 1, 0, file.step_code).delta
+        assert format.tiny_step(file.delta) == step
+    assert format.tiny_step(1e-6) == 0 and format.tiny_step(1.0) == 208 and format.tiny_step(1e6) == 255
+
+
+def test_forms_exclude_one_another() -> None:
+    header = Header(b"abcd", 64, 64, 0, format.LOSSLESS_STEP)
+    good = format.serialise(File(header, None, (), lossless=b"parameters"))
+    assert format.parse(good).lossless == b"parameters" and not format.parse(good).complete
+    assert format.serialise(format.parse(good)) == good and good[8] == format.FLAG_LOSSLESS
+    spoilt = bytearray(good)
+    spoilt[-1] ^= 1
+    with pytest.raises(FormatError, match="checksum of its lossless parameters"):
+        format.parse(bytes(spoilt))
+    for wrong in (
+        File(replace(header, step=32767), None, (), lossless=b"parameters"),
+        File(replace(header, embedded=True), None, (), lossless=b"parameters"),
+        File(header, None, (), lossless=bytes(format.MAX_LOSSLESS + 1)),
+    ):
+        with pytest.raises(FormatError, match="lossless parameters cannot be read"):
+            format.parse(format.serialise(wrong))
+    assert format.parse(format.serialise(File(header, None, (), lossless=bytes(format.MAX_LOSSLESS)))).lossless
+    for rate, step in ((1, 0), (0, 1)):
+        with pytest.raises(FormatError, match="has no rate"):
+            format.parse(format.serialise(File(Header(b"abcd", 9, 9, rate, step, embedded=True), None, ())))
+
+
+@given(st.integers(1, 5 * format.PIECE))
+def test_room_and_size_of_embedded_streams_agree(length: int) -> None:
+    file = File(Header(b"abcd", 64, 64, 0, 0, embedded=True), None, ())
+    whole = format.serialise(replace(file, segments=(Segment(1, bytes(length)),)))
+    assert format.embedded_size(file, length) == len(whole)
+    assert format.embedded_room(file, len(whole)) == length
+    assert format.embedded_room(file, len(whole) - 1) < length
 
 
 def test_limits_are_named() -> None:

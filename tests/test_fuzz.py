@@ -37,12 +37,14 @@ def test_mutations_reach_what_lies_behind_the_checksums() -> None:
     assert changed > 350 and accepted > 100
 
 
+@pytest.mark.slow
 def test_the_parser_survives_mutated_files(fuzz: ModuleType, tmp_path: Path) -> None:
     result = fuzz.run(fuzz.parse, FILES, 10_000, 11, SIDES, tmp_path)
     assert result["failures"] == 0, sorted(tmp_path.iterdir())
     assert len(result["outcomes"]) >= 4
 
 
+@pytest.mark.slow
 def test_the_decoder_survives_mutated_files(fuzz: ModuleType, tmp_path: Path) -> None:
     small = [f for f in FILES if len(f) < 5000]
     for f in small:

@@ -16,6 +16,7 @@ def _noisy(picture: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
     return ((picture + noise) / 255).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_tiles_hide_their_borders(model: Model, coffee: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     noisy = _noisy(coffee[:330, :411], 25)
     whole = net.apply(model, noisy, Noise.white(25 / 255))
@@ -36,6 +37,7 @@ def test_odd_sizes_keep_their_shape(model: Model, shape: tuple[int, int]) -> Non
     assert 0 <= noise.sigma < 1
 
 
+@pytest.mark.slow
 def test_turned_pictures_average_to_a_better_one(model: Model, chelsea: np.ndarray) -> None:
     picture = chelsea[:200, :250]
     noisy = _noisy(picture, 30)

@@ -101,6 +101,7 @@ def test_any_bytes_are_accepted_or_refused_with_a_sentence(data: st.DataObject) 
         check_graph(bytes(mutated))
 
 
+@pytest.mark.slow
 def test_a_bundle_whose_content_is_not_that_of_its_id_is_refused(tmp_path: Path) -> None:
     good = shipped_models()["face64"]
     files = read_bundle(good)
@@ -114,6 +115,7 @@ def test_a_bundle_whose_content_is_not_that_of_its_id_is_refused(tmp_path: Path)
         load_model(tmp_path / "other.eocm")
 
 
+@pytest.mark.slow
 def test_bundles_that_unpack_to_too_much_are_refused_before_they_are(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bomb.eocm", "w", zipfile.ZIP_DEFLATED) as archive:
         for k in range(5):

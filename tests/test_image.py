@@ -62,11 +62,26 @@ def test_grey_bilevel_cmyk_and_alpha(chelsea: np.ndarray) -> None:
     assert (read_picture(_saved(rgba, "PNG")).alpha == 7).all()
 
 
+def _swapped_primaries(profile: bytes) -> bytes:
+    """The profile with the colours of red and green in each other's place."""
+    count = int.from_bytes(profile[128:132], "big")
+    tags = {profile[at : at + 4]: at for at in range(132, 132 + 12 * count, 12)}
+    red, green = tags[b"rXYZ"], tags[b"gXYZ"]
+    data = bytearray(profile)
+    data[red + 4 : red + 12], data[green + 4 : green + 12] = (
+        profile[green + 4 : green + 12],
+        profile[red + 4 : red + 12],
+    )
+    return bytes(data)
+
+
 def test_profiles_are_converted_to_srgb() -> None:
-    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     pixels = np.full((8, 8, 3), (200, 30, 90), np.uint8)
-    kept = read_picture(_saved(Image.fromarray(pixels), "PNG", icc_profile=lab))
+    kept = read_picture(_saved(Image.fromarray(pixels), "PNG", icc_profile=srgb))
     assert (kept.rgb == pixels).all()
+    converted = read_picture(_saved(Image.fromarray(pixels), "PNG", icc_profile=_swapped_primaries(srgb)))
+    assert np.abs(converted.rgb.astype(int) - (30, 200, 90)).max() <= 1
     broken = read_picture(_saved(Image.fromarray(pixels), "PNG", icc_profile=b"not a profile at all"))
     assert (broken.rgb == pixels).all()
 

@@ -21,6 +21,8 @@ from eocodec.model.bundle import Model, write_bundle
 from eocodec.model.library import load_model
 from eocodec.model.rotation import pack_basis
 
+pytestmark = pytest.mark.slow
+
 SIZE, CORE, BLOCKS = 8, 32, (8, 32)
 DIMS = 3 * SIZE**2
 STEP = 24 / 255

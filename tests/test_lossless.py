@@ -21,9 +21,7 @@ from eocodec.coding import lattice, lossless, lossless_tables, lossless_walk
 from eocodec.coding.registry import LOSSLESS
 from eocodec.errors import EocodecError, FormatError, ModelError
 from eocodec.image import as_picture, read_picture
-from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
-from eocodec.model.library import shipped_models
 
 SIZES = [(1, 1), (1, 2), (2, 1), (3, 17), (17, 3), (33, 64), (1, 70), (70, 1), (65, 66)]
 
@@ -32,18 +30,14 @@ def round_trip(picture: np.ndarray) -> np.ndarray:
     return eocodec.decompress(eocodec.compress(picture, lossless=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
 def test_every_value_of_a_photo_comes_back(name: str, samples: dict[str, np.ndarray]) -> None:
     picture = samples[name][:301, :333]
     assert np.array_equal(round_trip(picture), picture)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_any_size_comes_back(size: tuple[int, int], chelsea: np.ndarray) -> None:
-    picture = np.resize(chelsea, (400, 500, 3))[100 : 100 + size[0], 200 : 200 + size[1]]
-    assert np.array_equal(round_trip(picture), picture)
-
-
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     arrays.arrays(
@@ -67,6 +61,7 @@ def test_noise_and_extremes_come_back() -> None:
         assert np.array_equal(round_trip(picture), picture)
 
 
+@pytest.mark.slow
 def test_grey_pictures_come_back_grey_and_take_a_third(chelsea: np.ndarray) -> None:
     grey = np.asarray(Image.fromarray(chelsea).convert("L"))
     data = eocodec.compress(grey, lossless=True)
@@ -82,15 +77,7 @@ def test_values_under_full_transparency_are_kept(coffee: np.ndarray) -> None:
     assert np.array_equal(round_trip(picture), picture)
 
 
-def test_bytes_and_pixels_do_not_depend_on_threads_or_graph_optimisation(coffee: np.ndarray) -> None:
-    path = shipped_models()["photo"]
-    models = [eocodec.load_model(path, t, o) for t, o in ((1, "all"), (2, "all"), (1, "off"), (2, "basic"))]
-    picture = coffee[:150, :203]
-    files = [eocodec.compress(picture, lossless=True, model=m) for m in models]
-    assert files == files[:1] * len(files)
-    assert all(np.array_equal(eocodec.decompress(files[0], m), picture) for m in models)
-
-
+@pytest.mark.slow
 def test_strips_do_not_show(chelsea: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     data = eocodec.compress(chelsea[:120], lossless=True)
     file = format.parse(data)
@@ -102,39 +89,10 @@ def test_strips_do_not_show(chelsea: np.ndarray, monkeypatch: pytest.MonkeyPatch
     assert abs(len(again) - len(data)) < 0.002 * len(data)
 
 
-def test_prefixes_decode_and_say_that_they_are_not_exact(chelsea: np.ndarray) -> None:
-    data = eocodec.compress(chelsea, lossless=True)
-    file = format.parse(data)
-    ends = format.segment_ends(file)
-    assert len(ends) > 6 and file.complete
-    qualities = []
-    for end in ends[:-1]:
-        decoded = codec.decode_file(data[:end])
-        assert not decoded.complete and not decoded.damaged
-        qualities.append(psnr(chelsea, decoded.rgb))
-    assert qualities == sorted(qualities) and qualities[0] > 8 and qualities[-1] > 35
-    between = codec.decode_file(data[: ends[3] + 100])
-    assert not between.complete and psnr(chelsea, between.rgb) == qualities[3]
-    cut = eocodec.truncate(data, max_bytes=ends[4] + 50)
-    assert cut == data[: ends[4]] and not codec.decode_file(cut).complete
-    kept = LOSSLESS.latents_after_segments(file)
-    assert kept[0] == 0 and kept == sorted(kept) and kept[-1] == 768
-    assert codec.decode_file(data).complete
-
-
-def test_no_flipped_bit_goes_unnoticed(coffee: np.ndarray) -> None:
-    picture = coffee[:60, :70]
-    data = eocodec.compress(picture, lossless=True)
-    places = [*range(0, 60), *np.random.default_rng(2).integers(60, len(data), 60).tolist()]
-    for place in places:
-        damaged = bytearray(data)
-        damaged[place] ^= 1 << place % 8
-        try:
-            decoded = codec.decode_file(bytes(damaged))
-        except FormatError:
-            continue
-        # What is left is a changed length that makes the file look cut, or the grey flag, which is no pixel.
-        assert not decoded.complete, place
+@pytest.mark.slow
+def test_segments_of_a_lossless_file_end_with_all_latents(chelsea: np.ndarray) -> None:
+    kept = LOSSLESS.latents_after_segments(format.parse(eocodec.compress(chelsea[:150], lossless=True)))
+    assert kept[0] == 0 and kept == sorted(kept) and kept[-1] == 768 and len(kept) > 5
 
 
 def test_pixels_are_proven_by_their_checksum(coffee: np.ndarray) -> None:
@@ -161,6 +119,7 @@ def test_forged_streams_are_refused_and_their_prefixes_still_decode(coffee: np.n
         assert cut.rgb.shape == picture.shape and not cut.complete
 
 
+@pytest.mark.slow
 def test_photos_are_smaller_than_png_and_webp(samples: dict[str, np.ndarray]) -> None:
     for name in ("astronaut", "coffee"):
         size = len(eocodec.compress(samples[name], lossless=True))
@@ -191,7 +150,7 @@ def test_more_than_8_bits_are_refused(tmp_path: Path) -> None:
 
 def test_targets_and_other_forms_are_refused(chelsea: np.ndarray, model: Model) -> None:
     for wrong in ({"rate": 3.0}, {"bpp": 1.0}, {"max_bytes": 1000}, {"psnr": 40.0}, {"tiny": True}):
-        with pytest.raises(EocodecError):
+        with pytest.raises(EocodecError, match="lossless"):
             eocodec.compress(chelsea[:64, :64], lossless=True, **wrong)
     old = Model({name: content for name, content in model.files.items() if not name.startswith("lossless/")})
     with pytest.raises(ModelError, match="no graphs for lossless files"):

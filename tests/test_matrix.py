@@ -26,6 +26,8 @@ from eocodec.errors import EocodecError, ImageError
 from eocodec.image import as_picture, encode_picture, read_picture, to_pillow
 from eocodec.metrics import psnr
 
+pytestmark = pytest.mark.slow
+
 Array = npt.NDArray[np.generic]
 SRGB = ImageCms.createProfile("sRGB")
 RATE = 300

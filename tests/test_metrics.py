@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 from eocodec.errors import EocodecError
 from eocodec.metrics import bd_rate, ms_ssim, psnr
@@ -25,6 +26,42 @@ def test_bd_rate_of_a_scaled_curve_is_its_scale() -> None:
     assert bd_rate(anchor, [(0.8 * r, q) for r, q in anchor], 0.15, 1.5) == pytest.approx(-20, abs=0.01)
     with pytest.raises(ValueError, match="overlap"):
         bd_rate(anchor, [(r, q + 40) for r, q in anchor], 0.15, 1.5)
+
+
+def test_bd_rate_of_straight_curves_is_the_integral_by_hand() -> None:
+    """ln rate = a + b·dB for both: the mean difference over the common range of qualities has a closed form."""
+    (a, b), (c, d) = (-5.0, 0.13), (-5.3, 0.14)
+    anchor = [(math.exp(a + b * q), q) for q in (26.0, 29.0, 33.0, 36.0, 40.0)]
+    test = [(math.exp(c + d * q), q) for q in (27.0, 30.0, 34.0, 39.0)]
+    low, high = 27.0, 39.0
+    mean = (c - a) + (d - b) * (low + high) / 2
+    assert bd_rate(anchor, test, 1e-9, 1e9) == pytest.approx(100 * (math.exp(mean) - 1), abs=1e-3)
+
+
+def test_bd_rate_is_near_that_of_bjontegaards_polynomials() -> None:
+    """VCEG-M33 fits third-degree polynomials of log rate over dB; on smooth curves of four points both must agree."""
+    anchor = [(0.126, 27.3), (0.334, 30.7), (0.93, 35.7), (1.91, 39.9)]
+    test = [(0.142, 28.3), (0.352, 31.4), (0.89, 36.0), (1.78, 40.1)]
+    fits = [np.poly1d(np.polyfit([q for _, q in c], np.log([r for r, _ in c]), 3)).integ() for c in (anchor, test)]
+    low, high = max(anchor[0][1], test[0][1]), min(anchor[-1][1], test[-1][1])
+    areas = [fit(high) - fit(low) for fit in fits]
+    want = 100 * (math.exp((areas[1] - areas[0]) / (high - low)) - 1)
+    assert want < -5
+    assert bd_rate(anchor, test, 1e-9, 1e9) == pytest.approx(want, abs=0.5)
+
+
+@pytest.mark.parametrize("change", ["noise", "weak noise", "smooth", "dark"])
+def test_psnr_and_ms_ssim_are_those_of_torchmetrics(change: str, coffee: np.ndarray) -> None:
+    torch = pytest.importorskip("torch")
+    image = pytest.importorskip("torchmetrics.functional.image")
+    noise = np.random.default_rng(0).normal(0, 1, coffee.shape)
+    smooth = np.asarray(Image.fromarray(coffee).filter(ImageFilter.GaussianBlur(2)))
+    changed = {"noise": coffee + 20 * noise, "weak noise": coffee + 5 * noise, "smooth": smooth, "dark": coffee * 0.8}
+    other = np.clip(np.round(changed[change]), 0, 255).astype(np.uint8)
+    pair = [torch.from_numpy(p.copy()).permute(2, 0, 1)[None].double() for p in (other, coffee)]
+    assert psnr(coffee, other) == pytest.approx(float(image.peak_signal_noise_ratio(*pair, data_range=255.0)), abs=1e-4)
+    want = float(image.multiscale_structural_similarity_index_measure(*pair, data_range=255.0))
+    assert ms_ssim(coffee, other) == pytest.approx(want, abs=1e-3) and want < 0.999
 
 
 def test_ms_ssim(coffee: np.ndarray) -> None:

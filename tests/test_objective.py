@@ -18,6 +18,8 @@ from eocodec.flow.objective import (  # noqa: E402
 )
 from eocodec.flow.photo import PhotoFlow  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 def gaussian_entropy(variance: float) -> float:
     return 0.5 * math.log(2 * math.pi * math.e * variance)

@@ -26,6 +26,7 @@ def _icon(samples: dict[str, np.ndarray]) -> np.ndarray:
     return np.ascontiguousarray(samples["astronaut"][20:60, 200:248])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
 @pytest.mark.parametrize("bpp", [0.1, 0.5, 2])
 def test_sizes_are_never_above_and_at_most_two_percent_below(
@@ -39,6 +40,7 @@ def test_sizes_are_never_above_and_at_most_two_percent_below(
         assert done.tries <= 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
 @pytest.mark.parametrize("target", [29.0, 35.0, 41.0])
 def test_quality_is_never_below_and_at_most_a_tenth_above(

@@ -10,14 +10,13 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import SAMPLES, Runner, environment
+from paths import SAMPLES, Runner, environment, wait_until
 from PIL import Image
 
 torch = pytest.importorskip("torch")
@@ -32,6 +31,8 @@ from eocodec.flow.shards import expand  # noqa: E402
 from eocodec.flow.streams import AlignedStream, CropStream, Prefetch  # noqa: E402
 from eocodec.flow.trainable import Draws, Stage, Trainable  # noqa: E402
 from eocodec.flow.training import Run, TrainingConfig, load_checkpoint, load_config  # noqa: E402
+
+pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 # With Adam's usual epsilon, gradients that are zero but for rounding move weights by whole learning rates.
@@ -196,9 +197,14 @@ def test_a_killed_run_resumes_to_the_identical_log_and_checkpoint(tmp_path: Path
         stderr=subprocess.DEVNULL,
     ) as process:
         # Killed a few iterations after a checkpoint (of every 7), so that the log is ahead of it.
-        while not (log.exists() and log.read_text().count("\n") % 7 >= 3 and checkpoint.exists()):
-            assert process.poll() is None
-            time.sleep(0.002)
+        wait_until(
+            lambda: (
+                process.poll() is not None
+                or (log.exists() and log.read_text().count("\n") % 7 >= 3 and checkpoint.exists())
+            ),
+            every=0.002,
+        )
+        assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     killed = log.read_text().count("\n")
     assert load_checkpoint(checkpoint).iteration < killed < first + second

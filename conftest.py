@@ -1,0 +1,65 @@
+"""What pytest does where an extra is not installed: modules that need it are skipped, tests and doctests alike.
+
+In: the reports of collection. Out: the same, a missing optional package turned from an error into a skip that names it.
+Anything else that cannot be imported stays an error.
+"""
+
+from collections.abc import Generator
+
+import pytest
+
+# Import names of what the extras in pyproject.toml bring; what eocodec always needs is not among them.
+OPTIONAL = frozenset(
+    (
+        *(
+            "bm3d",
+            "cv2",
+            "fastapi",
+            "fsspec",
+            "httpx",
+            "matplotlib",
+            "multipart",
+            "onnx",
+            "playwright",
+            "prometheus_client",
+        ),
+        *(
+            "pyarrow",
+            "pywt",
+            "ray",
+            "scipy",
+            "skimage",
+            "starlette",
+            "structlog",
+            "tensorboard",
+            "torch",
+            "torchmetrics",
+        ),
+        "uvicorn",
+    )
+)
+
+
+def _missing(error: BaseException | None) -> str | None:
+    """The optional package that an import failed for, None if it failed for something else."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            name = error.name.partition(".")[0]
+            return name if name in OPTIONAL else None
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Skip a module whose optional dependency is not installed."""
+    report = yield
+    call = getattr(report, "call", None)
+    if report.failed and call is not None and call.excinfo is not None:
+        name = _missing(call.excinfo.value)
+        if name is not None:
+            report.outcome = "skipped"
+            report.longrepr = (str(collector.path), 0, f"Skipped: {name} is not installed")
+    return report
