@@ -18,6 +18,7 @@ from eocodec.lab.measures.manifold import (
     H0,
     cross_pairwise_information,
     gaps,
+    grams,
     manifold,
     pairwise_information,
     small_noise_gaps,
@@ -211,7 +212,7 @@ class TestGaussian:
 class TestManifold:
     def test_identity_of_gaps_and_total_correlations(self, random):
         j = random.standard_normal((3, 9, 4))
-        found = gaps(j, 0.7)
+        found = gaps(grams(j), 0.7)
         assert found.gap.sum() == pytest.approx(found.total_correlation + found.dual_total_correlation, abs=1e-12)
         assert (found.gap >= 0).all()
 
@@ -224,7 +225,7 @@ class TestManifold:
             return 0.5 * np.linalg.slogdet(joint[np.ix_(places, places)])[1] if places else 0.0
 
         x = [3, 4, 5, 6, 7]
-        found = gaps(j[None], sigma)
+        found = gaps(grams(j[None]), sigma)
         for i in range(3):
             others = [k for k in range(3) if k != i]
             alone = h([i]) + h(x) - h([i, *x])
@@ -235,36 +236,33 @@ class TestManifold:
     def test_explained_entropy_above_the_floor_is_conditional_information(self, random):
         j, sigma = random.standard_normal((4, 6, 6)), 1e-5
         floor = 0.5 * np.log(2 * np.pi * np.e * sigma**2)
-        np.testing.assert_allclose(gaps(j, sigma).given_others, manifold(j).spectrum - floor, atol=1e-8)
+        np.testing.assert_allclose(gaps(grams(j), sigma).given_others, manifold(grams(j)).spectrum - floor, atol=1e-8)
 
     def test_small_noise_limit_is_the_product_of_column_and_row_norms(self, random):
         j = random.standard_normal((4, 6, 6))
         f = np.linalg.inv(j)
         c = small_noise_gaps(np.linalg.norm(j, axis=1), np.linalg.norm(f, axis=2))
-        found = gaps(j, 1e-6)
+        found = gaps(grams(j), 1e-6)
         np.testing.assert_allclose(found.gap, c, atol=1e-6)
-        assert found.dual_total_correlation == pytest.approx(manifold(j).total_correlation, abs=1e-6)
+        assert found.dual_total_correlation == pytest.approx(manifold(grams(j)).total_correlation, abs=1e-6)
         tc = np.log(np.linalg.norm(f, axis=2)).sum(1) - np.linalg.slogdet(f)[1]
-        assert c.sum() == pytest.approx(tc.mean() + manifold(j).total_correlation, abs=1e-10)
+        assert c.sum() == pytest.approx(tc.mean() + manifold(grams(j)).total_correlation, abs=1e-10)
 
     def test_orthogonal_columns_share_nothing(self):
         q = ortho_group.rvs(6, random_state=0)[None, :, :4] * np.array([3.0, 2.0, 1.0, 0.1])
-        assert np.abs(gaps(q, 0.5).gap).max() < 1e-12
-        assert np.abs(pairwise_information(q)).max() < 1e-12
-        found = manifold(q)
+        assert np.abs(gaps(grams(q), 0.5).gap).max() < 1e-12
+        assert np.abs(pairwise_information(grams(q))).max() < 1e-12
+        found = manifold(grams(q))
         assert found.total_correlation == pytest.approx(0.0, abs=1e-12)
         np.testing.assert_allclose(found.spectrum, H0 + np.log([3.0, 2.0, 1.0, 0.1]))
 
     def test_pairwise_information_is_that_of_the_angle(self):
         angle = 0.6
         j = np.array([[1.0, np.cos(angle)], [0.0, np.sin(angle)]])[None]
-        assert pairwise_information(j)[0, 1] == pytest.approx(-np.log(np.sin(angle)))
+        assert pairwise_information(grams(j))[0, 1] == pytest.approx(-np.log(np.sin(angle)))
 
     def test_identical_directions_are_cut(self):
         assert cross_pairwise_information(np.eye(3)[None], np.eye(3)[None])[0, 0] == pytest.approx(10.0)
-
-    def test_published_two_moons_figures_obey_the_identity(self):
-        assert -0.147 - 0.876 - (-1.801) == pytest.approx(0.777, abs=2e-3)
 
     def test_linear_map_does_the_same_everywhere(self, random):
         assert variation(np.broadcast_to(random.random((1, 1, 5)), (8, 3, 5))).max() < 1e-30

@@ -128,7 +128,7 @@ def _solve(gram: Floats, cross: Floats, block: float, element: float, rows: str)
 def dirty_model_by_validation(
     codes: Floats, features: Floats, seed: int = 0, folds: int = 5, points: int = 12
 ) -> DirtyModel:
-    """The dirty model with the largest weights, `block = 6 · element`, within one standard error of the best fold error.
+    """The largest weights, `block = 6 · element`, whose fold error is within one standard error of the best.
 
     Arguments:
         codes, features: as for `dirty_model`.

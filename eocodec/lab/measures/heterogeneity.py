@@ -65,7 +65,7 @@ class Heterogeneity:
 
 
 def quantile_grid(codes: Floats, points: int = 21, tails: float = 0.025) -> Floats:
-    """Where latents are moved to: equidistant quantiles of the codes `(n, K)`, from `tails` to `1 − tails`; `(R, K)`."""
+    """Where latents are moved to: quantiles of the codes `(n, K)` from `tails` to `1 − tails`; `(R, K)`."""
     return np.quantile(codes, np.linspace(tails, 1 - tails, points), axis=0)
 
 

@@ -1,6 +1,7 @@
 """Manifold entropic metrics from Jacobians of the decoder: spectrum, total correlation, pairwise information, c_i.
 
-In: Jacobians `J (n, p, K)` at samples, whose column k is `∂g/∂z_k`, and the level σ of white noise on x. Out: nats.
+In: Gram matrices `JᵀJ (n, K, K)` of Jacobians `J (p, K)` at samples, whose column k is `∂g/∂z_k`, and the level σ of
+white noise on x. Out: nats.
 
 The local Gaussian posterior of z given x = g(z) + σε has precision `P = 1 + JᵀJ / σ²` and covariance `S = P⁻¹`:
 
@@ -29,6 +30,8 @@ __all__ = [
     "Manifold",
     "cross_pairwise_information",
     "gaps",
+    "grams",
+    "log_norms",
     "manifold",
     "pairwise_information",
     "small_noise_gaps",
@@ -70,30 +73,40 @@ class Manifold:
         return self.total_correlation / len(self.spectrum)
 
 
-def manifold(jacobians: Floats, log_prior: Floats | None = None) -> Manifold:
-    """Spectrum and entropy from Jacobians at samples.
+def grams(jacobians: Floats) -> Floats:
+    """Gram matrices `(n, K, K)` of Jacobians `(n, p, K)`."""
+    return np.asarray(np.swapaxes(jacobians, 1, 2) @ jacobians, np.float64)
+
+
+def manifold(gram: Floats, log_prior: Floats | None = None) -> Manifold:
+    """Spectrum and entropy from Gram matrices at samples.
 
     Arguments:
-        jacobians: `(n, p, K)`.
+        gram: `(n, K, K)`.
         log_prior: `log p(z_i)` at the samples `(n, K)`; None takes its expectation under N(0, 1), −H0.
     """
-    prior = np.full(jacobians.shape[2], -H0) if log_prior is None else np.asarray(log_prior, np.float64).mean(0)
-    norms = _log_norms(jacobians).mean(0)
-    gram = np.einsum("npi,npj->nij", jacobians, jacobians)
+    prior = np.full(gram.shape[1], -H0) if log_prior is None else np.asarray(log_prior, np.float64).mean(0)
+    norms = log_norms(gram).mean(0)
     log_volume = 0.5 * float(np.linalg.slogdet(gram)[1].mean())
     return Manifold(norms - prior, log_volume - float(prior.sum()))
 
 
-def _log_norms(jacobians: Floats) -> Floats:
+def log_norms(gram: Floats) -> Floats:
     """`log ‖J_i‖` `(n, K)`."""
-    return 0.5 * np.log(np.maximum(np.square(jacobians).sum(1), FLOOR))
+    return 0.5 * np.log(np.maximum(np.diagonal(gram, axis1=1, axis2=2), FLOOR))
 
 
-def pairwise_information(jacobians: Floats) -> Floats:
+def pairwise_information(gram: Floats) -> Floats:
     """MPMI `(K, K)`: `−½ E log(1 − cos²)` of columns i and j, nats, at most 10; 0 on the diagonal."""
-    out = cross_pairwise_information(jacobians, jacobians)
+    inverse = np.exp(-log_norms(gram))
+    out = _information(gram * inverse[:, :, None] * inverse[:, None, :])
     np.fill_diagonal(out, 0.0)
     return out
+
+
+def _information(cosines: Floats) -> Floats:
+    apart = np.maximum(1 - np.square(cosines), math.exp(-2 * LIMIT))
+    return np.asarray(-0.5 * np.log(apart).mean(0))
 
 
 def cross_pairwise_information(a: Floats, b: Floats) -> Floats:
@@ -102,9 +115,7 @@ def cross_pairwise_information(a: Floats, b: Floats) -> Floats:
     What two identical directions give, infinity, is cut to 10 nats at every sample.
     """
     units = [j / np.maximum(np.linalg.norm(j, axis=1, keepdims=True), FLOOR) for j in (a, b)]
-    cosines = np.einsum("npi,npj->nij", *units)
-    apart = np.maximum(1 - np.square(cosines), math.exp(-2 * LIMIT))
-    return np.asarray(-0.5 * np.log(apart).mean(0))
+    return _information(np.swapaxes(units[0], 1, 2) @ units[1])
 
 
 @dataclass(frozen=True)
@@ -129,11 +140,11 @@ class Gaps:
         return self.given_others - self.alone
 
 
-def gaps(jacobians: Floats, sigma: float) -> Gaps:
+def gaps(gram: Floats, sigma: float) -> Gaps:
     """The gaps for any noise; right for latents below the noise floor too.
 
     Arguments:
-        jacobians: `(n, p, K)`, of latents with a standard normal prior.
+        gram: `(n, K, K)`, of latents with a standard normal prior.
         sigma: deviation of the noise, in units of x.
 
     Raises:
@@ -141,8 +152,7 @@ def gaps(jacobians: Floats, sigma: float) -> Gaps:
     """
     if not sigma > 0:
         raise ValueError(f"The noise must be positive, not {sigma}.")
-    gram = np.einsum("npi,npj->nij", jacobians, jacobians) / sigma**2
-    precision = gram + np.eye(gram.shape[1])
+    precision = gram / sigma**2 + np.eye(gram.shape[1])
     covariance = np.linalg.inv(precision)
     log_p = np.log(np.diagonal(precision, axis1=1, axis2=2))
     log_s = np.log(np.diagonal(covariance, axis1=1, axis2=2))
@@ -160,13 +170,13 @@ def small_noise_gaps(column_norms: Floats, row_norms: Floats) -> Floats:
     return np.asarray(np.log(column_norms * row_norms).mean(0))
 
 
-def variation(log_norms: Floats) -> Floats:
+def variation(norms: Floats) -> Floats:
     """M2: does a latent do the same amount everywhere? The variance over contexts of its mean log effect.
 
     Arguments:
-        log_norms: `log ‖J_i(z_i, v)‖` at contexts v and values of z_i, `(contexts, values, K)`.
+        norms: `log ‖J_i(z_i, v)‖` at contexts v and values of z_i, `(contexts, values, K)`.
 
     Returns:
         `Var_v E_{z_i} log ‖J_i‖` `(K,)`; 0 for a linear map.
     """
-    return np.asarray(log_norms.mean(1).var(0))
+    return np.asarray(norms.mean(1).var(0))
