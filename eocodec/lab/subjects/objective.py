@@ -1,4 +1,4 @@
-"""The objective of bfVAE, of which the other VAEs are ablations: one code path, in which a weight of zero is a term less.
+"""The objective of bfVAE, of which the other VAEs are ablations: a weight of zero is a term less.
 
     L = R + β |KL − C(t)| + γ TC + λ_od Σ_{i≠j} Cov_ij² + λ_d Σ_i (Cov_ii − 1)²
 
@@ -17,6 +17,7 @@ References:
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -145,7 +146,7 @@ class Discriminator(nn.Module):
             torch.manual_seed(seed)
             sizes = [latents, width, width, width]
             layers: list[nn.Module] = []
-            for a, b in zip(sizes, sizes[1:], strict=False):
+            for a, b in pairwise(sizes):
                 layers += [nn.Linear(a, b), nn.LeakyReLU(0.2)]
             self.net = nn.Sequential(*layers, nn.Linear(width, 2))
         self.generator = torch.Generator().manual_seed(seed)

@@ -141,7 +141,7 @@ def train_vae(
     x: Float32,
     latents: int,
     weights: Weights,
-    training: Training = Training(),  # noqa: B008 (frozen)
+    training: Training = Training(),
     seed: int = 0,
     name: str = "VAE",
     progress: Callable[[int], object] = lambda done: None,
