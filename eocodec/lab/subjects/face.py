@@ -88,5 +88,3 @@ class FaceSubject(TorchSubject):
         core = self.flow.config.core
         # what lies beyond the core comes after it, as in the codec
         return np.where(np.arange(self.latents) < core, self.entropies, self.entropies - 1e6)
-
-
