@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "Turn a training checkpoint into a model bundle.",
     "info": "Show what an .eoc file holds.",
     "inspect": "Show what a model's ordered latents do.",
+    "lab": "Measure what latents mean, beside other methods.",
     "models": "List the installed models.",
     "serve": "Serve compression and denoising over HTTP, with a web page.",
     "train": "Train a model from a TOML configuration.",
