@@ -2,15 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from eocodec.lab.data.pictures import digits
+from eocodec.lab.paths.frozen import OPERATIONS, carried, frozen_errors, learn_frozen
 from eocodec.lab.paths.learning import PathTraining, composition, equivariance, train_paths
 from eocodec.lab.paths.movers import FlowMover, LinearMover, StaticMover
 from eocodec.lab.paths.potential import NetPotential, Potential, log_diffused, residual, step
 from eocodec.lab.paths.scenes import TRANSFORMATIONS, transformed
+from eocodec.lab.subjects.linear import PrincipalComponents
+from eocodec.lab.subjects.subject import Core
 
 
 class Plane(Potential):
@@ -210,3 +214,30 @@ def test_flows_follow_transformations_better_than_directions_and_standing_still(
             assert max(found["switch"], found["superpose"]) < found["standing still"]
     for flow, linear, static in zip(*errors.values(), strict=True):
         assert flow < linear < static
+
+
+def test_frozen_latents_are_carried_as_the_operations_did():
+    """Tint adds the same to every picture: a path that principal components can hold."""
+    random = np.random.default_rng(0)
+    x = (0.5 + 0.05 * random.standard_normal((60, 3, 8, 8)) + 0.1 * random.standard_normal((60, 3, 1, 1))).astype("f4")
+    core = Core.top(PrincipalComponents.fit(x, 12), x, 12)
+    start, targets = carried(core, x, ("tint", "light"), 2)
+    assert targets.shape == (2, 2, 60, 12)
+    np.testing.assert_allclose(targets[0, 1] - start, 2 * (targets[0, 0] - start), atol=1e-4)
+    np.testing.assert_allclose(targets[0, 0] - start, (targets[0, 0] - start)[:1].repeat(60, 0), atol=1e-4)
+    mover = learn_frozen(start, targets, core.whole.deviation, LinearMover, 400, 1e-1)
+    tint, light = frozen_errors(core, mover, x, ("tint", "light"), 2)
+    assert tint.error == pytest.approx(tint.coding, rel=0.05) and tint.relative < 0.9
+    assert light.error < light.standing_still
+    assert 0 <= tint.plausible <= 1
+
+
+def test_operations_do_what_they_are_called():
+    x = torch.full((1, 3, 16, 16), 0.4)
+    x[:, :, 4:8, 4:8] = 0.8
+    for name, operation in OPERATIONS.items():
+        assert torch.allclose(operation(x, 0.0), x, atol=1e-5), name
+    assert torch.allclose(OPERATIONS["light"](x, 2.0), x * 1.12**2)
+    assert torch.allclose(OPERATIONS["shift"](x, 1.0)[..., 1:], x[..., :-1], atol=1e-5)
+    lit = OPERATIONS["side light"](x, 1.0)
+    assert lit[..., -1].mean() > x[..., -1].mean() and lit[..., 0].mean() < x[..., 0].mean()

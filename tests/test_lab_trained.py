@@ -67,7 +67,7 @@ def test_torus_entropies_are_found():
 
 
 def test_total_correlation_of_two_moons_is_trained_away_at_little_cost():
-    training = FlowTraining(1200, 256, 5e-3, 2e-3, 5, 48)
+    training = FlowTraining(1200, 256, 5e-3, 2e-3, 4, 48)
     (free, nll), (bound, bound_nll) = (measured(two_moons(), weight, training) for weight in (0.0, 1.0))
     assert bound.total_correlation < 0.2 < free.total_correlation
     assert bound_nll - nll < 0.05

@@ -22,7 +22,7 @@ from eocodec.lab.measures.manifold import manifold, pairwise_information
 from eocodec.lab.subjects.flow import FlowSubject, FlowTraining, train_flow
 
 TORUS = FlowTraining(1500, 512, 5e-3, 1e-3, 3, 64)
-MOONS = FlowTraining(2500, 512, 5e-3, 2e-3, 8, 48)
+MOONS = FlowTraining(1200, 256, 5e-3, 2e-3, 4, 48)
 SAMPLES = 1000
 
 

@@ -174,7 +174,7 @@ def equivariance(model: PathModel, grey: Tensor, steps: int) -> list[Equivarianc
         if isinstance(model.mover, FlowMover):
             model.mover.travel(k, z, torch.zeros(len(z)), steps)
             size = model.mover.residual
-        out.append(Equivariance(name, *errors, size))
+        out.append(Equivariance(name, errors[0], errors[1], errors[2], size))
     return out
 
 
