@@ -1,17 +1,25 @@
 """`eocodec lab`: reports are complete, go on where they stopped, and say in one sentence what is wrong with a file."""
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from eocodec_cli.lab import command
+from paths import ROOT
 
 from eocodec.errors import EocodecError
+from eocodec.lab.data.factor_analysis import factor_analysis
+from eocodec.lab.data.library import SETS
 from eocodec.lab.report import running
 from eocodec.lab.report.comparison import comparison, comparison_table, over_runs
 from eocodec.lab.report.configuration import load_report
+from eocodec.lab.report.examination import same_pairs, shared_directions
+from eocodec.lab.subjects.linear import PrincipalComponents
+from eocodec.lab.subjects.objective import METHODS
 from eocodec.lab.subjects.plans import PLANS
 
 REPORT = """
@@ -48,6 +56,8 @@ def finished(tmp_path_factory) -> Path:
 def test_every_subject_has_page_and_measures_and_stands_in_the_comparison(finished):
     out = finished / "report"
     table = json.loads((out / "comparison.json").read_text())
+    flow = json.loads((out / "EOFlow.json").read_text())
+    assert np.array(flow["mcpmi"]).shape == (4, 4) and 0 <= flow["same_pairs"] <= 4
     assert list(table) == ["PCA", "bfVAE", "EOFlow"]
     assert [table[name]["runs"] for name in table] == [1, 2, 2]
     for name in table:
@@ -148,3 +158,42 @@ def test_aligned_runs_are_averaged_in_the_order_of_the_reference():
     assert found["gas"] == pytest.approx(1.0) and found["aligned"][0]["sign"] == [-1.0, -1.0]
     table = comparison({"x": found})
     assert table["x"]["MIG"] is None and "MIG" not in comparison_table(table)
+
+
+def test_pairs_by_directions_are_those_by_values_where_both_are_the_same():
+    strong = np.array([[0.9, 0.1], [0.2, 0.8]])
+    assert same_pairs(-np.log(1 - strong), strong) == 2
+    assert same_pairs(strong[::-1], strong) == 0
+
+
+def test_directions_of_a_subject_are_shared_with_itself():
+    data = factor_analysis("fa15", 100)
+    subject = PrincipalComponents.fit(data.train, 4)
+    found = shared_directions(subject, subject, data, 4, 3)
+    np.testing.assert_allclose(np.diag(found), 10.0)
+    assert np.abs(found - np.diag(np.diag(found))).max() < 1e-9
+
+
+def test_the_start_of_the_documentation_runs(tmp_path, capsys):
+    text = (ROOT / "docs" / "LAB.md").read_text()
+    report = text.split("<<'END'\n", 1)[1].split("\nEND", 1)[0]
+    short = re.sub(r'kind = "(vae|flow)"', r'kind = "\1"\niterations = 2', report)
+    assert short.count("iterations = 2") == 3
+    (tmp_path / "report.toml").write_text(short.replace('set = "fa15"', 'set = "fa15"\nsamples = 100', 1))
+    table = running.carry_out(load_report(tmp_path / "report.toml"))
+    assert list(table) == ["PCA", "VAE", "bfVAE", "flow λ = 1"] and (tmp_path / "report" / "index.html").exists()
+    code = text.split("```python\n", 1)[1].split("```", 1)[0]
+    assert "iterations=300" in code
+    exec(code.replace("iterations=300", "iterations=2"), {})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["scale", "rotation", "hue"]
+
+
+def test_the_documentation_lists_every_set_kind_and_method():
+    text = (ROOT / "docs" / "LAB.md").read_text()
+    for name in (*SETS, *PLANS):
+        assert f"`{name}`" in text, name
+    for name in METHODS:
+        assert name in text, name
+    for plan in PLANS.values():
+        for field in dataclasses.fields(plan):
+            assert field.name in ("name", "method") or f"`{field.name}`" in text, field.name

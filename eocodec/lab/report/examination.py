@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec.lab.data.dataset import Dataset
+from eocodec.lab.measures.alignment import greedy
 from eocodec.lab.measures.dirty import dirty_model
 from eocodec.lab.measures.gaussian import (
     dependence,
@@ -19,7 +20,14 @@ from eocodec.lab.measures.gaussian import (
     mean_pairwise_information,
 )
 from eocodec.lab.measures.heterogeneity import heterogeneity, quantile_grid
-from eocodec.lab.measures.manifold import gaps, log_norms, manifold, pairwise_information, variation
+from eocodec.lab.measures.manifold import (
+    cross_pairwise_information,
+    gaps,
+    log_norms,
+    manifold,
+    pairwise_information,
+    variation,
+)
 from eocodec.lab.measures.separation import separation
 from eocodec.lab.measures.supervised.factors import Factors
 from eocodec.lab.measures.supervised.information import mig, modularity
@@ -27,7 +35,7 @@ from eocodec.lab.measures.supervised.interventions import beta_vae_score, factor
 from eocodec.lab.measures.supervised.predictors import dci, explicitness, sap
 from eocodec.lab.subjects.subject import Core, Posterior, Subject
 
-__all__ = ["Effort", "examine", "supervised"]
+__all__ = ["Effort", "examine", "same_pairs", "shared_directions", "supervised"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -170,6 +178,21 @@ def _geometry(core: Core, posterior: Posterior, effort: Effort, noise: float) ->
         "mpmi": _rounded(pairwise_information(gram)),
         "variation": _rounded(variation(norms)),
     }
+
+
+def shared_directions(a: Subject, b: Subject, data: Dataset, top: int, samples: int = 16) -> Floats:
+    """MCPMI `(K, K')` of the most important latents of two subjects, at the same held-out samples; nats."""
+    x = data.held_out
+    jacobians = []
+    for subject in (a, b):
+        core = Core.top(subject, x, min(top, subject.latents))
+        jacobians.append(core.jacobians(core.encode(x[:samples]).mean))
+    return cross_pairwise_information(*jacobians)
+
+
+def same_pairs(information: Floats, strength: Floats) -> int:
+    """How many pairs of latents greedy alignment finds both by MCPMI and by correlation, `(K, K')` each."""
+    return len(set(greedy(information)) & set(greedy(strength)))
 
 
 def _dependence(posterior: Posterior) -> dict[str, Any]:

@@ -128,6 +128,8 @@ def subject_page(result: dict[str, Any], codes: list[Floats], subject: Subject, 
         parts += [
             f"<h2>GAS: absolute correlation with the latents of seed {result['runs'][other]['seed']}</h2>",
             heat_map(matrix, names, [f"z{k + 1}" for k in range(matrix.shape[1])], "|corr|", top=1.0),
+            f"<h2>MCPMI with the same run: {result['same_pairs']} of {min(matrix.shape)} pairs as by correlation</h2>",
+            heat_map(picked(result["mcpmi"]), names, [f"z{k + 1}" for k in range(matrix.shape[1])], "nats"),
         ]
     if data.pictures:
         sheet = strips(subject, data, len(run["kl"]), rank[:ROWS])

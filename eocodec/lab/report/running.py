@@ -22,9 +22,10 @@ import torch
 from eocodec.errors import EocodecError
 from eocodec.lab.data.dataset import Dataset
 from eocodec.lab.data.library import load_set
+from eocodec.lab.measures.alignment import similarity
 from eocodec.lab.report.comparison import comparison, comparison_table, over_runs
 from eocodec.lab.report.configuration import Report
-from eocodec.lab.report.examination import Effort, examine
+from eocodec.lab.report.examination import Effort, examine, same_pairs, shared_directions
 from eocodec.lab.report.page import index_page, subject_page
 from eocodec.lab.subjects.plans import Plan
 from eocodec.lab.subjects.subject import Subject
@@ -99,6 +100,11 @@ def carry_out(report: Report, say: Callable[[str, int], object] = lambda message
             made.append(subject)
         result = over_runs(plan.title, runs, codes)
         result["features"] = list(data.feature_names)
+        if len(runs) > 1:
+            a, b = result["reference"], 0 if result["reference"] else 1
+            information = shared_directions(made[a], made[b], data, report.top)
+            result["mcpmi"] = information.round(4).tolist()
+            result["same_pairs"] = same_pairs(information, similarity(codes[a], codes[b]))
         subjects[plan.title] = result
         name = slug(plan.title)
         text = json.dumps(result, ensure_ascii=False) + "\n"
