@@ -1,6 +1,7 @@
 """Paths of known operations in the frozen core of face64: flows of potentials beside one direction for each.
 
-    python benchmarks/lab/face_paths.py EVAL --train TRAIN --json benchmarks/lab/face-paths.json --plot face-paths.png
+    python benchmarks/lab/face_paths.py EVAL --train TRAIN --json benchmarks/lab/face-paths.json --plot face-paths.png \
+        --export eocodec/models/face64.eocp
 
 EVAL and TRAIN are tars or folders of 64×64 faces. The first 32 latents are moved, the others stay at their means in
 what is measured. Light, tint, side light, turn and shift by one to T steps.
@@ -16,11 +17,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from eocodec_export.graphs import export_graph
 from PIL import Image
+from torch import Tensor, nn
 
+from eocodec.bundle import load_model
 from eocodec.lab.data.pictures import read_pictures
+from eocodec.lab.paths.editing import PathManifest, write_paths
 from eocodec.lab.paths.frozen import OPERATIONS, carried, frozen_errors, learn_frozen
 from eocodec.lab.paths.movers import FlowMover, LinearMover, Mover
+from eocodec.lab.paths.potential import NetPotential
 from eocodec.lab.subjects.face import FaceSubject, bundled_flow
 from eocodec.lab.subjects.subject import Core, Float32
 
@@ -33,6 +39,43 @@ def flow(dim: int, count: int) -> Mover:
 
 
 MOVERS = {"flow": flow, "linear": LinearMover}
+
+
+class Displacement(nn.Module):
+    """One step along a potential's gradient, the embedding of time as a table: arithmetic that a graph may hold."""
+
+    table: Tensor
+
+    def __init__(self, potential: NetPotential) -> None:
+        super().__init__()
+        self.potential = potential
+        self.register_buffer("table", potential.time(torch.arange(1.0, STEPS + 1)).detach())
+
+    def forward(self, latents: Tensor, moment: Tensor) -> Tensor:
+        u = self.potential
+        low = torch.tanh(latents @ u.inner.weight.T)
+        high = torch.tanh((low + moment @ self.table) @ u.outer.weight.T + u.outer.bias)
+        back = ((1 - high * high) * u.readout.weight[0]) @ u.outer.weight
+        return (back * (1 - low * low)) @ u.inner.weight
+
+
+def export_paths(target: Path, core: Core, mover: FlowMover, names: tuple[str, ...]) -> None:
+    """Write the paths of a mover as a file for `eocodec edit`."""
+    graphs = {}
+    for name, potential in zip(names, mover.potentials, strict=True):
+        example = (torch.zeros(2, core.latents), torch.eye(STEPS)[:2])
+        assert isinstance(potential, NetPotential)
+        graphs[name] = export_graph(Displacement(potential), example, ["latents", "step"], ["displacement"], False)
+    k = core.order
+    manifest = PathManifest(
+        load_model("face64").id.hex(),
+        list(names),
+        k.tolist(),
+        core.mean[k].round(7).tolist(),
+        core.scale[k].round(7).tolist(),
+        STEPS,
+    )
+    write_paths(target, manifest, graphs)
 
 
 def strip(core: Core, mover: Mover, x: Float32, names: tuple[str, ...]) -> Image.Image:
@@ -56,6 +99,7 @@ def main() -> None:
     parser.add_argument("--latents", type=int, default=32, help="of the core that are moved (default: 32)")
     parser.add_argument("--json", type=Path, required=True, help="results")
     parser.add_argument("--plot", type=Path, help="paths of two held-out faces")
+    parser.add_argument("--export", type=Path, help="paths file of the flow")
     options = parser.parse_args()
     torch.set_num_threads(1)  # the products are too small to share
     names = tuple(OPERATIONS)
@@ -77,6 +121,8 @@ def main() -> None:
         options.json.write_text(json.dumps({"settings": settings, "runs": runs}, indent=1) + "\n")
         if options.plot and name == "flow":
             strip(core, model, held_out[:2], names).save(options.plot)
+        if options.export and isinstance(model, FlowMover):
+            export_paths(options.export, core, model, names)
 
 
 if __name__ == "__main__":
