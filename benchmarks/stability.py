@@ -31,10 +31,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from faces import Basis, read_faces
-from torch import Tensor, nn
+from torch import Tensor
 
-from eocodec.flow.dense import AffineCoupling, DenseFlow, DenseLayer, Linear, Rotation, Scale, log_normal
-from eocodec.flow.objective import dense_total_correlation, explained_entropy
+from eocodec.flow.dense import DenseFlow, log_normal
+from eocodec.flow.objective import explained_entropy
+from eocodec.lab.measures.alignment import align
+from eocodec.lab.subjects.flow import FlowTraining, linear_flow, train_flow
 
 VALUES = 64 * 64 * 3  # of a picture
 SUBSET = 0.8  # of the training faces, for every run
@@ -87,56 +89,15 @@ def read_vectors(train: Path, held_out: Path, dims: int) -> Vectors:
     return Vectors(torch.stack((project(faces), project(faces[:, :, ::-1]))), project(read_faces(held_out)), unit)
 
 
-def turned(layer: DenseLayer) -> DenseLayer:
-    """The layer itself, with random rotations from torch's global generator."""
-    for module in layer.modules():
-        if isinstance(module, Rotation):
-            nn.init.normal_(module.vectors)
-    return layer
-
-
-def random_flow(dim: int) -> DenseFlow:
-    """Linear layer, pairs of affine couplings with rotations between them, linear layer; all rotations random."""
-    layers: list[DenseLayer] = [turned(Linear(dim))]
-    for k in range(PAIRS):
-        if k:
-            layers.append(turned(Rotation(dim, dim)))
-        layers += [AffineCoupling(dim, dim // 2, WIDTH, flipped) for flipped in (False, True)]
-    return DenseFlow([*layers, turned(Linear(dim))])
-
-
 def trained(vectors: Vectors, weight: float, seed: int, iterations: int) -> DenseFlow:
-    """A flow that minimises `NLL + weight · I` by Adam, the learning rates following a cosine to zero."""
-    torch.manual_seed(seed)
-    x = vectors.subset(seed)
-    flow = random_flow(x.shape[1])
-    # Two generators: runs of a seed see the same batches whether or not the objective draws columns.
-    batches, columns = (torch.Generator().manual_seed(seed) for _ in range(2))
-    nets = [p for layer in flow.layers if isinstance(layer, AffineCoupling) for p in layer.parameters()]
-    linear = [p for layer in flow.layers if not isinstance(layer, AffineCoupling) for p in layer.parameters()]
-    groups = [{"params": linear, "lr": RATE}, {"params": nets, "lr": NET_RATE}]
-    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, iterations)
-    for _ in range(iterations):
-        batch = x[torch.randint(len(x), (BATCH,), generator=batches)]
-        z, log_det = flow(vectors.noisy(batch, batches))
-        loss = flow.nll(z, log_det).mean()
-        if weight:
-            loss = loss + weight * dense_total_correlation(flow.inverse, z, columns, log_det).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(flow.parameters(), 10.0)
-        optimiser.step()
-        schedule.step()
-    return flow
+    """A flow of the run's training vectors that minimises `NLL + weight · I`."""
+    training = FlowTraining(iterations, BATCH, RATE, NET_RATE, PAIRS, WIDTH, NOISE / vectors.unit)
+    return train_flow(vectors.subset(seed), weight, training, seed)
 
 
 def principal_axes(vectors: Vectors, seed: int) -> DenseFlow:
     """The linear Gaussian model of a run's training vectors: principal components, each with its variance."""
-    x = vectors.noisy(vectors.subset(seed), torch.Generator().manual_seed(seed))
-    _, axes = torch.linalg.eigh(torch.cov(x.T))
-    rotation = Rotation.from_basis(axes.T.flip(0))
-    return DenseFlow([rotation, Scale(x.shape[1]).fit(rotation(x).detach())])
+    return linear_flow(vectors.noisy(vectors.subset(seed), torch.Generator().manual_seed(seed)))
 
 
 @torch.no_grad()
@@ -168,14 +129,7 @@ def measure(flow: DenseFlow, vectors: Vectors) -> tuple[dict[str, Any], Tensor]:
 
 def aligned(a: Tensor, b: Tensor) -> list[float]:
     """Greedy alignment of `n` latents of two runs, `(M, n)` each: absolute correlations, best first."""
-    n = a.shape[1]
-    left = torch.corrcoef(torch.cat((a, b), 1).T)[:n, n:].abs()
-    found = []
-    for _ in range(n):
-        row, column = divmod(int(left.argmax()), n)
-        found.append(round(float(left[row, column]), 4))
-        left[row] = left[:, column] = -1.0
-    return found
+    return [round(float(s), 4) for s in align(a.numpy(), b.numpy(), floor=0.0).strength]
 
 
 def experiment(vectors: Vectors, seeds: int, iterations: int, say: Callable[[str], None]) -> dict[str, Any]:

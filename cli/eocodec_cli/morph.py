@@ -1,0 +1,44 @@
+"""`eocodec morph`."""
+
+from pathlib import Path
+
+import click
+
+from eocodec.errors import EocodecError
+from eocodec_cli import files
+
+
+@click.command("morph")
+@click.argument("first", metavar="A.eoc")
+@click.argument("last", metavar="B.eoc")
+@click.option("-n", "count", type=click.IntRange(2, 64), default=8, show_default=True, help="Pictures, both included.")
+@click.option("-o", "--output", required=True, metavar="FILE", help="Picture with all of them side by side.")
+@files.threads_option
+@files.force_option
+def command(first: str, last: str, count: int, output: str, threads: int, force: bool) -> None:
+    """Pictures between two compressed faces, on the straight line between their latents.
+
+    \b
+    Examples:
+      eocodec morph a.eoc b.eoc -o between.png
+      eocodec morph a.eoc b.eoc -n 5 -o between.webp
+    """
+    import numpy as np
+
+    import eocodec
+    from eocodec.format import tiny_from_text
+    from eocodec.image import check_suffix, encode_picture, to_pillow
+    from eocodec.lab.paths.editing import morph
+
+    (job,) = files.plan([first], output, Path(output).suffix or ".png", force)
+    check_suffix(Path(job.target).suffix)
+    model = eocodec.load_model("face64", threads)
+    ends = []
+    for source in (first, last):
+        picture = eocodec.decompress(tiny_from_text(files.read_bytes(source)))
+        if picture.shape[2] != 3:
+            raise EocodecError(f"{source} has transparency, which a morph does not know")
+        ends.append(picture)
+    pictures = morph(ends[0], ends[1], count, model)
+    sheet = np.concatenate(list(pictures), 1)
+    files.write_bytes(job.target, encode_picture(to_pillow(sheet, None, False), Path(job.target).suffix))

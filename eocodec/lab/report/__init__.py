@@ -1,0 +1,1 @@
+"""Reports of the lab: every measure of every subject, as JSON, pages and tables, from one TOML file."""

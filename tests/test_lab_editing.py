@@ -1,0 +1,162 @@
+"""Edits and morphs of faces: paths are data, what does not move stays, and mistakes are one sentence."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from eocodec_cli import cli
+from onnx import TensorProto, helper, numpy_helper
+from paths import SAMPLES
+from PIL import Image
+
+import eocodec
+from eocodec.errors import EocodecError, ModelError
+from eocodec.lab.paths.editing import PathManifest, Paths, edit, load_paths, morph, write_paths
+
+FACE = SAMPLES / "faces" / "astronaut.png"
+STEPS = 3
+
+
+def graph(matrix: np.ndarray, operator: str = "MatMul") -> bytes:
+    """displacement = step · matrix `(T, d)`: another direction at every time."""
+    node = helper.make_node(operator, ["step", "m"] if operator == "MatMul" else ["step"], ["displacement"])
+    tensors = [
+        helper.make_tensor_value_info("latents", TensorProto.FLOAT, ["b", matrix.shape[1]]),
+        helper.make_tensor_value_info("step", TensorProto.FLOAT, ["b", STEPS]),
+    ]
+    out = helper.make_tensor_value_info("displacement", TensorProto.FLOAT, ["b", None])
+    constants = [numpy_helper.from_array(matrix.astype(np.float32), "m")] if operator == "MatMul" else []
+    made = helper.make_graph([node], "path", tensors, [out], constants)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def manifest(**changes) -> PathManifest:
+    model = eocodec.load_model("face64")
+    values = {
+        "model": model.id.hex(),
+        "names": ["first"],
+        "order": [0, 5],
+        "mean": [0.1, 0.0],
+        "scale": [2.0, 1.0],
+        "steps": STEPS,
+    }
+    return PathManifest(**(values | changes))
+
+
+def files(changes: dict | None = None, content: bytes | None = None) -> dict[str, bytes]:
+    held = {"format": 1, **manifest().__dict__, **(changes or {})}
+    return {"manifest.json": json.dumps(held).encode(), "first.onnx": content or graph(np.ones((STEPS, 2)))}
+
+
+@pytest.fixture(scope="module")
+def face() -> np.ndarray:
+    return np.asarray(Image.open(FACE).convert("RGB").resize((64, 64)))
+
+
+def test_each_step_takes_its_own_time_and_amounts_are_shared_out():
+    paths = Paths(files(content=graph(np.array([[1.0, 0], [10, 0], [100, 1]]))))
+    z = np.zeros((1, 2), np.float32)
+    assert paths.move("first", z, 1.0).tolist() == [[1.0, 0.0]]
+    assert paths.move("first", z, 3.0).tolist() == [[111.0, 1.0]]
+    assert paths.move("first", z, 4.0).tolist() == [[211.0, 2.0]]  # beyond the last time, the last time goes on
+    assert paths.move("first", z, -2.0).tolist() == [[-11.0, 0.0]]
+    np.testing.assert_allclose(paths.move("first", z, 1.5), [[0.75 * 11, 0.0]])
+    assert paths.move("first", z, 0.0).tolist() == [[0.0, 0.0]]
+
+
+def test_only_the_latents_of_the_path_move(face):
+    model = eocodec.load_model("face64")
+    x = face.transpose(2, 0, 1)[None].astype(np.float32) / 255
+    (before,) = model.run("encoder", {"picture": x})
+    paths = Paths(files(content=graph(np.tile([0.05, 0.1], (STEPS, 1)))))
+    changed = edit(face, {"first": 1.0}, paths)
+    (after,) = model.run("encoder", {"picture": changed.transpose(2, 0, 1)[None].astype(np.float32) / 255})
+    moved = after[0] - before[0]
+    rounding = 3 * 0.5 / 255  # of the picture to 8 bits, in latents
+    assert moved[0] == pytest.approx(2.0 * 0.05, abs=2 * rounding)
+    assert moved[5] == pytest.approx(1.0 * 0.1, abs=2 * rounding)
+    others = np.delete(moved, [0, 5])
+    assert np.sqrt(np.square(others).mean()) < rounding
+    assert np.abs(edit(face, {}, paths).astype(int) - face).max() <= 1
+
+
+def test_a_morph_goes_from_one_picture_to_the_other(face):
+    other = face[:, ::-1].copy()
+    found = morph(face, other, 5)
+    assert found.shape == (5, 64, 64, 3)
+    assert np.abs(found[0].astype(int) - face).max() <= 1 and np.abs(found[-1].astype(int) - other).max() <= 1
+    distances = [np.abs(p.astype(float) - face).mean() for p in found]
+    assert distances == sorted(distances) and distances[2] > 1
+    with pytest.raises(EocodecError, match="two pictures or more"):
+        morph(face, other, 1)
+    with pytest.raises(EocodecError, match="64x64 pixels"):
+        morph(face[:32], other, 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2}, {"names": []}, {"names": ["second"]}, {"order": [0]}, {"order": [0, 0]}, {"order": [0, -1]},
+        {"scale": [1.0, 0.0]}, {"mean": [float("nan"), 0.0]}, {"mean": ["a", 0.0]}, {"steps": 0}, {"steps": "three"},
+        {"extra": 1}, {"names": 3},
+    ],
+)  # fmt: skip
+def test_spoilt_manifests_are_refused(change):
+    with pytest.raises(ModelError, match="paths file"):
+        Paths(files(change))
+
+
+def test_graphs_may_hold_arithmetic_only():
+    with pytest.raises(ModelError, match="Sin"):
+        Paths(files(content=graph(np.ones((STEPS, 2)), "Sin")))
+    with pytest.raises(ModelError):
+        Paths(files(content=b"no graph"))
+
+
+def test_graphs_of_another_shape_are_refused_when_used(face):
+    paths = Paths(files(content=graph(np.ones((STEPS, 3)))))
+    with pytest.raises(ModelError, match="the path first"):
+        edit(face, {"first": 1.0}, paths)
+
+
+def test_paths_of_another_model_and_unknown_paths_are_refused(face, tmp_path):
+    write_paths(tmp_path / "a.eocp", manifest(model="00" * 4), {"first": graph(np.ones((STEPS, 2)))})
+    with pytest.raises(ModelError, match="not those of this face64"):
+        edit(face, {"first": 1.0}, load_paths(tmp_path / "a.eocp"))
+    with pytest.raises(EocodecError, match="no path is called smile; known are: first"):
+        edit(face, {"smile": 1.0}, Paths(files()))
+    with pytest.raises(EocodecError, match="amounts from -5 to 5"):
+        edit(face, {"first": 9.0}, Paths(files()))
+    with pytest.raises(ModelError, match="no paths are shipped"):
+        load_paths("photo")
+
+
+def test_commands_edit_and_morph_compressed_faces(face, tmp_path: Path):
+    write_paths(tmp_path / "a.eocp", manifest(), {"first": graph(np.tile([0.5, 0.0], (STEPS, 1)))})
+    Image.fromarray(face).save(tmp_path / "face.png")
+    runner = CliRunner()
+
+    def run(*arguments: str) -> None:
+        result = runner.invoke(cli, [*arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+
+    for name, options in (("face", ["--bytes", "400"]), ("tiny", ["--tiny", "--bytes", "60"])):
+        source, target = str(tmp_path / f"{name}.eoc"), str(tmp_path / f"{name}-out.eoc")
+        run("compress", "--model", "face64", *options, str(tmp_path / "face.png"), "-o", source)
+        run("edit", source, "--path", "first=1", "--paths", str(tmp_path / "a.eocp"), "-o", target)
+        assert len(Path(target).read_bytes()) <= len(Path(source).read_bytes())
+        a, b = (eocodec.decompress(Path(p).read_bytes()).astype(float) for p in (source, target))
+        assert 1 < np.abs(a - b).mean() < 60
+    run("edit", str(tmp_path / "face.eoc"), "--path", "first=1", "--paths", str(tmp_path / "a.eocp"),
+        "-o", str(tmp_path / "out.png"))  # fmt: skip
+    assert Image.open(tmp_path / "out.png").size == (64, 64)
+    run("morph", str(tmp_path / "face.eoc"), str(tmp_path / "face-out.eoc"), "-n", "4", "-o", str(tmp_path / "m.png"))
+    assert Image.open(tmp_path / "m.png").size == (256, 64)
+    result = runner.invoke(cli, ["edit", str(tmp_path / "face.eoc"), "--path", "first", "-o", str(tmp_path / "x.eoc")])
+    assert result.exit_code == 2 and "NAME=AMOUNT" in result.output

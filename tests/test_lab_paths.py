@@ -1,0 +1,243 @@
+"""Paths: Hamilton–Jacobi equation and determinants where they are known, scenes that compose, what is learnt."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from eocodec.lab.data.pictures import digits
+from eocodec.lab.paths.frozen import OPERATIONS, carried, frozen_errors, learn_frozen
+from eocodec.lab.paths.learning import PathTraining, composition, equivariance, train_paths
+from eocodec.lab.paths.movers import FlowMover, LinearMover, StaticMover
+from eocodec.lab.paths.potential import NetPotential, Potential, log_diffused, residual, step
+from eocodec.lab.paths.scenes import TRANSFORMATIONS, transformed
+from eocodec.lab.subjects.linear import PrincipalComponents
+from eocodec.lab.subjects.subject import Core
+
+
+class Plane(Potential):
+    """u = a · z − ½ |a|² t: constant velocity."""
+
+    def __init__(self, a: torch.Tensor) -> None:
+        super().__init__()
+        self.a = a
+
+    def forward(self, z, t):
+        return z @ self.a - 0.5 * self.a.square().sum() * t
+
+
+class Bowl(Potential):
+    """u = ½ |z|² / (t + c): solves the equation without force."""
+
+    def __init__(self, c: float) -> None:
+        super().__init__()
+        self.c = c
+
+    def forward(self, z, t):
+        return 0.5 * z.square().sum(1) / (t + self.c)
+
+
+@pytest.fixture
+def z() -> torch.Tensor:
+    return torch.randn(50, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_plane_moves_at_constant_velocity(z):
+    a = torch.tensor([0.5, -1.0, 0.0, 2.0], dtype=torch.float64)
+    potential, t = Plane(a), torch.full((50,), 1.7, dtype=torch.float64)
+    assert residual(potential, z, t).abs().max() < 1e-12
+    moved, log_det = step(potential, z, t)
+    assert torch.allclose(moved - z, a.expand_as(z)) and log_det.abs().max() < 1e-12
+
+
+def test_bowl_spreads_a_normal_density_exactly(z):
+    c, time = 2.0, 1.0
+    potential, t = Bowl(c), torch.full((50,), time, dtype=torch.float64)
+    assert residual(potential, z, t).abs().max() < 1e-12
+    moved, log_det = step(potential, z, t)
+    factor = 1 + 1 / (time + c)
+    assert torch.allclose(moved, factor * z)
+    assert torch.allclose(log_det, torch.full_like(log_det, 4 * math.log(factor)))
+    density = log_diffused(z, 0.0, 1.0) - log_det
+    expected = torch.distributions.MultivariateNormal(
+        torch.zeros(4, dtype=torch.float64), factor**2 * torch.eye(4, dtype=torch.float64)
+    )
+    assert (density - expected.log_prob(moved)).abs().max() < 1e-5
+
+
+def test_diffused_prior_is_the_normal_of_its_variance(z):
+    for time, diffusion in ((0.0, 1.0), (3.0, 0.5), (2.0, 0.0)):
+        root = math.sqrt(1 + 2 * diffusion * time)
+        expected = torch.distributions.Normal(0.0, root).log_prob(z).sum(1)
+        assert torch.allclose(log_diffused(z, time, diffusion), expected)
+
+
+def test_closed_forms_are_the_derivatives(z):
+    torch.manual_seed(1)
+    potential = NetPotential(4, 10).double()
+    for parameter in potential.parameters():
+        nn.init.normal_(parameter, std=0.7)
+    t = torch.linspace(0, 5, 50, dtype=torch.float64)
+    for name in ("gradient", "hessian", "rate"):
+        exact, own = getattr(Potential, name)(potential, z, t), getattr(potential, name)(z, t)
+        assert torch.allclose(exact, own, atol=1e-9), name
+        assert own.abs().max() > 1e-3
+
+
+def test_force_enters_squared_and_the_kinetic_term_sums_over_dimensions(z):
+    potential, force, t = Plane(torch.ones(4, dtype=torch.float64)), Bowl(1.0), torch.zeros(50, dtype=torch.float64)
+    assert torch.allclose(residual(potential, z, t, force), force(z, t).square())
+
+    class Steady(Plane):
+        def forward(self, z, t):
+            return z @ self.a
+
+    assert torch.allclose(residual(Steady(potential.a), z, t), torch.full_like(t, 2.0))  # ½ · 4 · 1²
+
+
+def test_constants_and_shifts_in_time_alone_move_nothing(z):
+    class Shifted(Bowl):
+        def forward(self, z, t):
+            return super().forward(z, t) + 7.0 + t.sin()
+
+    t = torch.ones(50, dtype=torch.float64)
+    for a, b in zip(step(Bowl(1.0), z, t), step(Shifted(1.0), z, t), strict=True):
+        assert torch.allclose(a, b)
+
+
+def test_training_adds_what_is_written():
+    torch.manual_seed(0)
+    mover = FlowMover(3, 2, 8, hamilton_jacobi=2.0, density=3.0, at_rest=0.5, diffusion=1.0)
+    z, density = torch.randn(6, 3), torch.randn(6)
+    path, loss = mover.travel(1, z, density, 2)
+    u, f = mover.potentials[1], mover.forces[1]
+    zero = torch.zeros(6)
+    expected = 0.5 * (u.gradient(z, zero).square().sum(1) + f(z, zero).square()).mean()
+    for t in (1, 2):
+        time = torch.full((6,), float(t))
+        expected = expected + 2.0 * residual(u, z, time, f).square().mean()
+        z, log_det = step(u, z, time)
+        density = density - log_det
+        expected = expected + 1.5 * (density - log_diffused(z, t, 1.0)).mean()
+        assert torch.allclose(path[t - 1], z)
+    assert torch.allclose(loss, expected, atol=1e-5)
+
+
+class TestScenes:
+    @pytest.fixture(scope="class")
+    def grey(self) -> torch.Tensor:
+        """A blob above the middle."""
+        axis = torch.linspace(-1, 1, 32)
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        return torch.exp(-((y + 0.4) ** 2 + x**2) / 0.02)[None, None]
+
+    def centre(self, picture: torch.Tensor) -> tuple[float, float]:
+        light = picture.sum((0, 1))
+        axis = torch.linspace(-1, 1, 32)
+        return float((light.sum(0) * axis).sum() / light.sum()), float((light.sum(1) * axis).sum() / light.sum())
+
+    def test_each_transformation_does_what_it_is_called(self, grey):
+        one = torch.ones(1)
+        assert self.centre(transformed(grey, {})) == pytest.approx((0.0, -0.4), abs=0.01)
+        assert self.centre(transformed(grey, {"shift": one}))[0] == pytest.approx(TRANSFORMATIONS["shift"], abs=0.01)
+        assert self.centre(transformed(grey, {"scale": one}))[1] == pytest.approx(-0.4 * 1.12, abs=0.01)
+        x, y = self.centre(transformed(grey, {"rotation": 2 * one}))
+        angle = 2 * TRANSFORMATIONS["rotation"]
+        assert (abs(x), y) == pytest.approx((0.4 * math.sin(angle), -0.4 * math.cos(angle)), abs=0.01)
+        coloured = transformed(grey, {"hue": one / 3 / TRANSFORMATIONS["hue"]})
+        assert coloured[:, [0, 2]].abs().max() < 1e-5 and coloured[:, 1].max() > 0.9
+
+    def test_shift_moves_a_turned_picture_sideways(self, grey):
+        one = torch.ones(1)
+        turned = self.centre(transformed(grey, {"rotation": one}))
+        both = self.centre(transformed(grey, {"rotation": one, "shift": one}))
+        assert both[0] - turned[0] == pytest.approx(TRANSFORMATIONS["shift"], abs=0.01)
+        assert both[1] == pytest.approx(turned[1], abs=0.01)
+
+
+def test_direction_of_a_linear_world_is_found():
+    """Latents that move by a: the gradient of a potential fitted to the moved latents points along a."""
+    torch.manual_seed(0)
+    a = torch.tensor([0.6, -0.3, 0.0])
+    mover = FlowMover(3, 1, 16, density=0.0, at_rest=0.0)
+    optimiser = torch.optim.Adam(mover.parameters(), 1e-2)
+    for _ in range(150):
+        z = torch.randn(64, 3)
+        path, loss = mover.travel(0, z, torch.zeros(64), 2)
+        loss = loss + sum((p - z - t * a).square().sum(1).mean() for t, p in enumerate(path, 1))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    found = mover.displacement(0, torch.randn(200, 3), 1).detach()
+    assert torch.nn.functional.cosine_similarity(found, a.expand_as(found)).mean() > 0.99
+
+
+def test_composition_and_equivariance_of_exact_paths_are_exact():
+    """A model whose latents are the steps themselves."""
+    grey = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    class Exact(nn.Module):
+        names = ("scale", "hue")
+        mover = LinearMover(2, 2)
+
+        def encode(self, x):
+            return (self.z if len(x) == 3 else x), None
+
+        def decode(self, z):
+            return transformed(grey, {"scale": z[:, 0], "hue": z[:, 1]})
+
+    model = Exact()
+    model.z = torch.zeros(3, 2)
+    model.mover.directions.data = torch.eye(2)
+    for found in equivariance(model, grey, 3):
+        assert found.error == pytest.approx(0, abs=1e-4) and found.relative < 1e-4 < found.standing_still
+        assert found.residual is None
+    found = composition(model, grey, ("scale", "hue"))
+    assert found["switch"] == found["superpose"] == pytest.approx(0, abs=1e-4)
+    assert found["standing still"] > 1
+
+
+@pytest.mark.slow
+def test_flows_follow_transformations_better_than_directions_and_standing_still():
+    torch.set_num_threads(1)
+    data = digits(seed=0)
+    train, held_out = torch.from_numpy(data.train), torch.from_numpy(data.held_out)
+    training = PathTraining(iterations=500)
+    errors = {}
+    for name, mover in (("flow", FlowMover), ("linear", LinearMover), ("static", lambda d, k: StaticMover())):
+        model = train_paths(train, mover, training)
+        errors[name] = [e.relative for e in equivariance(model, held_out, training.steps)]
+        if name == "flow":
+            found = composition(model, held_out, ("rotation", "hue"))
+            assert max(found["switch"], found["superpose"]) < found["standing still"]
+    for flow, linear, static in zip(*errors.values(), strict=True):
+        assert flow < linear < static
+
+
+def test_frozen_latents_are_carried_as_the_operations_did():
+    """Tint adds the same to every picture: a path that principal components can hold."""
+    random = np.random.default_rng(0)
+    x = (0.5 + 0.05 * random.standard_normal((60, 3, 8, 8)) + 0.1 * random.standard_normal((60, 3, 1, 1))).astype("f4")
+    core = Core.top(PrincipalComponents.fit(x, 12), x, 12)
+    start, targets = carried(core, x, ("tint", "light"), 2)
+    assert targets.shape == (2, 2, 60, 12)
+    np.testing.assert_allclose(targets[0, 1] - start, 2 * (targets[0, 0] - start), atol=1e-4)
+    np.testing.assert_allclose(targets[0, 0] - start, (targets[0, 0] - start)[:1].repeat(60, 0), atol=1e-4)
+    mover = learn_frozen(start, targets, core.whole.deviation, LinearMover, 400, 1e-1)
+    tint, light = frozen_errors(core, mover, x, ("tint", "light"), 2)
+    assert tint.error == pytest.approx(tint.coding, rel=0.05) and tint.relative < 0.9
+    assert light.error < light.standing_still
+    assert 0 <= tint.plausible <= 1
+
+
+def test_operations_do_what_they_are_called():
+    x = torch.full((1, 3, 16, 16), 0.4)
+    x[:, :, 4:8, 4:8] = 0.8
+    for name, operation in OPERATIONS.items():
+        assert torch.allclose(operation(x, 0.0), x, atol=1e-5), name
+    assert torch.allclose(OPERATIONS["light"](x, 2.0), x * 1.12**2)
+    assert torch.allclose(OPERATIONS["shift"](x, 1.0)[..., 1:], x[..., :-1], atol=1e-5)
+    lit = OPERATIONS["side light"](x, 1.0)
+    assert lit[..., -1].mean() > x[..., -1].mean() and lit[..., 0].mean() < x[..., 0].mean()
