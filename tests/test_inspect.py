@@ -221,7 +221,7 @@ def test_columns_of_photos_are_the_same_in_windows_and_in_the_whole_picture(mode
 def test_total_correlation_of_photos_agrees_with_the_steps_of_the_bundle(model: Model, tile: np.ndarray) -> None:
     found = inspection.total_correlation(model, [tile], probes=128)
     gain = model.manifest.gain
-    known = -sum(gain[b][c] * inspection._count(b) for b, c in model.manifest.order) / model.block
+    known = -sum(gain[b][c] * model.manifest.count(b) for b, c in model.manifest.order) / model.block
     assert found.latents == model.block and found.per_latent == pytest.approx(known, abs=0.06)
     assert sum(n for _, n, _, _, _ in found.parts) == model.block
 
