@@ -5,7 +5,6 @@ from where it is now. Old names last for one release.
 """
 
 import importlib
-import importlib.abc
 import importlib.machinery
 import sys
 import warnings
@@ -127,17 +126,22 @@ def moved_names(module: str) -> Callable[[str], Any]:
     return warned
 
 
-class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds modules that are gone, and makes them of what is where now."""
+class _Moved:
+    """Finds modules that are gone, and makes them of what is where now: a finder and loader of the import system."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        """Of modules in the table only."""
         package, _, name = fullname.partition(".")
         known = package == "eocodec" and name in HOMES
-        return importlib.machinery.ModuleSpec(fullname, self) if known else None
+        return importlib.machinery.ModuleSpec(fullname, self) if known else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """A module as usual."""
 
     def exec_module(self, module: ModuleType) -> None:
+        """Warn, and take names from where they are now."""
         old = module.__name__.removeprefix("eocodec.")
         homes = ", ".join(f"eocodec.{home}" for home in HOMES[old])
         warnings.warn(f"{module.__name__} has moved to {homes}", DeprecationWarning, stacklevel=2)
