@@ -1,7 +1,7 @@
 """Which faults the tests would not notice: small changes of the library's code, each run against the tests.
 
     python benchmarks/mutants.py format --tests tests/test_format.py [--sample 30] [--seed 0] [--json FILE]
-        [--keep EXPRESSION] [--mark "not slow"] [--seconds 60]
+        [--keep EXPRESSION] [--mark "not slow"] [--seconds 60] [--lines 48,55]
 
 In: a module of `eocodec` and the tests that hold its promises. A mutant changes one place: a comparison, an operator, a
 number, a condition, a `raise` or a call that is left out. Each runs in a process forked from one that has loaded
@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=120, help="a mutant may take")
+    parser.add_argument("--lines", default="", help="of the sample, only the mutants of these lines")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.chdir(ROOT)
@@ -188,6 +189,9 @@ def main() -> None:
         sys.exit("the tests do not pass without a change")
     every = mutants(source)
     chosen = random.Random(options.seed).sample(every, min(options.sample, len(every)))
+    if options.lines:
+        lines = set(map(int, options.lines.split(",")))
+        chosen = [m for m in chosen if m[0].line in lines]
     results = []
     for mutant, changed in sorted(chosen, key=lambda m: m[0].line):
         results.append(Mutant(mutant.line, mutant.change, outcome(name, path, changed, arguments, options.seconds)))

@@ -100,6 +100,25 @@ def test_the_reader_inverts_the_writer(seed: int, n: int) -> None:
     assert (Reader(tables_of(model), writer.payload()).take(index) == m).all()
 
 
+def test_rounding_takes_the_integer_that_costs_least(model: Model) -> None:
+    """Squared error and bits, weighed by the bundle's dead zone, over every candidate; ties aside."""
+    tables, weight = tables_of(model), model.manifest.dead_zone
+    residual = np.linspace(-3.4, 3.4, 2001).astype(np.float32)
+    differs = 0
+    for k, table in enumerate(model.tables):
+        bits = 24 - np.log2(table.astype(np.float64))
+        rise = np.clip(np.diff(bits[:3]), 0, 12) if len(bits) > 2 else np.repeat(np.clip(np.diff(bits), 0, 12), 2)
+        price = np.cumsum([0, rise[0], *[rise[1]] * 4])  # of m = 0, 1, 2, …
+        cost = (np.abs(residual)[:, None] - np.arange(6)) ** 2 + weight * price
+        got = tables.round(residual, np.full(len(residual), k, np.uint8))
+        least = np.sort(cost, 1)
+        clear = least[:, 1] - least[:, 0] > 1e-4
+        assert np.array_equal(np.abs(got)[clear], cost.argmin(1)[clear]), k
+        assert (np.sign(got) * np.sign(residual) >= 0).all()
+        differs += int((got != np.rint(residual)).sum())
+    assert differs > 1000  # it is not rounding to the nearest
+
+
 def test_tables_are_complete_distributions(model: Model) -> None:
     for table in model.tables:
         assert table.min() >= 1 and table[0] + 2 * table[1:].sum() == 1 << PRECISION

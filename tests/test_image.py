@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from eocodec import image
-from eocodec.errors import ImageError
+from eocodec.errors import ImageError, LimitError
 from eocodec.format import MAX_PIXELS
 from eocodec.image import as_picture, atomic_write, encode_picture, read_picture, to_pillow
 
@@ -111,6 +111,41 @@ def test_what_is_not_a_picture_is_refused_in_one_sentence(tmp_path: Path) -> Non
 def test_bad_arrays_are_refused(bad: np.ndarray) -> None:
     with pytest.raises(ImageError):
         as_picture(bad)
+
+
+def test_arrays_become_eight_bit_colour_with_alpha_apart() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for array in (levels, levels / 255.0, levels.astype(np.uint16) * 257, levels[..., None]):
+        got = as_picture(array)
+        assert got.grey and got.alpha is None and not got.deep
+        assert np.array_equal(got.rgb, np.repeat(levels[..., None], 3, 2))
+    assert as_picture(levels / 256.0).deep and as_picture(levels > 9).rgb.max() == 255
+    with_alpha = as_picture(np.dstack([levels, levels.T]))
+    assert with_alpha.grey and np.array_equal(with_alpha.alpha, levels.T) and with_alpha.rgb.shape == (16, 16, 3)
+    colour = np.dstack([levels, levels.T, levels, 255 - levels])
+    assert np.array_equal(as_picture(colour).rgb, colour[..., :3]) and not as_picture(colour).grey
+    assert np.array_equal(as_picture(colour).alpha, colour[..., 3])
+
+
+def test_limits_of_size_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "MAX_PIXELS", 100)
+    monkeypatch.setattr(image, "MAX_SIDE", 60)
+    for height, width in ((10, 10), (1, 60), (60, 1)):
+        assert as_picture(np.zeros((height, width, 3), np.uint8)).rgb.shape == (height, width, 3)
+        assert as_picture(Image.new("RGB", (width, height))).rgb.shape == (height, width, 3)
+    for height, width in ((10, 11), (1, 61), (61, 1)):
+        for picture in (np.zeros((height, width, 3), np.uint8), Image.new("RGB", (width, height))):
+            with pytest.raises(LimitError, match=f"{width}x{height} pixels is more than the format allows"):
+                as_picture(picture)
+
+
+@pytest.mark.parametrize("value", [-1.0, 65536.0, 1e9])
+def test_values_out_of_range_are_refused_by_the_name_of_their_file(value: float, tmp_path: Path) -> None:
+    values = np.full((4, 5), value, np.float32)
+    values[0, 0] = 3
+    Image.fromarray(values).save(tmp_path / "wild.tiff")
+    with pytest.raises(ImageError, match=r"wild\.tiff: .*(negative|outside|from 0)"):
+        read_picture(tmp_path / "wild.tiff")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
