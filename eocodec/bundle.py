@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eocodec import runtime
 from eocodec.errors import EocodecError, ModelError
 from eocodec.graphs import check_graph
 
@@ -342,7 +343,7 @@ class Model:
         try:
             return list(session.run(None, inputs))
         except Exception as e:  # onnxruntime's own exception classes are not exported
-            raise ModelError(f"the model's graph {graph} failed: {str(e).splitlines()[0]}") from e
+            raise runtime.failure(f"the model's graph {graph} failed", e) from e
 
     def _open(self, graph: str) -> Any:
         with self._lock:
@@ -364,7 +365,7 @@ class Model:
                     try:
                         session = _session(content, self._options(exact), [CPU])
                     except Exception as e:  # onnxruntime's own exception classes are not exported
-                        raise ModelError(f"the model's graph {graph} cannot be opened: {_first_line(e)}") from e
+                        raise runtime.failure(f"the model's graph {graph} cannot be opened", e) from e
                 self._sessions[graph] = session
             return self._sessions[graph]
 
@@ -374,8 +375,7 @@ class Model:
         Raises:
             EocodecError: there can be none, but CUDA was asked for.
         """
-        import onnxruntime as ort
-
+        ort = runtime.onnxruntime()
         reason = "onnxruntime was built without it (pip install 'eocodec[gpu]' instead of onnxruntime)"
         if CUDA in ort.get_available_providers():
             _preload()
@@ -392,17 +392,13 @@ class Model:
 
     def _options(self, exact: bool) -> Any:
         """Options of a session for an entropy graph (`exact`), or another one."""
-        import onnxruntime as ort
-
+        ort = runtime.onnxruntime()
         options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
+        options.log_severity_level = runtime.FATAL
+        runtime.share_threads(options, self.threads)
         options.enable_mem_pattern = False
         # Without an arena each tile's buffers are mapped anew; thirty arenas for the small nets would add up.
         options.enable_cpu_mem_arena = not exact
-        # Some thirty sessions take turns: a pool that spins after its turn would slow the others.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         levels = ort.GraphOptimizationLevel
         options.graph_optimization_level = {
             "off": levels.ORT_DISABLE_ALL,
@@ -415,16 +411,13 @@ class Model:
 @functools.cache
 def _preload() -> None:
     """Let onnxruntime (from 1.21 on) find CUDA where pip has put it."""
-    import onnxruntime as ort
-
+    ort = runtime.onnxruntime()
     with contextlib.redirect_stdout(io.StringIO()):  # it prints, and standard output may be the result
         getattr(ort, "preload_dlls", lambda: None)()
 
 
 def _session(content: bytes, options: Any, providers: list[Any]) -> Any:
-    import onnxruntime as ort
-
-    return ort.InferenceSession(content, options, providers=providers)
+    return runtime.onnxruntime().InferenceSession(content, options, providers=providers)
 
 
 def _first_line(e: Exception) -> str:

@@ -1,6 +1,14 @@
 """The exceptions of eocodec: one family, each message a sentence that a user can act on."""
 
-__all__ = ["EocodecError", "FormatError", "ImageError", "LimitError", "ModelError", "UnknownTypeError"]
+__all__ = [
+    "EocodecError",
+    "FormatError",
+    "ImageError",
+    "LimitError",
+    "ModelError",
+    "OutOfMemoryError",
+    "UnknownTypeError",
+]
 
 
 class EocodecError(Exception):
@@ -25,3 +33,7 @@ class UnknownTypeError(ImageError, FormatError):
 
 class LimitError(ImageError, FormatError):
     """A picture has more pixels than the caller allows."""
+
+
+class OutOfMemoryError(LimitError):
+    """The memory of this process does not suffice for a picture."""

@@ -8,6 +8,7 @@ import click
 
 from eocodec_cli import files
 from eocodec_cli.denoise import level
+from eocodec_cli.work import for_each
 
 rate_option = click.option(
     "--rate",
@@ -99,7 +100,6 @@ def command(
     from eocodec.bundle import load_model
     from eocodec.codec import compress_picture
     from eocodec.errors import EocodecError
-    from eocodec.format import MAGIC
     from eocodec.image import read_picture
 
     if sum(t is not None for t in (rate, bpp, max_bytes, psnr)) > 1:
@@ -117,7 +117,7 @@ def command(
     loaded = lanes.load(name)
     if rate is not None and not 1 <= rate <= loaded.block:
         raise EocodecError(f"the rate must be from 1 to {loaded.block} latents, not {rate:g}")
-    jobs = files.plan(inputs, output, ".eoc", force, own=MAGIC)
+    jobs = files.plan(inputs, output, ".eoc", force)
 
     def work(job: files.Job) -> dict[str, Any]:
         if job.source == files.PIPE:
@@ -165,4 +165,4 @@ def command(
             f"1:{r['ratio']:.1f}{quality}  {rate}{removed}"
         )
 
-    files.for_each(jobs, work, line, as_json, lanes.workers)
+    for_each(jobs, work, line, as_json, lanes.workers)

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from eocodec_cli import files
+from eocodec_cli.work import for_each
 
 
 @click.command("decompress")
@@ -87,4 +88,4 @@ def command(
         state = state or ("" if r["complete"] else "  (cut short: decoded at a lower rate)")
         return f"{r['input']} -> {r['output']}  {r['width']}x{r['height']} {r['mode']}{state}"
 
-    files.for_each(jobs, work, line, as_json, lanes.workers)
+    for_each(jobs, work, line, as_json, lanes.workers)

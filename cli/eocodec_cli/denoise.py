@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from eocodec_cli import files
+from eocodec_cli.work import for_each
 
 
 def level(value: str) -> float | str:
@@ -137,4 +138,4 @@ def command(
         how = f"C={r['rate']:g}" if r["rate"] is not None else f"sigma={r['sigma']:.1f}"
         return f"{r['input']} -> {r['output']}  {r['width']}x{r['height']}  {r['method']}  {how}"
 
-    files.for_each(jobs, work, line, as_json, lanes.workers)
+    for_each(jobs, work, line, as_json, lanes.workers)

@@ -1,19 +1,16 @@
 """Inputs and outputs of the commands: several files, folders, pipes, and nothing overwritten by accident.
 
-In: the paths on the command line and `-o`. Out: pairs of (input, output) and the loop over them.
+In: the paths on the command line and `-o`. Out: pairs of (input, output), their bytes, and how they share the cores.
 """
 
-import functools
-import json
-import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,10 +22,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Job",
     "Lanes",
-    "cores",
-    "for_each",
+    "check_new",
     "inputs_argument",
     "json_option",
+    "make_folder",
     "output_option",
     "plan",
     "read_bytes",
@@ -36,6 +33,7 @@ __all__ = [
 ]
 
 PIPE = "-"
+MOST = 64  # pictures that are worked at side by side
 LARGE = 1 << 22  # pixels from which on a picture is worked at alone, with all threads, for the sake of memory
 
 inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
@@ -57,67 +55,86 @@ model_option = click.option("--model", default=None, metavar="NAME|PATH", help="
 
 @dataclass(frozen=True)
 class Job:
-    """One input and where its result goes; `-` is a pipe."""
+    """One input and where its result goes; `-` is a pipe. `refused` says why it may not go there."""
 
     source: str
     target: str
+    refused: str | None = None
 
 
-def plan(inputs: Sequence[str], output: str | None, suffix: str, force: bool, own: bytes = b"") -> list[Job]:
+def plan(inputs: Sequence[str], output: str | None, suffix: str, force: bool) -> list[Job]:
     """Pair inputs with outputs.
+
+    A job whose output must not be written has the reason in `refused`; the others go on.
 
     Arguments:
         inputs: paths, or `-`.
         output: a file (one input), a folder, `-`, or None for the input's name with `suffix`.
         suffix: of derived names, such as ".eoc".
-        force: allow derived names to replace existing files.
-        own: an existing file that starts with these bytes may be replaced all the same.
+        force: allow existing files to be replaced.
 
     Raises:
-        EocodecError: two results would have the same name, or a derived name exists already.
+        EocodecError: the outputs cannot be told apart, or their folder cannot be made.
     """
     folder = output is not None and output != PIPE and (Path(output).is_dir() or output.endswith("/"))
     if output not in (None, PIPE) and not folder and len(inputs) > 1:
         raise EocodecError(f"{output} is not a folder; several inputs need one")
     if inputs.count(PIPE) > 1 or (output == PIPE and len(inputs) > 1):
         raise EocodecError("only one input can go through a pipe")
+    targets = [_target(source, output, folder, suffix) for source in inputs]
+    times = Counter(targets)
     jobs = []
-    for source in inputs:
-        if output == PIPE or (source == PIPE and output is None):
-            target = PIPE
-        elif output is not None and not folder:
-            target = output
-        else:
-            name = Path("stdin" if source == PIPE else source)
-            base = Path(str(output)) if folder else name.parent
-            stem = name.stem if name.suffix else name.name
-            target = str(base / f"{stem}{suffix}")
-            if not force and Path(target).exists() and not _starts_with(Path(target), own):
-                raise EocodecError(f"{target} exists; use --force to overwrite it, or -o to choose another name")
-        both = PIPE not in (source, target) and Path(target).exists() and Path(source).exists()
-        if both and Path(target).samefile(source):
-            raise EocodecError(f"{target} is the input itself; choose another output with -o")
-        jobs.append(Job(source, target))
-    targets = [j.target for j in jobs]
-    for j in jobs:
-        if targets.count(j.target) > 1:
-            raise EocodecError(f"several inputs would be written to {j.target}")
+    for source, target in zip(inputs, targets, strict=True):
+        refused = f"several inputs would be written to {target}" if times[target] > 1 else None
+        jobs.append(Job(source, target, refused or _refusal(source, target, force)))
     if folder:
-        try:
-            Path(str(output)).mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise EocodecError(f"{output}: cannot be made ({e.strerror})") from None
+        make_folder(Path(str(output)))
     return jobs
 
 
-def _starts_with(path: Path, own: bytes) -> bool:
-    if not own:
-        return False
+def _target(source: str, output: str | None, folder: bool, suffix: str) -> str:
+    if output == PIPE or (source == PIPE and output is None):
+        return PIPE
+    if output is not None and not folder:
+        return output
+    name = Path("stdin" if source == PIPE else source)
+    base = Path(str(output)) if folder else name.parent
+    return str(base / f"{name.stem if name.suffix else name.name}{suffix}")
+
+
+def _refusal(source: str, target: str, force: bool) -> str | None:
+    """Why an output may not be written: it is the input, or a file that nobody said may be replaced."""
+    path = Path(target)
+    if target == PIPE or not path.exists():
+        return None
+    if source != PIPE and Path(source).exists() and path.samefile(source):
+        return f"{target} is the input itself; choose another output with -o"
+    if path.is_file() and not force:  # into devices and pipes one writes
+        return f"{target} exists; use --force to overwrite it, or -o to choose another name"
+    return None
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those it lies in.
+
+    Raises:
+        EocodecError: it cannot be made.
+    """
     try:
-        with path.open("rb") as f:
-            return f.read(len(own)) == own
-    except OSError:
-        return False
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise EocodecError(f"{folder}: cannot be made ({e.strerror})") from None
+
+
+def check_new(target: str, force: bool) -> None:
+    """See that an output that is a file may be written.
+
+    Raises:
+        EocodecError: it exists, and `force` is not given.
+    """
+    refused = _refusal(PIPE, target, force)
+    if refused:
+        raise EocodecError(refused)
 
 
 def read_bytes(source: str) -> bytes:
@@ -127,6 +144,8 @@ def read_bytes(source: str) -> bytes:
         EocodecError: missing, a folder, or not readable.
     """
     if source == PIPE:
+        if sys.stdin is None:
+            raise EocodecError("standard input is closed")
         return sys.stdin.buffer.read()
     try:
         return Path(source).read_bytes()
@@ -139,14 +158,22 @@ def read_bytes(source: str) -> bytes:
 
 
 def write_bytes(target: str, content: bytes) -> None:
-    """Write to a file, all or nothing, or to standard output."""
-    from eocodec.image import atomic_write
+    """Write to a file, all or nothing, or to standard output.
 
-    if target == PIPE:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
-    else:
-        atomic_write(Path(target), content)
+    Raises:
+        EocodecError: it cannot be written.
+    """
+    from eocodec.image import atomic_write
+    from eocodec_cli.work import writing
+
+    if target != PIPE:
+        with writing():
+            atomic_write(Path(target), content)
+        return
+    if sys.stdout is None:
+        raise EocodecError("standard output is closed")
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
 
 
 class Lanes:
@@ -162,7 +189,9 @@ class Lanes:
 
     def __init__(self, pictures: int, threads: int, device: str) -> None:
         self.device = device
-        lanes = threads or cores()
+        from eocodec.runtime import cores
+
+        lanes = min(threads or cores(), MOST)
         self.workers = lanes if pictures >= lanes else 1
         self.threads = threads if self.workers == 1 else 1  # for a picture that is not large
         self._all = threads
@@ -203,65 +232,3 @@ class Lanes:
                 else:
                     self._small -= 1
                 self._turn.notify_all()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def for_each(
-    jobs: Sequence[Job],
-    work: Callable[[Job], dict[str, Any]],
-    line: Callable[[dict[str, Any]], str],
-    as_json: bool,
-    workers: int = 1,
-) -> None:
-    """Run `work` on every job, print a line (or JSON) for each, go on after errors, exit with 1 if there were any.
-
-    With several `workers` as many jobs run at a time; lines keep the order of the jobs. They go to standard error when
-    a result goes to standard output; a progress bar shows on a terminal only.
-    """
-    piped = any(j.target == PIPE for j in jobs)
-    failed = 0
-    with _results(jobs, work, workers) as results:
-        for job, result in _progress(jobs, results):
-            try:
-                row = result()
-            except EocodecError as e:
-                failed += 1
-                message = str(e)
-                if job.source != PIPE and not message.startswith(job.source):
-                    message = f"{job.source}: {message}"
-                if as_json:
-                    click.echo(json.dumps({"input": job.source, "error": message}), err=piped)
-                click.echo(f"eocodec: {message}", err=True)
-            else:
-                click.echo(json.dumps(row) if as_json else line(row), err=piped)
-    if failed:
-        raise click.exceptions.Exit(1)
-
-
-Result = Callable[[], dict[str, Any]]
-
-
-@contextmanager
-def _results(jobs: Sequence[Job], work: Callable[[Job], dict[str, Any]], workers: int) -> Iterator[list[Result]]:
-    """For every job a function that gives its result, or raises its error."""
-    if workers == 1:
-        yield [functools.partial(work, job) for job in jobs]
-        return
-    pool = ThreadPoolExecutor(min(workers, len(jobs)))
-    try:
-        yield [pool.submit(work, job).result for job in jobs]
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _progress(jobs: Sequence[Job], results: Sequence[Result]) -> Iterator[tuple[Job, Result]]:
-    pairs = list(zip(jobs, results, strict=True))
-    if len(jobs) < 2 or not sys.stderr.isatty():
-        yield from pairs
-        return
-    with click.progressbar(pairs, file=sys.stderr, item_show_func=lambda p: p[0].source if p else "") as bar:
-        yield from bar

@@ -125,6 +125,7 @@ def command(
     """
     from eocodec.bundle import load_model, shipped_models
     from eocodec.errors import EocodecError
+    from eocodec.runtime import cores
 
     keys = _keys(api_key_file)
     if store == "":
@@ -144,7 +145,7 @@ def command(
         raise EocodecError("two of the models have the same name")
     settings = Settings(
         models=paths,
-        workers=workers or files.cores(),
+        workers=workers or cores(),
         queue=queue,
         threads=threads,
         device=device,

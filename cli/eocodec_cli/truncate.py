@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from eocodec_cli import files
+from eocodec_cli.work import for_each
 
 
 @click.command("truncate")
@@ -28,11 +29,10 @@ def command(
       eocodec truncate --rate 48 photo.eoc
     """
     from eocodec.codec import truncate
-    from eocodec.format import MAGIC
 
     if (rate is None) == (max_bytes is None):
         raise click.UsageError("give either --rate or --bytes")
-    jobs = files.plan(inputs, output, ".cut.eoc", force, own=MAGIC)
+    jobs = files.plan(inputs, output, ".cut.eoc", force)
 
     def work(job: files.Job) -> dict[str, Any]:
         data = files.read_bytes(job.source)
@@ -43,4 +43,4 @@ def command(
     def line(r: dict[str, Any]) -> str:
         return f"{r['input']} -> {r['output']}  {r['bytes_before']} -> {r['bytes']} bytes"
 
-    files.for_each(jobs, work, line, as_json)
+    for_each(jobs, work, line, as_json)
