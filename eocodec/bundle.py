@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from eocodec import runtime
 from eocodec.errors import EocodecError, ModelError
+from eocodec.files import atomic_file
 from eocodec.graphs import check_graph
 
 __all__ = [
@@ -145,8 +146,12 @@ def bundle_id(files: dict[str, bytes]) -> bytes:
 
 
 def write_bundle(path: Path, files: dict[str, bytes]) -> bytes:
-    """Write a bundle (reproducible bytes) and return its full id."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    """Write a bundle (reproducible bytes), all or nothing, and return its full id.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         archive.comment = bundle_id(files).hex().encode()  # to find a model without reading it; checked when loaded
         for name in sorted(files):
             info = zipfile.ZipInfo(name, (2000, 1, 1, 0, 0, 0))

@@ -8,8 +8,6 @@ to sRGB. Other metadata is not carried over, nor are frames after the first. doc
 """
 
 import io
-import os
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
+from eocodec import files
 from eocodec.errors import ImageError, LimitError, UnknownTypeError
 from eocodec.format import MAX_PIXELS, MAX_SIDE
 
@@ -369,23 +368,12 @@ def encode_picture(image: Image.Image, suffix: str) -> bytes:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds either its old content or all of the new.
+    """As :func:`eocodec.files.atomic_write`, with an error of eocodec's own.
 
     Raises:
         ImageError: the file cannot be written (folder missing, disk full, no permission).
     """
-    partial: str | None = None
     try:
-        handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        with os.fdopen(handle, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(partial, 0o666 & ~umask)
-        os.replace(partial, path)
+        files.atomic_write(path, data)
     except OSError as e:
-        if partial is not None and os.path.exists(partial):
-            os.unlink(partial)
         raise ImageError(f"{path}: cannot be written ({e.strerror or e})") from None

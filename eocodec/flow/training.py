@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from eocodec.errors import EocodecError
+from eocodec.files import atomic_file, atomic_write
 from eocodec.flow.configuration import TrainingConfig, load_config
 from eocodec.flow.distributed import Ranks, pick_device
 from eocodec.flow.loss import RATE_BINS, BatchLoss, rate_bin
@@ -194,12 +195,8 @@ class Run:
             "random": self.random.get_state(),
         }
         self.config.out.mkdir(parents=True, exist_ok=True)
-        partial = self.checkpoint.with_suffix(".partial")
-        with open(partial, "wb") as file:
+        with atomic_file(self.checkpoint) as file:
             torch.save(raw, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.checkpoint)
 
     def describe(self) -> str:
         """One line: model, pictures, processes."""
@@ -413,9 +410,7 @@ def _cut_log(path: Path, iteration: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept))
-    os.replace(partial, path)
+    atomic_write(path, "".join(kept).encode())
 
 
 def _board(folder: Path, iteration: int) -> Any:

@@ -1,0 +1,103 @@
+"""Writing files so that a name stands for what it was or for all of the new content, never for a part of it.
+
+In: a path and bytes, or a function's worth of writing to an open file. Out: the file. Errors are those of the operating
+system (:class:`OSError`); callers make sentences of them.
+"""
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+__all__ = ["TEMPORARY", "atomic_file", "atomic_write"]
+
+TEMPORARY = r"\.[0-9a-f]{16}\.partial"
+"""Regular expression of the names of unfinished files; a process that is killed leaves one behind."""
+
+LINKS = 40  # symbolic links that are followed, as on Linux
+
+
+def atomic_write(path: str | os.PathLike[str], data: bytes, folder: str | os.PathLike[str] | None = None) -> None:
+    """Write a file whole; see :func:`atomic_file`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     atomic_write(f"{folder}/x", b"content")
+        ...     Path(folder, "x").read_bytes()
+        b'content'
+    """
+    with atomic_file(path, folder) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> Iterator[IO[bytes]]:
+    """Open a file for writing that gets its name, and reaches the disk, when the block ends.
+
+    An exception in the block, KeyboardInterrupt included, leaves what was there before and nothing else. A file that
+    exists keeps its mode; a new one has the mode that the umask leaves. Symbolic links are followed. What is not a
+    regular file (a device, a pipe, an open descriptor such as /dev/stdout) is written to directly.
+
+    Arguments:
+        path: of the file.
+        folder: where the unfinished file is kept, in the same filesystem; default: beside the file.
+
+    Raises:
+        OSError: the file cannot be written (folder missing, disk full, no permission).
+    """
+    target, before = _target(Path(path))
+    if target is None:
+        with open(path, "wb") as file:
+            yield file
+        return
+    partial = Path(target.parent if folder is None or os.path.islink(path) else folder, _name())
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        with os.fdopen(os.open(partial, flags, 0o666), "wb") as file:  # the system applies the umask
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if before is not None:
+            os.chmod(partial, stat.S_IMODE(before.st_mode) & 0o777)
+        os.replace(partial, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise
+
+
+def _name() -> str:
+    """A new name in :data:`TEMPORARY`; it does not grow with the file's, which may be as long as names can be."""
+    return f".{secrets.token_hex(8)}.partial"
+
+
+def _target(path: Path) -> tuple[Path | None, os.stat_result | None]:
+    """What a path's links lead to, and what is there; None for a target that cannot be replaced by a file.
+
+    Raises:
+        OSError: the links go round in circles, or a folder may not be entered.
+    """
+    try:
+        before = os.stat(path)
+    except FileNotFoundError:
+        before = None
+    if before is not None and not stat.S_ISREG(before.st_mode):
+        return None, before
+    for _ in range(LINKS):
+        if _is_descriptor(path):
+            return None, before
+        if not path.is_symlink():
+            break
+        path = path.parent / os.readlink(path)
+    return path, before
+
+
+def _is_descriptor(path: Path) -> bool:
+    """Whether a path stands for an open file of a process; a file put in its place would miss that file."""
+    folder = os.path.realpath(path.parent)
+    return folder == "/dev/fd" or (folder.startswith("/proc/") and os.path.basename(folder) == "fd")

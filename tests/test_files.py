@@ -1,0 +1,208 @@
+"""Files are written whole or not at all."""
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from paths import environment
+
+from eocodec import files
+from eocodec.files import atomic_file, atomic_write
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_file_is_replaced_by_all_of_the_new_content(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    target.write_bytes(b"old and longer")
+    with atomic_file(target) as file:
+        file.write(b"new")
+        file.flush()
+        assert target.read_bytes() == b"old and longer"
+        (partial,) = [n for n in _names(tmp_path) if n != "x"]
+        assert re.fullmatch(files.TEMPORARY, partial)
+    assert target.read_bytes() == b"new" and _names(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), SystemExit(1), OSError(28, "full")], ids=repr)
+def test_whatever_ends_the_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path, failure: BaseException) -> None:
+    target = tmp_path / "x"
+    target.write_bytes(b"old")
+    with pytest.raises(type(failure)), atomic_file(target) as file:
+        file.write(b"half")
+        raise failure
+    assert target.read_bytes() == b"old" and _names(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
+def test_an_interrupt_at_any_step_leaves_nothing_unfinished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    target = tmp_path / "x"
+    target.write_bytes(b"old")
+    monkeypatch.setattr(os, step, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        atomic_write(target, b"new")
+    monkeypatch.undo()
+    assert target.read_bytes() == b"old" and _names(tmp_path) == ["x"]
+
+
+WRITER = """
+import signal, sys
+from eocodec.files import atomic_file
+
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+with atomic_file("x") as file:
+    file.write(b"half")
+    file.flush()
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_that_the_program_handles_leaves_nothing_unfinished(tmp_path: Path, sign: signal.Signals) -> None:
+    (tmp_path / "x").write_bytes(b"old")
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
+        env=environment(),
+    )
+    assert process.stdout is not None and process.stdin is not None
+    assert process.stdout.readline() == b"open\n" and len(_names(tmp_path)) == 2
+    process.send_signal(sign)
+    assert process.wait(30) != 0
+    process.stdin.close()
+    process.stdout.close()
+    assert _names(tmp_path) == ["x"] and (tmp_path / "x").read_bytes() == b"old"
+
+
+def test_the_content_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+
+    def noted(name: str, function: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: object) -> None:
+            steps.append(name)
+            function(*arguments)
+
+        return call
+
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, noted(name, getattr(os, name)))
+    atomic_write(tmp_path / "x", b"new")
+    assert steps == ["fsync", "replace"]
+
+
+def test_names_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    target = tmp_path / ("x" * 240 + ".eoc")
+    atomic_write(target, b"new")
+    assert target.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002], ids=oct)
+def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        atomic_write(tmp_path / "x", b"new")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o755], ids=oct)
+def test_a_file_that_exists_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+    target = tmp_path / "x"
+    target.write_bytes(b"old")
+    target.chmod(mode)
+    atomic_write(target, b"new")
+    assert target.read_bytes() == b"new" and stat.S_IMODE(target.stat().st_mode) == mode
+
+
+def test_the_umask_of_the_process_is_never_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> int:
+        raise AssertionError("other threads would create files with this umask")
+
+    monkeypatch.setattr(os, "umask", refuse)
+    threads = [threading.Thread(target=atomic_write, args=(tmp_path / str(k % 3), b"%d" % k)) for k in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert _names(tmp_path) == ["0", "1", "2"]
+    assert all(int((tmp_path / str(k)).read_bytes()) % 3 == k for k in range(3))
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "x").write_bytes(b"old")
+    (tmp_path / "absolute").symlink_to(tmp_path / "there" / "x")
+    (tmp_path / "relative").symlink_to("there/x")
+    (tmp_path / "twice").symlink_to("relative")
+    (tmp_path / "dangling").symlink_to("there/new")
+    for k, name in enumerate(("absolute", "relative", "twice")):
+        atomic_write(tmp_path / name, b"%d" % k)
+        assert (tmp_path / name).is_symlink() and (tmp_path / "there" / "x").read_bytes() == b"%d" % k
+    atomic_write(tmp_path / "dangling", b"new", folder=tmp_path)
+    assert (tmp_path / "dangling").is_symlink() and (tmp_path / "there" / "new").read_bytes() == b"new"
+    assert _names(tmp_path / "there") == ["new", "x"]
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(OSError, match="symbolic links"):
+        atomic_write(tmp_path / "circle", b"new")
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader.start()
+    atomic_write(pipe, b"through")
+    reader.join(30)
+    assert got == [b"through"] and pipe.is_fifo() and _names(tmp_path) == ["pipe"]
+
+
+def test_a_device_is_written_to_and_stays_a_device() -> None:
+    atomic_write("/dev/null", b"gone")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="no /dev/stdout")
+def test_an_open_descriptor_is_written_to_even_if_it_is_a_file(tmp_path: Path) -> None:
+    code = "from eocodec.files import atomic_write; atomic_write('/dev/stdout', b'new')"
+    with (tmp_path / "out").open("wb") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True, env=environment())
+        assert os.fstat(out.fileno()).st_size == 3, "the file that was open is the one that was written"
+    assert _names(tmp_path) == ["out"]
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        atomic_write(tmp_path, b"new")
+
+
+def test_a_folder_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        atomic_write(tmp_path / "missing" / "x", b"new")
+
+
+def test_unfinished_files_can_be_kept_in_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "unfinished").mkdir()
+    with atomic_file(tmp_path / "x", folder=tmp_path / "unfinished") as file:
+        file.write(b"new")
+        assert _names(tmp_path) == ["unfinished"] and len(_names(tmp_path / "unfinished")) == 1
+    assert _names(tmp_path) == ["unfinished", "x"] and _names(tmp_path / "unfinished") == []
