@@ -5,6 +5,7 @@ A bundle is data, never code: it is checked (names, sizes, hash) before any grap
 """
 
 import contextlib
+import difflib
 import functools
 import hashlib
 import io
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec import runtime
+from eocodec.arguments import check_model
 from eocodec.errors import EocodecError, ModelError
 from eocodec.files import atomic_file
 from eocodec.graphs import check_graph
@@ -558,12 +560,14 @@ def load_model(
     """
     if isinstance(model, Model):
         return model
+    check_model(model, threads)
     path = Path(model)
     if path.suffix != ".eocm":
         shipped = shipped_models()
         if str(model) not in shipped:
             known = ", ".join(shipped) or "none"
-            raise ModelError(f"no model is called {model}; known are: {known} (or give the path of an .eocm file)")
+            meant = "".join(f"; did you mean {n}?" for n in difflib.get_close_matches(str(model), shipped, 1))
+            raise ModelError(f"no model is called {model}; known are: {known} (or the path of an .eocm file){meant}")
         path = shipped[str(model)]
     try:
         stamp = path.stat().st_mtime_ns

@@ -14,9 +14,10 @@ import numpy.typing as npt
 import zstandard
 from PIL import Image
 
-from eocodec import entropy, flat, format, search, transform
+from eocodec import drawn, entropy, flat, format, matte, search, transform
 from eocodec import lossless as exact
 from eocodec import progressive as embedded
+from eocodec.arguments import check_numbers, file_bytes
 from eocodec.bundle import Model, load_model, peek_id, shipped_models
 from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError, FormatError, LimitError
@@ -290,6 +291,7 @@ def compress_picture(
         EocodecError: more than one target, a target out of range or out of reach, a picture of an unsupported kind, or
             a file that does not decode to what it should.
     """
+    check_numbers(rate=rate, bpp=bpp, max_bytes=max_bytes, psnr=psnr)
     if sum(t is not None for t in (rate, bpp, max_bytes, psnr)) > 1:
         raise EocodecError("give only one of rate, bpp, bytes and psnr")
     loaded = load_model((TINY_MODEL if tiny else "photo") if model is None else model)
@@ -302,6 +304,7 @@ def compress_picture(
         if denoise is not None:
             raise EocodecError("a lossless file keeps the noise; leave denoise out, or denoise the picture first")
         return _compress_losslessly(loaded, picture, measure or verify)
+    picture = matte.filled(picture)
     for name, target in (("bpp", bpp), ("bytes", max_bytes), ("psnr", psnr)):
         if target is not None and not (math.isfinite(target) and target > 0):
             raise EocodecError(f"{name} must be a positive number, not {target:g}")
@@ -312,16 +315,23 @@ def compress_picture(
     if denoise is not None:
         clean = denoise_picture(picture, denoise, model=loaded)
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
+    exact_form = None
+    if loaded.kind != "flat" and not progressive:
+        exact_form = drawn.Exact(picture, lambda: _compress_losslessly(loaded, replace(picture, deep=False), measure))
+    limit = int(max_bytes) if max_bytes is not None else int(bpp * picture.pixels / 8) if bpp is not None else None
+    if exact_form and limit is not None and (fitting := exact_form.within(limit)):
+        return replace(fitting, sigma=sigma)
     job = _EmbeddedJob(loaded, picture, values) if progressive else _Job(loaded, picture, tiny, values)
     tries = 1
     if psnr is not None:
         file, tries = job.reaching(psnr) if isinstance(job, _EmbeddedJob) else _search_psnr(job, psnr)
-    elif bpp is not None or max_bytes is not None:
-        limit = int(max_bytes) if max_bytes is not None else int((bpp or 0) * picture.pixels / 8)
+    elif limit is not None:
         file, tries = (job.largest(limit), 1) if isinstance(job, _EmbeddedJob) else _search_bytes(job, limit)
     else:
         file = job.file(delta)
     data = _bytes_of(file)
+    if exact_form and (smaller := exact_form.within(len(data))):
+        return replace(smaller, sigma=sigma)
     if verify:
         _verify(job, file, data)
     return Compressed(
@@ -564,7 +574,7 @@ def find_model(identity: bytes, model: str | Path | Model | None, threads: int =
     for name, path in shipped_models().items():
         if peek_id(path)[: len(identity)] == identity:  # loading shows whether the bundle has that id
             return load_model(name, threads, device=device)
-    raise FormatError(f"the file needs model {identity.hex()}, which is not installed; give its bundle with --model")
+    raise FormatError(f"the file needs model {identity.hex()}, which is not installed; give its bundle as the model")
 
 
 def find_tiny_model(number: int, model: str | Path | Model | None, threads: int = 0, device: str = "auto") -> Model:
@@ -601,6 +611,7 @@ def decode_file(
     Raises:
         FormatError: not an `.eoc` file, damaged, too large, or its model is not at hand.
     """
+    data = file_bytes(data)
     if format.is_tiny(data):
         small = format.parse_tiny(data)
         loaded = find_tiny_model(small.number, model)
@@ -640,10 +651,12 @@ def truncate(data: bytes, *, rate: float | None = None, max_bytes: int | None = 
         EocodecError: not exactly one target, or out of range.
         FormatError: not an `.eoc` file, or damaged; no cut is as small as asked.
     """
+    data = file_bytes(data)
+    check_numbers(rate=rate, max_bytes=max_bytes)
     if (rate is None) == (max_bytes is None):
         raise EocodecError("give either rate or bytes")
     if format.is_tiny(data):
-        raise EocodecError("a tiny file cannot be cut; compress the picture again with --bytes")
+        raise EocodecError("a tiny file cannot be cut; compress the picture again to fewer bytes")
     file = format.parse(data)
     if file.header.embedded:
         return _cut_embedded(file, rate, max_bytes)

@@ -1,7 +1,9 @@
 """The exceptions of eocodec: one family, each message a sentence that a user can act on."""
 
 __all__ = [
+    "CutOffError",
     "EocodecError",
+    "EocodecWarning",
     "FormatError",
     "ImageError",
     "LimitError",
@@ -23,6 +25,10 @@ class ImageError(EocodecError):
     """A picture cannot be read, or its size or type is not supported."""
 
 
+class CutOffError(ImageError):
+    """A picture file lacks more of its end than is read without being asked for."""
+
+
 class ModelError(EocodecError):
     """A model bundle is missing, damaged or not the one a file was made with."""
 
@@ -37,3 +43,7 @@ class LimitError(ImageError, FormatError):
 
 class OutOfMemoryError(LimitError):
     """The memory of this process does not suffice for a picture."""
+
+
+class EocodecWarning(UserWarning):
+    """A picture is not what its file or array seems to be meant for, and was read all the same."""

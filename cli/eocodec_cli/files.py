@@ -3,10 +3,11 @@
 In: the paths on the command line and `-o`. Out: pairs of (input, output), their bytes, and how they share the cores.
 """
 
+import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ import click
 from eocodec.errors import EocodecError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from eocodec.bundle import Model
 
 __all__ = [
@@ -25,7 +28,7 @@ __all__ = [
     "check_new",
     "inputs_argument",
     "json_option",
-    "make_folder",
+    "make_folders",
     "output_option",
     "plan",
     "read_bytes",
@@ -42,6 +45,8 @@ output_option = click.option(
 )
 force_option = click.option("-f", "--force", is_flag=True, help="Overwrite existing files.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per input.")
+recursive_option = click.option("-r", "--recursive", is_flag=True, help="Take what is in folders, and below them.")
+times_option = click.option("--keep-times", is_flag=True, help="Give outputs the time stamps of their inputs.")
 threads_option = click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads; 0: one per core.")
 device_option = click.option(
     "--device",
@@ -50,55 +55,106 @@ device_option = click.option(
     show_default=True,
     help="Where the transform runs; auto: CUDA if it works. Entropy coding always runs on the CPU.",
 )
-model_option = click.option("--model", default=None, metavar="NAME|PATH", help="Model name or .eocm bundle.")
+
+
+def complete_model(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """What a shell offers for a model: the names of the shipped ones, and files."""
+    from click.shell_completion import CompletionItem
+
+    from eocodec.bundle import shipped_models
+
+    names = [CompletionItem(n) for n in shipped_models() if n.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]
+
+
+model_option = click.option(
+    "--model", default=None, metavar="NAME|PATH", help="Model name or .eocm bundle.", shell_complete=complete_model
+)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One input and where its result goes; `-` is a pipe. `refused` says why it may not go there."""
+    """One input and where its result goes; `-` is a pipe.
+
+    `refused` says why it may not go there, `in_folder` that the folder it goes into may have to be made.
+    """
 
     source: str
     target: str
     refused: str | None = None
+    in_folder: bool = False
 
 
-def plan(inputs: Sequence[str], output: str | None, suffix: str, force: bool) -> list[Job]:
+def plan(
+    inputs: Sequence[str],
+    output: str | None,
+    suffix: str,
+    force: bool,
+    *,
+    recursive: bool = False,
+    wanted: Callable[[str], bool] = lambda name: False,
+    written: Callable[[str], bool] | None = None,
+) -> list[Job]:
     """Pair inputs with outputs.
 
     A job whose output must not be written has the reason in `refused`; the others go on.
 
     Arguments:
-        inputs: paths, or `-`.
+        inputs: paths, or `-`; the second of two is the output if its name says so and there is no other.
         output: a file (one input), a folder, `-`, or None for the input's name with `suffix`.
         suffix: of derived names, such as ".eoc".
         force: allow existing files to be replaced.
+        recursive: take the files below folders.
+        wanted: whether a file below a folder is an input, by its name.
+        written: whether a name is that of an output; default: it ends in `suffix`.
 
     Raises:
-        EocodecError: the outputs cannot be told apart, or their folder cannot be made.
+        EocodecError: the outputs cannot be told apart, or there are no inputs in a folder.
     """
-    folder = output is not None and output != PIPE and (Path(output).is_dir() or output.endswith("/"))
-    if output not in (None, PIPE) and not folder and len(inputs) > 1:
+    written = written or (lambda name: name.lower().endswith(suffix))
+    if output is None and len(inputs) == 2 and written(inputs[1]) and not written(inputs[0]):
+        inputs, output = inputs[:1], inputs[1]
+    sources = _found(inputs, wanted) if recursive else [(source, Path()) for source in inputs]
+    folder = output is not None and output != PIPE and (recursive or Path(output).is_dir() or output.endswith("/"))
+    if output not in (None, PIPE) and not folder and len(sources) > 1:
         raise EocodecError(f"{output} is not a folder; several inputs need one")
-    if inputs.count(PIPE) > 1 or (output == PIPE and len(inputs) > 1):
+    if inputs.count(PIPE) > 1 or (output == PIPE and len(sources) > 1):
         raise EocodecError("only one input can go through a pipe")
-    targets = [_target(source, output, folder, suffix) for source in inputs]
+    targets = [_target(source, below, output, folder, suffix) for source, below in sources]
     times = Counter(targets)
     jobs = []
-    for source, target in zip(inputs, targets, strict=True):
+    for (source, _), target in zip(sources, targets, strict=True):
         refused = f"several inputs would be written to {target}" if times[target] > 1 else None
-        jobs.append(Job(source, target, refused or _refusal(source, target, force)))
-    if folder:
-        make_folder(Path(str(output)))
+        jobs.append(Job(source, target, refused or _refusal(source, target, force), folder))
     return jobs
 
 
-def _target(source: str, output: str | None, folder: bool, suffix: str) -> str:
+def _found(inputs: Sequence[str], wanted: Callable[[str], bool]) -> list[tuple[str, Path]]:
+    """The inputs, with the wanted files in place of folders, and in which folder below the input each lies.
+
+    Raises:
+        EocodecError: there is none in a folder.
+    """
+    found = []
+    for source in inputs:
+        top = Path(source)
+        if source == PIPE or not top.is_dir():
+            found.append((source, Path()))
+            continue
+        below = [p for p in sorted(top.rglob("*")) if wanted(p.name) and p.is_file()]
+        if not below:
+            raise EocodecError(f"{source}: nothing in this folder can be an input")
+        found += [(str(p), p.relative_to(top).parent) for p in below]
+    return found
+
+
+def _target(source: str, below: Path, output: str | None, folder: bool, suffix: str) -> str:
     if output == PIPE or (source == PIPE and output is None):
         return PIPE
     if output is not None and not folder:
         return output
     name = Path("stdin" if source == PIPE else source)
-    base = Path(str(output)) if folder else name.parent
+    base = Path(str(output)) / below if folder else name.parent
     return str(base / f"{name.stem if name.suffix else name.name}{suffix}")
 
 
@@ -114,16 +170,17 @@ def _refusal(source: str, target: str, force: bool) -> str | None:
     return None
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and those it lies in.
+def make_folders(jobs: Sequence[Job]) -> None:
+    """Make the folders that results go into.
 
     Raises:
-        EocodecError: it cannot be made.
+        EocodecError: one cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise EocodecError(f"{folder}: cannot be made ({e.strerror})") from None
+    for folder in {Path(j.target).parent for j in jobs if j.in_folder}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise EocodecError(f"{folder}: cannot be made ({e.strerror})") from None
 
 
 def check_new(target: str, force: bool) -> None:
@@ -157,8 +214,13 @@ def read_bytes(source: str) -> bytes:
         raise EocodecError(f"{source}: cannot be read ({e.strerror or e})") from None
 
 
-def write_bytes(target: str, content: bytes) -> None:
+def write_bytes(target: str, content: bytes, times_of: str | None = None) -> None:
     """Write to a file, all or nothing, or to standard output.
+
+    Arguments:
+        target: path, or `-`.
+        content: of the file.
+        times_of: a file whose times of change and access the new one gets.
 
     Raises:
         EocodecError: it cannot be written.
@@ -169,6 +231,9 @@ def write_bytes(target: str, content: bytes) -> None:
     if target != PIPE:
         with writing():
             atomic_write(Path(target), content)
+        if times_of not in (None, PIPE) and Path(target).is_file():
+            then = os.stat(str(times_of))
+            os.utime(target, ns=(then.st_atime_ns, then.st_mtime_ns))
         return
     if sys.stdout is None:
         raise EocodecError("standard output is closed")

@@ -34,6 +34,8 @@ def command(
         raise click.UsageError("give either --rate or --bytes")
     jobs = files.plan(inputs, output, ".cut.eoc", force)
 
+    files.make_folders(jobs)
+
     def work(job: files.Job) -> dict[str, Any]:
         data = files.read_bytes(job.source)
         cut = truncate(data, rate=rate, max_bytes=max_bytes)
