@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eocodec import flat, gains, shrinkage
+from eocodec import flat, gains, noise_areas, shrinkage
+from eocodec.arguments import check_numbers
 from eocodec.bundle import Model, load_model
 from eocodec.errors import EocodecError
 from eocodec.image import Bytes, ImageLike, Picture, as_picture
@@ -34,6 +35,7 @@ SHIFTS = ((0, 0), (7, 3), (10, 13), (13, 6), (1, 15), (4, 9), (11, 10), (6, 4))
 DEFAULT_SHIFTS = {"net": 2, "shrink": 8, "drop": 8}
 SMALLEST_SIGMA = 0.3  # 8-bit levels; below, a picture counts as clean
 LARGEST_STRENGTH = 4.0
+UNSEEN = 0.7  # share of the level in smooth patches below which the net has overlooked noise that is not white
 LARGEST_VALUE = 16.0  # of a floating-point picture; beyond, it surely has another range than 0 to 1
 
 
@@ -65,6 +67,7 @@ def denoise(
     rate: float | None = None,
     strength: float = 1.0,
     shifts: int | None = None,
+    detail: float = 0.0,
     model: str | Path | Model = "photo",
 ) -> npt.NDArray[Any]:
     """Remove white noise from a picture.
@@ -81,6 +84,7 @@ def denoise(
         strength: what the level is multiplied by: 0 removes nothing, 1 the noise as given or estimated; at most 4.
         shifts: how many shifts, of the net flips and transpositions, are averaged, 1 to 8: slower and better; default:
             what suits the method.
+        detail: share of what was removed that is given back, from 0 to 1: a little keeps grain and fine texture.
         model: a shipped model's name, a bundle's path or a loaded model.
 
     Returns:
@@ -98,7 +102,9 @@ def denoise(
         >>> clean.shape, bool(clean.std() < 0.03)
         ((40, 60, 3), True)
     """
-    done = denoise_picture(image, sigma, method=method, rate=rate, strength=strength, shifts=shifts, model=model)
+    done = denoise_picture(
+        image, sigma, method=method, rate=rate, strength=strength, shifts=shifts, detail=detail, model=model
+    )
     floating = isinstance(image, np.ndarray) and np.issubdtype(image.dtype, np.floating)
     return done.values if floating else done.rgb
 
@@ -111,26 +117,34 @@ def denoise_picture(
     rate: float | None = None,
     strength: float = 1.0,
     shifts: int | None = None,
+    detail: float = 0.0,
     model: str | Path | Model = "photo",
 ) -> Denoised:
     """Remove white noise from a picture and tell how; see :func:`denoise` for arguments and errors."""
     loaded = load_model(model)
     _check(sigma, rate, strength, shifts, loaded)
+    check_numbers(detail="" if detail is None else detail)
+    if not 0 <= detail <= 1:
+        raise EocodecError(f"the detail must be from 0 to 1, not {detail:g}")
     chosen = _choose(method, rate, loaded)
-    values, grey = _values(image)
+    values, grey, alpha = _values(image)
     if rate is not None:
         level = None
         clean = _keep_top(loaded, values, rate, shifts or DEFAULT_SHIFTS["drop"])
     else:
         # Equal noise in three channels lies along the luma axis, where it is sqrt(3) times as large.
         spread = math.sqrt(3) if grey else 1.0
-        noise = _measured(loaded, values, grey) if isinstance(sigma, str) else gains.Noise.white(sigma * spread / 255)
+        noise = (
+            _measured(loaded, values, grey, alpha)
+            if isinstance(sigma, str)
+            else gains.Noise.white(sigma * spread / 255)
+        )
         level = 255 * noise.level / spread
         if level * strength < SMALLEST_SIGMA:
             clean = values
         else:
             clean = _removed(loaded, values, noise.scaled(strength), chosen, shifts or DEFAULT_SHIFTS[chosen])
-    clean = np.clip(clean, 0, 1)
+    clean = np.clip(clean + np.float32(detail) * (values - clean), 0, 1)
     if grey:
         clean = np.repeat(clean.mean(2, keepdims=True, dtype=np.float32), 3, 2)
     return Denoised(clean, chosen, level)
@@ -144,19 +158,28 @@ def estimate_sigma(image: ImageLike | Picture, model: str | Path | Model = "phot
     Raises:
         EocodecError: the picture is of an unsupported kind, or of another size than the model is for.
     """
-    values, grey = _values(image)
-    return 255 * _measured(load_model(model), values, grey).level / (math.sqrt(3) if grey else 1.0)
+    values, grey, alpha = _values(image)
+    return 255 * _measured(load_model(model), values, grey, alpha).level / (math.sqrt(3) if grey else 1.0)
 
 
-def _measured(model: Model, values: Float32, grey: bool) -> gains.Noise:
-    """Estimated noise of a picture, along an axis of colour; of a grey picture, the luma axis."""
+def _measured(model: Model, values: Float32, grey: bool, alpha: Bytes | None) -> gains.Noise:
+    """Estimated noise of a picture, along an axis of colour; of a grey picture, the luma axis.
+
+    Flat, clipped and transparent areas say nothing of it. Noise that a camera's or a scaler's filter has gone over is
+    taken at the level that it has where the picture is smooth, if it is larger than what shows of it elsewhere.
+    """
+    areas = noise_areas.trusted(values, alpha)
+    if not areas.any():
+        return gains.Noise.white(0.0)
     if gains.available(model):
-        return gains.measure(model, values)
+        noise = gains.measure(model, values, areas)
+        hidden = 0.0 if grey else noise_areas.hidden_level(values, areas)
+        return gains.Noise.white(hidden) if noise.level < UNSEEN * hidden else noise
     if grey:
-        return gains.Noise.white(math.sqrt(3) * _grey_level(values[..., 0]))
+        return gains.Noise.white(math.sqrt(3) * min(_grey_level(values[..., 0]), 1.0))
     if model.kind == "flat":
         return gains.Noise.white(flat.noise_level(model.flat, flat.encode_picture(model, values)))
-    return gains.Noise.white(shrinkage.noise_level(model, values))
+    return gains.Noise.white(min(shrinkage.noise_level(model, values), 1.0))
 
 
 def _grey_level(values: Float32) -> float:
@@ -173,6 +196,8 @@ def _grey_level(values: Float32) -> float:
 
 def _check(sigma: float | str, rate: float | None, strength: float, shifts: int | None, model: Model) -> None:
     """Raise an :class:`EocodecError` for arguments that are out of range or exclude one another."""
+    check_numbers(strength=0 if strength is None else strength, shifts=shifts, rate=rate)
+    check_numbers(sigma=None if isinstance(sigma, str) else "" if sigma is None else sigma)
     if isinstance(sigma, str):
         if sigma != "auto":
             raise EocodecError(f"sigma must be a number of 8-bit levels or auto, not {sigma}")
@@ -242,8 +267,9 @@ def _flat_top(model: Model, values: Float32, rate: float) -> Float32:
     return flat.synthesise(model, kept[None], flat.core_step(model.flat, rate))[0]
 
 
-def _values(image: ImageLike | Picture) -> tuple[Float32, bool]:
-    """`(H, W, 3)` float32 and whether all channels are equal; floats may leave 0 to 1, as unclipped noise does."""
+def _values(image: ImageLike | Picture) -> tuple[Float32, bool, Bytes | None]:
+    """`(H, W, 3)` float32, whether all channels are equal, and alpha; floats may leave 0 to 1, as noise does."""
+    alpha = None
     if isinstance(image, np.ndarray) and np.issubdtype(image.dtype, np.floating):
         if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)) or 0 in image.shape:
             raise EocodecError(
@@ -256,6 +282,8 @@ def _values(image: ImageLike | Picture) -> tuple[Float32, bool]:
         values = np.asarray(image, np.float32).reshape(*image.shape[:2], -1)
         values = np.broadcast_to(values, (*image.shape[:2], 3))
     else:
-        values = as_picture(image).rgb.astype(np.float32) / np.float32(255)
+        picture = as_picture(image)
+        alpha = picture.alpha
+        values = picture.rgb.astype(np.float32) / np.float32(255)
     grey = bool((values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all())
-    return np.ascontiguousarray(values), grey
+    return np.ascontiguousarray(values), grey, alpha
