@@ -383,7 +383,7 @@ class Model:
             EocodecError: there can be none, but CUDA was asked for.
         """
         ort = runtime.onnxruntime()
-        reason = "onnxruntime was built without it (pip install 'eocodec[gpu]' instead of onnxruntime)"
+        reason = runtime.without_cuda()
         if CUDA in ort.get_available_providers():
             _preload()
             reason = "onnxruntime cannot open a session on it; are the driver, CUDA and cuDNN installed?"

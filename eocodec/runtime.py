@@ -14,9 +14,10 @@ from typing import Any
 
 from eocodec.errors import EocodecError, ModelError, OutOfMemoryError
 
-__all__ = ["cores", "failure", "onnxruntime", "share_threads"]
+__all__ = ["cores", "failure", "onnxruntime", "share_threads", "without_cuda"]
 
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+GPU_INSTALLATION = "pip install --force-reinstall --no-deps onnxruntime-gpu"
 FATAL = 4  # level of onnxruntime's log from which on it is printed; its errors are raised as well
 PLENTY = 16  # threads; the nets are too small for more, and those that wait for work burn time
 MEMORY_SIGNS = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "available memory of")
@@ -128,6 +129,20 @@ def _limit(group: Path) -> float:
         quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         return int(quota) / int(period) if int(quota) > 0 else math.inf
     return math.inf
+
+
+def without_cuda() -> str:
+    """Why onnxruntime has no CUDA provider, and what gives it one.
+
+    The packages onnxruntime and onnxruntime-gpu are the same module: the one that is installed last is there.
+    """
+    from importlib import metadata  # takes its time
+
+    try:
+        metadata.version("onnxruntime-gpu")
+    except metadata.PackageNotFoundError:
+        return f"onnxruntime was built without it; {GPU_INSTALLATION} puts another in its place"
+    return f"onnxruntime was installed over onnxruntime-gpu and hides it; {GPU_INSTALLATION} undoes that"
 
 
 def failure(doing: str, e: Exception) -> EocodecError:

@@ -57,7 +57,7 @@ def call(*arguments):
         assert not e.code, arguments
 call("compress", picture, "-o", "a.eoc", "--rate", "40")
 call("decompress", "a.eoc", "-o", "a.png")
-call("truncate", "a.eoc", "--rate", "20")
+call("truncate", "a.eoc", "--latents", "20")
 call("info", "a.eoc"); call("models")
 call("denoise", "a.png", "-o", "b.png", "--shifts", "1")
 call("demo", "-o", "strip.png")

@@ -89,7 +89,7 @@ def test_entropy_graphs_run_on_the_cpu_whatever_the_device(
 
 
 @pytest.mark.parametrize(
-    ("cuda", "word"), [("missing", "eocodec[gpu]"), ("raises", "no device"), ("falls back", "cuDNN")]
+    ("cuda", "word"), [("missing", "onnxruntime-gpu"), ("raises", "no device"), ("falls back", "cuDNN")]
 )
 def test_cuda_by_name_fails_at_once_and_says_why(cuda: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _patched(monkeypatch, cuda)

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,26 @@ def test_too_little_memory_is_told_from_other_failures(message: str, kind: type[
     e = runtime.failure("the model's graph decoder failed", RuntimeError(message))
     assert type(e) is kind and ("memory" in str(e)) is (kind is OutOfMemoryError)
     assert isinstance(e, LimitError) is (kind is OutOfMemoryError)
+
+
+@pytest.mark.parametrize(("installed", "word"), [(True, "hides it"), (False, "built without")])
+def test_the_lack_of_cuda_is_explained(monkeypatch: pytest.MonkeyPatch, installed: bool, word: str) -> None:
+    def version(name: str) -> str:
+        if not installed:
+            raise metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert word in runtime.without_cuda() and "pip install --force-reinstall --no-deps" in runtime.without_cuda()
+    assert runtime.GPU_INSTALLATION in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.skipif(not os.environ.get("EOCODEC_TEST_INSTALL"), reason="downloads 700 MB: set EOCODEC_TEST_INSTALL=1")
+def test_the_documented_way_gives_a_runtime_with_cuda(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "new"], check=True)
+    python = tmp_path / "new" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", ROOT], check=True)
+    subprocess.run([python, "-m", *runtime.GPU_INSTALLATION.split()], check=True)
+    code = "from eocodec import runtime; print(runtime.onnxruntime().get_available_providers())"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert "CUDAExecutionProvider" in done.stdout

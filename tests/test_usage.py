@@ -114,3 +114,16 @@ def test_planning_many_files_takes_no_time_to_speak_of(tmp_path: Path) -> None:
     begun = time.process_time()
     jobs = files.plan([f"{k}.png" for k in range(20000)], str(tmp_path / "out") + "/", ".eoc", False)
     assert len(jobs) == 20000 and time.process_time() - begun < 5
+
+
+def test_the_same_rate_means_the_same_in_truncate_as_in_compress(run: Runner, folder: Path) -> None:
+    for name, extra in (("p", ["--progressive"]), ("o", [])):
+        assert run("compress", "a.png", f"{name}.eoc", "--rate", 200, "--no-measure", *extra).returncode == 0
+    assert run("truncate", "--rate", 40, "p.eoc").returncode == 0
+    assert run("compress", "a.png", "q.eoc", "--rate", 40, "--progressive", "--no-measure").returncode == 0
+    assert (folder / "p.cut.eoc").read_bytes() == (folder / "q.eoc").read_bytes()
+    refused = run("truncate", "--rate", 40, "o.eoc")
+    assert refused.returncode == 1 and b"compress the picture again" in refused.stderr
+    assert run("truncate", "--latents", 200, "o.eoc").returncode == 0 and (folder / "o.cut.eoc").exists()
+    assert b"no segment" in run("truncate", "--latents", 1, "o.eoc", "-f").stderr
+    assert b"--rate or --bytes" in run("truncate", "--latents", 40, "p.eoc", "-f").stderr
