@@ -78,18 +78,18 @@ def test_the_exact_file_is_made_once_and_only_where_it_may_win() -> None:
     made = []
 
     class File:
-        data = b"x" * 1000
+        data = b"x" * 3000
 
     def make() -> File:
         made.append(1)
         return File()
 
     photo = Picture(np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB")))
-    noise = Picture(np.random.default_rng(0).integers(0, 2, (64, 64, 1), np.uint8).repeat(3, 2) * 255)
+    noise = Picture(np.random.default_rng(0).integers(0, 2, (128, 128, 1), np.uint8).repeat(3, 2) * 255)
     assert Exact(photo, make).within(20000) is None and Exact(noise, make).within(399) is None
-    assert Exact(noise, make).within(450) is None and not made
+    assert Exact(noise, make).within(1000) is None and not made
     exact = Exact(noise, make)
-    assert exact.within(999) is None and exact.within(1000) is not None and len(made) == 1
+    assert exact.within(2999) is None and exact.within(3000) is not None and len(made) == 1
 
 
 def test_the_command_says_that_a_picture_is_kept_exactly(run: Runner, tmp_path: Path) -> None:
