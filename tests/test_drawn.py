@@ -78,18 +78,18 @@ def test_progressive_files_stay_progressive(model: Model) -> None:
 def test_the_exact_file_is_made_once_and_only_where_it_may_win() -> None:
     made = []
     header = format.Header(bytes(4), 64, 64, 1, format.LOSSLESS_STEP)
-    file = format.File(header, None, (format.Segment(1, bytes(960)),), lossless=bytes(13))
+    file = format.File(header, None, (format.Segment(1, bytes(2960)),), lossless=bytes(13))
     size = len(format.to_bytes(file))
-    assert 950 < size < 1050
+    assert 2950 < size < 3050
 
     def make() -> Coded:
         made.append(1)
         return Coded(file, 1)
 
     photo = Picture(np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB")))
-    noise = Picture(np.random.default_rng(0).integers(0, 2, (64, 64, 1), np.uint8).repeat(3, 2) * 255)
+    noise = Picture(np.random.default_rng(0).integers(0, 2, (128, 128, 1), np.uint8).repeat(3, 2) * 255)
     assert Exact(photo, make).within(20000) is None and Exact(noise, make).within(399) is None
-    assert Exact(noise, make).within(450) is None and not made
+    assert Exact(noise, make).within(1000) is None and not made
     exact = Exact(noise, make)
     assert exact.within(size - 1) is None and exact.within(size) is not None and len(made) == 1
 

@@ -45,9 +45,7 @@ class Lazy(click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError as e:
             near = difflib.get_close_matches(args[0], COMMANDS, 1)
-            if near:
-                e.message += f" Did you mean {near[0]!r}?"
-            raise
+            raise click.UsageError(f"{e.message} Did you mean {near[0]!r}?" if near else e.message, ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands from :data:`COMMANDS`."""
@@ -80,11 +78,11 @@ def run(arguments: list[str] | None = None) -> None:
         code = e.exit_code
     except (click.Abort, KeyboardInterrupt):
         _tell("interrupted")
-        _leave_at_once(130)
         code = 130
     except (Exception, SystemExit) as e:
         code = _ended_by(e)
     if isinstance(code, int) and code:  # click returns the code of an Exit
+        _leave_at_once(code)
         sys.exit(code)
 
 
