@@ -12,7 +12,9 @@ from PIL import Image
 
 from eocodec import format
 from eocodec._moved import moved_names
+from eocodec.arguments import check_numbers, file_bytes
 from eocodec.coding import alpha as transparency
+from eocodec.coding import drawn, matte
 from eocodec.coding.base import Coded, Job
 from eocodec.coding.rate_control import Target
 from eocodec.coding.registry import coding_for, coding_of
@@ -65,6 +67,7 @@ def compress_picture(
         EocodecError: more than one target, a target out of range or out of reach, a picture of an unsupported kind, or
             a file that does not decode to what it should.
     """
+    check_numbers(rate=rate, bpp=bpp, max_bytes=max_bytes, psnr=psnr)
     target = Target(rate, bpp, max_bytes, psnr)
     if target.given() > 1:
         raise EocodecError("give only one of rate, bpp, bytes and psnr")
@@ -81,13 +84,14 @@ def compress_picture(
         delta = 1 / 255
     else:
         target.check()
+        picture = matte.filled(picture)
         delta = manifest.step_of(DEFAULT_RATE if rate is None else rate)
     coding = coding_for(manifest, tiny=tiny, embedded=progressive, lossless=lossless)
     values, sigma = None, None
     if denoise is not None:
         clean = denoise_picture(picture, denoise, model=loaded)
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
-    job = coding.open(loaded, picture, values)
+    job = drawn.open_either(coding, loaded, picture, values)
     coded = target.aim(job, delta)
     data = format.to_bytes(coded.file)
     if verify:
@@ -206,7 +210,7 @@ def decode_file(
     Raises:
         FormatError: not an `.eoc` file, damaged, too large, or its model is not at hand.
     """
-    file = format.from_bytes(data, salvage)
+    file = format.from_bytes(file_bytes(data), salvage)
     if not isinstance(file, Tiny):
         _limit(file.header.width, file.header.height, max_pixels)
     loaded = library_of(model).of(file)
@@ -257,6 +261,8 @@ def truncate(data: bytes, *, rate: float | None = None, max_bytes: int | None = 
         EocodecError: not exactly one target, or out of range.
         FormatError: not an `.eoc` file, or damaged; no cut is as small as asked.
     """
+    data = file_bytes(data)
+    check_numbers(rate=rate, max_bytes=max_bytes)
     if (rate is None) == (max_bytes is None):
         raise EocodecError("give either rate or bytes")
     file = format.from_bytes(data)

@@ -1,6 +1,17 @@
 """The exceptions of eocodec: one family, each message a sentence that a user can act on."""
 
-__all__ = ["EocodecError", "FormatError", "ImageError", "LimitError", "ModelError", "UnknownTypeError", "reason"]
+__all__ = [
+    "CutOffError",
+    "EocodecError",
+    "EocodecWarning",
+    "FormatError",
+    "ImageError",
+    "LimitError",
+    "ModelError",
+    "OutOfMemoryError",
+    "UnknownTypeError",
+    "reason",
+]
 
 
 class EocodecError(Exception):
@@ -15,6 +26,10 @@ class ImageError(EocodecError):
     """A picture cannot be read, or its size or type is not supported."""
 
 
+class CutOffError(ImageError):
+    """A picture file lacks more of its end than is read without being asked for."""
+
+
 class ModelError(EocodecError):
     """A model bundle is missing, damaged or not the one a file was made with."""
 
@@ -25,6 +40,14 @@ class UnknownTypeError(ImageError, FormatError):
 
 class LimitError(ImageError, FormatError):
     """A picture has more pixels than the caller allows."""
+
+
+class OutOfMemoryError(LimitError):
+    """The memory of this process does not suffice for a picture."""
+
+
+class EocodecWarning(UserWarning):
+    """A picture is not what its file or array seems to be meant for, and was read all the same."""
 
 
 def reason(e: BaseException) -> str:

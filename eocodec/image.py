@@ -4,24 +4,26 @@ In: any picture Pillow reads (PNG, JPEG, WebP, AVIF, TIFF, BMP, PPM, …), a Num
 Out: :class:`Picture`: `rgb (H, W, 3)` uint8 in sRGB, `alpha (H, W)` uint8 or None, and whether it is grey.
 
 Orientation is applied; palettes, CMYK and 16-bit depth become 8-bit RGB; an embedded colour profile is converted
-to sRGB. Other metadata is not carried over, nor are frames after the first. docs/FIDELITY.md has every promise.
+to sRGB. Other metadata is not carried over, nor are other frames than one. docs/FIDELITY.md has every promise.
 """
 
 import io
+import os
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from eocodec import files
-from eocodec.errors import ImageError, LimitError, UnknownTypeError
+from eocodec.damage import mended
+from eocodec.errors import CutOffError, EocodecWarning, ImageError, LimitError, OutOfMemoryError, UnknownTypeError
 from eocodec.format import MAX_PIXELS, MAX_SIDE
 
 __all__ = [
@@ -41,6 +43,9 @@ ImageLike = Image.Image | npt.NDArray[np.generic]
 
 _SIXTEEN = {"I;16", "I;16L", "I;16B", "I;16N"}
 FLOAT_TOLERANCE = 1e-3  # levels; floats nearer to a level than this count as 8-bit values
+FEW_BITS = 12  # 16-bit values that need no more are those of a camera or scanner of so many bits
+MOST = 0.99  # of the values of a floating-point picture; the others may be outliers
+MAX_PROFILE = 16 << 20  # bytes of a colour profile in a PNG file; Pillow's own limit is lower than large ones are
 SRGB_TOLERANCE = 2  # levels; a profile that moves no colour further than this is sRGB's
 
 
@@ -48,13 +53,16 @@ SRGB_TOLERANCE = 2  # levels; a profile that moves no colour further than this i
 class Picture:
     """An 8-bit sRGB picture: `rgb (H, W, 3)`, `alpha (H, W)` or None, `grey` if all three channels are equal.
 
-    `deep` says that the source held more than 8 bits a sample, which were rounded.
+    `deep` says that the source held more than 8 bits a sample, which were rounded; `frames` is how many pictures its
+    file has; `notes` are sentences, without a subject, on what is unusual about it.
     """
 
     rgb: Bytes
     alpha: Bytes | None = None
     grey: bool = False
     deep: bool = False
+    frames: int = 1
+    notes: tuple[str, ...] = ()
 
     @property
     def pixels(self) -> int:
@@ -68,6 +76,8 @@ def read_picture(
     *,
     max_pixels: int | None = None,
     formats: tuple[str, ...] | None = None,
+    frame: int = 0,
+    lenient: bool = False,
 ) -> Picture:
     """Read a picture file.
 
@@ -76,18 +86,18 @@ def read_picture(
         name: what messages call it.
         max_pixels: refuse larger pictures before they are decoded.
         formats: Pillow's names of the file types that may be read; default: all.
+        frame: which of several frames or pages, from 0.
+        lenient: read what is there of files that are cut off; a few missing rows of a JPEG are read in any case.
 
     Raises:
         ImageError: missing, unreadable, or damaged; an :class:`UnknownTypeError` if it is not a picture, a
-            :class:`LimitError` if it is too large.
+            :class:`LimitError` if it is too large, an :class:`OutOfMemoryError` if memory does not suffice, a
+            :class:`CutOffError` if it can be read leniently.
     """
     name = name or str(source)
     try:
-        with _pixel_limit(), _opened(source) as file, Image.open(file, formats=formats) as image:
-            _check_size(image.width, image.height)
-            if max_pixels is not None and image.width * image.height > max_pixels:
-                raise LimitError(f"{image.width}x{image.height} pixels is more than the limit of {max_pixels}")
-            return from_pillow(image)
+        with _settings(lenient), _opened(source) as file:
+            return _read(file, max_pixels, formats, frame, lenient)
     except UnidentifiedImageError:
         raise UnknownTypeError(f"{name}: not a picture in a format that can be read") from None
     except FileNotFoundError:
@@ -98,10 +108,54 @@ def read_picture(
         raise ImageError(f"{name}: no permission to read it") from None
     except ImageError as e:
         raise type(e)(f"{name}: {e}") from None
-    except (Image.DecompressionBombError, MemoryError) as e:
+    except MemoryError:
+        raise OutOfMemoryError(f"{name}: not enough memory for this picture") from None
+    except Image.DecompressionBombError as e:
         raise LimitError(f"{name}: the picture is larger than can be decoded ({e})") from None
     except Exception as e:  # Pillow's readers raise many kinds of exception for damaged files
-        raise ImageError(f"{name}: the picture is damaged or cannot be decoded ({e})") from None
+        kind = CutOffError if "truncated" in str(e) and not lenient else ImageError
+        raise kind(f"{name}: the picture is damaged or cannot be decoded ({e})") from None
+
+
+def _read(
+    file: BinaryIO, max_pixels: int | None, formats: tuple[str, ...] | None, frame: int, lenient: bool
+) -> Picture:
+    """The picture of a file, mended where that is possible."""
+    try:
+        return _decoded(file, max_pixels, formats, frame)
+    except (ImageError, MemoryError, Image.DecompressionBombError, FileNotFoundError):
+        raise
+    except Exception:  # Pillow's readers raise many kinds of exception for damaged files
+        file.seek(0)
+        better = mended(file.read(), lenient)
+        if better is None:
+            raise
+        picture = _decoded(io.BytesIO(better.data), max_pixels, formats, frame)
+        return replace(picture, notes=(*picture.notes, *([better.note] if better.note else [])))
+
+
+def _decoded(file: BinaryIO, max_pixels: int | None, formats: tuple[str, ...] | None, frame: int) -> Picture:
+    with Image.open(file, formats=formats) as image:
+        _check_size(image.width, image.height)
+        if max_pixels is not None and image.width * image.height > max_pixels:
+            raise LimitError(f"{image.width}x{image.height} pixels is more than the limit of {max_pixels}")
+        frames = _frames(image)
+        if not 0 <= frame < frames:
+            raise ImageError(f"there is no frame {frame}; the file has {frames}, counted from 0")
+        if frame:
+            image.seek(frame)
+        picture = from_pillow(image)
+        others = (f"only frame {frame} of its {frames} is read",) if frames > 1 else ()
+        return replace(picture, frames=frames, notes=(*picture.notes, *others))
+
+
+def _frames(image: Image.Image) -> int:
+    """Pictures in a file; layers, which are parts of one, do not count."""
+    if image.format == "PSD":
+        return 1
+    with suppress(Exception):  # a damaged second frame must not lose the first
+        return max(1, int(getattr(image, "n_frames", 1)))
+    return 1
 
 
 def _opened(source: str | Path | BinaryIO) -> AbstractContextManager[BinaryIO]:
@@ -109,29 +163,35 @@ def _opened(source: str | Path | BinaryIO) -> AbstractContextManager[BinaryIO]:
     return open(source, "rb") if isinstance(source, (str, Path)) else nullcontext(source)
 
 
-_reading = ExitStack()  # what undoes the limit after the last of the threads that are reading
-_readers = 0
-_readers_lock = threading.Lock()
+_reading = ExitStack()  # what undoes the settings after the last of the threads that are reading
+_readers: list[bool] = []  # whether each of them reads leniently
+_readers_change = threading.Condition()
 
 
 @contextmanager
-def _pixel_limit() -> Iterator[None]:
-    """Pillow's decompression-bomb limit set to the format's own, and no warnings of Pillow's; threads may overlap."""
-    global _readers
-    with _readers_lock:
-        _readers += 1
-        if _readers == 1:
-            _reading.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-            Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+def _settings(lenient: bool) -> Iterator[None]:
+    """Pillow's limits set to the format's own, and no warnings of Pillow's; threads may overlap if they are alike."""
+    with _readers_change:
+        _readers_change.wait_for(lambda: all(r is lenient for r in _readers))
+        _readers.append(lenient)
+        if len(_readers) == 1:
+            for module, setting, value in (
+                (Image, "MAX_IMAGE_PIXELS", MAX_PIXELS),
+                (PngImagePlugin, "MAX_TEXT_CHUNK", MAX_PROFILE),
+                (ImageFile, "LOAD_TRUNCATED_IMAGES", lenient),
+            ):
+                _reading.callback(setattr, module, setting, getattr(module, setting))
+                setattr(module, setting, value)
             _reading.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", module="PIL")
     try:
         yield
     finally:
-        with _readers_lock:
-            _readers -= 1
-            if _readers == 0:
+        with _readers_change:
+            _readers.remove(lenient)
+            if not _readers:
                 _reading.close()
+                _readers_change.notify_all()
 
 
 def _check_size(width: int, height: int) -> None:
@@ -151,9 +211,22 @@ def as_picture(image: "ImageLike | Picture") -> Picture:
         return image
     if isinstance(image, Image.Image):
         _check_size(*image.size)
-        return from_pillow(image)
-    array: npt.NDArray[Any] = np.asarray(image)
-    deep = False
+        picture = from_pillow(image)
+    elif isinstance(image, (str, os.PathLike, bytes, bytearray, memoryview)):
+        raise ImageError("a picture must be an array or a Pillow image; eocodec.image.read_picture reads files")
+    else:
+        picture = _from_array(image)
+    for note in picture.notes:
+        warnings.warn(f"the picture: {note}", EocodecWarning, stacklevel=3)
+    return picture
+
+
+def _from_array(image: npt.NDArray[np.generic]) -> Picture:
+    try:
+        array: npt.NDArray[Any] = np.asarray(image)
+    except (TypeError, ValueError) as e:  # ragged lists, tensors of a device
+        raise ImageError(f"the picture cannot be made an array ({e})") from None
+    deep, notes = False, _few_levels(array) if array.dtype == np.uint16 and array.size else ()
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif array.dtype == np.uint16:
@@ -174,8 +247,26 @@ def as_picture(image: "ImageLike | Picture") -> Picture:
     _check_size(array.shape[1], array.shape[0])
     alpha = np.ascontiguousarray(array[:, :, -1]) if array.shape[2] in (2, 4) else None
     if array.shape[2] < 3:
-        return Picture(np.repeat(array[:, :, :1], 3, 2), alpha, True, deep)
-    return Picture(np.ascontiguousarray(array[:, :, :3]), alpha, False, deep)
+        return Picture(np.repeat(array[:, :, :1], 3, 2), alpha, True, deep, notes=notes)
+    rgb = np.ascontiguousarray(array[:, :, :3])
+    return Picture(rgb, alpha, _is_grey(rgb), deep, notes=notes)
+
+
+def _is_grey(rgb: Bytes) -> bool:
+    """Whether the three channels are equal; colour pictures show within a few rows that they are not."""
+    return all(
+        bool((part[..., 0] == part[..., 1]).all() and (part[..., 0] == part[..., 2]).all())
+        for part in (rgb[:: max(1, len(rgb) // 16)], rgb)
+    )
+
+
+def _few_levels(values: npt.NDArray[Any]) -> tuple[str, ...]:
+    """A sentence if 16-bit values keep next to none of their levels in 8 bits."""
+    high = int(values.max())
+    if high >= 1 << FEW_BITS or high < 1:
+        return ()
+    before, after = len(np.unique(values)), len(np.unique(_eight_bit(values)))
+    return (f"its 16-bit values reach {high} only; of {before} levels {after} remain; scale them first",)
 
 
 def from_pillow(image: Image.Image) -> Picture:
@@ -187,13 +278,14 @@ def from_pillow(image: Image.Image) -> Picture:
     stored = _stored(image)
     if stored & {"R", "G", "B"} and max(_tiff_tag(image, 258, (8,))) > 8:
         raise ImageError("TIFF files of separate planes with more than 8 bits cannot be read")
+    notes: tuple[str, ...] = ()
     deep, inverted = _deeper_than_decoded(image), _tiff_tag(image, 262, 1) == 0
     image = _upright(image)
     key = image.info.get("transparency")
     alpha: Bytes | None = None
     if image.mode in _SIXTEEN or image.mode in ("I", "F"):
         alpha = _keyed(image, key)
-        grey, deep = _grey_values(image, "I;12" in stored, inverted)
+        grey, deep, notes = _grey_values(image, "I;12" in stored, inverted)
         profile = image.info.get("icc_profile")
         image = Image.fromarray(grey)
         image.info["icc_profile"] = profile
@@ -208,7 +300,15 @@ def from_pillow(image: Image.Image) -> Picture:
         image = image.convert("LA")
     if image.mode in ("LA", "RGBA"):
         alpha = np.asarray(image.getchannel("A"))
-    return Picture(np.asarray(_to_srgb(image)), alpha, image.mode in ("L", "LA"), deep)
+    elif deep and image.mode == "RGB" and _dark(image):
+        notes = ("its 16-bit values fill less than a sixteenth of their range; next to no levels remain in 8 bits",)
+    grey_mode, rgb = image.mode in ("L", "LA"), np.asarray(_to_srgb(image))
+    return Picture(rgb, alpha, grey_mode or _is_grey(rgb), deep, notes=notes)
+
+
+def _dark(image: Image.Image) -> bool:
+    """Whether no 8-bit channel reaches the levels that 16-bit values of :data:`FEW_BITS` bits do not."""
+    return int(np.asarray(image).max()) < 1 << FEW_BITS - 8
 
 
 def _stored(image: Image.Image) -> set[str]:
@@ -267,8 +367,8 @@ def _eight_bit(values: npt.NDArray[np.generic]) -> Bytes:
     return ((np.asarray(values).astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _grey_values(image: Image.Image, twelve: bool, inverted: bool) -> tuple[Bytes, bool]:
-    """8-bit values of a grey picture of more bits, and whether they were rounded.
+def _grey_values(image: Image.Image, twelve: bool, inverted: bool) -> tuple[Bytes, bool, tuple[str, ...]]:
+    """8-bit values of a grey picture of more bits, whether they were rounded, and what is to be said of them.
 
     Arguments:
         image: of mode I;16, I or F.
@@ -281,16 +381,25 @@ def _grey_values(image: Image.Image, twelve: bool, inverted: bool) -> tuple[Byte
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 65535:
         raise ImageError("the picture's values are outside 0 to 65535")
-    if image.mode == "F" and high <= 1:
-        top = 1
-    elif image.mode in ("I", "F") and high <= 255:  # 32-bit files that hold 8-bit values
-        top = 255
-    else:
-        top = 4095 if twelve else 65535
-    levels = values.astype(np.float32) * np.float32(255 / top)
+    top, notes = (4095, ()) if twelve else _white(values, high)
+    levels = np.minimum(values, top).astype(np.float32) * np.float32(255 / top)
     grey = np.floor(levels + np.float32(0.5)).astype(np.uint8)
-    rounded = bool((np.abs(levels - grey) > FLOAT_TOLERANCE).any())
-    return 255 - grey if inverted else grey, rounded
+    rounded = high > top or bool((np.abs(levels - grey) > FLOAT_TOLERANCE).any())
+    return 255 - grey if inverted else grey, rounded, notes
+
+
+def _white(values: npt.NDArray[Any], high: float) -> tuple[int, tuple[str, ...]]:
+    """The value that stands for white, so that levels are not lost for want of a header that says it; and a note."""
+    floating = np.issubdtype(values.dtype, np.floating)
+    if floating and high <= 1:
+        return 1, ()
+    if floating and float(np.quantile(values, MOST)) <= 1 and bool((values % 1 != 0).mean() > 0.5):
+        return 1, (f"its values reach {high:g}; those above 1 are shown as white",)
+    wide = values.dtype.itemsize > 2
+    if high >= 1 << FEW_BITS or (wide and high <= 255) or high == 0:  # 32-bit files that hold 8-bit values
+        return (255 if wide and high <= 255 else 65535), ()
+    bits = max(8, int(high).bit_length())
+    return (1 << bits) - 1, (f"its values fill {bits} of 16 bits; they are taken as {bits}-bit values",)
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:

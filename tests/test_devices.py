@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
 from eocodec_cli import cli, files
+from eocodec_cli.work import for_each
 from paths import SAMPLES
 from PIL import Image
 
@@ -92,7 +94,7 @@ def test_entropy_graphs_run_on_the_cpu_whatever_the_device(
 
 
 @pytest.mark.parametrize(
-    ("cuda", "word"), [("missing", "eocodec[gpu]"), ("raises", "no device"), ("falls back", "cuDNN")]
+    ("cuda", "word"), [("missing", "onnxruntime-gpu"), ("raises", "no device"), ("falls back", "cuDNN")]
 )
 def test_cuda_by_name_fails_at_once_and_says_why(cuda: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _patched(monkeypatch, cuda)
@@ -178,6 +180,7 @@ def test_threads_reach_every_session(
         else:
             small.save(inputs[-1])
     sessions = _patched(monkeypatch, "missing")
+    monkeypatch.setattr(runtime, "share_threads", lambda o, n: setattr(o, "intra_op_num_threads", n))
     if name == "bench":  # its pictures come one after another: it takes times
         pytest.importorskip("matplotlib")
         from eocodec.bench.codecs import CODECS
@@ -232,7 +235,7 @@ def test_jobs_run_side_by_side_and_large_ones_alone(capsys: pytest.CaptureFixtur
         return {"number": number, "threads": threads}
 
     jobs = [files.Job(str(k), "") for k in range(len(sizes))]
-    files.for_each(jobs, work, lambda r: f"{r['number']} {r['threads']}", False, lanes.workers)
+    for_each(jobs, work, lambda r: f"{r['number']} {r['threads']}", False, lanes.workers)
     assert capsys.readouterr().out.split("\n")[:-1] == [f"{k} {3 if sizes[k] > 1 else 1}" for k in range(len(sizes))]
     assert all(len(t) == 1 for t in together if any(sizes[k] > 1 for k in t))
 
@@ -240,10 +243,22 @@ def test_jobs_run_side_by_side_and_large_ones_alone(capsys: pytest.CaptureFixtur
 def test_other_errors_end_a_batch(capsys: pytest.CaptureFixture[str]) -> None:
     def work(job: files.Job) -> dict[str, Any]:
         if job.source == "1":
-            raise MemoryError
+            raise ZeroDivisionError
         return {}
 
     jobs = [files.Job(str(k), "") for k in range(200)]
-    with pytest.raises(MemoryError):
-        files.for_each(jobs, work, lambda r: "done", False, workers=2)
+    with pytest.raises(ZeroDivisionError):
+        for_each(jobs, work, lambda r: "done", False, workers=2)
     assert capsys.readouterr().out == "done\n"
+
+
+def test_a_picture_that_takes_too_much_memory_is_said_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(job: files.Job) -> dict[str, Any]:
+        if job.source == "1":
+            raise MemoryError
+        return {}
+
+    with pytest.raises(click.exceptions.Exit):
+        for_each([files.Job(str(k), "") for k in range(3)], work, lambda r: "done", False, workers=2)
+    out, err = capsys.readouterr()
+    assert out == "done\ndone\n" and err == "eocodec: 1: not enough memory for this picture\n"

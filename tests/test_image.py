@@ -169,13 +169,13 @@ def test_pictures_are_written_losslessly_as_png_and_webp(chelsea: np.ndarray) ->
 
 def test_the_limit_of_pixels_outlasts_the_first_of_two_readers_and_is_restored_after_the_last() -> None:
     before = Image.MAX_IMAGE_PIXELS
-    first, second = image._pixel_limit(), image._pixel_limit()
+    first, second = image._settings(False), image._settings(False)
     with second:
         with first:
             assert before != MAX_PIXELS == Image.MAX_IMAGE_PIXELS
         assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
     assert before == Image.MAX_IMAGE_PIXELS
-    first, second = image._pixel_limit(), image._pixel_limit()
+    first, second = image._settings(False), image._settings(False)
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)  # not the order of a stack: readers are threads

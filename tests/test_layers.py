@@ -17,7 +17,10 @@ from paths import ROOT, environment
 from eocodec import _moved
 
 PACKAGE = ROOT / "eocodec"
-GROUND = {"data", "errors", "files", "format", "image", "metrics", "results", "steps", "varint"}
+GROUND = {
+    "arguments", "cores", "damage", "data", "errors", "files", "format", "image", "metrics", "results", "steps",
+    "varint",
+}  # fmt: skip
 # What a room may know besides itself and the ground. Rooms that are not named here are used by people, and may know all
 # of these but `flow`.
 MAY_KNOW = {

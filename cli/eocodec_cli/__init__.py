@@ -1,11 +1,14 @@
-"""The `eocodec` command: one click command per module, loaded only when it is called."""
+"""The `eocodec` command: one click command per module, loaded only when it is called.
 
-import importlib
-import sys
+Nothing is imported before :func:`main` is called, so that an interrupt meets a process that can deal with it.
+"""
 
-import click
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["cli", "main"]
+if TYPE_CHECKING:
+    from eocodec_cli.group import cli as cli
+
+__all__ = ["COMMANDS", "cli", "main"]
 
 COMMANDS = {
     "batch": "Compress a corpus of pictures, on all cores or a cluster.",
@@ -28,60 +31,30 @@ COMMANDS = {
 }
 
 
-class Lazy(click.Group):
-    """A group whose commands are imported when they are called; the list needs no import."""
+def __getattr__(name: str) -> Any:
+    """The group of all commands, imported when it is first used."""
+    if name == "cli":
+        from eocodec_cli.group import cli
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all commands."""
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"eocodec_cli.{cmd_name}")
-        command: click.Command = module.command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from :data:`COMMANDS`."""
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted(COMMANDS.items()))
-
-
-@click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="eocodec")
-def cli() -> None:
-    """Compress and denoise images with entropy-ordered flows.
-
-    \b
-    Examples:
-      eocodec compress photo.jpg                 writes photo.eoc
-      eocodec decompress photo.eoc -o back.png
-      eocodec denoise night.jpg -o clean.png
-    """
+        return cli
+    raise AttributeError(f"module 'eocodec_cli' has no attribute {name!r}")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: errors become one line on standard error and an exit code."""
-    from eocodec.errors import EocodecError
+    """Entry point: errors become one line on standard error and an exit code.
 
-    try:
-        code = cli.main(args=arguments, prog_name="eocodec", standalone_mode=False)
-        if isinstance(code, int) and code:  # click returns the code of an Exit
-            sys.exit(code)
-    except click.ClickException as e:
-        e.show()
-        sys.exit(e.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("eocodec: interrupted", err=True)
-        sys.exit(130)
-    except EocodecError as e:
-        click.echo(f"eocodec: {e}", err=True)
-        sys.exit(1)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
-    except MemoryError:
-        click.echo("eocodec: not enough memory for this picture", err=True)
-        sys.exit(1)
+    An interrupt while modules are imported ends the process as a signal does, without a word: nothing has begun yet.
+    """
+    import signal
+
+    quiet = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if quiet:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        except ValueError:  # only the main thread may
+            quiet = False
+    from eocodec_cli.group import run
+
+    if quiet:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    run(arguments)

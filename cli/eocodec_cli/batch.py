@@ -83,6 +83,7 @@ def command(
       eocodec batch s3://scans/raw s3://scans/small --psnr 38 --engine ray --ray-address 10.0.0.1:6379
     """
     from eocodec import batch
+    from eocodec.cores import cores
 
     if sum(t is not None for t in (rate, bpp, psnr)) > 1:
         raise click.UsageError("give only one of --rate, --bpp and --psnr")
@@ -101,7 +102,7 @@ def command(
 
         work_at = cluster(ray_address)
     else:
-        work_at = batch.local(workers or files.cores())
+        work_at = batch.local(workers or cores())
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: what is done is kept
     start, out = time.monotonic(), sys.stdout
     with (

@@ -58,13 +58,14 @@ def _progress() -> Iterator[tuple[Say, Tick]]:
 def _scorer(names: Sequence[str], jobs: int | None, cached: bool) -> "Iterator[Scorer]":
     """Measures the pictures; those that do not work here are left out and said."""
     from eocodec.bench import measures, scores
+    from eocodec.cores import cores
 
     chosen, left_out = measures.choose(names)
     for name, reason in left_out.items():
         _say(f"{name} is left out: {reason}")
     cache = scores.Cache(scores.cache_folder() / "scores.sqlite" if cached else None)
     try:
-        with scores.Scorer(chosen, jobs or files.cores(), cache) as scorer:
+        with scores.Scorer(chosen, jobs or cores(), cache) as scorer:
             yield scorer
     finally:
         cache.close()

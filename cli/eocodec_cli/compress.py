@@ -1,13 +1,16 @@
 """`eocodec compress`."""
 
 import base64
-import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from eocodec_cli import files
+from eocodec_cli import files, pictures
 from eocodec_cli.denoise import level
+from eocodec_cli.work import for_each
+
+if TYPE_CHECKING:
+    from eocodec.codec import Compressed
 
 rate_option = click.option(
     "--rate",
@@ -31,10 +34,16 @@ progressive_option = click.option(
 )
 no_measure_option = click.option("--no-measure", is_flag=True, help="Do not decode to report the PSNR; faster.")
 
+NOTABLE = 0.25  # share of the file from which on transparency is worth a word
+
 
 @click.command("compress")
 @files.inputs_argument
 @files.output_option
+@click.option(
+    "-q", "--quality", type=click.FloatRange(0, 100), metavar="Q",
+    help="Quality from 0 to 100, the same on every picture; 60 is about the default.",
+)  # fmt: skip
 @rate_option
 @bpp_option
 @click.option("--bytes", "max_bytes", type=int, metavar="N", help="Instead: at most N bytes, at most 2 % less.")
@@ -44,7 +53,11 @@ no_measure_option = click.option("--no-measure", is_flag=True, help="Do not deco
 @files.threads_option
 @files.device_option
 @files.force_option
+@files.recursive_option
+@files.times_option
 @files.json_option
+@pictures.frame_option
+@pictures.lenient_option
 @click.option("--tiny", is_flag=True, help="Write the placeholder form: 2 bytes of overhead, 64x64 faces only.")
 @lossless_option
 @progressive_option
@@ -55,114 +68,152 @@ no_measure_option = click.option("--no-measure", is_flag=True, help="Do not deco
 def command(
     inputs: tuple[str, ...],
     output: str | None,
+    quality: float | None,
     rate: float | None,
-    bpp: float | None,
-    max_bytes: int | None,
-    psnr: float | None,
-    denoise: float | str | None,
     model: str | None,
     threads: int,
     device: str,
     force: bool,
+    recursive: bool,
+    keep_times: bool,
     as_json: bool,
-    tiny: bool,
+    frame: int,
+    lenient: bool,
     as_text: bool,
-    resize: bool,
-    lossless: bool,
-    progressive: bool,
-    verify: bool,
     no_measure: bool,
+    **options: Any,
 ) -> None:
     """Compress pictures to .eoc files.
 
-    Reads PNG, JPEG, WebP, AVIF, TIFF, BMP, PPM and more; orientation is applied, colour profiles are converted to
+    Reads PNG, JPEG, WebP, AVIF, TIFF, BMP, PPM, .eoc and more; orientation is applied, colour profiles are converted to
     sRGB, transparency is kept losslessly. Prints bytes, bits per pixel, ratio to raw 24-bit and PSNR. With --lossless
     the 8-bit sRGB values come back exactly, which is checked by decoding unless --no-measure is given. With --denoise
     the file holds the clean picture, and the PSNR, also that of --psnr, is measured against it; before a file name
-    write --denoise=auto.
+    write --denoise=auto. What is unusual is said on standard error, and in "warnings" of --json.
 
     \b
     Examples:
       eocodec compress photo.jpg
+      eocodec compress photo.png photo.eoc
+      eocodec compress -q 80 photo.jpg
       eocodec compress --rate 48 *.png -o small/
+      eocodec compress -r photos/ -o small/
       eocodec compress --bytes 20000 photo.png -o photo.eoc
       eocodec compress --psnr 38 --device cuda *.jpg
       eocodec compress --lossless scan.png
+      eocodec compress --frame 2 scan.tif -o page3.eoc
       eocodec compress --verify --rate 200 archive/*.png
       eocodec compress --progressive --rate 300 photo.jpg
-      eocodec compress night.jpg --denoise
+      eocodec compress noisy.jpg --denoise
       eocodec compress --denoise=25 --bpp 0.4 noisy.png
       cat photo.png | eocodec compress --bpp 0.5 - > photo.eoc
       eocodec compress --model face64 --resize portrait.jpg
       eocodec compress --tiny --base64 --bytes 24 face.png -o -
     """
     from eocodec.codec import compress_picture
+    from eocodec.coding.rate_control import rate_of_quality
     from eocodec.errors import EocodecError
-    from eocodec.format import MAGIC
-    from eocodec.image import read_picture
     from eocodec.model.library import load_model
 
-    if sum(t is not None for t in (rate, bpp, max_bytes, psnr)) > 1:
-        raise click.UsageError("give only one of --rate, --bpp, --bytes and --psnr")
-    if lossless and (tiny or any(t is not None for t in (rate, bpp, max_bytes, psnr))):
-        raise click.UsageError("--lossless excludes --rate, --bpp, --bytes, --psnr and --tiny")
-    if progressive and (tiny or lossless):
-        raise click.UsageError("--progressive excludes --tiny and --lossless")
-    if denoise is not None and lossless:
-        raise click.UsageError("--lossless excludes --denoise: a lossless file keeps the noise")
-    if as_text and not tiny:
-        raise click.UsageError("--base64 goes with --tiny")
-    name = model or ("face64" if tiny else "photo")
-    lanes = files.Lanes(len(inputs), threads, device)
+    _check(options, rate, quality, as_text)
+    name = model or ("face64" if options["tiny"] else "photo")
+    jobs = files.plan(inputs, output, pictures.EOC, force, recursive=recursive, wanted=pictures.is_picture_name)
+    lanes = files.Lanes(len(jobs), threads, device)
     loaded = lanes.load(name)
     if rate is not None and not 1 <= rate <= loaded.block:
         raise EocodecError(f"the rate must be from 1 to {loaded.block} latents, not {rate:g}")
-    jobs = files.plan(inputs, output, ".eoc", force, own=MAGIC)
+    if quality is not None:
+        rate = rate_of_quality(loaded, quality)
+    files.make_folders(jobs)
+    options["measure"] = not no_measure
 
     def work(job: files.Job) -> dict[str, Any]:
-        if job.source == files.PIPE:
-            picture = read_picture(io.BytesIO(files.read_bytes(job.source)), "standard input")
-        else:
-            picture = read_picture(job.source)
-        with lanes.turn(picture.pixels) as share:
-            done = compress_picture(
-                picture,
-                rate,
-                bpp=bpp,
-                max_bytes=max_bytes,
-                psnr=psnr,
-                denoise=denoise,
-                model=load_model(name, share, device=device),
-                tiny=tiny,
-                resize=resize,
-                lossless=lossless,
-                progressive=progressive,
-                measure=not no_measure,
-                verify=verify,
-            )
-        files.write_bytes(job.target, base64.b64encode(done.data) + b"\n" if as_text else done.data)
-        height, width = done.size
-        return {
-            "input": job.source,
-            "output": job.target,
-            "width": width,
-            "height": height,
-            "bytes": len(done.data),
-            "bpp": round(done.bits_per_pixel, 5),
-            "ratio": round(3 * height * width / len(done.data), 3),
-            "psnr": None if done.psnr is None or done.psnr == float("inf") else round(done.psnr, 3),
-            "rate": round(done.rate, 3),
-            "lossless": lossless,
-            "sigma": None if done.sigma is None else round(done.sigma, 2),
-        }
+        source = pictures.read(job, frame, lenient, loaded)
+        with lanes.turn(source.picture.pixels) as share:
+            try:
+                done = compress_picture(source.picture, rate, model=load_model(name, share, device=device), **options)
+            except EocodecError as e:
+                raise EocodecError(_hint(str(e), name)) from None
+        content = base64.b64encode(done.data) + b"\n" if as_text else done.data
+        files.write_bytes(job.target, content, job.source if keep_times else None)
+        return _row(job, source, done, options["lossless"])
 
-    def line(r: dict[str, Any]) -> str:
-        quality = "" if r["psnr"] is None else f"  {r['psnr']:.2f} dB"
-        rate = "lossless" if lossless else f"C={r['rate']:g}"
-        removed = "" if r["sigma"] is None else f"  sigma={r['sigma']:.1f} removed"
-        return (
-            f"{r['input']} -> {r['output']}  {r['width']}x{r['height']}  {r['bytes']} bytes  {r['bpp']:.3f} bpp  "
-            f"1:{r['ratio']:.1f}{quality}  {rate}{removed}"
-        )
+    for_each(jobs, work, _line, as_json, lanes.workers)
 
-    files.for_each(jobs, work, line, as_json, lanes.workers)
+
+def _check(options: dict[str, Any], rate: float | None, quality: float | None, as_text: bool) -> None:
+    """See that options go together.
+
+    Raises:
+        click.UsageError: they do not.
+    """
+    targets = [rate, quality, *(options[k] for k in ("bpp", "max_bytes", "psnr"))]
+    given = sum(t is not None for t in targets)
+    if given > 1:
+        raise click.UsageError("give only one of --quality, --rate, --bpp, --bytes and --psnr")
+    if options["lossless"] and (options["tiny"] or given):
+        raise click.UsageError("--lossless excludes --quality, --rate, --bpp, --bytes, --psnr and --tiny")
+    if options["progressive"] and (options["tiny"] or options["lossless"]):
+        raise click.UsageError("--progressive excludes --tiny and --lossless")
+    if options["denoise"] is not None and options["lossless"]:
+        raise click.UsageError("--lossless excludes --denoise: a lossless file keeps the noise")
+    if as_text and not options["tiny"]:
+        raise click.UsageError("--base64 goes with --tiny")
+
+
+def _hint(message: str, name: str) -> str:
+    """The library's sentence with the option that helps."""
+    if "is out of reach" in message and name == "photo":
+        return f"{message}; --lossless keeps every value"
+    if "compress the picture again to fewer bytes" in message:
+        return message.replace("to fewer bytes", "with --bytes")
+    return message
+
+
+def _row(job: files.Job, source: pictures.Source, done: "Compressed", lossless: bool) -> dict[str, Any]:
+    height, width = done.size
+    alpha, exact = _contents(done.data)
+    warnings = list(source.picture.notes)
+    if exact and not lossless:
+        warnings.append("it is kept exactly, which takes no more bytes than a lossy file")
+    if source.size and len(done.data) > source.size:
+        warnings.append(f"the file is larger than the input, which has {source.size} bytes")
+    if alpha > NOTABLE * len(done.data) and source.picture.alpha is not None:
+        warnings.append(f"transparency takes {alpha} of the {len(done.data)} bytes")
+    return {
+        "input": job.source,
+        "output": job.target,
+        "width": width,
+        "height": height,
+        "bytes_in": source.size,
+        "bytes": len(done.data),
+        "bpp": round(done.bits_per_pixel, 5),
+        "ratio": round(3 * height * width / len(done.data), 3),
+        "psnr": None if done.psnr is None or done.psnr == float("inf") else round(done.psnr, 3),
+        "rate": round(done.rate, 3),
+        "lossless": exact,
+        "sigma": None if done.sigma is None else round(done.sigma, 2),
+        "frames": source.picture.frames,
+        "alpha_bytes": alpha,
+        "warnings": warnings,
+    }
+
+
+def _contents(data: bytes) -> tuple[int, bool]:
+    """Bytes that transparency takes in a file, and whether the colours are kept exactly."""
+    from eocodec.format import is_tiny, parse
+
+    if is_tiny(data):
+        return 0, False
+    file = parse(data)
+    return len(file.alpha or b""), file.lossless is not None
+
+
+def _line(r: dict[str, Any]) -> str:
+    quality = "" if r["psnr"] is None else f"  {r['psnr']:.2f} dB"
+    rate = "lossless" if r["lossless"] else f"C={r['rate']:g}"
+    removed = "" if r["sigma"] is None else f"  sigma={r['sigma']:.1f} removed"
+    return (
+        f"{r['input']} -> {r['output']}  {r['width']}x{r['height']}  {r['bytes']} bytes  {r['bpp']:.3f} bpp  "
+        f"1:{r['ratio']:.1f}{quality}  {rate}{removed}"
+    )

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from eocodec_cli import files
+from eocodec_cli import files, pictures
+from eocodec_cli.work import for_each
 
 
 @click.command("decompress")
@@ -19,6 +20,8 @@ from eocodec_cli import files
 @files.threads_option
 @files.device_option
 @files.force_option
+@files.recursive_option
+@files.times_option
 @files.json_option
 def command(
     inputs: tuple[str, ...],
@@ -29,6 +32,8 @@ def command(
     threads: int,
     device: str,
     force: bool,
+    recursive: bool,
+    keep_times: bool,
     as_json: bool,
 ) -> None:
     """Decode .eoc files to pictures.
@@ -39,7 +44,9 @@ def command(
     \b
     Examples:
       eocodec decompress photo.eoc
+      eocodec decompress photo.eoc photo.webp
       eocodec decompress *.eoc -o decoded/
+      eocodec decompress -r small/ -o decoded/
       eocodec decompress photo.eoc -o photo.webp
       eocodec decompress - < photo.eoc > photo.png
       echo "$placeholder" | eocodec decompress - > face.png
@@ -49,13 +56,23 @@ def command(
     from eocodec.image import check_suffix, encode_picture, to_pillow
     from eocodec.model.library import library_of
 
-    lanes = files.Lanes(len(inputs), threads, device)
+    jobs = files.plan(
+        inputs,
+        output,
+        ".png",
+        force,
+        recursive=recursive,
+        wanted=lambda name: name.lower().endswith(pictures.EOC),
+        written=lambda name: pictures.is_picture_name(name) and not name.lower().endswith(pictures.EOC),
+    )
+    lanes = files.Lanes(len(jobs), threads, device)
     if model or lanes.workers > 1 or device == "cuda":
         lanes.load(model or "photo")
-    jobs = files.plan(inputs, output, ".png", force)
     for job in jobs:
         if job.target != files.PIPE:
             check_suffix(Path(job.target).suffix)
+
+    files.make_folders(jobs)
 
     def work(job: files.Job) -> dict[str, Any]:
         data = tiny_from_text(files.read_bytes(job.source))
@@ -65,7 +82,7 @@ def command(
             decoded = decode_file(data, loaded, salvage=salvage, max_pixels=max_pixels)
         suffix = ".png" if job.target == files.PIPE else Path(job.target).suffix
         image = to_pillow(decoded.rgb, decoded.alpha, decoded.grey)
-        files.write_bytes(job.target, encode_picture(image, suffix))
+        files.write_bytes(job.target, encode_picture(image, suffix), job.source if keep_times else None)
         return {
             "input": job.source,
             "output": job.target,
@@ -85,4 +102,4 @@ def command(
         state = state or ("" if r["complete"] else "  (cut short: decoded at a lower rate)")
         return f"{r['input']} -> {r['output']}  {r['width']}x{r['height']} {r['mode']}{state}"
 
-    files.for_each(jobs, work, line, as_json, lanes.workers)
+    for_each(jobs, work, line, as_json, lanes.workers)

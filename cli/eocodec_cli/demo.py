@@ -14,7 +14,8 @@ CROP = 240  # pixels shown of each picture
 @click.command("demo")
 @click.option("-o", "--output", default="eocodec-demo.png", show_default=True, help="Where the picture strip goes.")
 @files.threads_option
-def command(output: str, threads: int) -> None:
+@files.force_option
+def command(output: str, threads: int, force: bool) -> None:
     """Show compression and denoising on a bundled picture.
 
     Compresses it at several C, decodes, denoises a noisy copy, prints a table and writes a strip: original, core at
@@ -35,6 +36,7 @@ def command(output: str, threads: int) -> None:
     from eocodec.model.library import load_model
 
     check_suffix(Path(output).suffix)
+    files.check_new(output, force)
     model = load_model("photo", threads)
     picture = read_picture(Path(eocodec.data.__file__).parent / "chelsea.png").rgb
     shown = [picture]

@@ -1,12 +1,12 @@
 """`eocodec denoise`."""
 
-import io
 from pathlib import Path
 from typing import Any
 
 import click
 
-from eocodec_cli import files
+from eocodec_cli import files, pictures
+from eocodec_cli.work import for_each
 
 
 def level(value: str) -> float | str:
@@ -51,6 +51,13 @@ def level(value: str) -> float | str:
     help="Multiplies the level: 0 removes nothing, 2 twice the noise; default 1.",
 )
 @click.option(
+    "--detail",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    metavar="D",
+    help="Share of what was removed that is given back, 0 to 1, for the sake of grain and texture; default 0.",
+)
+@click.option(
     "--rate", type=float, metavar="C", help="Instead of a level: keep the top C latents of every block, drop the rest."
 )
 @click.option(
@@ -62,54 +69,65 @@ def level(value: str) -> float | str:
 @files.threads_option
 @files.device_option
 @files.force_option
+@files.recursive_option
+@files.times_option
 @files.json_option
+@pictures.frame_option
+@pictures.lenient_option
 def command(
     inputs: tuple[str, ...],
     output: str | None,
     method: str,
     sigma: float | str,
     strength: float,
+    detail: float,
     rate: float | None,
     shifts: int | None,
     model: str | None,
     threads: int,
     device: str,
     force: bool,
+    recursive: bool,
+    keep_times: bool,
     as_json: bool,
+    frame: int,
+    lenient: bool,
 ) -> None:
     """Remove noise from pictures.
 
-    Writes NAME.denoised.png beside the input unless -o is given. Transparency is kept.
+    Writes NAME.denoised.png beside the input unless -o is given. Transparency is kept. Pictures and .eoc files go in.
 
     \b
     Examples:
-      eocodec denoise night.jpg
+      eocodec denoise noisy.jpg
       eocodec denoise --strength 0.6 *.jpg -o clean/
+      eocodec denoise --detail 0.2 grainy.jpg
+      eocodec denoise -r scans/ -o clean/
       eocodec denoise --sigma 25 noisy.png -o clean.png
       eocodec denoise --method drop noisy.png -o clean.png
       eocodec denoise --rate 48 noisy.png -o core.png
       cat noisy.png | eocodec denoise - > clean.png
     """
     from eocodec.denoising import denoise_picture
-    from eocodec.image import check_suffix, encode_picture, read_picture, to_pillow
+    from eocodec.image import check_suffix, encode_picture, to_pillow
     from eocodec.model.library import load_model
 
     if rate is not None and method not in ("auto", "drop"):
         raise click.UsageError(f"--rate goes with --method drop, not with {method}")
     if rate is not None and (sigma != "auto" or strength != 1):
         raise click.UsageError("--rate excludes --sigma and --strength")
-    lanes = files.Lanes(len(inputs), threads, device)
+    jobs = files.plan(inputs, output, ".denoised.png", force, recursive=recursive, wanted=pictures.is_picture_name)
+    lanes = files.Lanes(len(jobs), threads, device)
     lanes.load(model or "photo")
-    jobs = files.plan(inputs, output, ".denoised.png", force)
     for job in jobs:
         if job.target != files.PIPE:
             check_suffix(Path(job.target).suffix)
 
+    files.make_folders(jobs)
+
     def work(job: files.Job) -> dict[str, Any]:
-        if job.source == files.PIPE:
-            picture = read_picture(io.BytesIO(files.read_bytes(job.source)), "standard input")
-        else:
-            picture = read_picture(job.source)
+        source = pictures.read(job, frame, lenient)
+        picture = source.picture
         with lanes.turn(picture.pixels) as share:
             done = denoise_picture(
                 picture,
@@ -118,11 +136,12 @@ def command(
                 rate=rate,
                 strength=strength,
                 shifts=shifts,
+                detail=detail,
                 model=load_model(model or "photo", share, device=device),
             )
         suffix = ".png" if job.target == files.PIPE else Path(job.target).suffix
         image = to_pillow(done.rgb, picture.alpha, picture.grey)
-        files.write_bytes(job.target, encode_picture(image, suffix))
+        files.write_bytes(job.target, encode_picture(image, suffix), job.source if keep_times else None)
         return {
             "input": job.source,
             "output": job.target,
@@ -131,10 +150,12 @@ def command(
             "method": done.method,
             "sigma": None if done.sigma is None else round(done.sigma, 2),
             "rate": rate,
+            "frames": picture.frames,
+            "warnings": list(picture.notes),
         }
 
     def line(r: dict[str, Any]) -> str:
         how = f"C={r['rate']:g}" if r["rate"] is not None else f"sigma={r['sigma']:.1f}"
         return f"{r['input']} -> {r['output']}  {r['width']}x{r['height']}  {r['method']}  {how}"
 
-    files.for_each(jobs, work, line, as_json, lanes.workers)
+    for_each(jobs, work, line, as_json, lanes.workers)

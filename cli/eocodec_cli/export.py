@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from eocodec.errors import EocodecError
+from eocodec_cli import files
 
 
 @click.command("export")
@@ -26,6 +27,7 @@ from eocodec.errors import EocodecError
 @click.option("--lossless", is_flag=True, help="Also train the nets for lossless files, three minutes; photo models.")
 @click.option("--lossless-from", metavar="MODEL", help="Instead: take them from a model, they fit all; name or .eocm.")
 @click.option("--tiny", type=click.IntRange(0, 3), default=0, help="Number in tiny files; models of one size only.")
+@files.force_option
 def command(
     checkpoint: Path,
     output: Path,
@@ -36,6 +38,7 @@ def command(
     lossless: bool,
     lossless_from: str | None,
     tiny: int,
+    force: bool,
 ) -> None:
     """Turn a training checkpoint into a model bundle (needs the extra `train`).
 
@@ -58,6 +61,7 @@ def command(
 
     if output.suffix != ".eocm":
         raise EocodecError(f"{output}: a bundle's name must end in .eocm")
+    files.check_new(str(output), force)
     if tiny and (lossless or lossless_from):
         raise EocodecError("lossless files are for models for pictures of any size")
     source = shipped_models().get(lossless_from, Path(lossless_from)) if lossless_from else None

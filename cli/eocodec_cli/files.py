@@ -1,34 +1,34 @@
 """Inputs and outputs of the commands: several files, folders, pipes, and nothing overwritten by accident.
 
-In: the paths on the command line and `-o`. Out: pairs of (input, output) and the loop over them.
+In: the paths on the command line and `-o`. Out: pairs of (input, output), their bytes, and how they share the cores.
 """
 
-import functools
-import json
 import os
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from eocodec.errors import EocodecError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from eocodec.model.bundle import Model
 
 __all__ = [
     "Job",
     "Lanes",
-    "cores",
-    "for_each",
+    "check_new",
     "inputs_argument",
     "json_option",
+    "make_folders",
     "output_option",
     "plan",
     "read_bytes",
@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 PIPE = "-"
+MOST = 64  # pictures that are worked at side by side
 LARGE = 1 << 22  # pixels from which on a picture is worked at alone, with all threads, for the sake of memory
 
 inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
@@ -44,6 +45,8 @@ output_option = click.option(
 )
 force_option = click.option("-f", "--force", is_flag=True, help="Overwrite existing files.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per input.")
+recursive_option = click.option("-r", "--recursive", is_flag=True, help="Take what is in folders, and below them.")
+times_option = click.option("--keep-times", is_flag=True, help="Give outputs the time stamps of their inputs.")
 threads_option = click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads; 0: one per core.")
 device_option = click.option(
     "--device",
@@ -52,72 +55,143 @@ device_option = click.option(
     show_default=True,
     help="Where the transform runs; auto: CUDA if it works. Entropy coding always runs on the CPU.",
 )
-model_option = click.option("--model", default=None, metavar="NAME|PATH", help="Model name or .eocm bundle.")
+
+
+def complete_model(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """What a shell offers for a model: the names of the shipped ones, and files."""
+    from click.shell_completion import CompletionItem
+
+    from eocodec.model.library import shipped_models
+
+    names = [CompletionItem(n) for n in shipped_models() if n.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]
+
+
+model_option = click.option(
+    "--model", default=None, metavar="NAME|PATH", help="Model name or .eocm bundle.", shell_complete=complete_model
+)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One input and where its result goes; `-` is a pipe."""
+    """One input and where its result goes; `-` is a pipe.
+
+    `refused` says why it may not go there, `in_folder` that the folder it goes into may have to be made.
+    """
 
     source: str
     target: str
+    refused: str | None = None
+    in_folder: bool = False
 
 
-def plan(inputs: Sequence[str], output: str | None, suffix: str, force: bool, own: bytes = b"") -> list[Job]:
+def plan(
+    inputs: Sequence[str],
+    output: str | None,
+    suffix: str,
+    force: bool,
+    *,
+    recursive: bool = False,
+    wanted: Callable[[str], bool] = lambda name: False,
+    written: Callable[[str], bool] | None = None,
+) -> list[Job]:
     """Pair inputs with outputs.
 
+    A job whose output must not be written has the reason in `refused`; the others go on.
+
     Arguments:
-        inputs: paths, or `-`.
+        inputs: paths, or `-`; the second of two is the output if its name says so and there is no other.
         output: a file (one input), a folder, `-`, or None for the input's name with `suffix`.
         suffix: of derived names, such as ".eoc".
-        force: allow derived names to replace existing files.
-        own: an existing file that starts with these bytes may be replaced all the same.
+        force: allow existing files to be replaced.
+        recursive: take the files below folders.
+        wanted: whether a file below a folder is an input, by its name.
+        written: whether a name is that of an output; default: it ends in `suffix`.
 
     Raises:
-        EocodecError: two results would have the same name, or a derived name exists already.
+        EocodecError: the outputs cannot be told apart, or there are no inputs in a folder.
     """
-    folder = output is not None and output != PIPE and (Path(output).is_dir() or output.endswith("/"))
-    if output not in (None, PIPE) and not folder and len(inputs) > 1:
+    written = written or (lambda name: name.lower().endswith(suffix))
+    if output is None and len(inputs) == 2 and written(inputs[1]) and not written(inputs[0]):
+        inputs, output = inputs[:1], inputs[1]
+    sources = _found(inputs, wanted) if recursive else [(source, Path()) for source in inputs]
+    folder = output is not None and output != PIPE and (recursive or Path(output).is_dir() or output.endswith("/"))
+    if output not in (None, PIPE) and not folder and len(sources) > 1:
         raise EocodecError(f"{output} is not a folder; several inputs need one")
-    if inputs.count(PIPE) > 1 or (output == PIPE and len(inputs) > 1):
+    if inputs.count(PIPE) > 1 or (output == PIPE and len(sources) > 1):
         raise EocodecError("only one input can go through a pipe")
+    targets = [_target(source, below, output, folder, suffix) for source, below in sources]
+    times = Counter(targets)
     jobs = []
-    for source in inputs:
-        if output == PIPE or (source == PIPE and output is None):
-            target = PIPE
-        elif output is not None and not folder:
-            target = output
-        else:
-            name = Path("stdin" if source == PIPE else source)
-            base = Path(str(output)) if folder else name.parent
-            stem = name.stem if name.suffix else name.name
-            target = str(base / f"{stem}{suffix}")
-            if not force and Path(target).exists() and not _starts_with(Path(target), own):
-                raise EocodecError(f"{target} exists; use --force to overwrite it, or -o to choose another name")
-        both = PIPE not in (source, target) and Path(target).exists() and Path(source).exists()
-        if both and Path(target).samefile(source):
-            raise EocodecError(f"{target} is the input itself; choose another output with -o")
-        jobs.append(Job(source, target))
-    targets = [j.target for j in jobs]
-    for j in jobs:
-        if targets.count(j.target) > 1:
-            raise EocodecError(f"several inputs would be written to {j.target}")
-    if folder:
-        try:
-            Path(str(output)).mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise EocodecError(f"{output}: cannot be made ({e.strerror})") from None
+    for (source, _), target in zip(sources, targets, strict=True):
+        refused = f"several inputs would be written to {target}" if times[target] > 1 else None
+        jobs.append(Job(source, target, refused or _refusal(source, target, force), folder))
     return jobs
 
 
-def _starts_with(path: Path, own: bytes) -> bool:
-    if not own:
-        return False
-    try:
-        with path.open("rb") as f:
-            return f.read(len(own)) == own
-    except OSError:
-        return False
+def _found(inputs: Sequence[str], wanted: Callable[[str], bool]) -> list[tuple[str, Path]]:
+    """The inputs, with the wanted files in place of folders, and in which folder below the input each lies.
+
+    Raises:
+        EocodecError: there is none in a folder.
+    """
+    found = []
+    for source in inputs:
+        top = Path(source)
+        if source == PIPE or not top.is_dir():
+            found.append((source, Path()))
+            continue
+        below = [p for p in sorted(top.rglob("*")) if wanted(p.name) and p.is_file()]
+        if not below:
+            raise EocodecError(f"{source}: nothing in this folder can be an input")
+        found += [(str(p), p.relative_to(top).parent) for p in below]
+    return found
+
+
+def _target(source: str, below: Path, output: str | None, folder: bool, suffix: str) -> str:
+    if output == PIPE or (source == PIPE and output is None):
+        return PIPE
+    if output is not None and not folder:
+        return output
+    name = Path("stdin" if source == PIPE else source)
+    base = Path(str(output)) / below if folder else name.parent
+    return str(base / f"{name.stem if name.suffix else name.name}{suffix}")
+
+
+def _refusal(source: str, target: str, force: bool) -> str | None:
+    """Why an output may not be written: it is the input, or a file that nobody said may be replaced."""
+    path = Path(target)
+    if target == PIPE or not path.exists():
+        return None
+    if source != PIPE and Path(source).exists() and path.samefile(source):
+        return f"{target} is the input itself; choose another output with -o"
+    if path.is_file() and not force:  # into devices and pipes one writes
+        return f"{target} exists; use --force to overwrite it, or -o to choose another name"
+    return None
+
+
+def make_folders(jobs: Sequence[Job]) -> None:
+    """Make the folders that results go into.
+
+    Raises:
+        EocodecError: one cannot be made.
+    """
+    for folder in {Path(j.target).parent for j in jobs if j.in_folder}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise EocodecError(f"{folder}: cannot be made ({e.strerror})") from None
+
+
+def check_new(target: str, force: bool) -> None:
+    """See that an output that is a file may be written.
+
+    Raises:
+        EocodecError: it exists, and `force` is not given.
+    """
+    refused = _refusal(PIPE, target, force)
+    if refused:
+        raise EocodecError(refused)
 
 
 def read_bytes(source: str) -> bytes:
@@ -127,6 +201,8 @@ def read_bytes(source: str) -> bytes:
         EocodecError: missing, a folder, or not readable.
     """
     if source == PIPE:
+        if sys.stdin is None:
+            raise EocodecError("standard input is closed")
         return sys.stdin.buffer.read()
     try:
         return Path(source).read_bytes()
@@ -138,15 +214,31 @@ def read_bytes(source: str) -> bytes:
         raise EocodecError(f"{source}: cannot be read ({e.strerror or e})") from None
 
 
-def write_bytes(target: str, content: bytes) -> None:
-    """Write to a file, all or nothing, or to standard output."""
-    from eocodec.image import atomic_write
+def write_bytes(target: str, content: bytes, times_of: str | None = None) -> None:
+    """Write to a file, all or nothing, or to standard output.
 
-    if target == PIPE:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
-    else:
-        atomic_write(Path(target), content)
+    Arguments:
+        target: path, or `-`.
+        content: of the file.
+        times_of: a file whose times of change and access the new one gets.
+
+    Raises:
+        EocodecError: it cannot be written.
+    """
+    from eocodec.image import atomic_write
+    from eocodec_cli.work import writing
+
+    if target != PIPE:
+        with writing():
+            atomic_write(Path(target), content)
+        if times_of not in (None, PIPE) and Path(target).is_file():
+            then = os.stat(str(times_of))
+            os.utime(target, ns=(then.st_atime_ns, then.st_mtime_ns))
+        return
+    if sys.stdout is None:
+        raise EocodecError("standard output is closed")
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
 
 
 class Lanes:
@@ -161,8 +253,10 @@ class Lanes:
     """
 
     def __init__(self, pictures: int, threads: int, device: str) -> None:
+        from eocodec.cores import cores
+
         self.device = device
-        lanes = threads or cores()
+        lanes = min(threads or cores(), MOST)
         self.workers = lanes if pictures >= lanes else 1
         self.threads = threads if self.workers == 1 else 1  # for a picture that is not large
         self._all = threads
@@ -203,65 +297,3 @@ class Lanes:
                 else:
                     self._small -= 1
                 self._turn.notify_all()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def for_each(
-    jobs: Sequence[Job],
-    work: Callable[[Job], dict[str, Any]],
-    line: Callable[[dict[str, Any]], str],
-    as_json: bool,
-    workers: int = 1,
-) -> None:
-    """Run `work` on every job, print a line (or JSON) for each, go on after errors, exit with 1 if there were any.
-
-    With several `workers` as many jobs run at a time; lines keep the order of the jobs. They go to standard error when
-    a result goes to standard output; a progress bar shows on a terminal only.
-    """
-    piped = any(j.target == PIPE for j in jobs)
-    failed = 0
-    with _results(jobs, work, workers) as results:
-        for job, result in _progress(jobs, results):
-            try:
-                row = result()
-            except EocodecError as e:
-                failed += 1
-                message = str(e)
-                if job.source != PIPE and not message.startswith(job.source):
-                    message = f"{job.source}: {message}"
-                if as_json:
-                    click.echo(json.dumps({"input": job.source, "error": message}), err=piped)
-                click.echo(f"eocodec: {message}", err=True)
-            else:
-                click.echo(json.dumps(row) if as_json else line(row), err=piped)
-    if failed:
-        raise click.exceptions.Exit(1)
-
-
-Result = Callable[[], dict[str, Any]]
-
-
-@contextmanager
-def _results(jobs: Sequence[Job], work: Callable[[Job], dict[str, Any]], workers: int) -> Iterator[list[Result]]:
-    """For every job a function that gives its result, or raises its error."""
-    if workers == 1:
-        yield [functools.partial(work, job) for job in jobs]
-        return
-    pool = ThreadPoolExecutor(min(workers, len(jobs)))
-    try:
-        yield [pool.submit(work, job).result for job in jobs]
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _progress(jobs: Sequence[Job], results: Sequence[Result]) -> Iterator[tuple[Job, Result]]:
-    pairs = list(zip(jobs, results, strict=True))
-    if len(jobs) < 2 or not sys.stderr.isatty():
-        yield from pairs
-        return
-    with click.progressbar(pairs, file=sys.stderr, item_show_func=lambda p: p[0].source if p else "") as bar:
-        yield from bar

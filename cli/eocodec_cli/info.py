@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from eocodec_cli import files
+from eocodec_cli.work import for_each
 
 
 @click.command("info")
@@ -52,4 +53,4 @@ def command(inputs: tuple[str, ...], model: str | None, as_json: bool) -> None:
         rows += [f"  to byte {s['end']:>9}: {s['latents']:g} latents a block" for s in r["segments"]]
         return "\n".join(rows)
 
-    files.for_each([files.Job(i, "") for i in inputs], work, line, as_json)
+    for_each([files.Job(i, "") for i in inputs], work, line, as_json)

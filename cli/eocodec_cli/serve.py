@@ -123,6 +123,7 @@ def command(
       curl --data-binary @photo.eoc http://127.0.0.1:8000/v1/decompress -o photo.png
       curl -F image=@night.jpg -F sigma=auto http://127.0.0.1:8000/v1/denoise -o clean.png
     """
+    from eocodec.cores import cores
     from eocodec.errors import EocodecError
     from eocodec.model.library import load_model, shipped_models
 
@@ -145,7 +146,7 @@ def command(
         raise EocodecError("two of the models have the same name")
     settings = Settings(
         models=paths,
-        workers=workers or files.cores(),
+        workers=workers or cores(),
         queue=queue,
         threads=threads,
         device=device,

@@ -6,6 +6,7 @@ In: pictures and models (encoding) or parsed files (all else). Out: files, pictu
 is a subclass of :class:`Coding` in a module of its own and a line in `eocodec.coding.registry`.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
@@ -65,8 +66,12 @@ class Job(ABC):
     def __init__(self, coding: "Coding", model: Model, picture: Picture) -> None:
         self.coding, self.model, self.picture = coding, model, picture
         self.height, self.width = picture.rgb.shape[:2]
-        self.alpha = None if picture.alpha is None else alpha.pack(picture.alpha)
         self._measured: tuple[AnyFile, float] | None = None
+
+    @functools.cached_property
+    def alpha(self) -> bytes | None:
+        """The side segment of the file, packed when it is first needed."""
+        return None if self.picture.alpha is None else alpha.pack(self.picture.alpha)
 
     @abstractmethod
     def at(self, delta: float) -> Coded:

@@ -332,4 +332,4 @@ class TinyFlat(Coding):
 
     def cut(self, file: AnyFile, rate: float | None, max_bytes: int | None, library: Library) -> AnyFile:
         """See :meth:`Coding.cut`."""
-        raise EocodecError("a tiny file cannot be cut; compress the picture again with --bytes")
+        raise EocodecError("a tiny file cannot be cut; compress the picture again to fewer bytes")

@@ -75,6 +75,11 @@ def table_of(index: npt.NDArray[Any], fraction: npt.NDArray[Any]) -> npt.NDArray
     return np.where(index < COARSE, CLASSES * index + fraction, index + (CLASSES - 1) * COARSE)
 
 
+def available(model: Model) -> bool:
+    """Whether the bundle can code losslessly."""
+    return TABLES_FILE in model.files
+
+
 def tables_of(model: Model) -> LosslessTables:
     """The model's tables for lossless files, unpacked once.
 
@@ -85,6 +90,6 @@ def tables_of(model: Model) -> LosslessTables:
 
 
 def _read(model: Model) -> LosslessTables:
-    if TABLES_FILE not in model.files:
+    if not available(model):
         raise ModelError(f"the model {model.name} ({model.id.hex()}) has no graphs for lossless files")
     return LosslessTables(model.files[TABLES_FILE])

@@ -18,6 +18,7 @@ from eocodec.errors import EocodecError
 from eocodec.format import AnyFile
 from eocodec.image import Bytes
 from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
 from eocodec.steps import STEP_UNIT
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "expected_step",
     "match_quality",
     "match_size",
+    "rate_of_quality",
 ]
 
 T = TypeVar("T")
@@ -210,6 +212,22 @@ def _next(
             slope = measured
     u = max(u - distance / slope, low + resolution if low > bounds[0] else low)
     return min(u, high - resolution if high < bounds[1] else high)
+
+
+def rate_of_quality(model: Model, quality: float) -> float:
+    """C of a quality from 0 to 100, which stands for a step and so means the same on every picture.
+
+    The logarithm of the step Δ falls evenly as the quality rises; C is 1 at quality 0, the model's largest at 100.
+
+    Raises:
+        EocodecError: the quality is not from 0 to 100.
+    """
+    if not 0 <= quality <= 100:
+        raise EocodecError(f"the quality must be from 0 to 100, not {quality:g}")
+    manifest = model.any_manifest
+    coarse, fine = (manifest.step_of(c) for c in (1, model.block))
+    delta = coarse * (fine / coarse) ** (quality / 100)
+    return min(max(manifest.rate_of(delta), 1.0), float(model.block))
 
 
 def expected_step(target: float) -> float:

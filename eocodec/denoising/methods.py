@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eocodec.denoising import dropping, net, shrinkage
+from eocodec.arguments import check_numbers
+from eocodec.denoising import dropping, net, noise_areas, shrinkage
 from eocodec.denoising.net import Noise
 from eocodec.errors import EocodecError
 from eocodec.image import Bytes, ImageLike, Picture, as_picture
@@ -31,6 +32,7 @@ from eocodec.model.transform import analyse_vector, to_levels
 __all__ = ["METHODS", "SHIFTS", "Denoised", "denoise", "denoise_picture", "estimate_sigma"]
 
 Float32 = npt.NDArray[np.float32]
+Areas = npt.NDArray[np.bool_]
 
 METHODS = ("auto", "net", "shrink", "drop")
 # Offsets against the lattice; every prefix spreads evenly over the positions in blocks of 2, 4, 8 and 16 pixels.
@@ -38,6 +40,7 @@ SHIFTS = ((0, 0), (7, 3), (10, 13), (13, 6), (1, 15), (4, 9), (11, 10), (6, 4))
 DEFAULT_SHIFTS = {"net": 2, "shrink": 8, "drop": 8}
 SMALLEST_SIGMA = 0.3  # 8-bit levels; below, a picture counts as clean
 LARGEST_STRENGTH = 4.0
+UNSEEN = 0.7  # share of the level in smooth patches below which the net has overlooked noise that is not white
 LARGEST_VALUE = 16.0  # of a floating-point picture; beyond, it surely has another range than 0 to 1
 
 
@@ -69,6 +72,7 @@ def denoise(
     rate: float | None = None,
     strength: float = 1.0,
     shifts: int | None = None,
+    detail: float = 0.0,
     model: ModelLike = "photo",
 ) -> npt.NDArray[Any]:
     """Remove white noise from a picture.
@@ -85,6 +89,7 @@ def denoise(
         strength: what the level is multiplied by: 0 removes nothing, 1 the noise as given or estimated; at most 4.
         shifts: how many shifts, of the net flips and transpositions, are averaged, 1 to 8: slower and better; default:
             what suits the method.
+        detail: share of what was removed that is given back, from 0 to 1: a little keeps grain and fine texture.
         model: a shipped model's name, a bundle's path or a loaded model.
 
     Returns:
@@ -102,7 +107,9 @@ def denoise(
         >>> clean.shape, bool(clean.std() < 0.03)
         ((40, 60, 3), True)
     """
-    done = denoise_picture(image, sigma, method=method, rate=rate, strength=strength, shifts=shifts, model=model)
+    done = denoise_picture(
+        image, sigma, method=method, rate=rate, strength=strength, shifts=shifts, detail=detail, model=model
+    )
     floating = isinstance(image, np.ndarray) and np.issubdtype(image.dtype, np.floating)
     return done.values if floating else done.rgb
 
@@ -115,27 +122,34 @@ def denoise_picture(
     rate: float | None = None,
     strength: float = 1.0,
     shifts: int | None = None,
+    detail: float = 0.0,
     model: ModelLike = "photo",
 ) -> Denoised:
     """Remove white noise from a picture and tell how; see :func:`denoise` for arguments and errors."""
     loaded = load_model(model)
     _check(sigma, rate, strength, shifts, loaded)
+    check_numbers(detail="" if detail is None else detail)
+    if not 0 <= detail <= 1:
+        raise EocodecError(f"the detail must be from 0 to 1, not {detail:g}")
     denoiser = _denoiser(loaded)
     chosen = _choose(method, rate, loaded)
-    values, grey = _values(image)
+    values, grey, alpha = _values(image)
     if rate is not None:
         level = None
         clean = denoiser.keep_top(values, rate, shifts or DEFAULT_SHIFTS["drop"])
     else:
         # Equal noise in three channels lies along the luma axis, where it is sqrt(3) times as large.
         spread = math.sqrt(3) if grey else 1.0
-        noise = denoiser.measure(values, grey) if isinstance(sigma, str) else Noise.white(sigma * spread / 255)
+        if isinstance(sigma, str):
+            noise = _measured(denoiser, values, grey, alpha)
+        else:
+            noise = Noise.white(sigma * spread / 255)
         level = 255 * noise.sigma / spread
         if level * strength < SMALLEST_SIGMA:
             clean = values
         else:
             clean = denoiser.remove(values, noise.scaled(strength), chosen, shifts or DEFAULT_SHIFTS[chosen])
-    clean = np.clip(clean, 0, 1)
+    clean = np.clip(clean + np.float32(detail) * (values - clean), 0, 1)
     if grey:
         clean = np.repeat(clean.mean(2, keepdims=True, dtype=np.float32), 3, 2)
     return Denoised(clean, chosen, level)
@@ -149,8 +163,9 @@ def estimate_sigma(image: ImageLike | Picture, model: ModelLike = "photo") -> fl
     Raises:
         EocodecError: the picture is of an unsupported kind, or of another size than the model is for.
     """
-    values, grey = _values(image)
-    return 255 * _denoiser(load_model(model)).measure(values, grey).sigma / (math.sqrt(3) if grey else 1.0)
+    values, grey, alpha = _values(image)
+    noise = _measured(_denoiser(load_model(model)), values, grey, alpha)
+    return 255 * noise.sigma / (math.sqrt(3) if grey else 1.0)
 
 
 class _Denoiser(ABC):
@@ -164,8 +179,14 @@ class _Denoiser(ABC):
         self.model = model
 
     @abstractmethod
-    def measure(self, values: Float32, grey: bool) -> Noise:
-        """Estimated noise of a picture, along an axis of colour; of a grey picture, the luma axis."""
+    def measure(self, values: Float32, grey: bool, areas: Areas) -> Noise:
+        """Estimated noise of a picture, along an axis of colour; of a grey picture, the luma axis.
+
+        Arguments:
+            values: the picture.
+            grey: all channels are equal.
+            areas: of 8x8 pixels in which noise can be measured, at least one.
+        """
 
     @abstractmethod
     def remove(self, values: Float32, noise: Noise, method: str, shifts: int) -> Float32:
@@ -179,12 +200,14 @@ class _Denoiser(ABC):
 class _PhotoDenoiser(_Denoiser):
     """Models for pictures of any size."""
 
-    def measure(self, values: Float32, grey: bool) -> Noise:
+    def measure(self, values: Float32, grey: bool, areas: Areas) -> Noise:
         if "net" in self.model.denoising_methods:
-            return net.measure(self.model, values)
+            noise = net.measure(self.model, values, areas)
+            hidden = 0.0 if grey else noise_areas.hidden_level(values, areas)
+            return Noise.white(hidden) if noise.sigma < UNSEEN * hidden else noise
         if grey:
-            return Noise.white(math.sqrt(3) * _grey_level(values[..., 0]))
-        return Noise.white(shrinkage.noise_level(self.model, values))
+            return Noise.white(math.sqrt(3) * min(_grey_level(values[..., 0]), 1.0))
+        return Noise.white(min(shrinkage.noise_level(self.model, values), 1.0))
 
     def remove(self, values: Float32, noise: Noise, method: str, shifts: int) -> Float32:
         if method == "net":
@@ -200,9 +223,9 @@ class _PhotoDenoiser(_Denoiser):
 class _FlatDenoiser(_Denoiser):
     """Models for pictures of one size."""
 
-    def measure(self, values: Float32, grey: bool) -> Noise:
+    def measure(self, values: Float32, grey: bool, areas: Areas) -> Noise:
         if grey:
-            return Noise.white(math.sqrt(3) * _grey_level(values[..., 0]))
+            return Noise.white(math.sqrt(3) * min(_grey_level(values[..., 0]), 1.0))
         return Noise.white(dropping.noise_level(self.model.flat, analyse_vector(self.model, values)))
 
     def remove(self, values: Float32, noise: Noise, method: str, shifts: int) -> Float32:
@@ -222,6 +245,16 @@ def _denoiser(model: Model) -> _Denoiser:
     return next(made for kind, made in _DENOISERS if isinstance(model.any_manifest, kind))(model)
 
 
+def _measured(denoiser: _Denoiser, values: Float32, grey: bool, alpha: Bytes | None) -> Noise:
+    """Estimated noise of a picture, along an axis of colour; of a grey picture, the luma axis.
+
+    Flat, clipped and transparent areas say nothing of it. Noise that a camera's or a scaler's filter has gone over is
+    taken at the level that it has where the picture is smooth, if it is larger than what shows of it elsewhere.
+    """
+    areas = noise_areas.trusted(values, alpha)
+    return denoiser.measure(values, grey, areas) if areas.any() else Noise.white(0.0)
+
+
 def _grey_level(values: Float32) -> float:
     """Level of white noise in grey values `(H, W)`, from the median of their second differences in both directions.
 
@@ -236,6 +269,8 @@ def _grey_level(values: Float32) -> float:
 
 def _check(sigma: float | str, rate: float | None, strength: float, shifts: int | None, model: Model) -> None:
     """Raise an :class:`EocodecError` for arguments that are out of range or exclude one another."""
+    check_numbers(strength=0 if strength is None else strength, shifts=shifts, rate=rate)
+    check_numbers(sigma=None if isinstance(sigma, str) else "" if sigma is None else sigma)
     if isinstance(sigma, str):
         if sigma != "auto":
             raise EocodecError(f"sigma must be a number of 8-bit levels or auto, not {sigma}")
@@ -281,8 +316,9 @@ def _averaged(remove: Callable[[Float32], Float32], values: Float32, shifts: int
     return total / np.float32(shifts)
 
 
-def _values(image: ImageLike | Picture) -> tuple[Float32, bool]:
-    """`(H, W, 3)` float32 and whether all channels are equal; floats may leave 0 to 1, as unclipped noise does."""
+def _values(image: ImageLike | Picture) -> tuple[Float32, bool, Bytes | None]:
+    """`(H, W, 3)` float32, whether all channels are equal, and alpha; floats may leave 0 to 1, as noise does."""
+    alpha = None
     if isinstance(image, np.ndarray) and np.issubdtype(image.dtype, np.floating):
         if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)) or 0 in image.shape:
             raise EocodecError(
@@ -295,6 +331,8 @@ def _values(image: ImageLike | Picture) -> tuple[Float32, bool]:
         values = np.asarray(image, np.float32).reshape(*image.shape[:2], -1)
         values = np.broadcast_to(values, (*image.shape[:2], 3))
     else:
-        values = as_picture(image).rgb.astype(np.float32) / np.float32(255)
+        picture = as_picture(image)
+        alpha = picture.alpha
+        values = picture.rgb.astype(np.float32) / np.float32(255)
     grey = bool((values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all())
-    return np.ascontiguousarray(values), grey
+    return np.ascontiguousarray(values), grey, alpha

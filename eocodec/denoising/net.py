@@ -81,8 +81,14 @@ def brightness(values: Float32) -> Float32:
     return np.clip(total / count, 0, 1).astype(np.float32)
 
 
-def measure(model: Model, values: Float32) -> Noise:
-    """Estimated noise of a picture `(H, W, 3)`; with equal channels that of the luma axis, √3 times theirs."""
+def measure(model: Model, values: Float32, areas: npt.NDArray[np.bool_] | None = None) -> Noise:
+    """Estimated noise of a picture `(H, W, 3)`; with equal channels that of the luma axis, √3 times theirs.
+
+    Arguments:
+        model: that has the nets.
+        values: the picture.
+        areas: of 8x8 pixels in which noise can be measured, see `eocodec.denoising.noise_areas.trusted`; default: all.
+    """
     height, width = values.shape[:2]
     names = transform.band_names(model.manifest.levels)
     bright = brightness(values)
@@ -93,12 +99,14 @@ def measure(model: Model, values: Float32) -> Noise:
         value, weight = (_inside(plane, tile, height, width) for plane in planes[0])
         rows = (np.arange(value.shape[0]) * 2 + tile.rows.start) // AREA
         columns = (np.arange(value.shape[1]) * 2 + tile.columns.start) // AREA
-        light = bright[np.ix_(np.minimum(rows, bright.shape[0] - 1), np.minimum(columns, bright.shape[1] - 1))]
+        where = np.ix_(np.minimum(rows, bright.shape[0] - 1), np.minimum(columns, bright.shape[1] - 1))
+        light = bright[where]
+        weight = weight if areas is None else weight * areas[where]
         place = np.minimum((light * BINS).astype(int), BINS - 1).ravel()
         for k, quantity in enumerate((np.ones_like(value), value, light)):
             sums[k] += np.bincount(place, (weight * quantity).ravel(), BINS)
-    sigma = max(0.0, float(np.expm1(sums[1].sum() / max(sums[0].sum(), 1e-6)))) / 255
-    return _fitted(sigma, sums, float(bright.mean()))
+    mean = float(np.expm1(min(sums[1].sum() / max(sums[0].sum(), 1e-6), 9.0)))
+    return _fitted(min(max(0.0, mean) / 255, LARGEST), sums, float(bright.mean()))
 
 
 def _fitted(sigma: float, sums: npt.NDArray[np.float64], bright: float) -> Noise:

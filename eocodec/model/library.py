@@ -3,11 +3,13 @@
 In: a name ("photo"), a path, a loaded model, or what a file says of its model. Out: a `eocodec.model.bundle.Model`.
 """
 
+import difflib
 import functools
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from eocodec.arguments import check_model
 from eocodec.errors import FormatError, ModelError
 from eocodec.format import AnyFile, Tiny
 from eocodec.model.bundle import Model, peek_id, read_bundle
@@ -54,12 +56,14 @@ def load_model(
     """
     if isinstance(model, Model):
         return model
+    check_model(model, threads)
     path = Path(model)
     if path.suffix != ".eocm":
         shipped = shipped_models()
         if str(model) not in shipped:
             known = ", ".join(shipped) or "none"
-            raise ModelError(f"no model is called {model}; known are: {known} (or give the path of an .eocm file)")
+            meant = "".join(f"; did you mean {n}?" for n in difflib.get_close_matches(str(model), shipped, 1))
+            raise ModelError(f"no model is called {model}; known are: {known} (or the path of an .eocm file){meant}")
         path = shipped[str(model)]
     try:
         stamp = path.stat().st_mtime_ns
@@ -114,7 +118,7 @@ class Library:
             (only,) = self.models
             raise FormatError(f"the file was made with model {identity.hex()}, not with {only.name} ({only.id.hex()})")
         raise FormatError(
-            f"the file needs model {identity.hex()}, which is not installed; give its bundle with --model"
+            f"the file needs model {identity.hex()}, which is not installed; give its bundle as the model"
         )
 
     def of_number(self, number: int) -> Model:

@@ -1,27 +1,50 @@
 """Where graphs run: ONNX Runtime sessions, opened when they are first used, on the CPU or CUDA.
 
-In: the graphs of a bundle and their inputs. Out: their outputs. A graph is checked before a runtime sees it.
+In: the graphs of a bundle and their inputs. Out: their outputs. A graph is checked before a runtime sees it. ONNX
+Runtime is used without telemetry, with one bounded pool of threads, its errors as sentences.
 """
 
 import contextlib
 import functools
 import io
+import os
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 import numpy.typing as npt
 
-from eocodec.errors import EocodecError, ModelError
+from eocodec.cores import cores
+from eocodec.errors import EocodecError, ModelError, OutOfMemoryError
 from eocodec.model.graphs import check_graph
 
-__all__ = ["CPU", "CUDA", "DEVICES", "Runtime", "is_exact"]
+__all__ = [
+    "CPU",
+    "CUDA",
+    "DEVICES",
+    "GPU_INSTALLATION",
+    "Runtime",
+    "failure",
+    "is_exact",
+    "onnxruntime",
+    "share_threads",
+    "without_cuda",
+]
 
 EXACT = ("entropy/", "embedded/", "lossless/")  # folders of integer graphs, which always run on the CPU
 DEVICES = ("auto", "cuda", "cpu")
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # Without TF32, whose ten bits show in the picture; searching for the best kernels would start anew for every size.
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+GPU_INSTALLATION = "pip install --force-reinstall --no-deps onnxruntime-gpu"
+FATAL = 4  # level of onnxruntime's log from which on it is printed; its errors are raised as well
+PLENTY = 16  # threads; the nets are too small for more, and those that wait for work burn time
+MEMORY_SIGNS = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "available memory of")
+
+_making = threading.Lock()
+_shared = 0  # threads of the pool that all sessions of the process share; 0: there is none yet
 
 
 def is_exact(graph: str) -> bool:
@@ -62,7 +85,7 @@ class Runtime:
         try:
             return list(session.run(None, inputs))
         except Exception as e:  # onnxruntime's own exception classes are not exported
-            raise ModelError(f"the model's graph {graph} failed: {_first_line(e)}") from e
+            raise failure(f"the model's graph {graph} failed", e) from e
 
     def open(self, graph: str) -> Any:
         """The session of a graph.
@@ -94,7 +117,7 @@ class Runtime:
             try:
                 session = _session(content, self._options(exact), [CPU])
             except Exception as e:  # onnxruntime's own exception classes are not exported
-                raise ModelError(f"the model's graph {graph} cannot be opened: {_first_line(e)}") from e
+                raise failure(f"the model's graph {graph} cannot be opened", e) from e
         return session
 
     def _open_on_cuda(self, content: bytes) -> Any | None:
@@ -103,9 +126,8 @@ class Runtime:
         Raises:
             EocodecError: there can be none, but CUDA was asked for.
         """
-        import onnxruntime as ort
-
-        reason = "onnxruntime was built without it (pip install 'eocodec[gpu]' instead of onnxruntime)"
+        ort = onnxruntime()
+        reason = without_cuda()
         if CUDA in ort.get_available_providers():
             _preload()
             reason = "onnxruntime cannot open a session on it; are the driver, CUDA and cuDNN installed?"
@@ -121,17 +143,13 @@ class Runtime:
 
     def _options(self, exact: bool) -> Any:
         """Options of a session for an entropy graph (`exact`), or another one."""
-        import onnxruntime as ort
-
+        ort = onnxruntime()
         options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
+        options.log_severity_level = FATAL
+        share_threads(options, self.threads)
         options.enable_mem_pattern = False
         # Without an arena each tile's buffers are mapped anew; thirty arenas for the small nets would add up.
         options.enable_cpu_mem_arena = not exact
-        # Some thirty sessions take turns: a pool that spins after its turn would slow the others.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         levels = ort.GraphOptimizationLevel
         options.graph_optimization_level = {
             "off": levels.ORT_DISABLE_ALL,
@@ -144,17 +162,105 @@ class Runtime:
 @functools.cache
 def _preload() -> None:
     """Let onnxruntime (from 1.21 on) find CUDA where pip has put it."""
-    import onnxruntime as ort
-
+    ort = onnxruntime()
     with contextlib.redirect_stdout(io.StringIO()):  # it prints, and standard output may be the result
         getattr(ort, "preload_dlls", lambda: None)()
 
 
 def _session(content: bytes, options: Any, providers: list[Any]) -> Any:
-    import onnxruntime as ort
-
-    return ort.InferenceSession(content, options, providers=providers)
+    return onnxruntime().InferenceSession(content, options, providers=providers)
 
 
 def _first_line(e: Exception) -> str:
     return str(e).splitlines()[0]
+
+
+@functools.cache
+def onnxruntime() -> Any:
+    """The package `onnxruntime`, imported with its telemetry off.
+
+    From 1.29 on it otherwise writes an identifier and a queue of events below the user's cache folder, and sends them.
+    A value of `ORT_DISABLE_TELEMETRY` that is set already stays.
+    """
+    late = "onnxruntime" in sys.modules
+    os.environ.setdefault(NO_TELEMETRY, "1")
+    import onnxruntime as ort
+
+    if late and hasattr(ort, "disable_telemetry_events"):
+        ort.disable_telemetry_events()
+    ort.set_default_logger_severity(FATAL)
+    return ort
+
+
+def share_threads(options: Any, threads: int) -> None:
+    """Let a session run on the calling thread alone (`threads` = 1), or on that and the pool of the process.
+
+    All sessions share the pool. The first that needs it decides its size: as many threads as it asks for (0: one for
+    each core, at most :data:`PLENTY`), never more than there are cores or than the system allows.
+    """
+    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = 1
+    if threads == 1:
+        return
+    wanted = min(threads or PLENTY, cores())
+    if hasattr(onnxruntime(), "set_global_thread_pool_sizes"):
+        if _pool(wanted) > 1:
+            options.use_per_session_threads = False
+    else:  # older versions have a pool for every session
+        options.intra_op_num_threads = _startable(wanted)
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+
+
+def _pool(threads: int) -> int:
+    """Number of threads of the pool, which is made if there is none."""
+    global _shared
+    with _making:
+        if not _shared:
+            _shared = _startable(threads)
+            if _shared > 1:
+                with contextlib.suppress(Exception):  # another user of onnxruntime in this process has made one
+                    onnxruntime().set_global_thread_pool_sizes(_shared, 1)
+        return _shared
+
+
+def _startable(threads: int) -> int:
+    """How many of so many threads the system lets this process have; onnxruntime would wait for the others for ever."""
+    done = threading.Event()
+    started = []
+    try:
+        for _ in range(threads - 1):
+            thread = threading.Thread(target=done.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except (RuntimeError, MemoryError):  # limits on processes or on memory
+        pass
+    done.set()
+    for thread in started:
+        thread.join()
+    return 1 + len(started)
+
+
+def without_cuda() -> str:
+    """Why onnxruntime has no CUDA provider, and what gives it one.
+
+    The packages onnxruntime and onnxruntime-gpu are the same module: the one that is installed last is there.
+    """
+    from importlib import metadata  # takes its time
+
+    try:
+        metadata.version("onnxruntime-gpu")
+    except metadata.PackageNotFoundError:
+        return f"onnxruntime was built without it; {GPU_INSTALLATION} puts another in its place"
+    return f"onnxruntime was installed over onnxruntime-gpu and hides it; {GPU_INSTALLATION} undoes that"
+
+
+def failure(doing: str, e: Exception) -> EocodecError:
+    """What to raise for an exception of onnxruntime's, whose classes are not exported.
+
+    Arguments:
+        doing: what failed, such as "the model's graph decoder failed".
+    """
+    message = str(e).splitlines()[0] if str(e) else type(e).__name__
+    if isinstance(e, MemoryError) or any(sign in str(e).lower() for sign in MEMORY_SIGNS):
+        return OutOfMemoryError("not enough memory for this picture")
+    return ModelError(f"{doing}: {message}")

@@ -412,7 +412,15 @@ class Model {
     Files files_;
     Bytes compand_;
     std::vector<std::array<int, 3>> shift_;
-    Ort::Env environment_{ORT_LOGGING_LEVEL_FATAL};
+    static Ort::Env environment() {  // ONNX Runtime from 1.29 on reports its use unless this is set before
+#ifdef _WIN32
+        if (!std::getenv("ORT_DISABLE_TELEMETRY")) _putenv_s("ORT_DISABLE_TELEMETRY", "1");
+#else
+        setenv("ORT_DISABLE_TELEMETRY", "1", 0);
+#endif
+        return Ort::Env{ORT_LOGGING_LEVEL_FATAL};
+    }
+    Ort::Env environment_ = environment();
     std::map<std::string, Ort::Session> sessions_;
 };
 

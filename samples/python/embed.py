@@ -37,6 +37,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime from 1.29 on reads it when it is imported
 import onnxruntime
 
 __all__ = ["Bundle", "Rejected", "decode", "decode_with_symbols"]
@@ -116,7 +118,8 @@ class Bundle:
             if graph not in self._sessions:
                 options = onnxruntime.SessionOptions()
                 options.log_severity_level = 4  # what fails is said below
-                # Some thirty sessions take turns: a pool that spins after its turn would slow the others.
+                # Each session has a pool of its own: some thirty of them, one for every net, would be too many threads.
+                options.intra_op_num_threads = 0 if graph == "decoder" else 1
                 options.add_session_config_entry("session.intra_op.allow_spinning", "0")
                 self._sessions[graph] = onnxruntime.InferenceSession(
                     self.files[f"{graph}.onnx"], options, providers=["CPUExecutionProvider"]

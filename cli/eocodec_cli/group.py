@@ -1,0 +1,151 @@
+"""The group of commands, and how a command ends: one sentence and an exit code for whatever goes wrong.
+
+In: the arguments. Out: the exit code: 0, 1 for errors, 2 for wrong usage, 130 when interrupted.
+"""
+
+import contextlib
+import difflib
+import errno
+import importlib
+import os
+import sys
+
+import click
+
+from eocodec_cli import COMMANDS
+from eocodec_cli.shown import printable
+
+__all__ = ["cli", "run"]
+
+NO_MEMORY = "not enough memory for this picture"
+# What loaders and the threading library say when the address space or the number of processes is exhausted.
+MEMORY_SIGNS = ("cannot allocate memory", "failed to map segment", "can't start new thread", "cannot enlarge memory")
+
+
+class Lazy(click.Group):
+    """A group whose commands are imported when they are called; the list needs no import."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"eocodec_cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of the first argument; an unknown one comes with the name that is meant, probably."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as e:
+            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+            raise click.UsageError(f"{e.message} Did you mean {near[0]!r}?" if near else e.message, ctx) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from :data:`COMMANDS`."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="eocodec")
+def cli() -> None:
+    """Compress and denoise images with entropy-ordered flows.
+
+    \b
+    Examples:
+      eocodec compress photo.jpg                 writes photo.eoc
+      eocodec decompress photo.eoc -o back.png
+      eocodec denoise noisy.png -o clean.png
+    """
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Run a command and end the process with its code where that is not 0."""
+    _hold_streams()
+    try:
+        code = cli.main(args=arguments, prog_name="eocodec", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what cannot be written has to show here, not when the interpreter ends
+    except click.ClickException as e:
+        e.show()
+        code = e.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _tell("interrupted")
+        code = 130
+    except (Exception, SystemExit) as e:
+        code = _ended_by(e)
+    if isinstance(code, int) and code:  # click returns the code of an Exit
+        _leave_at_once(code)
+        sys.exit(code)
+
+
+def _ended_by(e: BaseException) -> int:
+    """Say what ended a command; gives the exit code.
+
+    Raises:
+        BaseException: `e`, if it is a fault of the program.
+    """
+    from eocodec.errors import EocodecError
+
+    if isinstance(e, EocodecError):
+        _tell(str(e))
+    elif lacks_memory(e):
+        _tell(NO_MEMORY)
+    elif isinstance(e, OSError):
+        _discard_output()
+        if e.errno != errno.EPIPE:  # whoever read it wants no more; that needs no word
+            _tell(f"{e.filename or 'standard output'}: cannot be written ({e.strerror or e})")
+    elif isinstance(e, SystemExit) and isinstance(e.code, int):
+        _discard_output()  # click ends so when a pipe is closed
+        return e.code
+    else:
+        raise e
+    return 1
+
+
+def lacks_memory(e: BaseException) -> bool:
+    """Whether an error of Python, the loader or the threading library means that memory does not suffice."""
+    if isinstance(e, MemoryError) or (isinstance(e, OSError) and e.errno == errno.ENOMEM):
+        return True
+    return isinstance(e, ImportError | RuntimeError) and any(sign in str(e).lower() for sign in MEMORY_SIGNS)
+
+
+def _tell(message: str) -> None:
+    with contextlib.suppress(OSError):
+        click.echo(printable(f"eocodec: {message}"), err=True)
+
+
+def _hold_streams() -> None:
+    """Open the null device in place of standard streams that are closed: another file would take their number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+
+
+def _discard_output() -> None:
+    """Send what is still to be written to standard output nowhere, so that the interpreter ends in silence."""
+    if sys.stdout is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+def _leave_at_once(code: int) -> None:
+    """End the process if threads still work at pictures; the interpreter would wait for them."""
+    work = sys.modules.get("eocodec_cli.work")
+    if work is not None and work.busy():
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code)

@@ -1,0 +1,93 @@
+"""The pictures that commands read: picture files, `.eoc` files, standard input; and what is to be said of them.
+
+In: a job's source. Out: a picture with the bytes it was read from, and warnings. Also the options that all share.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from eocodec.errors import CutOffError, EocodecError
+from eocodec_cli import files
+
+if TYPE_CHECKING:
+    from eocodec.image import Picture
+    from eocodec.model.bundle import Model
+
+__all__ = ["EOC", "Source", "frame_option", "is_picture_name", "lenient_option", "read"]
+
+EOC = ".eoc"
+
+frame_option = click.option(
+    "--frame", type=click.IntRange(min=0), default=0, metavar="N", help="Of several frames or pages the N-th, from 0."
+)
+lenient_option = click.option("--lenient", is_flag=True, help="Read what is there of pictures that are cut off.")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture and the size of its file in bytes."""
+
+    picture: "Picture"
+    size: int
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file is a picture, or an `.eoc` file, by the end of its name."""
+    from PIL import Image
+
+    return Path(name).suffix.lower() in {EOC, *Image.registered_extensions()}
+
+
+def read(job: files.Job, frame: int = 0, lenient: bool = False, model: "Model | None" = None) -> Source:
+    """Read a picture file or decode an `.eoc` file.
+
+    Arguments:
+        job: names the source.
+        frame, lenient: see :func:`eocodec.image.read_picture`.
+        model: for `.eoc` files, if it is the one that they name.
+
+    Raises:
+        EocodecError: it cannot be read.
+    """
+    from eocodec.image import read_picture
+
+    name = "standard input" if job.source == files.PIPE else job.source
+    try:
+        if job.source != files.PIPE and not _holds_eoc(Path(job.source)):
+            picture = read_picture(job.source, frame=frame, lenient=lenient)
+            return Source(picture, Path(job.source).stat().st_size)
+        data = files.read_bytes(job.source)
+        if data.startswith(_magic()):
+            return Source(_decoded(data, model), len(data))
+        return Source(read_picture(io.BytesIO(data), name, frame=frame, lenient=lenient), len(data))
+    except CutOffError as e:
+        raise EocodecError(f"{e}; --lenient reads what is there") from None
+
+
+def _magic() -> bytes:
+    from eocodec.format import MAGIC
+
+    return MAGIC
+
+
+def _holds_eoc(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_magic())) == _magic()
+    except OSError:
+        return False  # the reader says why
+
+
+def _decoded(data: bytes, model: "Model | None") -> "Picture":
+    from eocodec.codec import decode_file
+    from eocodec.format import parse
+    from eocodec.image import Picture
+
+    fits = model is not None and parse(data).header.model == model.id
+    decoded = decode_file(data, model if fits else None)
+    notes = () if decoded.complete else ("it is cut short and was decoded at a lower rate",)
+    return Picture(decoded.rgb, decoded.alpha, decoded.grey, notes=notes)

@@ -1,0 +1,50 @@
+"""What callers pass, checked by type: files and numbers.
+
+In: whatever was passed. Out: bytes or the numbers themselves, or one sentence as an :class:`EocodecError`.
+"""
+
+import os
+from numbers import Real
+from typing import Any
+
+from eocodec.errors import EocodecError
+
+__all__ = ["check_model", "check_numbers", "file_bytes"]
+
+
+def file_bytes(data: Any) -> bytes:
+    """The content of a file as bytes.
+
+    Raises:
+        EocodecError: it is not bytes, bytearray or memoryview.
+    """
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, (bytearray, memoryview)):
+        return bytes(data)
+    if isinstance(data, (str, os.PathLike)):
+        raise EocodecError("a file's bytes are needed, not its name; read them first")
+    raise EocodecError(f"a file's bytes are needed, not {type(data).__name__}")
+
+
+def check_numbers(**values: Any) -> None:
+    """See that every value that is given is a number.
+
+    Raises:
+        EocodecError: one is not.
+    """
+    for name, value in values.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise EocodecError(f"{name} must be a number, not {type(value).__name__}")
+
+
+def check_model(model: Any, threads: Any) -> None:
+    """See that a model is named by text or a path, and that the number of threads is one.
+
+    Raises:
+        EocodecError: they are not.
+    """
+    if not isinstance(model, (str, os.PathLike)):
+        raise EocodecError(f"a model is a name, the path of a bundle or a loaded model, not {type(model).__name__}")
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
+        raise EocodecError("threads must be a whole number, 0 for one per core")

@@ -1,0 +1,140 @@
+"""Pictures that are drawn rather than photographed: text, charts, pixel art, scans of one bit, screens.
+
+In: a picture and a model. Out: a job that gives the exact file where it takes no more bytes than a lossy one would.
+
+A transform made for photographs spends many bits on hard edges. Such pictures are recognised by repetition, and the
+size of their exact file is first told from WebP's lossless coder, which is fast.
+"""
+
+import functools
+import io
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from eocodec import format
+from eocodec.coding.base import Coded, Coding, Job
+from eocodec.coding.lossless_tables import available
+from eocodec.coding.registry import LOSSLESS, ORDINARY
+from eocodec.format import AnyFile, File
+from eocodec.image import Bytes, Picture
+from eocodec.model.bundle import Model
+
+__all__ = ["EitherJob", "Exact", "is_drawn", "open_either"]
+
+Float32 = npt.NDArray[np.float32]
+
+REPEATED = 0.25  # share of pixels that equal their left neighbours, from which on a picture may be drawn
+COLOURS = 256  # or it has at most so many
+SAMPLE = 64  # rows that are looked at
+HOPE = 1.5  # an exact file may be so much smaller than WebP's
+SMALL = 400  # bytes up to which there is nothing to win
+LARGE = 1 << 24  # pixels from which on the exact coder, some 20 s a megapixel, would take too long
+WEBP_EDGE = 16383  # pixels, of WebP's largest picture
+
+
+class Exact:
+    """The exact file of a picture, made when it is first worth it.
+
+    Arguments:
+        picture: what is to be kept.
+        make: gives the exact file.
+    """
+
+    def __init__(self, picture: Picture, make: Callable[[], Coded]) -> None:
+        self.picture, self._make = picture, make
+        self._estimate: float | None = None
+        self._made: tuple[Coded, int] | None = None
+
+    def within(self, size: int) -> Coded | None:
+        """The exact file, if it has at most `size` bytes and that could be told without much work."""
+        if size < SMALL or self.picture.pixels > LARGE:
+            return None
+        if self._estimate is None:
+            self._estimate = _estimate(self.picture.rgb) if is_drawn(self.picture.rgb) else float("inf")
+        if self._estimate > HOPE * size:
+            return None
+        if self._made is None:
+            coded = self._make()
+            self._made = coded, len(format.to_bytes(coded.file))
+        return self._made[0] if self._made[1] <= size else None
+
+
+def open_either(coding: Coding, model: Model, picture: Picture, values: Float32 | None = None) -> Job:
+    """A job as :meth:`Coding.open` gives it, which takes the exact form of a picture where that is no larger.
+
+    Only ordinary files have an exact form in their place, and only where the model has nets for it.
+    """
+    if coding is ORDINARY and available(model):
+        return EitherJob(coding, model, picture, values)
+    return coding.open(model, picture, values)
+
+
+class EitherJob(Job):
+    """A picture on its way into its ordinary file, or into its exact one where that takes no more bytes.
+
+    Arguments:
+        coding: the ordinary form.
+        model: the bundle.
+        picture: what is compressed; of one with more than 8 bits a sample, the 8 bits are what is exact.
+        values: its colours before they were rounded, `(H, W, 3)` in 0 to 1, if they are known.
+    """
+
+    def __init__(self, coding: Coding, model: Model, picture: Picture, values: Float32 | None = None) -> None:
+        super().__init__(coding, model, picture)
+        self._values = values
+        self._exact = Exact(picture, lambda: self._exactly.at(1 / 255))
+
+    @functools.cached_property
+    def _lossily(self) -> Job:
+        return self.coding.open(self.model, self.picture, self._values)
+
+    @functools.cached_property
+    def _exactly(self) -> Job:
+        return LOSSLESS.open(self.model, replace(self.picture, deep=False))
+
+    def at(self, delta: float) -> Coded:
+        """See :meth:`Job.at`."""
+        return self._smaller(self._lossily.at(delta))
+
+    def fitting(self, limit: int) -> Coded:
+        """See :meth:`Job.fitting`; the exact file is as good as a file can be."""
+        return self._exact.within(limit) or self._smaller(self._lossily.fitting(limit))
+
+    def reaching(self, target: float) -> Coded:
+        """See :meth:`Job.reaching`."""
+        return self._smaller(self._lossily.reaching(target))
+
+    def expected(self, file: AnyFile) -> Bytes:
+        """See :meth:`Job.expected`."""
+        return self._job_of(file).expected(file)
+
+    def quality(self, file: AnyFile) -> float:
+        """See :meth:`Job.quality`; infinite for the exact file, which is proven."""
+        return self._job_of(file).quality(file)
+
+    def _smaller(self, coded: Coded) -> Coded:
+        return self._exact.within(len(format.to_bytes(coded.file))) or coded
+
+    def _job_of(self, file: AnyFile) -> Job:
+        return self._exactly if isinstance(file, File) and file.lossless is not None else self._lossily
+
+
+def is_drawn(rgb: Bytes) -> bool:
+    """Whether a picture `(H, W, 3)` repeats its neighbours or has few colours, as photographs do not."""
+    rows = rgb[:: max(1, len(rgb) // SAMPLE)].astype(np.uint32)
+    colours = rows[..., 0] << 16 | rows[..., 1] << 8 | rows[..., 2]
+    repeated = float((colours[:, 1:] == colours[:, :-1]).mean()) if colours.shape[1] > 1 else 1.0
+    return repeated >= REPEATED or len(np.unique(colours)) <= COLOURS
+
+
+def _estimate(rgb: Bytes) -> float:
+    """Bytes of a picture in WebP's lossless form, in a fast way."""
+    if max(rgb.shape) > WEBP_EDGE:
+        return float("inf")
+    out = io.BytesIO()
+    Image.fromarray(rgb).save(out, "WEBP", lossless=True, quality=50, method=2)
+    return len(out.getvalue())

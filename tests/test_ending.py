@@ -1,0 +1,109 @@
+"""How a command ends when its streams are full or closed, and when it is interrupted: at once, with a sentence."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paths import SAMPLES, environment
+from PIL import Image
+
+FACE = SAMPLES / "faces" / "astronaut.png"
+
+
+def _shell(line: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    command = f"{sys.executable} -m eocodec_cli {line}"
+    return subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True, timeout=120
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("line", ["models", f"compress {FACE} -o -", f"compress {FACE} -f -o x.eoc", "--help"])
+def test_a_full_disk_behind_standard_output_is_one_sentence(tmp_path: Path, line: str) -> None:
+    done = _shell(f"{line} > /dev/full", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "eocodec: standard output: cannot be written (No space left on device)\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        (f"compress {FACE} -o - >&-", 1, "standard output is closed"),
+        ("compress - -o - <&- >/dev/null", 1, "standard input is closed"),
+        (f"compress {FACE} -o x.eoc >&-", 0, ""),
+        (f"compress {FACE} -o x.eoc 2>&- >&-", 0, ""),
+        ("compress missing.png -o x.eoc 2>&- >&- <&-", 1, ""),
+    ],
+)
+def test_closed_streams_are_one_sentence_at_most(tmp_path: Path, line: str, code: int, said: str) -> None:
+    done = _shell(line, tmp_path)
+    assert done.returncode == code
+    assert said in done.stderr and done.stderr.count("\n") == bool(said)
+    assert not (tmp_path / "x.eoc").exists() or (tmp_path / "x.eoc").read_bytes()[:3] == b"EOC"
+
+
+def test_a_reader_that_leaves_is_no_error_to_speak_of(tmp_path: Path) -> None:
+    done = _shell("models --json | true", tmp_path)
+    assert done.stderr == ""
+
+
+def _interrupted(folder: Path, arguments: list[str], after: float) -> tuple[int, str, float]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "eocodec_cli", *arguments],
+        cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    _, error = process.communicate(timeout=60)
+    return process.returncode, error, time.monotonic() - begun
+
+
+def test_an_interrupt_ends_several_pictures_at_once_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), np.uint8)
+    for k in range(3):
+        Image.fromarray(noise).save(tmp_path / f"{k}.bmp")
+    names = sorted(p.name for p in tmp_path.iterdir())
+    arguments = ["compress", "--lossless", "--threads", "2", *names]
+    code, error, seconds = _interrupted(tmp_path, arguments, 6)
+    assert code == 130 and error.strip() == "eocodec: interrupted"
+    assert seconds < 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+
+
+def test_an_interrupt_while_modules_are_imported_shows_no_traceback(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys
+import eocodec_cli
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+eocodec_cli.main(["models"])
+"""
+    for module, code in (("click", -signal.SIGINT), ("eocodec_cli.models", 130), ("numpy", 130)):
+        done = subprocess.run(
+            [sys.executable, "-c", script, module],
+            cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == code, (module, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
+@pytest.mark.parametrize("kilobytes", [500_000, 900_000, 1_200_000])
+def test_too_little_memory_is_one_sentence_that_says_so(tmp_path: Path, kilobytes: int) -> None:
+    Image.open(SAMPLES / "coffee.png").resize((6000, 4000)).save(tmp_path / "large.jpg")
+    code = f"import resource as r; r.setrlimit(r.RLIMIT_AS, ({kilobytes << 10},) * 2); import eocodec_cli as c; "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "c.main(['compress', '--no-measure', 'large.jpg'])"],
+        cwd=tmp_path, env={**environment(), "OPENBLAS_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "memory" in done.stderr
+    assert os.listdir(tmp_path) == ["large.jpg"]

@@ -1,0 +1,262 @@
+"""Pictures as they come: levels, frames, hidden colours and small damage, none of it lost without a word."""
+
+import io
+import json
+import struct
+import threading
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paths import SAMPLES, Runner
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin
+
+import eocodec
+from eocodec.coding.matte import spread
+from eocodec.damage import mended
+from eocodec.errors import CutOffError, EocodecWarning, ImageError
+from eocodec.image import as_picture, read_picture
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    return Image.open(SAMPLES / "coffee.png").convert("RGB").resize((150, 100))
+
+
+def _file(image: Image.Image, kind: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def _psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / max(1e-9, np.mean((a.astype(float) - b) ** 2))))
+
+
+@pytest.mark.parametrize(("top", "bits"), [(1700, 11), (4095, 12), (900, 10), (200, 8)])
+def test_16_bit_files_that_use_few_bits_keep_their_levels(photo: Image.Image, top: int, bits: int) -> None:
+    grey = np.asarray(photo.convert("L"), np.float64) / 255
+    for kind in ("PNG", "TIFF"):
+        picture = read_picture(io.BytesIO(_file(Image.fromarray((grey * top).astype(np.uint16)), kind)))
+        assert len(np.unique(picture.rgb)) > 64 and picture.deep is (bits > 8)
+        assert f"{bits} of 16 bits" in picture.notes[0]
+        assert np.abs(picture.rgb[..., 0] - grey * top * 255 / (2**bits - 1)).max() <= 1.5
+
+
+def test_16_bit_files_that_use_their_range_are_as_ever(photo: Image.Image) -> None:
+    values = np.asarray(photo.convert("L")).astype(np.uint16) * 257
+    picture = read_picture(io.BytesIO(_file(Image.fromarray(values), "PNG")))
+    assert picture.notes == () and (picture.rgb[..., 0] == values // 257).all()
+
+
+def test_one_value_above_white_does_not_darken_a_floating_point_picture(photo: Image.Image) -> None:
+    values = np.asarray(photo.convert("L"), np.float32) / 255.01
+    values[3, 5] = 1.004
+    picture = read_picture(io.BytesIO(_file(Image.fromarray(values), "TIFF")))
+    assert np.abs(picture.rgb[..., 0] - np.clip(values, 0, 1) * 255).max() <= 0.51 and "1.004" in picture.notes[0]
+    whole = np.asarray(photo.convert("L"), np.float32)  # 8-bit values as floating-point numbers
+    picture = read_picture(io.BytesIO(_file(Image.fromarray(whole), "TIFF")))
+    assert (picture.rgb[..., 0] == whole).all() and picture.notes == ()
+
+
+def test_arrays_that_lose_nearly_all_levels_are_warned_of(photo: Image.Image) -> None:
+    values = np.asarray(photo.convert("L")).astype(np.uint16) * 6
+    with pytest.warns(EocodecWarning, match="levels"):
+        as_picture(values)
+
+
+FRAMES = ["tif", "gif", "webp", "png"]
+
+
+@pytest.mark.parametrize("suffix", FRAMES)
+def test_other_frames_are_told_and_can_be_asked_for(run: Runner, tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (40, 30), c) for c in ("red", "lime", "blue")]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
+    done = run("compress", "--lossless", "--json", f"a.{suffix}")
+    report = json.loads(done.stdout)
+    assert report["frames"] == 3 and "frame 0 of its 3" in report["warnings"][0]
+    assert done.stderr.decode().count("\n") == 1 and "frame 0 of its 3" in done.stderr.decode()
+    third = read_picture(tmp_path / f"a.{suffix}", frame=2)
+    assert np.abs(third.rgb.reshape(-1, 3).mean(0) - (0, 0, 255)).max() < 3
+    refused = run("compress", "--frame", 3, f"a.{suffix}", "-f")
+    assert refused.returncode == 1 and b"there is no frame 3" in refused.stderr
+
+
+def test_one_frame_is_nothing_to_speak_of(run: Runner) -> None:
+    done = run("compress", "--json", "--no-measure", SAMPLES / "chelsea.png", "-o", "a.eoc")
+    assert done.stderr == b"" and json.loads(done.stdout)["warnings"] == []
+
+
+def test_files_that_grow_and_transparency_that_takes_the_bytes_are_told(run: Runner, tmp_path: Path) -> None:
+    Image.open(SAMPLES / "coffee.png").convert("RGB").save(tmp_path / "a.jpg", quality=20)
+    done = run("compress", "a.jpg", "--json", "--no-measure", "--rate", 300)
+    report = json.loads(done.stdout)
+    assert report["bytes"] > report["bytes_in"] == (tmp_path / "a.jpg").stat().st_size
+    assert b"larger than the input" in done.stderr
+    noise = np.random.default_rng(0).integers(1, 255, (90, 120), np.uint8)
+    picture = Image.open(SAMPLES / "coffee.png").convert("RGB").resize((120, 90))
+    picture.putalpha(Image.fromarray(noise))
+    picture.save(tmp_path / "b.png")
+    done = run("compress", "b.png", "--json", "--no-measure")
+    report = json.loads(done.stdout)
+    assert report["alpha_bytes"] > 90 * 120 * 0.9 and b"transparency takes" in done.stderr
+
+
+def test_equal_channels_are_grey_in_and_out() -> None:
+    grey = np.asarray(Image.open(SAMPLES / "chelsea.png").convert("L"))[:80, :120]
+    rgb = np.repeat(grey[..., None], 3, 2)
+    for rate in (12, 96):
+        data = eocodec.compress(rgb, rate)
+        assert data == eocodec.compress(grey, rate)
+        decoded = eocodec.decompress(data)
+        assert (decoded == decoded[..., :1]).all()
+    rgb = rgb.copy()
+    rgb[40, 60, 2] ^= 1
+    assert as_picture(rgb).grey is False and read_picture(io.BytesIO(_file(Image.fromarray(rgb), "PNG"))).grey is False
+
+
+def test_hidden_colours_cost_nothing_and_show_nowhere() -> None:
+    c = np.asarray(Image.open(SAMPLES / "coffee.png").convert("RGB"))[:200, :300]
+    y, x = np.mgrid[:200, :300]
+    alpha = np.where(np.hypot(y - 100, x - 150) < 75, 255, 0).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, c.shape, np.uint8)
+    files = [
+        eocodec.compress(np.dstack([np.where(alpha[..., None] > 0, c, hidden), alpha]))
+        for hidden in (np.zeros_like(c), noise)
+    ]
+    assert files[0] == files[1]
+    logo = np.dstack([np.where(alpha[..., None] > 0, 255, 0).repeat(3, 2), alpha]).astype(np.uint8)
+    decoded = eocodec.decompress(eocodec.compress(logo, 24))
+    assert decoded[alpha > 0][:, :3].min() >= 250
+    exact = eocodec.decompress(eocodec.compress(np.dstack([noise, alpha]), lossless=True))
+    assert (exact[..., :3] == noise).all()
+
+
+def test_hidden_pixels_continue_the_visible_ones() -> None:
+    rgb = np.zeros((33, 47, 3), np.uint8)
+    alpha = np.zeros((33, 47), np.uint8)
+    rgb[:, :20], alpha[:, :20] = (200, 100, 50), 255
+    assert (spread(rgb, alpha) == (200, 100, 50)).all()
+    assert (spread(rgb, np.zeros_like(alpha)) == 0).all()
+
+
+def _chunk(kind: bytes, body: bytes, wrong: int = 0) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ wrong)
+
+
+def test_a_wrong_checksum_beside_the_picture_does_not_lose_it(photo: Image.Image) -> None:
+    png = _file(photo, "PNG")
+    for kind in (b"tEXt", b"tIME", b"prVt"):
+        picture = read_picture(io.BytesIO(png[:33] + _chunk(kind, b"hello\0you", 1) + png[33:]))
+        assert (picture.rgb == np.asarray(photo)).all() and "wrong checksum" in picture.notes[0]
+    with pytest.raises(ImageError):  # not where the picture itself is
+        read_picture(io.BytesIO(png[:33] + _chunk(b"PLTX", b"", 1) + png[33:]))
+
+
+def test_png_files_with_large_metadata_are_read(photo: Image.Image) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("workflow", "x" * (30 << 20), zip=True)
+    assert (read_picture(io.BytesIO(_file(photo, "PNG", pnginfo=text))).rgb == np.asarray(photo)).all()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() + bytes(2 << 20)
+    profile = len(profile).to_bytes(4, "big") + profile[4:]
+    assert (read_picture(io.BytesIO(_file(photo, "PNG", icc_profile=profile))).rgb == np.asarray(photo)).all()
+
+
+def test_a_jpeg_without_its_last_bytes_is_read_and_told(photo: Image.Image) -> None:
+    jpeg = _file(photo, "JPEG", quality=90)
+    whole = read_picture(io.BytesIO(jpeg)).rgb
+    for missing in (1, 2, 10):
+        picture = read_picture(io.BytesIO(jpeg[:-missing]))
+        assert len(picture.notes) == 1 and (picture.rgb[:-32] == whole[:-32]).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_files_that_are_cut_off_are_read_only_when_asked_for(
+    run: Runner, tmp_path: Path, photo: Image.Image, kind: str
+) -> None:
+    data = _file(photo, kind)
+    (tmp_path / "cut").write_bytes(data[: len(data) // 2])
+    with pytest.raises(CutOffError):
+        read_picture(tmp_path / "cut")
+    picture = read_picture(tmp_path / "cut", lenient=True)
+    assert _psnr(picture.rgb[:30], read_picture(io.BytesIO(data)).rgb[:30]) > 50
+    refused = run("compress", "cut")
+    assert refused.returncode == 1 and b"--lenient" in refused.stderr
+    assert run("compress", "--lenient", "cut").returncode == 0 and (tmp_path / "cut.eoc").exists()
+
+
+def test_lenient_reading_does_not_reach_other_threads(photo: Image.Image) -> None:
+    cut = _file(photo, "PNG")[:-9000]
+    seen = []
+
+    def read(lenient: bool) -> None:
+        for _ in range(20):
+            try:
+                read_picture(io.BytesIO(cut), lenient=lenient)
+                seen.append((lenient, True))
+            except ImageError:
+                seen.append((lenient, False))
+
+    threads = [threading.Thread(target=read, args=(k % 2 == 0,)) for k in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert set(seen) == {(True, True), (False, False)} and not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_only_files_that_can_be_mended_are() -> None:
+    assert mended(b"GIF89a", True) is None and mended(b"\x89PNG\r\n\x1a\n", True) is None
+    assert mended(b"\xff\xd8\xff\xd9", True) is None
+
+
+WRONG = ["a.png", Path("a.png"), b"bytes", bytearray(3), memoryview(b"abc"), None, 3, [[1, 2], [3]], {"a": 1}, object()]
+
+
+@pytest.mark.parametrize("value", WRONG, ids=lambda v: type(v).__name__)
+def test_what_is_no_picture_is_a_sentence(value: object) -> None:
+    for function in (eocodec.compress, eocodec.denoise):
+        with pytest.raises(eocodec.EocodecError):
+            function(value)
+
+
+@pytest.mark.parametrize("value", ["a.eoc", Path("a.eoc"), None, 3, [1], np.zeros(3)], ids=lambda v: type(v).__name__)
+def test_what_is_no_file_is_a_sentence(value: object) -> None:
+    for function in (eocodec.decompress, lambda v: eocodec.truncate(v, max_bytes=100)):
+        with pytest.raises(eocodec.EocodecError, match="bytes"):
+            function(value)
+
+
+def test_all_kinds_of_bytes_are_files() -> None:
+    data = eocodec.compress(np.full((20, 30, 3), 90, np.uint8), 40)
+    for kind in (bytearray, memoryview):
+        assert (eocodec.decompress(kind(data)) == eocodec.decompress(data)).all()
+        assert eocodec.truncate(kind(data), max_bytes=1000) == data
+
+
+@pytest.mark.parametrize("options", [{"rate": "much"}, {"bpp": "1"}, {"psnr": [3]}, {"bpp": True}, {"denoise": [2]}])
+def test_targets_that_are_no_numbers_are_a_sentence(options: dict[str, object]) -> None:
+    with pytest.raises(eocodec.EocodecError, match="number"):
+        eocodec.compress(np.zeros((8, 8, 3), np.uint8), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options", [{"sigma": [1]}, {"sigma": None}, {"strength": "a"}, {"shifts": "1"}, {"rate": "x"}]
+)
+def test_levels_that_are_no_numbers_are_a_sentence(options: dict[str, object]) -> None:
+    with pytest.raises(eocodec.EocodecError, match="number"):
+        eocodec.denoise(np.zeros((8, 8, 3), np.uint8), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("model", "threads"), [(3, 0), (None, 0), ("photo", "a"), ("photo", -1), ("foto", 0)])
+def test_what_is_no_model_is_a_sentence(model: object, threads: object) -> None:
+    with pytest.raises(eocodec.EocodecError, match="did you mean photo" if model == "foto" else "model|threads"):
+        eocodec.load_model(model, threads)  # type: ignore[arg-type]
+
+
+def test_only_one_kind_of_chunk_is_left_out_of_a_png(photo: Image.Image) -> None:
+    png = _file(photo, "PNG")
+    better = mended(png[:33] + _chunk(b"tEXt", b"a\0b") + _chunk(b"gAMA", b"\0\0\xb1\x8f") + png[33:-5], False)
+    assert better is not None and better.note is None
+    assert better.data == png[:33] + _chunk(b"gAMA", b"\0\0\xb1\x8f") + png[33:-5]

@@ -1,0 +1,101 @@
+"""Noise is found where it can be seen, is never absurd, and is left alone where it may be texture."""
+
+import numpy as np
+import pytest
+from paths import SAMPLES
+from PIL import Image
+
+import eocodec
+from eocodec.denoising import denoise_picture, estimate_sigma
+from eocodec.denoising.noise_areas import correlated, hidden_level, trusted
+from eocodec.image import Picture
+from eocodec.model.bundle import Model
+
+
+def _noisy(picture: np.ndarray, sigma: float, seed: int = 5) -> np.ndarray:
+    return np.clip(picture + np.random.default_rng(seed).normal(0, sigma, picture.shape) + 0.5, 0, 255).astype(np.uint8)
+
+
+def _psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)))
+
+
+@pytest.fixture(scope="module")
+def crop() -> np.ndarray:
+    return np.asarray(Image.open(SAMPLES / "coffee.png").convert("RGB"))[100:260, 150:390]
+
+
+@pytest.mark.parametrize("value", [0, 255, 128])
+def test_flat_margins_do_not_hide_noise(crop: np.ndarray, model: Model, value: int) -> None:
+    noisy = np.pad(_noisy(crop, 20), ((150, 150), (150, 150), (0, 0)), constant_values=value)
+    done = denoise_picture(noisy, model=model)
+    assert done.sigma == pytest.approx(20, rel=0.2)
+    inner = done.rgb[150:-150, 150:-150]
+    assert _psnr(crop, inner) > _psnr(crop, noisy[150:-150, 150:-150]) + 6
+
+
+def test_transparent_areas_do_not_hide_noise(crop: np.ndarray, model: Model) -> None:
+    alpha = np.zeros(crop.shape[:2], np.uint8)
+    alpha[40:120, 60:180] = 255
+    smooth = np.where(alpha[..., None] > 0, _noisy(crop, 20), np.arange(240, dtype=np.uint8)[None, :, None])
+    assert estimate_sigma(Picture(smooth, alpha), model) == pytest.approx(20, rel=0.25)
+
+
+def test_two_levels_are_no_noise(model: Model) -> None:
+    y, x = np.mgrid[:128, :128]
+    grey = Image.open(SAMPLES / "coffee.png").convert("L").crop((150, 100, 278, 228))
+    dots = (np.cos(np.pi * x / 2) * np.cos(np.pi * y / 2) + 1) * 127.5
+    for picture in (((x + y) & 1) * 255, (np.asarray(grey) > dots) * 255, np.asarray(grey.convert("1")) * 255):
+        done = denoise_picture(picture.astype(np.uint8), model=model)
+        assert done.sigma == 0 and (done.rgb[..., 0] == picture).all()
+
+
+def test_no_level_is_larger_than_the_nets_have_seen(model: Model) -> None:
+    y, x = np.mgrid[:128, :128]
+    checker = (((x + y) & 1) * 200 + 27).astype(np.uint8)
+    assert 0 <= estimate_sigma(checker, model) <= 121
+    assert estimate_sigma(np.dstack([checker, checker.T, 255 - checker]), model) <= 121
+
+
+def _camera(values: np.ndarray) -> np.ndarray:
+    """A Bayer mosaic and bilinear interpolation."""
+    height, width = values.shape[:2]
+    kept = np.zeros((height, width, 3))
+    kept[::2, ::2, 0] = kept[::2, 1::2, 1] = kept[1::2, ::2, 1] = kept[1::2, 1::2, 2] = 1
+
+    def blurred(plane: np.ndarray) -> np.ndarray:
+        taps = ((-1, 0.5), (0, 1), (1, 0.5))
+        return sum(a * b * np.roll(plane, (i, j), (0, 1)) for i, a in taps for j, b in taps)  # type: ignore[return-value]
+
+    return np.clip(blurred(values * kept) / blurred(kept) + 0.5, 0, 255).astype(np.uint8)
+
+
+def test_noise_seen_through_a_demosaicer_is_found_and_removed(model: Model, coffee: np.ndarray) -> None:
+    clean = _camera(coffee.astype(float))
+    noisy = _camera(coffee + np.random.default_rng(0).normal(0, 10, coffee.shape))
+    level = float((noisy.astype(float) - clean).std())
+    done = denoise_picture(noisy, model=model)
+    assert done.sigma == pytest.approx(level, rel=0.25)
+    assert _psnr(clean, done.rgb) > _psnr(clean, noisy) + 2
+
+
+def test_texture_is_no_noise(samples: dict[str, np.ndarray]) -> None:
+    for picture in samples.values():
+        values = picture.astype(np.float32) / np.float32(255)
+        assert hidden_level(values, trusted(values)) == 0
+
+
+def test_what_is_too_small_or_flat_has_no_level() -> None:
+    for shape in ((7, 9, 3), (16, 16, 3), (40, 40, 3)):
+        values = np.full(shape, 0.5, np.float32)
+        assert correlated(values, trusted(values)) is None and not trusted(values).any()
+
+
+def test_detail_is_given_back(crop: np.ndarray, model: Model) -> None:
+    noisy = _noisy(crop, 20)
+    clean, half, same = (eocodec.denoise(noisy, 20, detail=d, model=model).astype(int) for d in (0, 0.5, 1))
+    assert (same == noisy).all()
+    assert np.abs(half - (clean + noisy) / 2).max() <= 1
+    for wrong in (-0.1, 1.1, None):
+        with pytest.raises(eocodec.EocodecError):
+            eocodec.denoise(noisy, 20, detail=wrong, model=model)  # type: ignore[arg-type]

@@ -1,0 +1,129 @@
+"""What users of other tools type works: qualities, two names, folders, `.eoc` files; errors say what helps."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paths import SAMPLES, Runner, environment
+from PIL import Image
+
+from eocodec import codec
+from eocodec.coding.rate_control import rate_of_quality
+from eocodec.errors import EocodecError
+from eocodec.model.bundle import Model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Image.open(SAMPLES / "chelsea.png").convert("RGB").crop((100, 60, 180, 120)).save(tmp_path / "a.png")
+    return tmp_path
+
+
+def test_quality_rises_over_its_whole_scale_and_means_the_same_on_every_picture(
+    model: Model, samples: dict[str, np.ndarray]
+) -> None:
+    rates = [rate_of_quality(model, q) for q in (0, 20, 40, 60, 80, 100)]
+    assert rates[0] == pytest.approx(1) and rates[-1] == pytest.approx(model.block) and rates == sorted(rates)
+    assert rate_of_quality(model, 60) == pytest.approx(codec.DEFAULT_RATE, rel=0.05)
+    reached = []
+    for picture in samples.values():
+        done = codec.compress_picture(picture[:160, :240], rate_of_quality(model, 75), model=model, measure=True)
+        reached.append(done.psnr)
+    assert max(reached) - min(reached) < 4  # type: ignore[operator,type-var]
+    for wrong in (-1, 101, float("nan")):
+        with pytest.raises(EocodecError):
+            rate_of_quality(model, wrong)
+
+
+def test_quality_is_an_option(run: Runner, folder: Path) -> None:
+    sizes = [json.loads(run("compress", "a.png", "-q", q, "--json", "-f").stdout)["bytes"] for q in (20, 60, 95)]
+    assert sizes == sorted(sizes) and sizes[2] > 3 * sizes[0]
+    assert run("compress", "a.png", "-q", 50, "--rate", 20, "-f").returncode == 2
+
+
+def test_the_second_of_two_names_is_the_output(run: Runner, folder: Path) -> None:
+    assert run("compress", "a.png", "b.eoc").returncode == 0
+    assert run("decompress", "b.eoc", "c.webp").returncode == 0
+    assert sorted(p.name for p in folder.iterdir()) == ["a.png", "b.eoc", "c.webp"]
+    assert run("compress", "a.png", "b.eoc").returncode == 1  # it exists
+
+
+def test_folders_are_walked_when_asked_for(run: Runner, folder: Path) -> None:
+    (folder / "in" / "deep").mkdir(parents=True)
+    for name in ("in/x.png", "in/deep/y.png"):
+        (folder / name).write_bytes((folder / "a.png").read_bytes())
+    (folder / "in" / "notes.txt").write_text("no picture")
+    assert run("compress", "in").returncode == 1
+    assert run("compress", "-r", "in", "-o", "out", "--no-measure").returncode == 0
+    found = sorted(str(p.relative_to(folder / "out")) for p in (folder / "out").rglob("*") if p.is_file())
+    assert found == ["deep/y.eoc", "x.eoc"]
+    assert run("decompress", "-r", "out", "-o", "back").returncode == 0
+    assert (folder / "back" / "deep" / "y.png").exists()
+    (folder / "empty").mkdir()
+    assert b"nothing in this folder" in run("compress", "-r", "empty").stderr
+
+
+def test_eoc_files_are_pictures(run: Runner, folder: Path) -> None:
+    assert run("compress", "a.png", "--rate", 300).returncode == 0
+    again = json.loads(run("compress", "a.eoc", "-o", "small.eoc", "--rate", 20, "--json").stdout)
+    assert again["bytes"] < again["bytes_in"] == (folder / "a.eoc").stat().st_size
+    assert run("denoise", "a.eoc", "--sigma", 5, "--shifts", 1).returncode == 0
+    assert Image.open(folder / "a.denoised.png").size == (80, 60)
+    assert b"is the input itself" in run("compress", "a.eoc").stderr
+
+
+def test_time_stamps_are_kept_on_request(run: Runner, folder: Path) -> None:
+    os.utime(folder / "a.png", (1e9, 1e9))
+    assert run("compress", "a.png").returncode == 0 and (folder / "a.eoc").stat().st_mtime > 1.5e9
+    assert run("compress", "a.png", "--keep-times", "-f").returncode == 0
+    assert (folder / "a.eoc").stat().st_mtime == 1e9
+    assert run("decompress", "a.eoc", "b.png", "--keep-times").returncode == 0
+    assert (folder / "b.png").stat().st_mtime == 1e9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("comprss", "a.png"), "compress"),
+        (("compress", "--los", "a.png"), "--lossless"),
+        (("compress", "--model", "foto", "a.png"), "did you mean photo"),
+        (("compress", "--psnr", 70, "a.png"), "--lossless"),
+    ],
+)
+def test_errors_name_what_helps(run: Runner, folder: Path, arguments: tuple[object, ...], words: str) -> None:
+    done = run(*arguments)
+    assert done.returncode in (1, 2) and words in done.stderr.decode()
+
+
+def test_names_of_models_are_completed(tmp_path: Path) -> None:
+    env = {**environment(), "_EOCODEC_COMPLETE": "bash_complete", "COMP_WORDS": "eocodec compress --model ph",
+           "COMP_CWORD": "3"}  # fmt: skip
+    done = subprocess.run([sys.executable, "-m", "eocodec_cli"], env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert "plain,photo" in done.stdout, done
+
+
+def test_planning_many_files_takes_no_time_to_speak_of(tmp_path: Path) -> None:
+    import time
+
+    from eocodec_cli import files
+
+    begun = time.process_time()
+    jobs = files.plan([f"{k}.png" for k in range(20000)], str(tmp_path / "out") + "/", ".eoc", False)
+    assert len(jobs) == 20000 and time.process_time() - begun < 5
+
+
+def test_the_same_rate_means_the_same_in_truncate_as_in_compress(run: Runner, folder: Path) -> None:
+    for name, extra in (("p", ["--progressive"]), ("o", [])):
+        assert run("compress", "a.png", f"{name}.eoc", "--rate", 200, "--no-measure", *extra).returncode == 0
+    assert run("truncate", "--rate", 40, "p.eoc").returncode == 0
+    assert run("compress", "a.png", "q.eoc", "--rate", 40, "--progressive", "--no-measure").returncode == 0
+    assert (folder / "p.cut.eoc").read_bytes() == (folder / "q.eoc").read_bytes()
+    refused = run("truncate", "--rate", 40, "o.eoc")
+    assert refused.returncode == 1 and b"compress the picture again" in refused.stderr
+    assert run("truncate", "--latents", 200, "o.eoc").returncode == 0 and (folder / "o.cut.eoc").exists()
+    assert b"no segment" in run("truncate", "--latents", 1, "o.eoc", "-f").stderr
+    assert b"--rate or --bytes" in run("truncate", "--latents", 40, "p.eoc", "-f").stderr
