@@ -55,6 +55,7 @@ def test_the_flow_preserves_volume() -> None:
     assert abs(log_det.item()) < 1e-4
 
 
+@pytest.mark.slow
 def test_column_norms_match_the_full_jacobian() -> None:
     flow = random_flow(2, 0.1)
     h = [b.detach() for b in flow(torch.rand(1, 3, 32, 32, dtype=torch.float64))]
@@ -69,6 +70,7 @@ def test_column_norms_match_the_full_jacobian() -> None:
     assert got.item() == pytest.approx(0.5 * math.log(column.square().sum().item()), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_total_correlation_estimate_is_unbiased() -> None:
     """The mean of many single-band estimates equals the sum over all columns of the full Jacobian."""
     flow = random_flow(1, 0.3)
@@ -157,6 +159,7 @@ def test_coding_a_picture_costs_what_its_context_allows() -> None:
     assert same[8:] == [False] * 4
 
 
+@pytest.mark.slow
 def test_model_trains_and_resumes_the_same_curve(tmp_path: "object", coffee: np.ndarray) -> None:
     from pathlib import Path
 
