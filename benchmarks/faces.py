@@ -742,6 +742,8 @@ def main() -> None:
             if name == "blurhash":
                 points[-1]["packed_bytes"] = blurhash_packed_bytes(setting)
             say(name, points[-1])
+        if name == "face64":
+            result["model"] = eocodec.load_model(options.model).full_id.hex()
         record(name, points, curve.note)
 
     pca = Pca(options.train, options.cache)

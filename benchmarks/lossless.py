@@ -78,7 +78,7 @@ def main() -> None:
     paths = paths[: arguments.limit]
     if not paths:
         parser.error(f"no pictures in {arguments.folder}")
-    every = coders(arguments.model)
+    every, identity = coders(arguments.model), load_model(arguments.model).full_id.hex()
     small = np.asarray(Image.open(paths[0]).convert("RGB"))[:64, :64]
     for coder in every.values():
         measure(coder, small)
@@ -93,7 +93,7 @@ def main() -> None:
         }
         for name in every
     }
-    arguments.out.write_text(json.dumps({"pictures": rows, "means": means}, indent=1) + "\n")
+    arguments.out.write_text(json.dumps({"model": identity, "pictures": rows, "means": means}, indent=1) + "\n")
     print("| Picture | " + " | ".join(f"{name}, bpp" for name in every) + " |")
     print("|---|" + "---|" * len(every))
     for stem, row in rows.items():

@@ -123,6 +123,7 @@ def measure(picture: Path, rate: float, threads: int, runs: int) -> dict[str, An
             rows["encode"].append(encode)
             rows["decode"].append(decode)
     result: dict[str, Any] = {
+        "model": model.full_id.hex(),
         "size": f"{cut.width}x{cut.height}",
         "rate": rate,
         "bpp": round(8 * len(data) / (cut.width * cut.height), 4),

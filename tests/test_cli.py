@@ -40,6 +40,7 @@ def test_help_starts_fast() -> None:
     assert 0 < min(times) < 0.5  # seconds of the processor
 
 
+@pytest.mark.slow
 def test_everything_but_training_works_where_torch_cannot_be_imported(tmp_path: Path) -> None:
     script = """
 import sys

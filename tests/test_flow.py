@@ -69,6 +69,7 @@ def test_the_flow_preserves_volume() -> None:
     assert abs(log_det.item()) < 1e-4
 
 
+@pytest.mark.slow
 def test_column_norms_match_the_full_jacobian() -> None:
     flow = random_flow(2, 0.1)
     h = [b.detach() for b in flow(torch.rand(1, 3, 32, 32, dtype=torch.float64))]
@@ -83,6 +84,7 @@ def test_column_norms_match_the_full_jacobian() -> None:
     assert got.item() == pytest.approx(0.5 * math.log(column.square().sum().item()), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_total_correlation_estimate_is_unbiased() -> None:
     """The mean of many single-band estimates equals the sum over all columns of the full Jacobian."""
     flow = random_flow(1, 0.3)
@@ -225,6 +227,7 @@ def test_a_model_that_can_be_tuned_trains_for_the_eye() -> None:
         assert ("eye" in figures) == (objective != "entropy")
 
 
+@pytest.mark.slow
 def test_model_trains_and_resumes_the_same_curve(tmp_path: "object", coffee: np.ndarray) -> None:
     from pathlib import Path
 

@@ -211,6 +211,17 @@ def test_salvage_keeps_what_comes_before_the_damage() -> None:
     assert got.damaged and got.segments == file.segments[:2]
 
 
+def test_salvage_of_an_embedded_stream_keeps_the_pieces_before_the_damage() -> None:
+    payload = bytes(range(256)) * (3 * format.PIECE // 256)
+    file = File(Header(b"abcd", 64, 64, 0, 0, embedded=True), None, (Segment(1, payload),))
+    raw = bytearray(format.serialise(file))
+    raw[-format.PIECE - 100] ^= 1  # in the second of three pieces
+    with pytest.raises(FormatError, match="checksum of piece 2"):
+        format.parse(bytes(raw))
+    got = format.parse(bytes(raw), salvage=True)
+    assert got.damaged and not got.complete and got.segments == (Segment(1, payload[: format.PIECE]),)
+
+
 def test_segments_cannot_be_spliced_from_another_file() -> None:
     a = File(Header(b"abcd", 64, 64, 1, 1), None, (Segment(1, b"x" * 20), Segment(2, b"y" * 20)))
     b = replace(a, header=replace(a.header, width=65))
