@@ -204,7 +204,7 @@ def test_flows_follow_transformations_better_than_directions_and_standing_still(
     torch.set_num_threads(1)
     data = digits(seed=0)
     train, held_out = torch.from_numpy(data.train), torch.from_numpy(data.held_out)
-    training = PathTraining(iterations=500)
+    training = PathTraining(iterations=800)
     errors = {}
     for name, mover in (("flow", FlowMover), ("linear", LinearMover), ("static", lambda d, k: StaticMover())):
         model = train_paths(train, mover, training)
