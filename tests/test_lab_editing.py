@@ -84,6 +84,20 @@ def test_only_the_latents_of_the_path_move(face):
     assert np.abs(edit(face, {}, paths).astype(int) - face).max() <= 1
 
 
+def test_shipped_paths_do_what_they_are_called(face):
+    paths = load_paths("face64")
+    assert paths.manifest.names == ["light", "tint", "side light"]
+
+    def change(name: str, amount: float) -> np.ndarray:
+        return edit(face, {name: amount}, paths).astype(float) - face
+
+    assert change("light", 1).mean() > 8 and change("light", -1).mean() < -8
+    tint = change("tint", 1)
+    assert tint[..., 0].mean() - tint[..., 2].mean() > 10 and abs(tint.mean()) < 5
+    side = change("side light", 2)
+    assert side[:, 40:].mean() > 4 and side[:, :24].mean() < -4
+
+
 def test_a_morph_goes_from_one_picture_to_the_other(face):
     other = face[:, ::-1].copy()
     found = morph(face, other, 5)

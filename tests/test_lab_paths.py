@@ -10,7 +10,7 @@ from torch import nn
 from eocodec.lab.data.pictures import digits
 from eocodec.lab.paths.frozen import OPERATIONS, carried, frozen_errors, learn_frozen
 from eocodec.lab.paths.learning import PathTraining, composition, equivariance, train_paths
-from eocodec.lab.paths.movers import FlowMover, LinearMover, StaticMover
+from eocodec.lab.paths.movers import FlowMover, LinearMover
 from eocodec.lab.paths.potential import NetPotential, Potential, log_diffused, residual, step
 from eocodec.lab.paths.scenes import TRANSFORMATIONS, transformed
 from eocodec.lab.subjects.linear import PrincipalComponents
@@ -200,20 +200,21 @@ def test_composition_and_equivariance_of_exact_paths_are_exact():
 
 
 @pytest.mark.slow
-def test_flows_follow_transformations_better_than_directions_and_standing_still():
+def test_flows_follow_transformations_that_turn_round_better_than_directions():
+    """Hue goes round a circle, along which no one direction leads; a few steps of scale and rotation are nearly lines."""
     torch.set_num_threads(1)
     data = digits(seed=0)
     train, held_out = torch.from_numpy(data.train), torch.from_numpy(data.held_out)
-    training = PathTraining(iterations=500)
-    errors = {}
-    for name, mover in (("flow", FlowMover), ("linear", LinearMover), ("static", lambda d, k: StaticMover())):
-        model = train_paths(train, mover, training)
-        errors[name] = [e.relative for e in equivariance(model, held_out, training.steps)]
-        if name == "flow":
-            found = composition(model, held_out, ("rotation", "hue"))
-            assert max(found["switch"], found["superpose"]) < found["standing still"]
-    for flow, linear, static in zip(*errors.values(), strict=True):
-        assert flow < linear < static
+    training = PathTraining(iterations=800)
+    flow, linear = (train_paths(train, mover, training) for mover in (FlowMover, LinearMover))
+    followed, led = ({e.name: e for e in equivariance(m, held_out, training.steps)} for m in (flow, linear))
+    assert followed["hue"].relative < 0.45 < 0.5 < led["hue"].relative
+    assert all(e.relative < 0.95 for e in followed.values()) and followed["rotation"].relative < 0.6
+    assert sum(e.error for e in followed.values()) < 0.9 * sum(e.error for e in led.values())
+    assert all(e.residual < 0.3 for e in followed.values())
+    found, other = (composition(m, held_out, ("rotation", "hue")) for m in (flow, linear))
+    assert found["switch"] < 0.65 * found["standing still"] and found["superpose"] < 0.65 * found["standing still"]
+    assert found["switch"] < other["switch"]
 
 
 def test_frozen_latents_are_carried_as_the_operations_did():

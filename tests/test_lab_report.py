@@ -1,6 +1,8 @@
 """`eocodec lab`: reports are complete, go on where they stopped, and say in one sentence what is wrong with a file."""
 
+import base64
 import dataclasses
+import io
 import json
 import re
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from eocodec_cli.lab import command
 from paths import ROOT
+from PIL import Image
 
 from eocodec.errors import EocodecError
 from eocodec.lab.data.factor_analysis import factor_analysis
@@ -111,7 +114,11 @@ def test_pictures_have_traversals_on_their_page(tmp_path):
         '[[subject]]\nkind = "flow"\ncomponents = 4\niterations = 1\n'
     )
     running.carry_out(load_report(tmp_path / "r.toml"))
-    assert "data:image/png;base64," in (tmp_path / "report" / "PCA.html").read_text()
+    page = (tmp_path / "report" / "PCA.html").read_text()
+    sheet = base64.b64decode(
+        re.search(r'<img alt="traversals of z1, z2, z3" src="data:image/png;base64,([^"]+)', page)[1]
+    )
+    assert Image.open(io.BytesIO(sheet)).size == (9 * 34 * 2, 3 * 34 * 2)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from eocodec.lab.subjects.subject import Core, Float32
 from eocodec.model.library import load_model
 
 STEPS = 3
+EXPORTED = ("light", "tint", "side light")  # turn and shift need more than these latents, and change who it is
 
 
 def flow(dim: int, count: int) -> Mover:
@@ -60,16 +61,18 @@ class Displacement(nn.Module):
 
 
 def export_paths(target: Path, core: Core, mover: FlowMover, names: tuple[str, ...]) -> None:
-    """Write the paths of a mover as a file for `eocodec edit`."""
+    """Write those paths of a mover that look right as a file for `eocodec edit`."""
     graphs = {}
     for name, potential in zip(names, mover.potentials, strict=True):
+        if name not in EXPORTED:
+            continue
         example = (torch.zeros(2, core.latents), torch.eye(STEPS)[:2])
         assert isinstance(potential, NetPotential)
         graphs[name] = export_graph(Displacement(potential), example, ["latents", "step"], ["displacement"], False)
     k = core.order
     manifest = PathManifest(
         load_model("face64").id.hex(),
-        list(names),
+        list(EXPORTED),
         k.tolist(),
         core.mean[k].round(7).tolist(),
         core.scale[k].round(7).tolist(),
@@ -94,8 +97,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("eval", type=Path, help="tar or folder of 64×64 faces")
     parser.add_argument("--train", type=Path, required=True, help="tar or folder of 64×64 faces")
-    parser.add_argument("--faces", type=int, default=250, help="faces to learn from (default: 250)")
-    parser.add_argument("--held-out", type=int, default=50, help="faces to measure on (default: 50)")
+    parser.add_argument("--faces", type=int, default=160, help="faces to learn from (default: 160)")
+    parser.add_argument("--held-out", type=int, default=24, help="faces to measure on (default: 24)")
     parser.add_argument("--latents", type=int, default=32, help="of the core that are moved (default: 32)")
     parser.add_argument("--json", type=Path, required=True, help="results")
     parser.add_argument("--plot", type=Path, help="paths of two held-out faces")
