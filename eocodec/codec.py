@@ -316,8 +316,9 @@ def compress_picture(
         clean = denoise_picture(picture, denoise, model=loaded)
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
     exact_form = None
-    if loaded.kind != "flat" and not progressive:
-        exact_form = drawn.Exact(picture, lambda: _compress_losslessly(loaded, replace(picture, deep=False), measure))
+    if not progressive and any(name.startswith("lossless/") for name in loaded.files):
+        prove = measure or verify
+        exact_form = drawn.Exact(picture, lambda: _compress_losslessly(loaded, replace(picture, deep=False), prove))
     limit = int(max_bytes) if max_bytes is not None else int(bpp * picture.pixels / 8) if bpp is not None else None
     if exact_form and limit is not None and (fitting := exact_form.within(limit)):
         return replace(fitting, sigma=sigma)
