@@ -198,7 +198,7 @@ def main(seconds: float, clients: int, workers: int, queue: int, target: Path | 
     done = [r for r in rows if r[2] == 200]
     failed = [r for r in rows if r[2] not in (200, 503)]
     third = len(memory) // 3
-    from eocodec.bundle import load_model  # after the processes were forked
+    from eocodec.model.library import load_model  # after the processes were forked
 
     result: dict[str, Any] = {
         "model": load_model("photo").full_id.hex(),

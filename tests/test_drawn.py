@@ -71,6 +71,12 @@ def test_photographs_are_coded_as_ever(samples: dict[str, np.ndarray], model: Mo
             assert format.parse(eocodec.compress(part, 200, model=model)).lossless is None
 
 
+def test_models_without_exact_files_code_drawings_lossily(model: Model) -> None:
+    files = {name: content for name, content in model.files.items() if not name.startswith("lossless/")}
+    data = eocodec.compress(_text(), 40, model=Model(files, threads=1))
+    assert format.parse(data).lossless is None
+
+
 def test_progressive_files_stay_progressive(model: Model) -> None:
     assert format.parse(eocodec.compress(_chart(), progressive=True, model=model)).header.embedded
 

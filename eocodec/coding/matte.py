@@ -44,7 +44,7 @@ def _known(colours: Float32, weight: Float32) -> Float32:
     if weight.all() or weight.shape == (1, 1):
         return colours
     total = _halved(weight[:, :, None])
-    mean = _halved(colours * weight[:, :, None]) / np.maximum(total, np.float32(1e-6))
+    mean = np.divide(_halved(colours * weight[:, :, None]), np.maximum(total, np.float32(1e-6)))
     coarse = _known(mean, np.minimum(total[:, :, 0], np.float32(255)))
     size = weight.shape[1], weight.shape[0]
     rise = [np.asarray(Image.fromarray(coarse[:, :, k]).resize(size, Image.Resampling.BILINEAR)) for k in range(3)]

@@ -70,8 +70,8 @@ class Dequantiser:
         k = 1 + self.levels - unit.level
         band, step = self.latents[k], self.steps[k]
         for part in unit.parts:
-            place = (part.channels, slice(part.row, None, 2), slice(part.column, None, 2))
-            np.multiply(value[part.at], step[place][:, rows], out=band[place][:, rows])
+            to = (part.channels, slice(part.row, None, 2), slice(part.column, None, 2))
+            np.multiply(value[part.at], step[to][:, rows], out=band[to][:, rows])
 
 
 class Encoder:

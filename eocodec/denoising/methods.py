@@ -149,7 +149,8 @@ def denoise_picture(
             clean = values
         else:
             clean = denoiser.remove(values, noise.scaled(strength), chosen, shifts or DEFAULT_SHIFTS[chosen])
-    clean = np.clip(clean + np.float32(detail) * (values - clean), 0, 1)
+    clean = np.clip(clean, 0, 1)
+    clean += np.float32(detail) * (np.clip(values, 0, 1) - clean)
     if grey:
         clean = np.repeat(clean.mean(2, keepdims=True, dtype=np.float32), 3, 2)
     return Denoised(clean, chosen, level)

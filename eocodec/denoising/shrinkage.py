@@ -132,7 +132,8 @@ class _Cleaner(ABC):
                 a[k][part.channels, part.row :: 2, part.column :: 2][:, rows] for a in (self.targets, self.clean)
             )
             mu = mean[part.at].astype(np.float32) * np.float32(1 / MEAN_UNIT)
-            x = noise * self.estimate((band - mu) / noise, self.tables[k][part.channels], index[part.at])
+            missed = np.divide(band - mu, noise)
+            x = np.multiply(noise, self.estimate(missed, self.tables[k][part.channels], index[part.at]))
             out[...] = x + mu
             result[part.at] = np.floor(x + np.float32(0.5)).astype(np.int32) * MEAN_UNIT + mean[part.at]
         return result
