@@ -1,5 +1,6 @@
 """Fixtures: sample pictures, the shipped model, a runner for the command, and the measuring data where it is."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,10 @@ from eocodec.model.library import load_model
 
 # Fixtures that make a test one of a kind: `run` starts Python anew for every command, `browser` drives Chromium.
 KINDS = {"run": pytest.mark.slow, "browser": pytest.mark.browser}
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or commands that tests interrupt would ignore it, too
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
