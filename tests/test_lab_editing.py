@@ -1,6 +1,8 @@
 """Edits and morphs of faces: paths are data, what does not move stays, and mistakes are one sentence."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from eocodec_cli import cli
 from onnx import TensorProto, helper, numpy_helper
-from paths import SAMPLES
+from paths import SAMPLES, environment
 from PIL import Image
 
 import eocodec
@@ -172,3 +174,11 @@ def test_commands_edit_and_morph_compressed_faces(face, tmp_path: Path):
     assert Image.open(tmp_path / "m.png").size == (256, 64)
     result = runner.invoke(cli, ["edit", str(tmp_path / "face.eoc"), "--path", "first", "-o", str(tmp_path / "x.eoc")])
     assert result.exit_code == 2 and "NAME=AMOUNT" in result.output
+
+
+def test_edits_and_measures_need_no_torch():
+    code = (
+        "import sys, eocodec.lab.paths.editing, eocodec.lab.report.comparison, eocodec.lab.measures.manifold; "
+        "assert not {'torch', 'sklearn', 'scipy'} & set(sys.modules), sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment())

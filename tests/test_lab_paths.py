@@ -201,7 +201,7 @@ def test_composition_and_equivariance_of_exact_paths_are_exact():
 
 @pytest.mark.slow
 def test_flows_follow_transformations_that_turn_round_better_than_directions():
-    """Hue goes round a circle, along which no one direction leads; a few steps of scale or rotation are nearly one."""
+    """Hue goes round a circle, along which no direction leads; a few steps of scale and rotation are nearly lines."""
     torch.set_num_threads(1)
     data = digits(seed=0)
     train, held_out = torch.from_numpy(data.train), torch.from_numpy(data.held_out)

@@ -80,7 +80,7 @@ class TestSets:
         c = render(np.array([0, 0, 1, 1]), np.full(4, 0.2), np.array([0, math.pi / 2] * 2), *2 * [np.full(4, 0.5)])
         assert np.abs(c[0] - c[1]).max() < 1e-6 and np.abs(c[2] - c[3]).max() > 0.5
         red, green = render(np.array([2, 2]), zero + 0.2, zero, *2 * [zero + 0.5], np.array([0, 1 / 3]))
-        assert red[1:].max() == 0 and green[[0, 2]].max() == 0 and red[0].max() == 1
+        assert max(red[1:].max(), green[[0, 2]].max()) < 1e-9 and red[0].max() == 1
 
     def test_sprites_and_digits_and_moons_have_what_they_promise(self):
         data = sprites(30, hue=True)

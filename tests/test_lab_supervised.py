@@ -124,7 +124,7 @@ def test_discrete_factors(truth):
     codes = np.stack([place * 2.0, -1.0 * shape], 1) + 0.01 * random.standard_normal((N, 2))
     for name, measure in MEASURES.items():
         # quantile bins of codes straddle the values of a factor that has few
-        assert measure(codes, factors) > (0.9 if name in ("irs", "mig") else 0.98), name
+        assert measure(codes, factors) > (0.9 if name in ("irs", "mig") else 0.97), name
 
 
 def test_one_factor_is_refused_by_modularity(truth):

@@ -41,7 +41,7 @@ def slug(title: str) -> str:
 
     Example:
         >>> slug("bfVAE"), slug("flow λ = 1")
-        ('bfVAE', 'flow-1-d9bb9e')
+        ('bfVAE', 'flow-1-8b3252')
     """
     plain = re.sub(r"[^A-Za-z0-9.]+", "-", title).strip("-.")
     return plain if plain == title else f"{plain}-{hashlib.sha256(title.encode()).hexdigest()[:6]}".lstrip("-")
