@@ -139,7 +139,7 @@ def _report(row: Row, line: Callable[[Row], str], as_json: bool, piped: bool) ->
     if as_json:
         click.echo(json.dumps(row), err=piped)
     else:
-        names = {k: printable(row[k]) for k in ("input", "output") if k in row}
+        names: Row = {k: printable(row[k]) for k in ("input", "output") if k in row}
         click.echo(line({**row, **names}), err=piped)
     for warning in row.get("warnings", ()):
         click.echo(printable(f"eocodec: {row['input']}: warning: {warning}"), err=True)
