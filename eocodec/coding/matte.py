@@ -44,8 +44,8 @@ def _known(colours: Float32, weight: Float32) -> Float32:
     if weight.all() or weight.shape == (1, 1):
         return colours
     total = _halved(weight[:, :, None])
-    mean = np.divide(_halved(colours * weight[:, :, None]), np.maximum(total, np.float32(1e-6)))
-    coarse = _known(mean, np.minimum(total[:, :, 0], np.float32(255)))
+    mean = _halved(colours * weight[:, :, None]) / np.maximum(total, np.float32(1e-6))
+    coarse = _known(mean.astype(np.float32, copy=False), np.minimum(total[:, :, 0], np.float32(255)))
     size = weight.shape[1], weight.shape[0]
     rise = [np.asarray(Image.fromarray(coarse[:, :, k]).resize(size, Image.Resampling.BILINEAR)) for k in range(3)]
     return np.where(weight[:, :, None] > 0, colours, np.stack(rise, 2)).astype(np.float32)
