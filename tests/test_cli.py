@@ -191,7 +191,7 @@ def test_a_prefix_without_an_intact_segment_is_called_flat(run: Runner, tmp_path
     first = json.loads(run("info", "c.eoc", "--json").stdout)["segments"][0]["end"]
     for end, word in ((first - 1, b"flat picture"), (first + 1, b"lower rate")):
         (tmp_path / "cut.eoc").write_bytes(raw[:end])
-        assert word in run("decompress", "cut.eoc", "-o", "cut.png").stdout
+        assert word in run("decompress", "cut.eoc", "-f", "-o", "cut.png").stdout
 
 
 def test_salvage(run: Runner, tmp_path: Path) -> None:
