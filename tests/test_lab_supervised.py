@@ -108,7 +108,7 @@ def test_quantile_bins_rate_skewed_codes_as_the_truth(truth):
     skewed = np.exp(3 * truth)
     factors = Factors.continuous(truth)
     assert mig(skewed, factors) > 0.97
-    assert mig(skewed, factors, kind="width") < 0.8
+    assert mig(skewed, factors, spacing="width") < 0.8
 
 
 def test_bins_are_even_or_of_equal_width():

@@ -105,7 +105,7 @@ def _enlarged(cell: Float32, edge: int) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels.repeat(factor, 0).repeat(factor, 1)))
 
 
-def plot_spectrum(result: Spectrum, name: str, sigmas: Sequence[float], delta: float, kind: str = "png") -> bytes:
+def plot_spectrum(result: Spectrum, name: str, sigmas: Sequence[float], delta: float, suffix: str = "png") -> bytes:
     """H over the rank with noise floors, and the cumulative rate below it, as the bytes of a picture file.
 
     Arguments:
@@ -113,7 +113,7 @@ def plot_spectrum(result: Spectrum, name: str, sigmas: Sequence[float], delta: f
         name: of the model.
         sigmas: noise levels whose floors are drawn, range 0 to 1.
         delta: step of the rate, range 0 to 1.
-        kind: "png" or "svg".
+        suffix: "png" or "svg".
 
     Raises:
         EocodecError: matplotlib is not installed.
@@ -164,6 +164,6 @@ def plot_spectrum(result: Spectrum, name: str, sigmas: Sequence[float], delta: f
             axis.grid(alpha=0.3)
         figure.suptitle(f"{name}: explained entropy of {ranks[-1]} latents")
         out = io.BytesIO()
-        figure.savefig(out, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else None)
+        figure.savefig(out, format=suffix, dpi=110, metadata={"Date": None} if suffix == "svg" else None)
         plt.close(figure)
     return out.getvalue()

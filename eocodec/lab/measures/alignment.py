@@ -66,26 +66,26 @@ def greedy(matrix: Floats, floor: float = 0.0) -> list[tuple[int, int]]:
     return pairs
 
 
-def similarity(a: Floats, b: Floats, kind: str = "pearson") -> Floats:
+def similarity(a: Floats, b: Floats, measure: str = "pearson") -> Floats:
     """How alike latents are, `(K, K')` in 0 to 1, of codes `(n, K)` and `(n, K')` of the same samples.
 
     Arguments:
         a, b: the codes; a constant latent is like nothing.
-        kind: "pearson" or "spearman", absolute correlations; "information", `sqrt(1 − exp(−2 I))` of the binned mutual
-            information, which for Gaussian latents is the absolute correlation.
+        measure: "pearson" or "spearman", absolute correlations; "information", `sqrt(1 − exp(−2 I))` of the binned
+            mutual information, which for Gaussian latents is the absolute correlation.
 
     Raises:
-        ValueError: another kind.
+        ValueError: another measure.
     """
-    if kind == "information":
+    if measure == "information":
         return np.sqrt(-np.expm1(-2 * mutual_information_matrix(a, b)))
-    return np.abs(_correlation(a, b, kind))
+    return np.abs(_correlation(a, b, measure))
 
 
-def _correlation(a: Floats, b: Floats, kind: str) -> Floats:
-    if kind not in ("pearson", "spearman"):
-        raise ValueError(f"The similarity is pearson, spearman or information, not {kind}.")
-    if kind == "spearman":
+def _correlation(a: Floats, b: Floats, measure: str) -> Floats:
+    if measure not in ("pearson", "spearman"):
+        raise ValueError(f"The similarity is pearson, spearman or information, not {measure}.")
+    if measure == "spearman":
         from scipy.stats import rankdata
 
         a, b = rankdata(a, axis=0), rankdata(b, axis=0)
@@ -94,16 +94,16 @@ def _correlation(a: Floats, b: Floats, kind: str) -> Floats:
     return np.where(norms > 0, a.T @ b / np.where(norms > 0, norms, 1.0), 0.0)
 
 
-def align(reference: Floats, other: Floats, kind: str = "pearson", floor: float = FLOOR) -> Alignment:
+def align(reference: Floats, other: Floats, measure: str = "pearson", floor: float = FLOOR) -> Alignment:
     """Greedy alignment of two runs' codes of the same samples.
 
     Arguments:
         reference, other: `(n, K)` and `(n, K')`.
-        kind: see `similarity`.
+        measure: see `similarity`.
         floor: the weakest pair that is matched.
     """
-    strengths = similarity(reference, other, kind)
-    signs = np.sign(_correlation(reference, other, "spearman" if kind == "spearman" else "pearson"))
+    strengths = similarity(reference, other, measure)
+    signs = np.sign(_correlation(reference, other, "spearman" if measure == "spearman" else "pearson"))
     pairs = greedy(strengths, floor)
     rows = np.array([r for r, _ in pairs], np.intp)
     columns = np.array([c for _, c in pairs], np.intp)
@@ -111,7 +111,7 @@ def align(reference: Floats, other: Floats, kind: str = "pearson", floor: float 
     return Alignment(rows, columns, strengths[rows, columns], sign)
 
 
-def stability(runs: Sequence[Floats], kind: str = "pearson") -> float:
+def stability(runs: Sequence[Floats], measure: str = "pearson") -> float:
     """Mean strength of all matched pairs between any two runs; NaN for fewer than two runs.
 
     Arguments:
@@ -119,7 +119,7 @@ def stability(runs: Sequence[Floats], kind: str = "pearson") -> float:
             the smaller number of latents counts.
     """
     found = [
-        align(a, b, kind, floor=0.0).strength.mean()
+        align(a, b, measure, floor=0.0).strength.mean()
         for i, a in enumerate(runs)
         for b in runs[i + 1 :]
         if a.shape[1] and b.shape[1]

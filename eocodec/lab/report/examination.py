@@ -231,7 +231,7 @@ def supervised(
     parts = dci(codes, factors, active)
     return {
         "mig": round(mig(codes, factors, active), 4),
-        "mig_equal_width": round(mig(codes, factors, active, kind="width"), 4),
+        "mig_equal_width": round(mig(codes, factors, active, spacing="width"), 4),
         "dci_disentanglement": round(parts.disentanglement, 4) if several else None,
         "dci_completeness": round(parts.completeness, 4),
         "dci_informativeness": round(parts.informativeness, 4),

@@ -31,26 +31,26 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 
-def binned(x: Floats, bins: int = BINS, kind: str = "quantile") -> Integers:
+def binned(x: Floats, bins: int = BINS, spacing: str = "quantile") -> Integers:
     """Number of the bin of every value `(n, K) -> (n, K)`.
 
     Arguments:
         x: columns are binned on their own.
         bins: at most; columns with fewer values, or with ties, use fewer.
-        kind: "quantile", as many samples in each, or "width", as the literature has it.
+        spacing: "quantile", as many samples in each, or "width", as the literature has it.
 
     Raises:
-        ValueError: another kind.
+        ValueError: other spacing.
     """
-    if kind not in ("quantile", "width"):
-        raise ValueError(f"Bins are of kind quantile or width, not {kind}.")
+    if spacing not in ("quantile", "width"):
+        raise ValueError(f"Bins are quantile or width, not {spacing}.")
     out = np.zeros(x.shape, np.int64)
     for k, column in enumerate(x.T):
-        if kind == "quantile":
+        if spacing == "quantile":
             edges = np.unique(np.quantile(column, np.linspace(0, 1, bins + 1)[1:-1]))
         else:
             edges = np.linspace(column.min(), column.max(), bins + 1)[1:-1]
-        out[:, k] = np.searchsorted(edges, column, side="left" if kind == "quantile" else "right")
+        out[:, k] = np.searchsorted(edges, column, side="left" if spacing == "quantile" else "right")
     return out
 
 
@@ -81,9 +81,9 @@ def mutual_information(a: Integers, b: Integers, corrected: bool = True) -> floa
     return max(0.0, value - floor)
 
 
-def mutual_information_matrix(a: Floats, b: Floats, bins: int = BINS, kind: str = "quantile") -> Floats:
+def mutual_information_matrix(a: Floats, b: Floats, bins: int = BINS, spacing: str = "quantile") -> Floats:
     """Mutual information of all pairs of columns of `(n, K)` and `(n, K')`, `(K, K')`, in nats."""
-    return _matrix(binned(a, bins, kind), binned(b, bins, kind))
+    return _matrix(binned(a, bins, spacing), binned(b, bins, spacing))
 
 
 def _matrix(a: Integers, b: Integers) -> Floats:
@@ -100,7 +100,7 @@ def mig(
     factors: Factors,
     active: npt.NDArray[np.bool_] | None = None,
     bins: int = BINS,
-    kind: str = "quantile",
+    spacing: str = "quantile",
 ) -> float:
     """Mutual information gap: `mean_j (I_1 − I_2) / H(v_j)` of the two latents that tell most of factor j.
 
@@ -109,13 +109,13 @@ def mig(
         factors: of the same samples.
         active: latents that count; a single one has a rival that tells nothing.
         bins: of codes and of continuous factors.
-        kind: of the bins, see `binned`; "width" reads lower for skewed codes.
+        spacing: of the bins, see `binned`; "width" reads lower for skewed codes.
     """
     alive = active_codes(codes, active, factors)
     if not alive.any():
         return 0.0
     classes = factor_bins(factors, bins)
-    told = np.sort(_matrix(binned(codes[:, alive], bins, kind), classes), axis=0)
+    told = np.sort(_matrix(binned(codes[:, alive], bins, spacing), classes), axis=0)
     second = told[-2] if len(told) > 1 else np.zeros_like(told[-1])
     limit = _entropies(classes)
     varies = limit > 0
