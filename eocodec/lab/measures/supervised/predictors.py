@@ -93,9 +93,9 @@ def dci(codes: Floats, factors: Factors, active: Marks | None = None, seed: int 
     scores = []
     for j, discrete in enumerate(factors.discrete):
         truth = factors.values[:, j]
-        spacing: Any = RandomForestClassifier if discrete else RandomForestRegressor
+        kind: Any = RandomForestClassifier if discrete else RandomForestRegressor
         # every split may use every latent: with a few at random, importance would leak to idle ones
-        forest = spacing(n_estimators=TREES, max_depth=DEPTH, max_features=None, random_state=seed, n_jobs=1)
+        forest = kind(n_estimators=TREES, max_depth=DEPTH, max_features=None, random_state=seed, n_jobs=1)
         target = _classes(truth) if discrete else truth
         forest.fit(z[fit], target[fit])
         guess = np.asarray(forest.predict(z[held]), np.float64)
