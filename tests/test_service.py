@@ -188,7 +188,11 @@ def test_ranges_and_tags_work_as_http_says(client: httpx.Client) -> None:
     assert client.put(url, content=data, headers={"if-none-match": "*"}).status_code == 412
     assert client.put(url, content=data, headers={"if-match": '"other"'}).status_code == 412
     assert client.put(url, content=data, headers={"if-match": tag}).status_code == 200
-    assert client.delete(url).status_code == 204
+    assert client.delete(url, headers={"if-match": f"W/{tag}"}).status_code == 412
+    assert client.delete(url, headers={"if-match": '"other"'}).status_code == 412
+    assert client.get(url).status_code == 200
+    assert client.delete(url, headers={"if-match": tag}).status_code == 204
+    assert client.delete(url, headers={"if-match": tag}).status_code == 412
     assert client.delete(url).status_code == 404 and client.get(url).status_code == 404
 
 

@@ -77,10 +77,12 @@ class Gallery:
 
         return await self.state.placed(request, run)
 
-    async def delete(self, name: str) -> None:
-        """Remove an image."""
+    async def delete(self, name: str, request: Request) -> None:
+        """Remove an image, if it is the one that the request's conditions name."""
         images = self.images
         async with self._lock(name):
+            if {"if-match", "if-none-match"} & set(request.headers):
+                _check_conditions(request, await asyncio.to_thread(images.read, name))
             if not await asyncio.to_thread(images.remove, name):
                 raise HTTPException(404, "there is no such image")
 
@@ -136,7 +138,7 @@ class Gallery:
 
 
 def _check_conditions(request: Request, previous: bytes | None) -> None:
-    """Refuse to replace an image that is not the one that If-Match or If-None-Match allow."""
+    """Refuse to replace or remove an image that is not the one that If-Match or If-None-Match allow."""
     tag = None if previous is None else identify(previous)
     keep, expected = request.headers.get("if-none-match"), request.headers.get("if-match")
     changed = expected and (tag is None or not names_tag(expected, tag, weak=False))
@@ -170,9 +172,9 @@ def routes(state: State, access: Access) -> APIRouter:
         return await gallery.put(name, request, options)
 
     @router.delete("/{name}", dependencies=access.private, status_code=204)
-    async def delete_image(name: Name) -> None:
-        """Remove a stored image."""
-        await gallery.delete(name)
+    async def delete_image(name: Name, request: Request) -> None:
+        """Remove a stored image; with If-Match only the one that it names."""
+        await gallery.delete(name, request)
 
     @router.head("/{name}", dependencies=access.readable, include_in_schema=False)
     @router.get("/{name}", dependencies=access.readable, response_class=Response, responses=PART)
