@@ -20,9 +20,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __all__ = ["ONE_THREAD", "Crew", "Died", "TooSlow", "Worker"]
+
+if TYPE_CHECKING:
+    Pipe = Connection[Any, Any]
+else:  # generic for type checkers alone
+    Pipe = Connection
 
 START = 120.0  # seconds that a process may take to become ready
 STILLBORN = 0.5  # seconds within which a process that ends was probably dead before it got the work
@@ -74,10 +79,10 @@ class Worker:
         self.ready = False
         self._stopped = False
         self._process: Any = None
-        self._pipe: Connection[Any, Any] | None = None
+        self._pipe: Pipe | None = None
 
     @property
-    def pipe(self) -> "Connection[Any, Any]":
+    def pipe(self) -> Pipe:
         """The end of the pipe at which results arrive, for `multiprocessing.connection.wait`."""
         assert self._pipe is not None, "the worker is not started"
         return self._pipe
@@ -259,7 +264,7 @@ class Crew:
         return results
 
 
-def _serve(pipe: "Connection[Any, Any]", environment: Mapping[str, str]) -> None:
+def _serve(pipe: Pipe, environment: Mapping[str, str]) -> None:
     """The process: takes a function and arguments, gives whether it went well and the result or the exception.
 
     The first function is the initializer; a process in which that fails ends.
