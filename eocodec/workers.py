@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["ONE_THREAD", "Crew", "Died", "TooSlow", "Worker"]
+__all__ = ["ONE_THREAD", "STILLBORN", "Crew", "Died", "TooSlow", "Worker"]
 
 if TYPE_CHECKING:
     Pipe = Connection[Any, Any]

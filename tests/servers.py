@@ -63,9 +63,9 @@ class Server:
         assert found
         return int(float(found[1]))
 
-    def await_work(self, before: float) -> None:
-        """Wait until the processes have worked a while since they had used `before` seconds."""
-        wait_until(lambda: self.worked() > before + 0.1)
+    def await_work(self, before: float, seconds: float = 0.1) -> None:
+        """Wait until the processes have worked for `seconds` since they had used `before` seconds of the processor."""
+        wait_until(lambda: self.worked() > before + seconds)
 
     def worked(self) -> float:
         """Processor seconds of the processes that work on pictures."""
