@@ -30,11 +30,13 @@ def tool(name: str) -> str:
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
     """Files of every kind, and others, by what they are called."""
-    grey, colour = np.full((20, 30), 90, np.uint8), np.full((20, 30, 3), 90, np.uint8)
+    grey = np.full((20, 30), 90, np.uint8)
+    colour = np.full((20, 30, 3), (90, 60, 30), np.uint8)
+    seen_through = np.full((20, 30, 4), (90, 60, 30, 90), np.uint8)
     contents = {
         "": compress(colour, 50),
         ", grey": compress(grey, 50),
-        ", with transparency": compress(np.full((20, 30, 4), 90, np.uint8), 50),
+        ", with transparency": compress(seen_through, 50),
         ", progressive": compress(colour, 50, progressive=True),
         ", lossless": compress(colour, lossless=True),
         "foreign": b"EOC\x02" + bytes(50),
