@@ -180,7 +180,7 @@ def test_threads_reach_every_session(
         else:
             small.save(inputs[-1])
     sessions = _patched(monkeypatch, "missing")
-    monkeypatch.setattr(runtime, "share_threads", lambda o, n: setattr(o, "intra_op_num_threads", n))
+    monkeypatch.setattr(runtime, "bound_threads", lambda o, n, exact: setattr(o, "intra_op_num_threads", n))
     if name == "bench":  # its pictures come one after another: it takes times
         pytest.importorskip("matplotlib")
         from eocodec.bench.codecs import CODECS

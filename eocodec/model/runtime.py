@@ -1,15 +1,17 @@
 """Where graphs run: ONNX Runtime sessions, opened when they are first used, on the CPU or CUDA.
 
 In: the graphs of a bundle and their inputs. Out: their outputs. A graph is checked before a runtime sees it. ONNX
-Runtime is used without telemetry, with one bounded pool of threads, its errors as sentences.
+Runtime is used without telemetry, with few threads, its errors as sentences.
 """
 
 import contextlib
+import ctypes
 import functools
 import io
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,10 +27,10 @@ __all__ = [
     "DEVICES",
     "GPU_INSTALLATION",
     "Runtime",
+    "bound_threads",
     "failure",
     "is_exact",
     "onnxruntime",
-    "share_threads",
     "without_cuda",
 ]
 
@@ -43,8 +45,16 @@ FATAL = 4  # level of onnxruntime's log from which on it is printed; its errors 
 PLENTY = 16  # threads; the nets are too small for more, and those that wait for work burn time
 MEMORY_SIGNS = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "available memory of")
 
-_making = threading.Lock()
-_shared = 0  # threads of the pool that all sessions of the process share; 0: there is none yet
+_runtimes: "weakref.WeakSet[Runtime]" = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for runtime in list(_runtimes):
+        runtime.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)
 
 
 def is_exact(graph: str) -> bool:
@@ -74,6 +84,16 @@ class Runtime:
         self.must = device == "cuda"
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
+        _runtimes.add(self)
+
+    def abandon(self) -> None:
+        """Forget the sessions without ending them, in a forked process: the threads they would wait for are not there.
+
+        They are never freed; new ones are opened when they are needed.
+        """
+        for session in self._sessions.values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+        self._sessions, self._lock = {}, threading.Lock()
 
     def run(self, graph: str, inputs: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Run one graph; outputs in the graph's order.
@@ -146,7 +166,7 @@ class Runtime:
         ort = onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = FATAL
-        share_threads(options, self.threads)
+        bound_threads(options, self.threads, exact)
         options.enable_mem_pattern = False
         # Without an arena each tile's buffers are mapped anew; thirty arenas for the small nets would add up.
         options.enable_cpu_mem_arena = not exact
@@ -192,35 +212,19 @@ def onnxruntime() -> Any:
     return ort
 
 
-def share_threads(options: Any, threads: int) -> None:
-    """Let a session run on the calling thread alone (`threads` = 1), or on that and the pool of the process.
+def bound_threads(options: Any, threads: int, exact: bool) -> None:
+    """Let a session run on the calling thread alone, or, if it is a transform and `threads` is not 1, on a pool.
 
-    All sessions share the pool. The first that needs it decides its size: as many threads as it asks for (0: one for
-    each core, at most :data:`PLENTY`), never more than there are cores or than the system allows.
+    Every session with a pool has one of its own; onnxruntime's common pool would refuse all other sessions of the
+    process that do not ask for it. Integer nets have none: they are many and small. A pool has as many threads as asked
+    for (0: one for each core, at most :data:`PLENTY`), never more than there are cores or than the system allows.
     """
     options.inter_op_num_threads = 1
     options.intra_op_num_threads = 1
-    if threads == 1:
+    if exact or threads == 1:
         return
-    wanted = min(threads or PLENTY, cores())
-    if hasattr(onnxruntime(), "set_global_thread_pool_sizes"):
-        if _pool(wanted) > 1:
-            options.use_per_session_threads = False
-    else:  # older versions have a pool for every session
-        options.intra_op_num_threads = _startable(wanted)
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-
-
-def _pool(threads: int) -> int:
-    """Number of threads of the pool, which is made if there is none."""
-    global _shared
-    with _making:
-        if not _shared:
-            _shared = _startable(threads)
-            if _shared > 1:
-                with contextlib.suppress(Exception):  # another user of onnxruntime in this process has made one
-                    onnxruntime().set_global_thread_pool_sizes(_shared, 1)
-        return _shared
+    options.intra_op_num_threads = _startable(min(threads or PLENTY, cores()))
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
 
 
 def _startable(threads: int) -> int:
