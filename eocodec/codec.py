@@ -16,6 +16,7 @@ from eocodec.arguments import check_numbers, file_bytes
 from eocodec.coding import alpha as transparency
 from eocodec.coding import drawn, matte
 from eocodec.coding.base import Coded, Job
+from eocodec.coding.fineness import Focus, tuning_for
 from eocodec.coding.rate_control import Target
 from eocodec.coding.registry import coding_for, coding_of
 from eocodec.denoising import denoise_picture
@@ -54,6 +55,8 @@ def compress_picture(
     resize: bool = False,
     progressive: bool = False,
     lossless: bool = False,
+    tune: str | None = None,
+    focus: Focus | None = None,
     measure: bool = False,
     verify: bool = False,
 ) -> Compressed:
@@ -91,7 +94,9 @@ def compress_picture(
     if denoise is not None:
         clean = denoise_picture(picture, denoise, model=loaded)
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
-    job = drawn.open_either(coding, loaded, picture, values)
+    shape = picture.rgb.shape[:2]
+    tuning = tuning_for(manifest, coding.tunable, tune, focus, shape, psnr is not None)
+    job = drawn.open_either(coding, loaded, picture, values, tuning)
     coded = target.aim(job, delta)
     data = format.to_bytes(coded.file)
     if verify:
@@ -104,6 +109,7 @@ def compress_picture(
         (job.height, job.width),
         coded.tries,
         sigma,
+        "eye" if isinstance(coded.file, format.File) and coded.file.header.tuning else "psnr",
     )
 
 
@@ -120,6 +126,8 @@ def compress(
     resize: bool = False,
     progressive: bool = False,
     lossless: bool = False,
+    tune: str | None = None,
+    focus: Focus | None = None,
 ) -> bytes:
     """Compress a picture to `.eoc` bytes.
 
@@ -140,6 +148,10 @@ def compress(
         progressive: write an embedded stream (`eocodec.coding.embedded`): every prefix decodes to its best picture, and
             the files of all rates are prefixes of one another, but for the last checksum.
         lossless: instead of a target: give back every 8-bit value exactly, on any machine; `photo` only.
+        tune: "eye" for pictures that people prefer, "psnr" for the smallest squared error; default: "eye" where model
+            and form of file can, but "psnr" if `psnr` is to be reached.
+        focus: regions of interest, coded finer: `(x, y, width, height)` or `(x, y, width, height, octaves)` in pixels,
+            one or a list of them, or a mask `(H, W)`, see `eocodec.coding.fineness.focused`.
 
     Raises:
         EocodecError: more than one target, a target out of range or out of reach, or a picture of an unsupported kind.
@@ -162,6 +174,8 @@ def compress(
         resize=resize,
         progressive=progressive,
         lossless=lossless,
+        tune=tune,
+        focus=focus,
     ).data
 
 

@@ -50,7 +50,8 @@ FLAG_GREY = 1
 FLAG_SIDE = 2
 FLAG_EMBEDDED = 4
 FLAG_LOSSLESS = 8
-KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_EMBEDDED | FLAG_LOSSLESS
+FLAG_TUNED = 16
+KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_TUNED
 LOSSLESS_UNITS = 37  # coding units of every lossless file
 LOSSLESS_STEP = STEP_ORIGIN  # Δ = 1 level
 MAX_LOSSLESS = 4096  # bytes of the lossless element
@@ -61,7 +62,10 @@ TINY_UNIT = 64  # in 1/2048 of an octave: steps of a tiny file are 1/32 of an oc
 TINY_ORIGIN = STEP_ORIGIN + 3 * STEP_UNIT // 2  # log2 Δ = 1.5
 MAX_TINY = 1 << 15  # bytes
 SIDE_ALPHA = 1
+SIDE_OFFSETS = 2
 SIDE_END = 0
+SIDES = {SIDE_ALPHA: "transparency", SIDE_OFFSETS: "map of steps"}
+MAX_TUNING = 32
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Header:
         step: code of Δ, see :attr:`delta`.
         grey: the picture is grey; its channels are equal.
         embedded: one stream follows that may end anywhere (`eocodec.coding.embedded`); rate and step are zero.
+        tuning: how much the steps of the levels follow the eye, in 1/32, see `eocodec.coding.fineness`.
     """
 
     model: bytes
@@ -84,6 +89,7 @@ class Header:
     step: int
     grey: bool = False
     embedded: bool = False
+    tuning: int = 0
 
     @property
     def delta(self) -> float:
@@ -110,7 +116,8 @@ class File:
 
     An embedded stream is a single segment; there is none if nothing of it is there.
 
-    `lossless` is the lossless element (see `eocodec.coding.lossless.Parameters`), None in other files.
+    `lossless` is the lossless element (see `eocodec.coding.lossless.Parameters`), None in other files; `offsets` is the
+    packed map of steps (see `eocodec.coding.fineness`), None where the step is the same everywhere.
     """
 
     header: Header
@@ -119,6 +126,7 @@ class File:
     complete: bool = True
     damaged: bool = False
     lossless: bytes | None = None
+    offsets: bytes | None = None
 
     @property
     def delta(self) -> float:
@@ -246,6 +254,7 @@ class _Reader:
 def _header_bytes(header: Header, side: bool, lossless: bool = False) -> bytes:
     flags = (FLAG_GREY if header.grey else 0) | (FLAG_SIDE if side else 0)
     flags |= (FLAG_EMBEDDED if header.embedded else 0) | (FLAG_LOSSLESS if lossless else 0)
+    flags |= FLAG_TUNED if header.tuning else 0
     return b"".join(
         [
             MAGIC,
@@ -256,6 +265,7 @@ def _header_bytes(header: Header, side: bool, lossless: bool = False) -> bytes:
             varint.write(header.height),
             header.rate.to_bytes(2, "little"),
             header.step.to_bytes(2, "little"),
+            bytes([header.tuning] if header.tuning else []),
         ]
     )
 
@@ -274,15 +284,20 @@ def serialise(file: File) -> bytes:
     h = file.header
     if not (1 <= h.width <= MAX_SIDE and 1 <= h.height <= MAX_SIDE and h.width * h.height <= MAX_PIXELS):
         raise FormatError(f"{h.width}x{h.height} pixels is beyond the format's limits")
-    if len(h.model) != 4 or not (0 <= h.rate < 65536 and 0 <= h.step < 65536):
+    if len(h.model) != 4 or not (0 <= h.rate < 65536 and 0 <= h.step < 65536 and 0 <= h.tuning <= MAX_TUNING):
         raise FormatError("a header value does not fit its field")
-    head = _header_bytes(h, file.alpha is not None, file.lossless is not None)
+    if (h.tuning or file.offsets is not None) and (h.embedded or file.lossless is not None):
+        raise FormatError("only ordinary files have steps that differ")
+    sides = [(k, c) for k, c in ((SIDE_ALPHA, file.alpha), (SIDE_OFFSETS, file.offsets)) if c is not None]
+    head = _header_bytes(h, bool(sides), file.lossless is not None)
     out = [head]
     position = 0
-    if file.alpha is not None:
-        element = bytes([SIDE_ALPHA]) + varint.write(len(file.alpha)) + file.alpha
-        out += [element, _checksum(head, position, element), bytes([SIDE_END])]
+    for kind, content in sides:
+        element = bytes([kind]) + varint.write(len(content)) + content
+        out += [element, _checksum(head, position, element)]
         position += 1
+    if sides:
+        out.append(bytes([SIDE_END]))
     if file.lossless is not None:
         element = varint.write(len(file.lossless)) + file.lossless
         out += [element, _checksum(head, position, element)]
@@ -327,23 +342,12 @@ def parse(data: bytes, salvage: bool = False) -> File:
         if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
             raise LimitError(f"the file claims {width}x{height} pixels, beyond the format's limits")
         rate, step = (int.from_bytes(r.take(2), "little") for _ in range(2))
+        tuning = r.take(1)[0] if flags & FLAG_TUNED else 0
+        if flags & FLAG_TUNED and (not 1 <= tuning <= MAX_TUNING or flags & (FLAG_EMBEDDED | FLAG_LOSSLESS)):
+            raise FormatError("the file is damaged: its tuning is out of range")
         head = data[: r.at]
-        alpha: bytes | None = None
-        position = 0
-        while flags & FLAG_SIDE:
-            start = r.at
-            side = r.take(1)[0]
-            if side == SIDE_END:
-                break
-            if side != SIDE_ALPHA or alpha is not None:
-                raise FormatError("the file is damaged: unknown or repeated side segment")
-            length = r.varint()
-            if length > MAX_SIDE_SEGMENT:
-                raise FormatError("the file is damaged: a side segment is too long")
-            alpha = r.take(length)
-            if r.take(4) != _checksum(head, position, data[start : r.at - 4]):
-                raise FormatError("the file is damaged: the transparency's checksum does not match")
-            position += 1
+        sides = _sides(r, head) if flags & FLAG_SIDE else {}
+        position = len(sides)
         lossless: bytes | None = None
         if flags & FLAG_LOSSLESS:
             start, length = r.at, r.varint()
@@ -355,7 +359,10 @@ def parse(data: bytes, salvage: bool = False) -> File:
             position += 1
     except _Short:
         raise FormatError("the file is cut off before its first segment") from None
-    header = Header(model, width, height, rate, step, bool(flags & FLAG_GREY), bool(flags & FLAG_EMBEDDED))
+    alpha, offsets = sides.get(SIDE_ALPHA), sides.get(SIDE_OFFSETS)
+    if offsets is not None and flags & (FLAG_EMBEDDED | FLAG_LOSSLESS):
+        raise FormatError("the file is damaged: a map of steps in a file that has none")
+    header = Header(model, width, height, rate, step, bool(flags & FLAG_GREY), bool(flags & FLAG_EMBEDDED), tuning)
     if header.embedded:
         if rate or step:
             raise FormatError("the file is damaged: an embedded stream has no rate")
@@ -387,7 +394,30 @@ def parse(data: bytes, salvage: bool = False) -> File:
         position += 1
     if lossless is not None and sum(s.units for s in segments) < LOSSLESS_UNITS:
         complete = False
-    return File(header, alpha, tuple(segments), complete and not damaged, damaged, lossless)
+    return File(header, alpha, tuple(segments), complete and not damaged, damaged, lossless, offsets)
+
+
+def _sides(r: _Reader, head: bytes) -> dict[int, bytes]:
+    """Side segments by kind.
+
+    Raises:
+        FormatError: one is unknown, repeated, too long or damaged.
+    """
+    sides: dict[int, bytes] = {}
+    while True:
+        start = r.at
+        kind = r.take(1)[0]
+        if kind == SIDE_END:
+            return sides
+        if kind not in SIDES or kind in sides:
+            raise FormatError("the file is damaged: unknown or repeated side segment")
+        length = r.varint()
+        if length > MAX_SIDE_SEGMENT:
+            raise FormatError("the file is damaged: a side segment is too long")
+        content = r.take(length)
+        if r.take(4) != _checksum(head, len(sides), r.data[start : r.at - 4]):
+            raise FormatError(f"the file is damaged: the checksum of its {SIDES[kind]} does not match")
+        sides[kind] = content
 
 
 def _embedded(header: Header, alpha: bytes | None, head: bytes, position: int, data: bytes, salvage: bool) -> File:

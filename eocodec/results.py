@@ -22,6 +22,7 @@ class Compressed:
         size: height and width that were coded.
         tries: steps that were tried to meet the target.
         sigma: level of the noise that was removed first, 8-bit levels; None if none was to be removed.
+        tune: what the steps follow, "eye" or "psnr".
     """
 
     data: bytes
@@ -31,6 +32,7 @@ class Compressed:
     size: tuple[int, int]
     tries: int = 1
     sigma: float | None = None
+    tune: str = "psnr"
 
 
 @dataclass(frozen=True)

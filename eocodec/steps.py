@@ -7,6 +7,7 @@ decides about a symbol's distribution takes the code, an integer, never Δ itsel
 import math
 
 __all__ = [
+    "CONDITION_UNIT",
     "STEP_ORIGIN",
     "STEP_UNIT",
     "TOP_CODE",

@@ -16,9 +16,11 @@ torch = pytest.importorskip("torch")
 from eocodec_export.bundle import check_parity  # noqa: E402
 from eocodec_export.graphs import entropy_graphs  # noqa: E402
 
-from eocodec import codec  # noqa: E402
-from eocodec.coding.ordinary import Ordinary, OrdinaryJob  # noqa: E402
-from eocodec.errors import ModelError  # noqa: E402
+from eocodec import codec, format  # noqa: E402
+from eocodec.coding.describe import describe  # noqa: E402
+from eocodec.coding.fineness import LARGEST_OFFSET, StepTuning, focused, pack_offsets  # noqa: E402
+from eocodec.coding.registry import ORDINARY  # noqa: E402
+from eocodec.errors import FormatError, ModelError  # noqa: E402
 from eocodec.flow.model import PhotoModel  # noqa: E402
 from eocodec.flow.training import load_checkpoint  # noqa: E402
 from eocodec.image import as_picture  # noqa: E402
@@ -284,6 +286,30 @@ quantised = true
 """
 
 
+def _check_tuning(model: Model, picture: np.ndarray) -> None:
+    """What is foreseen is what is decoded, with steps that follow the eye, a map, and neither; parts can be damaged."""
+    delta = model.manifest.step_of(60)
+    focus = focused((40, 0, 60, 64), picture.shape[:2], model.multiple)
+    for tuning in (StepTuning(), StepTuning(format.MAX_TUNING), StepTuning(16, focus)):
+        job = ORDINARY.open(model, as_picture(picture), None, tuning)
+        foreseen, file = job.draft(delta)
+        data = format.to_bytes(file())
+        assert (codec.decompress(data, model=model) == foreseen).all()
+        assert file().header.tuning == tuning.degree
+        assert describe(data, {model.id: model})["tuning"] == tuning.degree / format.MAX_TUNING
+    plain = codec.decompress(codec.compress(picture, 120, tune="psnr", model=model), model)
+    data = codec.compress(picture, 120, tune="psnr", focus=(40, 0, 60, 64, 1.5), model=model)
+    there = np.s_[8:56, 48:92]
+    assert psnr(picture[there], codec.decompress(data, model)[there]) > psnr(picture[there], plain[there]) + 2
+    file = format.parse(data)
+    for wrong in (b"", pack_offsets(focus[:, :1]), pack_offsets(np.full_like(focus, LARGEST_OFFSET + 1))):
+        with pytest.raises(FormatError, match="map of steps"):
+            codec.decompress(format.to_bytes(replace(file, offsets=wrong)), model)
+    mask = np.zeros(picture.shape[:2], bool)
+    mask[:64, 40:100] = True
+    assert (focused(mask, mask.shape, model.multiple) == focus).all()
+
+
 def test_a_model_with_rotated_passes_and_tuning_makes_files(trained: Path, tmp_path: Path, coffee: np.ndarray) -> None:
     """From training over export, which asserts parity, to files; and training goes on from the bundle."""
     from eocodec_export.bundle import export
@@ -299,10 +325,9 @@ def test_a_model_with_rotated_passes_and_tuning_makes_files(trained: Path, tmp_p
     picture = coffee[:100, :131]
     data = codec.compress(picture, rate=60, model=model)
     decoded = codec.decompress(data, model=model)
-    job = OrdinaryJob(Ordinary(), model, as_picture(picture), None)
-    foreseen, _ = job.draft(model.manifest.step_of(60))
-    assert (decoded == foreseen).all()
+    assert format.parse(data).header.tuning == format.MAX_TUNING
     assert psnr(picture, decoded) > 20
+    _check_tuning(model, picture)
     config, weights = photo_weights(read_bundle(tmp_path / "rotated.eocm"))
     assert config == run.config.model
     again = PhotoModel(config).eval().requires_grad_(False)

@@ -79,10 +79,10 @@ def test_the_picture_foreseen_is_the_one_decoded(
     header = format.Header(model.id, crop[1], crop[0], 0, step_code(delta))
     steps = model.manifest.steps(header.delta)
     targets = [h / s for h, s in zip(transform.analyse(model, picture), steps, strict=True)]
-    coder, foreseen = ordinary.foresee(model, header, targets, steps)
+    coder, foreseen = ordinary.foresee(model, header, targets)
     segments = ordinary.finish(header, coder)
     assert segments == ordinary.encode(model, header, targets)
-    for a, b in zip(foreseen, ordinary.decode(model, header, segments, steps), strict=True):
+    for a, b in zip(foreseen, ordinary.decode(model, header, segments), strict=True):
         assert (a == b).all()
 
 

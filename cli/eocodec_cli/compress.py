@@ -34,6 +34,26 @@ progressive_option = click.option(
 )
 no_measure_option = click.option("--no-measure", is_flag=True, help="Do not decode to report the PSNR; faster.")
 
+
+class Region(click.ParamType):
+    """A rectangle in pixels, and octaves if given."""
+
+    name = "region"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """`X,Y,W,H` or `X,Y,W,H:OCTAVES` as numbers."""
+        if isinstance(value, tuple):
+            return value
+        place, colon, octaves = value.partition(":")
+        try:
+            numbers = tuple(float(v) for v in [*place.split(","), *([octaves] if colon else [])])
+        except ValueError:
+            numbers = ()
+        if len(numbers) != 4 + len(colon):
+            self.fail(f"{value!r} is not X,Y,W,H or X,Y,W,H:OCTAVES", param, ctx)
+        return numbers
+
+
 NOTABLE = 0.25  # share of the file from which on transparency is worth a word
 
 
@@ -63,6 +83,18 @@ NOTABLE = 0.25  # share of the file from which on transparency is worth a word
 @progressive_option
 @click.option("--base64", "as_text", is_flag=True, help="Write the file as base64 text, for JSON and HTML.")
 @click.option("--resize", is_flag=True, help="Fit pictures to a model of one size: middle square, scaled.")
+@click.option(
+    "--tune", type=click.Choice(["eye", "psnr"]),
+    help="What steps follow: what people see, or squared error. Default: eye where the model can; psnr with --psnr.",
+)  # fmt: skip
+@click.option(
+    "--focus", type=Region(), multiple=True, metavar="X,Y,W,H[:OCTAVES]",
+    help="A region that matters, in pixels: its steps are an octave finer, or OCTAVES, -2 to 2. May be repeated.",
+)  # fmt: skip
+@click.option(
+    "--focus-mask", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+    help="Instead: a grey picture of the same size; white is an octave finer, black as ever.",
+)  # fmt: skip
 @click.option("--verify", is_flag=True, help="Decode the finished file and compare before it is written.")
 @no_measure_option
 def command(
@@ -81,6 +113,8 @@ def command(
     lenient: bool,
     as_text: bool,
     no_measure: bool,
+    focus: tuple[tuple[float, ...], ...],
+    focus_mask: str | None,
     **options: Any,
 ) -> None:
     """Compress pictures to .eoc files.
@@ -101,6 +135,7 @@ def command(
       eocodec compress --bytes 20000 photo.png -o photo.eoc
       eocodec compress --psnr 38 --device cuda *.jpg
       eocodec compress --lossless scan.png
+      eocodec compress --focus 120,80,200,200 portrait.jpg
       eocodec compress --frame 2 scan.tif -o page3.eoc
       eocodec compress --verify --rate 200 archive/*.png
       eocodec compress --progressive --rate 300 photo.jpg
@@ -126,6 +161,11 @@ def command(
         rate = rate_of_quality(loaded, quality)
     files.make_folders(jobs)
     options["measure"] = not no_measure
+    options["focus"] = list(focus) or None
+    if focus_mask is not None:
+        if focus:
+            raise click.UsageError("give either --focus or --focus-mask")
+        options["focus"] = pictures.mask(focus_mask)
 
     def work(job: files.Job) -> dict[str, Any]:
         source = pictures.read(job, frame, lenient, loaded)
@@ -192,6 +232,7 @@ def _row(job: files.Job, source: pictures.Source, done: "Compressed", lossless: 
         "psnr": None if done.psnr is None or done.psnr == float("inf") else round(done.psnr, 3),
         "rate": round(done.rate, 3),
         "lossless": exact,
+        "tune": done.tune,
         "sigma": None if done.sigma is None else round(done.sigma, 2),
         "frames": source.picture.frames,
         "alpha_bytes": alpha,
@@ -211,7 +252,7 @@ def _contents(data: bytes) -> tuple[int, bool]:
 
 def _line(r: dict[str, Any]) -> str:
     quality = "" if r["psnr"] is None else f"  {r['psnr']:.2f} dB"
-    rate = "lossless" if r["lossless"] else f"C={r['rate']:g}"
+    rate = "lossless" if r["lossless"] else f"C={r['rate']:g}" + ("  for the eye" if r["tune"] == "eye" else "")
     removed = "" if r["sigma"] is None else f"  sigma={r['sigma']:.1f} removed"
     return (
         f"{r['input']} -> {r['output']}  {r['width']}x{r['height']}  {r['bytes']} bytes  {r['bpp']:.3f} bpp  "

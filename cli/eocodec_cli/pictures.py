@@ -14,10 +14,10 @@ from eocodec.errors import CutOffError, EocodecError
 from eocodec_cli import files
 
 if TYPE_CHECKING:
-    from eocodec.image import Picture
+    from eocodec.image import Bytes, Picture
     from eocodec.model.bundle import Model
 
-__all__ = ["EOC", "Source", "frame_option", "is_picture_name", "lenient_option", "read"]
+__all__ = ["EOC", "Source", "frame_option", "is_picture_name", "lenient_option", "mask", "read"]
 
 EOC = ".eoc"
 
@@ -66,6 +66,17 @@ def read(job: files.Job, frame: int = 0, lenient: bool = False, model: "Model | 
         return Source(read_picture(io.BytesIO(data), name, frame=frame, lenient=lenient), len(data))
     except CutOffError as e:
         raise EocodecError(f"{e}; --lenient reads what is there") from None
+
+
+def mask(name: str) -> "Bytes":
+    """The grey values `(H, W)` of a mask.
+
+    Raises:
+        EocodecError: it cannot be read.
+    """
+    from eocodec.image import read_picture
+
+    return read_picture(name).rgb[..., 1]
 
 
 def _magic() -> bytes:

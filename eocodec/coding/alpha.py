@@ -1,27 +1,17 @@
-"""Transparency: lossless, each row minus the row above, then zstd.
+"""Transparency, which is kept without loss.
 
 In: alpha `(H, W)` uint8. Out: bytes, and back.
 """
 
-import numpy as np
-import zstandard
-
-from eocodec.errors import FormatError
+from eocodec.coding import rows
 from eocodec.image import Bytes
 
 __all__ = ["pack", "unpack"]
 
-EFFORT = 19  # zstd's level …
-LARGE, LARGE_EFFORT = 1 << 24, 9  # … and that of pictures with more samples than this
-MAX_WINDOW = 1 << 27
-
 
 def pack(alpha: Bytes) -> bytes:
     """The side segment of a file."""
-    difference = alpha.copy()
-    difference[1:] -= alpha[:-1]
-    level = EFFORT if alpha.size <= LARGE else LARGE_EFFORT
-    return zstandard.ZstdCompressor(level=level, write_content_size=False).compress(difference.tobytes())
+    return rows.pack(alpha)
 
 
 def unpack(data: bytes, width: int, height: int) -> Bytes:
@@ -30,13 +20,4 @@ def unpack(data: bytes, width: int, height: int) -> Bytes:
     Raises:
         FormatError: not `width * height` bytes of zstd data.
     """
-    size = width * height
-    try:
-        reader = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(data)
-        raw = reader.read(size + 1)
-    except (zstandard.ZstdError, MemoryError) as e:
-        raise FormatError("the file is damaged: its transparency cannot be decoded") from e
-    if len(raw) != size:
-        raise FormatError("the file is damaged: its transparency has the wrong size")
-    rows = np.frombuffer(raw, np.uint8).reshape(height, width)
-    return np.add.accumulate(rows, axis=0, dtype=np.uint8)
+    return rows.unpack(data, width, height, "transparency")

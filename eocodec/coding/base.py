@@ -9,13 +9,14 @@ is a subclass of :class:`Coding` in a module of its own and a line in `eocodec.c
 import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from eocodec import format
 from eocodec.coding import alpha
+from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import AnyFile, File
 from eocodec.image import Bytes, Picture
@@ -107,18 +108,21 @@ class Job(ABC):
 class Coding(ABC):
     """A form of file."""
 
+    tunable: ClassVar[bool] = False  # whether the steps of its files can differ, see `eocodec.coding.fineness`
+
     @abstractmethod
     def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
         """Whether a file is of this form, as its flags and its model (None: unknown) say."""
 
     @abstractmethod
-    def open(self, model: Model, picture: Picture, values: Float32 | None = None) -> Job:
+    def open(self, model: Model, picture: Picture, values: Float32 | None = None, tuning: StepTuning = UNTUNED) -> Job:
         """A job for a picture.
 
         Arguments:
             model: the bundle.
             picture: what is compressed.
             values: its colours before they were rounded, `(H, W, 3)` in 0 to 1, if they are known.
+            tuning: what steps should follow; forms that are not :attr:`tunable` take no notice.
 
         Raises:
             EocodecError: the model does not have this form, or the form cannot hold the picture.
@@ -211,6 +215,8 @@ def described(file: File, size: int, model: Model | None) -> dict[str, Any]:
         "grey": h.grey,
         "alpha": file.alpha is not None,
         "lossless": file.lossless is not None,
+        "tuning": round(h.tuning / format.MAX_TUNING, 3),
+        "focus": file.offsets is not None,
         "model": None if model is None else model.name,
         "model_id": h.model.hex(),
         "bytes": size,

@@ -17,6 +17,7 @@ from PIL import Image
 
 from eocodec import format
 from eocodec.coding.base import Coded, Coding, Job
+from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.coding.lossless_tables import available
 from eocodec.coding.registry import LOSSLESS, ORDINARY
 from eocodec.format import AnyFile, File
@@ -63,14 +64,20 @@ class Exact:
         return self._made[0] if self._made[1] <= size else None
 
 
-def open_either(coding: Coding, model: Model, picture: Picture, values: Float32 | None = None) -> Job:
+def open_either(
+    coding: Coding,
+    model: Model,
+    picture: Picture,
+    values: Float32 | None = None,
+    tuning: StepTuning = UNTUNED,
+) -> Job:
     """A job as :meth:`Coding.open` gives it, which takes the exact form of a picture where that is no larger.
 
     Only ordinary files have an exact form in their place, and only where the model has nets for it.
     """
     if coding is ORDINARY and available(model):
-        return EitherJob(coding, model, picture, values)
-    return coding.open(model, picture, values)
+        return EitherJob(coding, model, picture, values, tuning)
+    return coding.open(model, picture, values, tuning)
 
 
 class EitherJob(Job):
@@ -81,16 +88,24 @@ class EitherJob(Job):
         model: the bundle.
         picture: what is compressed; of one with more than 8 bits a sample, the 8 bits are what is exact.
         values: its colours before they were rounded, `(H, W, 3)` in 0 to 1, if they are known.
+        tuning: of the ordinary file.
     """
 
-    def __init__(self, coding: Coding, model: Model, picture: Picture, values: Float32 | None = None) -> None:
+    def __init__(
+        self,
+        coding: Coding,
+        model: Model,
+        picture: Picture,
+        values: Float32 | None = None,
+        tuning: StepTuning = UNTUNED,
+    ) -> None:
         super().__init__(coding, model, picture)
-        self._values = values
+        self._values, self._tuning = values, tuning
         self._exact = Exact(picture, lambda: self._exactly.at(1 / 255))
 
     @functools.cached_property
     def _lossily(self) -> Job:
-        return self.coding.open(self.model, self.picture, self._values)
+        return self.coding.open(self.model, self.picture, self._values, self._tuning)
 
     @functools.cached_property
     def _exactly(self) -> Job:

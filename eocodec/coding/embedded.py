@@ -35,6 +35,7 @@ from eocodec.coding.base import Coded, Coding, Job, described, whole_file
 from eocodec.coding.embedded_coder import DecisionReader, DecisionWriter, Mark, Stream
 from eocodec.coding.embedded_state import LAYERS, LOW_STEP, TOP, State
 from eocodec.coding.embedded_tables import Probabilities
+from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.coding.ordinary import picture_of
 from eocodec.coding.range_coder import Reader, Writer, tables_of
 from eocodec.coding.rate_control import expected_step, match_quality
@@ -264,7 +265,9 @@ class Embedded(Coding):
         """All files whose header says so."""
         return isinstance(file, File) and file.header.embedded
 
-    def open(self, model: Model, picture: Picture, values: Float32 | None = None) -> EmbeddedJob:
+    def open(
+        self, model: Model, picture: Picture, values: Float32 | None = None, tuning: StepTuning = UNTUNED
+    ) -> EmbeddedJob:
         """See :meth:`Coding.open`."""
         if not isinstance(model.any_manifest, PhotoManifest):
             raise EocodecError(f"the model {model.name} has no embedded stream; photo has")

@@ -214,10 +214,9 @@ class LayerWalk(Walk):
         """The units in file order, which embedded streams never rotate."""
         return units(model.manifest.levels)
 
-    @staticmethod
-    def condition_planes(model: Model) -> int:
-        """The step alone."""
-        return 1
+    def _condition(self, level: int, rows: slice) -> Int8:
+        """The step alone, even of models whose other nets see more."""
+        return super()._condition(level, rows)[:, :1]
 
     def _seen(self, k: int) -> Int8:
         """Middles of the cells of band k, companded as the nets see latents, as they are when first asked for."""

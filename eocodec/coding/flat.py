@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from eocodec import format
 from eocodec.coding.base import Coding, SegmentedCoding, greyed, whole_file
+from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.coding.ordinary import ordinary_header
 from eocodec.coding.range_coder import Reader, Writer, tables_of
 from eocodec.coding.rate_control import SteppedJob
@@ -242,7 +243,13 @@ class Flat(SegmentedCoding):
         """All files with a header of such models."""
         return isinstance(file, File) and isinstance(manifest, FlatManifest)
 
-    def open(self, model: Model, picture: Picture, values: Float32 | None = None) -> FlatJob:
+    def open(
+        self,
+        model: Model,
+        picture: Picture,
+        values: Float32 | None = None,
+        tuning: StepTuning = UNTUNED,
+    ) -> FlatJob:
         """See :meth:`Coding.open`."""
         return FlatJob(self, model, picture, values)
 
@@ -283,7 +290,13 @@ class TinyFlat(Coding):
         """All files without a header."""
         return isinstance(file, Tiny)
 
-    def open(self, model: Model, picture: Picture, values: Float32 | None = None) -> TinyJob:
+    def open(
+        self,
+        model: Model,
+        picture: Picture,
+        values: Float32 | None = None,
+        tuning: StepTuning = UNTUNED,
+    ) -> TinyJob:
         """See :meth:`Coding.open`."""
         if not model.any_manifest.tiny_number:
             raise EocodecError(f"the model {model.name} has no tiny form; face64 has")

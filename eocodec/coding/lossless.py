@@ -33,6 +33,7 @@ from eocodec.coding.base import (
     SegmentedCoding,
     whole_file,
 )
+from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.coding.lattice import HIGHEST, LOWEST, Lattice, context_channels, from_planes, to_planes
 from eocodec.coding.lossless_tables import CLASSES, TABLES, LosslessTables, table_of, tables_of
 from eocodec.coding.lossless_walk import SETS, Strip, Tuning, predict, residual_code, walk
@@ -471,7 +472,9 @@ class Lossless(SegmentedCoding):
         """All files with the lossless element."""
         return isinstance(file, File) and file.lossless is not None
 
-    def open(self, model: Model, picture: Picture, values: Float32 | None = None) -> LosslessJob:
+    def open(
+        self, model: Model, picture: Picture, values: Float32 | None = None, tuning: StepTuning = UNTUNED
+    ) -> LosslessJob:
         """See :meth:`Coding.open`."""
         if picture.deep:
             raise EocodecError(

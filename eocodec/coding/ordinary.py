@@ -19,6 +19,7 @@ from eocodec.coding.base import (
     greyed,
     whole_file,
 )
+from eocodec.coding.fineness import UNTUNED, Fineness, StepTuning, offsets_of, pack_offsets
 from eocodec.coding.range_coder import Reader, Writer, tables_of
 from eocodec.coding.rate_control import SteppedJob
 from eocodec.coding.scales import MEAN_UNIT
@@ -44,7 +45,7 @@ USUAL_LEVELS = 4  # of models, where a file is to be cut whose model is not at h
 class Dequantiser:
     """Latents `[LL (3, h, w), details L (9, h, w), …]` from residuals, unit by unit; what is not coded stays zero."""
 
-    def __init__(self, model: Model, steps: list[Float32], walk: Walk) -> None:
+    def __init__(self, model: Model, walk: Walk) -> None:
         self.levels = model.manifest.levels
         # What centroids take from residuals of −3 and below, −2, …, 3 and above, by table index.
         shift = np.array(model.manifest.shift, np.float32) / 256
@@ -53,6 +54,7 @@ class Dequantiser:
         for level in [0, *range(self.levels, 0, -1)]:
             height, width = walk.grid_size(level or self.levels)
             self.latents.append(np.zeros((9 if level else 3, 2 * height, 2 * width), np.float32))
+        steps = walk.fineness.steps()
         self.steps = [np.broadcast_to(s, band.shape) for s, band in zip(steps, self.latents, strict=True)]
 
     def low(self, integers: Int32) -> None:
@@ -153,7 +155,7 @@ class Encoder:
 class Decoder:
     """The decoding coder: reads residuals from segments; units beyond the last segment are zero."""
 
-    def __init__(self, model: Model, segments: tuple[Segment, ...], steps: list[Float32], walk: Walk) -> None:
+    def __init__(self, model: Model, segments: tuple[Segment, ...], walk: Walk) -> None:
         self.tables = tables_of(model)
         self.levels = model.manifest.levels
         self.segments = segments
@@ -166,7 +168,7 @@ class Decoder:
         if at > len(units(self.levels)):
             raise FormatError("the file is damaged: it has more coding units than the model")
         self.reader: Reader | None = None
-        self.dequantiser = Dequantiser(model, steps, walk)
+        self.dequantiser = Dequantiser(model, walk)
 
     def wants(self, unit: int) -> bool:
         """Whether the file goes on."""
@@ -195,10 +197,12 @@ class Decoder:
         return m * MEAN_UNIT + mean
 
 
-def encode(model: Model, header: Header, targets: list[Float32]) -> tuple[Segment, ...]:
+def encode(
+    model: Model, header: Header, targets: list[Float32], fineness: Fineness | None = None
+) -> tuple[Segment, ...]:
     """Segments of latents given in steps `[LL (3, h, w), details L (9, h, w), …]`, padding included."""
     coder = Encoder(model, targets)
-    Walk(model, header).run(coder)
+    Walk(model, header, fineness).run(coder)
     return finish(header, coder)
 
 
@@ -208,11 +212,11 @@ def finish(header: Header, coder: Encoder) -> tuple[Segment, ...]:
 
 
 def foresee(
-    model: Model, header: Header, targets: list[Float32], steps: list[Float32]
+    model: Model, header: Header, targets: list[Float32], fineness: Fineness | None = None
 ) -> tuple[Encoder, list[Float32]]:
     """What :func:`decode` will give for latents in steps, before anything is coded; :func:`finish` codes it."""
-    walk = Walk(model, header)
-    dequantiser = Dequantiser(model, steps, walk)
+    walk = Walk(model, header, fineness)
+    dequantiser = Dequantiser(model, walk)
     coder = Encoder(model, targets, dequantiser)
     dequantiser.low(walk.run(coder))
     for k, band in enumerate(dequantiser.latents[1:]):
@@ -221,14 +225,16 @@ def foresee(
     return coder, dequantiser.latents
 
 
-def decode(model: Model, header: Header, segments: tuple[Segment, ...], steps: list[Float32]) -> list[Float32]:
+def decode(
+    model: Model, header: Header, segments: tuple[Segment, ...], fineness: Fineness | None = None
+) -> list[Float32]:
     """Dequantised latents of a file's segments (a prefix of them will do).
 
     Raises:
         FormatError: a segment does not decode, or there are more units than the model has.
     """
-    walk = Walk(model, header)
-    coder = Decoder(model, segments, steps, walk)
+    walk = Walk(model, header, fineness)
+    coder = Decoder(model, segments, walk)
     coder.dequantiser.low(walk.run(coder))
     return coder.dequantiser.latents
 
@@ -236,8 +242,8 @@ def decode(model: Model, header: Header, segments: tuple[Segment, ...], steps: l
 class _Collector(Decoder):
     """The decoder, keeping the values of the latents in 1/16 steps; zero where nothing is coded."""
 
-    def __init__(self, model: Model, segments: tuple[Segment, ...], steps: list[Float32], walk: Walk) -> None:
-        super().__init__(model, segments, steps, walk)
+    def __init__(self, model: Model, segments: tuple[Segment, ...], walk: Walk) -> None:
+        super().__init__(model, segments, walk)
         sizes = [walk.grid_size(level) for level in range(self.levels, 0, -1)]
         self.values = [np.zeros((9, 2 * rows, 2 * columns), np.int32) for rows, columns in sizes]
 
@@ -254,27 +260,33 @@ class _Collector(Decoder):
 class OrdinaryJob(SteppedJob):
     """A picture whose latents are coded anew for every step."""
 
-    def __init__(self, coding: "Ordinary", model: Model, picture: Picture, values: Float32 | None) -> None:
+    def __init__(
+        self, coding: "Ordinary", model: Model, picture: Picture, values: Float32 | None, tuning: StepTuning
+    ) -> None:
         super().__init__(coding, model, picture)
+        self.tuning, self.offsets = tuning, pack_offsets(tuning.offsets)
         self.latents = transform.analyse(model, picture.rgb if values is None else values)
 
-    def _targets(self, delta: float) -> tuple[Header, list[Float32], list[Float32]]:
-        """The header, the steps of the bands, and the latents in them."""
-        header = ordinary_header(self.model, self.picture, delta)
-        steps = self.model.manifest.steps(header.delta)
-        return header, steps, [h / s for h, s in zip(self.latents, steps, strict=True)]
+    def _targets(self, delta: float) -> tuple[Header, Fineness, list[Float32]]:
+        """The header, the steps, and the latents in them."""
+        header = ordinary_header(self.model, self.picture, delta, self.tuning.degree)
+        fineness = Fineness(self.model, header, self.tuning.offsets)
+        return header, fineness, [h / s for h, s in zip(self.latents, fineness.steps(), strict=True)]
 
     def file(self, delta: float) -> File:
         """See :meth:`SteppedJob.file`."""
-        header, _, targets = self._targets(delta)
-        return File(header, self.alpha, encode(self.model, header, targets))
+        header, fineness, targets = self._targets(delta)
+        return self._file(header, encode(self.model, header, targets, fineness))
 
     def draft(self, delta: float) -> tuple[Bytes, Callable[[], File]]:
         """See :meth:`SteppedJob.draft`."""
-        header, steps, targets = self._targets(delta)
-        coder, latents = foresee(self.model, header, targets, steps)
-        rgb = picture_of(self.model, header, latents, header.delta)
-        return rgb, functools.cache(lambda: File(header, self.alpha, finish(header, coder)))
+        header, fineness, targets = self._targets(delta)
+        coder, latents = foresee(self.model, header, targets, fineness)
+        rgb = picture_of(self.model, header, latents, header.delta, fineness.places())
+        return rgb, functools.cache(lambda: self._file(header, finish(header, coder)))
+
+    def _file(self, header: Header, segments: tuple[Segment, ...]) -> File:
+        return File(header, self.alpha, segments, offsets=self.offsets)
 
     def rate(self, file: AnyFile) -> float:
         """C of the header."""
@@ -282,32 +294,37 @@ class OrdinaryJob(SteppedJob):
 
     def overhead(self) -> int:
         """See :meth:`SteppedJob.overhead`."""
-        return len(format.serialise(File(ordinary_header(self.model, self.picture, 1.0), self.alpha, ())))
+        return len(format.serialise(self._file(ordinary_header(self.model, self.picture, 1.0, self.tuning.degree), ())))
 
 
 class Ordinary(SegmentedCoding):
     """Files of models for pictures of any size, unless a flag says otherwise."""
 
+    tunable = True
+
     def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
         """All files with a header that no other form holds."""
         return isinstance(file, File)
 
-    def open(self, model: Model, picture: Picture, values: Float32 | None = None) -> OrdinaryJob:
-        """See :meth:`Coding.open`."""
-        return OrdinaryJob(self, model, picture, values)
+    def open(
+        self, model: Model, picture: Picture, values: Float32 | None = None, tuning: StepTuning = UNTUNED
+    ) -> OrdinaryJob:
+        """See :meth:`Coding.open`; the steps can be tuned."""
+        return OrdinaryJob(self, model, picture, values, tuning)
 
     def decode(self, model: Model, file: AnyFile) -> Bytes:
         """See :meth:`Coding.decode`."""
         file = whole_file(file)
         header = file.header
-        latents = decode(model, header, file.segments, model.manifest.steps(header.delta))
-        return picture_of(model, header, latents, header.delta)
+        fineness = fineness_of(model, file)
+        latents = decode(model, header, file.segments, fineness)
+        return picture_of(model, header, latents, header.delta, fineness.places())
 
     def symbols(self, model: Model, file: AnyFile) -> Int32:
         """The low-pass integers and every detail latent in 1/16 steps, bands one after another."""
         file = whole_file(file)
-        walk = Walk(model, file.header)
-        coder = _Collector(model, file.segments, model.manifest.steps(file.header.delta), walk)
+        walk = Walk(model, file.header, fineness_of(model, file))
+        coder = _Collector(model, file.segments, walk)
         low = walk.run(coder)
         return np.concatenate([low.ravel(), *(b.ravel() for b in coder.values)])
 
@@ -316,17 +333,28 @@ class Ordinary(SegmentedCoding):
         return after_segments(file, cumulative_latents(USUAL_LEVELS))
 
 
-def ordinary_header(model: Model, picture: Picture, delta: float) -> Header:
+def fineness_of(model: Model, file: File) -> Fineness:
+    """The steps of a file.
+
+    Raises:
+        FormatError: its map of steps is damaged, or the model knows none.
+    """
+    return Fineness(model, file.header, offsets_of(file.offsets, file.header, model))
+
+
+def ordinary_header(model: Model, picture: Picture, delta: float, tuning: int = 0) -> Header:
     """The header of a file at step Δ (range 0 to 1)."""
     height, width = picture.rgb.shape[:2]
     rate = rate_code(model.any_manifest.rate_of(delta))
-    return Header(model.id, width, height, rate, step_code(delta), grey=picture.grey)
+    return Header(model.id, width, height, rate, step_code(delta), grey=picture.grey, tuning=tuning)
 
 
-def picture_of(model: Model, header: Header, latents: list[Float32], delta: float) -> Bytes:
+def picture_of(
+    model: Model, header: Header, latents: list[Float32], delta: float, places: transform.Places = transform.ANYWHERE
+) -> Bytes:
     """The picture `(H, W, 3)` of dequantised latents, which were coded at a step Δ (range 0 to 1)."""
     step = model.manifest.decoder_step(delta)
-    return greyed(transform.synthesise(model, latents, step, header.width, header.height), header.grey)
+    return greyed(transform.synthesise(model, latents, step, header.width, header.height, places), header.grey)
 
 
 def after_segments(file: File, cumulative: list[float]) -> list[float]:

@@ -5,8 +5,8 @@ a symbol's distribution depends on is integer arithmetic (docs/FORMAT.md, "Entro
 hold integers in float32 whose partial sums stay below 2**24, so they are exact in any order of summation, on any
 machine, with any number of threads.
 
-What the nets see of the step comes from :meth:`Walk._condition`, the order of latents from `eocodec.coding.units`, the
-steps from `eocodec.model.manifest.PhotoManifest.steps`, each from nowhere else.
+What the nets see of the step, and the steps, come from `eocodec.coding.fineness`, the order of latents from
+`eocodec.coding.units`, each from nowhere else.
 """
 
 from collections.abc import Iterator
@@ -15,11 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.coding.fineness import Fineness
 from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
 from eocodec.coding.units import LEVEL_UNITS, PHASES, Unit, units
 from eocodec.format import Header
 from eocodec.model.bundle import Model
-from eocodec.steps import STEP_UNIT, condition, scale_shift
+from eocodec.steps import STEP_UNIT, scale_shift
 
 __all__ = [
     "STRIP",
@@ -41,7 +42,6 @@ STRIP = 65536  # grid positions of a strip; nets and coder work strip by strip
 MARGIN = 1  # latents coded beyond the right and bottom edge, see docs/METHOD.md
 LOW_SCALE_INDEX = 69  # table index of the low-pass corner at Δ = 1 level, see docs/FORMAT.md
 MAX_LOW = 1 << 24  # keeps hostile values within int32
-CONDITION_RANGE = (-80, 48)
 
 
 class LowCoder(Protocol):
@@ -74,16 +74,16 @@ class Walk:
     Arguments:
         model: the bundle.
         header: of the file; width, height and step matter.
+        fineness: the steps, if they differ from place to place.
     """
 
     graphs = "entropy"  # folder of the nets
 
-    def __init__(self, model: Model, header: Header) -> None:
+    def __init__(self, model: Model, header: Header, fineness: Fineness | None = None) -> None:
         self.model, self.header = model, header
-        self.planes = self.condition_planes(model)
+        self.fineness = Fineness(model, header) if fineness is None else fineness
         self.levels = model.manifest.levels
         self.units = self.order(model)
-        self.condition = condition(header.step, *CONDITION_RANGE)
         multiple = model.multiple
         self.grid = (-(-header.height // multiple), -(-header.width // multiple))  # of the coarsest level's quads
 
@@ -91,11 +91,6 @@ class Walk:
     def order(model: Model) -> list[Unit]:
         """The units in file order."""
         return units(model.manifest.levels, model.manifest.rotated)
-
-    @staticmethod
-    def condition_planes(model: Model) -> int:
-        """How many condition planes the nets see."""
-        return 2 if model.manifest.tuned else 1
 
     def band_size(self, level: int) -> tuple[int, int]:
         """Rows and columns of a level's bands that are coded (0: the low-pass).
@@ -149,13 +144,8 @@ class Walk:
         return {}
 
     def _condition(self, level: int, rows: slice) -> Int8:
-        """What all nets of a level see besides latents, `(1, planes, rows, columns)`, for rows of the quad grid.
-
-        The step, and in models that can be tuned how much it follows the eye, which is nothing.
-        """
-        planes = np.zeros((1, self.planes, rows.stop - rows.start, self.grid_size(level)[1]), np.int8)
-        planes[:, 0] = self.condition
-        return planes
+        """What all nets of a level see besides latents, `(1, planes, rows, columns)`, for rows of the quad grid."""
+        return self.fineness.condition(level, rows, self.grid_size(level)[1])
 
     def _feature(self, level: int, coarser: Int8, previous: UInt8 | None) -> UInt8:
         height, width = self.grid_size(level)
@@ -211,7 +201,7 @@ class Walk:
         """The low-pass by interpolation from a single corner: lattices of stride 2**K, …, 2, 1."""
         height, width = self.band_size(0)
         q = np.zeros((3, height, width), np.int32)
-        corner = LOW_SCALE_INDEX - scale_shift(self.header.step, SCALE_PER_OCTAVE) // STEP_UNIT
+        corner = LOW_SCALE_INDEX - scale_shift(self.fineness.code(0), SCALE_PER_OCTAVE) // STEP_UNIT
         corner = min(max(corner, 0), SCALES - 1)
         for channel in range(3):
             zero = np.zeros((1, 1), np.int32)

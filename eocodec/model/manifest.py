@@ -28,6 +28,7 @@ FORMAT = 1
 FLOW_ONLY = 1e-4  # a step at which the decoder's refinement does nothing
 COARSEST = 600.0  # 8-bit levels, Δ at C = 1 of models for pictures of any size
 MAX_LEVELS = 8
+MAX_EYE = 64  # 1/16 octave
 MAX_EDGE = 128  # pixels, of the pictures of a flat model
 LEAST_REFINEMENT = 20 / 255  # the refinement of a flat model is trained for steps from 20 levels on
 FINEST = 1 / 255  # Δ at C = D of a flat model
@@ -140,7 +141,9 @@ class PhotoManifest(Manifest):
             Δ and assumed noise of the shrinkage in units of σ; `estimate`, what the raw level estimate is divided by.
         refine_from: step in 8-bit levels from which on the decoder's refinement helps; below, it takes none.
         rotated: the order of the latents, see `eocodec.coding.units`.
-        tuned: the integer nets and the decoder also take how much the steps follow the eye.
+        tuned: the integer nets and the decoder also take how much the steps follow the eye, and steps that differ from
+            place to place.
+        eye: what the steps of the bands differ by when they follow the eye entirely, in 1/16 octave.
         sizes: of the nets, for training to go on from the bundle; decoding does not depend on them.
     """
 
@@ -155,6 +158,7 @@ class PhotoManifest(Manifest):
     refine_from: float
     rotated: bool = False
     tuned: bool = False
+    eye: list[int] = field(default_factory=list)
     sizes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -178,6 +182,8 @@ class PhotoManifest(Manifest):
             ]
             integers = all(type(v) is int for v in indices + shifts)
             integers &= isinstance(self.rotated, bool) and isinstance(self.tuned, bool)
+            integers &= len(self.eye) == (bands if self.tuned else 0)
+            integers &= all(type(v) is int and abs(v) <= MAX_EYE for v in self.eye)
             fits = integers and 0 <= min(indices) <= max(indices) < tables and max(map(abs, shifts)) <= 4096
             fits = fits and all(math.isfinite(v) and abs(v) < 1e4 for v in numbers)
         except (TypeError, ValueError) as e:

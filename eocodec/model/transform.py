@@ -7,6 +7,7 @@ so there are no seams (docs/METHOD.md has the measurement).
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ import numpy.typing as npt
 
 from eocodec.errors import EocodecError
 from eocodec.model.bundle import Model
-from eocodec.model.tiles import padded, scaled, shifted, tiles
+from eocodec.model.tiles import Tile, padded, scaled, shifted, tiles
 
 __all__ = [
     "HALO",
     "TILE",
     "Latents",
+    "Places",
     "analyse",
     "analyse_vector",
     "band_names",
@@ -84,8 +86,32 @@ def analyse(model: Model, rgb: Bytes | Float32) -> Latents:
     return latents
 
 
+@dataclass(frozen=True)
+class Places:
+    """What models that can be tuned take besides Δ.
+
+    Arguments:
+        tune: how much the steps follow the eye, 0 to 1.
+        steps: the step of every block of :attr:`Model.multiple` pixels, range 0 to 1, `(rows, columns)`; None: Δ.
+    """
+
+    tune: float = 0.0
+    steps: Float32 | None = None
+
+    def inputs(self, delta: float, t: Tile, block: int) -> dict[str, Float32]:
+        """Inputs of the decoder graph for a tile: on a grid of half the resolution, or 1x1 where all places agree."""
+        step = np.full((1, 1, 1, 1), delta, np.float32)
+        if self.steps is not None:
+            blocks = self.steps[scaled(t.outer_rows, block), scaled(t.outer_columns, block)]
+            step = blocks.repeat(block // 2, 0).repeat(block // 2, 1)[None, None]
+        return {"step": step, "tune": np.full((1, 1, 1, 1), self.tune, np.float32)}
+
+
+ANYWHERE = Places()
+
+
 def synthesise_tiles(
-    model: Model, latents: Latents, delta: float, width: int, height: int
+    model: Model, latents: Latents, delta: float, width: int, height: int, places: Places = ANYWHERE
 ) -> Iterator[tuple[slice, slice, Float32]]:
     """Pieces of the picture of latents, decoded at step Δ (range 0 to 1): rows, columns, values `(3, rows, columns)`.
 
@@ -95,8 +121,6 @@ def synthesise_tiles(
     factors = scales(levels)
     full_height, full_width = (n * factors[0] for n in latents[0].shape[1:])
     step = {"step": np.array([delta], np.float32)}
-    if model.manifest.tuned:  # at every place of a grid, here of one place, and how much it follows the eye
-        step = {"step": step["step"].reshape(1, 1, 1, 1), "tune": np.zeros((1, 1, 1, 1), np.float32)}
     for t in tiles(full_width, full_height, TILE, HALO, WHOLE):
         if t.rows.start >= height or t.columns.start >= width:
             continue
@@ -104,15 +128,19 @@ def synthesise_tiles(
             name: np.ascontiguousarray(band[None, :, scaled(t.outer_rows, f), scaled(t.outer_columns, f)])
             for name, band, f in zip(band_names(levels), latents, factors, strict=True)
         }
+        if model.manifest.tuned:
+            step = places.inputs(delta, t, model.multiple)
         (picture,) = model.run("decoder", {**inputs, **step})
         inner = picture[0][:, shifted(t.rows, t.outer_rows.start), shifted(t.columns, t.outer_columns.start)]
         yield t.rows, t.columns, inner[:, : height - t.rows.start, : width - t.columns.start]
 
 
-def synthesise(model: Model, latents: Latents, delta: float, width: int, height: int) -> Bytes:
+def synthesise(
+    model: Model, latents: Latents, delta: float, width: int, height: int, places: Places = ANYWHERE
+) -> Bytes:
     """Picture `(H, W, 3)` uint8 of dequantised latents, see :func:`synthesise_tiles`."""
     rgb = np.empty((height, width, 3), np.uint8)
-    for rows, columns, values in synthesise_tiles(model, latents, delta, width, height):
+    for rows, columns, values in synthesise_tiles(model, latents, delta, width, height, places):
         rgb[rows, columns] = to_levels(values).transpose(1, 2, 0)
     return rgb
 

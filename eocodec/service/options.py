@@ -27,6 +27,7 @@ Level = Annotated[
     str | None,
     Field(pattern=r"^(auto|\d{1,3}(\.\d{1,6})?)$", description="noise level in 8-bit levels, 0 to 255, or auto"),
 ]
+_REGIONS = r"^(-?\d{1,7}(\.\d+)?(,-?\d{1,7}(\.\d+)?){3}(:-?\d(\.\d+)?)?(;|$))+$"
 Finite = Field(gt=0, lt=1e12, allow_inf_nan=False)
 
 
@@ -42,6 +43,15 @@ class CompressOptions(_Options):
     lossless: bool = False
     tiny: bool = False
     resize: bool = False
+    tune: Annotated[Literal["eye", "psnr"] | None, Field(description="what the steps follow")] = None
+    focus: Annotated[
+        str | None,
+        Field(
+            pattern=_REGIONS,
+            max_length=1000,
+            description="regions that matter, x,y,width,height[:octaves] in pixels, several with semicolons",
+        ),
+    ] = None
     measure: Annotated[bool, Field(description="decode and say the PSNR")] = False
 
     @model_validator(mode="after")
@@ -56,6 +66,9 @@ class CompressOptions(_Options):
         given["max_bytes"] = given.pop("bytes")
         given["denoise"] = _level(given["denoise"])
         given["model"] = given["model"] or ("face64" if self.tiny else default)
+        if self.focus is not None:
+            regions = [r.replace(":", ",").split(",") for r in self.focus.rstrip(";").split(";")]
+            given["focus"] = [[float(v) for v in r] for r in regions]
         return given
 
 

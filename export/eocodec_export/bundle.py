@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from eocodec.errors import EocodecError, ModelError
-from eocodec.flow.context import SCALES, ContextModel, Steps
+from eocodec.flow.context import EYE_OFFSETS, SCALES, ContextModel, Steps
 from eocodec.flow.embedded import EmbeddedContext, known_channels
 from eocodec.flow.face import FaceModel
 from eocodec.flow.model import PhotoModel, build
@@ -138,6 +138,7 @@ def export(
         "refine_from": REFINE_FROM,
         "rotated": loaded.config.rotated,
         "tuned": loaded.config.tuned,
+        "eye": [round(v) for v in EYE_OFFSETS[: loaded.config.levels + 1]] if loaded.config.tuned else [],
         "sizes": asdict(loaded.config),
         "denoise": denoising,
     }
