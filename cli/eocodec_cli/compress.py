@@ -35,23 +35,16 @@ progressive_option = click.option(
 no_measure_option = click.option("--no-measure", is_flag=True, help="Do not decode to report the PSNR; faster.")
 
 
-class Region(click.ParamType):
-    """A rectangle in pixels, and octaves if given."""
-
-    name = "region"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """`X,Y,W,H` or `X,Y,W,H:OCTAVES` as numbers."""
-        if isinstance(value, tuple):
-            return value
-        place, colon, octaves = value.partition(":")
-        try:
-            numbers = tuple(float(v) for v in [*place.split(","), *([octaves] if colon else [])])
-        except ValueError:
-            numbers = ()
-        if len(numbers) != 4 + len(colon):
-            self.fail(f"{value!r} is not X,Y,W,H or X,Y,W,H:OCTAVES", param, ctx)
-        return numbers
+def region(value: str) -> tuple[float, ...]:
+    """`X,Y,W,H` or `X,Y,W,H:OCTAVES` as numbers."""
+    place, colon, octaves = value.partition(":")
+    try:
+        numbers = tuple(float(v) for v in [*place.split(","), *([octaves] if colon else [])])
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 4 + len(colon):
+        raise click.BadParameter(f"{value!r} is not X,Y,W,H or X,Y,W,H:OCTAVES")
+    return numbers
 
 
 NOTABLE = 0.25  # share of the file from which on transparency is worth a word
@@ -88,7 +81,7 @@ NOTABLE = 0.25  # share of the file from which on transparency is worth a word
     help="What steps follow: what people see, or squared error. Default: eye where the model can; psnr with --psnr.",
 )  # fmt: skip
 @click.option(
-    "--focus", type=Region(), multiple=True, metavar="X,Y,W,H[:OCTAVES]",
+    "--focus", type=region, multiple=True, metavar="X,Y,W,H[:OCTAVES]",
     help="A region that matters, in pixels: its steps are an octave finer, or OCTAVES, -2 to 2. May be repeated.",
 )  # fmt: skip
 @click.option(

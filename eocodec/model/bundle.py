@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from eocodec.errors import ModelError
 from eocodec.files import atomic_file
+from eocodec.model import parts
 from eocodec.model.manifest import FlatManifest, Manifest, PhotoManifest, read_manifest
 from eocodec.model.runtime import Runtime, is_exact
 
@@ -23,7 +24,6 @@ __all__ = ["Model", "bundle_id", "peek_id", "read_bundle", "write_bundle"]
 
 T = TypeVar("T")
 
-DENOISING = "denoise/"  # folder of graphs that no file depends on
 MAX_ENTRY = 64 << 20
 MAX_ENTRIES = 128
 MAX_BUNDLE = 256 << 20  # bytes of all entries
@@ -34,12 +34,15 @@ Integers = npt.NDArray[np.int64]
 
 
 def bundle_id(files: dict[str, bytes]) -> bytes:
-    """SHA-256 over the sorted names and contents of a bundle's files, but for those that only denoise.
+    """The id of a bundle: that of its list of parts (`eocodec.model.parts`).
 
-    Files of a model thus stay readable when it gets better nets for denoising.
+    Bundles older than that have no list. Theirs is SHA-256 over the sorted names and contents of their files, but for
+    those that only denoise.
     """
+    if parts.LIST in files:
+        return parts.identity(files[parts.LIST])
     digest = hashlib.sha256()
-    for name in sorted(n for n in files if not n.startswith(DENOISING)):
+    for name in sorted(n for n in files if not n.startswith("denoise/")):
         content = files[name]
         digest.update(len(name).to_bytes(4, "little") + name.encode() + len(content).to_bytes(8, "little") + content)
     return digest.digest()
@@ -117,6 +120,8 @@ class Model:
         device: str = "auto",
     ) -> None:
         self.runtime = Runtime(files, threads, optimisation, device)
+        if parts.LIST in files:
+            parts.verify(files)
         self.files = files
         self.full_id = bundle_id(files)
         self.any_manifest: Manifest = read_manifest(files)
