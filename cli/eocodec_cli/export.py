@@ -26,6 +26,10 @@ from eocodec_cli import files
 )
 @click.option("--lossless", is_flag=True, help="Also train the nets for lossless files, three minutes; photo models.")
 @click.option("--lossless-from", metavar="MODEL", help="Instead: take them from a model, they fit all; name or .eocm.")
+@click.option(
+    "--parts-from", metavar="MODEL",
+    help="Take what the checkpoint has no nets for (lossless, embedded, denoising) from a model with the same flow.",
+)  # fmt: skip
 @click.option("--tiny", type=click.IntRange(0, 3), default=0, help="Number in tiny files; models of one size only.")
 @files.force_option
 def command(
@@ -37,6 +41,7 @@ def command(
     pictures: int,
     lossless: bool,
     lossless_from: str | None,
+    parts_from: str | None,
     tiny: int,
     force: bool,
 ) -> None:
@@ -52,21 +57,18 @@ def command(
     try:
         from eocodec_export import export
         from eocodec_export.lossless import add_lossless
+        from eocodec_export.sharing import add_parts
     except ImportError as e:
         raise EocodecError(
             f"exporting needs {e.name or 'torch'}; install it with: pip install 'eocodec[train]'"
         ) from None
 
-    from eocodec.model.library import shipped_models
-
     if output.suffix != ".eocm":
         raise EocodecError(f"{output}: a bundle's name must end in .eocm")
     files.check_new(str(output), force)
-    if tiny and (lossless or lossless_from):
-        raise EocodecError("lossless files are for models for pictures of any size")
-    source = shipped_models().get(lossless_from, Path(lossless_from)) if lossless_from else None
-    if source is not None and not source.is_file():
-        raise EocodecError(f"{source}: no such model bundle")
+    if tiny and (lossless or lossless_from or parts_from):
+        raise EocodecError("lossless files and other parts are for models for pictures of any size")
+    source, giver = _bundle(lossless_from), _bundle(parts_from)
 
     def report(message: str) -> None:
         click.echo(message, err=True)
@@ -83,4 +85,22 @@ def command(
     )
     if lossless or source is not None:
         model = add_lossless(output, data, output, source=source, report=report)
+    if giver is not None:
+        model = add_parts(output, giver, output, report)
     click.echo(f"{output}  id {model.id.hex()}  {output.stat().st_size / 1e6:.2f} MB")
+
+
+def _bundle(name: str | None) -> Path | None:
+    """The path of a model given by name or path.
+
+    Raises:
+        EocodecError: there is no such file.
+    """
+    from eocodec.model.library import shipped_models
+
+    if name is None:
+        return None
+    path = shipped_models().get(name, Path(name))
+    if not path.is_file():
+        raise EocodecError(f"{path}: no such model bundle")
+    return path

@@ -19,7 +19,7 @@ from eocodec.flow.face import FaceModel
 from eocodec.flow.model import PhotoModel, build
 from eocodec.flow.pictures import read_pictures, split
 from eocodec.flow.training import load_checkpoint
-from eocodec.model import transform
+from eocodec.model import parts, transform
 from eocodec.model.bundle import Model, write_bundle
 from eocodec.model.manifest import FORMAT
 from eocodec_export import calibration, embedded, flat
@@ -167,6 +167,7 @@ def export(
     check_parity(model, Model(files), checked[:4])
     if model.config.gain_widths:
         check_denoising(model, Model(files), checked[:2], correction)
+    files = parts.listed(files)
     write_bundle(out, files)
     return Model(files)
 

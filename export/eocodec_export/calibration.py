@@ -17,7 +17,7 @@ from eocodec.denoising.shrinkage import noise_level
 from eocodec.flow.context import SCALE_MIN, SCALE_PER_OCTAVE, SCALES, Steps, compand
 from eocodec.flow.model import PhotoModel
 from eocodec.flow.objective import log_column_norms
-from eocodec.format import Header
+from eocodec.format import MAX_TUNING, Header
 from eocodec.model import transform
 from eocodec.model.bundle import Model
 from eocodec.steps import step_code
@@ -126,15 +126,17 @@ class Statistics(Encoder):
 
 
 def gather(model: Model, pictures: Sequence[Bytes], levels: Sequence[float]) -> Statistics:
-    """Statistics of `pictures` at steps `levels` (8-bit levels)."""
+    """Statistics of `pictures` at steps `levels` (8-bit levels), every other time tuned for the eye if that can be."""
     statistics = Statistics(model)
-    for picture in pictures:
+    for number, picture in enumerate(pictures):
         latents = transform.analyse(model, picture)
-        for level in levels:
-            header = Header(model.id, picture.shape[1], picture.shape[0], 0, step_code(level / 255.0))
-            steps = model.manifest.steps(header.delta)
-            statistics.targets = [h / s for h, s in zip(latents, steps, strict=True)]
+        for k, level in enumerate(levels):
+            tuning = MAX_TUNING if model.manifest.tuned and (number + k) % 2 else 0
+            code = step_code(level / 255.0)
+            header = Header(model.id, picture.shape[1], picture.shape[0], 0, code, tuning=tuning)
             walk = Walk(model, header)
+            steps = walk.fineness.steps()
+            statistics.targets = [h / s for h, s in zip(latents, steps, strict=True)]
             low = walk.run(statistics)
             height, width = walk.band_size(0)
             statistics.count_low(low[:, :height, :width])

@@ -20,7 +20,7 @@ from eocodec.errors import ModelError
 from eocodec.flow.context import ACTIVATION_UNIT, INDEX_UNIT, MEAN_UNIT, SCALE_MIN, SCALE_PER_OCTAVE, SCALES
 from eocodec.flow.face import INDEX_LIMIT, FaceModel
 from eocodec.flow.objective import dense_log_column_norms
-from eocodec.model import transform
+from eocodec.model import parts, transform
 from eocodec.model.bundle import Model, write_bundle
 from eocodec.model.manifest import FORMAT
 from eocodec.model.rotation import pack_basis, unpack_basis
@@ -296,7 +296,7 @@ def export_flat(
     manifest["drop"] = _best_drops(Model(files()), checked[:128].permute(0, 2, 3, 1).numpy())
     report("parity")
     check_parity(model, Model(files()), checked[:8])
-    write_bundle(out, files())
+    write_bundle(out, parts.listed(files()))
     return Model(files())
 
 

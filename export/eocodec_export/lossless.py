@@ -36,6 +36,7 @@ from eocodec.flow.context import (
     round_through,
 )
 from eocodec.flow.pictures import read_pictures, split
+from eocodec.model import parts
 from eocodec.model.bundle import Model, read_bundle, write_bundle
 from eocodec_export.graphs import EXACT, MEAN_LIMIT, GraphBuilder
 
@@ -428,7 +429,7 @@ def add_lossless(
         added = lossless_files(base, [p for _, p in pictures], report)
     else:
         added = {name: content for name, content in read_bundle(source).items() if name.startswith("lossless/")}
-    files = {**base, **added}
+    files = parts.listed({**base, **added})
     model = Model(files)
     lossless_tables.tables_of(model)
     write_bundle(out, files)
