@@ -7,12 +7,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-from eocodec_export.sharing import add_parts, same_flow  # noqa: E402
+from eocodec_export.sharing import add_parts, same_flow
 
-from eocodec.errors import ModelError  # noqa: E402
-from eocodec.model import parts  # noqa: E402
-from eocodec.model.bundle import Model, bundle_id, read_bundle, write_bundle  # noqa: E402
-from eocodec.model.library import shipped_models  # noqa: E402
+from eocodec.errors import ModelError
+from eocodec.model import parts
+from eocodec.model.bundle import Model, bundle_id, read_bundle, write_bundle
+from eocodec.model.library import shipped_models
 
 LACKING = ("lossless/", "embedded/", "progressive.bin", "denoise/")
 
