@@ -14,7 +14,7 @@ from eocodec.errors import FormatError, ModelError
 from eocodec.format import AnyFile, Tiny
 from eocodec.model.bundle import Model, peek_id, read_bundle
 
-__all__ = ["DEFAULT", "Library", "ModelLike", "Models", "library_of", "load_model", "shipped_models"]
+__all__ = ["DEFAULT", "Library", "ModelLike", "Models", "earlier_models", "library_of", "load_model", "shipped_models"]
 
 SHIPPED = Path(__file__).parent.parent / "models"
 DEFAULT = "photo"
@@ -25,6 +25,11 @@ ModelLike = str | Path | Model
 def shipped_models() -> dict[str, Path]:
     """Names and paths of the models that come with the package."""
     return {p.stem: p for p in sorted(SHIPPED.glob("*.eocm"))}
+
+
+def earlier_models() -> list[Path]:
+    """Paths of the decoders of models that came with earlier releases: files made with them stay readable."""
+    return sorted((SHIPPED / "earlier").glob("*.eocm"))
 
 
 _loading = threading.Lock()
@@ -100,9 +105,10 @@ class Library:
         for model in self.models:
             if model.id == identity:
                 return model
-        for name, path in self._shipped():
+        paths = [*shipped_models().values(), *earlier_models()] if self.shipped else []
+        for path in paths:
             if peek_id(path)[: len(identity)] == identity:  # loading shows whether the bundle has that id
-                return self.load(name)
+                return self.load(path)
         return None
 
     def of_id(self, identity: bytes) -> Model:
