@@ -82,11 +82,15 @@ class Encoder:
     Arguments:
         model: the bundle.
         targets: latents in steps, `[LL (3, h, w), details L (9, h, w), …]`.
-        dequantiser: takes the latents as a decoder will have them, if anybody wants to know.
+        dequantiser: takes the latents as a decoder will have them, if they are wanted.
+        eye: round as people see it, not for the smallest squared error.
     """
 
-    def __init__(self, model: Model, targets: list[Float32], dequantiser: Dequantiser | None = None) -> None:
+    def __init__(
+        self, model: Model, targets: list[Float32], dequantiser: Dequantiser | None = None, eye: bool = False
+    ) -> None:
         self.tables = tables_of(model)
+        self.weights = model.manifest.eye_dead_zone if eye else []
         self.targets, self.dequantiser = targets, dequantiser
         self.levels = model.manifest.levels
         self.symbols: list[list[tuple[Int32, UInt8]]] = []
@@ -110,13 +114,19 @@ class Encoder:
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
         """Round a strip's latents around their means and record the residuals."""
         y = unit.gather(self.targets[1 + self.levels - unit.level], rows)
-        m = self.tables.round(y - mean.astype(np.float32) * np.float32(1 / MEAN_UNIT), index)
+        m = self.tables.round(y - mean.astype(np.float32) * np.float32(1 / MEAN_UNIT), index, self.weight(unit))
         symbols = to_symbols(m, unit, rows, valid)
         self._record(symbols, to_symbols(index, unit, rows, valid))
         m = from_symbols(symbols, m, unit, rows, valid)
         if self.dequantiser is not None:
             self.dequantiser.strip(unit, rows, m, mean, index)
         return m * MEAN_UNIT + mean
+
+    def weight(self, unit: Unit) -> float | None:
+        """The rate's weight in rounding, None for the usual one."""
+        if not self.weights:
+            return None
+        return self.weights[0] if unit.axis == "chroma" else self.weights[1 + self.levels - unit.level]
 
     def _record(self, m: Int32, index: UInt8) -> None:
         self.symbols[-1].append((m.ravel(), index.ravel()))
@@ -201,7 +211,7 @@ def encode(
     model: Model, header: Header, targets: list[Float32], fineness: Fineness | None = None
 ) -> tuple[Segment, ...]:
     """Segments of latents given in steps `[LL (3, h, w), details L (9, h, w), …]`, padding included."""
-    coder = Encoder(model, targets)
+    coder = Encoder(model, targets, eye=header.tuning > 0)
     Walk(model, header, fineness).run(coder)
     return finish(header, coder)
 
@@ -217,7 +227,7 @@ def foresee(
     """What :func:`decode` will give for latents in steps, before anything is coded; :func:`finish` codes it."""
     walk = Walk(model, header, fineness)
     dequantiser = Dequantiser(model, walk)
-    coder = Encoder(model, targets, dequantiser)
+    coder = Encoder(model, targets, dequantiser, eye=header.tuning > 0)
     dequantiser.low(walk.run(coder))
     for k, band in enumerate(dequantiser.latents[1:]):
         if coder.end() <= 1 + LEVEL_UNITS * k:  # a decoder does not even enter levels that are all zero

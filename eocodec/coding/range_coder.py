@@ -37,22 +37,28 @@ class Tables:
             for f in model.tables
         ]
         self.radius = np.array([len(f) - 1 for f in model.tables], np.int32)
-        weight = model.any_manifest.dead_zone
+        self.weight = model.any_manifest.dead_zone
         bits = [24 - np.log2(f[: min(len(f), 3)].astype(np.float64)) for f in model.tables]
         first = [b[1] - b[0] for b in bits]
         later = [(b[2] - b[1]) if len(b) > 2 else b[1] - b[0] for b in bits]
-        self.first, self.later = (
-            (0.5 + 0.5 * weight * np.clip(np.array(v), 0, 12)).astype(np.float32) for v in (first, later)
-        )
+        self.first, self.later = (np.clip(np.array(v), 0, 12) for v in (first, later))  # bits of going up by one
 
-    def round(self, residual: Float32, index: UInt8) -> Int32:
-        """Rate-distortion optimal integers of residuals (steps): up only if the distortion saved pays the bits."""
+    def round(self, residual: Float32, index: UInt8, weight: float | None = None) -> Int32:
+        """Rate-distortion optimal integers of residuals (steps): up only if the distortion saved pays the bits.
+
+        Arguments:
+            residual: in steps.
+            index: of the table of each.
+            weight: of the rate, squared steps per bit; None is that of the manifest.
+        """
+        half = 0.5 * (self.weight if weight is None else weight)
+        first, later = ((0.5 + half * v).astype(np.float32) for v in (self.first, self.later))
         magnitude = np.abs(residual)
-        m = (np.float32(1) - self.later)[index]
+        m = (np.float32(1) - later)[index]
         m += magnitude
         np.floor(m, out=m)
         np.maximum(m, 1, out=m)
-        m *= magnitude >= self.first[index]
+        m *= magnitude >= first[index]
         return np.copysign(m, residual, out=m).astype(np.int32)
 
 

@@ -143,6 +143,8 @@ class PhotoManifest(Manifest):
         rotated: the order of the latents, see `eocodec.coding.units`.
         tuned: the integer nets and the decoder also take how much the steps follow the eye, and steps that differ from
             place to place.
+        eye_dead_zone: weight of the rate in rounding for the eye: of chroma, then of luma at level L, …, 1; or nothing,
+            which is `dead_zone` for all.
         eye: what the steps of the bands differ by when they follow the eye entirely, in 1/16 octave.
         sizes: of the nets, for training to go on from the bundle; decoding does not depend on them.
     """
@@ -159,6 +161,7 @@ class PhotoManifest(Manifest):
     rotated: bool = False
     tuned: bool = False
     eye: list[int] = field(default_factory=list)
+    eye_dead_zone: list[float] = field(default_factory=list)
     sizes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -178,12 +181,14 @@ class PhotoManifest(Manifest):
                 self.water,
                 self.dead_zone,
                 self.refine_from,
+                *self.eye_dead_zone,
                 *(v for part in (self.gain, self.entropy) for b in part for v in b),
             ]
             integers = all(type(v) is int for v in indices + shifts)
             integers &= isinstance(self.rotated, bool) and isinstance(self.tuned, bool)
             integers &= len(self.eye) == (bands if self.tuned else 0)
             integers &= all(type(v) is int and abs(v) <= MAX_EYE for v in self.eye)
+            integers &= len(self.eye_dead_zone) in (0, bands)
             fits = integers and 0 <= min(indices) <= max(indices) < tables and max(map(abs, shifts)) <= 4096
             fits = fits and all(math.isfinite(v) and abs(v) < 1e4 for v in numbers)
         except (TypeError, ValueError) as e:

@@ -34,6 +34,8 @@ Bytes = npt.NDArray[np.uint8]
 FLOAT_TOLERANCE = 1e-3  # of the range 0 to 1
 STEPS = (2.0, 6.0, 14.0, 28.0, 50.0, 80.0, 120.0, 180.0, 260.0)  # 8-bit levels at which the tables are fitted
 DEAD_ZONE = 0.12
+# Rounding for the eye, chosen by SSIMULACRA2 on training photos (docs/METHOD.md): of chroma, of luma from level 1 on.
+EYE_CHROMA, EYE_LUMA = 0.12, (0.12, 0.065, 0.04, 0.03)
 HOLD_OUT = 40  # of checkpoints that do not say how their pictures were split
 # Then C is near the mean number of nonzero latents of a block (docs/METHOD.md).
 WATER = 0.5
@@ -49,6 +51,11 @@ def _files(model: PhotoModel, graphs: dict[str, bytes], manifest: dict[str, obje
         "tables.bin": tables,
         "compand.bin": calibration.compand_table(),
     }
+
+
+def _eye_dead_zone(levels: int) -> list[float]:
+    """Weights of chroma, then of luma from level L to 1."""
+    return [EYE_CHROMA, *(EYE_LUMA[min(level, len(EYE_LUMA)) - 1] for level in range(levels, 0, -1))]
 
 
 def export(
@@ -139,6 +146,7 @@ def export(
         "rotated": loaded.config.rotated,
         "tuned": loaded.config.tuned,
         "eye": [round(v) for v in EYE_OFFSETS[: loaded.config.levels + 1]] if loaded.config.tuned else [],
+        "eye_dead_zone": _eye_dead_zone(loaded.config.levels) if loaded.config.tuned else [],
         "sizes": asdict(loaded.config),
         "denoise": denoising,
     }

@@ -101,7 +101,7 @@ class Statistics(Encoder):
         """Count residuals and their offsets from the integers, by table index."""
         y = unit.gather(self.targets[1 + self.levels - unit.level], rows)
         residual = y - mean / 16
-        m = self.tables.round(residual.astype(np.float32), index)
+        m = self.tables.round(residual.astype(np.float32), index, self.weight(unit))
         symbols, idx = to_symbols(m, unit, rows, valid), to_symbols(index, unit, rows, valid).astype(np.int64)
         r = to_symbols(residual, unit, rows, valid)
         magnitude = np.abs(symbols)
@@ -134,6 +134,7 @@ def gather(model: Model, pictures: Sequence[Bytes], levels: Sequence[float]) -> 
             tuning = MAX_TUNING if model.manifest.tuned and (number + k) % 2 else 0
             code = step_code(level / 255.0)
             header = Header(model.id, picture.shape[1], picture.shape[0], 0, code, tuning=tuning)
+            statistics.weights = model.manifest.eye_dead_zone if tuning else []
             walk = Walk(model, header)
             steps = walk.fineness.steps()
             statistics.targets = [h / s for h, s in zip(latents, steps, strict=True)]
