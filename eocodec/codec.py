@@ -4,7 +4,7 @@ In: pictures (see `eocodec.image`) or `.eoc` bytes. Out: `.eoc` bytes or arrays.
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from eocodec.coding.registry import coding_for, coding_of
 from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError, LimitError
 from eocodec.format import Tiny
-from eocodec.image import Bytes, ImageLike, Picture, as_picture
+from eocodec.image import Bytes, ImageLike, Picture, as_picture, rounded
 from eocodec.model.library import DEFAULT, ModelLike, Models, library_of, load_model
 from eocodec.results import Compressed, Decoded
 
@@ -57,6 +57,7 @@ def compress_picture(
     lossless: bool = False,
     tune: str | None = None,
     focus: Focus | None = None,
+    depth: int | None = None,
     measure: bool = False,
     verify: bool = False,
 ) -> Compressed:
@@ -76,7 +77,9 @@ def compress_picture(
         raise EocodecError("give only one of rate, bpp, bytes and psnr")
     loaded = load_model((TINY_MODEL if tiny else DEFAULT) if model is None else model)
     manifest = loaded.any_manifest
-    picture = as_picture(image)
+    coding = coding_for(manifest, tiny=tiny, embedded=progressive, lossless=lossless)
+    plain = denoise is None and tune != "eye" and focus is None
+    picture = as_picture(image, _depth(depth, coding.deep and plain))
     if resize and manifest.edge is not None:
         picture = fit(picture, manifest.edge)
     if lossless:
@@ -89,13 +92,12 @@ def compress_picture(
         target.check()
         picture = matte.filled(picture)
         delta = manifest.step_of(DEFAULT_RATE if rate is None else rate)
-    coding = coding_for(manifest, tiny=tiny, embedded=progressive, lossless=lossless)
     values, sigma = None, None
     if denoise is not None:
         clean = denoise_picture(picture, denoise, model=loaded)
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
     shape = picture.rgb.shape[:2]
-    tuning = tuning_for(manifest, coding.tunable, tune, focus, shape, psnr is not None)
+    tuning = tuning_for(manifest, coding.tunable and picture.depth == 8, tune, focus, shape, psnr is not None)
     job = drawn.open_either(coding, loaded, picture, values, tuning)
     coded = target.aim(job, delta)
     data = format.to_bytes(coded.file)
@@ -110,7 +112,21 @@ def compress_picture(
         coded.tries,
         sigma,
         "eye" if isinstance(coded.file, format.File) and coded.file.header.tuning else "psnr",
+        picture.depth,
     )
+
+
+def _depth(depth: int | None, able: bool) -> int | None:
+    """The depth to take a picture at, None for the one that loses nothing; `able`: whether 16 bits can be kept.
+
+    Raises:
+        EocodecError: 16 bits are asked for and cannot be.
+    """
+    if depth == 16 and not able:
+        raise EocodecError(
+            "16 bits a sample are kept in ordinary and lossless files of photo, without denoise, focus and tune=eye"
+        )
+    return depth if able else 8
 
 
 def compress(
@@ -128,6 +144,7 @@ def compress(
     lossless: bool = False,
     tune: str | None = None,
     focus: Focus | None = None,
+    depth: int | None = None,
 ) -> bytes:
     """Compress a picture to `.eoc` bytes.
 
@@ -137,7 +154,7 @@ def compress(
         bpp: instead: bits per pixel not to exceed.
         max_bytes: instead: bytes not to exceed; the file has at most 2 % less where its step allows, see
             `eocodec.coding.rate_control.match_size`.
-        psnr: instead: PSNR to reach, dB, 8-bit RGB; at most 0.1 dB more, see
+        psnr: instead: PSNR to reach, dB, RGB, relative to the full scale of 8 or 16 bits; at most 0.1 dB more, see
             `eocodec.coding.rate_control.match_quality`.
         denoise: store the picture without its noise: the noise level in 8-bit levels, or "auto", as in
             `eocodec.denoise`. The level is that of the picture that is coded, after `resize`, and the PSNR counts
@@ -147,11 +164,13 @@ def compress(
         resize: cut the largest square from the middle and scale it to the size of the model, if it has one.
         progressive: write an embedded stream (`eocodec.coding.embedded`): every prefix decodes to its best picture, and
             the files of all rates are prefixes of one another, but for the last checksum.
-        lossless: instead of a target: give back every 8-bit value exactly, on any machine; `photo` only.
+        lossless: instead of a target: give back every value exactly, on any machine; `photo` only.
         tune: "eye" for pictures that people prefer, "psnr" for the smallest squared error; default: "eye" where model
             and form of file can, but "psnr" if `psnr` is to be reached.
         focus: regions of interest, coded finer: `(x, y, width, height)` or `(x, y, width, height, octaves)` in pixels,
             one or a list of them, or a mask `(H, W)`, see `eocodec.coding.fineness.focused`.
+        depth: bits a sample, 8 or 16. Default: 16 for pictures of 16-bit integers where model, form of file and the
+            other options can keep them, else 8. Transparency always has 8.
 
     Raises:
         EocodecError: more than one target, a target out of range or out of reach, or a picture of an unsupported kind.
@@ -176,6 +195,7 @@ def compress(
         lossless=lossless,
         tune=tune,
         focus=focus,
+        depth=depth,
     ).data
 
 
@@ -212,6 +232,7 @@ def decode_file(
     *,
     salvage: bool = False,
     max_pixels: int | None = None,
+    depth: int | None = None,
 ) -> Decoded:
     """Decode `.eoc` bytes, or a prefix of them, with what is known about their state.
 
@@ -220,10 +241,13 @@ def decode_file(
         model: bundle, or library of bundles, to use; default: the shipped one that the file names.
         salvage: decode what comes before the first damaged segment instead of raising.
         max_pixels: refuse larger pictures.
+        depth: bits a sample, 8 or 16; default: those of the file.
 
     Raises:
         FormatError: not an `.eoc` file, damaged, too large, or its model is not at hand.
     """
+    if depth not in (None, 8, 16):
+        raise EocodecError(f"a picture has 8 or 16 bits a sample, not {depth}")
     file = format.from_bytes(file_bytes(data), salvage)
     if not isinstance(file, Tiny):
         _limit(file.header.width, file.header.height, max_pixels)
@@ -231,11 +255,18 @@ def decode_file(
     coding = coding_of(file, loaded.any_manifest)
     if isinstance(file, Tiny):
         _limit(loaded.flat.size, loaded.flat.size, max_pixels)
-        return Decoded(coding.decode(loaded, file), None, file.grey, True, False, 1)
+        return Decoded(_at_depth(coding.decode(loaded, file), depth), None, file.grey, True, False, 1)
     header = file.header
     alpha = None if file.alpha is None else transparency.unpack(file.alpha, header.width, header.height)
-    rgb = coding.decode(loaded, file)
+    rgb = _at_depth(coding.decode(loaded, file), depth)
     return Decoded(rgb, alpha, header.grey, file.complete, file.damaged, len(file.segments))
+
+
+def _at_depth(rgb: Bytes, depth: int | None) -> Bytes:
+    """A decoded picture at 8 or 16 bits, or as it is."""
+    if depth == 16 and rgb.dtype == np.uint8:
+        return rgb.astype(np.uint16) * np.uint16(257)
+    return rounded(rgb) if depth == 8 else rgb
 
 
 def _limit(width: int, height: int, max_pixels: int | None) -> None:
@@ -243,21 +274,27 @@ def _limit(width: int, height: int, max_pixels: int | None) -> None:
         raise LimitError(f"the file holds {width}x{height} pixels, more than the limit of {max_pixels}")
 
 
-def decompress(data: bytes, model: Models = None, *, max_pixels: int | None = None) -> npt.NDArray[np.uint8]:
-    """Decode `.eoc` bytes (or a prefix) to `(H, W, 3)` uint8, `(H, W, 4)` if the file holds transparency.
+def decompress(
+    data: bytes, model: Models = None, *, max_pixels: int | None = None, depth: int | None = None
+) -> npt.NDArray[Any]:
+    """Decode `.eoc` bytes (or a prefix) to `(H, W, 3)`, `(H, W, 4)` if the file holds transparency.
+
+    The result is uint8, or uint16 where the file keeps 16 bits a sample.
 
     Arguments:
         data: the file.
         model: bundle, or library of bundles, to use; default: the shipped one that the file names.
         max_pixels: refuse larger pictures, before anything is decoded: for files of strangers.
+        depth: bits a sample, 8 or 16; default: those of the file.
 
     Raises:
         FormatError: not an `.eoc` file, damaged, or its model is not at hand.
         LimitError: the picture has more pixels than `max_pixels`.
     """
-    decoded = decode_file(data, model, max_pixels=max_pixels)
+    decoded = decode_file(data, model, max_pixels=max_pixels, depth=depth)
     if decoded.alpha is not None:
-        return np.dstack([decoded.rgb, decoded.alpha])
+        whole = decoded.alpha.astype(decoded.rgb.dtype) * decoded.rgb.dtype.type(257 if decoded.rgb.itemsize > 1 else 1)
+        return np.dstack([decoded.rgb, whole])
     return decoded.rgb
 
 

@@ -51,10 +51,12 @@ FLAG_SIDE = 2
 FLAG_EMBEDDED = 4
 FLAG_LOSSLESS = 8
 FLAG_TUNED = 16
-KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_TUNED
+FLAG_DEEP = 32
+FLAG_LUMA = 64
+KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_TUNED | FLAG_DEEP | FLAG_LUMA
 LOSSLESS_UNITS = 37  # coding units of every lossless file
 LOSSLESS_STEP = STEP_ORIGIN  # Δ = 1 level
-MAX_LOSSLESS = 4096  # bytes of the lossless element
+MAX_LOSSLESS = 4096  # bytes of the lossless element, and of the deep one
 PIECE = 2048  # bytes of an embedded stream between two checksums
 TINY_TAG = 0xF8  # first byte: tag + 2 · (number − 1) + grey; no UTF-8 text starts so, nor does a picture format
 TINY_NUMBERS = 3
@@ -80,6 +82,8 @@ class Header:
         grey: the picture is grey; its channels are equal.
         embedded: one stream follows that may end anywhere (`eocodec.coding.embedded`); rate and step are zero.
         tuning: how much the steps of the levels follow the eye, in 1/32, see `eocodec.coding.fineness`.
+        deep: the samples have 16 bits, see `eocodec.coding.deep`.
+        luma: only luma is coded and transformed, of a grey picture, see `eocodec.model.luma`.
     """
 
     model: bytes
@@ -90,6 +94,18 @@ class Header:
     grey: bool = False
     embedded: bool = False
     tuning: int = 0
+    deep: bool = False
+    luma: bool = False
+
+    @property
+    def fine(self) -> int:
+        """Octaves by which a deep file's step is finer than the finest that the integer nets know, 1 to 2 levels."""
+        return max(0, -((self.step - STEP_ORIGIN) // STEP_UNIT)) if self.deep else 0
+
+    @property
+    def depth(self) -> int:
+        """Bits of a sample."""
+        return 16 if self.deep else 8
 
     @property
     def delta(self) -> float:
@@ -117,7 +133,8 @@ class File:
     An embedded stream is a single segment; there is none if nothing of it is there.
 
     `lossless` is the lossless element (see `eocodec.coding.lossless.Parameters`), None in other files; `offsets` is the
-    packed map of steps (see `eocodec.coding.fineness`), None where the step is the same everywhere.
+    packed map of steps (see `eocodec.coding.fineness`), None where the step is the same everywhere; `tables` is the deep
+    element of a deep file that is not lossless (see `eocodec.coding.deep`), None in other files.
     """
 
     header: Header
@@ -127,6 +144,7 @@ class File:
     damaged: bool = False
     lossless: bytes | None = None
     offsets: bytes | None = None
+    tables: bytes | None = None
 
     @property
     def delta(self) -> float:
@@ -255,6 +273,7 @@ def _header_bytes(header: Header, side: bool, lossless: bool = False) -> bytes:
     flags = (FLAG_GREY if header.grey else 0) | (FLAG_SIDE if side else 0)
     flags |= (FLAG_EMBEDDED if header.embedded else 0) | (FLAG_LOSSLESS if lossless else 0)
     flags |= FLAG_TUNED if header.tuning else 0
+    flags |= (FLAG_DEEP if header.deep else 0) | (FLAG_LUMA if header.luma else 0)
     return b"".join(
         [
             MAGIC,
@@ -288,6 +307,10 @@ def serialise(file: File) -> bytes:
         raise FormatError("a header value does not fit its field")
     if (h.tuning or file.offsets is not None) and (h.embedded or file.lossless is not None):
         raise FormatError("only ordinary files have steps that differ")
+    if (file.tables is not None) != (h.deep and file.lossless is None) or (h.deep and (h.embedded or h.tuning)):
+        raise FormatError("a file of 16 bits is ordinary or lossless, and all of its steps are the same")
+    if h.luma and (not h.grey or h.embedded or file.lossless is not None):
+        raise FormatError("only ordinary files of grey pictures can hold luma alone")
     sides = [(k, c) for k, c in ((SIDE_ALPHA, file.alpha), (SIDE_OFFSETS, file.offsets)) if c is not None]
     head = _header_bytes(h, bool(sides), file.lossless is not None)
     out = [head]
@@ -298,10 +321,11 @@ def serialise(file: File) -> bytes:
         position += 1
     if sides:
         out.append(bytes([SIDE_END]))
-    if file.lossless is not None:
-        element = varint.write(len(file.lossless)) + file.lossless
-        out += [element, _checksum(head, position, element)]
-        position += 1
+    for content in (file.lossless, file.tables):
+        if content is not None:
+            element = varint.write(len(content)) + content
+            out += [element, _checksum(head, position, element)]
+            position += 1
     if h.embedded:
         payload = file.payload
         for start in range(0, len(payload), PIECE):
@@ -345,24 +369,29 @@ def parse(data: bytes, salvage: bool = False) -> File:
         tuning = r.take(1)[0] if flags & FLAG_TUNED else 0
         if flags & FLAG_TUNED and (not 1 <= tuning <= MAX_TUNING or flags & (FLAG_EMBEDDED | FLAG_LOSSLESS)):
             raise FormatError("the file is damaged: its tuning is out of range")
+        if flags & FLAG_DEEP and flags & (FLAG_EMBEDDED | FLAG_TUNED):
+            raise FormatError("the file is damaged: a file of 16 bits of a form that has none")
+        if flags & FLAG_LUMA and (flags & (FLAG_EMBEDDED | FLAG_LOSSLESS) or not flags & FLAG_GREY):
+            raise FormatError("the file is damaged: luma alone in a file that has colours")
         head = data[: r.at]
         sides = _sides(r, head) if flags & FLAG_SIDE else {}
         position = len(sides)
         lossless: bytes | None = None
+        tables: bytes | None = None
         if flags & FLAG_LOSSLESS:
-            start, length = r.at, r.varint()
-            if length > MAX_LOSSLESS or step != LOSSLESS_STEP or flags & FLAG_EMBEDDED:
+            if step != LOSSLESS_STEP or flags & FLAG_EMBEDDED:
                 raise FormatError("the file is damaged: its lossless parameters cannot be read")
-            lossless = r.take(length)
-            if r.take(4) != _checksum(head, position, data[start : r.at - 4]):
-                raise FormatError("the file is damaged: the checksum of its lossless parameters does not match")
-            position += 1
+            lossless = _element(r, head, position, "lossless parameters")
+        elif flags & FLAG_DEEP:
+            tables = _element(r, head, position, "choice of tables")
+        position += lossless is not None or tables is not None
     except _Short:
         raise FormatError("the file is cut off before its first segment") from None
     alpha, offsets = sides.get(SIDE_ALPHA), sides.get(SIDE_OFFSETS)
-    if offsets is not None and flags & (FLAG_EMBEDDED | FLAG_LOSSLESS):
+    if offsets is not None and flags & (FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_DEEP):
         raise FormatError("the file is damaged: a map of steps in a file that has none")
-    header = Header(model, width, height, rate, step, bool(flags & FLAG_GREY), bool(flags & FLAG_EMBEDDED), tuning)
+    grey, embedded, deep, luma = (bool(flags & f) for f in (FLAG_GREY, FLAG_EMBEDDED, FLAG_DEEP, FLAG_LUMA))
+    header = Header(model, width, height, rate, step, grey, embedded, tuning, deep, luma)
     if header.embedded:
         if rate or step:
             raise FormatError("the file is damaged: an embedded stream has no rate")
@@ -394,7 +423,22 @@ def parse(data: bytes, salvage: bool = False) -> File:
         position += 1
     if lossless is not None and sum(s.units for s in segments) < LOSSLESS_UNITS:
         complete = False
-    return File(header, alpha, tuple(segments), complete and not damaged, damaged, lossless, offsets)
+    return File(header, alpha, tuple(segments), complete and not damaged, damaged, lossless, offsets, tables)
+
+
+def _element(r: _Reader, head: bytes, position: int, what: str) -> bytes:
+    """The content of an element between the sides and the segments; `what` names it in messages.
+
+    Raises:
+        FormatError: it is too long, or damaged.
+    """
+    start, length = r.at, r.varint()
+    if length > MAX_LOSSLESS:
+        raise FormatError(f"the file is damaged: its {what} cannot be read")
+    content = r.take(length)
+    if r.take(4) != _checksum(head, position, r.data[start : r.at - 4]):
+        raise FormatError(f"the file is damaged: the checksum of its {what} does not match")
+    return content
 
 
 def _sides(r: _Reader, head: bytes) -> dict[int, bytes]:

@@ -1,10 +1,10 @@
-"""Files and Pillow images to 8-bit arrays and back.
+"""Files and Pillow images to arrays and back.
 
 In: any picture Pillow reads (PNG, JPEG, WebP, AVIF, TIFF, BMP, PPM, …), a NumPy array or a Pillow image.
-Out: :class:`Picture`: `rgb (H, W, 3)` uint8 in sRGB, `alpha (H, W)` uint8 or None, and whether it is grey.
+Out: :class:`Picture`: `rgb (H, W, 3)` uint8 in sRGB, `alpha (H, W)` uint8 or None, and whether it is grey; where there
+are more than 8 bits a sample, the same at 16 bits.
 
-Orientation is applied; palettes, CMYK and 16-bit depth become 8-bit RGB; an embedded colour profile is converted
-to sRGB. Other metadata is not carried over, nor are other frames than one. docs/FIDELITY.md has every promise.
+Orientation is applied; palettes and CMYK become RGB; an embedded colour profile is converted to sRGB, at 8 bits. Other metadata is not carried over, nor are other frames than one. docs/FIDELITY.md has every promise.
 """
 
 import io
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
 
-from eocodec import files
+from eocodec import files, wide
 from eocodec.damage import mended
 from eocodec.errors import CutOffError, EocodecWarning, ImageError, LimitError, OutOfMemoryError, UnknownTypeError
 from eocodec.format import MAX_PIXELS, MAX_SIDE
@@ -34,11 +34,13 @@ __all__ = [
     "atomic_write",
     "check_suffix",
     "encode_picture",
+    "rounded",
     "read_picture",
     "to_pillow",
 ]
 
-Bytes = npt.NDArray[np.uint8]
+Bytes = npt.NDArray[Any]  # uint8, or uint16 in pictures of 16 bits
+Words = npt.NDArray[np.uint16]
 ImageLike = Image.Image | npt.NDArray[np.generic]
 
 _SIXTEEN = {"I;16", "I;16L", "I;16B", "I;16N"}
@@ -51,10 +53,13 @@ SRGB_TOLERANCE = 2  # levels; a profile that moves no colour further than this i
 
 @dataclass(frozen=True)
 class Picture:
-    """An 8-bit sRGB picture: `rgb (H, W, 3)`, `alpha (H, W)` or None, `grey` if all three channels are equal.
+    """An sRGB picture: `rgb (H, W, 3)`, `alpha (H, W)` uint8 or None, `grey` if all three channels are equal.
 
-    `deep` says that the source held more than 8 bits a sample, which were rounded; `frames` is how many pictures its
-    file has; `notes` are sentences, without a subject, on what is unusual about it.
+    `rgb` has 8 bits a sample, or 16 after :meth:`at_depth`. `deep` says that the source held more, which were rounded;
+    `frames` is how many pictures its file has; `notes` are sentences, without a subject, on what is unusual about it.
+
+    `wide` are its values at 16 bits, if it has more than 8; `exact` if they are those of the source, `rounding` those of
+    the notes that are on 8 bits only.
     """
 
     rgb: Bytes
@@ -63,6 +68,37 @@ class Picture:
     deep: bool = False
     frames: int = 1
     notes: tuple[str, ...] = ()
+    wide: Words | None = None
+    exact: bool = False
+    rounding: tuple[str, ...] = ()
+
+    @property
+    def depth(self) -> int:
+        """Bits of a sample of `rgb`: 8 or 16."""
+        return 8 * self.rgb.dtype.itemsize
+
+    @property
+    def keeps(self) -> int:
+        """The depth that loses nothing: 16 bits if the source has more than 8 and they are known, else 8."""
+        return 16 if self.depth > 8 or (self.wide is not None and self.exact) else 8
+
+    def at_depth(self, depth: int) -> "Picture":
+        """The picture at 8 or 16 bits a sample.
+
+        Raises:
+            ImageError: another depth, or 16 bits of a picture of which only 8 are known.
+        """
+        if depth not in (8, 16):
+            raise ImageError(f"a picture has 8 or 16 bits a sample, not {depth}")
+        if depth == self.depth:
+            return replace(self, wide=None)
+        if depth == 8:
+            return replace(self, rgb=rounded(self.rgb), deep=True)
+        if self.deep and self.wide is None:
+            raise ImageError("only 8 of its bits a sample could be read; make it a PNG or TIFF file in sRGB first")
+        rgb = self.rgb.astype(np.uint16) * np.uint16(257) if self.wide is None else self.wide
+        notes = tuple(n for n in self.notes if n not in self.rounding)
+        return replace(self, rgb=rgb, wide=None, deep=self.deep and not self.exact, notes=notes)
 
     @property
     def pixels(self) -> int:
@@ -145,8 +181,23 @@ def _decoded(file: BinaryIO, max_pixels: int | None, formats: tuple[str, ...] | 
         if frame:
             image.seek(frame)
         picture = from_pillow(image)
+        if picture.deep and picture.wide is None and frame == 0 and image.format in wide.FORMATS:
+            file.seek(0)
+            picture = _with_colours(picture, file.read())
         others = (f"only frame {frame} of its {frames} is read",) if frames > 1 else ()
         return replace(picture, frames=frames, notes=(*picture.notes, *others))
+
+
+def _with_colours(picture: Picture, data: bytes) -> Picture:
+    """The picture of a file with its 16-bit colours, or with a note that says why it has none."""
+    if not wide.available():
+        note = f"its samples have more than 8 bits, of which 8 are read; {wide.EXTRA} reads them all"
+    else:
+        found = wide.colours(data, picture.rgb)
+        if found is not None:
+            return replace(picture, wide=found, exact=True)
+        note = "its samples have more than 8 bits, which are brought to 8 with its colour profile"
+    return replace(picture, notes=(*picture.notes, note), rounding=(*picture.rounding, note))
 
 
 def _frames(image: Image.Image) -> int:
@@ -201,14 +252,18 @@ def _check_size(width: int, height: int) -> None:
         raise LimitError(f"{width}x{height} pixels is more than the format allows ({MAX_PIXELS} in all)")
 
 
-def as_picture(image: "ImageLike | Picture") -> Picture:
+def as_picture(image: "ImageLike | Picture", depth: int | None = 8) -> Picture:
     """A :class:`Picture` from an array `(H, W)`, `(H, W, 1|3|4)` (uint8, uint16, or float in [0, 1]) or Pillow image.
 
+    Arguments:
+        image: the picture.
+        depth: bits a sample, 8 or 16; None: as many as it takes to lose nothing.
+
     Raises:
-        ImageError: wrong shape, type or size.
+        ImageError: wrong shape, type or size, or a depth that it does not have.
     """
     if isinstance(image, Picture):
-        return image
+        return image.at_depth(image.keeps if depth is None else depth)
     if isinstance(image, Image.Image):
         _check_size(*image.size)
         picture = from_pillow(image)
@@ -216,6 +271,7 @@ def as_picture(image: "ImageLike | Picture") -> Picture:
         raise ImageError("a picture must be an array or a Pillow image; eocodec.image.read_picture reads files")
     else:
         picture = _from_array(image)
+    picture = picture.at_depth(picture.keeps if depth is None else depth)
     for note in picture.notes:
         warnings.warn(f"the picture: {note}", EocodecWarning, stacklevel=3)
     return picture
@@ -227,14 +283,16 @@ def _from_array(image: npt.NDArray[np.generic]) -> Picture:
     except (TypeError, ValueError) as e:  # ragged lists, tensors of a device
         raise ImageError(f"the picture cannot be made an array ({e})") from None
     deep, notes = False, _few_levels(array) if array.dtype == np.uint16 and array.size else ()
+    words, exact = None, array.dtype == np.uint16
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif array.dtype == np.uint16:
-        source, array = array, _eight_bit(array)
-        deep = bool((source != array.astype(np.uint16) * 257).any())
+        words, array = array, _eight_bit(array)
+        deep = bool((words != array.astype(np.uint16) * 257).any())
     elif np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or (array.size and (array.min() < 0 or array.max() > 1)):
             raise ImageError("a floating-point picture must hold values from 0 to 1")
+        words = np.floor(array * 65535.0 + 0.5).astype(np.uint16)
         levels = array * 255.0
         array = np.floor(levels + 0.5).astype(np.uint8)
         deep = bool((np.abs(levels - array) > FLOAT_TOLERANCE).any())
@@ -246,10 +304,18 @@ def _from_array(image: npt.NDArray[np.generic]) -> Picture:
         raise ImageError(f"a picture must have the shape (H, W) or (H, W, 1 to 4), not {array.shape}")
     _check_size(array.shape[1], array.shape[0])
     alpha = np.ascontiguousarray(array[:, :, -1]) if array.shape[2] in (2, 4) else None
+    rgb = _three(array)
+    if words is not None:
+        words = _three(words.reshape(array.shape))
+    grey = array.shape[2] < 3 or _is_grey(rgb if words is None else words)
+    return Picture(rgb, alpha, grey, deep, notes=notes, wide=words, exact=exact, rounding=notes)
+
+
+def _three(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Three channels `(H, W, 3)` of one to four, the last of two or four being transparency."""
     if array.shape[2] < 3:
-        return Picture(np.repeat(array[:, :, :1], 3, 2), alpha, True, deep, notes=notes)
-    rgb = np.ascontiguousarray(array[:, :, :3])
-    return Picture(rgb, alpha, _is_grey(rgb), deep, notes=notes)
+        return np.repeat(array[:, :, :1], 3, 2)
+    return np.ascontiguousarray(array[:, :, :3])
 
 
 def _is_grey(rgb: Bytes) -> bool:
@@ -283,9 +349,12 @@ def from_pillow(image: Image.Image) -> Picture:
     image = _upright(image)
     key = image.info.get("transparency")
     alpha: Bytes | None = None
+    words: Words | None = None
+    exact = False
     if image.mode in _SIXTEEN or image.mode in ("I", "F"):
         alpha = _keyed(image, key)
-        grey, deep, notes = _grey_values(image, "I;12" in stored, inverted)
+        grey, deep, notes, words = _grey_values(image, "I;12" in stored, inverted)
+        exact = image.mode != "F"
         profile = image.info.get("icc_profile")
         image = Image.fromarray(grey)
         image.info["icc_profile"] = profile
@@ -303,7 +372,12 @@ def from_pillow(image: Image.Image) -> Picture:
     elif deep and image.mode == "RGB" and _dark(image):
         notes = ("its 16-bit values fill less than a sixteenth of their range; next to no levels remain in 8 bits",)
     grey_mode, rgb = image.mode in ("L", "LA"), np.asarray(_to_srgb(image))
-    return Picture(rgb, alpha, grey_mode or _is_grey(rgb), deep, notes=notes)
+    rounding = notes
+    if words is not None and (not deep or bool((rgb[..., 0] != grey).any())):  # the profile's curve is one of 8 bits
+        words = None
+    wide_values = None if words is None else np.repeat(words[..., None], 3, 2)
+    grey_picture = grey_mode or _is_grey(rgb)
+    return Picture(rgb, alpha, grey_picture, deep, 1, notes, wide_values, exact, rounding)
 
 
 def _dark(image: Image.Image) -> bool:
@@ -367,8 +441,15 @@ def _eight_bit(values: npt.NDArray[np.generic]) -> Bytes:
     return ((np.asarray(values).astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _grey_values(image: Image.Image, twelve: bool, inverted: bool) -> tuple[Bytes, bool, tuple[str, ...]]:
-    """8-bit values of a grey picture of more bits, whether they were rounded, and what is to be said of them.
+def rounded(values: Bytes) -> Bytes:
+    """A picture's values, brought to 8 bits if they have 16."""
+    return _eight_bit(values) if values.dtype == np.uint16 else values
+
+
+def _grey_values(image: Image.Image, twelve: bool, inverted: bool) -> tuple[Bytes, bool, tuple[str, ...], Words]:
+    """8-bit values of a grey picture of more bits, whether they were rounded, what is to be said of that; and 16 bits.
+
+    Integers of up to 16 bits are their own 16-bit values, whatever stands for white.
 
     Arguments:
         image: of mode I;16, I or F.
@@ -384,8 +465,12 @@ def _grey_values(image: Image.Image, twelve: bool, inverted: bool) -> tuple[Byte
     top, notes = (4095, ()) if twelve else _white(values, high)
     levels = np.minimum(values, top).astype(np.float32) * np.float32(255 / top)
     grey = np.floor(levels + np.float32(0.5)).astype(np.uint8)
-    rounded = high > top or bool((np.abs(levels - grey) > FLOAT_TOLERANCE).any())
-    return 255 - grey if inverted else grey, rounded, notes
+    lossy = high > top or bool((np.abs(levels - grey) > FLOAT_TOLERANCE).any())
+    floating = np.issubdtype(values.dtype, np.floating)
+    words = (values.clip(0, top) * (65535 / top) + 0.5 if floating else values).astype(np.uint16)
+    if inverted:
+        return 255 - grey, lossy, notes, np.uint16(top if twelve else 65535) - words
+    return grey, lossy, notes, words
 
 
 def _white(values: npt.NDArray[Any], high: float) -> tuple[int, tuple[str, ...]]:

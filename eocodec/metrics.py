@@ -1,6 +1,6 @@
 """Picture quality and rate-distortion figures.
 
-In: 8-bit arrays `(H, W, 3)`, or rate-distortion points. Out: decibels, MS-SSIM, Bjøntegaard rate differences.
+In: arrays `(H, W, 3)` of 8 or 16 bits, or rate-distortion points. Out: decibels, MS-SSIM, Bjøntegaard rate differences.
 """
 
 import math
@@ -13,19 +13,21 @@ __all__ = ["bd_rate", "bd_rate_between", "ms_ssim", "psnr"]
 
 
 def psnr(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
-    """Peak signal-to-noise ratio in dB over all samples, peak 255; infinite for equal pictures.
+    """Peak signal-to-noise ratio in dB over all samples; infinite for equal pictures.
+
+    The peak is 255, or 65535 where the first picture has 16 bits, so that decibels of either depth compare.
 
     Raises:
         ValueError: shapes differ.
     """
     if a.shape != b.shape:
         raise ValueError(f"shapes differ: {a.shape} and {b.shape}")
-    total = 0.0
+    total, peak = 0.0, 65535.0 if a.dtype == np.uint16 else 255.0
     rows = max(1, (1 << 22) // max(1, a[0].size))
     for k in range(0, len(a), rows):  # in strips: no float copy of a large picture
         d = a[k : k + rows].astype(np.float64) - b[k : k + rows].astype(np.float64)
         total += float(np.dot(d.ravel(), d.ravel()))
-    return math.inf if total == 0 else 10 * math.log10(255.0**2 * a.size / total)
+    return math.inf if total == 0 else 10 * math.log10(peak**2 * a.size / total)
 
 
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)

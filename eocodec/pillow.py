@@ -105,7 +105,7 @@ class EocImageFile(ImageFile.ImageFile):
         if not lenient and not file.complete and (file.lossless is not None or not file.segments):
             raise OSError("image file is truncated")
         try:
-            decoded = codec.decode_file(data, _bundles.get(file.header.model), salvage=lenient)
+            decoded = codec.decode_file(data, _bundles.get(file.header.model), salvage=lenient, depth=8)
         except EocodecError as e:
             raise OSError(str(e)) from e
         self.info["complete"] = decoded.complete
@@ -148,7 +148,7 @@ def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
         chosen = {name: options[name] for name in OPTIONS if options.get(name) is not None}
         if options.get("quality") is not None and not any(chosen.get(name) for name in TARGETS):
             chosen["rate"] = rate_of_quality(options["quality"], model.block)
-        data = codec.compress(image, model=model, **chosen)
+        data = codec.compress(image, model=model, depth=8, **chosen)
     except (FormatError, ImageError, ModelError) as e:
         raise OSError(str(e)) from e
     except EocodecError as e:

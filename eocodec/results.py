@@ -18,11 +18,13 @@ class Compressed:
         data: the file.
         rate: C, latents kept per block.
         bits_per_pixel: file size in bits over pixels.
-        psnr: of the decoded picture to the one that was coded, 8-bit RGB, dB; None if it was not asked for.
+        psnr: of the decoded picture to the one that was coded, RGB, dB relative to full scale; None if it was not asked
+            for.
         size: height and width that were coded.
         tries: steps that were tried to meet the target.
         sigma: level of the noise that was removed first, 8-bit levels; None if none was to be removed.
         tune: what the steps follow, "eye" or "psnr".
+        depth: bits a sample, 8 or 16.
     """
 
     data: bytes
@@ -33,11 +35,12 @@ class Compressed:
     tries: int = 1
     sigma: float | None = None
     tune: str = "psnr"
+    depth: int = 8
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded picture: `rgb (H, W, 3)`, `alpha (H, W)` or None, and how much of the file could be used.
+    """A decoded picture: `rgb (H, W, 3)` uint8 or uint16, `alpha (H, W)` uint8 or None, and how much could be used.
 
     `segments` counts the intact segments; an incomplete file without any gives a picture of one colour.
     """

@@ -108,6 +108,7 @@ class Job(ABC):
 class Coding(ABC):
     """A form of file."""
 
+    deep: ClassVar[bool] = False  # whether its files can hold samples of 16 bits
     tunable: ClassVar[bool] = False  # whether the steps of its files can differ, see `eocodec.coding.fineness`
 
     @abstractmethod
@@ -213,6 +214,7 @@ def described(file: File, size: int, model: Model | None) -> dict[str, Any]:
         "width": h.width,
         "height": h.height,
         "grey": h.grey,
+        "depth": h.depth,
         "alpha": file.alpha is not None,
         "lossless": file.lossless is not None,
         "tuning": round(h.tuning / format.MAX_TUNING, 3),
@@ -229,5 +231,5 @@ def described(file: File, size: int, model: Model | None) -> dict[str, Any]:
 def greyed(rgb: Bytes, grey: bool) -> Bytes:
     """The picture itself, or with the mean of its channels in all of them."""
     if grey:
-        rgb[...] = np.floor(rgb.mean(2, keepdims=True) + 0.5).astype(np.uint8)
+        rgb[...] = np.floor(rgb.mean(2, keepdims=True) + 0.5).astype(rgb.dtype)
     return rgb

@@ -75,7 +75,7 @@ def open_either(
 
     Only ordinary files have an exact form in their place, and only where the model has nets for it.
     """
-    if coding is ORDINARY and available(model):
+    if coding is ORDINARY and available(model) and picture.depth == 8:
         return EitherJob(coding, model, picture, values, tuning)
     return coding.open(model, picture, values, tuning)
 

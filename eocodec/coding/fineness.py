@@ -129,9 +129,10 @@ class Fineness:
     def condition(self, level: int, at: slice, columns: int) -> Int8:
         """Planes that the nets of a level see `(1, planes, rows, columns)`, for rows of the level's quad grid."""
         band = 1 + self.manifest.levels - level
+        finer = self.header.fine * STEP_UNIT
         planes = np.zeros((1, 2 if self.manifest.tuned else 1, at.stop - at.start, columns), np.int8)
         if self.offsets is None:
-            planes[:, 0] = condition(self.code(band), *CONDITION_RANGE)
+            planes[:, 0] = condition(self.code(band) + finer, *CONDITION_RANGE)
         else:
             base = condition(self.code(band), -1 << 12, 1 << 12)
             planes[0, 0] = np.clip(base + self._map(2 ** (band - 1), at).astype(np.int16), *CONDITION_RANGE)

@@ -35,7 +35,7 @@ def spread(rgb: Bytes, alpha: Bytes) -> Bytes:
     weight = alpha.astype(np.float32)
     colours = _known(rgb.astype(np.float32), weight)
     result = rgb.copy()
-    result[hidden] = np.floor(colours + np.float32(0.5)).astype(np.uint8)[hidden]
+    result[hidden] = np.floor(colours + np.float32(0.5)).astype(rgb.dtype)[hidden]
     return result
 
 

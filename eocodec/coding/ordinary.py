@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec import format
+from eocodec.coding import deep
 from eocodec.coding.base import (
     SEGMENT_MINIMUM,
     SEGMENT_TARGET,
@@ -22,7 +23,7 @@ from eocodec.coding.base import (
 from eocodec.coding.fineness import UNTUNED, Fineness, StepTuning, offsets_of, pack_offsets
 from eocodec.coding.range_coder import Reader, Writer, tables_of
 from eocodec.coding.rate_control import SteppedJob
-from eocodec.coding.scales import MEAN_UNIT
+from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
 from eocodec.coding.units import LEVEL_UNITS, Unit, cumulative_latents, units
 from eocodec.coding.walk import Walk, from_symbols, to_symbols
 from eocodec.errors import FormatError
@@ -39,6 +40,8 @@ Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
+NO_REFINEMENT = 1e-6  # a decoder's step at which even 16 bits do not show its refinement
+FINEST_DEEP = -10.0  # log2 of the finest step of 16-bit files in 8-bit levels: a quarter of a 16-bit level
 USUAL_LEVELS = 4  # of models, where a file is to be cut whose model is not at hand
 
 
@@ -47,27 +50,30 @@ class Dequantiser:
 
     def __init__(self, model: Model, walk: Walk) -> None:
         self.levels = model.manifest.levels
+        self.fine = walk.fine
         # What centroids take from residuals of −3 and below, −2, …, 3 and above, by table index.
         shift = np.array(model.manifest.shift, np.float32) / 256
         self.shift = np.concatenate([-shift[:, ::-1], np.zeros((len(shift), 1), np.float32), shift], 1).ravel()
+        colours = walk.colours
         self.latents: list[Float32] = []
         for level in [0, *range(self.levels, 0, -1)]:
             height, width = walk.grid_size(level or self.levels)
-            self.latents.append(np.zeros((9 if level else 3, 2 * height, 2 * width), np.float32))
+            self.latents.append(np.zeros((3 * colours if level else colours, 2 * height, 2 * width), np.float32))
         steps = walk.fineness.steps()
-        self.steps = [np.broadcast_to(s, band.shape) for s, band in zip(steps, self.latents, strict=True)]
+        self.steps = [np.broadcast_to(s[: len(b)], b.shape) for s, b in zip(steps, self.latents, strict=True)]
 
     def low(self, integers: Int32) -> None:
         """The low-pass `(3, h, w)`."""
-        self.latents[0][...] = integers * self.steps[0]
+        self.latents[0][...] = integers[: len(self.steps[0])] * self.steps[0]
 
     def strip(self, unit: Unit, rows: slice, m: Int32, mean: Int32, index: UInt8) -> None:
         """A strip's residuals m around their means (1/16 steps)."""
-        place = np.clip(m, -3, 3)
-        place += 3
-        place += index * np.int32(7)
         value = m.astype(np.float32)
-        value -= self.shift[place]
+        if not self.fine:  # where the nets do not know the scale, values stand for themselves
+            place = np.clip(m, -3, 3)
+            place += 3
+            place += index * np.int32(7)
+            value -= self.shift[place]
         value += mean.astype(np.float32) * np.float32(1 / MEAN_UNIT)
         k = 1 + self.levels - unit.level
         band, step = self.latents[k], self.steps[k]
@@ -84,12 +90,18 @@ class Encoder:
         targets: latents in steps, `[LL (3, h, w), details L (9, h, w), …]`.
         dequantiser: takes the latents as a decoder will have them, if they are wanted.
         eye: round as people see it, not for the smallest squared error.
+        fine: octaves between the step of the file and that of the nets, see `eocodec.coding.deep`.
     """
 
     def __init__(
-        self, model: Model, targets: list[Float32], dequantiser: Dequantiser | None = None, eye: bool = False
+        self,
+        model: Model,
+        targets: list[Float32],
+        dequantiser: Dequantiser | None = None,
+        eye: bool = False,
+        fine: int = 0,
     ) -> None:
-        self.tables = tables_of(model)
+        self.model, self.tables, self.fine = model, tables_of(model), fine
         self.weights = model.manifest.eye_dead_zone if eye else []
         self.targets, self.dequantiser = targets, dequantiser
         self.levels = model.manifest.levels
@@ -114,7 +126,8 @@ class Encoder:
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
         """Round a strip's latents around their means and record the residuals."""
         y = unit.gather(self.targets[1 + self.levels - unit.level], rows)
-        m = self.tables.round(y - mean.astype(np.float32) * np.float32(1 / MEAN_UNIT), index, self.weight(unit))
+        mean, likely = finer(mean, index, self.fine)
+        m = self.tables.round(y - mean.astype(np.float32) * np.float32(1 / MEAN_UNIT), likely, self.weight(unit))
         symbols = to_symbols(m, unit, rows, valid)
         self._record(symbols, to_symbols(index, unit, rows, valid))
         m = from_symbols(symbols, m, unit, rows, valid)
@@ -136,14 +149,32 @@ class Encoder:
         """Number of units up to the last one that is not all zero."""
         return max((k + 1 for k, nonzero in enumerate(self.nonzero) if nonzero), default=0)
 
+    @functools.cached_property
+    def choice(self) -> deep.Choice | None:
+        """The tables that suit what was seen, where the nets do not know them."""
+        if not self.fine:
+            return None
+        groups: list[list[tuple[Int32, UInt8]]] = [[] for _ in range(2 * self.levels)]
+        for unit, strips in list(zip(units(self.levels), self.symbols, strict=False))[1:]:
+            groups[deep.group_of(unit)] += strips
+        return deep.choose(self.fine, groups, deep.code_lengths(self.model.tables))
+
+    def _put(self, writer: Writer, number: int) -> None:
+        """Write a unit."""
+        unit = units(self.levels)[number]
+        for m, index in self.symbols[number]:
+            if self.choice is None or number == 0:
+                writer.put(m, index)
+            else:
+                deep.put(writer, m, *self.choice.tables(deep.group_of(unit), index))
+
     def segments(self, single: bool = False) -> tuple[Segment, ...]:
         """Units grouped into segments, or in a `single` one; units of zeros at the end are left out."""
         last = self.end()
         writers = []
-        for unit in self.symbols[:last]:
+        for number in range(last):
             writers.append(Writer(self.tables))
-            for m, index in unit:
-                writers[-1].put(m, index)
+            self._put(writers[-1], number)
         sizes = [writer.size() for writer in writers]
         total = sum(sizes)
         goal = total + 1 if single else max(SEGMENT_MINIMUM, total // SEGMENT_TARGET)
@@ -154,9 +185,8 @@ class Encoder:
             rest = sum(sizes[k + 1 :])
             if (pending >= goal and rest >= SEGMENT_MINIMUM // 2) or k + 1 == last:
                 writer = writers[first]  # holds its unit already; most of the bytes are in units that stay alone
-                for unit in self.symbols[first + 1 : k + 1]:
-                    for m, index in unit:
-                        writer.put(m, index)
+                for number in range(first + 1, k + 1):
+                    self._put(writer, number)
                 result.append(Segment(k + 1 - first, writer.payload()))
                 first, pending = k + 1, 0
         return tuple(result)
@@ -165,8 +195,9 @@ class Encoder:
 class Decoder:
     """The decoding coder: reads residuals from segments; units beyond the last segment are zero."""
 
-    def __init__(self, model: Model, segments: tuple[Segment, ...], walk: Walk) -> None:
+    def __init__(self, model: Model, segments: tuple[Segment, ...], walk: Walk, choice: bytes = b"") -> None:
         self.tables = tables_of(model)
+        self.choice = deep.Choice.unpack(choice, walk.fine, 2 * model.manifest.levels) if walk.fine else None
         self.levels = model.manifest.levels
         self.segments = segments
         self.starts: dict[int, int] = {}
@@ -199,21 +230,39 @@ class Decoder:
 
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
         """Read a strip's residuals and dequantise its latents."""
+        mean, _ = finer(mean, index, self.dequantiser.fine)
         if self.reader is None:
             m = np.zeros_like(mean)
         else:
-            m = from_symbols(self.reader.take(to_symbols(index, unit, rows, valid)), mean, unit, rows, valid)
+            symbols = to_symbols(index, unit, rows, valid)
+            if self.choice is None:
+                symbols = self.reader.take(symbols)
+            else:
+                symbols = deep.take(self.reader, *self.choice.tables(deep.group_of(unit), symbols))
+            m = from_symbols(symbols, mean, unit, rows, valid)
         self.dequantiser.strip(unit, rows, m, mean, index)
         return m * MEAN_UNIT + mean
+
+
+def finer(mean: Int32, index: UInt8, fine: int) -> tuple[Int32, UInt8]:
+    """Means and indices of the nets at a step that is so many octaves finer than theirs."""
+    if not fine:
+        return mean, index
+    return mean << fine, np.minimum(index + SCALE_PER_OCTAVE * fine, SCALES - 1).astype(np.uint8)
 
 
 def encode(
     model: Model, header: Header, targets: list[Float32], fineness: Fineness | None = None
 ) -> tuple[Segment, ...]:
     """Segments of latents given in steps `[LL (3, h, w), details L (9, h, w), …]`, padding included."""
-    coder = Encoder(model, targets, eye=header.tuning > 0)
+    return finish(header, _coded(model, header, targets, fineness))
+
+
+def _coded(model: Model, header: Header, targets: list[Float32], fineness: Fineness | None) -> Encoder:
+    """A coder that has seen all latents."""
+    coder = Encoder(model, targets, eye=header.tuning > 0, fine=header.fine)
     Walk(model, header, fineness).run(coder)
-    return finish(header, coder)
+    return coder
 
 
 def finish(header: Header, coder: Encoder) -> tuple[Segment, ...]:
@@ -227,7 +276,7 @@ def foresee(
     """What :func:`decode` will give for latents in steps, before anything is coded; :func:`finish` codes it."""
     walk = Walk(model, header, fineness)
     dequantiser = Dequantiser(model, walk)
-    coder = Encoder(model, targets, dequantiser, eye=header.tuning > 0)
+    coder = Encoder(model, targets, dequantiser, eye=header.tuning > 0, fine=header.fine)
     dequantiser.low(walk.run(coder))
     for k, band in enumerate(dequantiser.latents[1:]):
         if coder.end() <= 1 + LEVEL_UNITS * k:  # a decoder does not even enter levels that are all zero
@@ -236,15 +285,19 @@ def foresee(
 
 
 def decode(
-    model: Model, header: Header, segments: tuple[Segment, ...], fineness: Fineness | None = None
+    model: Model,
+    header: Header,
+    segments: tuple[Segment, ...],
+    fineness: Fineness | None = None,
+    choice: bytes = b"",
 ) -> list[Float32]:
-    """Dequantised latents of a file's segments (a prefix of them will do).
+    """Dequantised latents of a file's segments (a prefix of them will do); `choice` is its deep element.
 
     Raises:
         FormatError: a segment does not decode, or there are more units than the model has.
     """
     walk = Walk(model, header, fineness)
-    coder = Decoder(model, segments, walk)
+    coder = Decoder(model, segments, walk, choice)
     coder.dequantiser.low(walk.run(coder))
     return coder.dequantiser.latents
 
@@ -252,8 +305,8 @@ def decode(
 class _Collector(Decoder):
     """The decoder, keeping the values of the latents in 1/16 steps; zero where nothing is coded."""
 
-    def __init__(self, model: Model, segments: tuple[Segment, ...], walk: Walk) -> None:
-        super().__init__(model, segments, walk)
+    def __init__(self, model: Model, segments: tuple[Segment, ...], walk: Walk, choice: bytes) -> None:
+        super().__init__(model, segments, walk, choice)
         sizes = [walk.grid_size(level) for level in range(self.levels, 0, -1)]
         self.values = [np.zeros((9, 2 * rows, 2 * columns), np.int32) for rows, columns in sizes]
 
@@ -276,6 +329,7 @@ class OrdinaryJob(SteppedJob):
         super().__init__(coding, model, picture)
         self.tuning, self.offsets = tuning, pack_offsets(tuning.offsets)
         self.latents = transform.analyse(model, picture.rgb if values is None else values)
+        self.finest = FINEST_DEEP if picture.depth > 8 else None
 
     def _targets(self, delta: float) -> tuple[Header, Fineness, list[Float32]]:
         """The header, the steps, and the latents in them."""
@@ -286,17 +340,21 @@ class OrdinaryJob(SteppedJob):
     def file(self, delta: float) -> File:
         """See :meth:`SteppedJob.file`."""
         header, fineness, targets = self._targets(delta)
-        return self._file(header, encode(self.model, header, targets, fineness))
+        return self._file(header, _coded(self.model, header, targets, fineness))
 
     def draft(self, delta: float) -> tuple[Bytes, Callable[[], File]]:
         """See :meth:`SteppedJob.draft`."""
         header, fineness, targets = self._targets(delta)
         coder, latents = foresee(self.model, header, targets, fineness)
         rgb = picture_of(self.model, header, latents, header.delta, fineness.places())
-        return rgb, functools.cache(lambda: self._file(header, finish(header, coder)))
+        return rgb, functools.cache(lambda: self._file(header, coder))
 
-    def _file(self, header: Header, segments: tuple[Segment, ...]) -> File:
-        return File(header, self.alpha, segments, offsets=self.offsets)
+    def _file(self, header: Header, coder: Encoder | None) -> File:
+        """The file of what a coder has seen; None: nothing."""
+        segments = () if coder is None else finish(header, coder)
+        choice = None if coder is None else coder.choice
+        tables = (b"" if choice is None else choice.pack()) if header.deep else None
+        return File(header, self.alpha, segments, offsets=self.offsets, tables=tables)
 
     def rate(self, file: AnyFile) -> float:
         """C of the header."""
@@ -304,13 +362,14 @@ class OrdinaryJob(SteppedJob):
 
     def overhead(self) -> int:
         """See :meth:`SteppedJob.overhead`."""
-        return len(format.serialise(self._file(ordinary_header(self.model, self.picture, 1.0, self.tuning.degree), ())))
+        header = ordinary_header(self.model, self.picture, 1.0, self.tuning.degree)
+        return len(format.serialise(self._file(header, None)))
 
 
 class Ordinary(SegmentedCoding):
     """Files of models for pictures of any size, unless a flag says otherwise."""
 
-    tunable = True
+    deep = tunable = True
 
     def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
         """All files with a header that no other form holds."""
@@ -327,14 +386,14 @@ class Ordinary(SegmentedCoding):
         file = whole_file(file)
         header = file.header
         fineness = fineness_of(model, file)
-        latents = decode(model, header, file.segments, fineness)
+        latents = decode(model, header, file.segments, fineness, file.tables or b"")
         return picture_of(model, header, latents, header.delta, fineness.places())
 
     def symbols(self, model: Model, file: AnyFile) -> Int32:
         """The low-pass integers and every detail latent in 1/16 steps, bands one after another."""
         file = whole_file(file)
         walk = Walk(model, file.header, fineness_of(model, file))
-        coder = _Collector(model, file.segments, walk)
+        coder = _Collector(model, file.segments, walk, file.tables or b"")
         low = walk.run(coder)
         return np.concatenate([low.ravel(), *(b.ravel() for b in coder.values)])
 
@@ -356,7 +415,9 @@ def ordinary_header(model: Model, picture: Picture, delta: float, tuning: int = 
     """The header of a file at step Δ (range 0 to 1)."""
     height, width = picture.rgb.shape[:2]
     rate = rate_code(model.any_manifest.rate_of(delta))
-    return Header(model.id, width, height, rate, step_code(delta), grey=picture.grey, tuning=tuning)
+    return Header(
+        model.id, width, height, rate, step_code(delta), picture.grey, tuning=tuning, deep=picture.depth > 8
+    )
 
 
 def picture_of(
@@ -364,7 +425,10 @@ def picture_of(
 ) -> Bytes:
     """The picture `(H, W, 3)` of dequantised latents, which were coded at a step Δ (range 0 to 1)."""
     step = model.manifest.decoder_step(delta)
-    return greyed(transform.synthesise(model, latents, step, header.width, header.height, places), header.grey)
+    if header.deep and step != delta:
+        step = NO_REFINEMENT
+    rgb = transform.synthesise(model, latents, step, header.width, header.height, places, header.depth)
+    return greyed(rgb, header.grey)
 
 
 def after_segments(file: File, cumulative: list[float]) -> list[float]:

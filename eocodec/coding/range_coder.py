@@ -112,6 +112,10 @@ class Writer:
                 if n > 12:
                     self.coder.encode(low >> 12, constriction.stream.model.Uniform(1 << (n - 12)))
 
+    def put_uniform(self, values: Int32, count: int) -> None:
+        """Append values from 0 to `count` − 1 that are all as likely."""
+        self.coder.encode(values.astype(np.int32), constriction.stream.model.Uniform(count))
+
     def size(self) -> int:
         """Bytes so far."""
         return int(self.coder.num_words()) * 4
@@ -177,6 +181,13 @@ class Reader:
         m = np.empty(len(index), np.int32)
         m[order] = symbols
         return m
+
+    def take_uniform(self, number: int, count: int) -> Int32:
+        """So many values from 0 to `count` − 1, the inverse of :meth:`Writer.put_uniform`."""
+        try:
+            return np.asarray(self.coder.decode(constriction.stream.model.Uniform(count), number), np.int32)
+        except (ValueError, AssertionError) as e:
+            raise FormatError("the file is damaged: a segment cannot be decoded") from e
 
     def _escape(self, count: int) -> Int32:
         length = self.coder.decode(constriction.stream.model.Uniform(ESCAPE_CLASSES), count)

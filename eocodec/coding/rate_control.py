@@ -240,6 +240,7 @@ class SteppedJob(Job):
 
     resolution = 1 / STEP_UNIT  # octaves between the steps that a file can have
     beyond = 0  # see :func:`match_size`
+    finest: float | None = None  # log2 of the finest step that is tried, 8-bit levels; None: that of the largest C
 
     @abstractmethod
     def file(self, delta: float) -> AnyFile:
@@ -270,7 +271,7 @@ class SteppedJob(Job):
         """log2 of the finest and the coarsest step (8-bit levels) that a search considers."""
         manifest = self.model.any_manifest
         fine, coarse = (math.log2(manifest.step_of(c) * 255.0) for c in (manifest.block, 1))
-        return fine, coarse
+        return fine if self.finest is None else self.finest, coarse
 
     def fitting(self, limit: int) -> Coded:
         """See :meth:`Job.fitting`; the transform is not run again."""

@@ -36,7 +36,7 @@ TILE = 1024  # pixels; the inner edge of a tile
 HALO = 128  # pixels on each side; measured: 64 differs by 1e-3, 96 by 2e-6, 128 by nothing (docs/METHOD.md)
 WHOLE = 1 << 21  # pixels up to which a picture is one tile
 
-Bytes = npt.NDArray[np.uint8]
+Bytes = npt.NDArray[Any]  # levels: uint8, or uint16 of pictures of 16 bits
 Float32 = npt.NDArray[np.float32]
 Latents = list[Float32]
 
@@ -54,18 +54,19 @@ def band_names(levels: int) -> list[str]:
 def _values(rgb: npt.NDArray[Any]) -> Float32:
     """What the encoder graph takes: `(1, 3, H, W)` in 0 to 1."""
     x = np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], dtype=np.float32)
-    if rgb.dtype == np.uint8:
-        x /= np.float32(255)
+    if rgb.dtype != np.float32:
+        x /= np.float32(np.iinfo(rgb.dtype).max)
     return x
 
 
-def to_levels(values: Float32) -> Bytes:
-    """8-bit levels of values, nominally in 0 to 1."""
-    return np.floor(np.clip(values, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+def to_levels(values: Float32, depth: int = 8) -> Bytes:
+    """Levels of values, nominally in 0 to 1: uint8, or uint16 at a depth of 16 bits."""
+    levels = np.clip(values, 0, 1) * np.float32((1 << depth) - 1)
+    return np.floor(levels + np.float32(0.5)).astype(np.uint8 if depth == 8 else np.uint16)
 
 
 def analyse(model: Model, rgb: Bytes | Float32) -> Latents:
-    """Latents of a picture `(H, W, 3)`: uint8, or float32 with 0 to 1 as nominal range."""
+    """Latents of a picture `(H, W, 3)`: uint8, uint16, or float32 with 0 to 1 as nominal range."""
     levels = model.manifest.levels
     height, width = rgb.shape[:2]
     full_width, full_height = padded(width, model.multiple), padded(height, model.multiple)
@@ -136,12 +137,18 @@ def synthesise_tiles(
 
 
 def synthesise(
-    model: Model, latents: Latents, delta: float, width: int, height: int, places: Places = ANYWHERE
+    model: Model,
+    latents: Latents,
+    delta: float,
+    width: int,
+    height: int,
+    places: Places = ANYWHERE,
+    depth: int = 8,
 ) -> Bytes:
-    """Picture `(H, W, 3)` uint8 of dequantised latents, see :func:`synthesise_tiles`."""
-    rgb = np.empty((height, width, 3), np.uint8)
+    """Picture `(H, W, 3)` of dequantised latents, uint8 or, at 16 bits, uint16, see :func:`synthesise_tiles`."""
+    rgb = np.empty((height, width, 3), np.uint8 if depth == 8 else np.uint16)
     for rows, columns, values in synthesise_tiles(model, latents, delta, width, height, places):
-        rgb[rows, columns] = to_levels(values).transpose(1, 2, 0)
+        rgb[rows, columns] = to_levels(values, depth).transpose(1, 2, 0)
     return rgb
 
 

@@ -98,7 +98,7 @@ def _decode(body: bytes, salvage: bool = False) -> Any:
         if found is None:
             raise FormatError(f"the file needs model {header.model.hex()}, which this service does not have")
         model = found
-    return decode_file(data, model, salvage=salvage, max_pixels=_pixels)
+    return decode_file(data, model, salvage=salvage, max_pixels=_pixels, depth=8)
 
 
 def _number(value: float) -> str:
@@ -109,7 +109,7 @@ def compress(body: bytes, options: dict[str, Any]) -> Answer:
     """Compress a picture; `options` as :func:`eocodec.codec.compress_picture` takes them."""
     started = time.perf_counter()
     model = _model(options["model"])
-    done = compress_picture(_read(body), **{**options, "model": model})
+    done = compress_picture(_read(body), **{"depth": 8, **options, "model": model})
     headers = {
         "Rate": _number(done.rate),
         "Bpp": _number(done.bits_per_pixel),
