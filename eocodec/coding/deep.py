@@ -9,7 +9,8 @@ know, how a scale goes on below a level, the file says: a correction of the inde
 docs/FORMAT.md, "Deep files", has the bytes.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from eocodec.coding.scales import SCALE_MIN, SCALE_PER_OCTAVE, SCALES
 from eocodec.coding.units import Unit
 from eocodec.errors import FormatError
 
-__all__ = ["Choice", "choose", "code_lengths", "group_of", "put", "take"]
+__all__ = ["Choice", "best_correction", "choose", "code_lengths", "group_of", "put", "table_and_rest", "take"]
 
 Int32 = npt.NDArray[np.int32]
 Int8 = npt.NDArray[np.int8]
@@ -60,7 +61,7 @@ class Choice:
     def tables(self, group: int, index: UInt8) -> tuple[UInt8, UInt8]:
         """Table of every residual, and how many of its low bits are coded as they are."""
         wanted = np.arange(SCALES) + SCALE_PER_OCTAVE * self.fine + self.corrections[group]
-        table, rest = _table_and_rest(wanted)
+        table, rest = np.array([table_and_rest(w) for w in wanted.tolist()], np.uint8).T
         return table[index], rest[index]
 
     def pack(self) -> bytes:
@@ -88,10 +89,10 @@ class Choice:
         return cls(fine, np.frombuffer(raw, np.int8).reshape(groups, SCALES))
 
 
-def _table_and_rest(wanted: npt.NDArray[np.int64]) -> tuple[UInt8, UInt8]:
-    """Beyond the last table an octave of the scale is a low bit that is coded as it is."""
-    rest = np.clip(-((TOP - wanted) // SCALE_PER_OCTAVE), 0, MAX_REST)
-    return np.clip(wanted - SCALE_PER_OCTAVE * rest, 0, TOP).astype(np.uint8), rest.astype(np.uint8)
+def table_and_rest(wanted: int) -> tuple[int, int]:
+    """Table and low bits of an index: beyond the last table an octave of the scale is a low bit coded as it is."""
+    rest = min(max(-((TOP - wanted) // SCALE_PER_OCTAVE), 0), MAX_REST)
+    return min(max(wanted - SCALE_PER_OCTAVE * rest, 0), TOP), rest
 
 
 def choose(fine: int, residuals: Sequence[Sequence[Residuals]], bits: Sequence[Floats]) -> Choice:
@@ -113,25 +114,34 @@ def choose(fine: int, residuals: Sequence[Sequence[Residuals]], bits: Sequence[F
         for k in range(SCALES):
             mine = m[order[ends[k - 1] if k else 0 : ends[k]]]
             if len(mine):
-                choice.corrections[group, k] = _correction(mine, k + SCALE_PER_OCTAVE * fine, bits)
+                cost = functools.partial(_cost, mine, bits)
+                choice.corrections[group, k] = best_correction(mine, k + SCALE_PER_OCTAVE * fine, cost)
     return choice
 
 
-def _correction(m: Int32, usual: int, bits: Sequence[Floats]) -> int:
-    """What is best added to the usual index for some residuals, −128 … 127."""
-    weight = max(1.0, len(m) / SAMPLE)
-    sample = m[:: max(1, len(m) // SAMPLE)]
+def best_correction(m: Int32, usual: int, cost: Callable[[slice, int], float]) -> int:
+    """What is best added to the usual index for some residuals, −128 … 127.
+
+    Arguments:
+        m: the residuals.
+        usual: the index without a correction.
+        cost: bits of some of them under an index.
+    """
+    chosen = slice(None, None, max(1, len(m) // SAMPLE))
+    sample = m[chosen]
+    weight = len(m) / len(sample)
     mean = float(np.abs(sample).mean(dtype=np.float64))
     near = round(SCALE_PER_OCTAVE * np.log2(max(mean, SCALE_MIN) / SCALE_MIN))
     wanted = {usual, *(min(max(near + d, usual - 128, 0), usual + 127) for d in NEARBY)}
-    costs = {w: weight * _cost(sample, w, bits) for w in wanted}
+    costs = {w: weight * cost(chosen, w) for w in wanted}
     best = min(wanted, key=lambda w: (costs[w], abs(w - usual)))
     return best - usual if costs[best] + PAYS < costs[usual] else 0
 
 
-def _cost(m: Int32, wanted: int, bits: Sequence[Floats]) -> float:
-    """Bits of residuals under an index."""
-    table, rest = (int(v[0]) for v in _table_and_rest(np.array([wanted], np.int64)))
+def _cost(m: Int32, bits: Sequence[Floats], chosen: slice, wanted: int) -> float:
+    """Bits of some residuals under an index."""
+    m = m[chosen]
+    table, rest = table_and_rest(wanted)
     magnitude = np.abs(m >> rest)
     cost = bits[table]
     beyond = magnitude[magnitude >= len(cost) - 1] - (len(cost) - 2)

@@ -87,7 +87,7 @@ def visits(height: int, width: int) -> Iterator[int]:
 
 def joined(phases: list[Int16], shape: tuple[int, int]) -> Int16:
     """The lattice `shape` of its four phases."""
-    result = np.empty(shape, np.int16)
+    result = np.empty(shape, phases[0].dtype)
     for (i, j), p in zip(PHASES, phases, strict=True):
         result[i::2, j::2] = p
     return result
@@ -153,7 +153,7 @@ class Lattice:
         """Reference values `(rows, columns)` and the nets' inputs `(channels, rows, columns)` of a strip of a phase."""
         shape = (rows.stop - rows.start, self.phase_shape(phase)[1])
         axis = len(self.before)
-        result = np.zeros((context_channels(phase, axis), *shape), np.int16)
+        result = np.zeros((context_channels(phase, axis), *shape), self.full.dtype)
         places = OFFSETS[phase]
         nearest = [v for p in places[:4] if (v := self._neighbour(self._padded, phase, p, rows)) is not None]
         if len(nearest) == 2:  # a single row or column of samples

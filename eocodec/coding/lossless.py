@@ -24,6 +24,7 @@ import numpy.typing as npt
 import zstandard
 
 from eocodec import format
+from eocodec.coding import lossless_deep
 from eocodec.coding.base import (
     SEGMENT_MINIMUM,
     SEGMENT_TARGET,
@@ -432,9 +433,13 @@ class LosslessJob(Job):
     def at(self, delta: float) -> Coded:
         """The file; its step is 1 level, whatever Δ is."""
         single = self.height * self.width <= SINGLE_SEGMENT_PIXELS
-        parameters, segments = encode(self.model, self.picture.rgb, single)
+        deep = self.picture.depth > 8
+        make = lossless_deep.encode if deep else encode
+        parameters, segments = make(self.model, self.picture.rgb, single)
         rate = rate_code(self.model.block)
-        header = Header(self.model.id, self.width, self.height, rate, format.LOSSLESS_STEP, grey=self.picture.grey)
+        header = Header(
+            self.model.id, self.width, self.height, rate, format.LOSSLESS_STEP, self.picture.grey, deep=deep
+        )
         return Coded(File(header, self.alpha, segments, lossless=parameters), self.model.block)
 
     def fitting(self, limit: int) -> Coded:
@@ -466,7 +471,9 @@ class LosslessJob(Job):
 
 
 class Lossless(SegmentedCoding):
-    """Files that give back every 8-bit value, of models with nets for it."""
+    """Files that give back every value, of 8 bits or 16, of models with nets for it."""
+
+    deep = True
 
     def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
         """All files with the lossless element."""
@@ -478,7 +485,8 @@ class Lossless(SegmentedCoding):
         """See :meth:`Coding.open`."""
         if picture.deep:
             raise EocodecError(
-                "a lossless file holds 8 bits a sample; the picture has more, convert it to 8 bits first"
+                "a lossless file keeps the values it is given, and this picture has more bits a sample than were kept; "
+                "convert it to 8 bits or to 16-bit integers first"
             )
         return LosslessJob(self, model, picture)
 
@@ -487,7 +495,8 @@ class Lossless(SegmentedCoding):
         file = whole_file(file)
         if file.lossless is None:
             raise FormatError("not a lossless file")
-        return decode(model, file.header.width, file.header.height, file.lossless, file.segments)[0]
+        read = lossless_deep.decode if file.header.deep else decode
+        return read(model, file.header.width, file.header.height, file.lossless, file.segments)[0]
 
     def symbols(self, model: Model, file: AnyFile) -> npt.NDArray[np.int32]:
         """R, G, B of every pixel."""

@@ -111,11 +111,16 @@ class StripCoder(Protocol):
 
 
 def walk(
-    height: int, width: int, axes: int, predictor: Callable[[Lattice, int, int, slice], Strip], coder: StripCoder
+    height: int,
+    width: int,
+    axes: int,
+    predictor: Callable[[Lattice, int, int, slice], Strip],
+    coder: StripCoder,
+    dtype: type[np.signedinteger[Any]] = np.int16,
 ) -> Int16:
-    """Visit all samples in file order; returns the planes `(axes, H, W)`."""
-    values = [np.full((1, 1), coder.corner(axis), np.int16) for axis in range(axes)]
-    residuals = [np.zeros((1, 1), np.int16) for _ in range(axes)]
+    """Visit all samples in file order; returns the planes `(axes, H, W)`, of a type that holds differences of three."""
+    values: list[Any] = [np.full((1, 1), coder.corner(axis), dtype) for axis in range(axes)]
+    residuals: list[Any] = [np.zeros((1, 1), dtype) for _ in range(axes)]
     for half in visits(height, width):
         shape = (-(-height // half), -(-width // half))
         done: list[Lattice] = []
@@ -123,7 +128,7 @@ def walk(
             lattice = Lattice(shape, values[axis], residuals[axis], list(done))
             for phase in (1, 2, 3):
                 rows, columns = lattice.phase_shape(phase)
-                found = np.empty((2, rows, columns), np.int16)
+                found: Any = np.empty((2, rows, columns), dtype)
                 step = max(1, STRIP // max(1, columns))
                 for top in range(0, rows if columns else 0, step):
                     s = predictor(lattice, half, phase, slice(top, min(top + step, rows)))
