@@ -83,7 +83,7 @@ class Header:
         embedded: one stream follows that may end anywhere (`eocodec.coding.embedded`); rate and step are zero.
         tuning: how much the steps of the levels follow the eye, in 1/32, see `eocodec.coding.fineness`.
         deep: the samples have 16 bits, see `eocodec.coding.deep`.
-        luma: only luma is coded and transformed, of a grey picture, see `eocodec.model.luma`.
+        luma: chroma details of a grey picture are zero and not coded.
     """
 
     model: bytes

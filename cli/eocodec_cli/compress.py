@@ -11,6 +11,7 @@ from eocodec_cli.work import for_each
 
 if TYPE_CHECKING:
     from eocodec.codec import Compressed
+    from eocodec.image import Picture
 
 rate_option = click.option(
     "--rate",
@@ -28,9 +29,14 @@ denoise_option = click.option(
     flag_value="auto",
     help="Remove noise first; S: its level in 8-bit levels, default auto. PSNR then counts against the clean picture.",
 )
-lossless_option = click.option("--lossless", is_flag=True, help="Instead: keep every 8-bit value exactly; photo only.")
+lossless_option = click.option("--lossless", is_flag=True, help="Instead: keep every value exactly; photo only.")
 progressive_option = click.option(
     "--progressive", is_flag=True, help="Write an embedded stream: the file may be cut at any byte."
+)
+depth_option = click.option(
+    "--depth",
+    type=click.Choice(["8", "16"]),
+    help="Bits a sample to keep. Default: 16 for pictures that have more than 8, where the form of file can; else 8.",
 )
 no_measure_option = click.option("--no-measure", is_flag=True, help="Do not decode to report the PSNR; faster.")
 
@@ -74,6 +80,7 @@ NOTABLE = 0.25  # share of the file from which on transparency is worth a word
 @click.option("--tiny", is_flag=True, help="Write the placeholder form: 2 bytes of overhead, 64x64 faces only.")
 @lossless_option
 @progressive_option
+@depth_option
 @click.option("--base64", "as_text", is_flag=True, help="Write the file as base64 text, for JSON and HTML.")
 @click.option("--resize", is_flag=True, help="Fit pictures to a model of one size: middle square, scaled.")
 @click.option(
@@ -113,8 +120,9 @@ def command(
     """Compress pictures to .eoc files.
 
     Reads PNG, JPEG, WebP, AVIF, TIFF, BMP, PPM, .eoc and more; orientation is applied, colour profiles are converted to
-    sRGB, transparency is kept losslessly. Prints bytes, bits per pixel, ratio to raw 24-bit and PSNR. With --lossless
-    the 8-bit sRGB values come back exactly, which is checked by decoding unless --no-measure is given. With --denoise
+    sRGB, transparency is kept losslessly. Prints bytes, bits per pixel, ratio to raw 24-bit (48-bit at 16 bits a sample) and
+    PSNR relative to full scale. With --lossless the sRGB values come back exactly, which is checked by decoding unless
+    --no-measure is given. Pictures of more than 8 bits a sample keep 16 unless --depth 8 says otherwise. With --denoise
     the file holds the clean picture, and the PSNR, also that of --psnr, is measured against it; before a file name
     write --denoise=auto. What is unusual is said on standard error, and in "warnings" of --json.
 
@@ -128,6 +136,7 @@ def command(
       eocodec compress --bytes 20000 photo.png -o photo.eoc
       eocodec compress --psnr 38 --device cuda *.jpg
       eocodec compress --lossless scan.png
+      eocodec compress --depth 16 --psnr 70 slide.tif
       eocodec compress --focus 120,80,200,200 portrait.jpg
       eocodec compress --frame 2 scan.tif -o page3.eoc
       eocodec compress --verify --rate 200 archive/*.png
@@ -154,6 +163,8 @@ def command(
         rate = rate_of_quality(loaded, quality)
     files.make_folders(jobs)
     options["measure"] = not no_measure
+    wanted = options.pop("depth")
+    options["depth"] = None if wanted is None else int(wanted)
     options["focus"] = list(focus) or None
     if focus_mask is not None:
         if focus:
@@ -169,7 +180,7 @@ def command(
                 raise EocodecError(_hint(str(e), name)) from None
         content = base64.b64encode(done.data) + b"\n" if as_text else done.data
         files.write_bytes(job.target, content, job.source if keep_times else None)
-        return _row(job, source, done, options["lossless"])
+        return _row(job, source, done, options)
 
     for_each(jobs, work, _line, as_json, lanes.workers)
 
@@ -203,11 +214,11 @@ def _hint(message: str, name: str) -> str:
     return message
 
 
-def _row(job: files.Job, source: pictures.Source, done: "Compressed", lossless: bool) -> dict[str, Any]:
+def _row(job: files.Job, source: pictures.Source, done: "Compressed", options: dict[str, Any]) -> dict[str, Any]:
     height, width = done.size
     alpha, exact = _contents(done.data)
-    warnings = list(source.picture.notes)
-    if exact and not lossless:
+    warnings = [*source.picture.at_depth(done.depth).notes, *_on_depth(source.picture, done.depth, options["depth"])]
+    if exact and not options["lossless"]:
         warnings.append("it is kept exactly, which takes no more bytes than a lossy file")
     if source.size and len(done.data) > source.size:
         warnings.append(f"the file is larger than the input, which has {source.size} bytes")
@@ -221,7 +232,8 @@ def _row(job: files.Job, source: pictures.Source, done: "Compressed", lossless: 
         "bytes_in": source.size,
         "bytes": len(done.data),
         "bpp": round(done.bits_per_pixel, 5),
-        "ratio": round(3 * height * width / len(done.data), 3),
+        "depth": done.depth,
+        "ratio": round(3 * done.depth // 8 * height * width / len(done.data), 3),
         "psnr": None if done.psnr is None or done.psnr == float("inf") else round(done.psnr, 3),
         "rate": round(done.rate, 3),
         "lossless": exact,
@@ -231,6 +243,17 @@ def _row(job: files.Job, source: pictures.Source, done: "Compressed", lossless: 
         "alpha_bytes": alpha,
         "warnings": warnings,
     }
+
+
+def _on_depth(picture: "Picture", depth: int, asked: int | None) -> list[str]:
+    """What is to be said of the depth that was chosen for a picture."""
+    if asked is not None or picture.depth > 8:
+        return []
+    if depth == 16:
+        return ["it is kept at 16 bits a sample; --depth 8 rounds it to 8, which takes fewer bytes and more readers know"]
+    if picture.keeps == 16:
+        return ["its 16 bits a sample are rounded to 8, as this form of file or these options need"]
+    return []
 
 
 def _contents(data: bytes) -> tuple[int, bool]:
@@ -246,6 +269,7 @@ def _contents(data: bytes) -> tuple[int, bool]:
 def _line(r: dict[str, Any]) -> str:
     quality = "" if r["psnr"] is None else f"  {r['psnr']:.2f} dB"
     rate = "lossless" if r["lossless"] else f"C={r['rate']:g}" + ("  for the eye" if r["tune"] == "eye" else "")
+    rate += "  16 bits" if r["depth"] == 16 else ""
     removed = "" if r["sigma"] is None else f"  sigma={r['sigma']:.1f} removed"
     return (
         f"{r['input']} -> {r['output']}  {r['width']}x{r['height']}  {r['bytes']} bytes  {r['bpp']:.3f} bpp  "

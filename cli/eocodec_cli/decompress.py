@@ -16,6 +16,11 @@ from eocodec_cli.work import for_each
 @click.option(
     "--max-pixels", type=click.IntRange(min=1), default=1 << 27, show_default=True, help="Refuse larger pictures."
 )
+@click.option(
+    "--depth",
+    type=click.Choice(["8", "16"]),
+    help="Bits a sample to write; default: those of the file, or 8 for types other than PNG and TIFF.",
+)
 @files.model_option
 @files.threads_option
 @files.device_option
@@ -28,6 +33,7 @@ def command(
     output: str | None,
     salvage: bool,
     max_pixels: int,
+    depth: str | None,
     model: str | None,
     threads: int,
     device: str,
@@ -46,14 +52,18 @@ def command(
       eocodec decompress photo.eoc
       eocodec decompress photo.eoc photo.webp
       eocodec decompress *.eoc -o decoded/
+      eocodec decompress slide.eoc -o slide.tif
+      eocodec decompress --depth 8 slide.eoc -o slide.png
       eocodec decompress -r small/ -o decoded/
       eocodec decompress photo.eoc -o photo.webp
       eocodec decompress - < photo.eoc > photo.png
       echo "$placeholder" | eocodec decompress - > face.png
     """
     from eocodec.codec import decode_file
+    from eocodec.errors import ImageError
     from eocodec.format import Tiny, from_bytes, tiny_from_text
-    from eocodec.image import check_suffix, encode_picture, to_pillow
+    from eocodec import wide
+    from eocodec.image import check_suffix, encode_picture, rounded, to_pillow
     from eocodec.model.library import library_of
 
     jobs = files.plan(
@@ -70,7 +80,10 @@ def command(
         lanes.load(model or "photo")
     for job in jobs:
         if job.target != files.PIPE:
-            check_suffix(Path(job.target).suffix)
+            suffix = Path(job.target).suffix
+            check_suffix(suffix)
+            if depth == "16" and not wide.holds(suffix):
+                raise ImageError(f"pictures of 16 bits a sample cannot be written as {suffix}; use .png or .tif")
 
     files.make_folders(jobs)
 
@@ -79,19 +92,31 @@ def command(
         file = from_bytes(data, salvage=True)
         with lanes.turn(0 if isinstance(file, Tiny) else file.header.width * file.header.height) as share:
             loaded = library_of(model, share, device).of(file)
-            decoded = decode_file(data, loaded, salvage=salvage, max_pixels=max_pixels)
+            bits = None if depth is None else int(depth)
+            decoded = decode_file(data, loaded, salvage=salvage, max_pixels=max_pixels, depth=bits)
         suffix = ".png" if job.target == files.PIPE else Path(job.target).suffix
-        image = to_pillow(decoded.rgb, decoded.alpha, decoded.grey)
-        files.write_bytes(job.target, encode_picture(image, suffix), job.source if keep_times else None)
+        deep = decoded.rgb.dtype.itemsize > 1
+        image = to_pillow(rounded(decoded.rgb), decoded.alpha, decoded.grey)
+        warnings = []
+        if deep and not wide.holds(suffix):
+            warnings.append(f"its 16 bits a sample are rounded to 8, which is what {suffix} holds; .png and .tif hold 16")
+            deep = False
+        if deep:
+            content = wide.encode(decoded.rgb, decoded.alpha, decoded.grey, suffix)
+        else:
+            content = encode_picture(image, suffix)
+        files.write_bytes(job.target, content, job.source if keep_times else None)
         return {
             "input": job.source,
             "output": job.target,
             "width": image.width,
             "height": image.height,
             "mode": image.mode,
+            "depth": 16 if deep else 8,
             "complete": decoded.complete,
             "damaged": decoded.damaged,
             "segments": decoded.segments,
+            "warnings": warnings,
         }
 
     def line(r: dict[str, Any]) -> str:
@@ -100,6 +125,7 @@ def command(
         else:
             state = "  (damaged: decoded up to the damage)" if r["damaged"] else ""
         state = state or ("" if r["complete"] else "  (cut short: decoded at a lower rate)")
-        return f"{r['input']} -> {r['output']}  {r['width']}x{r['height']} {r['mode']}{state}"
+        depth = "  16 bits" if r["depth"] == 16 else ""
+        return f"{r['input']} -> {r['output']}  {r['width']}x{r['height']} {r['mode']}{depth}{state}"
 
     for_each(jobs, work, line, as_json, lanes.workers)

@@ -5,7 +5,9 @@ value is m + μ/16 steps: μ the integer mean from the graphs, m the coded resid
 """
 
 import functools
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +42,7 @@ Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
-NO_REFINEMENT = 1e-6  # a decoder's step at which even 16 bits do not show its refinement
+CHROMA_SHARE = 0.1  # of the error that the step makes, up to which a grey picture's chroma is left out
 FINEST_DEEP = -10.0  # log2 of the finest step of 16-bit files in 8-bit levels: a quarter of a 16-bit level
 USUAL_LEVELS = 4  # of models, where a file is to be cut whose model is not at hand
 
@@ -54,17 +56,16 @@ class Dequantiser:
         # What centroids take from residuals of −3 and below, −2, …, 3 and above, by table index.
         shift = np.array(model.manifest.shift, np.float32) / 256
         self.shift = np.concatenate([-shift[:, ::-1], np.zeros((len(shift), 1), np.float32), shift], 1).ravel()
-        colours = walk.colours
         self.latents: list[Float32] = []
         for level in [0, *range(self.levels, 0, -1)]:
             height, width = walk.grid_size(level or self.levels)
-            self.latents.append(np.zeros((3 * colours if level else colours, 2 * height, 2 * width), np.float32))
+            self.latents.append(np.zeros((9 if level else 3, 2 * height, 2 * width), np.float32))
         steps = walk.fineness.steps()
-        self.steps = [np.broadcast_to(s[: len(b)], b.shape) for s, b in zip(steps, self.latents, strict=True)]
+        self.steps = [np.broadcast_to(s, band.shape) for s, band in zip(steps, self.latents, strict=True)]
 
     def low(self, integers: Int32) -> None:
         """The low-pass `(3, h, w)`."""
-        self.latents[0][...] = integers[: len(self.steps[0])] * self.steps[0]
+        self.latents[0][...] = integers * self.steps[0]
 
     def strip(self, unit: Unit, rows: slice, m: Int32, mean: Int32, index: UInt8) -> None:
         """A strip's residuals m around their means (1/16 steps)."""
@@ -329,13 +330,18 @@ class OrdinaryJob(SteppedJob):
         super().__init__(coding, model, picture)
         self.tuning, self.offsets = tuning, pack_offsets(tuning.offsets)
         self.latents = transform.analyse(model, picture.rgb if values is None else values)
+        self.luma_from = _chroma(self.latents) if picture.grey else math.inf
         self.finest = FINEST_DEEP if picture.depth > 8 else None
 
     def _targets(self, delta: float) -> tuple[Header, Fineness, list[Float32]]:
         """The header, the steps, and the latents in them."""
-        header = ordinary_header(self.model, self.picture, delta, self.tuning.degree)
+        header = self._header(delta)
         fineness = Fineness(self.model, header, self.tuning.offsets)
         return header, fineness, [h / s for h, s in zip(self.latents, fineness.steps(), strict=True)]
+
+    def _header(self, delta: float) -> Header:
+        header = ordinary_header(self.model, self.picture, delta, self.tuning.degree)
+        return replace(header, luma=header.delta >= self.luma_from, deep=self.picture.depth > 8)
 
     def file(self, delta: float) -> File:
         """See :meth:`SteppedJob.file`."""
@@ -362,7 +368,7 @@ class OrdinaryJob(SteppedJob):
 
     def overhead(self) -> int:
         """See :meth:`SteppedJob.overhead`."""
-        header = ordinary_header(self.model, self.picture, 1.0, self.tuning.degree)
+        header = self._header(1.0)
         return len(format.serialise(self._file(header, None)))
 
 
@@ -415,9 +421,7 @@ def ordinary_header(model: Model, picture: Picture, delta: float, tuning: int = 
     """The header of a file at step Δ (range 0 to 1)."""
     height, width = picture.rgb.shape[:2]
     rate = rate_code(model.any_manifest.rate_of(delta))
-    return Header(
-        model.id, width, height, rate, step_code(delta), picture.grey, tuning=tuning, deep=picture.depth > 8
-    )
+    return Header(model.id, width, height, rate, step_code(delta), grey=picture.grey, tuning=tuning)
 
 
 def picture_of(
@@ -425,10 +429,19 @@ def picture_of(
 ) -> Bytes:
     """The picture `(H, W, 3)` of dequantised latents, which were coded at a step Δ (range 0 to 1)."""
     step = model.manifest.decoder_step(delta)
-    if header.deep and step != delta:
-        step = NO_REFINEMENT
-    rgb = transform.synthesise(model, latents, step, header.width, header.height, places, header.depth)
+    refined = step == delta or places.steps is not None or not (header.deep or header.luma)
+    rgb = transform.synthesise(model, latents, step, header.width, header.height, places, header.depth, refined)
     return greyed(rgb, header.grey)
+
+
+def _chroma(latents: list[Float32]) -> float:
+    """The step (range 0 to 1) from which on the chroma details of a grey picture are not worth coding.
+
+    They are what the flow makes of luma, and next to nothing; without them the error they leave is a small share of
+    what the step makes anyway, most of which lies where a grey picture's mean over its channels does not show it.
+    """
+    energy = sum(float(np.square(band[3:], dtype=np.float64).sum()) for band in latents[1:])
+    return math.sqrt(12 * energy / (CHROMA_SHARE * sum(band[:3].size for band in latents[1:])))
 
 
 def after_segments(file: File, cumulative: list[float]) -> list[float]:

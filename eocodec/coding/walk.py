@@ -85,7 +85,6 @@ class Walk:
         self.levels = model.manifest.levels
         self.units = self.order(model)
         self.fine = header.fine  # octaves between the step of the file and that of the nets
-        self.colours = 1 if header.luma else 3
         multiple = model.multiple
         self.grid = (-(-header.height // multiple), -(-header.width // multiple))  # of the coarsest level's quads
 
@@ -179,8 +178,8 @@ class Walk:
         result = np.zeros((9, 2 * height, 2 * width), np.int8)
         for k, unit in enumerate(self.units[number : number + LEVEL_UNITS]):
             coder.begin(number + k)
-            if unit.axis == "chroma" and self.colours == 1:
-                continue  # zero, as all of chroma is
+            if unit.axis == "chroma" and self.header.luma:
+                continue  # zero, and not in the file
             context = sum(u.places for u in self.units[number : number + k])
             valid = [((band_height - p.row + 1) // 2, (band_width - p.column + 1) // 2) for p in unit.parts]
             for rows in self._strips(level):
@@ -208,14 +207,14 @@ class Walk:
         q = np.zeros((3, height, width), np.int32)
         corner = LOW_SCALE_INDEX - scale_shift(self.fineness.code(0), SCALE_PER_OCTAVE) // STEP_UNIT
         corner = min(max(corner, 0), SCALES - 1)
-        for channel in range(self.colours):
+        for channel in range(3):
             zero = np.zeros((1, 1), np.int32)
             index = np.full((1, 1), corner, np.uint8)
             q[channel, :1, :1] = coder.low(zero, index, (channel, slice(0, 1), slice(0, 1)))
         stride = 1 << (max(height, width) - 1).bit_length()
         while stride > 1:
             half = stride // 2
-            for channel in range(self.colours):
+            for channel in range(3):
                 for kind, rows, columns, predicted, activity in lattices(q[channel], half):
                     table = np.asarray(self.model.manifest.low_index[channel][kind], np.uint8)
                     index = table[np.minimum(activity_class(activity), len(table) - 1)]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from eocodec import varint
 from eocodec.errors import ModelError
 
-__all__ = ["OPERATORS", "check_graph"]
+__all__ = ["OPERATORS", "check_graph", "fields", "messages"]
 
 # Arithmetic on tensors: none of them runs other graphs, calls out of the runtime, or touches files.
 # fmt: off
@@ -49,7 +49,7 @@ def _number(data: memoryview, at: int) -> tuple[int, int]:
         raise ModelError("the graph holds a number that is too long") from None
 
 
-def _fields(data: memoryview) -> Iterator[Field]:
+def fields(data: memoryview) -> Iterator[Field]:
     """Number and content of every field of a message: an integer, or the bytes of anything else."""
     at = 0
     while at < len(data):
@@ -71,8 +71,8 @@ def _fields(data: memoryview) -> Iterator[Field]:
         at += length
 
 
-def _messages(data: memoryview, *numbers: int) -> Iterator[memoryview]:
-    for number, value in _fields(data):
+def messages(data: memoryview, *numbers: int) -> Iterator[memoryview]:
+    for number, value in fields(data):
         if number in numbers:
             if isinstance(value, int):
                 raise ModelError("the graph holds a number where a message belongs")
@@ -88,7 +88,7 @@ def check_graph(content: bytes) -> None:
     """
     model = memoryview(content)
     graphs = 0
-    for number, value in _fields(model):
+    for number, value in fields(model):
         if number in (MODEL_TRAINING, MODEL_FUNCTIONS):
             raise ModelError("the graph holds functions or training, which a bundle must not")
         if number == MODEL_GRAPH:
@@ -101,28 +101,28 @@ def check_graph(content: bytes) -> None:
 
 
 def _check(graph: memoryview) -> None:
-    for _ in _messages(graph, GRAPH_SPARSE):
+    for _ in messages(graph, GRAPH_SPARSE):
         raise ModelError("the graph holds sparse tensors, which a bundle must not")
-    for tensor in _messages(graph, GRAPH_INITIALIZER):
+    for tensor in messages(graph, GRAPH_INITIALIZER):
         _check_tensor(tensor)
-    for k, node in enumerate(_messages(graph, GRAPH_NODE)):
+    for k, node in enumerate(messages(graph, GRAPH_NODE)):
         if k >= MAX_NODES:
             raise ModelError(f"the graph holds more than {MAX_NODES} nodes")
-        domains = [bytes(d) for d in _messages(node, NODE_DOMAIN)]
-        operators = [bytes(o).decode("ascii", "replace") for o in _messages(node, NODE_OPERATOR)]
+        domains = [bytes(d) for d in messages(node, NODE_DOMAIN)]
+        operators = [bytes(o).decode("ascii", "replace") for o in messages(node, NODE_OPERATOR)]
         if any(d not in STANDARD for d in domains) or len(operators) != 1 or operators[0] not in OPERATORS:
             name = ", ".join(operators)[:40]
             raise ModelError(f"the graph holds an operator that a bundle must not: {name or 'without a name'}")
-        for attribute in _messages(node, NODE_ATTRIBUTE):
-            for _ in _messages(attribute, ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS, *ATTRIBUTE_SPARSE):
+        for attribute in messages(node, NODE_ATTRIBUTE):
+            for _ in messages(attribute, ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS, *ATTRIBUTE_SPARSE):
                 raise ModelError("the graph holds subgraphs or sparse tensors, which a bundle must not")
-            for tensor in _messages(attribute, ATTRIBUTE_TENSOR, ATTRIBUTE_TENSORS):
+            for tensor in messages(attribute, ATTRIBUTE_TENSOR, ATTRIBUTE_TENSORS):
                 _check_tensor(tensor)
 
 
 def _check_tensor(tensor: memoryview) -> None:
     rank = 0
-    for number, value in _fields(tensor):
+    for number, value in fields(tensor):
         if number == TENSOR_EXTERNAL or (number == TENSOR_LOCATION and value != 0):
             raise ModelError("the graph wants tensors from other files, which a bundle must not")
         rank += number == TENSOR_DIMENSIONS

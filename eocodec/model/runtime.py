@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from eocodec.cores import cores
 from eocodec.errors import EocodecError, ModelError, OutOfMemoryError
+from eocodec.model import unrefined
 from eocodec.model.graphs import check_graph
 
 __all__ = [
@@ -120,10 +121,7 @@ class Runtime:
             return self._sessions[graph]
 
     def _session(self, graph: str) -> Any:
-        try:
-            content = self.files[f"{graph}.onnx"]
-        except KeyError:
-            raise ModelError(f"the model bundle lacks the graph {graph}") from None
+        content = self._content(graph)
         try:
             check_graph(content)
         except ModelError as e:
@@ -139,6 +137,14 @@ class Runtime:
             except Exception as e:  # onnxruntime's own exception classes are not exported
                 raise failure(f"the model's graph {graph} cannot be opened", e) from e
         return session
+
+    def _content(self, graph: str) -> bytes:
+        """The bytes of a graph; the decoder's own if it cannot do without its refinement."""
+        name = "decoder" if graph == unrefined.GRAPH else graph
+        content = self.files.get(f"{name}.onnx")
+        if content is None:
+            raise ModelError(f"the model bundle lacks the graph {name}")
+        return (unrefined.unrefined(content) or content) if graph == unrefined.GRAPH else content
 
     def _open_on_cuda(self, content: bytes) -> Any | None:
         """A session that runs on CUDA, or None if there can be none.

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec.errors import EocodecError
+from eocodec.model import unrefined
 from eocodec.model.bundle import Model
 from eocodec.model.tiles import Tile, padded, scaled, shifted, tiles
 
@@ -34,6 +35,7 @@ __all__ = [
 
 TILE = 1024  # pixels; the inner edge of a tile
 HALO = 128  # pixels on each side; measured: 64 differs by 1e-3, 96 by 2e-6, 128 by nothing (docs/METHOD.md)
+NO_REFINEMENT = 1e-6  # a step at which even 16 bits do not show the decoder's refinement
 WHOLE = 1 << 21  # pixels up to which a picture is one tile
 
 Bytes = npt.NDArray[Any]  # levels: uint8, or uint16 of pictures of 16 bits
@@ -112,15 +114,22 @@ ANYWHERE = Places()
 
 
 def synthesise_tiles(
-    model: Model, latents: Latents, delta: float, width: int, height: int, places: Places = ANYWHERE
+    model: Model,
+    latents: Latents,
+    delta: float,
+    width: int,
+    height: int,
+    places: Places = ANYWHERE,
+    refined: bool = True,
 ) -> Iterator[tuple[slice, slice, Float32]]:
     """Pieces of the picture of latents, decoded at step Δ (range 0 to 1): rows, columns, values `(3, rows, columns)`.
 
-    The step is what the decoder graph takes, see `eocodec.model.manifest.Manifest.decoder_step`.
+    Without the refinement (`refined`) it is the inverse of the flow alone, whatever Δ is. The step is what the decoder graph takes, see `eocodec.model.manifest.Manifest.decoder_step`.
     """
     levels = model.manifest.levels
     factors = scales(levels)
     full_height, full_width = (n * factors[0] for n in latents[0].shape[1:])
+    graph, delta = ("decoder", delta) if refined else (unrefined.GRAPH, NO_REFINEMENT)
     step = {"step": np.array([delta], np.float32)}
     for t in tiles(full_width, full_height, TILE, HALO, WHOLE):
         if t.rows.start >= height or t.columns.start >= width:
@@ -131,7 +140,7 @@ def synthesise_tiles(
         }
         if model.manifest.tuned:
             step = places.inputs(delta, t, model.multiple)
-        (picture,) = model.run("decoder", {**inputs, **step})
+        (picture,) = model.run(graph, {**inputs, **step})
         inner = picture[0][:, shifted(t.rows, t.outer_rows.start), shifted(t.columns, t.outer_columns.start)]
         yield t.rows, t.columns, inner[:, : height - t.rows.start, : width - t.columns.start]
 
@@ -144,10 +153,11 @@ def synthesise(
     height: int,
     places: Places = ANYWHERE,
     depth: int = 8,
+    refined: bool = True,
 ) -> Bytes:
     """Picture `(H, W, 3)` of dequantised latents, uint8 or, at 16 bits, uint16, see :func:`synthesise_tiles`."""
     rgb = np.empty((height, width, 3), np.uint8 if depth == 8 else np.uint16)
-    for rows, columns, values in synthesise_tiles(model, latents, delta, width, height, places):
+    for rows, columns, values in synthesise_tiles(model, latents, delta, width, height, places, refined):
         rgb[rows, columns] = to_levels(values, depth).transpose(1, 2, 0)
     return rgb
 
