@@ -34,8 +34,8 @@ __all__ = [
     "atomic_write",
     "check_suffix",
     "encode_picture",
-    "rounded",
     "read_picture",
+    "rounded",
     "to_pillow",
 ]
 

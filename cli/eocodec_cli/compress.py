@@ -250,7 +250,9 @@ def _on_depth(picture: "Picture", depth: int, asked: int | None) -> list[str]:
     if asked is not None or picture.depth > 8:
         return []
     if depth == 16:
-        return ["it is kept at 16 bits a sample; --depth 8 rounds it to 8, which takes fewer bytes and more readers know"]
+        return [
+            "it is kept at 16 bits a sample; --depth 8 rounds it to 8, which takes fewer bytes and more readers know"
+        ]
     if picture.keeps == 16:
         return ["its 16 bits a sample are rounded to 8, as this form of file or these options need"]
     return []

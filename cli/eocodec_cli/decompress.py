@@ -59,10 +59,10 @@ def command(
       eocodec decompress - < photo.eoc > photo.png
       echo "$placeholder" | eocodec decompress - > face.png
     """
+    from eocodec import wide
     from eocodec.codec import decode_file
     from eocodec.errors import ImageError
     from eocodec.format import Tiny, from_bytes, tiny_from_text
-    from eocodec import wide
     from eocodec.image import check_suffix, encode_picture, rounded, to_pillow
     from eocodec.model.library import library_of
 
@@ -99,7 +99,9 @@ def command(
         image = to_pillow(rounded(decoded.rgb), decoded.alpha, decoded.grey)
         warnings = []
         if deep and not wide.holds(suffix):
-            warnings.append(f"its 16 bits a sample are rounded to 8, which is what {suffix} holds; .png and .tif hold 16")
+            warnings.append(
+                f"its 16 bits a sample are rounded to 8, which is what {suffix} holds; .png and .tif hold 16"
+            )
             deep = False
         if deep:
             content = wide.encode(decoded.rgb, decoded.alpha, decoded.grey, suffix)

@@ -29,7 +29,8 @@ __all__ = ["EitherJob", "Exact", "is_drawn", "open_either"]
 Float32 = npt.NDArray[np.float32]
 
 REPEATED = 0.25  # share of pixels that equal their left neighbours, from which on a picture may be drawn
-COLOURS = 256  # or it has at most so many
+COLOURS = 256  # or it has at most so many …
+GREYS = 64  # … or, of a grey picture, which never has more than 256, so few
 SAMPLE = 64  # rows that are looked at
 HOPE = 1.5  # an exact file may be so much smaller than WebP's
 SMALL = 400  # bytes up to which there is nothing to win
@@ -143,7 +144,8 @@ def is_drawn(rgb: Bytes) -> bool:
     rows = rgb[:: max(1, len(rgb) // SAMPLE)].astype(np.uint32)
     colours = rows[..., 0] << 16 | rows[..., 1] << 8 | rows[..., 2]
     repeated = float((colours[:, 1:] == colours[:, :-1]).mean()) if colours.shape[1] > 1 else 1.0
-    return repeated >= REPEATED or len(np.unique(colours)) <= COLOURS
+    few = GREYS if bool((rows[..., :1] == rows).all()) else COLOURS
+    return repeated >= REPEATED or len(np.unique(colours)) <= few
 
 
 def _estimate(rgb: Bytes) -> float:

@@ -72,6 +72,11 @@ def fields(data: memoryview) -> Iterator[Field]:
 
 
 def messages(data: memoryview, *numbers: int) -> Iterator[memoryview]:
+    """The contents of a message's fields of these numbers.
+
+    Raises:
+        ModelError: one is a number.
+    """
     for number, value in fields(data):
         if number in numbers:
             if isinstance(value, int):

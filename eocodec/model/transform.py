@@ -124,7 +124,8 @@ def synthesise_tiles(
 ) -> Iterator[tuple[slice, slice, Float32]]:
     """Pieces of the picture of latents, decoded at step Δ (range 0 to 1): rows, columns, values `(3, rows, columns)`.
 
-    Without the refinement (`refined`) it is the inverse of the flow alone, whatever Δ is. The step is what the decoder graph takes, see `eocodec.model.manifest.Manifest.decoder_step`.
+    The step is what the decoder graph takes, see `eocodec.model.manifest.Manifest.decoder_step`. Without refinement
+    (`refined`) it is the inverse of the flow alone, whatever Δ is.
     """
     levels = model.manifest.levels
     factors = scales(levels)
