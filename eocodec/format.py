@@ -133,8 +133,8 @@ class File:
     An embedded stream is a single segment; there is none if nothing of it is there.
 
     `lossless` is the lossless element (see `eocodec.coding.lossless.Parameters`), None in other files; `offsets` is the
-    packed map of steps (see `eocodec.coding.fineness`), None where the step is the same everywhere; `tables` is the deep
-    element of a deep file that is not lossless (see `eocodec.coding.deep`), None in other files.
+    packed map of steps (see `eocodec.coding.fineness`), None where the step is the same everywhere; `tables` is the
+    element of a 16-bit file that is not lossless (see `eocodec.coding.deep`), None in other files.
     """
 
     header: Header
@@ -321,9 +321,9 @@ def serialise(file: File) -> bytes:
         position += 1
     if sides:
         out.append(bytes([SIDE_END]))
-    for content in (file.lossless, file.tables):
-        if content is not None:
-            element = varint.write(len(content)) + content
+    for parameters in (file.lossless, file.tables):
+        if parameters is not None:
+            element = varint.write(len(parameters)) + parameters
             out += [element, _checksum(head, position, element)]
             position += 1
     if h.embedded:

@@ -4,7 +4,8 @@ In: any picture Pillow reads (PNG, JPEG, WebP, AVIF, TIFF, BMP, PPM, …), a Num
 Out: :class:`Picture`: `rgb (H, W, 3)` uint8 in sRGB, `alpha (H, W)` uint8 or None, and whether it is grey; where there
 are more than 8 bits a sample, the same at 16 bits.
 
-Orientation is applied; palettes and CMYK become RGB; an embedded colour profile is converted to sRGB, at 8 bits. Other metadata is not carried over, nor are other frames than one. docs/FIDELITY.md has every promise.
+Orientation is applied; palettes and CMYK become RGB; an embedded colour profile is converted to sRGB, at 8 bits.
+Other metadata is not carried over, nor are other frames than one. docs/FIDELITY.md has every promise.
 """
 
 import io
@@ -58,8 +59,8 @@ class Picture:
     `rgb` has 8 bits a sample, or 16 after :meth:`at_depth`. `deep` says that the source held more, which were rounded;
     `frames` is how many pictures its file has; `notes` are sentences, without a subject, on what is unusual about it.
 
-    `wide` are its values at 16 bits, if it has more than 8; `exact` if they are those of the source, `rounding` those of
-    the notes that are on 8 bits only.
+    `wide` are its values at 16 bits, if it has more than 8; `exact` if they are those of the source; `rounding` are
+    those of the notes that are on 8 bits only.
     """
 
     rgb: Bytes

@@ -312,9 +312,11 @@ def test_sixteen_bit_grey_is_rounded_and_stays_grey(name: str) -> None:
     picture = read_picture(_sixteen_bit_files()[name])
     assert picture.grey and picture.deep and picture.alpha is None
     assert np.array_equal(picture.rgb[..., 0], np.rint(_deep() / 257))
-    with pytest.raises(EocodecError, match="8 bits a sample"):
-        eocodec.compress(picture, lossless=True)
-    assert psnr(picture.rgb, eocodec.decompress(eocodec.compress(picture, 768))) > 30
+    with pytest.raises(EocodecError, match="more bits a sample"):
+        eocodec.compress(picture, lossless=True, depth=8)
+    assert psnr(picture.rgb, eocodec.decompress(eocodec.compress(picture, 768, depth=8))) > 30
+    kept = eocodec.decompress(eocodec.compress(picture, lossless=True))
+    assert kept.dtype == np.uint16 and np.array_equal(kept[..., 0], _deep())
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4], ids=["LA", "RGB", "RGBA"])
@@ -326,8 +328,11 @@ def test_sixteen_bit_colour_keeps_its_upper_eight_bits(channels: int) -> None:
     assert np.array_equal(picture.rgb, np.repeat(upper[..., :1], 3, 2) if channels == 2 else upper[..., :3])
     assert _same(picture.alpha, upper[..., -1] if channels != 3 else None)
     assert np.abs(picture.rgb[..., 0] - deep[..., 0] / 257).max() < 1
-    with pytest.raises(EocodecError, match="8 bits a sample"):
-        eocodec.compress(picture, lossless=True)
+    with pytest.raises(EocodecError, match="more bits a sample"):
+        eocodec.compress(picture, lossless=True, depth=8)
+    whole = codec.decode_file(eocodec.compress(picture, lossless=True))
+    assert np.array_equal(whole.rgb, np.repeat(deep[..., :1], 3, 2) if channels == 2 else deep[..., :3])
+    assert _same(whole.alpha, picture.alpha)
     got = codec.decode_file(eocodec.compress(picture, RATE))
     assert got.rgb.shape == picture.rgb.shape and _same(got.alpha, picture.alpha)
 

@@ -120,8 +120,8 @@ def command(
     """Compress pictures to .eoc files.
 
     Reads PNG, JPEG, WebP, AVIF, TIFF, BMP, PPM, .eoc and more; orientation is applied, colour profiles are converted to
-    sRGB, transparency is kept losslessly. Prints bytes, bits per pixel, ratio to raw 24-bit (48-bit at 16 bits a sample) and
-    PSNR relative to full scale. With --lossless the sRGB values come back exactly, which is checked by decoding unless
+    sRGB, transparency is kept losslessly. Prints bytes, bits per pixel, ratio to the raw samples and PSNR relative to
+    full scale. With --lossless the sRGB values come back exactly, which is checked by decoding unless
     --no-measure is given. Pictures of more than 8 bits a sample keep 16 unless --depth 8 says otherwise. With --denoise
     the file holds the clean picture, and the PSNR, also that of --psnr, is measured against it; before a file name
     write --denoise=auto. What is unusual is said on standard error, and in "warnings" of --json.

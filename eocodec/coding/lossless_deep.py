@@ -142,8 +142,8 @@ class _Survey:
 
     def strip(self, s: Strip) -> Any:
         """Residuals, which also enter the sums."""
-        self.said.append((s.mean, s.index))  # type: ignore[arg-type]
-        values = s.of(self.planes[s.axis])  # type: ignore[arg-type]
+        self.said.append((s.mean, s.index))
+        values = s.of(self.planes[s.axis])
         if s.unit >= FIRST_TUNED:
             stride = max(1, -(-self.planes[0].size // (4 * s.half**2) // TUNING_SAMPLES))
             missed = (MEAN_UNIT * values - s.mean)[::stride].reshape(1, -1) / 2.0**self.shift
@@ -182,7 +182,7 @@ class _Encoder:
     def again(self, lattice: Lattice, half: int, phase: int, rows: slice) -> Strip:
         """What the nets said of a strip."""
         mean, index = next(self.said)
-        s = Strip(half, len(lattice.before), phase, rows, np.empty((0, 0, 0), np.int16), mean, index)  # type: ignore[arg-type]
+        s = Strip(half, len(lattice.before), phase, rows, np.empty((0, 0, 0), np.int16), mean, index)
         return replace(s, context=_context(lattice, self.shift, phase, rows)[1]) if s.unit in self.tunings else s
 
     def corner(self, axis: int) -> int:
@@ -194,7 +194,7 @@ class _Encoder:
 
     def strip(self, s: Strip) -> Any:
         """Record a strip, with and without tuning."""
-        values = s.of(self.planes[s.axis])  # type: ignore[arg-type]
+        values = s.of(self.planes[s.axis])
         self.symbols[s.unit].append(self._symbols(s, values, None))
         if s.unit in self.tunings:
             self.tuned[s.unit].append(self._symbols(s, values, self.tunings[s.unit]))

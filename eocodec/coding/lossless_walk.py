@@ -41,7 +41,7 @@ class Strip:
         axis, phase: of the samples.
         rows: of the phase.
         context: what the nets saw, `(channels, rows, columns)`.
-        mean: in 1/16 levels, inside the axis's range, `(rows, columns)`.
+        mean: in 1/16 levels, inside the axis's range, `(rows, columns)`; int16, or int32 where samples have 16 bits.
         index: scale index, 0 … 63.
     """
 
@@ -50,7 +50,7 @@ class Strip:
     phase: int
     rows: slice
     context: Int16
-    mean: Int16
+    mean: npt.NDArray[Any]
     index: UInt8
 
     @property
@@ -64,11 +64,11 @@ class Strip:
         return 3 * (min(self.half.bit_length(), SETS) - 1) + self.axis
 
     @property
-    def predicted(self) -> Int16:
+    def predicted(self) -> npt.NDArray[Any]:
         """The integers nearest to the mean."""
         return (self.mean + MEAN_UNIT // 2) >> 4
 
-    def of(self, plane: Int16) -> Int16:
+    def of(self, plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """These samples of a whole plane `(H, W)`."""
         (i, j), h = PHASES[self.phase], self.half
         return plane[i * h :: 2 * h, j * h :: 2 * h][self.rows]
