@@ -1,6 +1,7 @@
-"""Pictures of 16 bits a sample: files that keep them, exactly and to any quality, in memory, in files and by command."""
+"""Pictures of 16 bits a sample, kept exactly and to any quality, in memory, in files and by command; and grey ones."""
 
 import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from eocodec.coding.symbols import symbols
 from eocodec.errors import EocodecError, FormatError
 from eocodec.image import read_picture
 from eocodec.metrics import psnr
+from eocodec.model import transform
 from eocodec.model.bundle import Model
 from eocodec.model.library import load_model
 
@@ -242,8 +244,6 @@ def test_colours_of_16_bits_are_turned_as_the_file_says(scene: Words, tmp_path: 
         exif = image.getexif()
         exif[0x0112] = orientation
     chunk = exif.tobytes()[6:] if exif.tobytes().startswith(b"Exif\0\0") else exif.tobytes()
-    import zlib
-
     block = len(chunk).to_bytes(4, "big") + b"eXIf" + chunk + zlib.crc32(b"eXIf" + chunk).to_bytes(4, "big")
     (tmp_path / "a.png").write_bytes(plain[:33] + block + plain[33:])
     read = read_picture(tmp_path / "a.png")
@@ -270,8 +270,6 @@ def test_grey_files_leave_chroma_out_where_it_is_next_to_nothing(model: Model, m
 
 
 def test_the_flow_alone_is_the_decoder_at_a_step_too_fine_for_its_refinement(model: Model) -> None:
-    from eocodec.model import transform
-
     rgb = np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))[:64, :96]
     latents = transform.analyse(model, rgb)
     plain = transform.synthesise(model, latents, 0.5, 96, 64, refined=False)
