@@ -103,6 +103,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rocket = np.asarray(Image.open(SAMPLES / "rocket.png").convert("RGB"))[:200, :300].astype(float)
     noisy = np.clip(rocket + np.random.default_rng(0).normal(0, 20, rocket.shape), 0, 255).astype(np.uint8)
     Image.fromarray(noisy).save(tmp_path / "noisy.png")
+    Image.fromarray((rocket[..., 1] * 257 + 3).astype(np.uint16)).save(tmp_path / "scan16.tif")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
