@@ -52,6 +52,11 @@ def test_qualities_far_below_a_level_are_reached(scene: Words, target: int) -> N
     assert format.parse(done.data).header.fine == {45: 0, 70: 2, 90: 6}[target]
 
 
+def test_edges_beside_padding_do_not_limit_the_quality(scene: Words) -> None:
+    picture = scene[:43, :70, 1]
+    assert psnr(_whole(picture), eocodec.decompress(eocodec.compress(picture, psnr=92))) >= 92
+
+
 def test_fine_steps_cost_what_rate_and_distortion_say(scene: Words) -> None:
     """Where noise is all there is, an octave of the step is one bit a sample, and ten decibels are 1.66."""
     bits = [codec.compress_picture(scene, psnr=t).bits_per_pixel / 3 for t in (70, 80, 90)]

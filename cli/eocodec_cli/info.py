@@ -35,7 +35,8 @@ def command(inputs: tuple[str, ...], model: str | None, as_json: bool) -> None:
                 f"{r['input']}: tiny file, {r['width']}x{r['height']} {'grey' if r['grey'] else 'colour'}, "
                 f"{r['bytes']} bytes\n  model {r['model']}, C={r['rate']:g}, step {r['step']:.2f} levels"
             )
-        kind = ("grey" if r["grey"] else "colour") + (" with transparency" if r["alpha"] else "")
+        depth = " of 16 bits" if r["depth"] > 8 else ""
+        kind = ("grey" if r["grey"] else "colour") + depth + (" with transparency" if r["alpha"] else "")
         if r.get("progressive"):
             state = "damaged" if r["damaged"] else "with its last checksum" if r["complete"] else "cut off somewhere"
             rate = "" if r["rate"] is None else f", as good as C={r['rate']:g}"

@@ -96,10 +96,13 @@ class Walk:
     def band_size(self, level: int) -> tuple[int, int]:
         """Rows and columns of a level's bands that are coded (0: the low-pass).
 
-        Those in the picture and :data:`MARGIN` beyond, which the last rows and columns are synthesised from.
+        Those in the picture and :data:`MARGIN` beyond, which the last rows and columns are synthesised from; at steps so
+        fine that what lies further beyond would show, all.
         """
         n = 2 ** (level or self.levels)
         height, width = self.grid_size(level or self.levels)
+        if self.fine:
+            return 2 * height, 2 * width
         rows, columns = (-(-size // n) + MARGIN for size in (self.header.height, self.header.width))
         return min(rows, 2 * height), min(columns, 2 * width)
 
