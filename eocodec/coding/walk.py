@@ -96,7 +96,7 @@ class Walk:
     def band_size(self, level: int) -> tuple[int, int]:
         """Rows and columns of a level's bands that are coded (0: the low-pass).
 
-        Those in the picture and :data:`MARGIN` beyond, which the last rows and columns are synthesised from; at steps so
+        Those in the picture and :data:`MARGIN` beyond, which the last rows and columns are made from; at steps so
         fine that what lies further beyond would show, all.
         """
         n = 2 ** (level or self.levels)
