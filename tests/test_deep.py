@@ -207,7 +207,7 @@ def test_lossless_files_of_16_bits_are_checked(scene: Words, model: Model) -> No
         with pytest.raises(FormatError):
             eocodec.decompress(format.serialise(replace(file, lossless=content)))
     half = codec.decode_file(data[: format.segment_ends(file)[len(file.segments) // 2]])
-    assert not half.complete and half.rgb.dtype == np.uint16 and psnr(scene, half.rgb) > 20
+    assert not half.complete and half.rgb.dtype == np.uint16 and psnr(scene, half.rgb) > 15
     assert np.array_equal(symbols(data, model), scene.ravel())
 
 
