@@ -212,6 +212,7 @@ def decode_file(
     *,
     salvage: bool = False,
     max_pixels: int | None = None,
+    texture: float = 0.0,
 ) -> Decoded:
     """Decode `.eoc` bytes, or a prefix of them, with what is known about their state.
 
@@ -220,10 +221,15 @@ def decode_file(
         model: bundle, or library of bundles, to use; default: the shipped one that the file names.
         salvage: decode what comes before the first damaged segment instead of raising.
         max_pixels: refuse larger pictures.
+        texture: see :func:`decompress`.
 
     Raises:
+        EocodecError: `texture` is out of range.
         FormatError: not an `.eoc` file, damaged, too large, or its model is not at hand.
     """
+    check_numbers(texture=texture)
+    if not 0 <= texture <= 1:
+        raise EocodecError(f"texture must be from 0 to 1, not {texture:g}")
     file = format.from_bytes(file_bytes(data), salvage)
     if not isinstance(file, Tiny):
         _limit(file.header.width, file.header.height, max_pixels)
@@ -234,7 +240,7 @@ def decode_file(
         return Decoded(coding.decode(loaded, file), None, file.grey, True, False, 1)
     header = file.header
     alpha = None if file.alpha is None else transparency.unpack(file.alpha, header.width, header.height)
-    rgb = coding.decode(loaded, file)
+    rgb = coding.decode(loaded, file, texture)
     return Decoded(rgb, alpha, header.grey, file.complete, file.damaged, len(file.segments))
 
 
@@ -243,19 +249,23 @@ def _limit(width: int, height: int, max_pixels: int | None) -> None:
         raise LimitError(f"the file holds {width}x{height} pixels, more than the limit of {max_pixels}")
 
 
-def decompress(data: bytes, model: Models = None, *, max_pixels: int | None = None) -> npt.NDArray[np.uint8]:
+def decompress(
+    data: bytes, model: Models = None, *, max_pixels: int | None = None, texture: float = 0.0
+) -> npt.NDArray[np.uint8]:
     """Decode `.eoc` bytes (or a prefix) to `(H, W, 3)` uint8, `(H, W, 4)` if the file holds transparency.
 
     Arguments:
         data: the file.
         model: bundle, or library of bundles, to use; default: the shipped one that the file names.
         max_pixels: refuse larger pictures, before anything is decoded: for files of strangers.
+        texture: how much texture is drawn where the file has none, 0 to 1: rougher, more natural areas at low rates, a
+            larger squared error. Ordinary files only; the same on every machine.
 
     Raises:
         FormatError: not an `.eoc` file, damaged, or its model is not at hand.
         LimitError: the picture has more pixels than `max_pixels`.
     """
-    decoded = decode_file(data, model, max_pixels=max_pixels)
+    decoded = decode_file(data, model, max_pixels=max_pixels, texture=texture)
     if decoded.alpha is not None:
         return np.dstack([decoded.rgb, decoded.alpha])
     return decoded.rgb

@@ -23,6 +23,10 @@ from eocodec_cli.work import for_each
 @files.recursive_option
 @files.times_option
 @files.json_option
+@click.option(
+    "--texture", type=click.FloatRange(0, 1), default=0.0, metavar="T",
+    help="Draw texture where the file has none, 0 to 1: rougher areas at low rates, a larger squared error.",
+)  # fmt: skip
 def command(
     inputs: tuple[str, ...],
     output: str | None,
@@ -35,6 +39,7 @@ def command(
     recursive: bool,
     keep_times: bool,
     as_json: bool,
+    texture: float,
 ) -> None:
     """Decode .eoc files to pictures.
 
@@ -45,6 +50,7 @@ def command(
     Examples:
       eocodec decompress photo.eoc
       eocodec decompress photo.eoc photo.webp
+      eocodec decompress --texture 0.6 small.eoc
       eocodec decompress *.eoc -o decoded/
       eocodec decompress -r small/ -o decoded/
       eocodec decompress photo.eoc -o photo.webp
@@ -79,7 +85,7 @@ def command(
         file = from_bytes(data, salvage=True)
         with lanes.turn(0 if isinstance(file, Tiny) else file.header.width * file.header.height) as share:
             loaded = library_of(model, share, device).of(file)
-            decoded = decode_file(data, loaded, salvage=salvage, max_pixels=max_pixels)
+            decoded = decode_file(data, loaded, salvage=salvage, max_pixels=max_pixels, texture=texture)
         suffix = ".png" if job.target == files.PIPE else Path(job.target).suffix
         image = to_pillow(decoded.rgb, decoded.alpha, decoded.grey)
         files.write_bytes(job.target, encode_picture(image, suffix), job.source if keep_times else None)

@@ -129,8 +129,14 @@ class Coding(ABC):
         """
 
     @abstractmethod
-    def decode(self, model: Model, file: AnyFile) -> Bytes:
+    def decode(self, model: Model, file: AnyFile, texture: float = 0.0) -> Bytes:
         """The picture `(H, W, 3)` of a file or of what there is of it.
+
+        Arguments:
+            model: that the file was made with.
+            file: as parsed.
+            texture: how much texture is drawn where none was coded, 0 to 1, see `eocodec.coding.texture`; forms other
+                than the ordinary one have none.
 
         Raises:
             FormatError: the file is damaged.

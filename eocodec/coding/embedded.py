@@ -273,7 +273,7 @@ class Embedded(Coding):
             raise EocodecError(f"the model {model.name} has no embedded stream; photo has")
         return EmbeddedJob(self, model, picture, values)
 
-    def decode(self, model: Model, file: AnyFile) -> Bytes:
+    def decode(self, model: Model, file: AnyFile, texture: float = 0.0) -> Bytes:
         """See :meth:`Coding.decode`."""
         file = whole_file(file)
         header = file.header

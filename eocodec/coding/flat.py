@@ -268,7 +268,7 @@ class Flat(SegmentedCoding):
             raise FormatError(f"the file is damaged: the model {model.name} does not make such files")
         return file, file.segments[0].payload if file.segments else None
 
-    def decode(self, model: Model, file: AnyFile) -> Bytes:
+    def decode(self, model: Model, file: AnyFile, texture: float = 0.0) -> Bytes:
         """See :meth:`Coding.decode`."""
         file, payload = self.payload(model, file)
         return _picture(model, file.header.step, payload, file.header.delta, file.header.grey)
@@ -310,7 +310,7 @@ class TinyFlat(Coding):
             raise FormatError("not a tiny file")
         return file
 
-    def decode(self, model: Model, file: AnyFile) -> Bytes:
+    def decode(self, model: Model, file: AnyFile, texture: float = 0.0) -> Bytes:
         """See :meth:`Coding.decode`."""
         file = self._tiny(file)
         return _picture(model, file.step_code, file.payload, file.delta, file.grey)

@@ -482,7 +482,7 @@ class Lossless(SegmentedCoding):
             )
         return LosslessJob(self, model, picture)
 
-    def decode(self, model: Model, file: AnyFile) -> Bytes:
+    def decode(self, model: Model, file: AnyFile, texture: float = 0.0) -> Bytes:
         """See :meth:`Coding.decode`; of a whole file it is proven that these are the pixels that were compressed."""
         file = whole_file(file)
         if file.lossless is None:

@@ -23,6 +23,7 @@ from eocodec.coding.fineness import UNTUNED, Fineness, StepTuning, offsets_of, p
 from eocodec.coding.range_coder import Reader, Writer, tables_of
 from eocodec.coding.rate_control import SteppedJob
 from eocodec.coding.scales import MEAN_UNIT
+from eocodec.coding.texture import Texture
 from eocodec.coding.units import LEVEL_UNITS, Unit, cumulative_latents, units
 from eocodec.coding.walk import Walk, from_symbols, to_symbols
 from eocodec.errors import FormatError
@@ -45,8 +46,9 @@ USUAL_LEVELS = 4  # of models, where a file is to be cut whose model is not at h
 class Dequantiser:
     """Latents `[LL (3, h, w), details L (9, h, w), …]` from residuals, unit by unit; what is not coded stays zero."""
 
-    def __init__(self, model: Model, walk: Walk) -> None:
+    def __init__(self, model: Model, walk: Walk, texture: float = 0.0) -> None:
         self.levels = model.manifest.levels
+        self.texture = Texture(texture) if texture else None
         # What centroids take from residuals of −3 and below, −2, …, 3 and above, by table index.
         shift = np.array(model.manifest.shift, np.float32) / 256
         self.shift = np.concatenate([-shift[:, ::-1], np.zeros((len(shift), 1), np.float32), shift], 1).ravel()
@@ -68,6 +70,8 @@ class Dequantiser:
         place += index * np.int32(7)
         value = m.astype(np.float32)
         value -= self.shift[place]
+        if self.texture is not None and unit.axis == "luma":  # noise in colours is unpleasant
+            np.copyto(value, self.texture.residuals(unit, rows, index), where=m == 0)
         value += mean.astype(np.float32) * np.float32(1 / MEAN_UNIT)
         k = 1 + self.levels - unit.level
         band, step = self.latents[k], self.steps[k]
@@ -165,7 +169,7 @@ class Encoder:
 class Decoder:
     """The decoding coder: reads residuals from segments; units beyond the last segment are zero."""
 
-    def __init__(self, model: Model, segments: tuple[Segment, ...], walk: Walk) -> None:
+    def __init__(self, model: Model, segments: tuple[Segment, ...], walk: Walk, texture: float = 0.0) -> None:
         self.tables = tables_of(model)
         self.levels = model.manifest.levels
         self.segments = segments
@@ -178,7 +182,7 @@ class Decoder:
         if at > len(units(self.levels)):
             raise FormatError("the file is damaged: it has more coding units than the model")
         self.reader: Reader | None = None
-        self.dequantiser = Dequantiser(model, walk)
+        self.dequantiser = Dequantiser(model, walk, texture)
 
     def wants(self, unit: int) -> bool:
         """Whether the file goes on."""
@@ -236,15 +240,19 @@ def foresee(
 
 
 def decode(
-    model: Model, header: Header, segments: tuple[Segment, ...], fineness: Fineness | None = None
+    model: Model,
+    header: Header,
+    segments: tuple[Segment, ...],
+    fineness: Fineness | None = None,
+    texture: float = 0.0,
 ) -> list[Float32]:
-    """Dequantised latents of a file's segments (a prefix of them will do).
+    """Dequantised latents of a file's segments (a prefix of them will do), with texture where they are zero if wanted.
 
     Raises:
         FormatError: a segment does not decode, or there are more units than the model has.
     """
     walk = Walk(model, header, fineness)
-    coder = Decoder(model, segments, walk)
+    coder = Decoder(model, segments, walk, texture)
     coder.dequantiser.low(walk.run(coder))
     return coder.dequantiser.latents
 
@@ -322,12 +330,12 @@ class Ordinary(SegmentedCoding):
         """See :meth:`Coding.open`; the steps can be tuned."""
         return OrdinaryJob(self, model, picture, values, tuning)
 
-    def decode(self, model: Model, file: AnyFile) -> Bytes:
+    def decode(self, model: Model, file: AnyFile, texture: float = 0.0) -> Bytes:
         """See :meth:`Coding.decode`."""
         file = whole_file(file)
         header = file.header
         fineness = fineness_of(model, file)
-        latents = decode(model, header, file.segments, fineness)
+        latents = decode(model, header, file.segments, fineness, texture)
         return picture_of(model, header, latents, header.delta, fineness.places())
 
     def symbols(self, model: Model, file: AnyFile) -> Int32:
