@@ -94,8 +94,7 @@ def compress_picture(
     if denoise is not None:
         clean = denoise_picture(picture, denoise, model=loaded)
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
-    shape = picture.rgb.shape[:2]
-    tuning = tuning_for(manifest, coding.tunable, tune, focus, shape, psnr is not None)
+    tuning = tuning_for(manifest, coding.tunable, tune, focus, picture.rgb, psnr is not None)
     job = drawn.open_either(coding, loaded, picture, values, tuning)
     coded = target.aim(job, delta)
     data = format.to_bytes(coded.file)
