@@ -104,8 +104,8 @@ def _fill(path: Path, section: str, kind: type[Any], table: dict[str, Any], **mo
         wanted = known[key].type if known[key].default is MISSING else type(known[key].default)
         name = getattr(wanted, "__name__", str(wanted))
         if name == "tuple" or name.startswith("tuple["):
-            fixed = known[key].default is not MISSING and Ellipsis not in get_args(known[key].type)
-            length = len(known[key].default) if fixed else None
+            default = known[key].default
+            length = None if default is MISSING or Ellipsis in get_args(known[key].type) else len(default)
             numbers = isinstance(value, list) and all(isinstance(v, int | float) for v in value)
             if not numbers or (length is not None and len(value) != length):
                 raise EocodecError(f"{path}: {key}{where} must be a list of {length or 'some'} numbers")

@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from eocodec.flow.modules import ModuleList
 from eocodec.flow.photo import PhotoFlow
 from eocodec.flow.trainable import Draws
 
@@ -75,10 +76,10 @@ class GainNet(nn.Module):
     def __init__(self, widths: tuple[int, ...], blocks: int = 2) -> None:
         super().__init__()
         self.head = nn.Conv2d(13, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(nn.Sequential(*(Block(w) for _ in range(blocks))) for w in widths)
-        self.up = nn.ModuleList(nn.Sequential(*(Block(w) for _ in range(blocks))) for w in widths[:-1])
-        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in pairwise(widths))
-        self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in pairwise(widths))
+        self.down = ModuleList(nn.Sequential(*(Block(w) for _ in range(blocks))) for w in widths)
+        self.up = ModuleList(nn.Sequential(*(Block(w) for _ in range(blocks))) for w in widths[:-1])
+        self.shrink = ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in pairwise(widths))
+        self.grow = ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in pairwise(widths))
         self.out = nn.Conv2d(widths[0], 21, 3, padding=1)
         with torch.no_grad():
             self.out.weight *= 0.1

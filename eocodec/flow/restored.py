@@ -25,6 +25,7 @@ from eocodec.flow.model import PhotoConfig
 __all__ = ["photo_weights"]
 
 Arrays = dict[str, npt.NDArray[Any]]
+Layer = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # weights and bias of a convolution
 UNITS = {"mean": MEAN_UNIT, "index": INDEX_UNIT}
 
 
@@ -83,7 +84,7 @@ def _context(files: Mapping[str, bytes], folder: str, prefix: str, level: int) -
     return result
 
 
-def _net(name: str, layers: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> Arrays:
+def _net(name: str, layers: list[Layer]) -> Arrays:
     return {
         f"{name}.convs.{k}.{part}": value
         for k, layer in enumerate(layers)
@@ -91,11 +92,12 @@ def _net(name: str, layers: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> 
     }
 
 
-def _layers(content: bytes) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+def _layers(content: bytes) -> list[Layer]:
     """Weights and biases of an integer net's convolutions; those of its outputs joined to one layer."""
     graph, arrays = _constants(content)
     users: dict[str, onnx.NodeProto] = {i: node for node in graph.graph.node for i in node.input}
-    layers, outputs = [], []
+    layers: list[Layer] = []
+    outputs: list[Layer] = []
     for node in graph.graph.node:
         if node.op_type != "Conv":
             continue
@@ -124,7 +126,9 @@ def _sizes(manifest: dict[str, Any], weights: Arrays) -> PhotoConfig:
     """The sizes that a bundle says it has, or those of its parameters if it is from before bundles said it."""
     if "sizes" in manifest:
         known = {f.name for f in fields(PhotoConfig)}
-        sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["sizes"].items() if k in known}
+        sizes: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in manifest["sizes"].items() if k in known
+        }
         return PhotoConfig(**{**sizes, "gain_widths": ()})
     return PhotoConfig(
         levels=manifest["levels"],

@@ -171,7 +171,8 @@ class Run:
             self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         if resume:
             self._restore(_fitting(load_checkpoint(self.checkpoint, device), self.checkpoint, config).raw)
-        auto = device.type == "cuda" or (torch.backends.mkldnn.is_available() and _cpu_has_bfloat16())
+        mkldnn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        auto = device.type == "cuda" or (mkldnn and _cpu_has_bfloat16())
         self.autocast = auto if config.autocast == "auto" else config.autocast == "on"
         self.loss = BatchLoss(self.model, self.autocast, config.compile, report if ranks.main else lambda message: None)
         # The stages leave some parameters out: the likelihood knows no refinement.

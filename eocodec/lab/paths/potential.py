@@ -105,7 +105,7 @@ class NetPotential(Potential):
 
     def rate(self, z: Tensor, t: Tensor) -> Tensor:
         back, _ = self._to_low(*self._layers(z, t))
-        _, speed = torch.func.jvp(self.time, (t,), (torch.ones_like(t),))
+        speed = torch.func.jvp(self.time, (t,), (torch.ones_like(t),))[1]
         return (back * speed).sum(1)
 
 
