@@ -60,7 +60,8 @@ def compress_picture(
     """Compress a picture; see :func:`compress` for the arguments.
 
     Arguments:
-        measure: also give the PSNR, by decoding the file; of a lossless one that proves that nothing was lost.
+        measure: also give the PSNR, of the picture that the encoder knows a decoder to give; a lossless file is
+            decoded, which proves that nothing was lost.
         verify: also decode the finished bytes and compare with what the encoder expects of them.
 
     Raises:
@@ -92,6 +93,7 @@ def compress_picture(
         clean = denoise_picture(picture, denoise, model=loaded)
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
     job = drawn.open_either(coding, loaded, picture, values)
+    job.measuring = measure
     coded = target.aim(job, delta)
     data = format.to_bytes(coded.file)
     if verify:

@@ -61,7 +61,13 @@ class Job(ABC):
         coding: the form.
         model: the bundle.
         picture: what the file is measured against.
+
+    Attributes:
+        measuring: the quality of the file will be asked for; what the encoder knows of its picture is then worth
+            keeping.
     """
+
+    measuring = False
 
     def __init__(self, coding: "Coding", model: Model, picture: Picture) -> None:
         self.coding, self.model, self.picture = coding, model, picture
@@ -98,9 +104,9 @@ class Job(ABC):
         """The picture `(H, W, 3)` that a decoder has to give for a file of this job."""
 
     def quality(self, file: AnyFile) -> float:
-        """PSNR of a file's picture to the input, dB."""
+        """PSNR of a file's picture to the input, dB: of the picture that a decoder has to give for it."""
         if self._measured is None or self._measured[0] is not file:  # a search has often just measured its last one
-            self._measured = file, psnr(self.picture.rgb, self.coding.decode(self.model, file))
+            self._measured = file, psnr(self.picture.rgb, self.expected(file))
         return self._measured[1]
 
 

@@ -90,7 +90,9 @@ class EitherJob(Job):
 
     @functools.cached_property
     def _lossily(self) -> Job:
-        return self.coding.open(self.model, self.picture, self._values)
+        job = self.coding.open(self.model, self.picture, self._values)
+        job.measuring = self.measuring
+        return job
 
     @functools.cached_property
     def _exactly(self) -> Job:

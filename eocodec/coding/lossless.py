@@ -458,10 +458,9 @@ class LosslessJob(Job):
         Raises:
             EocodecError: it does not.
         """
-        reached = super().quality(file)
-        if not math.isinf(reached):
+        if not np.array_equal(self.coding.decode(self.model, file), self.picture.rgb):
             raise EocodecError("the lossless file does not give the picture back; this is a fault of the program")
-        return reached
+        return math.inf
 
 
 class Lossless(SegmentedCoding):

@@ -256,6 +256,7 @@ class OrdinaryJob(SteppedJob):
 
     def __init__(self, coding: "Ordinary", model: Model, picture: Picture, values: Float32 | None) -> None:
         super().__init__(coding, model, picture)
+        model.runtime.open_ahead(Walk.graph_names(model))
         self.latents = transform.analyse(model, picture.rgb if values is None else values)
 
     def _targets(self, delta: float) -> tuple[Header, list[Float32], list[Float32]]:
@@ -271,6 +272,7 @@ class OrdinaryJob(SteppedJob):
 
     def draft(self, delta: float) -> tuple[Bytes, Callable[[], File]]:
         """See :meth:`SteppedJob.draft`."""
+        self.model.runtime.open_ahead(["decoder"])
         header, steps, targets = self._targets(delta)
         coder, latents = foresee(self.model, header, targets, steps)
         rgb = picture_of(self.model, header, latents, header.delta)
@@ -300,6 +302,7 @@ class Ordinary(SegmentedCoding):
         """See :meth:`Coding.decode`."""
         file = whole_file(file)
         header = file.header
+        model.runtime.open_ahead(["decoder", *reversed(Walk.graph_names(model))])  # this thread begins at the other end
         latents = decode(model, header, file.segments, model.manifest.steps(header.delta))
         return picture_of(model, header, latents, header.delta)
 

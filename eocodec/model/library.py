@@ -12,7 +12,8 @@ from pathlib import Path
 from eocodec.arguments import check_model
 from eocodec.errors import FormatError, ModelError
 from eocodec.format import AnyFile, Tiny
-from eocodec.model.bundle import Model, peek_id, read_bundle
+from eocodec.model.bundle import Model, open_bundle, peek_id
+from eocodec.model.runtime import USUAL
 
 __all__ = ["DEFAULT", "Library", "ModelLike", "Models", "library_of", "load_model", "shipped_models"]
 
@@ -32,8 +33,9 @@ _loading = threading.Lock()
 
 @functools.lru_cache(maxsize=8)
 def _load(path: Path, stamp: int, threads: int, optimisation: str, device: str) -> Model:
-    model = Model(read_bundle(path), threads, optimisation, device)
-    if peek_id(path) not in (b"", model.full_id):
+    files = open_bundle(path)
+    model = Model(files, threads, optimisation, device)
+    if files.claimed not in (b"", model.full_id):
         raise ModelError(f"{path}: the model bundle does not have the content that its id stands for")
     return model
 
@@ -41,7 +43,7 @@ def _load(path: Path, stamp: int, threads: int, optimisation: str, device: str) 
 def load_model(
     model: ModelLike = DEFAULT,
     threads: int = 0,
-    optimisation: str = "all",
+    optimisation: str = USUAL,
     device: str = "auto",
 ) -> Model:
     """Load a model by name ("photo") or path; repeated calls share the loaded model.
