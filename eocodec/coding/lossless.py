@@ -61,6 +61,7 @@ PARAMETERS = 13  # bytes before the tunings: CRC-32, colour, nine corrections, w
 FIRST_TUNED = 19  # units of h = 2 and h = 1 can be tuned to the picture
 TUNING_UNIT = 256
 TUNING_SAMPLES = 1 << 17  # of a unit, that its tuning is found from
+BLOCK = 64  # samples whose products are added up at a time
 TUNING_MINIMUM = 40  # samples per weight
 COUNTED = 64  # residuals up to here are told apart when choices are priced
 # Weights in least squares by scale index: inverse squares, in integers.
@@ -102,8 +103,8 @@ class _Survey:
             stride = max(1, -(-self.planes[0].size // (4 * s.half**2) // TUNING_SAMPLES))
             missed = (MEAN_UNIT * values - s.mean)[::stride].reshape(1, -1)
             rows = s.context[:, ::stride].reshape(len(s.context), -1)
-            both = np.concatenate([rows, missed]).astype(np.float64)
-            sums = (both * _WEIGHTS[s.index[::stride].ravel()]) @ both.T
+            both = np.concatenate([rows, missed])
+            sums = _weighted_products(both, _WEIGHTS[s.index[::stride].ravel()])
             self.sums[s.unit] = self.sums.get(s.unit, 0) + sums
             self.counts[s.unit] = self.counts.get(s.unit, 0) + both.shape[1]
         return values - s.predicted
@@ -121,6 +122,22 @@ class _Survey:
                 if tuning.any():
                     result[unit] = tuning
         return result
+
+
+def _weighted_products(rows: Int16, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """`(n, n)` sums of weights times products of rows `(n, samples)`, exact.
+
+    In blocks that are too small for the linear algebra library to share out among threads of its own, which wait for
+    one another in a loop: with other work on the machine that takes fifty times as long as the sums.
+    """
+    count = rows.shape[1]
+    padded = -(-count // BLOCK) * BLOCK
+    values = np.zeros((len(rows), padded))
+    values[:, :count] = rows
+    weighted = np.zeros_like(values)
+    np.multiply(values[:, :count], weights, out=weighted[:, :count])
+    blocks, wide = (a.reshape(len(rows), -1, BLOCK).transpose(1, 0, 2) for a in (values, weighted))
+    return np.asarray(np.matmul(wide, blocks.transpose(0, 2, 1)).sum(0))
 
 
 class _Encoder:

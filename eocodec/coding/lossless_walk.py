@@ -104,8 +104,11 @@ def residual_code(s: Strip, tuning: Tuning | None) -> tuple[Int16, npt.NDArray[n
     """
     mean = s.mean
     if tuning is not None:
-        shift = np.tensordot(tuning.astype(np.float32), s.context.astype(np.float32), 1)  # integers below 2**24
-        mean = _inside(mean + ((shift.astype(np.int32) + 8) >> 4), s.axis)
+        shift = np.full(mean.shape, 8, np.int32)
+        for weight, channel in zip(tuning.tolist(), s.context, strict=True):
+            if weight:
+                shift += np.multiply(channel, weight, dtype=np.int32)
+        mean = _inside(mean + (shift >> 4), s.axis)
     predicted = (mean + MEAN_UNIT // 2) >> 4
     distance = mean - MEAN_UNIT * predicted
     return predicted, distance < 0, np.minimum((np.abs(distance) + 1) >> 1, CLASSES - 1).astype(np.uint8)
