@@ -18,7 +18,6 @@ from eocodec.coding import drawn, matte
 from eocodec.coding.base import Coded, Job
 from eocodec.coding.rate_control import Target
 from eocodec.coding.registry import coding_for, coding_of
-from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError, LimitError
 from eocodec.format import Tiny
 from eocodec.image import Bytes, ImageLike, Picture, as_picture
@@ -90,6 +89,8 @@ def compress_picture(
     coding = coding_for(manifest, tiny=tiny, embedded=progressive, lossless=lossless)
     values, sigma = None, None
     if denoise is not None:
+        from eocodec.denoising import denoise_picture  # takes its time
+
         clean = denoise_picture(picture, denoise, model=loaded)
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
     job = drawn.open_either(coding, loaded, picture, values)

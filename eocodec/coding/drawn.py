@@ -16,9 +16,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from eocodec import format
+from eocodec.coding import registry
 from eocodec.coding.base import Coded, Coding, Job
 from eocodec.coding.lossless_tables import available
-from eocodec.coding.registry import LOSSLESS, ORDINARY
 from eocodec.format import AnyFile, File
 from eocodec.image import Bytes, Picture
 from eocodec.model.bundle import Model
@@ -68,7 +68,7 @@ def open_either(coding: Coding, model: Model, picture: Picture, values: Float32 
 
     Only ordinary files have an exact form in their place, and only where the model has nets for it.
     """
-    if coding is ORDINARY and available(model):
+    if coding is registry.ORDINARY and available(model):
         return EitherJob(coding, model, picture, values)
     return coding.open(model, picture, values)
 
@@ -96,7 +96,7 @@ class EitherJob(Job):
 
     @functools.cached_property
     def _exactly(self) -> Job:
-        return LOSSLESS.open(self.model, replace(self.picture, deep=False))
+        return registry.LOSSLESS.open(self.model, replace(self.picture, deep=False))
 
     def at(self, delta: float) -> Coded:
         """See :meth:`Job.at`."""

@@ -33,17 +33,16 @@ from eocodec.coding.base import (
     SegmentedCoding,
     whole_file,
 )
+from eocodec.coding.forms import LosslessForm, cumulative_samples
 from eocodec.coding.lattice import HIGHEST, LOWEST, Lattice, context_channels, from_planes, to_planes
 from eocodec.coding.lossless_tables import CLASSES, TABLES, LosslessTables, table_of, tables_of
 from eocodec.coding.lossless_walk import SETS, Strip, Tuning, predict, residual_code, walk
-from eocodec.coding.ordinary import after_segments
 from eocodec.coding.range_coder import Reader, Writer
 from eocodec.coding.scales import MEAN_UNIT, SCALES, scales
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import LOSSLESS_UNITS, AnyFile, File, Header, Segment, rate_code
 from eocodec.image import Bytes, Picture
 from eocodec.model.bundle import Model
-from eocodec.model.manifest import Manifest
 
 __all__ = ["UNITS", "Lossless", "Parameters", "cumulative_samples", "decode", "encode"]
 
@@ -66,16 +65,6 @@ TUNING_MINIMUM = 40  # samples per weight
 COUNTED = 64  # residuals up to here are told apart when choices are priced
 # Weights in least squares by scale index: inverse squares, in integers.
 _WEIGHTS = np.maximum(1, np.floor(1024 / (1 + scales() ** 2)))
-
-
-def cumulative_samples() -> list[float]:
-    """Samples of a 16x16 block, three axes of 256, that are known after each unit."""
-    total, result = 3.0, [3.0]
-    for h in (8, 4, 2, 1):
-        for _ in range(9):
-            total += (8 // h) ** 2
-            result.append(total)
-    return result
 
 
 class _Survey:
@@ -480,12 +469,8 @@ class LosslessJob(Job):
         return math.inf
 
 
-class Lossless(SegmentedCoding):
+class Lossless(LosslessForm, SegmentedCoding):
     """Files that give back every 8-bit value, of models with nets for it."""
-
-    def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
-        """All files with the lossless element."""
-        return isinstance(file, File) and file.lossless is not None
 
     def open(self, model: Model, picture: Picture, values: Float32 | None = None) -> LosslessJob:
         """See :meth:`Coding.open`."""
@@ -505,7 +490,3 @@ class Lossless(SegmentedCoding):
     def symbols(self, model: Model, file: AnyFile) -> npt.NDArray[np.int32]:
         """R, G, B of every pixel."""
         return self.decode(model, file).astype(np.int32).ravel()
-
-    def latents_after_segments(self, file: File, model: Model | None = None) -> list[float]:
-        """Samples, see :func:`cumulative_samples`."""
-        return after_segments(file, cumulative_samples())

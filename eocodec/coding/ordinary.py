@@ -19,17 +19,17 @@ from eocodec.coding.base import (
     greyed,
     whole_file,
 )
+from eocodec.coding.forms import OrdinaryForm
 from eocodec.coding.range_coder import Reader, Writer, tables_of
 from eocodec.coding.rate_control import SteppedJob
 from eocodec.coding.scales import MEAN_UNIT
-from eocodec.coding.units import LEVEL_UNITS, Unit, cumulative_latents, units
+from eocodec.coding.units import LEVEL_UNITS, Unit, units
 from eocodec.coding.walk import Walk, from_symbols, to_symbols
 from eocodec.errors import FormatError
 from eocodec.format import AnyFile, File, Header, Segment, rate_code
 from eocodec.image import Bytes, Picture
 from eocodec.model import transform
 from eocodec.model.bundle import Model
-from eocodec.model.manifest import Manifest
 from eocodec.steps import step_code
 
 __all__ = ["Decoder", "Dequantiser", "Encoder", "Ordinary", "decode", "encode", "finish", "foresee"]
@@ -37,8 +37,6 @@ __all__ = ["Decoder", "Dequantiser", "Encoder", "Ordinary", "decode", "encode", 
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
-
-USUAL_LEVELS = 4  # of models, where a file is to be cut whose model is not at hand
 
 
 class Dequantiser:
@@ -287,12 +285,8 @@ class OrdinaryJob(SteppedJob):
         return len(format.serialise(File(ordinary_header(self.model, self.picture, 1.0), self.alpha, ())))
 
 
-class Ordinary(SegmentedCoding):
+class Ordinary(OrdinaryForm, SegmentedCoding):
     """Files of models for pictures of any size, unless a flag says otherwise."""
-
-    def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
-        """All files with a header that no other form holds."""
-        return isinstance(file, File)
 
     def open(self, model: Model, picture: Picture, values: Float32 | None = None) -> OrdinaryJob:
         """See :meth:`Coding.open`."""
@@ -314,10 +308,6 @@ class Ordinary(SegmentedCoding):
         low = walk.run(coder)
         return np.concatenate([low.ravel(), *(b.ravel() for b in coder.values)])
 
-    def latents_after_segments(self, file: File, model: Model | None = None) -> list[float]:
-        """See :meth:`SegmentedCoding.latents_after_segments`."""
-        return after_segments(file, cumulative_latents(USUAL_LEVELS))
-
 
 def ordinary_header(model: Model, picture: Picture, delta: float) -> Header:
     """The header of a file at step Δ (range 0 to 1)."""
@@ -330,13 +320,3 @@ def picture_of(model: Model, header: Header, latents: list[Float32], delta: floa
     """The picture `(H, W, 3)` of dequantised latents, which were coded at a step Δ (range 0 to 1)."""
     step = model.manifest.decoder_step(delta)
     return greyed(transform.synthesise(model, latents, step, header.width, header.height), header.grey)
-
-
-def after_segments(file: File, cumulative: list[float]) -> list[float]:
-    """What is there after each number of segments, 0 for none, given what is there after each unit."""
-    known = [0.0, *cumulative]
-    result, at = [0.0], 0
-    for s in file.segments:
-        at = min(at + s.units, len(known) - 1)
-        result.append(known[at])
-    return result

@@ -20,6 +20,7 @@ from eocodec.errors import ModelError
 from eocodec.files import atomic_file
 from eocodec.model.manifest import FlatManifest, Manifest, PhotoManifest, read_manifest
 from eocodec.model.runtime import USUAL, Runtime, is_exact
+from eocodec.model.shelf import claimed_id, peek_id
 
 __all__ = ["Entries", "Model", "bundle_id", "open_bundle", "peek_id", "read_bundle", "write_bundle"]
 
@@ -91,7 +92,7 @@ class Entries(Mapping[str, bytes]):
     @property
     def claimed(self) -> bytes:
         """The id that the bundle claims to have (:func:`write_bundle` notes it), or empty."""
-        return _claimed(self._archive)
+        return claimed_id(self._archive)
 
     def __getitem__(self, name: str) -> bytes:
         if name not in self._unpacked:
@@ -138,22 +139,6 @@ def read_bundle(path: Path) -> dict[str, bytes]:
         ModelError: missing, not a bundle, damaged, or with entries that are too many or too large.
     """
     return dict(Entries(path))
-
-
-def peek_id(path: Path) -> bytes:
-    """The id that a bundle claims to have (:func:`write_bundle` notes it), or empty; loading shows whether it is so."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _claimed(archive)
-    except (OSError, zipfile.BadZipFile):
-        return b""
-
-
-def _claimed(archive: zipfile.ZipFile) -> bytes:
-    try:
-        return bytes.fromhex(archive.comment.decode("ascii"))
-    except ValueError:
-        return b""
 
 
 class Model:

@@ -12,20 +12,15 @@ from pathlib import Path
 from eocodec.arguments import check_model
 from eocodec.errors import FormatError, ModelError
 from eocodec.format import AnyFile, Tiny
-from eocodec.model.bundle import Model, open_bundle, peek_id
+from eocodec.model.bundle import Model, open_bundle
 from eocodec.model.runtime import USUAL
+from eocodec.model.shelf import peek_id, shipped_models
 
 __all__ = ["DEFAULT", "Library", "ModelLike", "Models", "library_of", "load_model", "shipped_models"]
 
-SHIPPED = Path(__file__).parent.parent / "models"
 DEFAULT = "photo"
 
 ModelLike = str | Path | Model
-
-
-def shipped_models() -> dict[str, Path]:
-    """Names and paths of the models that come with the package."""
-    return {p.stem: p for p in sorted(SHIPPED.glob("*.eocm"))}
 
 
 _loading = threading.Lock()
