@@ -19,7 +19,6 @@ from eocodec.coding.base import Coded, Job
 from eocodec.coding.fineness import Focus, tuning_for
 from eocodec.coding.rate_control import Target
 from eocodec.coding.registry import coding_for, coding_of
-from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError, LimitError
 from eocodec.format import Tiny
 from eocodec.image import Bytes, ImageLike, Picture, as_picture
@@ -63,7 +62,8 @@ def compress_picture(
     """Compress a picture; see :func:`compress` for the arguments.
 
     Arguments:
-        measure: also give the PSNR, by decoding the file; of a lossless one that proves that nothing was lost.
+        measure: also give the PSNR, of the picture that the encoder knows a decoder to give; a lossless file is
+            decoded, which proves that nothing was lost.
         verify: also decode the finished bytes and compare with what the encoder expects of them.
 
     Raises:
@@ -92,10 +92,13 @@ def compress_picture(
     coding = coding_for(manifest, tiny=tiny, embedded=progressive, lossless=lossless)
     values, sigma = None, None
     if denoise is not None:
+        from eocodec.denoising import denoise_picture  # takes its time
+
         clean = denoise_picture(picture, denoise, model=loaded)
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
     tuning = tuning_for(manifest, coding.tunable, tune, focus, picture.rgb, psnr is not None)
     job = drawn.open_either(coding, loaded, picture, values, tuning)
+    job.measuring = measure
     coded = target.aim(job, delta)
     data = format.to_bytes(coded.file)
     if verify:

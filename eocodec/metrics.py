@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 __all__ = ["bd_rate", "bd_rate_between", "ms_ssim", "psnr"]
 
+STRIP = 1 << 18  # samples that are compared at a time
+
 
 def psnr(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
     """Peak signal-to-noise ratio in dB over all samples, peak 255; infinite for equal pictures.
@@ -21,10 +23,11 @@ def psnr(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
     if a.shape != b.shape:
         raise ValueError(f"shapes differ: {a.shape} and {b.shape}")
     total = 0.0
-    rows = max(1, (1 << 22) // max(1, a[0].size))
-    for k in range(0, len(a), rows):  # in strips: no float copy of a large picture
-        d = a[k : k + rows].astype(np.float64) - b[k : k + rows].astype(np.float64)
-        total += float(np.dot(d.ravel(), d.ravel()))
+    kind = np.int32 if a.dtype == b.dtype == np.uint8 else np.float64
+    rows = max(1, STRIP // max(1, a[0].size))
+    for k in range(0, len(a), rows):  # in strips: no wider copy of a large picture
+        d = np.subtract(a[k : k + rows], b[k : k + rows], dtype=kind)
+        total += float(np.multiply(d, d, out=d).sum(dtype=np.float64))
     return math.inf if total == 0 else 10 * math.log10(255.0**2 * a.size / total)
 
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 import eocodec.pillow
 from eocodec import format
 from eocodec.codec import compress, decompress, truncate
-from eocodec.model import library
+from eocodec.model import shelf
 from eocodec.pillow import EocImageFile, rate_of_quality
 
 
@@ -149,9 +149,9 @@ def test_a_model_that_is_not_there_is_an_os_error(crop: Image.Image, tmp_path: P
 
 def test_a_model_of_ones_own_can_be_added(crop: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = tmp_path / "mine.eocm"
-    mine.write_bytes(library.shipped_models()["photo"].read_bytes())
+    mine.write_bytes(shelf.shipped_models()["photo"].read_bytes())
     data = saved(crop, model=str(mine))
-    monkeypatch.setattr(library, "SHIPPED", tmp_path / "nothing")
+    monkeypatch.setattr(shelf, "SHIPPED", tmp_path / "nothing")
     with pytest.raises(OSError, match="not installed"):
         opened(data).load()
     monkeypatch.setattr(eocodec.pillow, "_bundles", {})

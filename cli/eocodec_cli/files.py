@@ -61,7 +61,7 @@ def complete_model(ctx: click.Context, parameter: click.Parameter, incomplete: s
     """What a shell offers for a model: the names of the shipped ones, and files."""
     from click.shell_completion import CompletionItem
 
-    from eocodec.model.library import shipped_models
+    from eocodec.model.shelf import shipped_models
 
     names = [CompletionItem(n) for n in shipped_models() if n.startswith(incomplete)]
     return names or [CompletionItem(incomplete, type="file")]

@@ -4,7 +4,6 @@ In: the arguments. Out: the exit code: 0, 1 for errors, 2 for wrong usage, 130 w
 """
 
 import contextlib
-import difflib
 import errno
 import importlib
 import os
@@ -12,6 +11,7 @@ import sys
 
 import click
 
+from eocodec import __version__
 from eocodec_cli import COMMANDS
 from eocodec_cli.shown import printable
 
@@ -44,6 +44,8 @@ class Lazy(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as e:
+            import difflib  # takes its time
+
             near = difflib.get_close_matches(args[0], COMMANDS, 1)
             raise click.UsageError(f"{e.message} Did you mean {near[0]!r}?" if near else e.message, ctx) from None
 
@@ -54,7 +56,7 @@ class Lazy(click.Group):
 
 
 @click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="eocodec")
+@click.version_option(__version__, package_name="eocodec")
 def cli() -> None:
     """Compress and denoise images with entropy-ordered flows.
 

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from eocodec import format
+from eocodec.coding import registry
 from eocodec.coding.base import Coded, Coding, Job
 from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.coding.lossless_tables import available
-from eocodec.coding.registry import LOSSLESS, ORDINARY
 from eocodec.format import AnyFile, File
 from eocodec.image import Bytes, Picture
 from eocodec.model.bundle import Model
@@ -75,7 +75,7 @@ def open_either(
 
     Only ordinary files have an exact form in their place, and only where the model has nets for it.
     """
-    if coding is ORDINARY and available(model):
+    if coding is registry.ORDINARY and available(model):
         return EitherJob(coding, model, picture, values, tuning)
     return coding.open(model, picture, values, tuning)
 
@@ -105,11 +105,13 @@ class EitherJob(Job):
 
     @functools.cached_property
     def _lossily(self) -> Job:
-        return self.coding.open(self.model, self.picture, self._values, self._tuning)
+        job = self.coding.open(self.model, self.picture, self._values, self._tuning)
+        job.measuring = self.measuring
+        return job
 
     @functools.cached_property
     def _exactly(self) -> Job:
-        return LOSSLESS.open(self.model, replace(self.picture, deep=False))
+        return registry.LOSSLESS.open(self.model, replace(self.picture, deep=False))
 
     def at(self, delta: float) -> Coded:
         """See :meth:`Job.at`."""

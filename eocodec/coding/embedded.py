@@ -36,6 +36,7 @@ from eocodec.coding.embedded_coder import DecisionReader, DecisionWriter, Mark, 
 from eocodec.coding.embedded_state import LAYERS, LOW_STEP, TOP, State
 from eocodec.coding.embedded_tables import Probabilities
 from eocodec.coding.fineness import UNTUNED, StepTuning
+from eocodec.coding.forms import EmbeddedForm
 from eocodec.coding.ordinary import picture_of
 from eocodec.coding.range_coder import Reader, Writer, tables_of
 from eocodec.coding.rate_control import expected_step, match_quality
@@ -45,7 +46,7 @@ from eocodec.image import Bytes, Picture
 from eocodec.model import transform
 from eocodec.model.bundle import Model
 from eocodec.model.library import Library
-from eocodec.model.manifest import Manifest, PhotoManifest
+from eocodec.model.manifest import PhotoManifest
 
 __all__ = [
     "LAYERS",
@@ -258,12 +259,8 @@ class EmbeddedJob(Job):
         return self.coding.decode(self.model, file)
 
 
-class Embedded(Coding):
+class Embedded(EmbeddedForm, Coding):
     """Files of one stream that may end anywhere, of models for pictures of any size."""
-
-    def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
-        """All files whose header says so."""
-        return isinstance(file, File) and file.header.embedded
 
     def open(
         self, model: Model, picture: Picture, values: Float32 | None = None, tuning: StepTuning = UNTUNED

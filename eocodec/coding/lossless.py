@@ -34,17 +34,16 @@ from eocodec.coding.base import (
     whole_file,
 )
 from eocodec.coding.fineness import UNTUNED, StepTuning
+from eocodec.coding.forms import LosslessForm, cumulative_samples
 from eocodec.coding.lattice import HIGHEST, LOWEST, Lattice, context_channels, from_planes, to_planes
 from eocodec.coding.lossless_tables import CLASSES, TABLES, LosslessTables, table_of, tables_of
 from eocodec.coding.lossless_walk import SETS, Strip, Tuning, predict, residual_code, walk
-from eocodec.coding.ordinary import after_segments
 from eocodec.coding.range_coder import Reader, Writer
 from eocodec.coding.scales import MEAN_UNIT, SCALES, scales
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import LOSSLESS_UNITS, AnyFile, File, Header, Segment, rate_code
 from eocodec.image import Bytes, Picture
 from eocodec.model.bundle import Model
-from eocodec.model.manifest import Manifest
 
 __all__ = ["UNITS", "Lossless", "Parameters", "cumulative_samples", "decode", "encode"]
 
@@ -62,20 +61,11 @@ PARAMETERS = 13  # bytes before the tunings: CRC-32, colour, nine corrections, w
 FIRST_TUNED = 19  # units of h = 2 and h = 1 can be tuned to the picture
 TUNING_UNIT = 256
 TUNING_SAMPLES = 1 << 17  # of a unit, that its tuning is found from
+BLOCK = 64  # samples whose products are added up at a time
 TUNING_MINIMUM = 40  # samples per weight
 COUNTED = 64  # residuals up to here are told apart when choices are priced
 # Weights in least squares by scale index: inverse squares, in integers.
 _WEIGHTS = np.maximum(1, np.floor(1024 / (1 + scales() ** 2)))
-
-
-def cumulative_samples() -> list[float]:
-    """Samples of a 16x16 block, three axes of 256, that are known after each unit."""
-    total, result = 3.0, [3.0]
-    for h in (8, 4, 2, 1):
-        for _ in range(9):
-            total += (8 // h) ** 2
-            result.append(total)
-    return result
 
 
 class _Survey:
@@ -103,8 +93,8 @@ class _Survey:
             stride = max(1, -(-self.planes[0].size // (4 * s.half**2) // TUNING_SAMPLES))
             missed = (MEAN_UNIT * values - s.mean)[::stride].reshape(1, -1)
             rows = s.context[:, ::stride].reshape(len(s.context), -1)
-            both = np.concatenate([rows, missed]).astype(np.float64)
-            sums = (both * _WEIGHTS[s.index[::stride].ravel()]) @ both.T
+            both = np.concatenate([rows, missed])
+            sums = _weighted_products(both, _WEIGHTS[s.index[::stride].ravel()])
             self.sums[s.unit] = self.sums.get(s.unit, 0) + sums
             self.counts[s.unit] = self.counts.get(s.unit, 0) + both.shape[1]
         return values - s.predicted
@@ -122,6 +112,22 @@ class _Survey:
                 if tuning.any():
                     result[unit] = tuning
         return result
+
+
+def _weighted_products(rows: Int16, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """`(n, n)` sums of weights times products of rows `(n, samples)`, exact.
+
+    In blocks that are too small for the linear algebra library to share out among threads of its own, which wait for
+    one another in a loop: with other work on the machine that takes fifty times as long as the sums.
+    """
+    count = rows.shape[1]
+    padded = -(-count // BLOCK) * BLOCK
+    values = np.zeros((len(rows), padded))
+    values[:, :count] = rows
+    weighted = np.zeros_like(values)
+    np.multiply(values[:, :count], weights, out=weighted[:, :count])
+    blocks, wide = (a.reshape(len(rows), -1, BLOCK).transpose(1, 0, 2) for a in (values, weighted))
+    return np.asarray(np.matmul(wide, blocks.transpose(0, 2, 1)).sum(0))
 
 
 class _Encoder:
@@ -459,18 +465,13 @@ class LosslessJob(Job):
         Raises:
             EocodecError: it does not.
         """
-        reached = super().quality(file)
-        if not math.isinf(reached):
+        if not np.array_equal(self.coding.decode(self.model, file), self.picture.rgb):
             raise EocodecError("the lossless file does not give the picture back; this is a fault of the program")
-        return reached
+        return math.inf
 
 
-class Lossless(SegmentedCoding):
+class Lossless(LosslessForm, SegmentedCoding):
     """Files that give back every 8-bit value, of models with nets for it."""
-
-    def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
-        """All files with the lossless element."""
-        return isinstance(file, File) and file.lossless is not None
 
     def open(
         self, model: Model, picture: Picture, values: Float32 | None = None, tuning: StepTuning = UNTUNED
@@ -492,7 +493,3 @@ class Lossless(SegmentedCoding):
     def symbols(self, model: Model, file: AnyFile) -> npt.NDArray[np.int32]:
         """R, G, B of every pixel."""
         return self.decode(model, file).astype(np.int32).ravel()
-
-    def latents_after_segments(self, file: File, model: Model | None = None) -> list[float]:
-        """Samples, see :func:`cumulative_samples`."""
-        return after_segments(file, cumulative_samples())

@@ -20,18 +20,18 @@ from eocodec.coding.base import (
     whole_file,
 )
 from eocodec.coding.fineness import UNTUNED, Fineness, StepTuning, offsets_of, pack_offsets
+from eocodec.coding.forms import OrdinaryForm
 from eocodec.coding.range_coder import Reader, Writer, tables_of
 from eocodec.coding.rate_control import SteppedJob
 from eocodec.coding.scales import MEAN_UNIT
 from eocodec.coding.texture import Texture
-from eocodec.coding.units import LEVEL_UNITS, Unit, cumulative_latents, units
+from eocodec.coding.units import LEVEL_UNITS, Unit, units
 from eocodec.coding.walk import Walk, from_symbols, to_symbols
 from eocodec.errors import FormatError
 from eocodec.format import AnyFile, File, Header, Segment, rate_code
 from eocodec.image import Bytes, Picture
 from eocodec.model import transform
 from eocodec.model.bundle import Model
-from eocodec.model.manifest import Manifest
 from eocodec.steps import step_code
 
 __all__ = ["Decoder", "Dequantiser", "Encoder", "Ordinary", "decode", "encode", "finish", "foresee"]
@@ -39,8 +39,6 @@ __all__ = ["Decoder", "Dequantiser", "Encoder", "Ordinary", "decode", "encode", 
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
-
-USUAL_LEVELS = 4  # of models, where a file is to be cut whose model is not at hand
 
 
 class Dequantiser:
@@ -283,6 +281,7 @@ class OrdinaryJob(SteppedJob):
     ) -> None:
         super().__init__(coding, model, picture)
         self.tuning, self.offsets = tuning, pack_offsets(tuning.offsets)
+        model.runtime.open_ahead(Walk.graph_names(model))
         self.latents = transform.analyse(model, picture.rgb if values is None else values)
 
     def _targets(self, delta: float) -> tuple[Header, Fineness, list[Float32]]:
@@ -298,6 +297,7 @@ class OrdinaryJob(SteppedJob):
 
     def draft(self, delta: float) -> tuple[Bytes, Callable[[], File]]:
         """See :meth:`SteppedJob.draft`."""
+        self.model.runtime.open_ahead(["decoder"])
         header, fineness, targets = self._targets(delta)
         coder, latents = foresee(self.model, header, targets, fineness)
         rgb = picture_of(self.model, header, latents, header.delta, fineness.places())
@@ -315,14 +315,10 @@ class OrdinaryJob(SteppedJob):
         return len(format.serialise(self._file(ordinary_header(self.model, self.picture, 1.0, self.tuning.degree), ())))
 
 
-class Ordinary(SegmentedCoding):
+class Ordinary(OrdinaryForm, SegmentedCoding):
     """Files of models for pictures of any size, unless a flag says otherwise."""
 
     tunable = True
-
-    def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
-        """All files with a header that no other form holds."""
-        return isinstance(file, File)
 
     def open(
         self, model: Model, picture: Picture, values: Float32 | None = None, tuning: StepTuning = UNTUNED
@@ -334,6 +330,7 @@ class Ordinary(SegmentedCoding):
         """See :meth:`Coding.decode`."""
         file = whole_file(file)
         header = file.header
+        model.runtime.open_ahead(["decoder", *reversed(Walk.graph_names(model))])  # this thread begins at the other end
         fineness = fineness_of(model, file)
         latents = decode(model, header, file.segments, fineness, texture)
         return picture_of(model, header, latents, header.delta, fineness.places())
@@ -345,10 +342,6 @@ class Ordinary(SegmentedCoding):
         coder = _Collector(model, file.segments, walk)
         low = walk.run(coder)
         return np.concatenate([low.ravel(), *(b.ravel() for b in coder.values)])
-
-    def latents_after_segments(self, file: File, model: Model | None = None) -> list[float]:
-        """See :meth:`SegmentedCoding.latents_after_segments`."""
-        return after_segments(file, cumulative_latents(USUAL_LEVELS))
 
 
 def fineness_of(model: Model, file: File) -> Fineness:
@@ -373,13 +366,3 @@ def picture_of(
     """The picture `(H, W, 3)` of dequantised latents, which were coded at a step Δ (range 0 to 1)."""
     step = model.manifest.decoder_step(delta)
     return greyed(transform.synthesise(model, latents, step, header.width, header.height, places), header.grey)
-
-
-def after_segments(file: File, cumulative: list[float]) -> list[float]:
-    """What is there after each number of segments, 0 for none, given what is there after each unit."""
-    known = [0.0, *cumulative]
-    result, at = [0.0], 0
-    for s in file.segments:
-        at = min(at + s.units, len(known) - 1)
-        result.append(known[at])
-    return result

@@ -259,7 +259,12 @@ class SteppedJob(Job):
 
     def at(self, delta: float) -> Coded:
         """See :meth:`Job.at`."""
-        file = self.file(delta)
+        if not self.measuring:
+            file = self.file(delta)
+            return Coded(file, self.rate(file))
+        rgb, make = self.draft(delta)
+        file = make()
+        self._measured = file, psnr(self.picture.rgb, rgb)
         return Coded(file, self.rate(file))
 
     def expected(self, file: AnyFile) -> Bytes:
@@ -286,15 +291,14 @@ class SteppedJob(Job):
     def reaching(self, target: float) -> Coded:
         """See :meth:`Job.reaching`; the picture is foreseen, not coded and decoded, where that saves time."""
 
-        def attempt(x: float) -> tuple[float, Callable[[], AnyFile]]:
+        def attempt(x: float) -> tuple[float, Callable[[], tuple[AnyFile, float]]]:
             rgb, file = self.draft(2.0**x / 255.0)
             reached = psnr(self.picture.rgb, rgb)
-            if target <= reached <= target + QUALITY_WIDTH:
-                reached = self.quality(file())  # the decoder has the last word
-            return reached, file
+            return reached, lambda: (file(), reached)
 
         found = match_quality(attempt, target, self._bounds(), expected_step(target), self.resolution)
-        file = found.result()
+        self._measured = found.result()
+        file = self._measured[0]
         return Coded(file, self.rate(file), found.tries)
 
 

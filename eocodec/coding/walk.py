@@ -9,7 +9,7 @@ What the nets see of the step, and the steps, come from `eocodec.coding.fineness
 `eocodec.coding.units`, each from nowhere else.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
 from eocodec.coding.units import LEVEL_UNITS, PHASES, Unit, units
 from eocodec.format import Header
 from eocodec.model.bundle import Model
+from eocodec.model.threads import side_by_side
 from eocodec.steps import STEP_UNIT, scale_shift
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "compand",
     "from_symbols",
     "lattices",
+    "pieces",
     "to_symbols",
 ]
 
@@ -39,6 +41,7 @@ Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 
 STRIP = 65536  # grid positions of a strip; nets and coder work strip by strip
+PIECE = 2048  # grid positions that are worth handing to another thread
 MARGIN = 1  # latents coded beyond the right and bottom edge, see docs/METHOD.md
 LOW_SCALE_INDEX = 69  # table index of the low-pass corner at Δ = 1 level, see docs/FORMAT.md
 MAX_LOW = 1 << 24  # keeps hostile values within int32
@@ -147,24 +150,61 @@ class Walk:
         """What all nets of a level see besides latents, `(1, planes, rows, columns)`, for rows of the quad grid."""
         return self.fineness.condition(level, rows, self.grid_size(level)[1])
 
+    def _nets(
+        self, graph: str, level: int, rows: slice, margin: int, inputs: Callable[[slice], dict[str, npt.NDArray[Any]]]
+    ) -> list[npt.NDArray[Any]]:
+        """Outputs `(channels, rows, columns)` of a graph for rows of a level's quad grid, which begin at an even one.
+
+        Pieces of the rows run side by side. What a net gives at a place depends on `margin` rows around it only, and
+        integers are exact, so that pieces give the same as the whole.
+
+        Arguments:
+            graph: which one.
+            level: of the grid.
+            rows: of the grid.
+            margin: rows beyond them that the graph sees.
+            inputs: what it takes of given rows.
+        """
+        height, width = self.grid_size(level)
+
+        def run(piece: slice) -> list[npt.NDArray[Any]]:
+            top, bottom = max(0, piece.start - margin), min(height, piece.stop + margin)
+            outputs = self.model.run(graph, inputs(slice(top, bottom)))
+            return [o[0, :, piece.start - top : piece.stop - top] for o in outputs]
+
+        parts = side_by_side(run, pieces(rows, width, self.model.share), self.model.share)
+        return parts[0] if len(parts) == 1 else [np.concatenate(o, axis=1) for o in zip(*parts, strict=True)]
+
+    @classmethod
+    def graph_names(cls, model: Model) -> list[str]:
+        """All graphs that a walk may need, in order."""
+        order = cls.order(model)
+        return [
+            f"{cls.graphs}/{name}"
+            for first in range(1, len(order), LEVEL_UNITS)
+            for name in (f"feature{order[first].level}", *map(_net, order[first : first + LEVEL_UNITS]))
+        ]
+
     def _feature(self, level: int, coarser: Int8, previous: UInt8 | None) -> UInt8:
         height, width = self.grid_size(level)
         result: UInt8 | None = None
-        for rows in self._strips(level):
-            top, bottom = max(0, rows.start - 2), min(height, rows.stop + 2)
-            inputs: dict[str, npt.NDArray[Any]] = {
-                "coarser": coarser[None, :, top:bottom],
-                "condition": self._condition(level, slice(top, bottom)),
+
+        def inputs(rows: slice) -> dict[str, npt.NDArray[Any]]:
+            seen: dict[str, npt.NDArray[Any]] = {
+                "coarser": coarser[None, :, rows],
+                "condition": self._condition(level, rows),
             }
             if previous is not None:
-                inputs["previous"] = previous[None, :, top // 2 : bottom // 2]
-            inputs.update(self._known(level, slice(top, bottom)))
-            (out,) = self.model.run(f"{self.graphs}/feature{level}", inputs)
+                seen["previous"] = previous[None, :, rows.start // 2 : rows.stop // 2]
+            return {**seen, **self._known(level, rows)}
+
+        for rows in self._strips(level):
+            (out,) = self._nets(f"{self.graphs}/feature{level}", level, rows, 2, inputs)
             if rows.start == 0 and rows.stop == height:
-                return np.asarray(out[0], np.uint8)
+                return np.asarray(out, np.uint8)
             if result is None:
-                result = np.empty((out.shape[1], height, width), np.uint8)
-            result[:, rows] = out[0, :, rows.start - top : rows.stop - top]
+                result = np.empty((len(out), height, width), np.uint8)
+            result[:, rows] = out
         assert result is not None
         return result
 
@@ -174,27 +214,22 @@ class Walk:
         band_height, band_width = self.band_size(level)
         seen = np.zeros((24, height, width), np.int8)  # the luma passes, then the first of chroma
         result = np.zeros((9, 2 * height, 2 * width), np.int8)
+        context = 0
+
+        def inputs(rows: slice) -> dict[str, npt.NDArray[Any]]:
+            known = {"feature": feature[None, :, rows], "condition": self._condition(level, rows)}
+            return {**known, "seen": seen[None, :context, rows]} if context else known
+
         for k, unit in enumerate(self.units[number : number + LEVEL_UNITS]):
             coder.begin(number + k)
-            context = sum(u.places for u in self.units[number : number + k])
             valid = [((band_height - p.row + 1) // 2, (band_width - p.column + 1) // 2) for p in unit.parts]
             for rows in self._strips(level):
-                top, bottom = max(0, rows.start - 1), min(height, rows.stop + 1)
-                inputs: dict[str, npt.NDArray[Any]] = {
-                    "feature": feature[None, :, top:bottom],
-                    "condition": self._condition(level, slice(top, bottom)),
-                }
-                if context:
-                    inputs["seen"] = seen[None, :context, top:bottom]
-                mean, index = (
-                    o[0, :, rows.start - top : rows.stop - top]
-                    for o in self.model.run(f"{self.graphs}/{unit.axis}{level}_{unit.index}", inputs)
-                )
-                mean = mean.astype(np.int32)
-                companded = self._compand(coder.strip(unit, rows, valid, mean, index))
+                mean, index = self._nets(f"{self.graphs}/{_net(unit)}", level, rows, 1, inputs)
+                companded = self._compand(coder.strip(unit, rows, valid, mean.astype(np.int32), index))
                 if context + unit.places <= len(seen):
                     seen[context : context + unit.places, rows] = companded
                 unit.scatter(companded, result, rows)
+            context += unit.places
         return result
 
     def low_pass(self, coder: LowCoder) -> Int32:
@@ -218,6 +253,18 @@ class Walk:
             stride = half
         full = (2 * self.grid[0], 2 * self.grid[1])
         return np.pad(q, ((0, 0), (0, full[0] - height), (0, full[1] - width)), "edge")
+
+
+def _net(unit: Unit) -> str:
+    return f"{unit.axis}{unit.level}_{unit.index}"
+
+
+def pieces(rows: slice, width: int, threads: int) -> list[slice]:
+    """Rows of a grid as pieces for so many threads; each but the last has an even number, and enough to do."""
+    count = rows.stop - rows.start
+    number = max(1, min(threads, count * width // PIECE))
+    step = (-(-count // number) + 1) // 2 * 2
+    return [slice(a, min(a + step, rows.stop)) for a in range(rows.start, rows.stop, step)]
 
 
 def compand(model: Model, v: Int32) -> Int8:

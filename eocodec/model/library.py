@@ -12,24 +12,15 @@ from pathlib import Path
 from eocodec.arguments import check_model
 from eocodec.errors import FormatError, ModelError
 from eocodec.format import AnyFile, Tiny
-from eocodec.model.bundle import Model, peek_id, read_bundle
+from eocodec.model.bundle import Model, open_bundle
+from eocodec.model.runtime import USUAL
+from eocodec.model.shelf import earlier_models, peek_id, shipped_models
 
-__all__ = ["DEFAULT", "Library", "ModelLike", "Models", "earlier_models", "library_of", "load_model", "shipped_models"]
+__all__ = ["DEFAULT", "Library", "ModelLike", "Models", "library_of", "load_model", "shipped_models"]
 
-SHIPPED = Path(__file__).parent.parent / "models"
 DEFAULT = "photo"
 
 ModelLike = str | Path | Model
-
-
-def shipped_models() -> dict[str, Path]:
-    """Names and paths of the models that come with the package."""
-    return {p.stem: p for p in sorted(SHIPPED.glob("*.eocm"))}
-
-
-def earlier_models() -> list[Path]:
-    """Paths of the decoders of models that came with earlier releases: files made with them stay readable."""
-    return sorted((SHIPPED / "earlier").glob("*.eocm"))
 
 
 _loading = threading.Lock()
@@ -37,8 +28,9 @@ _loading = threading.Lock()
 
 @functools.lru_cache(maxsize=8)
 def _load(path: Path, stamp: int, threads: int, optimisation: str, device: str) -> Model:
-    model = Model(read_bundle(path), threads, optimisation, device)
-    if peek_id(path) not in (b"", model.full_id):
+    files = open_bundle(path)
+    model = Model(files, threads, optimisation, device)
+    if files.claimed not in (b"", model.full_id):
         raise ModelError(f"{path}: the model bundle does not have the content that its id stands for")
     return model
 
@@ -46,7 +38,7 @@ def _load(path: Path, stamp: int, threads: int, optimisation: str, device: str) 
 def load_model(
     model: ModelLike = DEFAULT,
     threads: int = 0,
-    optimisation: str = "all",
+    optimisation: str = USUAL,
     device: str = "auto",
 ) -> Model:
     """Load a model by name ("photo") or path; repeated calls share the loaded model.
