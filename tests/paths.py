@@ -9,7 +9,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
 VECTORS = ROOT / "tests" / "vectors"
+MODELS = ROOT / "eocodec" / "models"
 Runner = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+def bundle_of(model: str) -> Path:
+    """The bundle of a test vector's model: a shipped one's name, or that of a file among the vectors."""
+    return VECTORS / model if model.endswith(".eocm") else MODELS / f"{model}.eocm"
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 120, every: float = 0.02) -> None:

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,18 +18,21 @@ from typing import Any
 import constriction
 import numpy as np
 import pytest
-from paths import ROOT, SAMPLES, VECTORS
+from paths import MODELS, SAMPLES, VECTORS, bundle_of
 from PIL import Image
 
 import eocodec
+from eocodec import format
+from eocodec.coding.fineness import LARGEST_OFFSET, Fineness, blocks_of, pack_offsets
 from eocodec.coding.symbols import symbols
 from eocodec.model import transform
 from eocodec.model.bundle import Model, write_bundle
+from eocodec.model.library import load_model
+from eocodec.steps import step_code
 
 pytestmark = [pytest.mark.ports, pytest.mark.slow]
 
 SCRIPT = SAMPLES / "python" / "embed.py"
-MODELS = ROOT / "eocodec" / "models"
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
 
 
@@ -53,7 +57,7 @@ def embed() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def bundles(embed: ModuleType) -> dict[str, Any]:
-    return {name: embed.Bundle(MODELS / f"{name}.eocm") for name in ("photo", "face64")}
+    return {name: embed.Bundle(bundle_of(name)) for name in ("photo", "face64", "small.eocm")}
 
 
 @pytest.mark.parametrize("entry", INDEX, ids=lambda v: v["name"])
@@ -66,7 +70,7 @@ def test_vectors_decode_to_their_symbols_and_pictures(
     assert picture.dtype == np.uint8
     assert len(values) == entry["symbols"]
     assert hashlib.sha256(values.astype("<i4").tobytes()).hexdigest() == entry["sha256"]
-    expected = [eocodec.decompress(data)]
+    expected = [eocodec.decompress(data, bundle_of(entry["model"]))]
     if entry["picture"]:
         image = Image.open(VECTORS / f"{entry['name']}.png").convert("RGBA" if entry["alpha"] else "RGB")
         expected.append(np.asarray(image))
@@ -98,6 +102,39 @@ def test_pictures_in_tiles_are_those_of_the_library(embed: ModuleType, bundles: 
     expected = transform.synthesise(model, latents, 40 / 255, width, height)
     found = embed.synthesise(bundles["photo"], latents, 40, width, height)
     assert np.abs(expected.astype(int) - found).max() <= 1
+
+
+def test_maps_of_steps_reach_every_tile(embed: ModuleType, bundles: dict[str, Any]) -> None:
+    width, height, rng = 1203, 1757, np.random.default_rng(4)  # four tiles
+    small, data = load_model(bundle_of("small.eocm")), vector("small-map")
+    file = replace(format.parse(data).header, width=width, height=height)
+    offsets = rng.integers(-LARGEST_OFFSET, LARGEST_OFFSET + 1, blocks_of(file, small)).astype(np.int8)
+    fineness = Fineness(small, file, offsets)
+    sizes = [(3, 220, 152), *((9, 220 << k, 152 << k) for k in range(3))]
+    latents = [rng.normal(0, 0.05, size).astype(np.float32) for size in sizes]
+    latents[0] += 1
+    delta = 25 / 255
+    step = small.manifest.decoder_step(delta)
+    expected = transform.synthesise(small, latents, step, width, height, fineness.places())
+    theirs = replace(file, step=step_code(delta))
+    ours = embed.parse(format.serialise(format.File(theirs, None, (), offsets=pack_offsets(offsets))))
+    found = embed.synthesise(
+        bundles["small.eocm"], latents, 25, width, height, embed.Fineness(bundles["small.eocm"], ours)
+    )
+    assert np.abs(expected.astype(int) - found).max() <= 1
+
+
+def test_maps_that_do_not_fit_are_refused(embed: ModuleType, bundles: dict[str, Any]) -> None:
+    file = format.parse(vector("small-map"))
+    offsets = np.zeros((5, 6), np.int8)
+    beyond = np.full_like(offsets, LARGEST_OFFSET + 1)
+    for wrong, said in ((b"", "packed bytes"), (pack_offsets(offsets[:, :5]), "packed bytes"),
+                        (pack_offsets(beyond), "out of range")):  # fmt: skip
+        with pytest.raises(embed.Rejected, match=said):
+            embed.decode(format.serialise(replace(file, offsets=wrong)), bundles["small.eocm"])
+    plain = replace(format.parse(vector("colour")), offsets=pack_offsets(offsets))
+    with pytest.raises(embed.Rejected, match="steps differ"):
+        embed.decode(format.serialise(plain), bundles["photo"])
 
 
 def test_tiny_files_come_as_base64_too(embed: ModuleType, bundles: dict[str, Any]) -> None:
@@ -170,9 +207,13 @@ BAD = {
     "text": (b"+text", "not an .eoc file"),
     "magic": (b"EOD" + header()[3:], "not an .eoc file"),
     "version": (header(version=2), "format version 2"),
-    "flags": (header(flags=16), "features"),
+    "flags": (header(flags=32), "features"),
     "cut": (header()[:-1], "cut off"),
     "model": (b"EOC\x01abcd" + header()[8:], "made with the model 61626364"),
+    "untuned model": (header(flags=16) + b"\x20", "its steps differ"),
+    "no tuning": (header(flags=16) + b"\0", "tuning is out of range"),
+    "too much tuning": (header(flags=16) + b"\x21", "tuning is out of range"),
+    "tuned lossless": (header(flags=24) + b"\x20", "tuning is out of range"),
     "no width": (header(width=b"\0"), "beyond the format's limits"),
     "too wide": (header(width=b"\x81\x80\x40"), "beyond the format's limits"),
     "too large": (header(width=b"\x80\x80\x40", height=b"\x81\x02"), "beyond the format's limits"),

@@ -309,6 +309,8 @@ class Model {
     int levels = 0;
     std::vector<std::vector<std::vector<uint8_t>>> low_index;  // by colour, kind and class
     double refine_from = 0;                                    // levels
+    bool rotated = false, tuned = false;
+    std::vector<int> eye;  // by band, 1/16 octave, if tuned
     // Flat:
     int size = 0, rest_step = 0, tiny = 0;
     std::vector<int> blocks, scale;
@@ -400,6 +402,10 @@ class Model {
             gain = read<std::vector<std::vector<double>>>(manifest.at("gain"), -100, 100);
             low_index = read<decltype(low_index)>(manifest.at("low_index"), 0, double(tables.size() - 1));
             refine_from = read<double>(manifest.at("refine_from"), 0, 1e9);
+            rotated = manifest.value("rotated", false);
+            tuned = manifest.value("tuned", false);
+            if (tuned) eye = read<std::vector<int>>(manifest.at("eye"), -64, 64);
+            if (tuned && eye.size() != gain.size()) inconsistent();
             if (gain.size() != size_t(levels) + 1 || low_index.size() != 3) inconsistent();
             for (size_t k = 0; k < gain.size(); ++k)
                 if (gain[k].size() != (k ? 9 : 3)) inconsistent();
@@ -547,9 +553,9 @@ struct Segment {
 
 struct File {
     ModelId model{};
-    int width = 0, height = 0, step = 0;
+    int width = 0, height = 0, step = 0, tuning = 0;
     bool grey = false, embedded = false;
-    std::optional<View> alpha, lossless;
+    std::optional<View> alpha, offsets, lossless;
     std::vector<Segment> segments;
     Bytes stream;  // embedded
 };
@@ -620,18 +626,20 @@ struct Geometry {
     }
 };
 
-// A coding unit of a level: passes 0 … 3 are luma phases, 4 and 5 two phases of chroma each. A strip's planes are those
-// of its channels, phase by phase.
+// A coding unit of a level: passes 0 … 3 are of luma, 4 and 5 of chroma. A strip's planes are in coding order.
 struct Unit {
     int number, level, pass;
+    bool rotated = false;
 
     bool luma() const { return pass < 4; }
-    int phases() const { return luma() ? 1 : 2; }
+    int phases() const { return luma() ? 1 : 2; }  // of plain passes
     int channels() const { return luma() ? 3 : 6; }
     int planes() const { return phases() * channels(); }
     int channel(int plane) const { return (luma() ? 0 : 3) + plane % channels(); }  // of the band
     auto& place(int plane) const {                                                  // (row, column) in the quads
-        return kPhases[luma() ? pass : 2 * (pass - 4) + plane / channels()];
+        const int c = channel(plane), turn = rotated ? c % 3 : 0;
+        if (luma()) return kPhases[pass ^ turn];
+        return kPhases[(2 * (pass - 4) + plane / channels() + 2 * (rotated ? (c / 3 + turn) % 2 : 0)) % 4];
     }
     int context() const { return luma() ? 3 * pass : 12 + 12 * (pass - 4); }  // planes that its net sees
     std::string graph() const {
@@ -734,6 +742,7 @@ class StripCoder {
     virtual bool wants(int unit) = 0;                           // before every level
     virtual void begin(const Unit&) {}                          // before every unit
     virtual Planes<int8_t> known(int, int, int) { return {}; }  // that feature nets see besides: level, top, bottom
+    virtual Planes<int8_t> condition(int, int, int) = 0;        // what nets see of the step, likewise
     // Values in 1/16 steps, which later nets see.
     virtual Planes<int32_t> strip(const Unit& unit, int top, const Planes<int32_t>& mean,
                                   const Planes<uint8_t>& index) = 0;
@@ -743,10 +752,8 @@ class StripCoder {
 // what they give does not depend on strips.
 class Walk {
  public:
-    Walk(Model& model, const Geometry& geometry, int step, std::string folder)
-        : model_(model), geometry_(geometry), folder_(std::move(folder)) {
-        condition_ = int8_t(std::clamp((step - 32768 - 5 * 2048 + 64) >> 7, -80, 48));
-    }
+    Walk(Model& model, const Geometry& geometry, std::string folder, bool rotated)
+        : model_(model), geometry_(geometry), folder_(std::move(folder)), rotated_(rotated) {}
 
     // Codes all levels, given the low-pass in 1/16 steps.
     void details(const Planes<int32_t>& low, StripCoder& coder) {
@@ -778,13 +785,14 @@ class Walk {
         Planes<int8_t> condition;
     };
 
-    std::vector<Strip> strips(Size grid, int reach) const {
+    std::vector<Strip> strips(int level, int reach, StripCoder& coder) const {
+        const Size grid = geometry_.grid(level);
         const int most = std::max(2, 65536 / grid.columns / 2 * 2);
         std::vector<Strip> result;
         for (int top = 0; top < grid.rows; top += most) {
             const int bottom = std::min(top + most, grid.rows);
             const int from = std::max(0, top - reach), to = std::min(grid.rows, bottom + reach);
-            result.push_back({top, bottom, from, to, Planes<int8_t>(1, to - from, grid.columns, condition_)});
+            result.push_back({top, bottom, from, to, coder.condition(level, from, to)});
         }
         return result;
     }
@@ -802,7 +810,7 @@ class Walk {
                              StripCoder& coder) {
         const Size grid = geometry_.grid(level);
         Planes<uint8_t> result;
-        for (const Strip& s : strips(grid, 2)) {
+        for (const Strip& s : strips(level, 2, coder)) {
             const auto around = coarser.cut(coarser.channels, s.from, s.to);
             const auto before = previous.cut(previous.channels, s.from / 2, s.to / 2);
             const auto known = coder.known(level, s.from, s.to);
@@ -823,10 +831,11 @@ class Walk {
     Planes<int8_t> code(int level, int number, const Planes<uint8_t>& feature, StripCoder& coder) {
         const Size grid = geometry_.grid(level);
         Planes<int8_t> seen(24 + 12, grid.rows, grid.columns), result(9, 2 * grid.rows, 2 * grid.columns);
+        const auto all = strips(level, 1, coder);
         for (int pass = 0; pass < kLevelUnits; ++pass) {
-            const Unit unit{number + pass, level, pass};
+            const Unit unit{number + pass, level, pass, rotated_};
             coder.begin(unit);
-            for (const Strip& s : strips(grid, 1)) {
+            for (const Strip& s : all) {
                 const auto around = feature.cut(feature.channels, s.from, s.to);
                 const auto context = seen.cut(unit.context(), s.from, s.to);
                 Inputs in;
@@ -853,8 +862,11 @@ class Walk {
     Model& model_;
     const Geometry geometry_;
     const std::string folder_;
-    int8_t condition_;
+    const bool rotated_;
 };
+
+// What the nets see of a step's code, in 1/16 octave around 32 levels.
+int condition_of(int step) { return (step - 32768 - 5 * 2048 + 64) >> 7; }
 
 double delta_of(int step) { return std::exp2((step - 32768) / 2048.0) / 255; }  // 0 … 1
 
@@ -862,14 +874,74 @@ uint8_t to_level(float value) { return uint8_t(std::floor((value > 0 ? std::min(
 
 using Latents = std::vector<Planes<float>>;  // by band
 
+// The steps of a file: Δ, how much the bands follow the eye, and the map of steps in 1/16 octave.
+class Fineness {
+ public:
+    Fineness(const Model& model, const File& file) : model_(model), step_(file.step), tuning_(file.tuning) {
+        if ((file.tuning || file.offsets) && !model.tuned)
+            damaged("its steps differ, which its model does not know");
+        if (!file.offsets) return;
+        const int block = 2 << model.levels;
+        const std::string complaint = "its map of steps cannot be read";
+        offsets_ = Planes<int8_t>(1, ceil_divide(file.height, block), ceil_divide(file.width, block));
+        auto bytes = unzstd(*file.offsets, offsets_.values.size(), complaint);
+        for (size_t k = 0; k < bytes.size(); ++k) {  // differences of rows
+            if (k >= size_t(offsets_.columns)) bytes[k] += bytes[k - offsets_.columns];
+            offsets_.values[k] = int8_t(bytes[k]);
+            if (std::abs(offsets_.values[k]) > 32) damaged(complaint);
+        }
+    }
+
+    int step() const { return step_; }
+    int tuning() const { return tuning_; }
+    const Planes<int8_t>& offsets() const { return offsets_; }  // without planes: none
+
+    // Code of the step of a band; it may lie outside the range of a header's.
+    int code(int band) const { return tuning_ ? step_ + (tuning_ * model_.eye[band] * 128 >> 5) : step_; }
+
+    // The map on a grid of 2^log places a block.
+    int at(int row, int column, int log) const {
+        return offsets_.channels ? offsets_.row(0, row >> log)[column >> log] : 0;
+    }
+
+    // The step of every latent of a row of a band, 0 … 1, where a band's own is `step`.
+    float step_at(float step, int band, int row, int column) const {
+        const int a = band ? at(row, column, band) : 0;
+        return a ? step * std::exp2(float(a) / 16) : step;
+    }
+
+    // What nets see of rows of a level's quads.
+    Planes<int8_t> condition(int band, Size rows, int columns) const {
+        const auto [top, bottom] = rows;
+        Planes<int8_t> planes(1 + model_.tuned, bottom - top, columns, int8_t(tuning_));
+        const int base = condition_of(code(band));
+        for (int y = top; y < bottom; ++y)
+            for (int x = 0; x < columns; ++x)
+                planes.row(0, y - top)[x] = int8_t(std::clamp(base + at(y, x, band - 1), -80, 48));
+        return planes;
+    }
+
+ private:
+    const Model& model_;
+    const int step_, tuning_;
+    Planes<int8_t> offsets_;
+};
+
 // The picture (rows, columns, 3) of latents at step Δ, 0 … 1; large ones in tiles with a halo, which leaves no seams.
-Bytes synthesise(Model& model, const Geometry& geometry, const Latents& latents, double delta) {
+// What a file says of its steps besides is for models that are `tuned`.
+Bytes synthesise(Model& model, const Geometry& geometry, const Latents& latents, double delta,
+                 const Fineness* fineness = nullptr) {
     constexpr int kTile = 1024, kHalo = 128, kWhole = 1 << 21;
     const int width = geometry.width, height = geometry.height, bands = int(latents.size());
     const Size padded{latents[0].rows << geometry.levels, latents[0].columns << geometry.levels};
     const bool whole = int64_t(padded.rows) * padded.columns <= kWhole;
     const int edge = whole ? std::max(padded.rows, padded.columns) : kTile;
-    const std::vector<float> step{float(delta * 255 < model.refine_from ? 1e-4 : delta)};
+    const auto told = [&](int a) {  // of a place where the map says a
+        const double step = delta * std::exp2(a / 16.0);
+        return float(step * 255 < model.refine_from ? 1e-4 : step);
+    };
+    const bool mapped = fineness && fineness->offsets().channels;
+    const Planes<float> tune(1, 1, 1, float(fineness ? fineness->tuning() / 32.0 : 0));
     std::vector<std::string> names{"low"};
     for (int k = 1; k < bands; ++k) names.push_back("detail" + std::to_string(geometry.level(k)));
     Bytes rgb(size_t(3) * width * height);
@@ -888,7 +960,15 @@ Bytes synthesise(Model& model, const Geometry& geometry, const Latents& latents,
                                     parts[k].row(c, y));
                 in.add(names[k].c_str(), parts[k]);
             }
-            in.add("step", step, {1});
+            // On the grid of half the resolution, where a block has 2^levels places.
+            Planes<float> step(1, mapped ? (down - up) / 2 : 1, mapped ? (east - west) / 2 : 1, told(0));
+            for (int y = 0; mapped && y < step.rows; ++y)
+                for (int x = 0; x < step.columns; ++x)
+                    step.row(0, y)[x] = told(fineness->at(up / 2 + y, west / 2 + x, geometry.levels));
+            if (model.tuned)
+                in.add("step", step).add("tune", tune);
+            else
+                in.add("step", step.values, {1});
             const auto out = model.run("decoder", in, {"picture"});
             const size_t rows = down - up, columns = east - west;
             const auto picture = output<float>(out[0], {1, 3, int64_t(rows), int64_t(columns)});
@@ -913,25 +993,26 @@ class Ordinary final : public StripCoder {
     Ordinary(Model& model, const File& file, bool with_symbols)
         : model_(model),
           geometry_{model.levels, file.width, file.height},
-          step_(file.step),
+          fineness_(model, file),
           streams_(model.tables, file.segments, 1 + kLevelUnits * uint64_t(model.levels)) {
         for (int k = 0; k <= model.levels; ++k) {
             latents_.push_back(geometry_.planes<float>(k));
             if (with_symbols) values_.push_back(geometry_.planes<int32_t>(k));
             steps_.emplace_back();
-            for (const double g : model.gain[k]) steps_.back().push_back(float(delta_of(step_) * std::exp(g)));
+            for (const double g : model.gain[k])
+                steps_.back().push_back(float(delta_of(fineness_.code(k)) * std::exp(g)));
         }
     }
 
     Decoded decode() {
-        auto q = low_pass(model_, geometry_, step_, streams_.of(0));
+        auto q = low_pass(model_, geometry_, fineness_.code(0), streams_.of(0));
         for (int c = 0; c < 3; ++c)
             std::transform(q.row(c, 0), q.row(c + 1, 0), latents_[0].row(c, 0),
                            [&](int32_t value) { return float(value) * steps_[0][c]; });
         if (!values_.empty()) values_[0] = q;
         for (int32_t& value : q.values) value = 16 * std::clamp(value, -(1 << 24), 1 << 24);
-        Walk(model_, geometry_, step_, "entropy").details(q, *this);
-        Decoded result{synthesise(model_, geometry_, latents_, delta_of(step_)), {}};
+        Walk(model_, geometry_, "entropy", model_.rotated).details(q, *this);
+        Decoded result{synthesise(model_, geometry_, latents_, delta_of(fineness_.step()), &fineness_), {}};
         for (const auto& band : values_)
             result.symbols.insert(result.symbols.end(), band.values.begin(), band.values.end());
         return result;
@@ -939,6 +1020,10 @@ class Ordinary final : public StripCoder {
 
  private:
     bool wants(int unit) override { return uint64_t(unit) < streams_.units; }
+
+    Planes<int8_t> condition(int level, int top, int bottom) override {
+        return fineness_.condition(geometry_.band(level), {top, bottom}, geometry_.grid(level).columns);
+    }
 
     Planes<int32_t> strip(const Unit& unit, int top, const Planes<int32_t>& mean,
                           const Planes<uint8_t>& index) override {
@@ -955,11 +1040,13 @@ class Ordinary final : public StripCoder {
             const auto [i, j] = unit.place(plane);
             const int channel = unit.channel(plane);
             for (int y = 0; y < values.rows; ++y) {
-                float* latent = latents_[band].row(channel, 2 * (top + y) + i) + j;
+                const int row = 2 * (top + y) + i;
+                float* latent = latents_[band].row(channel, row) + j;
                 for (int x = 0; x < values.columns; ++x) {
                     int32_t& value = values.row(plane, y)[x];
                     const int mu = mean.row(plane, y)[x];
-                    latent[2 * x] = model_.dequantised(value, mu, index.row(plane, y)[x]) * steps_[band][channel];
+                    const float step = fineness_.step_at(steps_[band][channel], band, row, 2 * x + j);
+                    latent[2 * x] = model_.dequantised(value, mu, index.row(plane, y)[x]) * step;
                     value = 16 * value + mu;
                 }
             }
@@ -974,9 +1061,9 @@ class Ordinary final : public StripCoder {
 
     Model& model_;
     const Geometry geometry_;
-    const int step_;
+    const Fineness fineness_;
     Streams streams_;
-    std::vector<std::vector<float>> steps_;  // by band and channel
+    std::vector<std::vector<float>> steps_;  // by band and channel, where the map has nothing to say
     Latents latents_;
     std::vector<Planes<int32_t>> values_;  // for symbols: v = 16 m + μ, zero outside
 };
@@ -1123,9 +1210,8 @@ class Embedded final : public StripCoder {
         for (int32_t& q : seen.values) q = floor_divide(int64_t(4) * q, 3 * half_);
         for (auto& band : bands_)
             for (Latent& a : band.values) a.settled = false;
-        const int code = 32768 + (13 - layer_) * 2048 - 850;  // of the step 3 H / 4
         for (stage_ = 0; stage_ < 2; ++stage_) {
-            Walk(model_, geometry_, code, "embedded").details(seen, *this);
+            Walk(model_, geometry_, "embedded", false).details(seen, *this);
             if (ended_) throw Undecodable();
         }
     }
@@ -1133,6 +1219,11 @@ class Embedded final : public StripCoder {
     static int floor_divide(int64_t a, int64_t b) { return int(a / b - (a % b < 0)); }
 
     int cell(const Latent& a) const { return a.sign * ((2 * a.lower + a.width) * 16 / (3 * half_)); }
+
+    Planes<int8_t> condition(int level, int top, int bottom) override {
+        const int code = 32768 + (13 - layer_) * 2048 - 850;  // of the step 3 H / 4
+        return {1, bottom - top, geometry_.grid(level).columns, int8_t(std::clamp(condition_of(code), -80, 48))};
+    }
 
     // The level's latents, and the largest of the finer ones below each.
     Planes<int8_t> known(int level, int top, int bottom) override {
@@ -1743,9 +1834,10 @@ bool is_tiny(View data) {
 
 // Takes a file or a prefix of one apart; `data` must outlive the result.
 File parse(View data) {
-    constexpr uint64_t kMaxSide = 1 << 20, kMaxPixels = 1 << 28, kMaxAlpha = 1 << 30, kMaxLossless = 4096;
+    constexpr uint64_t kMaxSide = 1 << 20, kMaxPixels = 1 << 28, kMaxSideElement = 1 << 30, kMaxLossless = 4096;
     constexpr size_t kPiece = 2048;
-    enum { kGrey = 1, kAlpha = 2, kEmbedded = 4, kLossless = 8 };
+    enum { kGrey = 1, kSides = 2, kEmbedded = 4, kLossless = 8, kTuned = 16 };
+    enum { kEnd = 0, kAlpha = 1, kMap = 2 };
     if (data.size() < 3 || data[0] != 'E' || data[1] != 'O' || data[2] != 'C') throw Error("not an .eoc file");
     File file;
     Cursor in(data, "the file is cut off before its first segment");
@@ -1765,7 +1857,7 @@ File parse(View data) {
     const View model = in.take(4);
     std::copy(model.begin(), model.end(), file.model.begin());
     const auto flags = in.number(1);
-    if (flags & ~uint64_t(kGrey | kAlpha | kEmbedded | kLossless))
+    if (flags & ~uint64_t(kGrey | kSides | kEmbedded | kLossless | kTuned))
         throw Error("the file uses features that this program does not know");
     const auto width = in.varint(), height = in.varint();
     if (width < 1 || height < 1 || width > kMaxSide || height > kMaxSide || width * height > kMaxPixels)
@@ -1778,17 +1870,24 @@ File parse(View data) {
     file.grey = flags & kGrey;
     file.embedded = flags & kEmbedded;
     if (file.embedded && (rate || file.step)) damaged("an embedded stream has no rate");
+    const bool stepped = !(flags & (kEmbedded | kLossless));
+    if (flags & kTuned) file.tuning = int(in.number(1));
+    if (flags & kTuned && (file.tuning < 1 || file.tuning > 32 || !stepped)) damaged("its tuning is out of range");
     head = in.since(0);
-    while (flags & kAlpha) {
+    while (flags & kSides) {
         const size_t start = in.at();
         const auto kind = in.number(1);
-        if (kind == 0) break;
-        if (kind != 1 || file.alpha) damaged("it has an unknown or repeated element");
+        if (kind == kEnd) break;
+        if (kind > kMap) damaged("it has an unknown element");
+        auto& side = kind == kAlpha ? file.alpha : file.offsets;
+        if (side || (kind == kMap && !stepped)) damaged("it has an element that is repeated or not of its form");
         const auto length = in.varint();
-        if (length > kMaxAlpha) damaged("its transparency is too long");
-        file.alpha = in.take(length);
+        if (length > kMaxSideElement) damaged("an element is too long");
+        side = in.take(length);
         const View element = in.since(start);
-        if (!intact(element, in.number(4))) damaged("the checksum of its transparency does not match");
+        if (!intact(element, in.number(4)))
+            damaged(std::string("the checksum of its ") + (kind == kAlpha ? "transparency" : "map of steps") +
+                    " does not match");
     }
     if (flags & kLossless) {
         const size_t start = in.at();
@@ -1854,7 +1953,8 @@ Picture decode(const std::string& bundle, View data, bool with_symbols) {
     if (file.model != model.id)
         throw Error("the file was made with model " + hexadecimal(file.model) + ", not with " + hexadecimal(model.id));
     if (model.flat) {
-        const bool fits = file.width == model.size && file.height == model.size && !file.embedded && !file.lossless;
+        const bool special = file.embedded || file.lossless || file.tuning || file.offsets;
+        const bool fits = file.width == model.size && file.height == model.size && !special;
         if (!fits || file.segments.size() > 1) damaged("this model does not make such files");
         Streams(model.tables, file.segments, model.blocks.size() + 1);  // refuses more units
         const auto stream = file.segments.empty() ? std::nullopt : std::optional(file.segments[0].payload);

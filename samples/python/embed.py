@@ -48,6 +48,8 @@ Array = npt.NDArray[Any]
 STEP_UNIT = 2048  # log2 of the step Δ (8-bit levels) is stored in 1/2048 …
 STEP_ORIGIN = 32768  # … around this
 LOSSLESS_UNITS = 37
+MAX_TUNING = 32
+LARGEST_OFFSET = 32  # of a map's entry, in 1/16 octave
 STRIP = 65536  # positions of a strip; nets and coder work strip by strip
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))  # (row, column) in the 2×2 quads
 NO_REFINEMENT = 1e-4  # the decoder's `step` at which it refines nothing
@@ -193,7 +195,8 @@ class File:
     """A file taken apart: what its header says, and the elements that are whole.
 
     `segments` are pairs of a number of coding units and their range coder stream; `stream` is an embedded stream,
-    `lossless` the lossless element and `alpha` the zstd frame of the transparency, None in files without.
+    `lossless` the lossless element, `alpha` and `offsets` the zstd frames of the transparency and of the map of steps,
+    None in files without. `tuning` is 0 in files that are not tuned.
     """
 
     model: bytes
@@ -201,7 +204,9 @@ class File:
     width: int
     height: int
     step: int
+    tuning: int
     alpha: bytes | None
+    offsets: bytes | None
     lossless: bytes | None
     stream: bytes | None
     segments: list[tuple[int, bytes]]
@@ -238,6 +243,9 @@ class Cursor:
         raise Rejected("the file is damaged: a number is longer than five bytes")
 
 
+SIDES = {1: "the transparency", 2: "the map of steps"}
+
+
 def parse(content: bytes) -> File:
     """Take a file, or a prefix of one, apart; everything is checked before anything is allocated for the picture."""
     if not content or not b"EOC".startswith(content[:3]):
@@ -258,27 +266,35 @@ def parse(content: bytes) -> File:
         if version != 1:
             raise Rejected(f"the file has format version {version}; this program reads version 1")
         model, flags = cursor.take(4), cursor.take(1)[0]
-        if flags & ~15:
+        if flags & ~31:
             raise Rejected("the file uses features that this program does not know")
         width, height = cursor.varint(), cursor.varint()
         if not (1 <= width <= 1 << 20 and 1 <= height <= 1 << 20 and width * height <= 1 << 28):
             raise Rejected(f"the file claims {width}x{height} pixels, beyond the format's limits")
         rate, step = struct.unpack("<HH", cursor.take(4))
+        tuning = cursor.take(1)[0] if flags & 16 else 0
+        if flags & 16 and (not 1 <= tuning <= MAX_TUNING or flags & 12):
+            raise Rejected("the file is damaged: its tuning is out of range")
         head = content[: cursor.at]
-        alpha = lossless = stream = None
-        if flags & 2 and cursor.take(1) != b"\0":
+        sides: dict[int, bytes] = {}
+        lossless = stream = None
+        while flags & 2 and (kind := cursor.take(1)[0]):
             start = cursor.at - 1
-            if content[start] != 1:
-                raise Rejected("the file is damaged: it has an unknown side element")
-            alpha = cursor.take(cursor.varint())
-            check(start, "the transparency")
-            if cursor.take(1) != b"\0":
-                raise Rejected("the file is damaged: it has an unknown side element")
+            if kind not in SIDES or kind in sides:
+                raise Rejected("the file is damaged: it has an unknown or repeated side element")
+            length = cursor.varint()
+            if length > 1 << 30:
+                raise Rejected("the file is damaged: a side element is too long")
+            sides[kind] = cursor.take(length)
+            check(start, SIDES[kind])
+        if 2 in sides and flags & 12:
+            raise Rejected("the file is damaged: it has a map of steps, which its form has not")
         if flags & 8:
             start = cursor.at
-            lossless = cursor.take(cursor.varint())
+            length = cursor.varint()
+            lossless = cursor.take(length) if length <= 4096 else b""
             check(start, "the lossless parameters")
-            if step != STEP_ORIGIN or flags & 4:
+            if not lossless or step != STEP_ORIGIN or flags & 4:
                 raise Rejected("the file is damaged: its lossless parameters cannot be read")
     except CutOff:
         raise Rejected("the file is cut off before its first segment") from None
@@ -311,7 +327,8 @@ def parse(content: bytes) -> File:
             segments.append((units, payload))
     except CutOff:
         pass  # a prefix: what is whole counts
-    return File(model, bool(flags & 1), width, height, step, alpha, lossless, stream, segments)
+    alpha, offsets = sides.get(1), sides.get(2)
+    return File(model, bool(flags & 1), width, height, step, tuning, alpha, offsets, lossless, stream, segments)
 
 
 def _zstd(frame: bytes, *shape: int) -> Array:
@@ -435,26 +452,51 @@ class SymbolReader:
         return (value - 1).astype(np.int32)
 
 
+class Part(NamedTuple):
+    """What a coding unit codes at one phase of the quads: neighbouring channels, some planes of the unit's strips."""
+
+    phase: int
+    channels: slice
+    planes: slice
+
+
 class Unit(NamedTuple):
-    """A coding unit of a wavelet level: its graph's name, the phases and the channels that it codes."""
+    """A coding unit of a wavelet level: its graph's name and what it codes, in coding order."""
 
     number: int
     level: int
     graph: str
-    phases: tuple[int, ...]
-    channels: slice
+    parts: tuple[Part, ...]
+
+    @property
+    def planes(self) -> int:
+        """Planes of its strips."""
+        return self.parts[-1].planes.stop
 
 
-def detail_units(levels: int) -> list[Unit]:
+def unit_parts(places: list[tuple[int, int]]) -> tuple[Part, ...]:
+    """Runs of places (phase, channel) at one phase with channels in a row."""
+    starts = [k for k, (p, c) in enumerate(places) if not k or places[k - 1] != (p, c - 1)]
+    return tuple(
+        Part(places[a][0], slice(places[a][1], places[a][1] + b - a), slice(a, b))
+        for a, b in pairwise([*starts, len(places)])
+    )
+
+
+def detail_units(levels: int, rotated: bool) -> list[Unit]:
     """All units but the low-pass, which is number 0, in file order."""
-    result: list[Unit] = []
-    for level in range(levels, 0, -1):
-        for graph, phases, channels in (
-            *((f"luma{level}_{k}", (k,), slice(0, 3)) for k in range(4)),
-            *((f"chroma{level}_{k}", (2 * k, 2 * k + 1), slice(3, 9)) for k in range(2)),
-        ):
-            result.append(Unit(1 + len(result), level, graph, phases, channels))
-    return result
+    turn = int(rotated)
+    passes = {f"luma{{}}_{k}": [(k ^ turn * o, o) for o in range(3)] for k in range(4)}
+    for k in range(2):
+        passes[f"chroma{{}}_{k}"] = [
+            ((2 * k + p + 2 * turn * ((axis + o) % 2)) % 4, 3 * axis + o)
+            for p in (0, 1)
+            for axis in (1, 2)
+            for o in range(3)
+        ]
+    parts = {graph: unit_parts(places) for graph, places in passes.items()}
+    order = [(level, graph) for level in range(levels, 0, -1) for graph in parts]
+    return [Unit(1 + k, level, graph.format(level), parts[graph]) for k, (level, graph) in enumerate(order)]
 
 
 CLASS_STARTS = [1, 2, 3, *(a << n for n in range(1, 20) for a in (2, 3))]  # activities at which the next class begins
@@ -473,7 +515,7 @@ class Walk(ABC):
     def __init__(self, bundle: Bundle, width: int, height: int) -> None:
         self.bundle, self.width, self.height = bundle, width, height
         self.levels = int(bundle.manifest["levels"])
-        self.units = detail_units(self.levels)
+        self.units = detail_units(self.levels, self.graphs == "entropy" and bundle.manifest.get("rotated", False))
         self.step = STEP_ORIGIN  # what the nets are told, as a header's code
         self.gain = [np.exp(np.array(g))[:, None, None] for g in bundle.manifest["gain"]]
 
@@ -489,12 +531,13 @@ class Walk(ABC):
         return min(-(-self.height // n) + 1, 2 * rows), min(-(-self.width // n) + 1, 2 * columns)
 
     def coded(self, unit: Unit, rows: slice) -> Array:
-        """Which positions of a strip are inside, `(phases, 1, rows, columns)`."""
+        """Which positions of a strip are inside, `(planes, rows, columns)`."""
         height, width = self.inside(unit.level)
-        i, j = np.array([PHASES[p] for p in unit.phases])[:, :, None].transpose(1, 0, 2)
+        phases = [p.phase for p in unit.parts for _ in range(p.planes.start, p.planes.stop)]
+        i, j = np.array([PHASES[p] for p in phases])[:, :, None].transpose(1, 0, 2)
         below, right = np.arange(rows.start, rows.stop), np.arange(self.grid(unit.level)[1])
         coded: Array = (2 * below + i < height)[:, :, None] & (2 * right + j < width)[:, None]
-        return coded[:, None]
+        return coded
 
     def strips(self, level: int) -> Iterator[slice]:
         """Runs of whole rows of a level's quads."""
@@ -554,16 +597,18 @@ class Walk(ABC):
             feature = self._feature(first.level, coarser, feature)
             coarser = self._level(first.level, feature)
 
-    def _condition(self, rows: int, columns: int) -> Array:
-        value = (self.step - STEP_ORIGIN - 5 * STEP_UNIT + 64) // 128
-        return np.full((1, 1, rows, columns), min(max(value, -80), 48), np.int8)
+    def condition(self, level: int, rows: slice) -> Array:
+        """What all nets of a level see of the step in some rows of its quads, `(1, planes, rows, columns)`."""
+        shape = (1, 1, rows.stop - rows.start, self.grid(level)[1])
+        return np.full(shape, min(max(condition_of(self.step), -80), 48), np.int8)
 
     def _feature(self, level: int, coarser: Array, previous: Array | None) -> Array:
-        height, width = self.grid(level)
+        height, _ = self.grid(level)
         parts = []
         for rows in self.strips(level):
             top, bottom = max(0, rows.start - 2), min(height, rows.stop + 2)  # what the nets reach
-            inputs = {"coarser": coarser[None, :, top:bottom], "condition": self._condition(bottom - top, width)}
+            inputs = {"coarser": coarser[None, :, top:bottom]}
+            inputs["condition"] = self.condition(level, slice(top, bottom))
             if previous is not None:
                 inputs["previous"] = previous[None, :, top // 2 : bottom // 2]
             inputs |= self.known(level, slice(top, bottom))
@@ -578,21 +623,21 @@ class Walk(ABC):
         result = np.zeros((9, 2 * height, 2 * width), np.int8)
         at = 0
         for unit in (u for u in self.units if u.level == level):
-            channels = unit.channels.stop - unit.channels.start
             for rows in self.strips(level):
                 top, bottom = max(0, rows.start - 1), min(height, rows.stop + 1)
-                inputs = {"feature": feature[None, :, top:bottom], "condition": self._condition(bottom - top, width)}
+                inputs = {"feature": feature[None, :, top:bottom]}
+                inputs["condition"] = self.condition(level, slice(top, bottom))
                 if at:
                     inputs["seen"] = seen[None, :at, top:bottom]
                 mean, index = (
-                    out[0, :, rows.start - top : rows.stop - top].reshape(len(unit.phases), channels, -1, width)
+                    out[0, :, rows.start - top : rows.stop - top]
                     for out in self.bundle.run(f"{self.graphs}/{unit.graph}", **inputs)
                 )
                 v = self.bundle.compand(self.strip(unit, rows, mean.astype(np.int32), index))
-                seen[at : at + len(v) * channels, rows] = v.reshape(-1, *v.shape[2:])
-                for plane, p in zip(v, unit.phases, strict=True):
-                    result[places(unit, rows, p)] = plane
-            at += len(unit.phases) * channels
+                seen[at : at + unit.planes, rows] = v
+                for part in unit.parts:
+                    result[places(part, rows)] = v[part.planes]
+            at += unit.planes
         return result
 
     def known(self, level: int, rows: slice) -> dict[str, Array]:
@@ -605,7 +650,7 @@ class Walk(ABC):
 
     @abstractmethod
     def strip(self, unit: Unit, rows: slice, mean: Array, index: Array) -> Array:
-        """Read a strip; returns what later nets see of it, in 1/16 steps, `(phases, channels, rows, columns)`."""
+        """Read a strip; returns what later nets see of it, in 1/16 steps, `(planes, rows, columns)`."""
 
 
 def _beside(places: Array, s: int, length: int) -> tuple[Array, Array]:
@@ -614,10 +659,57 @@ def _beside(places: Array, s: int, length: int) -> tuple[Array, Array]:
     return np.where(before < 0, behind, before), np.where(behind >= length, before, behind)
 
 
-def places(unit: Unit, rows: slice, phase: int) -> tuple[slice, slice, slice]:
-    """Where one phase of a strip lies in the level's band `(9, 2 rows, 2 columns)`."""
-    i, j = PHASES[phase]
-    return unit.channels, slice(2 * rows.start + i, 2 * rows.stop, 2), slice(j, None, 2)
+def places(part: Part, rows: slice) -> tuple[slice, slice, slice]:
+    """Where a part of a strip lies in the level's band `(9, 2 rows, 2 columns)`."""
+    i, j = PHASES[part.phase]
+    return part.channels, slice(2 * rows.start + i, 2 * rows.stop, 2), slice(j, None, 2)
+
+
+def condition_of(step: int) -> int:
+    """What the nets see of a step's code, in 1/16 octave around 32 levels."""
+    return (step - STEP_ORIGIN - 5 * STEP_UNIT + 64) // 128
+
+
+class Fineness:
+    """The steps of an ordinary file: Δ, how much the bands follow the eye, and the map of steps.
+
+    Attributes:
+        tuned: whether the model's nets and decoder are told of it.
+        tuning: how much the bands follow the eye, 0 to 32.
+        offsets: the map, int16 in 1/16 octave, `(rows, columns)` of blocks, or None.
+    """
+
+    def __init__(self, bundle: Bundle, file: File) -> None:
+        self.step, self.tuning = file.step, file.tuning
+        self.offsets: Array | None = None
+        self.tuned = bool(bundle.manifest.get("tuned", False))
+        if (file.tuning or file.offsets is not None) and not self.tuned:
+            raise Rejected("the file is damaged: its steps differ, which its model does not know")
+        self.eye = bundle.manifest["eye"] if self.tuned else []
+        if file.offsets is not None:
+            block = 2 << bundle.manifest["levels"]
+            packed = _zstd(file.offsets, -(-file.height // block), -(-file.width // block))
+            offsets = np.add.accumulate(packed, axis=0, dtype=np.uint8).view(np.int8).astype(np.int16)
+            if np.abs(offsets).max() > LARGEST_OFFSET:
+                raise Rejected("the file is damaged: its map of steps is out of range")
+            self.offsets = offsets
+
+    def code(self, band: int) -> int:
+        """Code of the step of a band, which may lie outside the range of a header's."""
+        return int(self.step + (self.tuning * self.eye[band] * 128 // MAX_TUNING if self.tuning else 0))
+
+    def map(self, times: int, rows: slice = slice(None)) -> Array | None:
+        """Rows of the map on a grid that is so many times finer."""
+        if self.offsets is None:
+            return None
+        fine: Array = self.offsets.repeat(times, 0)[rows].repeat(times, 1)
+        return fine
+
+    def steps(self, band: int, gain: Array) -> Array:
+        """The step of every latent of a band, 0 … 1, as an array that broadcasts to it; `gain` is exp(gain)."""
+        step = delta_of(self.code(band)) / 255 * gain
+        offsets = self.map(1 << band) if band else None
+        return np.asarray(step if offsets is None else step * np.exp2(offsets / 16), np.float32)
 
 
 class Ordinary(Walk):
@@ -625,8 +717,8 @@ class Ordinary(Walk):
 
     def __init__(self, bundle: Bundle, file: File) -> None:
         super().__init__(bundle, file.width, file.height)
-        self.step = file.step
-        self.steps = [(delta_of(file.step) / 255 * g).astype(np.float32) for g in self.gain]
+        self.fineness = Fineness(bundle, file)
+        self.steps = [self.fineness.steps(band, g) for band, g in enumerate(self.gain)]
         self.payloads: dict[int, bytes] = {}
         self.end = 0
         for units, payload in file.segments:
@@ -640,7 +732,7 @@ class Ordinary(Walk):
     def decode(self) -> tuple[list[Array], list[Array]]:
         """Dequantised latents and their integers, band by band."""
         self._open(0)
-        q = self.low_pass(self.step, self.reader)
+        q = self.low_pass(self.fineness.code(0), self.reader)
         self.details(16 * np.clip(q, -(1 << 24), 1 << 24))
         return [(q * self.steps[0]).astype(np.float32), *self.latents], [q, *self.integers]
 
@@ -651,6 +743,15 @@ class Ordinary(Walk):
         elif number >= self.end:
             self.reader = None
 
+    def condition(self, level: int, rows: slice) -> Array:
+        """What the nets see of the steps, and with `tuned` models of the tuning."""
+        fineness, band = self.fineness, 1 + self.levels - level
+        planes = np.zeros((1, 1 + fineness.tuned, rows.stop - rows.start, self.grid(level)[1]), np.int8)
+        offsets = fineness.map(1 << (band - 1), rows)
+        planes[:, 0] = np.clip(condition_of(fineness.code(band)) + (0 if offsets is None else offsets), -80, 48)
+        planes[:, 1:] = fineness.tuning
+        return planes
+
     def enter(self, first: Unit) -> bool:
         """Levels of which no unit is there stay zero."""
         return first.number < self.end
@@ -658,16 +759,18 @@ class Ordinary(Walk):
     def strip(self, unit: Unit, rows: slice, mean: Array, index: Array) -> Array:
         """Read the residuals of a strip's positions inside; outside they are zero, so that v is the mean."""
         self._open(unit.number)
-        inside = np.broadcast_to(self.coded(unit, rows), mean.shape)
+        inside = self.coded(unit, rows)
         m = np.zeros(mean.shape, np.int32)
         if self.reader:
             m[inside] = self.reader.take(index[inside])
         v = 16 * m + mean
         value = self.bundle.dequantise(m, mean, index)
         k = self.levels - unit.level
-        for n, p in enumerate(unit.phases):
-            self.latents[k][places(unit, rows, p)] = value[n] * self.steps[1 + k][unit.channels]
-            self.integers[k][places(unit, rows, p)] = np.where(inside[n], v[n], 0)
+        step = np.broadcast_to(self.steps[1 + k], self.latents[k].shape)
+        for part in unit.parts:
+            here, planes = places(part, rows), part.planes
+            self.latents[k][here] = value[planes] * step[here]
+            self.integers[k][here] = np.where(inside[planes], v[planes], 0)
         return v
 
 
@@ -730,7 +833,7 @@ class Embedded(Walk):
         self.low_width = 2048  # of these cells: 128 levels
         self.depth = 0.0
         self.spent = 0  # information so far, in 1/4096 bit
-        sizes = [math.prod(self.inside(u.level)) * (3 if u.channels.start == 0 else 12) for u in self.units]
+        sizes = [math.prod(self.inside(u.level)) * u.planes for u in self.units]
         self.share = np.concatenate([[0, 0], np.cumsum(sizes) / sum(sizes)])  # of all latents, before a unit
 
     def decode(self, stream: bytes) -> tuple[list[Array], list[Array]]:
@@ -831,22 +934,21 @@ class Embedded(Walk):
         inside = self.coded(unit, rows)
         middle = np.clip(mean, -10, 10)
         seen = np.empty_like(mean)
-        height = (self.inside(unit.level)[0] + 1 - PHASES[unit.phases[0]][0]) // 2
-        total = height * len(unit.phases)
-        for n, p in enumerate(unit.phases):
-            here = places(unit, rows, p)
+        height = (self.inside(unit.level)[0] + 1 - PHASES[unit.parts[0].phase][0]) // 2
+        total = height * len(unit.parts)
+        for n, part in enumerate(unit.parts):
+            here, planes = places(part, rows), part.planes
             if unit.number <= self.last and not self.ended:
-                undecided = index[n] >= 14 if self.stage == 0 else ~c.settled[here]
-                chosen = np.flatnonzero(undecided & (c.sign[here] == 0) & inside[n])
-                self._place(
-                    self.stage, unit.number, (n * height + rows.start) / total, inside[n, 0, :, 0].sum() / total
-                )
-                self._appear(c, here, chosen, mean[n], index[n])
+                undecided = index[planes] >= 14 if self.stage == 0 else ~c.settled[here]
+                chosen = np.flatnonzero(undecided & (c.sign[here] == 0) & inside[planes])
+                covered = inside[planes.start, :, 0].sum()
+                self._place(self.stage, unit.number, (n * height + rows.start) / total, covered / total)
+                self._appear(c, here, chosen, mean[planes], index[planes])
             zero = c.sign[here] == 0
-            guess = middle[n] * (self.p["zero"][index[n]] / 256) * (3 * self.half / 64)
+            guess = middle[planes] * (self.p["zero"][index[planes]] / 256) * (3 * self.half / 64)
             c.guess[here] = np.where(zero, guess, c.guess[here])
             cell = 16 * (2 * c.lower[here] + c.width[here]) // (3 * self.half)
-            seen[n] = np.where(zero, middle[n], c.sign[here] * cell)
+            seen[planes] = np.where(zero, middle[planes], c.sign[here] * cell)
         return seen
 
     def _appear(self, c: Cells, here: Any, chosen: Array, mean: Array, index: Array) -> None:
@@ -879,9 +981,9 @@ class Embedded(Walk):
             c = self.cells[unit.level]
             if unit.number % 6 == 1:
                 classes = c.neighbourhood(self.cells.get(unit.level - 1))
-            for n, p in enumerate(unit.phases):
-                here = places(unit, slice(0, self.grid(unit.level)[0]), p)
-                self._place(2, unit.number, n / len(unit.phases), 1 / len(unit.phases))
+            for n, part in enumerate(unit.parts):
+                here = places(part, slice(0, self.grid(unit.level)[0]))
+                self._place(2, unit.number, n / len(unit.parts), 1 / len(unit.parts))
                 self._halve(c, here, classes[here])
         self._place(2, len(self.units), 1)
         self._count()
@@ -929,12 +1031,19 @@ def _tiles(length: int, whole: bool) -> list[tuple[int, int, int, int]]:
     return [(max(0, a - 128), min(length, b + 128), a, b) for a, b in ends]
 
 
-def synthesise(bundle: Bundle, latents: list[Array], delta: float, width: int, height: int) -> Array:
-    """The picture `(H, W, 3)` of latents at a step of `delta` levels; large ones in tiles with a halo of 128 pixels."""
+def synthesise(
+    bundle: Bundle, latents: list[Array], delta: float, width: int, height: int, fineness: Fineness | None = None
+) -> Array:
+    """The picture `(H, W, 3)` of latents at a step of `delta` levels; large ones in tiles with a halo of 128 pixels.
+
+    `fineness` is what `tuned` models take besides, if the file says anything of it.
+    """
     levels = bundle.manifest["levels"]
     names = ["low", *(f"detail{level}" for level in range(levels, 0, -1))]
     scales = [1 << levels, *(1 << level for level in range(levels, 0, -1))]  # pixels per latent
-    step = np.array([delta / 255 if delta >= bundle.manifest["refine_from"] else NO_REFINEMENT], np.float32)
+    offsets = np.zeros((1, 1)) if fineness is None or fineness.offsets is None else fineness.offsets
+    deltas = delta * np.exp2(offsets / 16)
+    steps = np.where(deltas >= bundle.manifest["refine_from"], deltas / 255, NO_REFINEMENT).astype(np.float32)
     full_height, full_width = (n * scales[0] for n in latents[0].shape[1:])
     whole = full_height * full_width <= 1 << 21
     picture = np.empty((height, width, 3), np.uint8)
@@ -946,7 +1055,16 @@ def synthesise(bundle: Bundle, latents: list[Array], delta: float, width: int, h
                 name: np.ascontiguousarray(band[None, :, top // n : bottom // n, left // n : right // n])
                 for name, band, n in zip(names, latents, scales, strict=True)
             }
-            (out,) = bundle.run("decoder", **inputs, step=step)
+            if bundle.manifest.get("tuned", False):
+                inputs["tune"] = np.full((1, 1, 1, 1), fineness.tuning / MAX_TUNING if fineness else 0, np.float32)
+                inputs["step"] = steps[None, None]
+                if offsets.size > 1:
+                    half = scales[0]  # of a block, on the grid of half the resolution
+                    blocks = steps[top // 2 // half : bottom // 2 // half, left // 2 // half : right // 2 // half]
+                    inputs["step"] = blocks.repeat(half, 0).repeat(half, 1)[None, None]
+            else:
+                inputs["step"] = steps[0]
+            (out,) = bundle.run("decoder", **inputs)
             rows, columns = slice(first_row, min(last_row, height)), slice(first_column, min(last_column, width))
             tile = out[0, :, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
             picture[rows, columns] = _to_bytes(tile)
@@ -1219,7 +1337,8 @@ def _decode_pixels(bundle: Bundle, file: File) -> tuple[Array, list[Array]]:
         raise Rejected("the file is damaged: it has more coding units than the model")
     if bundle.flat:
         size = bundle.manifest["size"]
-        special = file.lossless is not None or file.stream is not None or len(file.segments) > 1
+        special = file.tuning or len(file.segments) > 1
+        special = special or any(part is not None for part in (file.offsets, file.lossless, file.stream))
         if special or (file.width, file.height) != (size, size):
             raise Rejected("the file is damaged: its model does not make such files")
         return _decode_flat(bundle, file.step, file.segments[0][1] if file.segments else None)
@@ -1229,11 +1348,11 @@ def _decode_pixels(bundle: Bundle, file: File) -> tuple[Array, list[Array]]:
     if file.stream is not None:
         embedded = Embedded(bundle, file)
         latents, integers = embedded.decode(file.stream)
-        delta = 4096 * 2.0 ** (1 - embedded.depth)
-    else:
-        latents, integers = Ordinary(bundle, file).decode()
-        delta = delta_of(file.step)
-    return synthesise(bundle, latents, delta, file.width, file.height), integers
+        return synthesise(bundle, latents, 4096 * 2.0 ** (1 - embedded.depth), file.width, file.height), integers
+    ordinary = Ordinary(bundle, file)
+    latents, integers = ordinary.decode()
+    delta = delta_of(file.step)
+    return synthesise(bundle, latents, delta, file.width, file.height, ordinary.fineness), integers
 
 
 def png(picture: npt.NDArray[np.uint8]) -> bytes:
