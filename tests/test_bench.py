@@ -95,7 +95,7 @@ def test_codecs_give_back_pictures_that_grow_better_with_the_setting(
 
 def test_files_are_fitted_into_bytes(chosen: Codec, model: Model, chelsea: Bytes) -> None:
     picture = chelsea[60:124, 100:196]
-    smallest = codecs.fitted(chosen, picture, 1 if chosen.name != "eocodec" else 200, model)
+    smallest = codecs.fitted(chosen, picture, 200 if chosen.name in codecs.OURS else 1, model)
     size = 2 * len(smallest) + 100
     found = codecs.fitted(chosen, picture, size, model)
     assert 0.6 * size < len(found) <= size

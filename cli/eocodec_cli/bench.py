@@ -122,10 +122,10 @@ def _sheet(
 )
 @click.option(
     "--codecs",
-    default="eocodec,jpeg,webp,avif,avif-s2-444,jxl",
+    default="eocodec,eocodec-psnr,jpeg,webp,avif,avif-s2-444,jxl",
     show_default=True,
     metavar="NAME,...",
-    help="Which codecs to run: avif is at speed 6, avif-s2-444 at speed 2, jxl at effort 7.",
+    help="Which codecs to run: eocodec-psnr is eocodec --tune psnr, avif is at speed 6, jxl at effort 7.",
 )
 @click.option(
     "--measures",
