@@ -229,6 +229,32 @@ def test_the_benchmark_writes_points_tables_and_plots(folder: Path, tmp_path: Pa
     assert (tmp_path / "cache" / "eocodec" / "scores.sqlite").is_file()
 
 
+def test_anchors_are_taken_over_from_an_earlier_result(folder: Path, tmp_path: Path) -> None:
+    def bench(*arguments: object) -> Any:
+        common = ["bench", folder, "--measures", "psnr", "--jobs", 1, "--no-cache", *arguments]
+        return CliRunner().invoke(cli, list(map(str, common)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, values in {"eocodec": (24, 240), "eocodec-psnr": (24, 240), "jpeg": (10, 50, 90)}.items():
+            patch.setitem(CODECS, name, replace(CODECS[name], settings=values))
+        both, anchors, ours = (tmp_path / f"{name}.json" for name in ("both", "anchors", "ours"))
+        assert bench("--codecs", "eocodec,jpeg", "--json", both).exit_code == 0
+        assert bench("--codecs", "jpeg", "--json", anchors).exit_code == 0
+        done = bench("--codecs", "eocodec,eocodec-psnr", "--anchors", anchors, "--json", ours)
+        assert done.exit_code == 0, done.output
+        assert done.output.count("BD-rate of eocodec") == 2
+        result = json.loads(ours.read_text())
+        assert result["bd_rate"]["jpeg"] == json.loads(both.read_text())["bd_rate"]["jpeg"]
+        assert set(result["measures_psnr"]["psnr"]["bd_rate"]) == {"eocodec", "jpeg"}
+        (folder / "1.png").unlink()
+        done = bench("--codecs", "eocodec", "--anchors", anchors)
+        assert "was measured on other pictures" in str(done.exception)
+        (tmp_path / "none.json").write_text("{}")
+        assert (
+            "is no result of this benchmark" in bench("--codecs", "eocodec", "--anchors", tmp_path / "none.json").output
+        )
+
+
 def test_a_sheet_shows_the_place_where_codecs_lose_most(chelsea: Bytes) -> None:
     picture = chelsea[:300, :450]
     worse = picture.copy()

@@ -42,6 +42,7 @@ def compression(
     say: Callable[[str], None],
     scorer: Scorer | None = None,
     tick: Callable[[int, int], None] = lambda done, total: None,
+    anchors: Path | None = None,
 ) -> dict[str, Any]:
     """Every codec at every setting on every picture; averages and Bjøntegaard rate differences.
 
@@ -54,9 +55,11 @@ def compression(
         say: gets a line for every point.
         scorer: measures the pictures; default: PSNR and MS-SSIM, in this process.
         tick: gets how many files are done, and how many there are.
+        anchors: an earlier result on the same pictures, as JSON; its other codecs are taken over.
 
     Raises:
-        EocodecError: no readable picture, or an unknown codec.
+        EocodecError: no readable picture, an unknown codec, or anchors that were measured on other pictures or by
+            fewer measures.
     """
     chosen, left_out = registry.choose(codecs)
     for name, reason in left_out.items():
@@ -72,6 +75,8 @@ def compression(
         "labels": {c.name: c.label for c in chosen},
         "codecs": {c.name: [] for c in chosen},
     }
+    if anchors is not None:
+        _take_over(anchors, result, scorer.measures)
     if any(c.name in OURS for c in chosen):  # opening sessions is not encoding
         codec.decompress(codec.compress(pictures[0][1], model=model), model)
     done, total = 0, len(pictures) * sum(len(c.settings) for c in chosen)
@@ -92,6 +97,24 @@ def compression(
     result["bd_rate"] = result["measures"].get("psnr", {"bd_rate": {}})["bd_rate"]
     result["bd_range"] = list(rates)
     return result
+
+
+def _take_over(path: Path, result: dict[str, Any], measures: Sequence[Measure]) -> None:
+    """Put the curves of an earlier result into one, but for those that are to be measured."""
+    try:
+        earlier = json.loads(path.read_text())
+        curves, labels, pictures = earlier["codecs"], earlier["labels"], earlier["pictures"]
+        taken = {n: points for n, points in curves.items() if n not in result["codecs"]}
+        lacking = [m.name for m in measures if any(m.name not in p for points in taken.values() for p in points)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise EocodecError(f"{path} is no result of this benchmark") from e
+    if pictures != result["pictures"]:
+        raise EocodecError(f"{path} was measured on other pictures")
+    if lacking:
+        raise EocodecError(f"{path} lacks the measure {lacking[0]}; choose others with --measures")
+    result["codecs"] = {**result["codecs"], **taken}
+    result["labels"] = {**result["labels"], **{n: labels[n] for n in taken}}
+    result["anchors"] = {"versions": earlier.get("versions"), "machine": earlier.get("machine")}
 
 
 def _rows(
