@@ -250,8 +250,8 @@ def test_anchors_are_taken_over_from_an_earlier_result(folder: Path, tmp_path: P
         done = bench("--codecs", "eocodec", "--anchors", anchors)
         assert "was measured on other pictures" in str(done.exception)
         (tmp_path / "none.json").write_text("{}")
-        assert (
-            "is no result of this benchmark" in bench("--codecs", "eocodec", "--anchors", tmp_path / "none.json").output
+        assert "is no result of this benchmark" in str(
+            bench("--codecs", "eocodec", "--anchors", tmp_path / "none.json").exception
         )
 
 
