@@ -235,7 +235,7 @@ def decompress(data: bytes, model: Models = None, *, max_pixels: int | None = No
     Arguments:
         data: the file.
         model: bundle, or library of bundles, to use; default: the shipped one that the file names.
-        max_pixels: refuse larger pictures, before anything is decoded: for files of strangers.
+        max_pixels: refuse larger pictures, before anything is decoded: for untrusted files.
 
     Raises:
         FormatError: not an `.eoc` file, damaged, or its model is not at hand.

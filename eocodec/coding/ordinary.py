@@ -80,7 +80,7 @@ class Encoder:
     Arguments:
         model: the bundle.
         targets: latents in steps, `[LL (3, h, w), details L (9, h, w), …]`.
-        dequantiser: takes the latents as a decoder will have them, if anybody wants to know.
+        dequantiser: takes the latents as a decoder will have them; None: they are not needed.
     """
 
     def __init__(self, model: Model, targets: list[Float32], dequantiser: Dequantiser | None = None) -> None:
