@@ -259,7 +259,7 @@ def decompress(
     Arguments:
         data: the file.
         model: bundle, or library of bundles, to use; default: the shipped one that the file names.
-        max_pixels: refuse larger pictures, before anything is decoded: for files of strangers.
+        max_pixels: refuse larger pictures, before anything is decoded: for untrusted files.
         texture: how much texture is drawn where the file has none, 0 to 1: rougher, more natural areas at low rates, a
             larger squared error. Ordinary files only; the same on every machine.
 

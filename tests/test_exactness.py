@@ -32,8 +32,7 @@ for name, bundle in {names!r}:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("threads", [1, 2, 4])
-@pytest.mark.parametrize("optimisation", ["off", "basic", "all"])
+@pytest.mark.parametrize(("threads", "optimisation"), [(1, "off"), (2, "basic"), (4, "all"), (1, "all")])
 def test_symbols_are_the_same_with_any_threads_and_optimisation(threads: int, optimisation: str) -> None:
     names = {v["model"] for v in INDEX}
     models = {name: load_model(bundle_of(name), threads, optimisation, "cpu") for name in names}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eocodec_cli import files, pictures
-from eocodec_cli.denoise import level
+from eocodec_cli.denoise import sigma_or_auto
 from eocodec_cli.work import for_each
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ bpp_option = click.option("--bpp", type=float, metavar="X", help="Instead: at mo
 psnr_option = click.option("--psnr", type=float, metavar="DB", help="Instead: at least DB decibels, at most 0.1 more.")
 denoise_option = click.option(
     "--denoise",
-    type=level,
+    type=sigma_or_auto,
     metavar="[auto|S]",
     is_flag=False,
     flag_value="auto",
@@ -139,7 +139,7 @@ def command(
       eocodec compress --tiny --base64 --bytes 24 face.png -o -
     """
     from eocodec.codec import compress_picture
-    from eocodec.coding.rate_control import rate_of_quality
+    from eocodec.coding.rate_control import rate_of_step_quality
     from eocodec.errors import EocodecError
     from eocodec.model.library import load_model
 
@@ -151,7 +151,7 @@ def command(
     if rate is not None and not 1 <= rate <= loaded.block:
         raise EocodecError(f"the rate must be from 1 to {loaded.block} latents, not {rate:g}")
     if quality is not None:
-        rate = rate_of_quality(loaded, quality)
+        rate = rate_of_step_quality(loaded, quality)
     files.make_folders(jobs)
     options["measure"] = not no_measure
     options["focus"] = list(focus) or None

@@ -102,7 +102,7 @@ def _ended_by(e: BaseException) -> int:
         _tell(NO_MEMORY)
     elif isinstance(e, OSError):
         _discard_output()
-        if e.errno != errno.EPIPE:  # whoever read it wants no more; that needs no word
+        if e.errno != errno.EPIPE:  # the reader has closed the pipe, which is no error
             _tell(f"{e.filename or 'standard output'}: cannot be written ({e.strerror or e})")
     elif isinstance(e, SystemExit) and isinstance(e.code, int):
         _discard_output()  # click ends so when a pipe is closed

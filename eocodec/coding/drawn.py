@@ -3,7 +3,7 @@
 In: a picture and a model. Out: a job that gives the exact file where it takes no more bytes than a lossy one would.
 
 A transform made for photographs spends many bits on hard edges. Such pictures are recognised by repetition, and the
-size of their exact file is first told from WebP's lossless coder, which is fast.
+size of their exact file is first estimated with WebP's lossless coder, which is fast.
 """
 
 import functools
@@ -51,7 +51,7 @@ class Exact:
         self._made: tuple[Coded, int] | None = None
 
     def within(self, size: int) -> Coded | None:
-        """The exact file, if it has at most `size` bytes and that could be told without much work."""
+        """The exact file, if it has at most `size` bytes and that could be found without much work."""
         if size < SMALL or self.picture.pixels > LARGE:
             return None
         if self._estimate is None:

@@ -60,7 +60,7 @@ class FlatCoder(Protocol):
 
 
 class FlatWalk:
-    """The order of coding; asks a coder for the residuals of each part and keeps what the nets need."""
+    """The order of coding; passes the residuals of each part through a coder and keeps what the nets need."""
 
     def __init__(self, model: Model, code: int) -> None:
         self.model = model

@@ -115,7 +115,7 @@ def residual_code(s: Strip, tuning: Tuning | None) -> tuple[Int16, npt.NDArray[n
 
 
 class StripCoder(Protocol):
-    """What :func:`walk` asks."""
+    """What :func:`walk` calls."""
 
     def corner(self, axis: int) -> int:
         """The first sample of an axis."""

@@ -84,7 +84,7 @@ class Encoder:
     Arguments:
         model: the bundle.
         targets: latents in steps, `[LL (3, h, w), details L (9, h, w), …]`.
-        dequantiser: takes the latents as a decoder will have them, if they are wanted.
+        dequantiser: takes the latents as a decoder will have them; None: they are not needed.
         eye: round as people see it, not for the smallest squared error.
     """
 

@@ -30,7 +30,7 @@ __all__ = [
     "expected_step",
     "match_quality",
     "match_size",
-    "rate_of_quality",
+    "rate_of_step_quality",
 ]
 
 T = TypeVar("T")
@@ -214,7 +214,7 @@ def _next(
     return min(u, high - resolution if high < bounds[1] else high)
 
 
-def rate_of_quality(model: Model, quality: float) -> float:
+def rate_of_step_quality(model: Model, quality: float) -> float:
     """C of a quality from 0 to 100, which stands for a step and so means the same on every picture.
 
     The logarithm of the step Δ falls evenly as the quality rises; C is 1 at quality 0, the model's largest at 100.

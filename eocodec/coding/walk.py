@@ -1,4 +1,4 @@
-"""The walk over a picture's latents: asks the integer nets for the distribution of each, and a coder for its value.
+"""The walk over a picture's latents: the integer nets give the distribution of each, a coder its value.
 
 In: a model, the size of a picture, its step; a coder (:class:`SymbolCoder`). Out: what the coder makes of it. All that
 a symbol's distribution depends on is integer arithmetic (docs/FORMAT.md, "Entropy model"): the graphs under `entropy/`
@@ -72,7 +72,7 @@ class SymbolCoder(LowCoder, Protocol):
 
 
 class Walk:
-    """Visits all units of a picture in file order, keeps what the nets need and asks a coder for the residuals.
+    """Visits all units of a picture in file order, keeps what the nets need and passes the residuals through a coder.
 
     Arguments:
         model: the bundle.

@@ -2,9 +2,9 @@
 
 In: values `(H, W, 3)`, float32 in 0 to 1, noise added. Out: areas to measure in; a level with how sure it is.
 
-Noise that went through a demosaicer, a scaler or a blur has lost its finest frequencies, by which white noise is told
-from the picture. It still differs from texture: in the smoothest patches its standard deviation is the same everywhere,
-and pixels further apart than the filter's reach do not depend on one another.
+Noise that went through a demosaicer, a scaler or a blur has lost its finest frequencies, by which white noise is
+distinguished from the picture. It still differs from texture: in the smoothest patches its standard deviation is the
+same everywhere, and pixels further apart than the filter's reach do not depend on one another.
 
 References:
     Pyatykh, Hesser & Zheng, *Image noise level estimation by principal component analysis*, 2013.

@@ -166,7 +166,7 @@ def corrupt(x: Tensor, draws: Draws, largest: float, clean: float = 0.0) -> tupl
         clean: share of the pictures that get no noise.
 
     Returns:
-        Clean pictures (some grey now), noisy pictures, and the standard deviation of the noise as `GainNet` is told it,
+        Clean pictures (some grey now), noisy pictures, and the standard deviation of the noise as `GainNet` takes it,
         `(B, 1, H/2, W/2)`: for grey pictures √3 times that of a channel, since all of it is in the luma axis.
     """
     kind, quality = draws.uniform(), draws.uniform()
@@ -189,8 +189,8 @@ def corrupt(x: Tensor, draws: Draws, largest: float, clean: float = 0.0) -> tupl
     for k in torch.nonzero(jpeg).flatten().tolist():
         noisy[k] = _jpeg(noisy[k], 30 + int(66 * float(quality[k])))
     bright = functional.avg_pool2d(noisy.mean(1, keepdim=True), AREA).clamp(0, 1)
-    told = floor[:, None, None, None] + slope[:, None, None, None] * bright
-    plane = functional.interpolate(told.sqrt(), scale_factor=AREA // 2, mode="nearest")
+    variances = floor[:, None, None, None] + slope[:, None, None, None] * bright
+    plane = functional.interpolate(variances.sqrt(), scale_factor=AREA // 2, mode="nearest")
     return x, noisy, plane * torch.where(grey, math.sqrt(3), 1.0)[:, None, None, None]
 
 

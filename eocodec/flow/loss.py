@@ -120,7 +120,7 @@ class BatchLoss(nn.Module):
 
 
 def drawn_steps(step: Tensor, stage: Stage, draws: Draws, size: tuple[int, int]) -> Steps:
-    """Steps as a stage wants them: some pictures tuned for the eye, some with steps that vary over the picture."""
+    """Steps as a stage sets them: some pictures tuned for the eye, some with steps that vary over the picture."""
     tune = offset = None
     if stage.tuned:
         chosen, degree = draws.uniform() < stage.tuned, (2 * draws.uniform()).clamp(max=1)

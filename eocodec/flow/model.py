@@ -141,7 +141,7 @@ class PhotoModel(Trainable):
         """
         return coupled(self.flow, *self.gains(*uncoupled(self.flow, h), noise))
 
-    def level(self, h: list[Tensor]) -> Tensor:
+    def noise_estimate(self, h: list[Tensor]) -> Tensor:
         """What the net for the noise level says of noisy latents, see `NoiseNet`."""
         return self.noise(uncoupled(self.flow, h)[1])
 

@@ -232,7 +232,7 @@ class Prefetch:
         self._ready: queue.Queue[Any] = queue.Queue(AHEAD)
         stop = threading.Event()
         thread = threading.Thread(target=_prepare, args=(stream, (n, first, count), self._ready, stop), daemon=True)
-        # Ends the thread when nobody takes batches any more, and before the interpreter goes: a thread that is inside
+        # Ends the thread when no more batches are taken, and before the interpreter goes: a thread that is inside
         # a library then may abort the process.
         self.close = weakref.finalize(self, _end, stop, thread)
         thread.start()

@@ -1,4 +1,4 @@
-"""What training asks of a model, and what it hands over: the interface between `eocodec.flow.training` and the nets.
+"""What training needs of a model, and what it passes to it: the interface between `eocodec.flow.training` and the nets.
 
 A new kind of model is a class with the methods of :class:`Trainable`, a frozen dataclass of plain values for its sizes,
 and one line in `eocodec.flow.model.MODELS`.

@@ -1,4 +1,4 @@
-"""What a client accepts, which part it wants, and which version it has: the headers Accept, Range, If-Match and kin.
+"""What a client accepts, which part it requests, and which version it has: the headers Accept, Range, If-Match and kin.
 
 In: headers, parsed by `werkzeug.http`. Out: a type of picture, a span of bytes, whether a tag is named.
 """

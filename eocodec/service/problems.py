@@ -94,7 +94,7 @@ async def _died(request: Request, e: Any) -> JSONResponse:
 
 
 async def _gone(request: Request, e: Exception) -> JSONResponse:
-    return _answer(499, "the client left")  # as other servers log it; nobody reads the answer
+    return _answer(499, "the client left")  # as other servers log it; the answer is not sent
 
 
 async def _memory(request: Request, e: Exception) -> JSONResponse:
