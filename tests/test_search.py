@@ -78,10 +78,13 @@ def test_the_picture_foreseen_is_the_one_decoded(
     delta = model.manifest.step_of(rate)
     header = format.Header(model.id, crop[1], crop[0], 0, step_code(delta))
     steps = model.manifest.steps(header.delta)
-    targets = [h / s for h, s in zip(transform.analyse(model, picture), steps, strict=True)]
-    coder, foreseen = ordinary.foresee(model, header, targets, steps)
+    latents = transform.analyse(model, picture)
+    coder, foreseen = ordinary.foresee(model, header, latents, steps)
     segments = ordinary.finish(header, coder)
-    assert segments == ordinary.encode(model, header, targets)
+    targets = [h / s for h, s in zip(latents, steps, strict=True)]
+    assert segments == ordinary.encode(model, header, targets) == ordinary.encode(model, header, latents, steps)
+    coder, foreseen = ordinary.foresee(model, header, latents, steps, in_place=True)
+    assert foreseen is latents and ordinary.finish(header, coder) == segments
     for a, b in zip(foreseen, ordinary.decode(model, header, segments, steps), strict=True):
         assert (a == b).all()
 
