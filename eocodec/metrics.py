@@ -9,13 +9,22 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["bd_rate", "bd_rate_between", "ms_ssim", "psnr"]
+__all__ = ["bd_rate", "bd_rate_between", "decibels", "ms_ssim", "psnr", "squared_error"]
 
 STRIP = 1 << 18  # samples that are compared at a time
 
 
 def psnr(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
     """Peak signal-to-noise ratio in dB over all samples, peak 255; infinite for equal pictures.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    return decibels(squared_error(a, b), a.size)
+
+
+def squared_error(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
+    """Sum of squared differences, exact for 8-bit values.
 
     Raises:
         ValueError: shapes differ.
@@ -28,7 +37,12 @@ def psnr(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
     for k in range(0, len(a), rows):  # in strips: no wider copy of a large picture
         d = np.subtract(a[k : k + rows], b[k : k + rows], dtype=kind)
         total += float(np.multiply(d, d, out=d).sum(dtype=np.float64))
-    return math.inf if total == 0 else 10 * math.log10(255.0**2 * a.size / total)
+    return total
+
+
+def decibels(error: float, samples: int) -> float:
+    """PSNR of a sum of squared differences, peak 255; infinite for none."""
+    return math.inf if error == 0 else 10 * math.log10(255.0**2 * samples / error)
 
 
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)

@@ -5,7 +5,8 @@ value is m + μ/16 steps: μ the integer mean from the graphs, m the coded resid
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from eocodec.coding.base import (
     SEGMENT_MINIMUM,
     SEGMENT_TARGET,
     SINGLE_SEGMENT_PIXELS,
+    Coded,
     SegmentedCoding,
     greyed,
     whole_file,
@@ -30,6 +32,7 @@ from eocodec.coding.walk import Walk, from_symbols, to_symbols
 from eocodec.errors import FormatError
 from eocodec.format import AnyFile, File, Header, Segment, rate_code
 from eocodec.image import Bytes, Picture
+from eocodec.metrics import decibels, squared_error
 from eocodec.model import transform
 from eocodec.model.bundle import Model
 from eocodec.steps import step_code
@@ -42,16 +45,23 @@ Float32 = npt.NDArray[np.float32]
 
 
 class Dequantiser:
-    """Latents `[LL (3, h, w), details L (9, h, w), …]` from residuals, unit by unit; what is not coded stays zero."""
+    """Latents `[LL (3, h, w), details L (9, h, w), …]` from residuals, unit by unit; what is not coded stays zero.
 
-    def __init__(self, model: Model, walk: Walk, texture: float = 0.0) -> None:
+    Arguments:
+        model: the bundle.
+        walk: that gives the residuals.
+        texture: how much is drawn where residuals are zero, see `eocodec.coding.texture`.
+        latents: where to put them, if not into new arrays; then everything has to be coded.
+    """
+
+    def __init__(self, model: Model, walk: Walk, texture: float = 0.0, latents: list[Float32] | None = None) -> None:
         self.levels = model.manifest.levels
         self.texture = Texture(texture) if texture else None
         # What centroids take from residuals of −3 and below, −2, …, 3 and above, by table index.
         shift = np.array(model.manifest.shift, np.float32) / 256
         self.shift = np.concatenate([-shift[:, ::-1], np.zeros((len(shift), 1), np.float32), shift], 1).ravel()
-        self.latents: list[Float32] = []
-        for level in [0, *range(self.levels, 0, -1)]:
+        self.latents: list[Float32] = [] if latents is None else latents
+        for level in [0, *range(self.levels, 0, -1)] if latents is None else ():
             height, width = walk.grid_size(level or self.levels)
             self.latents.append(np.zeros((9 if level else 3, 2 * height, 2 * width), np.float32))
         steps = walk.fineness.steps()
@@ -83,19 +93,26 @@ class Encoder:
 
     Arguments:
         model: the bundle.
-        targets: latents in steps, `[LL (3, h, w), details L (9, h, w), …]`.
+        targets: latents, `[LL (3, h, w), details L (9, h, w), …]`, padding included: in steps, or with `steps`.
         dequantiser: takes the latents as a decoder will have them; None: they are not needed.
+        steps: of the bands.
         eye: round as people see it, not for the smallest squared error.
     """
 
     def __init__(
-        self, model: Model, targets: list[Float32], dequantiser: Dequantiser | None = None, eye: bool = False
+        self,
+        model: Model,
+        targets: list[Float32],
+        dequantiser: Dequantiser | None = None,
+        steps: list[Float32] | None = None,
+        eye: bool = False,
     ) -> None:
         self.tables = tables_of(model)
         self.weights = model.manifest.eye_dead_zone if eye else []
         self.targets, self.dequantiser = targets, dequantiser
+        self.steps = steps and [np.broadcast_to(s, band.shape) for s, band in zip(steps, targets, strict=True)]
         self.levels = model.manifest.levels
-        self.symbols: list[list[tuple[Int32, UInt8]]] = []
+        self.symbols: list[list[tuple[npt.NDArray[np.signedinteger[Any]], UInt8]]] = []
         self.nonzero: list[bool] = []
 
     def wants(self, unit: int) -> bool:
@@ -109,13 +126,19 @@ class Encoder:
 
     def low(self, predicted: Int32, index: UInt8, place: tuple[int, slice, slice]) -> Int32:
         """Round the low-pass and record what the prediction misses."""
-        value = np.floor(self.targets[0][place[0]][place[1:]] + np.float32(0.5)).astype(np.int32)
+        target = self.targets[0][place[0]][place[1:]]
+        if self.steps is not None:
+            target = target / self.steps[0][place[0]][place[1:]]
+        value = np.floor(target + np.float32(0.5)).astype(np.int32)
         self._record(value - predicted, index)
         return value
 
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
         """Round a strip's latents around their means and record the residuals."""
-        y = unit.gather(self.targets[1 + self.levels - unit.level], rows)
+        k = 1 + self.levels - unit.level
+        y = unit.gather(self.targets[k], rows)
+        if self.steps is not None:
+            y /= unit.gather(self.steps[k], rows)
         m = self.tables.round(y - mean.astype(np.float32) * np.float32(1 / MEAN_UNIT), index, self.weight(unit))
         symbols = to_symbols(m, unit, rows, valid)
         self._record(symbols, to_symbols(index, unit, rows, valid))
@@ -131,8 +154,9 @@ class Encoder:
         return self.weights[0] if unit.axis == "chroma" else self.weights[1 + self.levels - unit.level]
 
     def _record(self, m: Int32, index: UInt8) -> None:
-        self.symbols[-1].append((m.ravel(), index.ravel()))
-        self.nonzero[-1] |= bool(m.any())
+        low, high = (int(m.min()), int(m.max())) if m.size else (0, 0)
+        self.symbols[-1].append((m.ravel().astype(_smallest(low, high)), index.ravel()))
+        self.nonzero[-1] |= low < 0 or high > 0
 
     def end(self) -> int:
         """Number of units up to the last one that is not all zero."""
@@ -145,7 +169,7 @@ class Encoder:
         for unit in self.symbols[:last]:
             writers.append(Writer(self.tables))
             for m, index in unit:
-                writers[-1].put(m, index)
+                writers[-1].put(m.astype(np.int32), index)
         sizes = [writer.size() for writer in writers]
         total = sum(sizes)
         goal = total + 1 if single else max(SEGMENT_MINIMUM, total // SEGMENT_TARGET)
@@ -158,7 +182,7 @@ class Encoder:
                 writer = writers[first]  # holds its unit already; most of the bytes are in units that stay alone
                 for unit in self.symbols[first + 1 : k + 1]:
                     for m, index in unit:
-                        writer.put(m, index)
+                        writer.put(m.astype(np.int32), index)
                 result.append(Segment(k + 1 - first, writer.payload()))
                 first, pending = k + 1, 0
         return tuple(result)
@@ -209,12 +233,21 @@ class Decoder:
         return m * MEAN_UNIT + mean
 
 
+def _smallest(low: int, high: int) -> type[np.signedinteger[Any]]:
+    """The smallest kind of integer that holds all from `low` to `high`: nearly all strips have small ones."""
+    for kind in (np.int8, np.int16):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return kind
+    return np.int32
+
+
 def encode(
-    model: Model, header: Header, targets: list[Float32], fineness: Fineness | None = None
+    model: Model, header: Header, latents: list[Float32], fineness: Fineness | None = None
 ) -> tuple[Segment, ...]:
-    """Segments of latents given in steps `[LL (3, h, w), details L (9, h, w), …]`, padding included."""
-    coder = Encoder(model, targets, eye=header.tuning > 0)
-    Walk(model, header, fineness).run(coder)
+    """Segments of latents `[LL (3, h, w), details L (9, h, w), …]`, padding included."""
+    walk = Walk(model, header, fineness)
+    coder = Encoder(model, latents, steps=walk.fineness.steps(), eye=header.tuning > 0)
+    walk.run(coder)
     return finish(header, coder)
 
 
@@ -224,12 +257,23 @@ def finish(header: Header, coder: Encoder) -> tuple[Segment, ...]:
 
 
 def foresee(
-    model: Model, header: Header, targets: list[Float32], fineness: Fineness | None = None
+    model: Model,
+    header: Header,
+    latents: list[Float32],
+    fineness: Fineness | None = None,
+    in_place: bool = False,
 ) -> tuple[Encoder, list[Float32]]:
-    """What :func:`decode` will give for latents in steps, before anything is coded; :func:`finish` codes it."""
+    """What :func:`decode` will give for latents, before anything is coded; :func:`finish` codes it.
+
+    Arguments:
+        model, header: of the file.
+        latents: as of the transform.
+        fineness: the steps, if they differ from place to place.
+        in_place: overwrite the latents, to save their memory.
+    """
     walk = Walk(model, header, fineness)
-    dequantiser = Dequantiser(model, walk)
-    coder = Encoder(model, targets, dequantiser, eye=header.tuning > 0)
+    dequantiser = Dequantiser(model, walk, latents=latents if in_place else None)
+    coder = Encoder(model, latents, dequantiser, dequantiser.steps, header.tuning > 0)
     dequantiser.low(walk.run(coder))
     for k, band in enumerate(dequantiser.latents[1:]):
         if coder.end() <= 1 + LEVEL_UNITS * k:  # a decoder does not even enter levels that are all zero
@@ -282,24 +326,49 @@ class OrdinaryJob(SteppedJob):
         super().__init__(coding, model, picture)
         self.tuning, self.offsets = tuning, pack_offsets(tuning.offsets)
         model.runtime.open_ahead(Walk.graph_names(model))
-        self.latents = transform.analyse(model, picture.rgb if values is None else values)
+        self._values = values
+        self.latents = self._analysed()
 
-    def _targets(self, delta: float) -> tuple[Header, Fineness, list[Float32]]:
-        """The header, the steps, and the latents in them."""
+    def _analysed(self) -> list[Float32]:
+        return transform.analyse(self.model, self.picture.rgb if self._values is None else self._values)
+
+    @functools.cached_property
+    def latents(self) -> list[Float32]:
+        """Latents of the picture; found again where the memory of the first has been used for something else."""
+        return self._analysed()
+
+    def _plan(self, delta: float) -> tuple[Header, Fineness]:
+        """The header, and the steps."""
         header = ordinary_header(self.model, self.picture, delta, self.tuning.degree)
-        fineness = Fineness(self.model, header, self.tuning.offsets)
-        return header, fineness, [h / s for h, s in zip(self.latents, fineness.steps(), strict=True)]
+        return header, Fineness(self.model, header, self.tuning.offsets)
+
+    def at(self, delta: float) -> Coded:
+        """See :meth:`Job.at`. The quality is measured on the way, in little memory."""
+        if not self.measuring:
+            return super().at(delta)
+        self.model.runtime.open_ahead(["decoder"])
+        header, fineness = self._plan(delta)
+        latents = self.latents
+        del self.latents
+        coder, latents = foresee(self.model, header, latents, fineness, in_place=True)
+        file = self._file(header, finish(header, coder))
+        del coder
+        error = 0.0
+        for rows, columns, rgb in pieces_of(self.model, header, latents, header.delta, fineness.places()):
+            error += squared_error(self.picture.rgb[rows, columns], rgb)
+        self._measured = file, decibels(error, self.picture.rgb.size)
+        return Coded(file, self.rate(file))
 
     def file(self, delta: float) -> File:
         """See :meth:`SteppedJob.file`."""
-        header, fineness, targets = self._targets(delta)
-        return self._file(header, encode(self.model, header, targets, fineness))
+        header, fineness = self._plan(delta)
+        return self._file(header, encode(self.model, header, self.latents, fineness))
 
     def draft(self, delta: float) -> tuple[Bytes, Callable[[], File]]:
         """See :meth:`SteppedJob.draft`."""
         self.model.runtime.open_ahead(["decoder"])
-        header, fineness, targets = self._targets(delta)
-        coder, latents = foresee(self.model, header, targets, fineness)
+        header, fineness = self._plan(delta)
+        coder, latents = foresee(self.model, header, self.latents, fineness)
         rgb = picture_of(self.model, header, latents, header.delta, fineness.places())
         return rgb, functools.cache(lambda: self._file(header, finish(header, coder)))
 
@@ -360,9 +429,20 @@ def ordinary_header(model: Model, picture: Picture, delta: float, tuning: int = 
     return Header(model.id, width, height, rate, step_code(delta), grey=picture.grey, tuning=tuning)
 
 
+def pieces_of(
+    model: Model, header: Header, latents: list[Float32], delta: float, places: transform.Places = transform.ANYWHERE
+) -> Iterator[tuple[slice, slice, Bytes]]:
+    """The picture of dequantised latents, which were coded at a step Δ (range 0 to 1), in tiles: rows, columns, rgb."""
+    step = model.manifest.decoder_step(delta)
+    for rows, columns, values in transform.synthesise_tiles(model, latents, step, header.width, header.height, places):
+        yield rows, columns, greyed(transform.to_levels(values).transpose(1, 2, 0), header.grey)
+
+
 def picture_of(
     model: Model, header: Header, latents: list[Float32], delta: float, places: transform.Places = transform.ANYWHERE
 ) -> Bytes:
-    """The picture `(H, W, 3)` of dequantised latents, which were coded at a step Δ (range 0 to 1)."""
-    step = model.manifest.decoder_step(delta)
-    return greyed(transform.synthesise(model, latents, step, header.width, header.height, places), header.grey)
+    """The picture `(H, W, 3)` of :func:`pieces_of`."""
+    rgb = np.empty((header.height, header.width, 3), np.uint8)
+    for rows, columns, piece in pieces_of(model, header, latents, delta, places):
+        rgb[rows, columns] = piece
+    return rgb

@@ -20,7 +20,7 @@ from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
 from eocodec.coding.units import LEVEL_UNITS, PHASES, Unit, units
 from eocodec.format import Header
 from eocodec.model.bundle import Model
-from eocodec.model.threads import side_by_side
+from eocodec.model.threads import in_order
 from eocodec.steps import STEP_UNIT, scale_shift
 
 __all__ = [
@@ -151,29 +151,33 @@ class Walk:
         return self.fineness.condition(level, rows, self.grid_size(level)[1])
 
     def _nets(
-        self, graph: str, level: int, rows: slice, margin: int, inputs: Callable[[slice], dict[str, npt.NDArray[Any]]]
-    ) -> list[npt.NDArray[Any]]:
-        """Outputs `(channels, rows, columns)` of a graph for rows of a level's quad grid, which begin at an even one.
+        self, graph: str, level: int, margin: int, inputs: Callable[[slice], dict[str, npt.NDArray[Any]]]
+    ) -> Iterator[tuple[slice, list[npt.NDArray[Any]]]]:
+        """Strip by strip of a level's quad grid: its rows and a graph's outputs for them, `(channels, rows, columns)`.
 
-        Pieces of the rows run side by side. What a net gives at a place depends on `margin` rows around it only, and
-        integers are exact, so that pieces give the same as the whole.
+        Other threads are at the next strips meanwhile, or at parts of one where there are few: what a net gives at a
+        place depends on `margin` rows around it only, and integers are exact, so that parts give the same as the whole.
 
         Arguments:
             graph: which one.
             level: of the grid.
-            rows: of the grid.
-            margin: rows beyond them that the graph sees.
-            inputs: what it takes of given rows.
+            margin: rows beyond a strip that the graph sees.
+            inputs: what it takes of given rows; nothing that changes while strips are visited.
         """
         height, width = self.grid_size(level)
+        threads = self.model.share
+        strips = list(self._strips(level))
+        parts = [pieces(rows, width, threads if len(strips) < 2 * threads else 1) for rows in strips]
 
         def run(piece: slice) -> list[npt.NDArray[Any]]:
             top, bottom = max(0, piece.start - margin), min(height, piece.stop + margin)
             outputs = self.model.run(graph, inputs(slice(top, bottom)))
             return [o[0, :, piece.start - top : piece.stop - top] for o in outputs]
 
-        parts = side_by_side(run, pieces(rows, width, self.model.share), self.model.share)
-        return parts[0] if len(parts) == 1 else [np.concatenate(o, axis=1) for o in zip(*parts, strict=True)]
+        results = in_order(run, [piece for part in parts for piece in part], threads)
+        for rows, part in zip(strips, parts, strict=True):
+            found = [next(results) for _ in part]
+            yield rows, found[0] if len(found) == 1 else [np.concatenate(o, axis=1) for o in zip(*found, strict=True)]
 
     @classmethod
     def graph_names(cls, model: Model) -> list[str]:
@@ -198,8 +202,7 @@ class Walk:
                 seen["previous"] = previous[None, :, rows.start // 2 : rows.stop // 2]
             return {**seen, **self._known(level, rows)}
 
-        for rows in self._strips(level):
-            (out,) = self._nets(f"{self.graphs}/feature{level}", level, rows, 2, inputs)
+        for rows, (out,) in self._nets(f"{self.graphs}/feature{level}", level, 2, inputs):
             if rows.start == 0 and rows.stop == height:
                 return np.asarray(out, np.uint8)
             if result is None:
@@ -209,11 +212,11 @@ class Walk:
         return result
 
     def _level(self, level: int, feature: UInt8, coder: SymbolCoder, number: int) -> Int8:
-        """Code the six units of a level; returns its companded latents `(9, 2 gh, 2 gw)`."""
+        """Code the six units of a level; returns its companded latents `(9, 2 gh, 2 gw)` for a finer one."""
         height, width = self.grid_size(level)
         band_height, band_width = self.band_size(level)
         seen = np.zeros((24, height, width), np.int8)  # the luma passes, then the first of chroma
-        result = np.zeros((9, 2 * height, 2 * width), np.int8)
+        result = np.zeros((9, 2 * height, 2 * width) if level > 1 else (9, 0, 0), np.int8)
         context = 0
 
         def inputs(rows: slice) -> dict[str, npt.NDArray[Any]]:
@@ -223,12 +226,12 @@ class Walk:
         for k, unit in enumerate(self.units[number : number + LEVEL_UNITS]):
             coder.begin(number + k)
             valid = [((band_height - p.row + 1) // 2, (band_width - p.column + 1) // 2) for p in unit.parts]
-            for rows in self._strips(level):
-                mean, index = self._nets(f"{self.graphs}/{_net(unit)}", level, rows, 1, inputs)
+            for rows, (mean, index) in self._nets(f"{self.graphs}/{_net(unit)}", level, 1, inputs):
                 companded = self._compand(coder.strip(unit, rows, valid, mean.astype(np.int32), index))
                 if context + unit.places <= len(seen):
                     seen[context : context + unit.places, rows] = companded
-                unit.scatter(companded, result, rows)
+                if level > 1:
+                    unit.scatter(companded, result, rows)
             context += unit.places
         return result
 

@@ -5,10 +5,11 @@ always works as well, so nothing ever waits for a place in the pool, and calls m
 without a pool and makes its own.
 """
 
+import functools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eocodec.cores import cores
@@ -16,7 +17,7 @@ from eocodec.cores import cores
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["PLENTY", "ahead", "share", "side_by_side", "startable"]
+__all__ = ["PLENTY", "ahead", "in_order", "share", "side_by_side", "startable"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -93,6 +94,45 @@ def side_by_side(function: Callable[[T], R], items: Sequence[T], threads: int) -
         if error is not None:
             raise error
     return [results[k] for k in range(len(items))]
+
+
+def in_order(function: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator[R]:
+    """`function` of every item, one after another, while other threads work at those that come next.
+
+    Up to `threads` are at work, the calling one among them; at most twice as many results wait to be taken.
+
+    Raises:
+        Exception: what the function raises, where its result would come.
+    """
+    if threads < 2 or len(items) < 2:
+        yield from map(function, items)
+        return
+    futures: dict[int, Future[None]] = {}  # of items that other threads are to do, or have done
+    results: dict[int, R] = {}
+
+    def work(k: int) -> None:
+        results[k] = function(items[k])
+
+    def free(k: int) -> bool:
+        return k not in results and (k not in futures or futures[k].cancel())
+
+    try:
+        for k in range(len(items)):
+            for later in range(k + 1, min(k + threads, len(items))):
+                if later not in results and later not in futures:
+                    futures[later] = _submitted(functools.partial(work, later))
+            for mine in range(k, min(k + 2 * threads, len(items))):  # this thread does something while it waits for k
+                if mine > k and (k in results or futures[k].done()):
+                    break
+                if free(mine):
+                    work(mine)
+            if k not in results:
+                futures[k].result()
+            futures.pop(k, None)
+            yield results.pop(k)
+    finally:
+        for future in [f for f in futures.values() if not f.cancel()]:
+            future.exception()
 
 
 def ahead(function: Callable[[T], Any], items: Iterable[T], threads: int) -> None:
