@@ -23,7 +23,7 @@ from typing import Any
 import constriction
 import numpy as np
 import pytest
-from paths import ROOT, SAMPLES, VECTORS
+from paths import MODELS, ROOT, SAMPLES, VECTORS, bundle_of
 from PIL import Image
 
 import eocodec
@@ -31,7 +31,6 @@ from eocodec.coding.symbols import symbols
 from eocodec.metrics import psnr
 
 WEB = SAMPLES / "web"
-MODELS = ROOT / "eocodec" / "models"
 NODE_MODULES = Path(os.environ.get("EOCODEC_NODE_MODULES", WEB / "node_modules"))
 NODE = shutil.which("node")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -56,10 +55,10 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import * as ort from 'onnxruntime-web';
 import { Bundle, decode } from './eocodec.js';
 
-const [models, list, folder] = process.argv.slice(2);
+const [list, folder] = process.argv.slice(2);
 const bundles = {};
-for (const name of ['photo', 'face64']) bundles[name] = await Bundle.load(readFileSync(`${models}/${name}.eocm`), ort);
 for (const { name, model, data } of JSON.parse(readFileSync(list))) {
+  bundles[model] ??= await Bundle.load(readFileSync(model), ort);
   const picture = await decode(data.text ?? Buffer.from(data, 'base64'), bundles[model], { symbols: true });
   const { symbols, data: rgba, ...rest } = picture;
   writeFileSync(`${folder}/${name}.rgba`, rgba);
@@ -172,11 +171,14 @@ def decoded(
 ) -> dict[str, Any]:
     """What the module makes of all vectors, of prefixes, and of a tiny file as text."""
     folder = tmp_path_factory.mktemp("decoded")
-    files = [{"name": v["name"], "model": v["model"], "data": text(read(v["name"]))} for v in INDEX]
+    files: list[dict[str, Any]] = []
+    files += [{"name": v["name"], "model": v["model"], "data": text(read(v["name"]))} for v in INDEX]
     files += [{"name": name, "model": "photo", "data": text(data)} for name, data in cuts().items()]
     files.append({"name": "text", "model": "face64", "data": {"text": text(read("face-tiny"))}})
+    for file in files:
+        file["model"] = str(bundle_of(file["model"]))
     (folder / "list.json").write_text(json.dumps(files))
-    result = {entry["name"]: entry for entry in lines(node(DECODE, MODELS, folder / "list.json", folder))}
+    result = {entry["name"]: entry for entry in lines(node(DECODE, folder / "list.json", folder))}
     for name, entry in result.items():
         shape = entry["height"], entry["width"], 4
         entry["pixels"] = np.fromfile(folder / f"{name}.rgba", np.uint8).reshape(shape)
@@ -196,7 +198,8 @@ def test_vectors_decode_in_node(decoded: dict[str, Any], vector: dict[str, Any])
     assert (result["width"], result["height"], result["alpha"]) == tuple(
         vector[k] for k in ("width", "height", "alpha")
     )
-    assert_equal_pixels(result["pixels"], eocodec.decompress(read(vector["name"])), 0 if vector["exact"] else 1)
+    expected = eocodec.decompress(read(vector["name"]), bundle_of(vector["model"]))
+    assert_equal_pixels(result["pixels"], expected, 0 if vector["exact"] else 1)
 
 
 @pytest.mark.parametrize("name", cuts())
