@@ -42,6 +42,7 @@ UInt8 = npt.NDArray[np.uint8]
 
 STRIP = 65536  # grid positions of a strip; nets and coder work strip by strip
 PIECE = 2048  # grid positions that are worth handing to another thread
+REACH = 2  # rows above and below a place that any of the nets sees: two layers of 3x3
 MARGIN = 1  # latents coded beyond the right and bottom edge, see docs/METHOD.md
 LOW_SCALE_INDEX = 69  # table index of the low-pass corner at Δ = 1 level, see docs/FORMAT.md
 MAX_LOW = 1 << 24  # keeps hostile values within int32
@@ -151,17 +152,16 @@ class Walk:
         return self.fineness.condition(level, rows, self.grid_size(level)[1])
 
     def _nets(
-        self, graph: str, level: int, margin: int, inputs: Callable[[slice], dict[str, npt.NDArray[Any]]]
+        self, graph: str, level: int, inputs: Callable[[slice], dict[str, npt.NDArray[Any]]]
     ) -> Iterator[tuple[slice, list[npt.NDArray[Any]]]]:
         """Strip by strip of a level's quad grid: its rows and a graph's outputs for them, `(channels, rows, columns)`.
 
         Other threads are at the next strips meanwhile, or at parts of one where there are few: what a net gives at a
-        place depends on `margin` rows around it only, and integers are exact, so that parts give the same as the whole.
+        place depends on :data:`REACH` rows around it at most, and integers are exact, so that parts give the same as the whole.
 
         Arguments:
             graph: which one.
             level: of the grid.
-            margin: rows beyond a strip that the graph sees.
             inputs: what it takes of given rows; nothing that changes while strips are visited.
         """
         height, width = self.grid_size(level)
@@ -170,7 +170,7 @@ class Walk:
         parts = [pieces(rows, width, threads if len(strips) < 2 * threads else 1) for rows in strips]
 
         def run(piece: slice) -> list[npt.NDArray[Any]]:
-            top, bottom = max(0, piece.start - margin), min(height, piece.stop + margin)
+            top, bottom = max(0, piece.start - REACH), min(height, piece.stop + REACH)
             outputs = self.model.run(graph, inputs(slice(top, bottom)))
             return [o[0, :, piece.start - top : piece.stop - top] for o in outputs]
 
@@ -202,7 +202,7 @@ class Walk:
                 seen["previous"] = previous[None, :, rows.start // 2 : rows.stop // 2]
             return {**seen, **self._known(level, rows)}
 
-        for rows, (out,) in self._nets(f"{self.graphs}/feature{level}", level, 2, inputs):
+        for rows, (out,) in self._nets(f"{self.graphs}/feature{level}", level, inputs):
             if rows.start == 0 and rows.stop == height:
                 return np.asarray(out, np.uint8)
             if result is None:
@@ -226,7 +226,7 @@ class Walk:
         for k, unit in enumerate(self.units[number : number + LEVEL_UNITS]):
             coder.begin(number + k)
             valid = [((band_height - p.row + 1) // 2, (band_width - p.column + 1) // 2) for p in unit.parts]
-            for rows, (mean, index) in self._nets(f"{self.graphs}/{_net(unit)}", level, 1, inputs):
+            for rows, (mean, index) in self._nets(f"{self.graphs}/{_net(unit)}", level, inputs):
                 companded = self._compand(coder.strip(unit, rows, valid, mean.astype(np.int32), index))
                 if context + unit.places <= len(seen):
                     seen[context : context + unit.places, rows] = companded

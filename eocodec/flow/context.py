@@ -177,7 +177,7 @@ class ContextModel(nn.Module):
         features: channels of `feature[l]`.
         width: hidden channels of the pass nets.
         coarse: factor of both at all levels but the finest, where there are few pixels.
-        depth: number of 3x3 convolutions of a pass net.
+        depth: number of 3x3 convolutions of a pass net, 1 or 2: files are coded in strips with two more rows.
         planes: condition planes.
     """
 
@@ -185,6 +185,8 @@ class ContextModel(nn.Module):
         self, levels: int = 4, features: int = 32, width: int = 48, coarse: float = 1.0, depth: int = 1, planes: int = 1
     ) -> None:
         super().__init__()
+        if not 1 <= depth <= 2:
+            raise ValueError("a pass net has one or two 3x3 convolutions")
         self.n, self.planes = levels, planes
         self.feature: ModuleDict[IntegerNet] = ModuleDict()
         self.expand: ModuleDict[IntegerNet] = ModuleDict()
