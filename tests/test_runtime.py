@@ -25,6 +25,7 @@ def _in_fresh_home(home: Path, *arguments: str) -> "subprocess.CompletedProcess[
     return subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, cwd=home, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["library", "imported before", "command", "one file"])
 def test_nothing_is_written_outside_of_the_results(tmp_path: Path, program: str) -> None:
     picture = str(SAMPLES / "faces" / "astronaut.png")
@@ -54,6 +55,7 @@ print(threads() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts tasks in /proc")
 @pytest.mark.parametrize(("asked", "made"), [(3, 4 + 10 + 10 + 1), (64, 10 + 10 + 10 + 1), (0, 10 + 10 + 1)])
 def test_only_encoder_and_decoder_have_threads_no_more_than_there_are_cores(asked: int, made: int) -> None:
@@ -89,6 +91,7 @@ sys.exit(os.waitstatus_to_exitcode(status) != 5)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.parametrize("work", ["pass", "eocodec.decompress(data)"])
 def test_a_forked_child_ends_as_usual_and_may_decode(work: str) -> None:
