@@ -170,7 +170,7 @@ class Runtime:
             EocodecError: there can be none, but CUDA was asked for.
         """
         ort = onnxruntime()
-        reason = without_cuda()
+        reason = ""
         if CUDA in ort.get_available_providers():
             _preload()
             reason = "onnxruntime cannot open a session on it; are the driver, CUDA and cuDNN installed?"
@@ -181,7 +181,7 @@ class Runtime:
             except Exception as e:  # onnxruntime's own exception classes are not exported
                 reason = _first_line(e)
         if self.must:
-            raise EocodecError(f"CUDA does not work here: {reason}")
+            raise EocodecError(f"CUDA does not work here: {reason or without_cuda()}")
         return None
 
     def _options(self, exact: bool) -> Any:
