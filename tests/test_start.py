@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import ROOT, environment
+from paths import ROOT, SAMPLES, environment
 
 import eocodec
 from eocodec.coding import lossless_walk, walk
@@ -70,9 +70,13 @@ def test_completing_a_command_line_imports_nothing_heavy() -> None:
 
 
 def test_an_ordinary_picture_needs_no_other_form_and_no_denoising(tmp_path: Path) -> None:
-    code = "import numpy, eocodec\neocodec.decompress(eocodec.compress(numpy.zeros((64, 64, 3), 'u1'), rate=8))"
+    picture, made = str(SAMPLES / "faces" / "astronaut.png"), str(tmp_path / "made.eoc")
     others = {"eocodec.coding.embedded", "eocodec.coding.flat", "eocodec.denoising", "eocodec.service", "torch"}
-    assert not _imported(code) & others
+    compressed = _imported(COMMAND.format(arguments=["compress", picture, "-o", made]))
+    shown = _imported(COMMAND.format(arguments=["decompress", made, "-o", str(tmp_path / "shown.png")]))
+    for found in (compressed, shown):
+        assert "onnxruntime" in found and not found & (others | {"email", "importlib.metadata", "numpy.ma"})
+    assert "eocodec.coding.lossless" not in shown
 
 
 @pytest.mark.parametrize("name", ["segments", "colour", "lossless", "lossless-packed", "face", "prefix", "alpha"])

@@ -145,7 +145,10 @@ def is_drawn(rgb: Bytes) -> bool:
     rows = rgb[:: max(1, len(rgb) // SAMPLE)].astype(np.uint32)
     colours = rows[..., 0] << 16 | rows[..., 1] << 8 | rows[..., 2]
     repeated = float((colours[:, 1:] == colours[:, :-1]).mean()) if colours.shape[1] > 1 else 1.0
-    return repeated >= REPEATED or len(np.unique(colours)) <= COLOURS
+    if repeated >= REPEATED:
+        return True
+    ordered = np.sort(colours, axis=None)  # np.unique imports numpy.ma, and with it half of the standard library
+    return 1 + np.count_nonzero(ordered[1:] != ordered[:-1]) <= COLOURS
 
 
 def _estimate(rgb: Bytes) -> float:

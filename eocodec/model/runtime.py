@@ -129,6 +129,15 @@ class Runtime:
                 self._sessions[graph] = self._session(graph)
             return self._sessions[graph]
 
+    def release(self, graph: str) -> None:
+        """Give back the memory that a transform's session on the CPU keeps for its next run; using it opens it again.
+
+        After a large picture that is hundreds of megabytes, for nothing if what comes next is something else.
+        """
+        with self._lock:
+            if self.device == "cpu" and not is_exact(graph):
+                self._sessions.pop(graph, None)
+
     def open_ahead(self, graphs: Iterable[str]) -> None:
         """Begin to open sessions in another thread, if there may be one; what fails shows when it is used."""
         ahead(self.open, [g for g in graphs if g not in self._sessions], self.share)
@@ -161,7 +170,7 @@ class Runtime:
             EocodecError: there can be none, but CUDA was asked for.
         """
         ort = onnxruntime()
-        reason = without_cuda()
+        reason = ""
         if CUDA in ort.get_available_providers():
             _preload()
             reason = "onnxruntime cannot open a session on it; are the driver, CUDA and cuDNN installed?"
@@ -172,7 +181,7 @@ class Runtime:
             except Exception as e:  # onnxruntime's own exception classes are not exported
                 reason = _first_line(e)
         if self.must:
-            raise EocodecError(f"CUDA does not work here: {reason}")
+            raise EocodecError(f"CUDA does not work here: {reason or without_cuda()}")
         return None
 
     def _options(self, exact: bool) -> Any:
