@@ -23,7 +23,7 @@ COMMANDS = {
     "info": "Show what an .eoc file holds.",
     "inspect": "Show what a model's ordered latents do.",
     "lab": "Measure what latents mean, beside other methods.",
-    "models": "List the installed models.",
+    "models": "List, add and remove models.",
     "morph": "Show pictures between two compressed faces.",
     "serve": "Serve compression and denoising over HTTP, with a web page.",
     "train": "Train a model from a TOML configuration.",

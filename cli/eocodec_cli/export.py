@@ -57,14 +57,14 @@ def command(
             f"exporting needs {e.name or 'torch'}; install it with: pip install 'eocodec[train]'"
         ) from None
 
-    from eocodec.model.library import shipped_models
+    from eocodec.model.library import installed_models
 
     if output.suffix != ".eocm":
         raise EocodecError(f"{output}: a bundle's name must end in .eocm")
     files.check_new(str(output), force)
     if tiny and (lossless or lossless_from):
         raise EocodecError("lossless files are for models for pictures of any size")
-    source = shipped_models().get(lossless_from, Path(lossless_from)) if lossless_from else None
+    source = installed_models().get(lossless_from, Path(lossless_from)) if lossless_from else None
     if source is not None and not source.is_file():
         raise EocodecError(f"{source}: no such model bundle")
 

@@ -33,7 +33,7 @@ from eocodec.flow.pictures import Picture, read_pictures, split
 from eocodec.flow.soap import Soap
 from eocodec.flow.streams import AlignedStream, Prefetch, Stream, open_stream
 from eocodec.flow.trainable import Stage
-from eocodec.model.bundle import read_bundle
+from eocodec.model.library import bundle_files
 
 __all__ = [
     "Checkpoint",
@@ -89,7 +89,7 @@ def load_start(path: Path) -> Checkpoint:
         return load_checkpoint(path)
     from eocodec.flow.restored import photo_weights  # needs onnx
 
-    config, weights = photo_weights(read_bundle(path))
+    config, weights = photo_weights(bundle_files(path))
     return Checkpoint(config, 0, weights, {})
 
 
