@@ -1,8 +1,8 @@
 """Delta bundles: what differs from another bundle, which they name by its full id.
 
 In: the files of two bundles, or of a delta and its base. Out: the delta's files, or the whole bundle's. A delta is a
-`.eocm` like any other but for its entry `delta.json`: `{"format": 1, "base": ID, "dropped": [NAMES]}`, where ID is the
-base's full id in 64 hexadecimal digits. The id of a delta is that of the bundle it stands for, so files name both alike.
+`.eocm` like any other but for its entry `delta.json`: `{"format": 1, "base": ID, "dropped": [NAMES]}`, ID being the
+base's full id in 64 hexadecimal digits. A delta has the id of the bundle it stands for, so files name both alike.
 """
 
 import json
