@@ -1,8 +1,8 @@
 """The bundle of a photo model that was trained on from another bundle: only what the training changed is made anew.
 
 In: a model with trained weights, the files of the bundle it started from, and pictures. Out: the new bundle's files.
-What did not change keeps its bytes, so that a delta (`eocodec.model.delta`) holds little; what depends on something that
-did change is made anew or left out.
+What did not change keeps its bytes, so that a delta (`eocodec.model.delta`) holds little; what depends on something
+that did change is made anew or left out.
 """
 
 import json
