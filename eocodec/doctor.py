@@ -135,7 +135,7 @@ def _models() -> Iterator[dict[str, Any]]:
 
 
 def _speed() -> dict[str, float]:
-    """Seconds that coding and decoding a sample picture take, sessions being open, and those of the processor in them."""
+    """Seconds that coding and decoding a sample picture take, sessions open, and those of the processor in them."""
     from eocodec.codec import compress, decompress
     from eocodec.image import read_picture
 

@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,11 @@ class Part:
     share: float
     stage: Stage
     compact: bool = False
+
+
+def _stage(objective: str, learning_rate: float, final_rate: float, **more: Any) -> Stage:
+    """A stage with the integer entropy model, whose length is not known yet."""
+    return Stage(objective, 1, learning_rate, final_rate, warmup=20, step=STEP_RANGE, quantised=True, **more)
 
 
 class Goal(ABC):
@@ -82,7 +88,7 @@ class Goal(ABC):
 
 
 class Rate(Goal):
-    """Fewer bytes at equal PSNR: the entropy nets first, which are quick to train, then everything."""
+    """Fewer bytes at equal PSNR: everything together, then the entropy nets for weights that are compact."""
 
     name = "rate"
     quality_name = "PSNR in dB"
@@ -91,22 +97,8 @@ class Rate(Goal):
 
     def parts(self) -> tuple[Part, ...]:
         """See :meth:`Goal.parts`."""
-        common = {"step": STEP_RANGE, "quantised": True, "iterations": 1}
-        return (
-            Part(0.3, Stage("entropy", learning_rate=3e-3, final_rate=1e-3, warmup=20, **common)),  # type: ignore[arg-type]
-            Part(
-                0.55,
-                Stage(
-                    "rate-distortion",
-                    learning_rate=1e-3,
-                    final_rate=1e-4,
-                    flow_rate=0.5,
-                    warmup=20,
-                    **common,  # type: ignore[arg-type]
-                ),
-            ),
-            Part(0.15, Stage("entropy", learning_rate=5e-4, final_rate=1e-5, warmup=5, **common), compact=True),  # type: ignore[arg-type]
-        )
+        joint = _stage("rate-distortion", 1e-3, 5e-5, flow_rate=0.5)
+        return Part(0.82, joint), Part(0.18, _stage("entropy", 5e-4, 1e-5), compact=True)
 
     def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
         """See :meth:`Goal.estimate`."""
@@ -134,11 +126,10 @@ class Eye(Goal):
 
     def parts(self) -> tuple[Part, ...]:
         """See :meth:`Goal.parts`; no stage that measures the gains anew, which would undo :meth:`prepare`."""
-        common = {"step": STEP_RANGE, "quantised": True, "iterations": 1}
         return (
-            Part(0.55, Stage("entropy", learning_rate=3e-3, final_rate=2e-4, warmup=20, **common)),  # type: ignore[arg-type]
-            Part(0.3, Stage("refinement", learning_rate=1e-3, final_rate=1e-5, warmup=20, eye=0.7, **common)),  # type: ignore[arg-type]
-            Part(0.15, Stage("entropy", learning_rate=5e-4, final_rate=1e-5, warmup=5, **common), compact=True),  # type: ignore[arg-type]
+            Part(0.55, _stage("entropy", 3e-3, 2e-4)),
+            Part(0.3, _stage("refinement", 1e-3, 1e-5, eye=0.7)),
+            Part(0.15, _stage("entropy", 5e-4, 1e-5), compact=True),
         )
 
     @torch.no_grad()
