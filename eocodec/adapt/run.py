@@ -260,10 +260,15 @@ class _Training:
             progress.start = clock.now()
         every = max(1.0, until / CHECKS)
         end = progress.start
-        for number, part in enumerate(self.parts):
-            end += part.share * max(0.0, until - progress.start)
-            if number >= progress.part:
-                self._part(number, clock, end, every, total, tick)
+        try:
+            for number, part in enumerate(self.parts):
+                end += part.share * max(0.0, until - progress.start)
+                if number >= progress.part:
+                    self._part(number, clock, end, every, total, tick)
+        except KeyboardInterrupt:
+            if progress.begun:
+                self._save(clock)
+            raise
         self._look(clock, total, tick)
         self._save(clock)
 
@@ -326,7 +331,8 @@ class _Training:
     def _look(self, clock: _Clock, total: float, tick: Tick) -> bool:
         """Measure the averaged weights on held-out pictures and keep them if they are the best; says whether."""
         gain = self.goal.gain(self.progress.before, self._estimate_of(self._averaged()))
-        self.progress.history.append((clock.now(), gain))
+        if math.isfinite(gain):
+            self.progress.history.append((clock.now(), gain))
         better = gain > self.progress.best
         if better:
             self.progress.best, self.progress.best_at = gain, clock.now()
