@@ -157,8 +157,8 @@ class Run:
         self.held_out = [(name, picture) for name, picture in held_out if self._takes(picture)]
         self.loader: Prefetch | None = None
         if isinstance(self.stream, AlignedStream) and not resume and start is None:
-            pictures = torch.from_numpy(self.stream.pictures).permute(0, 3, 1, 2)
-            self.model.prepare(pictures, torch.Generator().manual_seed(config.seed))
+            whole = torch.from_numpy(self.stream.pictures).permute(0, 3, 1, 2)
+            self.model.prepare(whole, torch.Generator().manual_seed(config.seed))
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         flow = [p for name, p in self.model.named_parameters() if name.startswith("flow.")]
