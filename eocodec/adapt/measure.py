@@ -27,7 +27,7 @@ TensorQuality = Callable[[Tensor, Tensor], float]
 STEPS = (7.0, 18.0, 45.0)  # 8-bit levels at which training is followed
 FILE_STEPS = (5.0, 9.0, 16.0, 28.0, 48.0, 80.0)  # 8-bit levels at which files are compared
 WINDOW = (0.2, 2.0)  # bits per pixel between which curves are compared, where they reach
-EDGE = 512  # pixels; estimates are of the middle of larger pictures
+EDGE = 320  # pixels; estimates are of the middle of larger pictures
 
 
 def tensor_psnr(original: Tensor, decoded: Tensor) -> float:

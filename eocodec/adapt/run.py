@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 
 from eocodec.adapt.goals import GOALS, Goal, Part
-from eocodec.adapt.measure import Point
+from eocodec.adapt.measure import Point, centre
 from eocodec.adapt.report import Outcome, write_report
 from eocodec.adapt.survey import Named, Survey, survey
 from eocodec.cores import cores
@@ -41,10 +41,11 @@ CROP, BATCH = 96, 8  # on CPUs; steps are cheap, and there are many
 GPU_CROP, GPU_BATCH = 192, 16
 AVERAGE = 0.995  # decay of the averaged weights
 FOLLOWED = 6  # held-out pictures on which training is followed
-COMPARED = 12  # held-out pictures of which files are compared
+COMPARED, COMPARED_EDGE, COMPARED_PIXELS = 12, 768, 2_000_000  # held-out pictures of which files are compared
 CALIBRATED = 24  # training pictures on which tables are fitted
 EXPORT_SHARE, LEAST_EXPORT, MOST_EXPORT = 0.15, 15.0, 240.0  # of the time, and seconds, for export and comparison
-CHECKS = 14  # looks at the held-out pictures
+CHECKS = 12  # looks at the held-out pictures, or fewer, so that they take
+MOST_LOOKING = 0.08  # of the time at most
 PATIENCE = 4  # looks without a better one after which a part ends
 SAVE_SECONDS = 60.0
 PLAN_SECONDS = 2.0  # between two plans of how many iterations are left
@@ -158,7 +159,7 @@ def adapt(
     share = min(MOST_EXPORT, max(LEAST_EXPORT, EXPORT_SHARE * end))
     training.carry_out(clock, end - min(share, end / 2), end, tick)
     report("exporting, and comparing files of held-out pictures")
-    held = [p for _, p in _evenly(pictures.held_out, COMPARED)]
+    held = _compared(pictures.held_out)
     with_files = export(
         training.best(),
         base_files,
@@ -245,8 +246,10 @@ class _Training:
             self.progress = Progress(mark, [])
             resume = False
         self.run = Run(config, device, resume, None if resume else path, pictures=(pictures.train, pictures.held_out))
+        began = time.monotonic()
+        goal_before = self._estimate_of(self.run.model)
+        self.look_seconds = time.monotonic() - began
         if not resume:
-            goal_before = self._estimate_of(self.run.model)
             goal.prepare(self.run.model)
             self.run.average = {k: v.detach().clone() for k, v in self.run.model.state_dict().items()}
             self.progress = Progress(mark, goal_before)
@@ -258,7 +261,7 @@ class _Training:
         progress = self.progress
         if not progress.begun:
             progress.start = clock.now()
-        every = max(1.0, until / CHECKS)
+        every = max(1.0, until / CHECKS, self.look_seconds / MOST_LOOKING)
         end = progress.start
         try:
             for number, part in enumerate(self.parts):
@@ -436,6 +439,14 @@ def _read_state(path: Path, mark: str, order: Order) -> Progress | None:
 
 def _evenly(pictures: list[Named], most: int) -> list[Named]:
     return pictures if len(pictures) <= most else [pictures[k * len(pictures) // most] for k in range(most)]
+
+
+def _compared(pictures: list[Named]) -> list[Picture]:
+    """The middles of some pictures, few enough that coding them at all steps takes a minute or two."""
+    middles = [centre(p, 1, COMPARED_EDGE) for _, p in _evenly(pictures, COMPARED)]
+    mean = sum(p.shape[0] * p.shape[1] for p in middles) / len(middles)
+    count = min(len(middles), max(2, int(COMPARED_PIXELS / mean)))
+    return [middles[k * len(middles) // count] for k in range(count)]
 
 
 def _delta_writer(base: dict[str, bytes]) -> Callable[[Path, dict[str, bytes]], bytes]:

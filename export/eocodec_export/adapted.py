@@ -36,7 +36,7 @@ Bytes = npt.NDArray[np.uint8]
 STEPS = (2.0, 6.0, 14.0, 28.0, 50.0, 80.0, 120.0, 180.0)  # 8-bit levels at which the tables are fitted
 REFINE_STEPS = (6.0, 9.0, 13.0, 20.0)  # 8-bit levels from which on the refinement may be used
 EDGE = 512  # pixels of a picture that are used in fitting
-COMPARED = 3  # pictures on which embedded streams are compared
+COMPARED, COMPARED_EDGE = 2, 256  # pictures, and pixels of their middles, on which embedded streams are compared
 SHORTER = 64  # constants of at least so many numbers are stored in fewer bits where that is exact
 
 
@@ -71,6 +71,7 @@ def adapted_files(
     unit = 2 ** (model.config.levels + 1)
     fitted = [centre(p, unit, EDGE) for p in pictures]
     checked = [centre(p, unit, EDGE) for p in held_out[:4]]
+    middles = [centre(p, unit, COMPARED_EDGE) for p in held_out[:COMPARED]]
     manifest: dict[str, Any] = {**json.loads(base["manifest.json"]), "name": name, "card": card}
     files = dict(base)
     if "flow." in changed:
@@ -96,7 +97,7 @@ def adapted_files(
     files["manifest.json"] = _packed(manifest)
     report("parity")
     check_parity(model, Model(files), checked)
-    if "flow." in changed and EMBEDDED_TABLES in files and not _streams_as_good(base, files, held_out[:COMPARED]):
+    if "flow." in changed and EMBEDDED_TABLES in files and not _streams_as_good(base, files, middles):
         report("embedded streams got worse and are left out")
         files = {k: v for k, v in files.items() if not k.startswith("embedded/") and k != EMBEDDED_TABLES}
     return files
@@ -169,7 +170,7 @@ def _streams_as_good(base: dict[str, bytes], files: dict[str, bytes], pictures: 
     for content in (base, files):
         model = Model(content)
         points = []
-        for level in FILE_STEPS[1:5:1]:
+        for level in FILE_STEPS[-4:-1]:
             rate = model.manifest.rate_of(level / 255.0)
             bits, quality = 0.0, 0.0
             for p in pictures:
