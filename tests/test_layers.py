@@ -35,7 +35,7 @@ MAY_KNOW = {
     "": {"_moved", "codec", "denoising", "model", "results"},  # eocodec/__init__.py
 }
 WALK_ONLY = {"coding.scales", "coding.units", "coding.walk"}  # all that denoising and flow may know of coding
-KNOWS_FLOW = {"flow", "lab"}
+KNOWS_FLOW = {"flow", "lab", "adapt"}
 MOST_LINES, LONGEST_FUNCTION = 600, 120
 
 

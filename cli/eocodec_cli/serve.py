@@ -125,7 +125,7 @@ def command(
     """
     from eocodec.cores import cores
     from eocodec.errors import EocodecError
-    from eocodec.model.library import load_model, shipped_models
+    from eocodec.model.library import installed_models, load_model
 
     keys = _keys(api_key_file)
     if store == "":
@@ -138,7 +138,7 @@ def command(
         from eocodec.service.settings import Settings
     except ImportError as e:
         raise EocodecError(f"the service needs more packages: pip install 'eocodec[serve]' ({e})") from None
-    known = shipped_models()
+    known = installed_models()
     names = models or tuple(sorted(known, key=lambda n: n != "photo"))
     loaded = [load_model(n, 1, device="cpu") for n in names]
     paths = {m.name: str(known.get(n, Path(n).resolve())) for m, n in zip(loaded, names, strict=True)}

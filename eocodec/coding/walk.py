@@ -157,7 +157,8 @@ class Walk:
         """Strip by strip of a level's quad grid: its rows and a graph's outputs for them, `(channels, rows, columns)`.
 
         Other threads are at the next strips meanwhile, or at parts of one where there are few: what a net gives at a
-        place depends on :data:`REACH` rows around it at most, and integers are exact, so that parts give the same as the whole.
+        place depends on :data:`REACH` rows around it at most, and integers are exact, so that parts give the same as
+        the whole.
 
         Arguments:
             graph: which one.

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from eocodec.errors import EocodecError
 from eocodec.flow.model import MODELS, PhotoConfig
 from eocodec.flow.pictures import HOLD_OUT_BY
-from eocodec.flow.streams import STREAMS
+from eocodec.flow.streams import STREAMS, TURNS
 from eocodec.flow.trainable import Stage
 
 __all__ = ["TrainingConfig", "load_config"]
@@ -46,6 +46,7 @@ class TrainingConfig:
     batch: int = 8
     accumulate: int = 1
     rescale: float = 0.5
+    turns: str = "all"
     jitter: float = 0.0
     hold_out: int = 40
     hold_out_by: str = "picture"
@@ -119,7 +120,13 @@ def _fill(path: Path, section: str, kind: type[Any], table: dict[str, Any], **mo
 
 
 def _check(path: Path, config: TrainingConfig) -> None:
-    choices = {"stream": STREAMS, "hold_out_by": HOLD_OUT_BY, "autocast": AUTOCAST, "optimiser": OPTIMISERS}
+    choices = {
+        "stream": STREAMS,
+        "turns": tuple(TURNS),
+        "hold_out_by": HOLD_OUT_BY,
+        "autocast": AUTOCAST,
+        "optimiser": OPTIMISERS,
+    }
     for key, allowed in choices.items():
         if getattr(config, key) not in allowed:
             raise EocodecError(f"{path}: {key} must be one of {', '.join(allowed)}, not {getattr(config, key)!r}")

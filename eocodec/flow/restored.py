@@ -8,7 +8,7 @@ integers. What only training needs, such as its price of the low-pass, is not in
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ UNITS = {"mean": MEAN_UNIT, "index": INDEX_UNIT}
 
 
 def photo_weights(files: Mapping[str, bytes]) -> tuple[PhotoConfig, dict[str, Tensor]]:
-    """Sizes and parameters of the photo model that a bundle holds; nets for denoising are left out.
+    """Sizes and parameters of the photo model that a bundle holds.
 
     Arguments:
         files: of the bundle, by name.
@@ -41,6 +41,8 @@ def photo_weights(files: Mapping[str, bytes]) -> tuple[PhotoConfig, dict[str, Te
     try:
         manifest = json.loads(files["manifest.json"])
         weights = {**_named(files["encoder.onnx"]), **_named(files["decoder.onnx"])}
+        denoising = _denoising(files)
+        weights.update(denoising)
         folders = {"entropy": "latents.context"}
         if "embedded/feature1.onnx" in files:
             folders["embedded"] = "embedded"
@@ -49,7 +51,7 @@ def photo_weights(files: Mapping[str, bytes]) -> tuple[PhotoConfig, dict[str, Te
                 weights.update(_context(files, folder, prefix, level))
         for k, gain in enumerate(manifest["gain"]):
             weights[f"latents.gain{k}"] = np.array(gain, np.float32)
-        config = _sizes(manifest, weights)
+        config = replace(_sizes(manifest, weights), **_denoising_sizes(denoising))
     except (KeyError, ValueError, TypeError, IndexError) as e:
         raise ModelError(f"the bundle does not hold a photo model that training can start from ({e})") from e
     return config, {name: torch.from_numpy(np.array(v, np.float32)) for name, v in weights.items()}
@@ -67,6 +69,26 @@ def _named(content: bytes) -> Arrays:
     """Parameters that a float graph holds under the module's own names."""
     _, arrays = _constants(content)
     return {k: v for k, v in arrays.items() if re.match(r"(flow|refine)\..*\.(weight|bias)$", k)}
+
+
+def _denoising(files: Mapping[str, bytes]) -> Arrays:
+    """Parameters of the nets for denoising and for the noise level; none if the bundle does not have both."""
+    names = ("denoise/gains.onnx", "denoise/level.onnx")
+    if not all(name in files for name in names):
+        return {}
+    arrays = {k.removeprefix("model."): v for name in names for k, v in _constants(files[name])[1].items()}
+    return {k: v for k, v in arrays.items() if re.match(r"(gains|noise)\..*\.(weight|bias)$", k)}
+
+
+def _denoising_sizes(weights: Arrays) -> dict[str, Any]:
+    if not weights:
+        return {"gain_widths": ()}
+    scales = len({k.split(".")[2] for k in weights if k.startswith("gains.down.")})
+    return {
+        "gain_widths": tuple(weights[f"gains.down.{k}.0.first.weight"].shape[0] for k in range(scales)),
+        "gain_blocks": len({k.split(".")[3] for k in weights if k.startswith("gains.down.0.")}),
+        "noise_width": weights["noise.net.0.weight"].shape[0],
+    }
 
 
 def _context(files: Mapping[str, bytes], folder: str, prefix: str, level: int) -> Arrays:
@@ -129,7 +151,7 @@ def _sizes(manifest: dict[str, Any], weights: Arrays) -> PhotoConfig:
         sizes: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in manifest["sizes"].items() if k in known
         }
-        return PhotoConfig(**{**sizes, "gain_widths": ()})
+        return PhotoConfig(**{**sizes, "gain_widths": (), "embedded": "embedded.feature.1.convs.0.weight" in weights})
     return PhotoConfig(
         levels=manifest["levels"],
         width=weights["flow.levels.0.predict.0.net.0.weight"].shape[0],

@@ -44,8 +44,8 @@ class Stage:
         tuned: share of pictures whose steps follow the eye, half of them fully and half to any degree ("entropy" and
             "rate-distortion").
         varied: share of pictures whose steps vary over the picture (the same).
-        eye: how much of D is SSIMULACRA2's error instead of the squared error, in a fully tuned picture
-            (rate-distortion only).
+        eye: how much of D is SSIMULACRA2's error instead of the squared error, in a fully tuned picture, or in all
+            where `tuned` is 0 ("rate-distortion" and "refinement").
     """
 
     objective: str

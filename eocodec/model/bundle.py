@@ -51,19 +51,25 @@ def bundle_id(files: Mapping[str, bytes]) -> bytes:
     return digest.digest()
 
 
-def write_bundle(path: Path, files: dict[str, bytes]) -> bytes:
+def write_bundle(path: Path, files: dict[str, bytes], identity: bytes | None = None) -> bytes:
     """Write a bundle (reproducible bytes), all or nothing, and return its full id.
+
+    Arguments:
+        path: of the `.eocm` file.
+        files: its entries.
+        identity: the full id that it claims to have, where that is not its own content's (`eocodec.model.delta`).
 
     Raises:
         OSError: it cannot be written.
     """
+    identity = identity or bundle_id(files)
     with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        archive.comment = bundle_id(files).hex().encode()  # to find a model without reading it; checked when loaded
+        archive.comment = identity.hex().encode()  # to find a model without reading it; checked when loaded
         for name in sorted(files):
             info = zipfile.ZipInfo(name, (2000, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, files[name])
-    return bundle_id(files)
+    return identity
 
 
 class Entries(Mapping[str, bytes]):
@@ -103,14 +109,14 @@ class Entries(Mapping[str, bytes]):
             entry = self._entries[name]
             with self._told():
                 content = self._archive.read(entry)
-            if name != parts.LIST and parts.LIST in self:
+            if name != parts.LIST and name in self._listed:  # names that are not are no model's business
                 parts.check(name, content, self._listed)
             self._unpacked[name] = content
         return self._unpacked[name]
 
     @functools.cached_property
     def _listed(self) -> parts.Listed:
-        return parts.entries(self[parts.LIST])
+        return parts.entries(self[parts.LIST]) if parts.LIST in self else {}
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

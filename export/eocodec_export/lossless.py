@@ -37,7 +37,8 @@ from eocodec.flow.context import (
 )
 from eocodec.flow.pictures import read_pictures, split
 from eocodec.model import parts
-from eocodec.model.bundle import Model, read_bundle, write_bundle
+from eocodec.model.bundle import Model, write_bundle
+from eocodec.model.library import bundle_files
 from eocodec_export.graphs import EXACT, MEAN_LIMIT, GraphBuilder
 
 __all__ = ["Predictor", "add_lossless", "lossless_files", "predictor_graph", "prepared"]
@@ -419,12 +420,12 @@ def add_lossless(
     Raises:
         ModelError: `source` has no lossless files, or a graph fails its check.
     """
-    base = {name: content for name, content in read_bundle(bundle).items() if not name.startswith("lossless/")}
+    base = {name: content for name, content in bundle_files(bundle).items() if not name.startswith("lossless/")}
     if source is None:
         pictures, _ = split(read_pictures(folder), HOLD_OUT, "picture")
         added = lossless_files(base, [p for _, p in pictures], report)
     else:
-        added = {name: content for name, content in read_bundle(source).items() if name.startswith("lossless/")}
+        added = {name: content for name, content in bundle_files(source).items() if name.startswith("lossless/")}
     files = parts.listed({**base, **added})
     model = Model(files)
     lossless_tables.tables_of(model)
