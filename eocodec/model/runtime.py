@@ -29,6 +29,7 @@ __all__ = [
     "Runtime",
     "bound_threads",
     "failure",
+    "interrupt",
     "is_exact",
     "onnxruntime",
     "without_cuda",
@@ -46,6 +47,13 @@ PLENTY = 16  # threads; the nets are too small for more, and those that wait for
 MEMORY_SIGNS = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "available memory of")
 
 _runtimes: "weakref.WeakSet[Runtime]" = weakref.WeakSet()
+_running: dict[int, Any] = {}  # options of the runs in progress, by thread
+
+
+def interrupt() -> None:
+    """Let the runs in progress, of all models and threads of this process, end with an error at their next node."""
+    for options in list(_running.values()):
+        options.terminate = True
 
 
 def _abandon_all() -> None:
@@ -102,10 +110,14 @@ class Runtime:
             ModelError: the graph is missing or does not fit its inputs.
         """
         session = self._sessions.get(graph) or self.open(graph)
+        options = onnxruntime().RunOptions()
+        _running[threading.get_ident()] = options
         try:
-            return list(session.run(None, inputs))
+            return list(session.run(None, inputs, options))
         except Exception as e:  # onnxruntime's own exception classes are not exported
             raise failure(f"the model's graph {graph} failed", e) from e
+        finally:
+            _running.pop(threading.get_ident(), None)
 
     def open(self, graph: str) -> Any:
         """The session of a graph.

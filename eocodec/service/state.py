@@ -13,6 +13,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 
 from eocodec.model.bundle import Model
+from eocodec.model.runtime import interrupt
 from eocodec.service import work
 from eocodec.service.bodies import Bodies
 from eocodec.service.meters import Meters
@@ -46,7 +47,8 @@ class State:
     async def running(self, app: FastAPI) -> AsyncIterator[None]:
         """The application's life: processes start with it and end with it."""
         s = self.settings
-        self.pool = Pool(s.workers, s.queue, s.timeout, work.start, (s.models, s.threads, s.device, s.max_pixels))
+        arguments = (s.models, s.threads, s.device, s.max_pixels)
+        self.pool = Pool(s.workers, s.queue, s.timeout, work.start, arguments, interrupt)
         warming = asyncio.create_task(self._warm(self.pool))
         yield
         self.ready = False
