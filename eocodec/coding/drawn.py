@@ -18,6 +18,7 @@ from PIL import Image
 from eocodec import format
 from eocodec.coding.base import Coded, Coding, Job
 from eocodec.coding.lossless_tables import available
+from eocodec.coding.ordinary import OrdinaryJob
 from eocodec.coding.registry import LOSSLESS, ORDINARY
 from eocodec.format import AnyFile, File
 from eocodec.image import Bytes, Picture
@@ -87,6 +88,11 @@ class EitherJob(Job):
         super().__init__(coding, model, picture)
         self._values = values
         self._exact = Exact(picture, lambda: self._exactly.at(1 / 255))
+
+    def remember(self) -> None:
+        """Keep what is found out about a step, see :class:`eocodec.coding.ordinary.OrdinaryJob`."""
+        if isinstance(self._lossily, OrdinaryJob):
+            self._lossily.remembers = True
 
     @functools.cached_property
     def _lossily(self) -> Job:

@@ -50,6 +50,7 @@ from eocodec.model.manifest import Manifest, PhotoManifest
 __all__ = [
     "LAYERS",
     "Embedded",
+    "EmbeddedJob",
     "LowReader",
     "LowWriter",
     "Mark",

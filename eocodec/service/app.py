@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 import eocodec
 from eocodec.model.bundle import Model
-from eocodec.service import catalogue, coding, gallery
+from eocodec.service import catalogue, coding, gallery, sessions
 from eocodec.service.access import Access
 from eocodec.service.meters import Watch
 from eocodec.service.problems import Problem, add_handlers
@@ -57,7 +57,7 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
         redoc_url=None,
     )
     app.state.eocodec = state
-    for room in (coding, catalogue, gallery):
+    for room in (coding, catalogue, gallery, sessions):
         app.include_router(room.routes(state, access))
     app.include_router(_health(state, access))
     if (PAGE / "index.html").exists():

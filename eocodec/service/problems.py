@@ -14,7 +14,19 @@ from eocodec.service.images import StoreError
 from eocodec.service.pool import Busy, Gone
 from eocodec.workers import Died, TooSlow
 
-__all__ = ["FILE", "PART", "PICTURE", "PROBLEMS", "PUT", "Problem", "add_handlers"]
+__all__ = [
+    "DELETED",
+    "FILE",
+    "LISTED",
+    "OPENED",
+    "PART",
+    "PICTURE",
+    "PROBLEMS",
+    "PUT",
+    "VIEW",
+    "Problem",
+    "add_handlers",
+]
 
 
 class Problem(BaseModel):
@@ -41,17 +53,33 @@ FILE: dict[int | str, dict[str, Any]] = {
     200: {"content": {work.EOC: {"schema": {"type": "string", "format": "binary"}}}},
 }
 
+STORE: dict[int | str, dict[str, Any]] = {
+    401: PROBLEMS[401],
+    404: {"model": Problem, "description": "no such image, or no images at all"},
+    422: PROBLEMS[422],
+    507: {"model": Problem, "description": "the store does not work"},
+}
 PUT: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
+    **STORE,
     201: {"description": "the name is new"},
+    400: {"model": Problem, "description": "a form that cannot be read"},
     412: {"model": Problem, "description": "If-Match or If-None-Match does not hold"},
 }
+OPENED: dict[int | str, dict[str, Any]] = {**PROBLEMS, 400: PUT[400]}
+VIEW: dict[int | str, dict[str, Any]] = {
+    **FILE,
+    404: {"model": Problem, "description": "the picture is not open, or not any more"},
+}
+LISTED: dict[int | str, dict[str, Any]] = dict(STORE)
+DELETED: dict[int | str, dict[str, Any]] = {**STORE, 412: PUT[412]}
 PART: dict[int | str, dict[str, Any]] = {
     **FILE,
+    **STORE,
     206: {"description": "the bytes of the range"},
     304: {"description": "not modified"},
-    404: {"model": Problem},
-    416: {"model": Problem},
+    412: PUT[412],
+    416: {"model": Problem, "description": "the range is beyond the end"},
 }
 
 

@@ -19,6 +19,7 @@ from eocodec.service.bodies import Bodies
 from eocodec.service.meters import Meters
 from eocodec.service.pool import Busy, Pool
 from eocodec.service.settings import Settings
+from eocodec.service.spool import Cache
 
 __all__ = ["State", "answer"]
 
@@ -42,6 +43,9 @@ class State:
         self.failed: BaseException | None = None
         self.bodies = Bodies(settings)
         self.meters = Meters(lambda: self.pool)
+        self.results = Cache(settings.cache)
+        self.closing: list[Callable[[], None]] = [self.results.close]
+        self.checks: list[Callable[[], None]] = []  # raise StoreError where what they look at does not work
 
     @asynccontextmanager
     async def running(self, app: FastAPI) -> AsyncIterator[None]:
@@ -54,6 +58,8 @@ class State:
         self.ready = False
         warming.cancel()
         await self.pool.close()
+        for close in self.closing:
+            close()
         structlog.get_logger("eocodec.service").info("stopped")
 
     async def _warm(self, pool: Pool) -> None:
