@@ -12,6 +12,8 @@ Importing this module imports neither NumPy nor a model, so that a process can s
 """
 
 import contextlib
+import ctypes
+import functools
 import multiprocessing
 import os
 import pickle
@@ -384,6 +386,8 @@ def _serve(pipe: Pipe, hears: Pipe, environment: Mapping[str, str], interrupt: C
             if not began and not answer[0]:
                 return
             began = True
+            del arguments, result, answer
+            _give_back()
 
 
 def _picklable(e: Exception) -> Exception:
@@ -393,6 +397,21 @@ def _picklable(e: Exception) -> Exception:
     except Exception:
         return Died(f"{type(e).__name__}: {e}")
     return e
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, which glibc does not do by itself."""
+    trim = getattr(_libc(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _libc() -> Any:
+    try:
+        return ctypes.CDLL(None)
+    except (OSError, TypeError):  # not a system with one
+        return None
 
 
 def _end_with_parent() -> None:

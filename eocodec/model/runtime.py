@@ -43,6 +43,9 @@ CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 GPU_INSTALLATION = "pip install --force-reinstall --no-deps onnxruntime-gpu"
 FATAL = 4  # level of onnxruntime's log from which on it is printed; its errors are raised as well
+LARGE = (
+    1 << 20
+)  # values of an input, a third of a megapixel, from which on a run gives its memory back; 3 % of its time
 PLENTY = 16  # threads; the nets are too small for more, and those that wait for work burn time
 MEMORY_SIGNS = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "available memory of")
 
@@ -111,6 +114,8 @@ class Runtime:
         """
         session = self._sessions.get(graph) or self.open(graph)
         options = onnxruntime().RunOptions()
+        if self.device != "cuda" and not is_exact(graph) and max(v.size for v in inputs.values()) >= LARGE:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         _running[threading.get_ident()] = options
         try:
             return list(session.run(None, inputs, options))

@@ -13,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
-from eocodec.workers import Cancelled, Worker
+from eocodec.workers import Cancelled, Died, TooSlow, Worker
 
 __all__ = ["Busy", "Gone", "Pool"]
 
 GLANCE = 0.1  # seconds between two looks whether a client that waits is still there
+PATIENCE = 2.0  # seconds that a process has at the end
 REMEMBERED = 8  # pictures of which is known in which process they are open
 SMOOTHING = 0.1  # weight of the last request in the mean time of one
 
@@ -62,6 +63,7 @@ class Pool:
     ) -> None:
         self.workers, self.queue, self.timeout = workers, queue, timeout
         self.taken = 0
+        self.died: Callable[[Exception], None] = lambda e: None  # hears of processes that end at their work
         self._mean = 0.5  # seconds a request takes; only for Retry-After
         self._free = asyncio.Semaphore(workers)
         self._idle = [Worker(initializer, arguments, interrupt=interrupt) for _ in range(workers)]
@@ -132,6 +134,9 @@ class Pool:
             result = work.result()
         except Cancelled:
             raise Gone from None
+        except (Died, TooSlow) as e:
+            self.died(e)
+            raise
         except asyncio.CancelledError:
             process.cancel()
             work.add_done_callback(_forget)
@@ -163,14 +168,18 @@ class Pool:
                 self._free.release()
             raise
 
-    async def close(self) -> None:
-        """Let the processes finish what they have, for as long as a request may take, and end them."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.timeout):
-                for _ in range(self.workers):
-                    await self._free.acquire()
+    def kill(self) -> None:
+        """End the processes at once, whatever they do; from whatever thread."""
         for process in self._all:
             process.stop()
+
+    async def close(self) -> None:
+        """Let the processes finish what they have, as long as requests that are given up may take, and end them."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                for _ in range(self.workers):
+                    await self._free.acquire()
+        self.kill()
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
         for process in self._all:
             await asyncio.to_thread(process.end)

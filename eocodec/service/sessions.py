@@ -76,9 +76,7 @@ def routes(state: State, access: Access) -> APIRouter:
         return await work_at(identity, request, work.opened_file, options.arguments(state.default))
 
     @router.get("/{identity}/picture", response_class=Response, responses=VIEW)
-    async def open_decoded(
-        identity: Identity, request: Request, options: Annotated[FileOptions, Query()]
-    ) -> Response:
+    async def open_decoded(identity: Identity, request: Request, options: Annotated[FileOptions, Query()]) -> Response:
         """The picture that the file decodes to, PNG, with X-Eocodec-Psnr; taken from the encoder, not decoded."""
         return await work_at(identity, request, work.opened_picture, options.arguments(state.default))
 

@@ -53,6 +53,7 @@ class State:
         s = self.settings
         arguments = (s.models, s.threads, s.device, s.max_pixels)
         self.pool = Pool(s.workers, s.queue, s.timeout, work.start, arguments, interrupt)
+        self.pool.died = self._died
         warming = asyncio.create_task(self._warm(self.pool))
         yield
         self.ready = False
@@ -61,6 +62,23 @@ class State:
         for close in self.closing:
             close()
         structlog.get_logger("eocodec.service").info("stopped")
+
+    def kill(self) -> None:
+        """End the processes at once."""
+        if self.pool is not None:
+            self.pool.kill()
+
+    def _died(self, e: Exception) -> None:
+        self.meters.died.inc()
+        structlog.get_logger("eocodec.service").warning("process ended", why=str(e), code=getattr(e, "code", None))
+
+    async def check(self) -> None:
+        """See whether all that the service needs works.
+
+        Raises:
+            StoreError: the store does not.
+        """
+        await asyncio.gather(*(asyncio.to_thread(check) for check in self.checks))
 
     async def _warm(self, pool: Pool) -> None:
         try:
