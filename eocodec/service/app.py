@@ -37,7 +37,8 @@ POLICY = (
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 CONDITIONS = ("If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since")
 ALLOWED = ("Authorization", "X-API-Key", "Content-Type", "Range", "X-Request-Id", *CONDITIONS)
-RESULTS = ("Rate", "Bpp", "Bytes", "Width", "Height", "Model", "Seconds", "Psnr", "Sigma", "Method", "State")
+RESULTS = ("Rate", "Bpp", "Bytes", "Width", "Height", "Model", "Seconds", "Psnr", "Sigma", "Method", "State",
+           "Ssimulacra2", "Quality")  # fmt: skip
 EXPOSED = (
     "Content-Range",
     "ETag",

@@ -27,6 +27,7 @@ from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 from eocodec.model.manifest import PhotoManifest
 from eocodec.service import rendering
+from eocodec.service.rivals import Rival, rival
 
 __all__ = ["KEPT_PIXELS", "PREVIEW_PIXELS", "Desk", "Made"]
 
@@ -116,6 +117,16 @@ class Desk:
         made = Made(opened, coded, format.to_bytes(coded.file))
         self._last = key, made
         return made
+
+    def rival(self, path: str, identity: str, codec: str, size: int) -> tuple[Rival, Picture]:
+        """Another codec's file of at most `size` bytes, and the picture.
+
+        Raises:
+            EocodecError: there is no such codec or file.
+        """
+        picture = self._read_file(path)
+        key = identity, "rival", codec, size
+        return self._keep(key, lambda: rival(picture.rgb, codec, size), lambda _: picture.pixels), picture
 
     def preview(self, path: str, identity: str, model: Model, rate: float) -> bytes:
         """About what a file of C looks like, from a smaller copy of the picture: a JPEG file.

@@ -16,6 +16,8 @@ __all__ = [
     "ListOptions",
     "NoOptions",
     "PreviewOptions",
+    "RivalOptions",
+    "ViewOptions",
     "merged",
 ]
 
@@ -67,6 +69,27 @@ class FileOptions(_Options):
         given["denoise"] = _level(given["denoise"])
         given["model"] = given["model"] or default
         return given
+
+
+class ViewOptions(FileOptions):
+    """Parameters of the picture that a file decodes to."""
+
+    scores: Annotated[bool, Field(description="also say the SSIMULACRA2, which takes a while")] = False
+
+    def arguments(self, default: str) -> dict[str, Any]:
+        """Arguments of :func:`eocodec.codec.compress_picture`."""
+        given = super().arguments(default)
+        del given["scores"]
+        return given
+
+
+class RivalOptions(BaseModel):
+    """Parameters of another codec's file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    codec: Annotated[str, Field(pattern="^[a-z0-9]{1,16}$", description="avif, webp, jpeg; jxl where it is installed")]
+    bytes: Annotated[int, Field(gt=0, lt=1 << 40, description="at most so many")]
 
 
 class CompressOptions(FileOptions):

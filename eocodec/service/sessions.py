@@ -4,6 +4,7 @@
     GET  /v1/open/ID/file?rate=96         its .eoc file
     GET  /v1/open/ID/picture?rate=96      the picture that the file decodes to, and its PSNR, without decoding
     GET  /v1/open/ID/preview?rate=96      about the same, coarse and at once
+    GET  /v1/open/ID/rival?codec=avif&bytes=9000    what another codec makes of as many bytes
 
 Bodies are kept on disk within a bound; the oldest go first, and with the service all.
 """
@@ -19,7 +20,7 @@ from fastapi.responses import JSONResponse, Response
 from eocodec.service import work
 from eocodec.service.access import Access
 from eocodec.service.bodies import described
-from eocodec.service.options import FileOptions, NoOptions, PreviewOptions, merged
+from eocodec.service.options import FileOptions, NoOptions, PreviewOptions, RivalOptions, merged
 from eocodec.service.pool import Pool
 from eocodec.service.problems import OPENED, VIEW
 from eocodec.service.spool import Cache
@@ -76,9 +77,9 @@ def routes(state: State, access: Access) -> APIRouter:
         return await work_at(identity, request, work.opened_file, options.arguments(state.default))
 
     @router.get("/{identity}/picture", response_class=Response, responses=VIEW)
-    async def open_decoded(identity: Identity, request: Request, options: Annotated[FileOptions, Query()]) -> Response:
+    async def open_decoded(identity: Identity, request: Request, options: Annotated[ViewOptions, Query()]) -> Response:
         """The picture that the file decodes to, PNG, with X-Eocodec-Psnr; taken from the encoder, not decoded."""
-        return await work_at(identity, request, work.opened_picture, options.arguments(state.default))
+        return await work_at(identity, request, work.opened_picture, options.arguments(state.default), options.scores)
 
     @router.get("/{identity}/preview", response_class=Response, responses=VIEW)
     async def open_preview(
@@ -86,5 +87,10 @@ def routes(state: State, access: Access) -> APIRouter:
     ) -> Response:
         """About what the file at C looks like: a JPEG of a smaller copy, in a fifth of a second of one core."""
         return await work_at(identity, request, work.opened_preview, options.model or state.default, options.rate)
+
+    @router.get("/{identity}/rival", response_class=Response, responses=VIEW)
+    async def open_rival(identity: Identity, request: Request, options: Annotated[RivalOptions, Query()]) -> Response:
+        """What another codec makes of at most so many bytes: decoded, PNG, with its PSNR and SSIMULACRA2."""
+        return await work_at(identity, request, work.opened_rival, options.codec, options.bytes)
 
     return router

@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from PIL import Image
+
 from eocodec.codec import compress_picture, decode_file, open_picture
 from eocodec.coding.describe import describe
 from eocodec.coding.embedded import Embedded, EmbeddedJob, Mark
@@ -18,11 +20,13 @@ from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError, FormatError, LimitError
 from eocodec.format import MAGIC, is_tiny, parse, parse_tiny, tiny_from_text
 from eocodec.image import Picture, encode_picture, read_picture, to_pillow
+from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 from eocodec.model.library import Library, load_model
 from eocodec.results import Compressed
 from eocodec.service import rendering
 from eocodec.service.opened import Desk
+from eocodec.service.rivals import ssimulacra2
 
 __all__ = [
     "FORMATS",
@@ -37,6 +41,7 @@ __all__ = [
     "opened_file",
     "opened_picture",
     "opened_preview",
+    "opened_rival",
     "ready",
     "render",
     "start",
@@ -265,12 +270,36 @@ def opened_file(path: str, identity: str, options: dict[str, Any]) -> Answer:
     return Answer(made.data, EOC, _numbers(done, model, started))
 
 
-def opened_picture(path: str, identity: str, options: dict[str, Any]) -> Answer:
-    """The picture, PNG, that the file of an open picture decodes to, with its PSNR."""
-    image, reached = _desk.file(path, identity, _model(options["model"]), options).picture()
+def opened_picture(path: str, identity: str, options: dict[str, Any], scores: bool) -> Answer:
+    """The picture, PNG, that the file of an open picture decodes to, with its PSNR, and its SSIMULACRA2 if wanted."""
+    made = _desk.file(path, identity, _model(options["model"]), options)
+    image, reached = made.picture()
+    headers = {"Psnr": f"{reached:.3f}"}
+    score = ssimulacra2(made.opened.job.picture.rgb, made.rgb) if scores else None
+    if score is not None:
+        headers["Ssimulacra2"] = f"{score:.2f}"
+    return Answer(_shown(image), "image/png", headers)
+
+
+def opened_rival(path: str, identity: str, codec: str, size: int) -> Answer:
+    """What another codec's file of at most so many bytes decodes to, PNG, with its bytes and measures."""
+    found, picture = _desk.rival(path, identity, codec, size)
+    headers = {
+        "Bytes": str(len(found.data)),
+        "Quality": str(found.quality),
+        "Psnr": f"{psnr(picture.rgb, found.rgb):.3f}",
+    }
+    score = ssimulacra2(picture.rgb, found.rgb)
+    if score is not None:
+        headers["Ssimulacra2"] = f"{score:.2f}"
+    return Answer(_shown(to_pillow(found.rgb)), "image/png", headers)
+
+
+def _shown(image: Image.Image) -> bytes:
+    """A PNG file for the screen: the time counts, not the bytes."""
     out = io.BytesIO()
-    image.save(out, "PNG", compress_level=1)  # for the screen: the time counts, not the bytes
-    return Answer(out.getvalue(), "image/png", {"Psnr": f"{reached:.3f}"})
+    image.save(out, "PNG", compress_level=1)
+    return out.getvalue()
 
 
 def opened_preview(path: str, identity: str, name: str, rate: float) -> Answer:
