@@ -13,6 +13,7 @@ OPTIONAL = frozenset(
     (
         *(
             "bm3d",
+            "cachetools",
             "cv2",
             "fastapi",
             "fsspec",

@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse, Response
 from eocodec.service import work
 from eocodec.service.access import Access
 from eocodec.service.bodies import described
-from eocodec.service.options import FileOptions, NoOptions, PreviewOptions, RivalOptions, merged
+from eocodec.service.options import FileOptions, NoOptions, PreviewOptions, RivalOptions, ViewOptions, merged
 from eocodec.service.pool import Pool
 from eocodec.service.problems import OPENED, VIEW
 from eocodec.service.spool import Cache
