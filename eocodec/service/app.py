@@ -81,7 +81,6 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
         version=eocodec.__version__,
         description="Image compression and denoising on entropy-ordered flows.",
         lifespan=state.running,
-        root_path=settings.root_path,
         docs_url=None,  # its pages load scripts from elsewhere; the specification is at /openapi.json
         redoc_url=None,
     )

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import Headers
-from starlette.routing import Match
+from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ["Manners", "allowed_methods"]
@@ -21,8 +21,10 @@ def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
     """The methods that some route has for a path; none where there is no such path."""
     found: set[str] = set()
     for route in app.routes:
-        if route.matches({**scope, "method": "GET"})[0] is not Match.NONE:
-            found |= set(getattr(route, "methods", None) or {"GET", "HEAD"})
+        if isinstance(route, Mount):
+            found |= {"GET", "HEAD"} if route.matches({**scope, "method": "GET"})[0] is not Match.NONE else set()
+            continue
+        found |= {m for m in ORDER if route.matches({**scope, "method": m})[0] is Match.FULL}
     return [m for m in ORDER if m in found]
 
 

@@ -111,6 +111,7 @@ def run(app: Any, host: str, port: int, grace: float, level: str, proxies: str =
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=max(1, round(grace)),
+        root_path=app.state.eocodec.settings.root_path,
         proxy_headers=bool(proxies),
         forwarded_allow_ips=proxies,
         timeout_keep_alive=15,
