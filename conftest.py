@@ -21,6 +21,7 @@ OPTIONAL = frozenset(
     (
         *(
             "bm3d",
+            "cachetools",
             "cv2",
             "fastapi",
             "fsspec",

@@ -3,7 +3,7 @@
 In: pictures (see `eocodec.image`) or `.eoc` bytes. Out: `.eoc` bytes or arrays.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,7 @@ from eocodec.coding.registry import coding_for, coding_of
 from eocodec.errors import EocodecError, LimitError
 from eocodec.format import Tiny
 from eocodec.image import Bytes, ImageLike, Picture, as_picture
+from eocodec.model.bundle import Model
 from eocodec.model.library import DEFAULT, ModelLike, Models, library_of, load_model
 from eocodec.results import Compressed, Decoded
 
@@ -29,11 +30,13 @@ __all__ = [
     "DEFAULT_RATE",
     "Compressed",
     "Decoded",
+    "Opened",
     "compress",
     "compress_picture",
     "decode_file",
     "decompress",
     "fit",
+    "open_picture",
     "truncate",
 ]
 
@@ -75,44 +78,103 @@ def compress_picture(
     if target.given() > 1:
         raise EocodecError("give only one of rate, bpp, bytes and psnr")
     loaded = load_model((TINY_MODEL if tiny else DEFAULT) if model is None else model)
-    manifest = loaded.any_manifest
     picture = as_picture(image)
-    if resize and manifest.edge is not None:
-        picture = fit(picture, manifest.edge)
-    if lossless:
-        if tiny or progressive or target.given():
-            raise EocodecError("a lossless file has no rate, bpp, bytes or psnr to choose, no tiny or progressive form")
-        if denoise is not None:
-            raise EocodecError("a lossless file keeps the noise; leave denoise out, or denoise the picture first")
-        delta = 1 / 255
-    else:
+    if resize and loaded.any_manifest.edge is not None:
+        picture = fit(picture, loaded.any_manifest.edge)
+    if lossless and (tiny or progressive or target.given()):
+        raise EocodecError("a lossless file has no rate, bpp, bytes or psnr to choose, no tiny or progressive form")
+    if not lossless:
         target.check()
+        loaded.any_manifest.step_of(DEFAULT_RATE if rate is None else rate)
+    opened = open_picture(
+        picture,
+        loaded,
+        denoise=denoise,
+        tiny=tiny,
+        progressive=progressive,
+        lossless=lossless,
+        tune=tune,
+        focus=focus,
+        squared=psnr is not None,
+    )
+    return opened.compressed(target, measure=measure, verify=verify)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A picture whose transform has run, from which any number of files can be made.
+
+    Arguments:
+        job: of the form that was chosen.
+        sigma: the noise level that was removed, 8-bit levels; None: nothing was.
+        lossless: whether its files are exact.
+    """
+
+    job: Job
+    sigma: float | None = None
+    lossless: bool = False
+
+    def coded(self, target: Target) -> Coded:
+        """The file that meets a target; at C = :data:`DEFAULT_RATE` if there is none.
+
+        Raises:
+            EocodecError: the target is out of range or out of reach.
+        """
+        rate = DEFAULT_RATE if target.rate is None else target.rate
+        return target.aim(self.job, 1 / 255 if self.lossless else self.job.model.any_manifest.step_of(rate))
+
+    def compressed(self, target: Target, *, measure: bool = False, verify: bool = False) -> Compressed:
+        """As :func:`compress_picture`."""
+        self.job.measuring = measure
+        coded = self.coded(target)
+        data = format.to_bytes(coded.file)
+        if verify:
+            _verify(self.job, coded, data)
+        return Compressed(
+            data,
+            coded.rate,
+            8 * len(data) / self.job.picture.pixels,
+            self.job.quality(coded.file) if measure else None,
+            (self.job.height, self.job.width),
+            coded.tries,
+            self.sigma,
+            "eye" if isinstance(coded.file, format.File) and coded.file.header.tuning else "psnr",
+        )
+
+
+def open_picture(
+    picture: Picture,
+    model: Model,
+    *,
+    denoise: float | str | None = None,
+    tiny: bool = False,
+    progressive: bool = False,
+    lossless: bool = False,
+    tune: str | None = None,
+    focus: Focus | None = None,
+    squared: bool = False,
+) -> Opened:
+    """Run the transform of a picture, once for all files that are made of it; arguments as of :func:`compress`.
+
+    Arguments:
+        squared: whether a PSNR is to be reached, which decides what files are tuned for if `tune` does not.
+
+    Raises:
+        EocodecError: forms that exclude one another, or a picture that the form or the model cannot hold.
+    """
+    if lossless and denoise is not None:
+        raise EocodecError("a lossless file keeps the noise; leave denoise out, or denoise the picture first")
+    if not lossless:
         picture = matte.filled(picture)
-        delta = manifest.step_of(DEFAULT_RATE if rate is None else rate)
-    coding = coding_for(manifest, tiny=tiny, embedded=progressive, lossless=lossless)
+    coding = coding_for(model.any_manifest, tiny=tiny, embedded=progressive, lossless=lossless)
     values, sigma = None, None
     if denoise is not None:
         from eocodec.denoising import denoise_picture  # takes its time
 
-        clean = denoise_picture(picture, denoise, model=loaded)
+        clean = denoise_picture(picture, denoise, model=model)
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
-    tuning = tuning_for(manifest, coding.tunable, tune, focus, picture.rgb, psnr is not None)
-    job = drawn.open_either(coding, loaded, picture, values, tuning)
-    job.measuring = measure
-    coded = target.aim(job, delta)
-    data = format.to_bytes(coded.file)
-    if verify:
-        _verify(job, coded, data)
-    return Compressed(
-        data,
-        coded.rate,
-        8 * len(data) / picture.pixels,
-        job.quality(coded.file) if measure else None,
-        (job.height, job.width),
-        coded.tries,
-        sigma,
-        "eye" if isinstance(coded.file, format.File) and coded.file.header.tuning else "psnr",
-    )
+    tuning = tuning_for(model.any_manifest, coding.tunable, tune, focus, picture.rgb, squared)
+    return Opened(drawn.open_either(coding, model, picture, values, tuning), sigma, lossless)
 
 
 def compress(

@@ -20,6 +20,7 @@ from eocodec.coding import registry
 from eocodec.coding.base import Coded, Coding, Job
 from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.coding.lossless_tables import available
+from eocodec.coding.ordinary import OrdinaryJob
 from eocodec.format import AnyFile, File
 from eocodec.image import Bytes, Picture
 from eocodec.model.bundle import Model
@@ -102,6 +103,11 @@ class EitherJob(Job):
         super().__init__(coding, model, picture)
         self._values, self._tuning = values, tuning
         self._exact = Exact(picture, lambda: self._exactly.at(1 / 255))
+
+    def remember(self) -> None:
+        """Keep what is found out about a step, see :class:`eocodec.coding.ordinary.OrdinaryJob`."""
+        if isinstance(self._lossily, OrdinaryJob):
+            self._lossily.remembers = True
 
     @functools.cached_property
     def _lossily(self) -> Job:

@@ -24,6 +24,7 @@ References:
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -46,7 +47,7 @@ from eocodec.image import Bytes, Picture
 from eocodec.model import transform
 from eocodec.model.bundle import Model
 from eocodec.model.library import Library
-from eocodec.model.manifest import PhotoManifest
+from eocodec.model.manifest import Manifest, PhotoManifest
 
 __all__ = [
     "LAYERS",
@@ -54,6 +55,7 @@ __all__ = [
     "MIDDLE",
     "ONE_COLOUR",
     "Embedded",
+    "EmbeddedJob",
     "LowPrefixReader",
     "LowReader",
     "LowWriter",
@@ -66,7 +68,6 @@ __all__ = [
     "delta_of_depth",
     "depth_of_delta",
     "encode",
-    "end_of_depth",
     "synthesis_step",
     "zone_of_depth",
 ]
@@ -234,14 +235,9 @@ def _decode(model: Model, width: int, height: int, payload: bytes) -> tuple[Stat
     return state, Stream(payload, (Mark(start, 0.0), *(Mark(start + m.end, m.depth) for m in reader.marks)))
 
 
-def end_of_depth(model: Model, width: int, height: int, payload: bytes, depth: float) -> int:
-    """Bytes of a stream that it takes to come to a depth; all of them if it does not go as far.
-
-    Raises:
-        FormatError: the stream cannot come from an encoder.
-    """
-    marks = _decode(model, width, height, payload)[1].marks
-    return next((m.end for m in marks if m.depth >= depth), len(payload))
+def _end(marks: Iterable[Mark], depth: float, payload: bytes) -> int:
+    """Bytes of a stream that it takes to come to a depth; all of them if it does not go as far."""
+    return next((m.end for m in marks if m.depth >= depth and m.end <= len(payload)), len(payload))
 
 
 class EmbeddedJob(Job):
@@ -353,20 +349,32 @@ class Embedded(EmbeddedForm, Coding):
             "segments": [],
         }
 
+    def marks(self, model: Model, file: AnyFile) -> tuple[Mark, ...]:
+        """Where the stream of a file may be cut, which takes decoding it.
+
+        Raises:
+            FormatError: the stream cannot come from an encoder.
+        """
+        file = whole_file(file)
+        return _decode(model, file.header.width, file.header.height, file.payload)[1].marks
+
+    def cut_at_mark(self, manifest: Manifest, file: AnyFile, marks: Iterable[Mark], rate: float) -> File:
+        """As :meth:`cut` at C, given the marks of the stream, without decoding anything."""
+        file = whole_file(file)
+        length = _end(marks, depth_of_delta(manifest.step_of(rate)), file.payload)
+        return replace(file, segments=(Segment(1, file.payload[:length]),) if file.payload else ())
+
     def cut(self, file: AnyFile, rate: float | None, max_bytes: int | None, library: Library) -> File:
         """What fits, to the byte; or the stream as far as C goes, which takes its model to find."""
         file = whole_file(file)
         payload = file.payload
-        if max_bytes is not None:
-            length = format.embedded_room(file, max_bytes)
-            if length < 1:
-                smallest = format.embedded_size(file, 1)
-                raise EocodecError(f"the file cannot be cut to {max_bytes} bytes; its smallest form has {smallest}")
-        else:
+        if max_bytes is None:
             assert rate is not None
-            header = file.header
-            model = library.of_id(header.model)
-            depth = depth_of_delta(model.any_manifest.step_of(rate))
-            length = end_of_depth(model, header.width, header.height, payload, depth)
+            model = library.of_id(file.header.model)
+            return self.cut_at_mark(model.any_manifest, file, self.marks(model, file), rate)
+        length = format.embedded_room(file, max_bytes)
+        if length < 1:
+            smallest = format.embedded_size(file, 1)
+            raise EocodecError(f"the file cannot be cut to {max_bytes} bytes; its smallest form has {smallest}")
         segments = (Segment(1, payload[:length]),) if payload else ()
         return replace(file, segments=segments)

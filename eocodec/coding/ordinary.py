@@ -17,6 +17,7 @@ from eocodec.coding.base import (
     SEGMENT_TARGET,
     SINGLE_SEGMENT_PIXELS,
     Coded,
+    Coding,
     SegmentedCoding,
     greyed,
     whole_file,
@@ -37,7 +38,7 @@ from eocodec.model import transform
 from eocodec.model.bundle import Model
 from eocodec.steps import step_code
 
-__all__ = ["Decoder", "Dequantiser", "Encoder", "Ordinary", "decode", "encode", "finish", "foresee"]
+__all__ = ["Decoder", "Dequantiser", "Encoder", "Ordinary", "OrdinaryJob", "decode", "encode", "finish", "foresee"]
 
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
@@ -318,16 +319,23 @@ class _Collector(Decoder):
 
 
 class OrdinaryJob(SteppedJob):
-    """A picture whose latents are coded anew for every step."""
+    """A picture whose latents are coded anew for every step.
+
+    One that `remembers` keeps what it has found out about the last step, for who wants its file first and its picture
+    later; that takes some 30 bytes a pixel.
+    """
+
+    remembers = False
 
     def __init__(
-        self, coding: "Ordinary", model: Model, picture: Picture, values: Float32 | None, tuning: StepTuning
+        self, coding: Coding, model: Model, picture: Picture, values: Float32 | None, tuning: StepTuning
     ) -> None:
         super().__init__(coding, model, picture)
         self.tuning, self.offsets = tuning, pack_offsets(tuning.offsets)
         model.runtime.open_ahead(Walk.graph_names(model))
         self._values = values
         self.latents = self._analysed()
+        self._last: tuple[Header, tuple[Callable[[], Bytes], Callable[[], File]]] | None = None
 
     def _analysed(self) -> list[Float32]:
         return transform.analyse(self.model, self.picture.rgb if self._values is None else self._values)
@@ -344,7 +352,7 @@ class OrdinaryJob(SteppedJob):
 
     def at(self, delta: float) -> Coded:
         """See :meth:`Job.at`. The quality is measured on the way, in little memory."""
-        if not self.measuring:
+        if not self.measuring or self.remembers:
             return super().at(delta)
         self.model.runtime.open_ahead(["decoder"])
         header, fineness = self._plan(delta)
@@ -361,16 +369,28 @@ class OrdinaryJob(SteppedJob):
 
     def file(self, delta: float) -> File:
         """See :meth:`SteppedJob.file`."""
+        if self.remembers:
+            return self._foreseen(delta)[1]()
         header, fineness = self._plan(delta)
         return self._file(header, encode(self.model, header, self.latents, fineness))
 
     def draft(self, delta: float) -> tuple[Bytes, Callable[[], File]]:
         """See :meth:`SteppedJob.draft`."""
         self.model.runtime.open_ahead(["decoder"])
+        rgb, file = self._foreseen(delta)
+        return rgb(), file
+
+    def _foreseen(self, delta: float) -> tuple[Callable[[], Bytes], Callable[[], File]]:
+        """What makes the picture, and what makes the file, of a step that the nets have been asked about."""
         header, fineness = self._plan(delta)
+        if self._last is not None and self._last[0] == header:
+            return self._last[1]
         coder, latents = foresee(self.model, header, self.latents, fineness)
-        rgb = picture_of(self.model, header, latents, header.delta, fineness.places())
-        return rgb, functools.cache(lambda: self._file(header, finish(header, coder)))
+        rgb = functools.cache(lambda: picture_of(self.model, header, latents, header.delta, fineness.places()))
+        makers = rgb, functools.cache(lambda: self._file(header, finish(header, coder)))
+        if self.remembers:
+            self._last = header, makers
+        return makers
 
     def _file(self, header: Header, segments: tuple[Segment, ...]) -> File:
         return File(header, self.alpha, segments, offsets=self.offsets)

@@ -12,6 +12,7 @@ from eocodec.coding.embedded_tables import TABLES_FILE as EMBEDDED_TABLES
 from eocodec.coding.lossless_tables import TABLES_FILE as LOSSLESS_TABLES
 from eocodec.model.bundle import Model
 from eocodec.service.access import Access
+from eocodec.service.rivals import rivals
 from eocodec.service.state import State
 
 __all__ = ["described", "routes"]
@@ -49,9 +50,9 @@ def routes(state: State, access: Access) -> APIRouter:
 
     @router.get("/v1/models")
     async def list_models() -> dict[str, Any]:
-        """The models of this service, the first being the default, and the largest body and picture."""
+        """The models of this service, the first being the default, the largest body and picture, and other codecs."""
         limits = {"max_body": settings.max_body, "max_pixels": settings.max_pixels}
-        return {"models": [described(m, state.default) for m in state.models], "limits": limits}
+        return {"models": [described(m, state.default) for m in state.models], "limits": limits, "rivals": rivals()}
 
     @router.get("/v1/models/{name}/spectrum")
     async def model_spectrum(name: str) -> dict[str, Any]:

@@ -11,10 +11,24 @@ from pydantic import BaseModel, ValidationError
 from eocodec.errors import EocodecError, LimitError, UnknownTypeError
 from eocodec.service import work
 from eocodec.service.images import StoreError
+from eocodec.service.manners import allowed_methods
 from eocodec.service.pool import Busy, Gone
 from eocodec.workers import Died, TooSlow
 
-__all__ = ["FILE", "PART", "PICTURE", "PROBLEMS", "PUT", "Problem", "add_handlers"]
+__all__ = [
+    "DELETED",
+    "FILE",
+    "LISTED",
+    "OPENED",
+    "PART",
+    "PICTURE",
+    "PROBLEMS",
+    "PUT",
+    "REMOTE",
+    "VIEW",
+    "Problem",
+    "add_handlers",
+]
 
 
 class Problem(BaseModel):
@@ -41,23 +55,47 @@ FILE: dict[int | str, dict[str, Any]] = {
     200: {"content": {work.EOC: {"schema": {"type": "string", "format": "binary"}}}},
 }
 
+STORE: dict[int | str, dict[str, Any]] = {
+    401: PROBLEMS[401],
+    404: {"model": Problem, "description": "no such image, or no images at all"},
+    422: PROBLEMS[422],
+    507: {"model": Problem, "description": "the store does not work"},
+}
 PUT: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
+    **STORE,
     201: {"description": "the name is new"},
+    400: {"model": Problem, "description": "a form that cannot be read"},
     412: {"model": Problem, "description": "If-Match or If-None-Match does not hold"},
 }
+REMOTE: dict[int | str, dict[str, Any]] = {
+    **PICTURE,
+    304: {"description": "not modified"},
+    403: {"model": Problem, "description": "the service may not fetch from there"},
+    404: {"model": Problem, "description": "there is nothing, or no source is allowed"},
+    502: {"model": Problem, "description": "the source cannot be reached"},
+    504: {"model": Problem, "description": "the source did not arrive in time"},
+}
+OPENED: dict[int | str, dict[str, Any]] = {**PROBLEMS, 400: PUT[400]}
+VIEW: dict[int | str, dict[str, Any]] = {
+    **FILE,
+    404: {"model": Problem, "description": "the picture is not open, or not any more"},
+}
+LISTED: dict[int | str, dict[str, Any]] = dict(STORE)
+DELETED: dict[int | str, dict[str, Any]] = {**STORE, 412: PUT[412]}
 PART: dict[int | str, dict[str, Any]] = {
     **FILE,
+    **STORE,
     206: {"description": "the bytes of the range"},
     304: {"description": "not modified"},
-    404: {"model": Problem},
-    416: {"model": Problem},
+    412: PUT[412],
+    416: {"model": Problem, "description": "the range is beyond the end"},
 }
 
 
 def add_handlers(app: FastAPI) -> None:
     """Let the application answer exceptions with problems."""
-    for kind, handler in {
+    handlers: dict[int | type[Exception], Any] = {
         EocodecError: _of_eocodec,
         Busy: _busy,
         TooSlow: _too_slow,
@@ -67,8 +105,11 @@ def add_handlers(app: FastAPI) -> None:
         StoreError: _store,
         RequestValidationError: _parameter,
         ValidationError: _parameter,
+        404: _of_path,
+        405: _of_path,
         Exception: _fault,
-    }.items():
+    }
+    for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
 
 
@@ -104,6 +145,14 @@ async def _memory(request: Request, e: Exception) -> JSONResponse:
 async def _store(request: Request, e: Exception) -> JSONResponse:
     structlog.get_logger("eocodec.service").error("store", error=str(e))
     return _answer(507, "the store of images does not work at the moment")
+
+
+async def _of_path(request: Request, e: Any) -> JSONResponse:
+    """404 and 405: of a route, in its own words; of a path that no route has, in these."""
+    if e.status_code == 404:
+        return _answer(404, "there is nothing at this path" if e.detail == "Not Found" else e.detail, e.headers)
+    methods = allowed_methods(request.app, request.scope)
+    return _answer(405, f"this path knows {', '.join(methods)}", {"Allow": ", ".join([*methods, "OPTIONS"])})
 
 
 async def _fault(request: Request, e: Exception) -> JSONResponse:
