@@ -32,7 +32,7 @@ lossless_option = click.option("--lossless", is_flag=True, help="Instead: keep e
 progressive_option = click.option(
     "--progressive", is_flag=True, help="Write an embedded stream: the file may be cut at any byte."
 )
-no_measure_option = click.option("--no-measure", is_flag=True, help="Do not decode to report the PSNR; faster.")
+no_measure_option = click.option("--no-measure", is_flag=True, help="Do not find the PSNR to report; faster.")
 
 NOTABLE = 0.25  # share of the file from which on transparency is worth a word
 
