@@ -32,7 +32,7 @@ lossless_option = click.option("--lossless", is_flag=True, help="Instead: keep e
 progressive_option = click.option(
     "--progressive", is_flag=True, help="Write an embedded stream: the file may be cut at any byte."
 )
-no_measure_option = click.option("--no-measure", is_flag=True, help="Do not decode to report the PSNR; faster.")
+no_measure_option = click.option("--no-measure", is_flag=True, help="Do not find the PSNR to report; faster.")
 
 
 def region(value: str) -> tuple[float, ...]:

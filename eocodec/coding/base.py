@@ -3,7 +3,8 @@
     picture ──open──► job ──at, fitting, reaching──► Coded ──to_bytes──► bytes ──from_bytes──► file ──decode──► rgb
 
 In: pictures and models (encoding) or parsed files (all else). Out: files, pictures, integers, descriptions. A new form
-is a subclass of :class:`Coding` in a module of its own and a line in `eocodec.coding.registry`.
+is a subclass of :class:`Coding` in a module of its own, a :class:`eocodec.coding.forms.Form` and a line in
+`eocodec.coding.registry`.
 """
 
 import functools

@@ -156,8 +156,14 @@ class Runtime:
                 self._sessions.pop(graph, None)
 
     def open_ahead(self, graphs: Iterable[str]) -> None:
-        """Begin to open sessions in another thread, if there may be one; what fails shows when it is used."""
-        ahead(self.open, [g for g in graphs if g not in self._sessions], self.share)
+        """Begin to open sessions in another thread, if there may be one; what fails shows when it is used.
+
+        Not those for CUDA, whose loader can only be kept from printing in the thread that waits for it.
+        """
+        if self.share > 1:
+            exact_only = self.device != "cpu" and CUDA in onnxruntime().get_available_providers()
+            wanted = [g for g in graphs if g not in self._sessions and (is_exact(g) or not exact_only)]
+            ahead(self.open, wanted, self.share)
 
     def _session(self, graph: str) -> Any:
         try:
