@@ -189,7 +189,8 @@ Files unzip(View zip) {
             z_stream stream{};
             stream.next_in = const_cast<Bytef*>(content.data());
             stream.avail_in = uInt(packed);
-            stream.next_out = file.data();
+            uint8_t nothing = 0;
+            stream.next_out = size ? file.data() : &nothing;  // zlib refuses the null pointer of an empty file
             stream.avail_out = uInt(size);
             if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) throw std::bad_alloc();
             const int state = inflate(&stream, Z_FINISH);
@@ -490,7 +491,7 @@ class Model {
     bool rotated = false, tuned = false;
     std::vector<int> eye;  // by band, 1/16 octave, if tuned
     // Flat:
-    int size = 0, rest_step = 0, tiny = 0;
+    int size = 0, rest_step = 0, from_step = 0, tiny = 0;
     std::vector<int> blocks, scale;
 
     explicit Model(const std::string& path) : files_(unzip(read_file(path))) {
@@ -573,6 +574,7 @@ class Model {
             scale = read<std::vector<int>>(manifest.at("scale"), -(1 << 30), 1 << 30);
             blocks = read<std::vector<int>>(manifest.at("blocks"), 1, double(latents));
             rest_step = read<int>(manifest.at("rest_step"), 0, 65535);
+            from_step = read<int>(manifest.value("from_step", Json(0)), 0, 65535);
             tiny = read<int>(manifest.at("tiny"), 0, 3);
             const bool rising = std::is_sorted(blocks.begin(), blocks.end(), std::less_equal());
             if (blocks.empty() || !rising || scale.size() != latents || gain[0].size() != latents) inconsistent();
@@ -1871,6 +1873,8 @@ class Flat {
     }
 
     Decoded decode() {
+        if (step_ < model_.from_step)
+            throw Error("the file says more than this small bundle can decode; it takes the whole model");
         const int dims = 3 * model_.size * model_.size;
         Decoded result{{}, std::vector<int32_t>(dims)};
         std::vector<float> latents(dims);

@@ -1204,6 +1204,8 @@ def _to_bytes(planes: Array) -> Array:
 def _decode_flat(bundle: Bundle, step: int, payload: bytes | None) -> tuple[Array, list[Array]]:
     """Picture `(S, S, 3)` and integers of a stream of a flat model; without one all residuals are zero."""
     manifest = bundle.manifest
+    if step < manifest.get("from_step", 0):
+        raise Rejected("the file says more than this small bundle can decode; it takes the whole model")
     reader = None if payload is None else SymbolReader(bundle.tables, payload, ">")
     own = (np.array(manifest["scale"]) - 5 * (step - STEP_ORIGIN) + 1024) // STEP_UNIT
     v, values = np.zeros(len(own), np.int32), np.zeros(len(own), np.float32)

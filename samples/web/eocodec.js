@@ -2815,7 +2815,10 @@ class FlatJob extends Job {
       if (segment && (segment.units > most || (await this.feed.segment()))) throw notMadeBy(this.bundle);
       this.#payload = segment?.payload ?? null;
     }
-    const { scale, blocks, rest_step: rest } = this.bundle.manifest;
+    const { scale, blocks, rest_step: rest, from_step: from = 0 } = this.bundle.manifest;
+    if (this.#step < from) {
+      throw new EocodecError("the file says more than this small bundle can decode; it takes the whole model");
+    }
     const reader = this.#payload && new Reader(this.bundle.tables, this.#payload, true);
     const own = Int32Array.from(scale, (s) => Math.floor((s - 5 * (this.#step - 32768) + 1024) / 2048));
     const core = blocks[blocks.length - 1];
