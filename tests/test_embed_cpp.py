@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundles import HOSTILE, STRIPPED, named, zipped
 from paths import ROOT, SAMPLES, VECTORS, bundle_of
 from PIL import Image
 
@@ -24,7 +25,7 @@ from eocodec.coding.walk import Walk
 from eocodec.errors import EocodecError
 from eocodec.format import File, Header
 from eocodec.model.bundle import Model
-from eocodec.model.library import shipped_models
+from eocodec.model.library import load_model, shipped_models
 
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
 BUNDLES = shipped_models()
@@ -163,6 +164,33 @@ def test_what_cannot_be_decoded_gets_one_sentence(decoder: Path, tmp_path: Path)
     for bundle, data, sentence in cases:
         result = decode(decoder, bundle, data, tmp_path / "case")
         assert isinstance(result, str) and sentence in result, (result, sentence)
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_bundles_are_refused(kind: str, decoder: Path, tmp_path: Path) -> None:
+    files, said = HOSTILE[kind]
+    (tmp_path / "bad.eocm").write_bytes(zipped(files))
+    result = decode(decoder, tmp_path / "bad.eocm", named("small-tuned-coarse", files), tmp_path / "case")
+    assert isinstance(result, str) and said in result, result
+
+
+def test_bundles_may_lack_parts(decoder: Path, tmp_path: Path) -> None:
+    (tmp_path / "less.eocm").write_bytes(zipped(STRIPPED))
+    result = decode(decoder, tmp_path / "less.eocm", named("small-tuned-grey", STRIPPED), tmp_path / "case")
+    assert not isinstance(result, str), result
+    expected = symbols((VECTORS / "small-tuned-grey.eoc").read_bytes(), load_model(bundle_of("small.eocm")))
+    assert np.array_equal(result[0], expected)
+    result = decode(decoder, tmp_path / "less.eocm", named("small-embedded", STRIPPED), tmp_path / "case")
+    assert isinstance(result, str) and "has no progressive.bin" in result
+
+
+def test_pictures_beyond_the_limit_are_refused(decoder: Path, tmp_path: Path) -> None:
+    arguments = BUNDLES["photo"], VECTORS / "grey.eoc", tmp_path / "out.png", "--max-pixels"
+    refused = run(decoder, *arguments, 33 * 17 - 1)
+    assert refused.returncode == 1 and "33x17 pixels, more than the limit of 560" in refused.stderr
+    assert run(decoder, *arguments, "many").returncode == 2
+    assert list(tmp_path.iterdir()) == []
+    assert run(decoder, *arguments, 33 * 17).returncode == 0
 
 
 def test_missing_files_and_folders_get_one_sentence(decoder: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import constriction
 import numpy as np
 import pytest
+from bundles import HOSTILE, LISTED, STRIPPED, id_of, named, with_list, zipped
 from paths import MODELS, SAMPLES, VECTORS, bundle_of
 from PIL import Image
 
@@ -27,6 +28,7 @@ from eocodec.coding.fineness import LARGEST_OFFSET, Fineness, blocks_of, pack_of
 from eocodec.coding.symbols import symbols
 from eocodec.model import transform
 from eocodec.model.bundle import Model, write_bundle
+from eocodec.model.graphs import OPERATORS
 from eocodec.model.library import load_model
 from eocodec.steps import step_code
 
@@ -289,6 +291,46 @@ def test_bundles_are_checked(embed: ModuleType, tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(embed.Rejected, match="not a model bundle, or a damaged one"):
             embed.Bundle(path)
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_bundles_are_refused(embed: ModuleType, kind: str, tmp_path: Path) -> None:
+    files, said = HOSTILE[kind]
+    (tmp_path / "bad.eocm").write_bytes(zipped(files))
+    with pytest.raises(embed.Rejected, match=said):
+        embed.decode(named("small-tuned-coarse", files), embed.Bundle(tmp_path / "bad.eocm"))
+
+
+def test_graphs_may_hold_what_the_library_allows(embed: ModuleType) -> None:
+    assert embed.OPERATORS == OPERATORS
+    assert embed.ANCESTORS  # of the shipped bundles, which test_bundles_may_lack_parts uses
+
+
+@pytest.mark.parametrize("name", ["photo", "small.eocm"])
+def test_bundles_may_lack_parts(embed: ModuleType, bundles: dict[str, Any], name: str, tmp_path: Path) -> None:
+    if name == "photo":
+        files = with_list(bundles[name].files)
+        files = {n: c for n, c in files.items() if n.startswith(("entropy/", "decoder")) or "/" not in n}
+        files = {n: c for n, c in files.items() if n not in ("encoder.onnx", "progressive.bin")}
+        data, others = vector("grey"), [vector("embedded-grey"), vector("lossless-grey")]
+        expected = embed.decode(data, bundles[name])
+    else:
+        files = STRIPPED
+        data, others = named("small-tuned-grey", files), [named("small-embedded", files)]
+        expected = embed.decode(vector("small-tuned-grey"), bundles[name])
+    (tmp_path / "less.eocm").write_bytes(zipped(files))
+    less = embed.Bundle(tmp_path / "less.eocm")
+    assert less.id == (bundles[name].id if name == "photo" else id_of(LISTED))
+    assert np.array_equal(embed.decode(data, less), expected)
+    for other in others:
+        with pytest.raises(embed.Rejected, match="lacks"):
+            embed.decode(other, less)
+
+
+def test_pictures_beyond_the_limit_are_refused(embed: ModuleType, bundles: dict[str, Any]) -> None:
+    with pytest.raises(embed.Rejected, match="33x17 pixels, more than the limit of 560"):
+        embed.decode(vector("grey"), bundles["photo"], 33 * 17 - 1)
+    assert embed.decode(vector("grey"), bundles["photo"], 33 * 17).shape == (17, 33, 3)
 
 
 def test_a_bundle_of_other_content_is_another_model(embed: ModuleType, bundles: dict[str, Any], tmp_path: Path) -> None:

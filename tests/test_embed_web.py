@@ -23,6 +23,7 @@ from typing import Any
 import constriction
 import numpy as np
 import pytest
+from bundles import HOSTILE, STRIPPED, named, zipped
 from paths import MODELS, ROOT, SAMPLES, VECTORS, bundle_of
 from PIL import Image
 
@@ -94,6 +95,22 @@ for (const { data, ends } of JSON.parse(readFileSync(list))) {
     drawn();
   });
   console.log(JSON.stringify({ results, complete: last.complete }));
+}
+"""
+
+# Decodes [bundle, file] pairs; prints the sum of the pixels, or the sentence that says why not.
+ATTEMPT = """
+import { readFileSync } from 'node:fs';
+import * as ort from 'onnxruntime-web';
+import { Bundle, decode } from './eocodec.js';
+
+for (const [bundle, file, options] of JSON.parse(readFileSync(process.argv[2]))) {
+  try {
+    const { data } = await decode(Buffer.from(file, 'base64'), await Bundle.load(readFileSync(bundle), ort), options);
+    console.log(JSON.stringify(data.reduce((a, b) => a + b, 0)));
+  } catch (e) {
+    console.log(JSON.stringify(e.name === 'EocodecError' ? e.message : String(e.stack)));
+  }
 }
 """
 
@@ -314,6 +331,25 @@ def test_a_damaged_bundle_is_one_sentence(
     (tmp_path / "bad.eocm").write_bytes(flipped(content, 500_000))
     process = node("decode.mjs", tmp_path / "bad.eocm", VECTORS / "grey.eoc", tmp_path / "out.png")
     assert (process.returncode, process.stderr) == (1, "decode.mjs: the model bundle is damaged\n")
+
+
+def test_bundles_and_limits_are_checked(node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    jobs: list[Any] = []
+    for kind, (files, _) in HOSTILE.items():
+        (tmp_path / f"{kind}.eocm").write_bytes(zipped(files))
+        jobs.append((f"{tmp_path / kind}.eocm", text(named("small-tuned-coarse", files)), {}))
+    (tmp_path / "less.eocm").write_bytes(zipped(STRIPPED))
+    for name in ("small-tuned-grey", "small-embedded"):
+        jobs.append((str(tmp_path / "less.eocm"), text(named(name, STRIPPED)), {}))
+    jobs.append((str(bundle_of("small.eocm")), text(read("small-tuned-grey")), {}))
+    jobs.append((str(bundle_of("small.eocm")), text(read("small-tuned-grey")), {"maxPixels": 41 * 33 - 1}))
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    *refused, less, embedded, whole, large = lines(node(ATTEMPT, tmp_path / "jobs.json"))
+    for sentence, (_, said) in zip(refused, HOSTILE.values(), strict=True):
+        assert said in sentence
+    assert less == whole > 41 * 33 * 255
+    assert "lacks progressive.bin" in embedded
+    assert "41x33 pixels, more than the limit of 1352" in large
 
 
 class _Handler(SimpleHTTPRequestHandler):

@@ -56,6 +56,8 @@ def _fields(data: memoryview) -> Iterator[Field]:
     at, end = 0, len(data)
     while at < end:
         key, at = _number(data, at)
+        if key >> 32:  # ONNX Runtime's reader keeps 32 bits of it and would see another field
+            raise ModelError("the graph holds a field of a kind that is not known")
         number, wire = key >> 3, key & 7
         if wire == 0:
             value, at = _number(data, at)

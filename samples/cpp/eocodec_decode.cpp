@@ -1,12 +1,12 @@
-// Decodes .eoc pictures to PNG: eocodec_decode BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE]
+// Decodes .eoc pictures to PNG: eocodec_decode BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE] [--max-pixels N]
 //
 // docs/FORMAT.md specifies the files; the names here are those of that page. From top to bottom: bytes, the bundle and
 // its graphs, the range coder, the order of latents, low-pass integers, the walk over the coding units, the picture of
 // latents; then the kinds of files, which are ordinary, embedded, lossless and flat; then the parser, and output.
 //
 // Files may come from anybody: every number is checked before memory depends on it, and every failure is an Error,
-// which is one sentence, exit code 1 and no output. Bundles are checked likewise, but ONNX Runtime takes their graphs
-// unread.
+// which is one sentence, exit code 1 and no output. Bundles are checked likewise, and their graphs before ONNX Runtime
+// sees them: they may hold arithmetic and nothing else.
 
 #include <onnxruntime_cxx_api.h>
 #include <openssl/evp.h>
@@ -30,6 +30,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <random>
+#include <set>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -188,7 +189,8 @@ Files unzip(View zip) {
             z_stream stream{};
             stream.next_in = const_cast<Bytef*>(content.data());
             stream.avail_in = uInt(packed);
-            stream.next_out = file.data();
+            uint8_t nothing = 0;
+            stream.next_out = size ? file.data() : &nothing;  // zlib refuses the null pointer of an empty file
             stream.avail_out = uInt(size);
             if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) throw std::bad_alloc();
             const int state = inflate(&stream, Z_FINISH);
@@ -202,30 +204,94 @@ Files unzip(View zip) {
     return files;
 }
 
-using ModelId = std::array<uint8_t, 4>;
+// SHA-256 of what is added to it.
+class Digest {
+ public:
+    Digest() { check(context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr)); }
 
-// The first bytes of SHA-256 over names and contents.
-ModelId content_hash(const Files& files) {
-    const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> digest(EVP_MD_CTX_new(), EVP_MD_CTX_free);
-    std::array<uint8_t, EVP_MAX_MD_SIZE> hash{};
-    bool good = digest && EVP_DigestInit_ex(digest.get(), EVP_sha256(), nullptr);
-    const auto add = [&](const void* bytes, size_t size) {
-        good = good && EVP_DigestUpdate(digest.get(), bytes, size);
-    };
-    const auto add_number = [&](uint64_t value, int size) {
+    void add(const void* bytes, size_t size) { check(EVP_DigestUpdate(context_.get(), bytes, size)); }
+    void add(const std::string& text) { add(text.data(), text.size()); }
+
+    void add_number(uint64_t value, int size) {
         for (int k = 0; k < size; ++k) {
             const uint8_t byte = value >> 8 * k & 0xFF;
             add(&byte, 1);
         }
-    };
-    for (const auto& [name, content] : files) {
-        add_number(name.size(), 4);
-        add(name.data(), name.size());
-        add_number(content.size(), 8);
-        add(content.data(), content.size());
     }
-    if (!good || !EVP_DigestFinal_ex(digest.get(), hash.data(), nullptr)) throw Error("OpenSSL has no SHA-256");
-    return {hash[0], hash[1], hash[2], hash[3]};
+
+    std::string hexadecimal() {
+        std::array<uint8_t, EVP_MAX_MD_SIZE> hash{};
+        check(EVP_DigestFinal_ex(context_.get(), hash.data(), nullptr));
+        std::string text;
+        for (int k = 0; k < 32; ++k) {
+            text += "0123456789abcdef"[hash[k] >> 4];
+            text += "0123456789abcdef"[hash[k] & 15];
+        }
+        return text;
+    }
+
+ private:
+    static void check(bool good) {
+        if (!good) throw Error("OpenSSL has no SHA-256");
+    }
+
+    const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_{EVP_MD_CTX_new(), EVP_MD_CTX_free};
+};
+
+constexpr char kParts[] = "parts.json";
+
+// The list of parts as it is hashed; what is there must be on it.
+std::string checked_parts(const Files& files) {
+    const Error unreadable("the model bundle's list of parts cannot be read");
+    std::map<std::string, std::pair<uint64_t, std::string>> known;
+    std::string text;
+    try {
+        const Bytes& content = files.at(kParts);
+        const auto groups = nlohmann::json::parse(content.begin(), content.end());
+        for (const char* group : {"decoding", "beside"}) {
+            for (const auto& [name, entry] : groups.at(group).items()) {  // in order of name
+                const auto size = entry.at(0).get<uint64_t>();
+                const auto hash = entry.at(1).get<std::string>();
+                if (name.find_first_of(" \n") != std::string::npos || !known.try_emplace(name, size, hash).second)
+                    throw unreadable;
+                if (group[0] == 'd') text += name + " " + std::to_string(size) + " " + hash + "\n";
+            }
+        }
+    } catch (const nlohmann::json::exception&) {
+        throw unreadable;
+    }
+    for (const auto& [name, content] : files) {
+        if (name == kParts) continue;
+        Digest digest;
+        digest.add(content.data(), content.size());
+        const auto entry = known.find(name);
+        if (entry == known.end() || entry->second != std::pair(uint64_t(content.size()), digest.hexadecimal()))
+            throw Error("the model bundle is damaged: " + name + " is not what its list of parts says");
+    }
+    return text;
+}
+
+using ModelId = std::array<uint8_t, 4>;
+
+// The first bytes of SHA-256 over the list of parts, or over names and contents.
+ModelId id_of(const Files& files) {
+    Digest digest;
+    if (files.count(kParts)) {
+        digest.add(checked_parts(files));
+    } else {
+        for (const auto& [name, content] : files) {
+            digest.add_number(name.size(), 4);
+            digest.add(name);
+            digest.add_number(content.size(), 8);
+            digest.add(content.data(), content.size());
+        }
+    }
+    std::string hash = digest.hexadecimal();
+    // photo and face64 are older than lists of parts.
+    if (hash == "ba6e0980bd42ebfc17190da20b1e138fb0528c5ee51cbbba310c59a08e70178b") hash = "26cc94c0";
+    if (hash == "03e904950c432b339ba6bc8e8255cda6a035373e91167504c1a854f1a44ce709") hash = "5f2b99a2";
+    const auto value = std::stoul(hash.substr(0, 8), nullptr, 16);
+    return {uint8_t(value >> 24), uint8_t(value >> 16), uint8_t(value >> 8), uint8_t(value)};
 }
 
 std::string hexadecimal(const ModelId& id) {
@@ -267,6 +333,119 @@ std::vector<Table> read_tables(View content, bool halves) {
     }
     return tables;
 }
+
+// Refuses graphs that hold anything but arithmetic of the standard operators on tensors of their own. Field numbers are
+// those of onnx.proto: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+class GraphCheck {
+ public:
+    static void run(View content) {
+        int graphs = 0;
+        for (const Field& field : fields(content)) {
+            if (field.number == 20 || field.number == 25) forbidden("functions or training");
+            if (field.number != 7) continue;
+            if (++graphs > 1) broken();
+            graph(message(field));
+        }
+        if (!graphs) broken();
+    }
+
+ private:
+    struct Field {
+        uint64_t number;
+        std::optional<View> content;  // none: a number
+        uint64_t value;
+    };
+
+    [[noreturn]] static void broken() { throw Error("the model's graph is damaged"); }
+    [[noreturn]] static void forbidden(const std::string& what) {
+        throw Error("the model's graph holds what a bundle must not: " + what);
+    }
+
+    static uint64_t varint(Cursor& in) {
+        uint64_t value = 0;
+        for (int shift = 0; shift < 70; shift += 7) {
+            const uint64_t byte = in.number(1);
+            value |= (byte & 127) << shift;
+            if (byte < 128) return value;
+        }
+        broken();
+    }
+
+    static std::vector<Field> fields(View message) {
+        Cursor in(message, "the model's graph is damaged");
+        std::vector<Field> result;
+        while (in.left()) {
+            const uint64_t key = varint(in), kind = key & 7;
+            if (key >> 32) broken();  // a reader of 32 bits would take it for another
+            Field field{key >> 3, {}, 0};
+            if (kind == 0)
+                field.value = varint(in);
+            else if (kind == 1 || kind == 5)
+                field.content = in.take(kind == 1 ? 8 : 4);
+            else if (kind == 2)
+                field.content = in.take(varint(in));
+            else
+                broken();
+            result.push_back(field);
+        }
+        return result;
+    }
+
+    static View message(const Field& field) {
+        if (!field.content) broken();
+        return *field.content;
+    }
+
+    static void graph(View content) {
+        int nodes = 0;
+        for (const Field& field : fields(content)) {
+            if (field.number == 15) forbidden("sparse tensors");
+            if (field.number == 5) tensor(message(field));
+            if (field.number != 1) continue;
+            if (++nodes > 20000) forbidden("more than 20000 nodes");
+            node(message(field));
+        }
+    }
+
+    static void node(View content) {
+        static const std::set<std::string> kOperators{
+            "Abs",      "Add",        "Cast",       "Clip",    "Concat",    "Constant",     "ConstantOfShape",
+            "Conv",     "ConvTranspose", "DepthToSpace", "Div", "Equal",    "Exp",          "Expand",
+            "Flatten",  "Floor",      "Gather",     "Gemm",    "Greater",   "Identity",     "Less",
+            "Log",      "MatMul",     "Max",        "Min",     "Mul",       "Neg",          "Pad",
+            "Pow",      "Reciprocal", "ReduceMean", "ReduceSum", "Relu",    "Reshape",      "Shape",
+            "Sigmoid",  "Sign",       "Slice",      "Softplus", "SpaceToDepth", "Split",    "Sqrt",
+            "Squeeze",  "Sub",        "Tanh",       "Transpose", "Unsqueeze", "Where"};
+        int operators = 0;
+        for (const Field& field : fields(content)) {
+            if (field.number != 4 && field.number != 5 && field.number != 7) continue;
+            const View value = message(field);
+            const std::string text(value.begin(), value.end());
+            if (field.number == 7 && !text.empty() && text != "ai.onnx") forbidden("operators of another domain");
+            if (field.number == 4 && (++operators > 1 || !kOperators.count(text)))
+                forbidden("the operator " + text.substr(0, 40));
+            if (field.number == 5) attribute(value);
+        }
+        if (!operators) forbidden("an operator without a name");
+    }
+
+    static void attribute(View content) {
+        for (const Field& field : fields(content)) {
+            if (field.number == 6 || field.number == 11 || field.number == 22 || field.number == 23)
+                forbidden("subgraphs or sparse tensors");
+            if (field.number == 5 || field.number == 10) tensor(message(field));
+        }
+    }
+
+    static void tensor(View content) {
+        int rank = 0;
+        for (const Field& field : fields(content)) {
+            if (field.number == 13 || (field.number == 14 && (field.content || field.value)))
+                forbidden("tensors from other files");
+            if (field.number == 1 && ++rank > 8) forbidden("tensors of more than eight dimensions");
+        }
+    }
+};
 
 [[noreturn]] void unfit() { throw Error("the model bundle's graphs do not give what they should"); }
 
@@ -312,11 +491,11 @@ class Model {
     bool rotated = false, tuned = false;
     std::vector<int> eye;  // by band, 1/16 octave, if tuned
     // Flat:
-    int size = 0, rest_step = 0, tiny = 0;
+    int size = 0, rest_step = 0, from_step = 0, tiny = 0;
     std::vector<int> blocks, scale;
 
     explicit Model(const std::string& path) : files_(unzip(read_file(path))) {
-        id = content_hash(files_);
+        id = id_of(files_);
         tables = read_tables(file("tables.bin"), true);
         compand_ = file("compand.bin");
         try {
@@ -351,6 +530,7 @@ class Model {
         auto found = sessions_.find(graph);
         if (found == sessions_.end()) {
             const Bytes& content = file(graph + ".onnx");
+            GraphCheck::run(content);
             Ort::SessionOptions options;
             options.DisableMemPattern();
             options.AddConfigEntry("session.intra_op.allow_spinning", "0");  // dozens of sessions take turns
@@ -394,6 +574,7 @@ class Model {
             scale = read<std::vector<int>>(manifest.at("scale"), -(1 << 30), 1 << 30);
             blocks = read<std::vector<int>>(manifest.at("blocks"), 1, double(latents));
             rest_step = read<int>(manifest.at("rest_step"), 0, 65535);
+            from_step = read<int>(manifest.value("from_step", Json(0)), 0, 65535);
             tiny = read<int>(manifest.at("tiny"), 0, 3);
             const bool rising = std::is_sorted(blocks.begin(), blocks.end(), std::less_equal());
             if (blocks.empty() || !rising || scale.size() != latents || gain[0].size() != latents) inconsistent();
@@ -1692,6 +1873,8 @@ class Flat {
     }
 
     Decoded decode() {
+        if (step_ < model_.from_step)
+            throw Error("the file says more than this small bundle can decode; it takes the whole model");
         const int dims = 3 * model_.size * model_.size;
         Decoded result{{}, std::vector<int32_t>(dims)};
         std::vector<float> latents(dims);
@@ -1825,6 +2008,7 @@ class Flat {
     std::vector<float> reflections_, middles_, signs_;
 };
 
+constexpr uint64_t kMaxPixels = 1 << 28;  // of the format
 constexpr uint8_t kTinyTag = 0xF8;
 constexpr int kTinyNumbers = 3, kMaxTiny = 1 << 15;
 
@@ -1834,7 +2018,7 @@ bool is_tiny(View data) {
 
 // Takes a file or a prefix of one apart; `data` must outlive the result.
 File parse(View data) {
-    constexpr uint64_t kMaxSide = 1 << 20, kMaxPixels = 1 << 28, kMaxSideElement = 1 << 30, kMaxLossless = 4096;
+    constexpr uint64_t kMaxSide = 1 << 20, kMaxSideElement = 1 << 30, kMaxLossless = 4096;
     constexpr size_t kPiece = 2048;
     enum { kGrey = 1, kSides = 2, kEmbedded = 4, kLossless = 8, kTuned = 16 };
     enum { kEnd = 0, kAlpha = 1, kMap = 2 };
@@ -1934,7 +2118,7 @@ struct Picture {
 };
 
 // The picture of a file; its bundle is opened once the file has been found intact.
-Picture decode(const std::string& bundle, View data, bool with_symbols) {
+Picture decode(const std::string& bundle, View data, bool with_symbols, uint64_t max_pixels) {
     if (is_tiny(data)) {
         Model model(bundle);
         const int tag = data[0] - kTinyTag, number = tag / 2 + 1;
@@ -1944,6 +2128,9 @@ Picture decode(const std::string& bundle, View data, bool with_symbols) {
         return {model.size, model.size, bool(tag & 1), flat.decode(), {}};
     }
     const File file = parse(data);
+    if (uint64_t(file.width) * file.height > max_pixels)
+        throw Error("the file holds " + std::to_string(file.width) + "x" + std::to_string(file.height) +
+                    " pixels, more than the limit of " + std::to_string(max_pixels));
     Picture picture{file.width, file.height, file.grey, {}, {}};
     if (file.alpha) {
         picture.alpha = unzstd(*file.alpha, size_t(file.width) * file.height, "its transparency cannot be decoded");
@@ -2037,9 +2224,9 @@ void write_symbols(Output& out, const std::vector<int32_t>& symbols) {
     std::fwrite(bytes.data(), 1, bytes.size(), out.file());
 }
 
-void run(const std::vector<std::string>& paths, const std::string& symbols_path) {
+void run(const std::vector<std::string>& paths, const std::string& symbols_path, uint64_t max_pixels) {
     const Bytes data = read_file(paths[1]);
-    const Picture picture = decode(paths[0], data, !symbols_path.empty());
+    const Picture picture = decode(paths[0], data, !symbols_path.empty(), max_pixels);
     Output png(paths[2]);
     write_png(png, picture);
     png.close();
@@ -2057,20 +2244,23 @@ void run(const std::vector<std::string>& paths, const std::string& symbols_path)
 int main(int argc, char** argv) {
     std::vector<std::string> paths;
     std::string symbols;
+    uint64_t max_pixels = kMaxPixels;
     for (int k = 1; k < argc; ++k) {
         const std::string argument = argv[k];
         if (argument == "--symbols" && k + 1 < argc)
             symbols = argv[++k];
+        else if (argument == "--max-pixels" && k + 1 < argc && std::atoll(argv[k + 1]) > 0)
+            max_pixels = uint64_t(std::atoll(argv[++k]));
         else
             paths.push_back(argument);
     }
     if (paths.size() != 3) {
-        std::cerr << "usage: eocodec_decode BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE]\n";
+        std::cerr << "usage: eocodec_decode BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE] [--max-pixels N]\n";
         return 2;
     }
     std::string problem;
     try {
-        run(paths, symbols);
+        run(paths, symbols, max_pixels);
         return 0;
     } catch (const Ort::Exception& e) {
         problem = std::string("the model bundle's graphs cannot be run: ") + e.what();

@@ -48,6 +48,7 @@ Array = npt.NDArray[Any]
 STEP_UNIT = 2048  # log2 of the step Δ (8-bit levels) is stored in 1/2048 …
 STEP_ORIGIN = 32768  # … around this
 LOSSLESS_UNITS = 37
+MAX_PIXELS = 1 << 28
 MAX_TUNING = 32
 LARGEST_OFFSET = 32  # of a map's entry, in 1/16 octave
 STRIP = 65536  # positions of a strip; nets and coder work strip by strip
@@ -66,11 +67,13 @@ class CutOff(Exception):
 class Bundle:
     """A model: graphs, tables and a manifest, checked by size before they are unpacked.
 
+    Parts that a file does not need may be missing: the encoder, or what embedded streams or lossless files take.
+
     Arguments:
         path: of the `.eocm` file.
 
     Attributes:
-        id: SHA-256 of the content; files name their model by its first four bytes.
+        id: SHA-256 of the content or of its list of parts; files name their model by its first four bytes.
 
     Raises:
         Rejected: not a bundle, or a damaged one.
@@ -79,11 +82,7 @@ class Bundle:
 
     def __init__(self, path: str | Path) -> None:
         self.files = _unzip(Path(path))
-        digest = hashlib.sha256()
-        for name in sorted(n for n in self.files if not n.startswith("denoise/")):
-            content = self.files[name]
-            digest.update(struct.pack("<I", len(name)) + name.encode() + struct.pack("<Q", len(content)) + content)
-        self.id = digest.digest()
+        self.id = _identity(self.files)
         try:
             self.manifest: dict[str, Any] = json.loads(self.files["manifest.json"])
             self.flat = self.manifest.get("kind") == "flat"
@@ -99,6 +98,12 @@ class Bundle:
         self.shift = np.pad(shift, ((0, 0), (1, 0)))  # by table index and min(|m|, 3)
         self._companded = np.concatenate([-magnitude[:0:-1], magnitude])
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+
+    def file(self, name: str) -> bytes:
+        """The content of a file."""
+        if name not in self.files:
+            raise Rejected(f"the model bundle lacks {name}, which this file needs")
+        return self.files[name]
 
     def compand(self, v: Array) -> Array:
         """What the nets see of values in 1/16 steps: int8, odd in v."""
@@ -118,31 +123,31 @@ class Bundle:
         """
         try:
             if graph not in self._sessions:
+                content = self.file(f"{graph}.onnx")
+                _check_graph(content)
                 options = onnxruntime.SessionOptions()
                 options.log_severity_level = 4  # what fails is said below
                 # Each session has a pool of its own: some thirty of them, one for every net, would be too many threads.
                 options.intra_op_num_threads = 0 if graph == "decoder" else 1
                 options.add_session_config_entry("session.intra_op.allow_spinning", "0")
                 self._sessions[graph] = onnxruntime.InferenceSession(
-                    self.files[f"{graph}.onnx"], options, providers=["CPUExecutionProvider"]
+                    content, options, providers=["CPUExecutionProvider"]
                 )
             return list(self._sessions[graph].run(None, inputs))
-        except KeyError:
-            raise Rejected(f"the model bundle lacks the graph {graph}") from None
+        except Rejected:
+            raise
         except Exception as e:  # onnxruntime's own exception classes are not exported
             raise Rejected(f"the model's graph {graph} failed: {str(e).splitlines()[0]}") from e
 
     @functools.cached_property
     def lossless_tables(self) -> list[list[int]]:
         """The tables of lossless files."""
-        if "lossless/tables.bin" not in self.files:
-            raise Rejected("this model bundle has no graphs for lossless files")
-        return _tables(self.files["lossless/tables.bin"], mirrored=False)
+        return _tables(self.file("lossless/tables.bin"), mirrored=False)
 
     @functools.cached_property
     def rotation(self) -> dict[str, Array]:
         """What a flat model's decoder takes besides the latents: reflections in blocks of 128 in compact WY form."""
-        content = io.BytesIO(self.files["basis.bin"])
+        content = io.BytesIO(self.file("basis.bin"))
 
         def numbers(kind: str, *shape: int) -> Array:
             size = math.prod(shape) * np.dtype(kind).itemsize
@@ -174,6 +179,128 @@ def _unzip(path: Path) -> dict[str, bytes]:
         raise
     except Exception as e:  # zipfile lets zlib's and its own errors of many kinds through
         raise Rejected(f"{path}: not a model bundle, or a damaged one ({e})") from None
+
+
+# Ids of bundles that are older than lists of parts, by the SHA-256 that their list would have: photo, face64.
+ANCESTORS = {
+    "ba6e0980bd42ebfc17190da20b1e138fb0528c5ee51cbbba310c59a08e70178b": (
+        "26cc94c0a96a772cb349dacacae13926043a63b49bbfff6929a775e6f18c6a36"
+    ),
+    "03e904950c432b339ba6bc8e8255cda6a035373e91167504c1a854f1a44ce709": (
+        "5f2b99a22f894e653d293ae8afc0baa7711a14d9e28e54c83335e3ff52c4c90a"
+    ),
+}
+
+
+def _identity(files: dict[str, bytes]) -> bytes:
+    """The full id of a bundle's files, which must be those on its list of parts, if it has one."""
+    digest = hashlib.sha256()
+    if "parts.json" not in files:
+        for name in sorted(n for n in files if not n.startswith("denoise/")):
+            content = files[name]
+            digest.update(struct.pack("<I", len(name)) + name.encode() + struct.pack("<Q", len(content)) + content)
+        return digest.digest()
+    try:
+        groups = json.loads(files["parts.json"])
+        decoding, beside = groups["decoding"], groups["beside"]
+        for name, (size, of_content) in sorted(decoding.items()):
+            if " " in name or "\n" in name:
+                raise ValueError(name)
+            digest.update(f"{name} {int(size)} {of_content}\n".encode())
+        known = beside | decoding
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise Rejected(f"the model bundle's list of parts cannot be read ({e})") from None
+    for name, content in files.items():
+        if name != "parts.json" and known.get(name) != [len(content), hashlib.sha256(content).hexdigest()]:
+            raise Rejected(f"the model bundle is damaged: {name} is not what its list of parts says")
+    found = digest.hexdigest()
+    return bytes.fromhex(ANCESTORS.get(found, found))
+
+
+# Arithmetic on tensors: none of it runs other graphs, calls out of the runtime, or touches files.
+# fmt: off
+OPERATORS = frozenset((
+    "Abs", "Add", "Cast", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv", "ConvTranspose", "DepthToSpace",
+    "Div", "Equal", "Exp", "Expand", "Flatten", "Floor", "Gather", "Gemm", "Greater", "Identity", "Less", "Log",
+    "MatMul", "Max", "Min", "Mul", "Neg", "Pad", "Pow", "Reciprocal", "ReduceMean", "ReduceSum", "Relu", "Reshape",
+    "Shape", "Sigmoid", "Sign", "Slice", "Softplus", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Tanh",
+    "Transpose", "Unsqueeze", "Where",
+))
+# fmt: on
+FORBIDDEN = "the model's graph holds what a bundle must not: "
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Number and content of every field of a protocol buffer's message: an integer, or the bytes of anything else."""
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise IndexError
+
+    try:
+        while at < len(data):
+            key = number()
+            kind = key & 7
+            if key >> 32 or kind not in (0, 1, 2, 5):  # a reader of 32 bits would take larger keys for others
+                raise IndexError
+            if kind == 0:
+                yield key >> 3, number()
+                continue
+            length = number() if kind == 2 else 8 if kind == 1 else 4
+            if at + length > len(data):
+                raise IndexError
+            yield key >> 3, data[at : at + length]
+            at += length
+    except IndexError:
+        raise Rejected("the model's graph is damaged") from None
+
+
+def _messages(data: bytes, *numbers: int) -> list[bytes]:
+    """The contents of the fields with these numbers."""
+    found = [value for number, value in _fields(data) if number in numbers]
+    if any(isinstance(value, int) for value in found):
+        raise Rejected("the model's graph is damaged")
+    return found  # type: ignore[return-value]
+
+
+def _check_graph(content: bytes) -> None:
+    """Refuse graphs that hold anything but arithmetic of the standard operators on tensors of their own.
+
+    The numbers are those of the fields in onnx.proto: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+    """
+    if any(number in (20, 25) for number, _ in _fields(content)):
+        raise Rejected(f"{FORBIDDEN}functions or training")
+    graphs = _messages(content, 7)
+    if len(graphs) != 1:
+        raise Rejected("the model's graph is damaged")
+    nodes, tensors = _messages(graphs[0], 1), _messages(graphs[0], 5)
+    if len(nodes) > 20_000:
+        raise Rejected(f"{FORBIDDEN}more than 20000 nodes")
+    others = _messages(graphs[0], 15)
+    for node in nodes:
+        operators = [name.decode("ascii", "replace") for name in _messages(node, 4)]
+        standard = all(domain in (b"", b"ai.onnx") for domain in _messages(node, 7))
+        if not (standard and len(operators) == 1 and operators[0] in OPERATORS):
+            raise Rejected(f"{FORBIDDEN}the operator {', '.join(operators)[:40]}")
+        for attribute in _messages(node, 5):
+            others += _messages(attribute, 6, 11, 22, 23)
+            tensors += _messages(attribute, 5, 10)
+    if others:
+        raise Rejected(f"{FORBIDDEN}subgraphs or sparse tensors")
+    for tensor in tensors:
+        fields = list(_fields(tensor))
+        if any(number == 13 or (number == 14 and value != 0) for number, value in fields):
+            raise Rejected(f"{FORBIDDEN}tensors from other files")
+        if sum(number == 1 for number, _ in fields) > 8:
+            raise Rejected(f"{FORBIDDEN}tensors of more than eight dimensions")
 
 
 def _tables(content: bytes, mirrored: bool) -> list[list[int]]:
@@ -269,7 +396,7 @@ def parse(content: bytes) -> File:
         if flags & ~31:
             raise Rejected("the file uses features that this program does not know")
         width, height = cursor.varint(), cursor.varint()
-        if not (1 <= width <= 1 << 20 and 1 <= height <= 1 << 20 and width * height <= 1 << 28):
+        if not (1 <= width <= 1 << 20 and 1 <= height <= 1 << 20 and width * height <= MAX_PIXELS):
             raise Rejected(f"the file claims {width}x{height} pixels, beyond the format's limits")
         rate, step = struct.unpack("<HH", cursor.take(4))
         tuning = cursor.take(1)[0] if flags & 16 else 0
@@ -819,12 +946,10 @@ class Embedded(Walk):
 
     def __init__(self, bundle: Bundle, file: File) -> None:
         super().__init__(bundle, file.width, file.height)
-        if "progressive.bin" not in bundle.files:
-            raise Rejected("this model bundle has no tables for embedded streams")
         shapes = {"significance": (2, 64, 4, 10), "sign": (12,), "upper": (4, 16, 10), "low": (3, 33),
                   "centre": (5, 16), "zero": (64,)}  # fmt: skip
         parts = np.split(
-            np.frombuffer(bundle.files["progressive.bin"], "<u2").astype(np.int64),
+            np.frombuffer(bundle.file("progressive.bin"), "<u2").astype(np.int64),
             np.cumsum([math.prod(s) for s in shapes.values()]),
         )
         self.p = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=False)}
@@ -1079,6 +1204,8 @@ def _to_bytes(planes: Array) -> Array:
 def _decode_flat(bundle: Bundle, step: int, payload: bytes | None) -> tuple[Array, list[Array]]:
     """Picture `(S, S, 3)` and integers of a stream of a flat model; without one all residuals are zero."""
     manifest = bundle.manifest
+    if step < manifest.get("from_step", 0):
+        raise Rejected("the file says more than this small bundle can decode; it takes the whole model")
     reader = None if payload is None else SymbolReader(bundle.tables, payload, ">")
     own = (np.array(manifest["scale"]) - 5 * (step - STEP_ORIGIN) + 1024) // STEP_UNIT
     v, values = np.zeros(len(own), np.int32), np.zeros(len(own), np.float32)
@@ -1300,16 +1427,18 @@ def _unpack(file: File, channels: int) -> Array:
     return np.repeat(samples, 3 // channels, axis=2)
 
 
-def decode(content: bytes, bundle: Bundle) -> npt.NDArray[np.uint8]:
+def decode(content: bytes, bundle: Bundle, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     """The picture `(H, W, 3)`, or `(H, W, 4)` with transparency, of an `.eoc` file, a prefix of one or a tiny file.
 
     Raises:
-        Rejected: not such a file, a damaged one, or of another model.
+        Rejected: not such a file, a damaged one, of another model, or of more than `max_pixels`.
     """
-    return decode_with_symbols(content, bundle)[0]
+    return decode_with_symbols(content, bundle, max_pixels)[0]
 
 
-def decode_with_symbols(content: bytes, bundle: Bundle) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+def decode_with_symbols(
+    content: bytes, bundle: Bundle, max_pixels: int = MAX_PIXELS
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
     """The picture as from :func:`decode`, and the integers of the file (docs/FORMAT.md, "Test vectors")."""
     tiny = _tiny(content)
     if tiny is not None:
@@ -1320,6 +1449,8 @@ def decode_with_symbols(content: bytes, bundle: Bundle) -> tuple[npt.NDArray[np.
         alpha = None
     else:
         file = parse(content)
+        if file.width * file.height > max_pixels:
+            raise Rejected(f"the file holds {file.width}x{file.height} pixels, more than the limit of {max_pixels}")
         if file.model != bundle.id[:4]:
             raise Rejected(f"the file was made with the model {file.model.hex()}, the bundle is {bundle.id[:4].hex()}")
         grey = file.grey and file.lossless is None
@@ -1389,9 +1520,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="the picture, .eoc")
     parser.add_argument("out", type=Path, help="the PNG to write")
     parser.add_argument("--symbols", type=Path, help="also write the file's integers, int32, little-endian")
+    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures")
     given = parser.parse_args(arguments)
     try:
-        picture, symbols = decode_with_symbols(given.file.read_bytes(), Bundle(given.bundle))
+        picture, symbols = decode_with_symbols(given.file.read_bytes(), Bundle(given.bundle), given.max_pixels)
         if given.symbols:
             write(given.symbols, symbols.astype("<i4").tobytes())
         write(given.out, png(picture))

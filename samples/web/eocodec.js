@@ -668,6 +668,113 @@ const TYPES = new Map(
   ]),
 );
 
+/** Ids of bundles older than lists of parts, by the SHA-256 that their list would have: photo, face64. */
+const ANCESTORS = new Map([
+  [
+    "ba6e0980bd42ebfc17190da20b1e138fb0528c5ee51cbbba310c59a08e70178b",
+    "26cc94c0a96a772cb349dacacae13926043a63b49bbfff6929a775e6f18c6a36",
+  ],
+  [
+    "03e904950c432b339ba6bc8e8255cda6a035373e91167504c1a854f1a44ce709",
+    "5f2b99a22f894e653d293ae8afc0baa7711a14d9e28e54c83335e3ff52c4c90a",
+  ],
+]);
+
+/** Arithmetic on tensors: none of it runs other graphs, calls out of the runtime, or touches files. */
+const OPERATORS = new Set(
+  (
+    "Abs Add Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose DepthToSpace Div Equal Exp Expand " +
+    "Flatten Floor Gather Gemm Greater Identity Less Log MatMul Max Min Mul Neg Pad Pow Reciprocal ReduceMean " +
+    "ReduceSum Relu Reshape Shape Sigmoid Sign Slice Softplus SpaceToDepth Split Sqrt Squeeze Sub Tanh " +
+    "Transpose Unsqueeze Where"
+  ).split(" "),
+);
+
+/** @param {string} what */
+const forbidden = (what) => new EocodecError(`the model's graph holds what a bundle must not: ${what}`);
+const BROKEN_GRAPH = new EocodecError("the model's graph is damaged");
+
+/**
+ * The fields of a protocol buffer's message: numbers, or the bytes of anything else.
+ *
+ * @param {Uint8Array} message @returns {[number, number | Uint8Array][]}
+ */
+function fieldsOf(message) {
+  const fields = /** @type {[number, number | Uint8Array][]} */ ([]);
+  let at = 0;
+  const varint = () => {
+    for (let value = 0, k = 0; k < 10 && at < message.length; k++) {
+      const byte = message[at++];
+      value += (byte & 127) * 128 ** k;
+      if (byte < 128) return value;
+    }
+    throw BROKEN_GRAPH;
+  };
+  while (at < message.length) {
+    const key = varint();
+    const kind = key % 8;
+    if (key >= 2 ** 32 || ![0, 1, 2, 5].includes(kind)) throw BROKEN_GRAPH; // 32 bits of a larger key are another's
+    const number = Math.floor(key / 8);
+    if (kind === 0) {
+      fields.push([number, varint()]);
+      continue;
+    }
+    const length = kind === 2 ? varint() : kind === 1 ? 8 : 4;
+    if (at + length > message.length) throw BROKEN_GRAPH;
+    fields.push([number, message.subarray(at, at + length)]);
+    at += length;
+  }
+  return fields;
+}
+
+/** Contents of the fields with these numbers. @param {Uint8Array} message @param {number[]} numbers */
+function messagesOf(message, ...numbers) {
+  return fieldsOf(message).flatMap(([number, value]) => {
+    if (!numbers.includes(number)) return [];
+    if (typeof value === "number") throw BROKEN_GRAPH;
+    return [value];
+  });
+}
+
+/**
+ * Refuses graphs that hold anything but arithmetic of the standard operators on tensors of their own. The numbers are
+ * those of the fields in https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+ *
+ * @param {Uint8Array} content
+ */
+function checkGraph(content) {
+  const text = new TextDecoder();
+  if (fieldsOf(content).some(([number]) => number === 20 || number === 25)) throw forbidden("functions or training");
+  const graphs = messagesOf(content, 7);
+  if (graphs.length !== 1) throw BROKEN_GRAPH;
+  const [graph] = graphs;
+  const nodes = messagesOf(graph, 1);
+  if (nodes.length > 20000) throw forbidden("more than 20000 nodes");
+  const tensors = messagesOf(graph, 5);
+  const others = messagesOf(graph, 15);
+  for (const node of nodes) {
+    const operators = messagesOf(node, 4).map((name) => text.decode(name));
+    const standard = messagesOf(node, 7).every((domain) => ["", "ai.onnx"].includes(text.decode(domain)));
+    if (!standard || operators.length !== 1 || !OPERATORS.has(operators[0])) {
+      throw forbidden(`the operator ${operators.join(", ").slice(0, 40)}`);
+    }
+    for (const attribute of messagesOf(node, 5)) {
+      others.push(...messagesOf(attribute, 6, 11, 22, 23));
+      tensors.push(...messagesOf(attribute, 5, 10));
+    }
+  }
+  if (others.length) throw forbidden("subgraphs or sparse tensors");
+  for (const tensor of tensors) {
+    const fields = fieldsOf(tensor);
+    if (fields.some(([number, value]) => number === 13 || (number === 14 && value !== 0))) {
+      throw forbidden("tensors from other files");
+    }
+    if (fields.filter(([number]) => number === 1).length > 8) {
+      throw forbidden("tensors of more than eight dimensions");
+    }
+  }
+}
+
 /** A model bundle (`.eocm`). ONNX Runtime's sessions are made when they are first needed. */
 export class Bundle {
   #sessions = /** @type {Map<string, Promise<any>>} */ (new Map());
@@ -818,7 +925,9 @@ export class Bundle {
   #open(graph) {
     const { ort } = this;
     ort.env.wasm.numThreads ||= 1; // more need headers that isolate the page
-    return ort.InferenceSession.create(this.file(`${graph}.onnx`), {
+    const content = this.file(`${graph}.onnx`);
+    checkGraph(content);
+    return ort.InferenceSession.create(content, {
       executionProviders: ["wasm"],
       enableMemPattern: false, // shapes differ from run to run
       logSeverityLevel: 3,
@@ -930,13 +1039,20 @@ async function inflate(data, size) {
   }
 }
 
+/** SHA-256 in hexadecimal. @param {BlobPart[]} parts */
+async function sha256(...parts) {
+  return hex(new Uint8Array(await crypto.subtle.digest("SHA-256", await new Blob(parts).arrayBuffer())));
+}
+
 /**
- * SHA-256 over names and contents ("Bundle"); null where pages have no cryptography.
+ * SHA-256 over names and contents, or over the list of parts ("Bundle"); null where pages have no cryptography.
  *
  * @param {Map<string, Uint8Array>} files
  */
 async function contentHash(files) {
   if (!globalThis.crypto?.subtle) return null;
+  const list = files.get("parts.json");
+  if (list) return partsHash(files, list);
   const parts = [];
   for (const name of [...files.keys()].sort()) {
     const [label, content] = [new TextEncoder().encode(name), files.get(name) ?? new Uint8Array(0)];
@@ -945,8 +1061,36 @@ async function contentHash(files) {
     viewOf(lengths[1]).setBigUint64(0, BigInt(content.length), true);
     parts.push(lengths[0], label, lengths[1], content);
   }
-  const whole = await new Blob(/** @type {BlobPart[]} */ (parts)).arrayBuffer();
-  return hex(new Uint8Array(await crypto.subtle.digest("SHA-256", whole)));
+  return sha256(.../** @type {BlobPart[]} */ (parts));
+}
+
+/** The id of a list of parts; what is there must be on it. @param {Map<string, Uint8Array>} files @param {Uint8Array} list */
+async function partsHash(files, list) {
+  /** @type {Map<string, [number, string]>} */
+  const known = new Map();
+  let text = "";
+  try {
+    const { decoding, beside } = JSON.parse(new TextDecoder().decode(list));
+    for (const group of [beside, decoding]) {
+      for (const name of Object.keys(group).sort()) {
+        const [size, hash] = group[name];
+        if (/[ \n]/.test(name) || known.has(name)) throw new Error(name);
+        known.set(name, [size, hash]);
+        if (group === decoding) text += `${name} ${size} ${hash}\n`;
+      }
+    }
+  } catch {
+    throw new EocodecError("the model bundle's list of parts cannot be read");
+  }
+  for (const [name, content] of files) {
+    if (name === "parts.json") continue;
+    const [size, hash] = known.get(name) ?? [-1, ""];
+    if (size !== content.length || hash !== (await sha256(/** @type {BlobPart} */ (content)))) {
+      throw new EocodecError(`the model bundle is damaged: ${name} is not what its list of parts says`);
+    }
+  }
+  const found = await sha256(text);
+  return ANCESTORS.get(found) ?? found;
 }
 
 /** @param {Uint8Array} content @param {boolean} halves whether only f(0) … f(R) are given @returns {Table[]} */
@@ -2671,7 +2815,10 @@ class FlatJob extends Job {
       if (segment && (segment.units > most || (await this.feed.segment()))) throw notMadeBy(this.bundle);
       this.#payload = segment?.payload ?? null;
     }
-    const { scale, blocks, rest_step: rest } = this.bundle.manifest;
+    const { scale, blocks, rest_step: rest, from_step: from = 0 } = this.bundle.manifest;
+    if (this.#step < from) {
+      throw new EocodecError("the file says more than this small bundle can decode; it takes the whole model");
+    }
     const reader = this.#payload && new Reader(this.bundle.tables, this.#payload, true);
     const own = Int32Array.from(scale, (s) => Math.floor((s - 5 * (this.#step - 32768) + 1024) / 2048));
     const core = blocks[blocks.length - 1];
