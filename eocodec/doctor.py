@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from eocodec import __version__
+import eocodec
 from eocodec.cores import cores, throttled
 from eocodec.errors import EocodecError
 from eocodec.model.bundle import peek_id
@@ -89,7 +89,7 @@ def diagnose(measure: bool = True) -> Diagnosis:
 
 
 def _versions() -> dict[str, str]:
-    result = {"eocodec": __version__, "python": platform.python_version(), "system": platform.platform()}
+    result = {"eocodec": eocodec.__version__, "python": platform.python_version(), "system": platform.platform()}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             result[package] = metadata.version(package)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from eocodec import __version__
+import eocodec
 from eocodec.adapt.measure import Point
 from eocodec.errors import EocodecError
 from eocodec.files import atomic_write
@@ -93,7 +93,7 @@ def card(outcome: Outcome) -> str:
         if outcome.goal != "denoise"
         else f"{outcome.gain:.2f} {outcome.unit} on {outcome.held_out} held-out pictures",
         "Cannot do": f"{lost}" if outcome.dropped else "nothing that its base can",
-        "Training": f"`eocodec adapt --for {outcome.goal}`, version {__version__}, {outcome.machine}, "
+        "Training": f"`eocodec adapt --for {outcome.goal}`, version {eocodec.__version__}, {outcome.machine}, "
         f"{outcome.seconds / 60:.1f} minutes; iterations: "
         + "; ".join(f"part {k}: {n}" for k, n in outcome.iterations.items()),
         "Licence": f"that of `{outcome.base}`, and what the pictures' owners say",

@@ -30,7 +30,6 @@ from eocodec.files import atomic_file, atomic_write
 from eocodec.flow.configuration import TrainingConfig
 from eocodec.flow.model import PhotoModel, build
 from eocodec.flow.pictures import Picture
-from eocodec.flow.trainable import Trainable
 from eocodec.flow.training import Run, load_start
 from eocodec.model.bundle import Model, write_bundle
 from eocodec.model.delta import write_delta
@@ -247,12 +246,14 @@ class _Training:
             self.progress = Progress(mark, [])
             resume = False
         self.run = Run(config, device, resume, None if resume else path, pictures=(pictures.train, pictures.held_out))
+        assert isinstance(self.run.model, PhotoModel)  # no other kind has weights in its bundle
+        self.model = self.run.model
         began = time.monotonic()
-        goal_before = self._estimate_of(_photo(self.run.model))
+        goal_before = self._estimate_of(self.model)
         self.look_seconds = time.monotonic() - began
         if not resume:
-            goal.prepare(_photo(self.run.model))
-            self.run.average = {k: v.detach().clone() for k, v in self.run.model.state_dict().items()}
+            goal.prepare(self.model)
+            self.run.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
             self.progress = Progress(mark, goal_before)
         else:
             report(f"going on after {self.progress.passed / 60:.1f} minutes")
@@ -328,7 +329,7 @@ class _Training:
         return self.goal.estimate(model, self.held, self.base)
 
     def _averaged(self) -> PhotoModel:
-        model = _photo(build(self.sizes).to(self.run.device).eval())
+        model = _built(self.sizes).to(self.run.device).eval()
         model.load_state_dict(self.run.average)
         return model
 
@@ -350,17 +351,17 @@ class _Training:
         """The model, on the CPU, with the weights that were best on the held-out pictures, compact."""
         path = self.order.state / "best.pt"
         weights = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else self.run.average
-        self.run.model.load_state_dict(weights)
-        self._compact_weights(_photo(self.run.model))
-        model = _photo(build(self.sizes).eval().requires_grad_(False))
-        model.load_state_dict({k: v.cpu() for k, v in self.run.model.state_dict().items()})
+        self.model.load_state_dict(weights)
+        self._compact_weights(self.model)
+        model = _built(self.sizes).eval().requires_grad_(False)
+        model.load_state_dict({k: v.cpu() for k, v in self.model.state_dict().items()})
         return model
 
     def _compact(self) -> None:
         """Go on from the averaged weights, those of changed float nets rounded so that the bundle will be small."""
-        self.run.model.load_state_dict(self.run.average)
-        self._compact_weights(_photo(self.run.model))
-        self.run.average = {k: v.detach().clone() for k, v in self.run.model.state_dict().items()}
+        self.model.load_state_dict(self.run.average)
+        self._compact_weights(self.model)
+        self.run.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     @torch.no_grad()
     def _compact_weights(self, model: PhotoModel) -> None:
@@ -385,6 +386,12 @@ def compact(p: torch.Tensor) -> torch.Tensor:
     largest = p.abs().flatten(1).amax(1).clamp(min=2.0**-12)
     unit = torch.exp2(torch.ceil(torch.log2(largest / 127))).reshape(-1, *[1] * (p.dim() - 1))
     return torch.round(p / unit) * unit
+
+
+def _built(sizes: Any) -> PhotoModel:
+    model = build(sizes)
+    assert isinstance(model, PhotoModel)
+    return model
 
 
 def _device(name: str) -> torch.device:
@@ -457,9 +464,3 @@ def _delta_writer(base: dict[str, bytes]) -> Callable[[Path, dict[str, bytes]], 
 def _groups(files: dict[str, bytes]) -> set[str]:
     """Folders of a bundle's files: what it can do besides plain files."""
     return {name.split("/")[0] for name in files if "/" in name}
-
-
-def _photo(model: Trainable) -> PhotoModel:
-    """A model of which only photo models are adapted."""
-    assert isinstance(model, PhotoModel)
-    return model
