@@ -1012,7 +1012,7 @@ class Walk {
     Planes<int8_t> code(int level, int number, const Planes<uint8_t>& feature, StripCoder& coder) {
         const Size grid = geometry_.grid(level);
         Planes<int8_t> seen(24 + 12, grid.rows, grid.columns), result(9, 2 * grid.rows, 2 * grid.columns);
-        const auto all = strips(level, 1, coder);
+        const auto all = strips(level, 2, coder);
         for (int pass = 0; pass < kLevelUnits; ++pass) {
             const Unit unit{number + pass, level, pass, rotated_};
             coder.begin(unit);

@@ -751,7 +751,7 @@ class Walk(ABC):
         at = 0
         for unit in (u for u in self.units if u.level == level):
             for rows in self.strips(level):
-                top, bottom = max(0, rows.start - 1), min(height, rows.stop + 1)
+                top, bottom = max(0, rows.start - 2), min(height, rows.stop + 2)
                 inputs = {"feature": feature[None, :, top:bottom]}
                 inputs["condition"] = self.condition(level, slice(top, bottom))
                 if at:

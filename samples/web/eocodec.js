@@ -1561,7 +1561,7 @@ class Walk {
     const strips = this.#strips(unit.level);
     for (let s = from; s < strips.length; s++) {
       const [start, stop] = strips[s];
-      const [top, bottom] = [Math.max(0, start - 1), Math.min(height, stop + 1)];
+      const [top, bottom] = [Math.max(0, start - 2), Math.min(height, stop + 2)];
       const rows = bottom - top;
       /** @type {Record<string, [TensorData, number[]]>} */
       const inputs = {

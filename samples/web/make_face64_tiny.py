@@ -10,6 +10,7 @@ a little. Files with finer steps than :data:`FROM` say more than that, and are r
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ LEAST = 2000  # numbers from which on an array is worth rounding
 
 def basis(content: bytes) -> bytes:
     """The first reflections, rounded."""
-    dims, rank, ends = dimensions(content)
-    scales, large = (np.frombuffer(content[a:b], "<f4").copy() for a, b in zip(ends[:2], ends[1:3], strict=True))
+    dims, _, ends = dimensions(content)
+    scales, large = (np.frombuffer(content[a:b], "<f4").copy() for a, b in pairwise(ends[:3]))
     fine = np.frombuffer(content[ends[3] : ends[4]], "<i2").reshape(-1, dims).astype(np.float64)
     coarse = np.frombuffer(content[ends[4] : ends[5]], "<i1").reshape(-1, dims)
     place = np.arange(len(fine))
