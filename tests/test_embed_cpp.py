@@ -28,7 +28,7 @@ from eocodec.model.bundle import Model
 from eocodec.model.library import load_model, shipped_models
 
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
-BUNDLES = shipped_models()
+BUNDLES = {**shipped_models(), "photo": bundle_of("photo")}
 RUNTIME = os.environ.get("ONNXRUNTIME_ROOT", "")
 # Pictures whose decoding takes the sanitizers a second at most; the rotation of face64 alone takes them ten.
 FUZZED = [v for v in INDEX if v["model"] != "face64" and v["symbols"] <= 20000]
@@ -123,7 +123,7 @@ def test_large_pictures_are_decoded_in_tiles_as_by_the_library(model: Model, dec
     coder = OnlyLow(model, [low, *targets])
     walk.run(coder)
     data = format.serialise(File(header, None, ordinary.finish(header, coder)))
-    result = decode(decoder, BUNDLES["photo"], data, tmp_path)
+    result = decode(decoder, shipped_models()["photo"], data, tmp_path)
     assert not isinstance(result, str), result
     assert np.array_equal(result[0], symbols(data))
     assert np.abs(result[1].astype(int) - eocodec.decompress(data)).max() <= 1

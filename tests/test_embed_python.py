@@ -27,7 +27,7 @@ from eocodec import format
 from eocodec.coding.fineness import LARGEST_OFFSET, Fineness, blocks_of, pack_offsets
 from eocodec.coding.symbols import symbols
 from eocodec.model import transform
-from eocodec.model.bundle import Model, write_bundle
+from eocodec.model.bundle import write_bundle
 from eocodec.model.graphs import OPERATORS
 from eocodec.model.library import load_model
 from eocodec.steps import step_code
@@ -86,7 +86,7 @@ def test_prefixes_decode_as_in_the_library(embed: ModuleType, bundles: dict[str,
     model = "face64" if name.startswith("face") else "photo"
     for length in np.random.default_rng(len(data)).integers(20, len(data), 4).tolist():
         try:
-            expected = symbols(data[:length], model)
+            expected = symbols(data[:length], load_model(bundle_of(model)))
         except eocodec.EocodecError:
             with pytest.raises(embed.Rejected):
                 embed.decode(data[:length], bundles[model])
@@ -96,12 +96,12 @@ def test_prefixes_decode_as_in_the_library(embed: ModuleType, bundles: dict[str,
             assert np.abs(eocodec.decompress(data[:length]).astype(int) - picture).max() <= 1, length
 
 
-def test_pictures_in_tiles_are_those_of_the_library(embed: ModuleType, bundles: dict[str, Any], model: Model) -> None:
+def test_pictures_in_tiles_are_those_of_the_library(embed: ModuleType, bundles: dict[str, Any]) -> None:
     width, height, rng = 1101, 1999, np.random.default_rng(3)  # four tiles, and a padding of 2.2 million pixels
     sizes = [(3, 126, 70), *((9, 126 << k, 70 << k) for k in range(4))]
     latents = [rng.normal(0, 0.02, size).astype(np.float32) for size in sizes]
     latents[0] += 2
-    expected = transform.synthesise(model, latents, 40 / 255, width, height)
+    expected = transform.synthesise(load_model(bundle_of("photo")), latents, 40 / 255, width, height)
     found = embed.synthesise(bundles["photo"], latents, 40, width, height)
     assert np.abs(expected.astype(int) - found).max() <= 1
 
@@ -334,17 +334,17 @@ def test_pictures_beyond_the_limit_are_refused(embed: ModuleType, bundles: dict[
 
 
 def test_a_bundle_of_other_content_is_another_model(embed: ModuleType, bundles: dict[str, Any], tmp_path: Path) -> None:
-    assert bundles["photo"].id[:4] == vector("colour")[4:8]
-    files = dict(bundles["photo"].files)
-    write_bundle(tmp_path / "same.eocm", {n: c for n, c in files.items() if not n.startswith("denoise/")})
-    assert embed.Bundle(tmp_path / "same.eocm").id == bundles["photo"].id
+    assert bundles["face64"].id[:4] == vector("face")[4:8]
+    files = dict(bundles["face64"].files)
+    write_bundle(tmp_path / "same.eocm", {**files, "denoise/more.onnx": b""})
+    assert embed.Bundle(tmp_path / "same.eocm").id == bundles["face64"].id
     write_bundle(tmp_path / "other.eocm", {**files, "compand.bin": files["compand.bin"][:-1]})
-    with pytest.raises(embed.Rejected, match="made with the model 26cc94c0"):
-        embed.decode(vector("colour"), embed.Bundle(tmp_path / "other.eocm"))
+    with pytest.raises(embed.Rejected, match="made with the model 5f2b99a2"):
+        embed.decode(vector("face"), embed.Bundle(tmp_path / "other.eocm"))
 
 
 def test_the_command_writes_picture_and_symbols(tmp_path: Path) -> None:
-    command = [sys.executable, SCRIPT, MODELS / "photo.eocm", VECTORS / "embedded-alpha.eoc", "out.png"]
+    command = [sys.executable, SCRIPT, bundle_of("photo"), VECTORS / "embedded-alpha.eoc", "out.png"]
     done = subprocess.run([*command, "--symbols", "out.bin"], cwd=tmp_path, capture_output=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert sorted(os.listdir(tmp_path)) == ["out.bin", "out.png"]
@@ -358,7 +358,7 @@ def test_the_command_writes_picture_and_symbols(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["photo.eocm", "picture.eoc", "folder"])
 def test_the_command_says_what_is_missing(missing: str, tmp_path: Path) -> None:
-    paths = [MODELS / "photo.eocm", VECTORS / "grey.eoc", tmp_path / "out.png"]
+    paths = [bundle_of("photo"), VECTORS / "grey.eoc", tmp_path / "out.png"]
     place = {"photo.eocm": 0, "picture.eoc": 1, "folder": 2}[missing]
     paths[place] = tmp_path / missing / "out.png" if missing == "folder" else tmp_path / missing
     done = subprocess.run([sys.executable, SCRIPT, *paths], cwd=tmp_path, capture_output=True, timeout=60, text=True)

@@ -24,7 +24,7 @@ import constriction
 import numpy as np
 import pytest
 from bundles import HOSTILE, STRIPPED, named, zipped
-from paths import MODELS, ROOT, SAMPLES, VECTORS, bundle_of
+from paths import ROOT, SAMPLES, VECTORS, bundle_of
 from PIL import Image
 
 import eocodec
@@ -74,8 +74,8 @@ import { readFileSync } from 'node:fs';
 import * as ort from 'onnxruntime-web';
 import { Bundle, decode, decodeProgressively } from './eocodec.js';
 
-const [models, list] = process.argv.slice(2);
-const bundle = await Bundle.load(readFileSync(`${models}/photo.eocm`), ort);
+const [photo, list] = process.argv.slice(2);
+const bundle = await Bundle.load(readFileSync(photo), ort);
 performance.now = () => 0; // nothing takes long enough to be drawn before all that is there is decoded
 for (const { data, ends } of JSON.parse(readFileSync(list))) {
   const file = Buffer.from(data, 'base64');
@@ -273,14 +273,15 @@ def test_the_range_decoder_reads_what_constriction_writes(
 def test_drawings_are_those_of_the_prefixes(
     node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, coffee: np.ndarray
 ) -> None:
-    files = [read("segments"), eocodec.compress(coffee[90:150, 200:290], lossless=True)]
+    exact = eocodec.compress(coffee[90:150, 200:290], lossless=True, model=bundle_of("photo"))
+    files = [read("segments"), exact]
     jobs = []
     for data in files:
         file = eocodec.format.parse(data)
         assert len(file.segments) >= 4
         jobs.append({"data": text(data), "ends": eocodec.format.segment_ends(file)[1:]})
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
-    for job, outcome in zip(jobs, lines(node(PREFIXES, MODELS, tmp_path / "jobs.json")), strict=True):
+    for job, outcome in zip(jobs, lines(node(PREFIXES, bundle_of("photo"), tmp_path / "jobs.json")), strict=True):
         results = outcome["results"]
         assert all(r["same"] for r in results)
         assert [r["bytes"] for r in results] == [*job["ends"], job["ends"][-1]]
@@ -296,10 +297,10 @@ def test_the_command_writes_picture_and_symbols(
     node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     out, values = tmp_path / "out.png", tmp_path / "symbols"
-    process = node("decode.mjs", MODELS / "photo.eocm", VECTORS / "alpha.eoc", out, "--symbols", values)
+    process = node("decode.mjs", bundle_of("photo"), VECTORS / "alpha.eoc", out, "--symbols", values)
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
     assert_equal_pixels(np.asarray(Image.open(out)), eocodec.decompress(read("alpha")), 1)
-    assert values.read_bytes() == symbols(read("alpha")).astype("<i4").tobytes()
+    assert values.read_bytes() == symbols(read("alpha"), eocodec.load_model(bundle_of("photo"))).astype("<i4").tobytes()
 
 
 @pytest.mark.parametrize(
@@ -318,7 +319,7 @@ def test_damage_is_one_sentence(
     node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, data: bytes, model: str, message: str
 ) -> None:
     (tmp_path / "file.eoc").write_bytes(data)
-    process = node("decode.mjs", MODELS / f"{model}.eocm", tmp_path / "file.eoc", tmp_path / "out.png")
+    process = node("decode.mjs", bundle_of(model), tmp_path / "file.eoc", tmp_path / "out.png")
     assert process.returncode == 1
     assert process.stderr.count("\n") == 1 and message in process.stderr
     assert not (tmp_path / "out.png").exists()
@@ -327,7 +328,7 @@ def test_damage_is_one_sentence(
 def test_a_damaged_bundle_is_one_sentence(
     node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    content = (MODELS / "photo.eocm").read_bytes()
+    content = bundle_of("photo").read_bytes()
     (tmp_path / "bad.eocm").write_bytes(flipped(content, 500_000))
     process = node("decode.mjs", tmp_path / "bad.eocm", VECTORS / "grey.eoc", tmp_path / "out.png")
     assert (process.returncode, process.stderr) == (1, "decode.mjs: the model bundle is damaged\n")
@@ -411,7 +412,7 @@ def browser() -> Iterator[Any]:
 WATCH = """async (name) => {
   const { Bundle, decode, drawProgressively } = await import('./eocodec.js');
   const ort = await import('onnxruntime-web');
-  const bundle = await Bundle.load('../../eocodec/models/photo.eocm', ort);
+  const bundle = await Bundle.load('../../eocodec/models/earlier/photo-26cc94c0.eocm', ort);
   const whole = await decode(await (await fetch(`../../tests/vectors/${name}.eoc`)).arrayBuffer(), bundle);
   const canvas = document.createElement('canvas');
   const drawings = [];
