@@ -152,13 +152,13 @@ def test_shares_of_the_time_add_up(goal: object) -> None:
 def test_a_narrow_domain_gains_and_the_delta_decodes(scans: Path, ticking: None, tmp_path: Path) -> None:
     """Two interruptions on the way; then the bundle, its report, and a file that is smaller at no less quality."""
     out = tmp_path / "scans.eocm"
-    order = Order(str(scans), out, minutes=2.0, device="cpu", threads=1)
+    order = Order(str(scans), out, minutes=1.0, device="cpu", threads=1)
 
     class Interrupted(Exception):
         pass
 
     passed = []
-    for stop in (15.0, 32.0):
+    for stop in (10.0, 22.0):
 
         def tick(seconds: float, total: float, text: str, stop: float = stop) -> None:
             passed.append(seconds)
@@ -166,7 +166,7 @@ def test_a_narrow_domain_gains_and_the_delta_decodes(scans: Path, ticking: None,
                 raise Interrupted
 
         monkey = pytest.MonkeyPatch()
-        monkey.setattr(running, "SAVE_SECONDS", 2.0)
+        monkey.setattr(running, "SAVE_SECONDS", 4.0)
         try:
             with pytest.raises(Interrupted):
                 adapt(order, adapted_files, tick=tick)
