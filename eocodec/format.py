@@ -50,7 +50,9 @@ FLAG_GREY = 1
 FLAG_SIDE = 2
 FLAG_EMBEDDED = 4
 FLAG_LOSSLESS = 8
-KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_EMBEDDED | FLAG_LOSSLESS
+FLAG_WEBP = 16
+KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_WEBP
+VP8L_SIGNATURE = 0x2F  # the first byte of a WebP stream; a zstd frame begins with 0x28
 LOSSLESS_UNITS = 37  # coding units of every lossless file
 LOSSLESS_STEP = STEP_ORIGIN  # Δ = 1 level
 MAX_LOSSLESS = 4096  # bytes of the lossless element
@@ -75,6 +77,7 @@ class Header:
         step: code of Δ, see :attr:`delta`.
         grey: the picture is grey; its channels are equal.
         embedded: one stream follows that may end anywhere (`eocodec.coding.embedded`); rate and step are zero.
+        webp: transparency or packed samples may be a WebP stream (`eocodec.coding.webp`).
     """
 
     model: bytes
@@ -84,6 +87,7 @@ class Header:
     step: int
     grey: bool = False
     embedded: bool = False
+    webp: bool = False
 
     @property
     def delta(self) -> float:
@@ -246,6 +250,7 @@ class _Reader:
 def _header_bytes(header: Header, side: bool, lossless: bool = False) -> bytes:
     flags = (FLAG_GREY if header.grey else 0) | (FLAG_SIDE if side else 0)
     flags |= (FLAG_EMBEDDED if header.embedded else 0) | (FLAG_LOSSLESS if lossless else 0)
+    flags |= FLAG_WEBP if header.webp else 0
     return b"".join(
         [
             MAGIC,
@@ -258,6 +263,11 @@ def _header_bytes(header: Header, side: bool, lossless: bool = False) -> bytes:
             header.step.to_bytes(2, "little"),
         ]
     )
+
+
+def _is_webp(alpha: bytes | None) -> bool:
+    """Whether transparency is a WebP stream."""
+    return alpha is not None and alpha[:1] == bytes([VP8L_SIGNATURE])
 
 
 def _checksum(head: bytes, position: int, element: bytes) -> bytes:
@@ -276,6 +286,8 @@ def serialise(file: File) -> bytes:
         raise FormatError(f"{h.width}x{h.height} pixels is beyond the format's limits")
     if len(h.model) != 4 or not (0 <= h.rate < 65536 and 0 <= h.step < 65536):
         raise FormatError("a header value does not fit its field")
+    if _is_webp(file.alpha):
+        h = replace(h, webp=True)
     head = _header_bytes(h, file.alpha is not None, file.lossless is not None)
     out = [head]
     position = 0
@@ -344,6 +356,8 @@ def parse(data: bytes, salvage: bool = False) -> File:
             if r.take(4) != _checksum(head, position, data[start : r.at - 4]):
                 raise FormatError("the file is damaged: the transparency's checksum does not match")
             position += 1
+        if _is_webp(alpha) and not flags & FLAG_WEBP:
+            raise FormatError("the file is damaged: its transparency is of a kind that its flags do not name")
         lossless: bytes | None = None
         if flags & FLAG_LOSSLESS:
             start, length = r.at, r.varint()
@@ -355,7 +369,8 @@ def parse(data: bytes, salvage: bool = False) -> File:
             position += 1
     except _Short:
         raise FormatError("the file is cut off before its first segment") from None
-    header = Header(model, width, height, rate, step, bool(flags & FLAG_GREY), bool(flags & FLAG_EMBEDDED))
+    grey, embedded, webp = (bool(flags & flag) for flag in (FLAG_GREY, FLAG_EMBEDDED, FLAG_WEBP))
+    header = Header(model, width, height, rate, step, grey, embedded, webp)
     if header.embedded:
         if rate or step:
             raise FormatError("the file is damaged: an embedded stream has no rate")

@@ -6,6 +6,7 @@ value is m + μ/16 steps: μ the integer mean from the graphs, m the coded resid
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from eocodec.coding.base import (
     SEGMENT_MINIMUM,
     SEGMENT_TARGET,
     SINGLE_SEGMENT_PIXELS,
+    Coded,
     SegmentedCoding,
     greyed,
     whole_file,
@@ -38,6 +40,9 @@ Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
+NEARLY_EMPTY = 0.05  # bits per pixel, below which a finer step is tried
+LITTLE, LITTLE_SHARE = 16, 3  # bytes that it may cost, or one part in three; details double with half the step
+SMOOTH_STEP = 12 / 255  # the finest one that is tried so
 USUAL_LEVELS = 4  # of models, where a file is to be cut whose model is not at hand
 
 
@@ -263,6 +268,22 @@ class OrdinaryJob(SteppedJob):
         header = ordinary_header(self.model, self.picture, delta)
         steps = self.model.manifest.steps(header.delta)
         return header, steps, [h / s for h, s in zip(self.latents, steps, strict=True)]
+
+    def at(self, delta: float) -> Coded:
+        """See :meth:`Job.at`; a smooth picture, which finer steps cost next to nothing, gets one that shows no stairs.
+
+        Areas without detail are coarsely rounded low-pass, nothing else: off in colour, and banded.
+        """
+        coded, tries = super().at(delta), 1
+        size = len(format.to_bytes(coded.file))
+        limit = size + max(LITTLE, size // LITTLE_SHARE)
+        while 8 * size < NEARLY_EMPTY * self.picture.pixels and delta > 2 * SMOOTH_STEP:
+            delta, tries = delta / 2, tries + 1
+            finer = super().at(delta)
+            if len(format.to_bytes(finer.file)) > limit:
+                break
+            coded = finer
+        return replace(coded, tries=tries)
 
     def file(self, delta: float) -> File:
         """See :meth:`SteppedJob.file`."""
