@@ -51,7 +51,9 @@ FLAG_SIDE = 2
 FLAG_EMBEDDED = 4
 FLAG_LOSSLESS = 8
 FLAG_TUNED = 16
-KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_TUNED
+FLAG_WEBP = 128
+KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_TUNED | FLAG_WEBP
+VP8L_SIGNATURE = 0x2F  # the first byte of a WebP stream; a zstd frame begins with 0x28
 LOSSLESS_UNITS = 37  # coding units of every lossless file
 LOSSLESS_STEP = STEP_ORIGIN  # Δ = 1 level
 MAX_LOSSLESS = 4096  # bytes of the lossless element
@@ -80,6 +82,7 @@ class Header:
         grey: the picture is grey; its channels are equal.
         embedded: one stream follows that may end anywhere (`eocodec.coding.embedded`); rate and step are zero.
         tuning: how much the steps of the levels follow the eye, in 1/32, see `eocodec.coding.fineness`.
+        webp: transparency or packed samples may be a WebP stream (`eocodec.coding.webp`).
     """
 
     model: bytes
@@ -90,6 +93,7 @@ class Header:
     grey: bool = False
     embedded: bool = False
     tuning: int = 0
+    webp: bool = False
 
     @property
     def delta(self) -> float:
@@ -254,7 +258,7 @@ class _Reader:
 def _header_bytes(header: Header, side: bool, lossless: bool = False) -> bytes:
     flags = (FLAG_GREY if header.grey else 0) | (FLAG_SIDE if side else 0)
     flags |= (FLAG_EMBEDDED if header.embedded else 0) | (FLAG_LOSSLESS if lossless else 0)
-    flags |= FLAG_TUNED if header.tuning else 0
+    flags |= (FLAG_TUNED if header.tuning else 0) | (FLAG_WEBP if header.webp else 0)
     return b"".join(
         [
             MAGIC,
@@ -268,6 +272,11 @@ def _header_bytes(header: Header, side: bool, lossless: bool = False) -> bytes:
             bytes([header.tuning] if header.tuning else []),
         ]
     )
+
+
+def _is_webp(alpha: bytes | None) -> bool:
+    """Whether transparency is a WebP stream."""
+    return alpha is not None and alpha[:1] == bytes([VP8L_SIGNATURE])
 
 
 def _checksum(head: bytes, position: int, element: bytes) -> bytes:
@@ -288,6 +297,8 @@ def serialise(file: File) -> bytes:
         raise FormatError("a header value does not fit its field")
     if (h.tuning or file.offsets is not None) and (h.embedded or file.lossless is not None):
         raise FormatError("only ordinary files have steps that differ")
+    if _is_webp(file.alpha):
+        h = replace(h, webp=True)
     sides = [(k, c) for k, c in ((SIDE_ALPHA, file.alpha), (SIDE_OFFSETS, file.offsets)) if c is not None]
     head = _header_bytes(h, bool(sides), file.lossless is not None)
     out = [head]
@@ -348,6 +359,8 @@ def parse(data: bytes, salvage: bool = False) -> File:
         head = data[: r.at]
         sides = _sides(r, head) if flags & FLAG_SIDE else {}
         position = len(sides)
+        if _is_webp(sides.get(SIDE_ALPHA)) and not flags & FLAG_WEBP:
+            raise FormatError("the file is damaged: its transparency is of a kind that its flags do not name")
         lossless: bytes | None = None
         if flags & FLAG_LOSSLESS:
             start, length = r.at, r.varint()
@@ -362,7 +375,8 @@ def parse(data: bytes, salvage: bool = False) -> File:
     alpha, offsets = sides.get(SIDE_ALPHA), sides.get(SIDE_OFFSETS)
     if offsets is not None and flags & (FLAG_EMBEDDED | FLAG_LOSSLESS):
         raise FormatError("the file is damaged: a map of steps in a file that has none")
-    header = Header(model, width, height, rate, step, bool(flags & FLAG_GREY), bool(flags & FLAG_EMBEDDED), tuning)
+    grey, embedded, webp = (bool(flags & flag) for flag in (FLAG_GREY, FLAG_EMBEDDED, FLAG_WEBP))
+    header = Header(model, width, height, rate, step, grey, embedded, tuning, webp)
     if header.embedded:
         if rate or step:
             raise FormatError("the file is damaged: an embedded stream has no rate")

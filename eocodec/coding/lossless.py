@@ -24,6 +24,7 @@ import numpy.typing as npt
 import zstandard
 
 from eocodec import format
+from eocodec.coding import webp
 from eocodec.coding.base import (
     SEGMENT_MINIMUM,
     SEGMENT_TARGET,
@@ -53,7 +54,12 @@ Float32 = npt.NDArray[np.float32]
 
 START = (128, 0, 0)  # what the first sample of every axis is predicted as
 PACKED = 2  # instead of whether there are chroma axes: the samples are packed, grey; one more: in colour
-ORDERS = 3  # of differences before packing
+ORDERS = 3  # of differences before packing by zstd
+WEBP = 3  # instead of an order: a WebP stream
+HOPE = 1.4  # a thorough search may save as much against a fast one
+WORTH = 16  # bytes that WebP has to save against zstd
+SURE = 3 * 64 * 64  # samples, fewer do not tell
+EVIDENT = 1.0  # bits per pixel in WebP, found in a fast way, below which the nets of photographs have no chance
 UNITS = LOSSLESS_UNITS  # lattices down to stride 16 are unit 0; then nine for each of h = 8, 4, 2, 1
 CORRECTION_LIMIT = 8  # corrections of the scale index lie in −8 … 7
 TOP_INDEX = SCALES - 1
@@ -316,6 +322,12 @@ def encode(model: Model, rgb: Bytes, single: bool = False) -> tuple[bytes, tuple
     """
     tables = tables_of(model)
     colour = bool((rgb[..., 0] != rgb[..., 1]).any() or (rgb[..., 0] != rgb[..., 2]).any())
+    checksum = zlib.crc32(np.ascontiguousarray(rgb).data)
+    samples = rgb if colour else rgb[..., :1]
+    drawn = checksum.to_bytes(4, "little") + bytes([PACKED + colour])
+    quick = webp.quick_size(rgb) if webp.fits(*rgb.shape[:2]) else None
+    if quick is not None and rgb.size >= SURE and 8 * quick < EVIDENT * rgb.size / 3:
+        return drawn, (Segment(UNITS, _packed(samples, quick)),)
     planes = to_planes(rgb)[: 3 if colour else 1]
     place = rgb.shape[0], rgb.shape[1], len(planes)
     survey = _Survey(planes)
@@ -336,11 +348,10 @@ def encode(model: Model, rgb: Bytes, single: bool = False) -> tuple[bytes, tuple
         if number == UNITS or (pending >= goal and rest >= SEGMENT_MINIMUM / 2):
             segments.append(Segment(count, writer.payload()))
             writer, count, pending = Writer(tables), 0, 0.0
-    checksum = zlib.crc32(np.ascontiguousarray(rgb).data)
     content = Parameters(checksum, colour, corrections, coder.tunings).pack()
-    packed = _pack(rgb if colour else rgb[..., :1], len(content) + sum(len(s.payload) for s in segments))
-    if packed is not None:
-        return checksum.to_bytes(4, "little") + bytes([PACKED + colour]), (Segment(UNITS, packed),)
+    packed = _packed(samples, quick, len(content) + sum(len(s.payload) for s in segments))
+    if packed:
+        return drawn, (Segment(UNITS, packed),)
     return content, tuple(segments)
 
 
@@ -354,20 +365,32 @@ def _differences(samples: Bytes, order: int) -> Bytes:
     return result
 
 
-def _pack(samples: Bytes, limit: int) -> bytes | None:
-    """Samples `(H, W, C)` packed by zstd, with the best order of differences, if that takes less than `limit` bytes.
+def _packed(samples: Bytes, size: int | None, limit: int | None = None) -> bytes:
+    """Samples `(H, W, C)` packed by WebP or by zstd; nothing if neither takes less than `limit` bytes.
 
-    For drawings, text and noise, which the nets do not know. A quick try tells whether a thorough one may pay.
+    For drawings, text and noise, which the nets do not know. With a limit, quick tries tell whether thorough
+    ones may pay.
+
+    Arguments:
+        samples: of all channels, or of the one that a grey picture has.
+        size: bytes in WebP, found in a fast way; None if the picture is too large for it.
+        limit: bytes; None: any number.
     """
     quick = zstandard.ZstdCompressor(level=3)
     sizes = [len(quick.compress(_differences(samples, k).tobytes())) for k in range(ORDERS)]
     order = int(np.argmin(sizes))
-    if sizes[order] > 1.4 * limit:
-        return None
-    effort = 19 if samples.size <= 1 << 24 else 9
-    thorough = zstandard.ZstdCompressor(level=effort, write_content_size=False)
-    packed = bytes([order]) + thorough.compress(_differences(samples, order).tobytes())
-    return packed if len(packed) < limit else None
+    goal = min(n for n in (sizes[order], size, limit) if n is not None)
+    found = []
+    if limit is None or sizes[order] <= HOPE * goal:
+        effort = 19 if samples.size <= 1 << 24 else 9
+        thorough = zstandard.ZstdCompressor(level=effort, write_content_size=False)
+        found.append(bytes([order]) + thorough.compress(_differences(samples, order).tobytes()))
+    if size is not None and (limit is None or size == goal or (found and size <= HOPE * goal)):
+        stream = bytes([WEBP]) + webp.pack(samples if samples.shape[2] == 3 else samples[..., 0])
+        if not found or len(stream) <= len(found[0]) - WORTH:
+            found.append(stream)
+    best = found[-1] if found else b""
+    return best if limit is None or len(best) < limit else b""
 
 
 def _unpack(payload: bytes, height: int, width: int, channels: int) -> Bytes:
@@ -378,6 +401,8 @@ def _unpack(payload: bytes, height: int, width: int, channels: int) -> Bytes:
     """
     damaged = FormatError("the file is damaged: its packed samples cannot be read")
     size = height * width * channels
+    if payload[:1] == bytes([WEBP]):
+        return np.repeat(webp.unpack(payload[1:], height, width)[..., :channels], 3 // channels, axis=2)
     if not payload or payload[0] >= ORDERS:
         raise damaged
     try:
@@ -392,6 +417,12 @@ def _unpack(payload: bytes, height: int, width: int, channels: int) -> Bytes:
     if payload[0]:
         samples = np.add.accumulate(samples, axis=0, dtype=np.uint8)
     return np.repeat(samples, 3 // channels, axis=2)
+
+
+def uses_webp(content: bytes, segments: tuple[Segment, ...]) -> bool:
+    """Whether the samples of a file with these parameters are a WebP stream."""
+    packed = len(content) == 5 and content[4] >= PACKED
+    return packed and bool(segments) and segments[0].payload[:1] == bytes([WEBP])
 
 
 def decode(model: Model, width: int, height: int, content: bytes, segments: tuple[Segment, ...]) -> tuple[Bytes, bool]:
@@ -440,7 +471,8 @@ class LosslessJob(Job):
         single = self.height * self.width <= SINGLE_SEGMENT_PIXELS
         parameters, segments = encode(self.model, self.picture.rgb, single)
         rate = rate_code(self.model.block)
-        header = Header(self.model.id, self.width, self.height, rate, format.LOSSLESS_STEP, grey=self.picture.grey)
+        head = self.model.id, self.width, self.height, rate, format.LOSSLESS_STEP
+        header = Header(*head, grey=self.picture.grey, webp=uses_webp(parameters, segments))
         return Coded(File(header, self.alpha, segments, lossless=parameters), self.model.block)
 
     def fitting(self, limit: int) -> Coded:
@@ -488,6 +520,8 @@ class Lossless(LosslessForm, SegmentedCoding):
         file = whole_file(file)
         if file.lossless is None:
             raise FormatError("not a lossless file")
+        if uses_webp(file.lossless, file.segments) and not file.header.webp:
+            raise FormatError("the file is damaged: its packed samples are of a kind that its flags do not name")
         return decode(model, file.header.width, file.header.height, file.lossless, file.segments)[0]
 
     def symbols(self, model: Model, file: AnyFile) -> npt.NDArray[np.int32]:

@@ -6,6 +6,7 @@ value is m + μ/16 steps: μ the integer mean from the graphs, m the coded resid
 
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,10 @@ __all__ = ["Decoder", "Dequantiser", "Encoder", "Ordinary", "OrdinaryJob", "deco
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
+
+NEARLY_EMPTY = 0.05  # bits per pixel, below which a finer step is tried
+LITTLE, LITTLE_SHARE = 16, 3  # bytes that it may cost, or one part in three; details double with half the step
+SMOOTH_STEP = 12 / 255  # the finest one that is tried so
 
 
 class Dequantiser:
@@ -351,7 +356,23 @@ class OrdinaryJob(SteppedJob):
         return header, Fineness(self.model, header, self.tuning.offsets)
 
     def at(self, delta: float) -> Coded:
-        """See :meth:`Job.at`. The quality is measured on the way, in little memory."""
+        """See :meth:`Job.at`; a smooth picture, which finer steps cost next to nothing, gets one that shows no stairs.
+
+        Areas without detail are coarsely rounded low-pass, nothing else: off in colour, and banded.
+        """
+        coded, tries = self._at(delta), 1
+        size = len(format.to_bytes(coded.file))
+        limit = size + max(LITTLE, size // LITTLE_SHARE)
+        while 8 * size < NEARLY_EMPTY * self.picture.pixels and delta > 2 * SMOOTH_STEP:
+            delta, tries = delta / 2, tries + 1
+            finer = self._at(delta)
+            if len(format.to_bytes(finer.file)) > limit:
+                break
+            coded = finer
+        return replace(coded, tries=tries)
+
+    def _at(self, delta: float) -> Coded:
+        """The file at a step; if its quality is wanted, that is measured on the way, in little memory."""
         if not self.measuring or self.remembers:
             return super().at(delta)
         self.model.runtime.open_ahead(["decoder"])
