@@ -11,7 +11,7 @@ import sys
 
 import click
 
-from eocodec import __version__
+import eocodec
 from eocodec_cli import COMMANDS
 from eocodec_cli.shown import printable
 
@@ -56,7 +56,7 @@ class Lazy(click.Group):
 
 
 @click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, package_name="eocodec")
+@click.version_option(eocodec.__version__, package_name="eocodec")
 def cli() -> None:
     """Compress and denoise images with entropy-ordered flows.
 
