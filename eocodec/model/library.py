@@ -72,6 +72,9 @@ def bundle_path(model: str | Path) -> Path:
     path = Path(model)
     if path.suffix == ".eocm":
         return path
+    shipped = shipped_models()
+    if str(model) in shipped:  # without a look at the user's folder
+        return shipped[str(model)]
     installed = installed_models()
     if str(model) not in installed:
         known = ", ".join(installed) or "none"
@@ -229,7 +232,9 @@ class Library:
             yield from earlier_models()
 
     def _installed(self) -> Iterator[tuple[str, Path]]:
-        yield from installed_models().items() if self.shipped else ()
+        if self.shipped:
+            yield from shipped_models().items()
+            yield from user_models().items()
 
     def _all(self) -> Iterator[Model]:
         yield from self.models
