@@ -325,9 +325,9 @@ def encode(model: Model, rgb: Bytes, single: bool = False) -> tuple[bytes, tuple
     checksum = zlib.crc32(np.ascontiguousarray(rgb).data)
     samples = rgb if colour else rgb[..., :1]
     drawn = checksum.to_bytes(4, "little") + bytes([PACKED + colour])
-    quick = webp.quick_size(rgb) if webp.fits(*rgb.shape[:2]) else None
-    if quick is not None and rgb.size >= SURE and 8 * quick < EVIDENT * rgb.size / 3:
-        return drawn, (Segment(UNITS, _packed(samples, quick)),)
+    fast = webp.quick_size(rgb) if webp.fits(*rgb.shape[:2]) else None
+    if fast is not None and rgb.size >= SURE and 8 * fast < EVIDENT * rgb.size / 3:
+        return drawn, (Segment(UNITS, _packed(samples, fast)),)
     planes = to_planes(rgb)[: 3 if colour else 1]
     place = rgb.shape[0], rgb.shape[1], len(planes)
     survey = _Survey(planes)
@@ -349,7 +349,7 @@ def encode(model: Model, rgb: Bytes, single: bool = False) -> tuple[bytes, tuple
             segments.append(Segment(count, writer.payload()))
             writer, count, pending = Writer(tables), 0, 0.0
     content = Parameters(checksum, colour, corrections, coder.tunings).pack()
-    packed = _packed(samples, quick, len(content) + sum(len(s.payload) for s in segments))
+    packed = _packed(samples, fast, len(content) + sum(len(s.payload) for s in segments))
     if packed:
         return drawn, (Segment(UNITS, packed),)
     return content, tuple(segments)
