@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,7 +25,7 @@ import constriction
 import numpy as np
 import pytest
 from bundles import HOSTILE, STRIPPED, named, zipped
-from paths import ROOT, SAMPLES, VECTORS, bundle_of
+from paths import MODELS, ROOT, SAMPLES, VECTORS, bundle_of, environment
 from PIL import Image
 
 import eocodec
@@ -63,6 +64,7 @@ for (const { name, model, data } of JSON.parse(readFileSync(list))) {
   const picture = await decode(data.text ?? Buffer.from(data, 'base64'), bundles[model], { symbols: true });
   const { symbols, data: rgba, ...rest } = picture;
   writeFileSync(`${folder}/${name}.rgba`, rgba);
+  writeFileSync(`${folder}/${name}.v`, new Uint8Array(symbols.buffer));
   const sha256 = createHash('sha256').update(new Uint8Array(symbols.buffer)).digest('hex');
   console.log(JSON.stringify({ name, symbols: symbols.length, sha256, ...rest }));
 }
@@ -351,6 +353,63 @@ def test_bundles_and_limits_are_checked(node: Callable[..., subprocess.Completed
     assert less == whole > 41 * 33 * 255
     assert "lacks progressive.bin" in embedded
     assert "41x33 pixels, more than the limit of 1352" in large
+
+
+@pytest.fixture(scope="module")
+def face64_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small bundle for placeholders, made from the shipped one."""
+    pytest.importorskip("onnx", reason="onnx, of the extra train, is not installed")
+    path = tmp_path_factory.mktemp("tiny") / "face64-tiny.eocm"
+    command = [sys.executable, WEB / "make_face64_tiny.py", MODELS / "face64.eocm", path]
+    subprocess.run(command, check=True, env=environment(), capture_output=True)
+    assert path.stat().st_size < 2_000_000
+    return path
+
+
+def test_the_package_is_what_it_says_and_its_tests_pass(
+    node: Callable[..., subprocess.CompletedProcess[str]], face64_tiny: Path, tmp_path: Path
+) -> None:
+    files = json.loads((WEB / "package.json").read_text())["files"]
+    source, modules = tmp_path / "source", tmp_path / "node_modules"
+    source.mkdir()
+    for name in (*files, "package.json", "README.md"):
+        shutil.copy(face64_tiny if name == face64_tiny.name else WEB / name, source)
+    packed = subprocess.run(
+        ["npm", "pack", "--offline", "--silent", "--json"], cwd=source, capture_output=True, text=True, timeout=120
+    )
+    assert packed.returncode == 0, packed.stderr
+    (archive,) = json.loads(packed.stdout)
+    assert {f["path"] for f in archive["files"]} == {*files, "package.json", "README.md"}
+    (modules / "eocodec-web").mkdir(parents=True)
+    command = ["tar", "-xzf", source / archive["filename"], "-C", modules / "eocodec-web", "--strip-components=1"]
+    subprocess.run(command, check=True)
+    for name in ("onnxruntime-web", "onnxruntime-common", "fzstd"):
+        (modules / name).symlink_to((NODE_MODULES / name).resolve())
+    shutil.copy(WEB / "package.test.mjs", tmp_path)
+    done = subprocess.run(
+        [NODE, "--test", "package.test.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_small_bundle_has_the_symbols_of_the_model_and_nearly_its_pictures(
+    node: Callable[..., subprocess.CompletedProcess[str]], face64_tiny: Path, tmp_path: Path
+) -> None:
+    face = np.asarray(Image.open(SAMPLES / "faces" / "astronaut.png").convert("RGB"))
+    files = {
+        "a": face,
+        "b": np.ascontiguousarray(face[:, ::-1]),
+        "c": np.clip(face * 0.8 + 20, 0, 255).astype(np.uint8),
+    }
+    data = {name: eocodec.compress(picture, max_bytes=24, tiny=True) for name, picture in files.items()}
+    jobs = [{"name": name, "model": str(face64_tiny), "data": text(content)} for name, content in data.items()]
+    (tmp_path / "list.json").write_text(json.dumps(jobs))
+    assert len(lines(node(DECODE, tmp_path / "list.json", tmp_path))) == len(jobs)
+    for name, content in data.items():
+        values, expected = np.fromfile(tmp_path / f"{name}.v", "<i4"), symbols(content)
+        assert np.array_equal(values[:128], expected[:128]) and not values[128:].any()
+        pixels = np.fromfile(tmp_path / f"{name}.rgba", np.uint8).reshape(64, 64, 4)[..., :3]
+        assert psnr(eocodec.decompress(content), np.ascontiguousarray(pixels)) > 39
 
 
 class _Handler(SimpleHTTPRequestHandler):

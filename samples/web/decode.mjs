@@ -1,3 +1,4 @@
+#!/usr/bin/env node
 /**
  * Decode an `.eoc` file to a PNG: node decode.mjs BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE] [--max-pixels N]
  *
@@ -5,7 +6,7 @@
  * is one line on standard error; the exit code is then 1, or 2 if the command line is wrong.
  */
 
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { deflateSync } from "node:zlib";
@@ -80,6 +81,7 @@ async function main(args) {
   }
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+// npm links to this file from where it keeps commands.
+if (process.argv[1] && import.meta.url === pathToFileURL(realpathSync(process.argv[1])).href) {
   process.exitCode = await main(process.argv.slice(2));
 }

@@ -2,8 +2,8 @@
 
 In: the bundle `face64.eocm`. Out: a bundle for the decoders under `samples/`, not for the library. It has the first 128
 latents, whose integer nets, tables and therefore symbols are exactly those of `face64`; all others are zero. Of the
-rotation it has the reflections that these latents need. The decoder's weights are rounded to 6 bits, so pictures differ
-a little. Files with finer steps than :data:`FROM` say more than that, and are refused.
+rotation it has the reflections that these latents need. Reflections and the decoder's weights are rounded more, so that
+pictures differ a little: by 40 dB. Files with finer steps than :data:`FROM` say more than that, and are refused.
 
     python samples/web/make_face64_tiny.py eocodec/models/face64.eocm samples/web/face64-tiny.eocm
 """
@@ -23,7 +23,7 @@ from eocodec.model.rotation import dimensions
 CORE = 128  # latents that are kept: one block of reflections
 FROM = 32768 + 3072 + 64 * 220  # step code of Δ = 332 levels; 32 bytes give larger steps
 COARSE = 0.12  # of the first reflections, in root mean squares: they have 16 bits, and need not in so small a bundle
-WEIGHTS = 0.12  # how coarse the decoder's weights are, in root mean squares of an output channel's
+WEIGHTS = 0.095  # how coarse the decoder's weights are, in root mean squares of an output channel's
 LEAST = 2000  # numbers from which on an array is worth rounding
 
 
@@ -59,7 +59,7 @@ def _rounded(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decoder(content: bytes) -> bytes:
-    """The decoder with one block of reflections and weights of a few bits, which it expands when it is opened."""
+    """The decoder with one block of reflections and weights of 8 bits, which it expands when it is opened."""
     model = onnx.load_from_string(content)
     graph = model.graph
     makers = {name: node for node in graph.node for name in node.output}
