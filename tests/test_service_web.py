@@ -306,7 +306,8 @@ def test_signed_urls_open_what_they_name(tmp_path: Path) -> None:
         assert httpx.put(f"{url}/v1/images/a", content=data, headers=mine).status_code == 201
         assert httpx.get(f"{url}/v1/images/a?width=20").status_code == 401
         signed = sign(SIGNING, "/v1/images/a?width=20&format=png")
-        assert image(httpx.get(url + signed, timeout=60)).width == 20
+        shown = httpx.get(url + signed, timeout=60)
+        assert image(shown).width == 20 and shown.headers["cross-origin-resource-policy"] == "cross-origin"
         assert httpx.get(url + signed.replace("=20", "=21")).status_code == 403
         assert httpx.get(url + sign(SIGNING, "/v1/images/a", expires=1)).status_code == 403
         assert httpx.get(url + sign(SIGNING, "/v1/models")).status_code == 401, "only images are opened by it"
