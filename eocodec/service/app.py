@@ -23,7 +23,7 @@ from eocodec.service.access import Access
 from eocodec.service.manners import Manners
 from eocodec.service.meters import Watch
 from eocodec.service.options import ImageOptions
-from eocodec.service.problems import Problem, add_handlers
+from eocodec.service.problems import COMMON, Problem, add_handlers
 from eocodec.service.settings import Settings
 from eocodec.service.state import State
 
@@ -86,7 +86,7 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
     )
     app.state.eocodec = state
     for room in (coding, catalogue, gallery, remote, sessions):
-        app.include_router(room.routes(state, access))
+        app.include_router(room.routes(state, access), responses=COMMON)
     app.include_router(_health(state, access))
     if (PAGE / "index.html").exists():
         app.include_router(_page())

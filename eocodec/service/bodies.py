@@ -69,7 +69,7 @@ class Bodies:
     async def _chunks(self, request: Request) -> AsyncGenerator[bytes, None]:
         too_long = HTTPException(
             413,
-            f"the body has more than the {self.limit} bytes that are allowed; send a smaller picture",
+            f"the body has more than the {self.limit} bytes that are allowed",
             {"Connection": "close"},
         )
         if int(request.headers.get("content-length", 0)) > self.limit:

@@ -252,6 +252,7 @@ class Gallery:
             "Cache-Control": f"{public}, max-age={self.settings.cache_seconds}",
             "Accept-Ranges": "bytes",
             "Vary": "Accept, Sec-Fetch-Dest",
+            "Cross-Origin-Resource-Policy": self.settings.embedded,
         }
 
 

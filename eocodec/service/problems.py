@@ -16,6 +16,7 @@ from eocodec.service.pool import Busy, Gone
 from eocodec.workers import Died, TooSlow
 
 __all__ = [
+    "COMMON",
     "DELETED",
     "FILE",
     "LISTED",
@@ -37,26 +38,46 @@ class Problem(BaseModel):
     detail: str
 
 
+def _told(names: tuple[str, ...], words: str) -> dict[str, Any]:
+    return {name: {"description": words, "schema": {"type": "string"}} for name in names}
+
+
+NUMBERS = ("Rate", "Bpp", "Bytes", "Psnr", "Width", "Height", "Model", "Sigma", "Method", "State", "Seconds",
+           "Ssimulacra2", "Quality")  # fmt: skip
+RESULT = _told(tuple(f"X-Eocodec-{n}" for n in NUMBERS), "a number about the result, where it has one")
+VALIDATORS = _told(("ETag", "Last-Modified", "Cache-Control", "Vary", "Accept-Ranges"), "see RFC 9110 and 9111")
+
+COMMON: dict[int | str, dict[str, Any]] = {  # of all routes below /v1
+    400: {"model": Problem, "description": "a name that the service does not answer to; a form that cannot be read"},
+    401: {
+        "model": Problem,
+        "description": "an API key is needed",
+        "headers": _told(("WWW-Authenticate",), "Bearer"),
+    },
+    403: {"model": Problem, "description": "a page of another site, or a signature that does not hold"},
+    405: {"model": Problem, "description": "not a method of this path", "headers": _told(("Allow",), "those it has")},
+    500: {"model": Problem, "description": "a fault of the service, which is in its log"},
+}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    401: {"model": Problem, "description": "an API key is needed"},
     408: {"model": Problem, "description": "the body did not arrive in time"},
     413: {"model": Problem, "description": "more bytes, pixels or work than is allowed"},
     415: {"model": Problem, "description": "neither a picture nor an .eoc file"},
     422: {"model": Problem, "description": "a parameter or the picture is wrong"},
-    503: {"model": Problem, "description": "busy; see Retry-After"},
+    503: {
+        "model": Problem,
+        "description": "all places are taken",
+        "headers": _told(("Retry-After",), "seconds after which to try again"),
+    },
 }
+BINARY = {"schema": {"type": "string", "format": "binary"}}
 PICTURE: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
-    200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in work.TYPES}},
+    200: {"content": dict.fromkeys(work.TYPES, BINARY), "headers": RESULT},
     406: {"model": Problem, "description": "none of the accepted types can be sent"},
 }
-FILE: dict[int | str, dict[str, Any]] = {
-    **PROBLEMS,
-    200: {"content": {work.EOC: {"schema": {"type": "string", "format": "binary"}}}},
-}
+FILE: dict[int | str, dict[str, Any]] = {**PROBLEMS, 200: {"content": {work.EOC: BINARY}, "headers": RESULT}}
 
 STORE: dict[int | str, dict[str, Any]] = {
-    401: PROBLEMS[401],
     404: {"model": Problem, "description": "no such image, or no images at all"},
     422: PROBLEMS[422],
     507: {"model": Problem, "description": "the store does not work"},
@@ -64,8 +85,7 @@ STORE: dict[int | str, dict[str, Any]] = {
 PUT: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
     **STORE,
-    201: {"description": "the name is new"},
-    400: {"model": Problem, "description": "a form that cannot be read"},
+    201: {"description": "the name is new", "headers": _told(("ETag", "Location"), "of the stored image")},
     412: {"model": Problem, "description": "If-Match or If-None-Match does not hold"},
 }
 REMOTE: dict[int | str, dict[str, Any]] = {
@@ -76,18 +96,20 @@ REMOTE: dict[int | str, dict[str, Any]] = {
     502: {"model": Problem, "description": "the source cannot be reached"},
     504: {"model": Problem, "description": "the source did not arrive in time"},
 }
-OPENED: dict[int | str, dict[str, Any]] = {**PROBLEMS, 400: PUT[400]}
+OPENED: dict[int | str, dict[str, Any]] = dict(PROBLEMS)
 VIEW: dict[int | str, dict[str, Any]] = {
-    **FILE,
+    **PROBLEMS,
+    200: {"content": dict.fromkeys((work.EOC, "image/png", "image/jpeg"), BINARY), "headers": RESULT},
     404: {"model": Problem, "description": "the picture is not open, or not any more"},
 }
 LISTED: dict[int | str, dict[str, Any]] = dict(STORE)
 DELETED: dict[int | str, dict[str, Any]] = {**STORE, 412: PUT[412]}
 PART: dict[int | str, dict[str, Any]] = {
-    **FILE,
+    **PROBLEMS,
     **STORE,
-    206: {"description": "the bytes of the range"},
-    304: {"description": "not modified"},
+    200: {"content": dict.fromkeys((work.EOC, *work.TYPES), BINARY), "headers": VALIDATORS},
+    206: {"description": "the bytes of the range", "headers": {**VALIDATORS, **_told(("Content-Range",), "which")}},
+    304: {"description": "not modified", "headers": VALIDATORS},
     412: PUT[412],
     416: {"model": Problem, "description": "the range is beyond the end"},
 }

@@ -119,6 +119,7 @@ def routes(state: State, access: Access) -> APIRouter:
             "ETag": quote_etag(name),
             "Cache-Control": f"{'private' if settings.keys else 'public'}, max-age={settings.cache_seconds}",
             "Vary": "Accept, Sec-Fetch-Dest",
+            "Cross-Origin-Resource-Policy": settings.embedded,
         }
         if names_tag(request.headers.get("if-none-match"), name, weak=True):
             return Response(status_code=304, headers=headers)

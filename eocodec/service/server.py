@@ -62,12 +62,13 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Hear SIGINT, SIGTERM and SIGHUP."""
-        before = [signal.signal(s, self.handle_exit) for s in SIGNALS]
+        """Hear SIGINT, SIGTERM and SIGHUP; the last not where it is ignored, as under nohup."""
+        heard = [s for s in SIGNALS if s in SIGNALS[:2] or signal.getsignal(s) is not signal.SIG_IGN]
+        before = [signal.signal(s, self.handle_exit) for s in heard]
         try:
             yield
         finally:
-            for s, handler in zip(SIGNALS, before, strict=True):
+            for s, handler in zip(heard, before, strict=True):
                 signal.signal(s, handler)
 
     def handle_exit(self, sig: int, frame: Any) -> None:

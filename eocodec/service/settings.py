@@ -54,3 +54,8 @@ class Settings:
     write_timeout: float = 30.0
     root_path: str = ""
     hosts: tuple[str, ...] = ()
+
+    @property
+    def embedded(self) -> str:
+        """Which sites may show the images in their pages: the header Cross-Origin-Resource-Policy."""
+        return "cross-origin" if self.public_read or self.signing or self.origins else "same-origin"

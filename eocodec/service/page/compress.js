@@ -254,6 +254,7 @@ export class CompressPanel {
     this.#keep();
     const picture = this.#picture;
     const rival = byId("c-rival").value;
+    if (this.#rival) this.#rival.label = `${this.#rival.label.split(" · ")[0]} · of the setting before`;
     this.latest.run(async (signal) => {
       const { measure, ...parameters } = this.#parameters();
       const wanted = this.#target === "rate" && !parameters.lossless ? this.#value : null;
