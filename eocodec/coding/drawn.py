@@ -133,7 +133,7 @@ def is_drawn(rgb: Bytes) -> bool:
     if repeated >= REPEATED:
         return True
     ordered = np.sort(colours, axis=None)  # np.unique imports numpy.ma, and with it half of the standard library
-    return 1 + np.count_nonzero(ordered[1:] != ordered[:-1]) <= COLOURS
+    return bool(1 + np.count_nonzero(ordered[1:] != ordered[:-1]) <= COLOURS)
 
 
 def _estimate(rgb: Bytes) -> float:
