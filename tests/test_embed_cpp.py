@@ -54,7 +54,7 @@ pytestmark = [pytest.mark.ports, pytest.mark.slow, pytest.mark.skipif(REASON is 
 def build(folder: Path, *options: str) -> Path:
     source = ["-S", SAMPLES / "cpp", "-B", folder, "-DEOCODEC_STRICT=ON", f"-DONNXRUNTIME_ROOT={RUNTIME}"]
     for command in (["cmake", *source, *options], ["cmake", "--build", folder]):
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stdout + done.stderr
     return folder / "eocodec_decode"
 
@@ -73,7 +73,7 @@ def run(decoder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     # A fault ends with code 99. ONNX Runtime itself leaks some bytes; to note where memory comes from takes longest.
     options = {"ASAN_OPTIONS": "exitcode=99:detect_leaks=0:malloc_context_size=1", "UBSAN_OPTIONS": "exitcode=99"}
     command = [str(decoder), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **options})
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, **options})
 
 
 def decode(decoder: Path, bundle: Path, data: bytes, folder: Path) -> tuple[np.ndarray, np.ndarray] | str:

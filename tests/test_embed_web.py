@@ -153,7 +153,7 @@ def node(site: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             (site / "script.mjs").write_text(script)
             script = "script.mjs"
         command = [NODE, script, *map(str, arguments)]
-        return subprocess.run(command, cwd=site, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, cwd=site, capture_output=True, text=True, timeout=600)
 
     return run
 
@@ -375,7 +375,7 @@ def test_the_package_is_what_it_says_and_its_tests_pass(
     for name in (*files, "package.json", "README.md"):
         shutil.copy(face64_tiny if name == face64_tiny.name else WEB / name, source)
     packed = subprocess.run(
-        ["npm", "pack", "--offline", "--silent", "--json"], cwd=source, capture_output=True, text=True, timeout=120
+        ["npm", "pack", "--offline", "--silent", "--json"], cwd=source, capture_output=True, text=True, timeout=600
     )
     assert packed.returncode == 0, packed.stderr
     (archive,) = json.loads(packed.stdout)
@@ -387,7 +387,7 @@ def test_the_package_is_what_it_says_and_its_tests_pass(
         (modules / name).symlink_to((NODE_MODULES / name).resolve())
     shutil.copy(WEB / "package.test.mjs", tmp_path)
     done = subprocess.run(
-        [NODE, "--test", "package.test.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [NODE, "--test", "package.test.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stdout
 

@@ -1064,7 +1064,11 @@ async function contentHash(files) {
   return sha256(.../** @type {BlobPart[]} */ (parts));
 }
 
-/** The id of a list of parts; what is there must be on it. @param {Map<string, Uint8Array>} files @param {Uint8Array} list */
+/**
+ * The id of a list of parts; what is there must be on it.
+ *
+ * @param {Map<string, Uint8Array>} files @param {Uint8Array} list
+ */
 async function partsHash(files, list) {
   /** @type {Map<string, [number, string]>} */
   const known = new Map();
