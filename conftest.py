@@ -1,18 +1,27 @@
 """What pytest does where an extra is not installed: modules that need it are skipped, tests and doctests alike.
 
 In: the reports of collection. Out: the same, a missing optional package turned from an error into a skip that names it.
-Anything else that cannot be imported stays an error.
+Anything else that cannot be imported stays an error. And the tests that run side by side take one thread each.
 """
 
+import os
 from collections.abc import Generator
 
 import pytest
+
+from eocodec.workers import ONE_THREAD
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many processes as cores: more threads would spin while they wait for one another. Before NumPy is loaded, which
+    # reads this once; processes that the tests start inherit it.
+    os.environ.update({name: os.environ.get(name, value) for name, value in ONE_THREAD.items()})
 
 # Import names of what the extras in pyproject.toml bring; what eocodec always needs is not among them.
 OPTIONAL = frozenset(
     (
         *(
             "bm3d",
+            "cachetools",
             "cv2",
             "fastapi",
             "fsspec",

@@ -4,7 +4,8 @@
 
 Clients send one request after another, each in turn: compress 64×64, compress 768×512, decompress both (PNG in, PNG
 out, C = 96). A 503 counts as refused, and the client waits as Retry-After says. Memory is the resident set of the
-service and all its processes, once a second.
+service and all its processes, once a second. `--abandoning 2 --dawdling 8` puts clients beside them that leave before
+their answer comes and that read slowly.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "samples" / "coffee.png"
 SIZES = ((64, 64), (768, 512))
+LEAVING = 1.0  # seconds after which those that leave do so
 WARM = 5.0  # seconds before counting starts
 
 
@@ -139,11 +141,50 @@ class Client:
         writer.close()
 
 
+async def abandon(port: int, body: bytes, end: float) -> None:
+    """Ask again and again for lossless files, which take seconds, and leave before they come."""
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            head = f"POST /v1/compress?lossless=true HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
+            await writer.drain()
+            await asyncio.sleep(LEAVING)
+            writer.close()
+
+
+async def dawdle(port: int, body: bytes, end: float) -> None:
+    """Ask again and again for pictures, and read a little of each now and then."""
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 12)
+            head = (
+                f"POST /v1/decompress HTTP/1.1\r\nHost: localhost\r\nAccept: image/bmp\r\nContent-Length: {len(body)}"
+            )
+            writer.write(f"{head}\r\n\r\n".encode() + body)
+            while time.monotonic() < end and await reader.read(1 << 10):
+                await asyncio.sleep(0.5)
+            writer.close()
+
+
 async def load(
-    port: int, pid: int, mix: list[tuple[str, str, bytes]], clients: int, seconds: float
+    port: int,
+    pid: int,
+    mix: list[tuple[str, str, bytes]],
+    clients: int,
+    seconds: float,
+    rude: tuple[int, int] = (0, 0),
 ) -> tuple[list[Client], list[float]]:
-    """Run the clients; what they saw, and the memory once a second after warming up."""
+    """Run the clients, and beside them those that leave and those that read slowly, whose requests do not count.
+
+    Returns what the clients saw, and the memory once a second after warming up.
+    """
     end = time.monotonic() + WARM + seconds
+    picture, file = mix[-2][2], mix[-1][2]
+    others = [
+        *(abandon(port, picture, end) for _ in range(rude[0])),
+        *(dawdle(port, file, end) for _ in range(rude[1])),
+    ]
     running = [Client(port, mix, k % len(mix)) for k in range(clients)]
 
     async def watch() -> list[float]:
@@ -154,7 +195,7 @@ async def load(
             await asyncio.sleep(1)
         return seen
 
-    memory, *_ = await asyncio.gather(watch(), *(c.run(end) for c in running))
+    memory, *_ = await asyncio.gather(watch(), *(c.run(end) for c in running), *others)
     return running, memory
 
 
@@ -170,8 +211,12 @@ def percentiles(values: list[float]) -> dict[str, float]:
 @click.option("--clients", default=16)
 @click.option("--workers", default=2)
 @click.option("--queue", default=16)
+@click.option("--abandoning", default=0, help="Clients that leave before their answer comes.")
+@click.option("--dawdling", default=0, help="Clients that read slowly.")
 @click.option("--json", "target", type=click.Path(path_type=Path))
-def main(seconds: float, clients: int, workers: int, queue: int, target: Path | None) -> None:
+def main(
+    seconds: float, clients: int, workers: int, queue: int, abandoning: int, dawdling: int, target: Path | None
+) -> None:
     mix = bodies()
     own = [library_rate(mix, workers, max(5.0, seconds / 4))]  # before and after: other work on the machine would show
     command = [sys.executable, "-m", "eocodec_cli", "serve", "--port", "0", "--workers", str(workers)]
@@ -188,7 +233,7 @@ def main(seconds: float, clients: int, workers: int, queue: int, target: Path | 
     drain.start()
     try:
         before = time.monotonic()
-        running, memory = asyncio.run(load(port, server.pid, mix, clients, seconds))
+        running, memory = asyncio.run(load(port, server.pid, mix, clients, seconds, (abandoning, dawdling)))
     finally:
         server.send_signal(signal.SIGTERM)
         code = server.wait(90)
@@ -206,6 +251,8 @@ def main(seconds: float, clients: int, workers: int, queue: int, target: Path | 
         "clients": clients,
         "workers": workers,
         "queue": queue,
+        "abandoning": abandoning,
+        "dawdling": dawdling,
         "requests": len(done),
         "per_second": round(len(done) / seconds, 2),
         "library_per_second": [round(o, 2) for o in own],

@@ -93,7 +93,7 @@ def bundles() -> str:
 def _bd_rows(curves: dict[str, list[tuple[float, float]]], bold: bool, suffix: str = "") -> list[list[str]]:
     from eocodec.metrics import bd_rate
 
-    ours = [(p["bpp"], p["psnr"]) for p in measured("kodak")["codecs"]["eocodec"]]
+    ours = [(p["bpp"], p["psnr"]) for p in measured("kodak")["codecs"]["eocodec-psnr"]]
     rows = []
     for name, points in curves.items():
         cells = []
@@ -114,18 +114,35 @@ def _bd_table(published: bool) -> str:
     if published:
         others = {name: [(r, q) for r, q in curve["points"]] for name, curve in result["published"].items()}
         rows += _bd_rows(others, bold=False, suffix=" (published)")
-    head = ["BD-rate (PSNR) of eocodec against", *(f"{low:g}–{high:.1f} bpp" for low, high in BD_RANGES)]
+    head = ["BD-rate (PSNR) of eocodec --tune psnr against", *(f"{low:g}–{high:.1f} bpp" for low, high in BD_RANGES)]
     return grid(head, rows)
+
+
+def kodak_eye() -> str:
+    """Rate differences by every measure, tuned for the eye and for squared error."""
+    result = measured("kodak")
+    names = {**CODECS, "eocodec-psnr": "eocodec --tune psnr"}
+    rows = []
+    for own, key in (("eocodec", "measures"), ("eocodec --tune psnr", "measures_psnr")):
+        for row in result[key].values():
+            (unit, (low, high)) = next(iter(row["range"].items()))
+            cells = [row["bd_rate"].get(name) for name in names]
+            where = f"{row['label']}, {low:g}–{high:g}{' bpp' if unit == 'bpp' else ''}"
+            rows.append([own, where, *("–" if c is None else f"{c:+.1f} %" for c in cells)])
+    return grid(["BD-rate of", "by", *(f"against {label}" for label in names.values())], rows)
 
 
 def kodak_points() -> str:
     """Every rate of eocodec on Kodak."""
     rows = [
-        [f"{p['setting']:g}", f"{p['bpp']:.4f}", f"{p['psnr']:.3f}", f"{p['ms_ssim']:.4f}"]
+        [tune, f"{p['setting']:g}", f"{p['bpp']:.4f}", f"{p['psnr']:.3f}", f"{p['ms_ssim']:.4f}"]
+        + [f"{p['ssimulacra2']:.2f}", f"{p['butteraugli']:.3f}"]
         + [f"{p[key]:.3f}" for key in ("encode_s", "decode_s")]
-        for p in measured("kodak")["codecs"]["eocodec"]
+        for name, tune in (("eocodec", "eye"), ("eocodec-psnr", "psnr"))
+        for p in measured("kodak")["codecs"][name]
     ]
-    return grid(["eocodec C", "bpp", "PSNR", "MS-SSIM", "encode s", "decode s"], rows)
+    measures = ("PSNR", "MS-SSIM", "SSIMULACRA2", "Butteraugli")
+    return grid(["tune", "eocodec C", "bpp", *measures, "encode s", "decode s"], rows)
 
 
 def kodak_others() -> str:
@@ -352,6 +369,7 @@ def objective() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "bundles": bundles,
+    "kodak-eye": kodak_eye,
     "kodak-bd": lambda: _bd_table(published=False),
     "kodak-bd-published": lambda: _bd_table(published=True),
     "kodak-points": kodak_points,

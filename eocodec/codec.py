@@ -3,7 +3,7 @@
 In: pictures (see `eocodec.image`) or `.eoc` bytes. Out: `.eoc` bytes or arrays.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,10 +19,10 @@ from eocodec.coding.base import Coded, Job
 from eocodec.coding.fineness import Focus, tuning_for
 from eocodec.coding.rate_control import Target
 from eocodec.coding.registry import coding_for, coding_of
-from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError, LimitError
 from eocodec.format import Tiny
 from eocodec.image import Bytes, ImageLike, Picture, as_picture, rounded
+from eocodec.model.bundle import Model
 from eocodec.model.library import DEFAULT, ModelLike, Models, library_of, load_model
 from eocodec.results import Compressed, Decoded
 
@@ -30,11 +30,13 @@ __all__ = [
     "DEFAULT_RATE",
     "Compressed",
     "Decoded",
+    "Opened",
     "compress",
     "compress_picture",
     "decode_file",
     "decompress",
     "fit",
+    "open_picture",
     "truncate",
 ]
 
@@ -64,7 +66,8 @@ def compress_picture(
     """Compress a picture; see :func:`compress` for the arguments.
 
     Arguments:
-        measure: also give the PSNR, by decoding the file; of a lossless one that proves that nothing was lost.
+        measure: also give the PSNR, of the picture that the encoder knows a decoder to give; a lossless file is
+            decoded, which proves that nothing was lost.
         verify: also decode the finished bytes and compare with what the encoder expects of them.
 
     Raises:
@@ -77,43 +80,113 @@ def compress_picture(
         raise EocodecError("give only one of rate, bpp, bytes and psnr")
     loaded = load_model((TINY_MODEL if tiny else DEFAULT) if model is None else model)
     manifest = loaded.any_manifest
+    if lossless and (tiny or progressive or target.given()):
+        raise EocodecError("a lossless file has no rate, bpp, bytes or psnr to choose, no tiny or progressive form")
     coding = coding_for(manifest, tiny=tiny, embedded=progressive, lossless=lossless)
-    plain = denoise is None and tune != "eye" and focus is None
-    picture = as_picture(image, _depth(depth, coding.deep and plain))
+    picture = as_picture(image, _depth(depth, coding.deep and _plain(denoise, tune, focus)))
     if resize and manifest.edge is not None:
         picture = fit(picture, manifest.edge)
-    if lossless:
-        if tiny or progressive or target.given():
-            raise EocodecError("a lossless file has no rate, bpp, bytes or psnr to choose, no tiny or progressive form")
-        if denoise is not None:
-            raise EocodecError("a lossless file keeps the noise; leave denoise out, or denoise the picture first")
-        delta = 1 / 255
-    else:
+    if not lossless:
         target.check()
+        loaded.any_manifest.step_of(DEFAULT_RATE if rate is None else rate)
+    opened = open_picture(
+        picture,
+        loaded,
+        denoise=denoise,
+        tiny=tiny,
+        progressive=progressive,
+        lossless=lossless,
+        tune=tune,
+        focus=focus,
+        squared=psnr is not None,
+    )
+    return opened.compressed(target, measure=measure, verify=verify)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A picture whose transform has run, from which any number of files can be made.
+
+    Arguments:
+        job: of the form that was chosen.
+        sigma: the noise level that was removed, 8-bit levels; None: nothing was.
+        lossless: whether its files are exact.
+    """
+
+    job: Job
+    sigma: float | None = None
+    lossless: bool = False
+
+    def coded(self, target: Target) -> Coded:
+        """The file that meets a target; at C = :data:`DEFAULT_RATE` if there is none.
+
+        Raises:
+            EocodecError: the target is out of range or out of reach.
+        """
+        rate = DEFAULT_RATE if target.rate is None else target.rate
+        return target.aim(self.job, 1 / 255 if self.lossless else self.job.model.any_manifest.step_of(rate))
+
+    def compressed(self, target: Target, *, measure: bool = False, verify: bool = False) -> Compressed:
+        """As :func:`compress_picture`."""
+        self.job.measuring = measure
+        coded = self.coded(target)
+        data = format.to_bytes(coded.file)
+        if verify:
+            _verify(self.job, coded, data)
+        return Compressed(
+            data,
+            coded.rate,
+            8 * len(data) / self.job.picture.pixels,
+            self.job.quality(coded.file) if measure else None,
+            (self.job.height, self.job.width),
+            coded.tries,
+            self.sigma,
+            "eye" if isinstance(coded.file, format.File) and coded.file.header.tuning else "psnr",
+            self.job.picture.depth,
+        )
+
+
+def open_picture(
+    picture: Picture,
+    model: Model,
+    *,
+    denoise: float | str | None = None,
+    tiny: bool = False,
+    progressive: bool = False,
+    lossless: bool = False,
+    tune: str | None = None,
+    focus: Focus | None = None,
+    squared: bool = False,
+) -> Opened:
+    """Run the transform of a picture, once for all files that are made of it; arguments as of :func:`compress`.
+
+    Arguments:
+        squared: whether a PSNR is to be reached, which decides what files are tuned for if `tune` does not.
+
+    Raises:
+        EocodecError: forms that exclude one another, or a picture that the form or the model cannot hold.
+    """
+    if lossless and denoise is not None:
+        raise EocodecError("a lossless file keeps the noise; leave denoise out, or denoise the picture first")
+    if not lossless:
         picture = matte.filled(picture)
-        delta = manifest.step_of(DEFAULT_RATE if rate is None else rate)
+    coding = coding_for(model.any_manifest, tiny=tiny, embedded=progressive, lossless=lossless)
+    if picture.depth > 8 and not (coding.deep and _plain(denoise, tune, focus)):
+        picture = picture.at_depth(8)
     values, sigma = None, None
     if denoise is not None:
-        clean = denoise_picture(picture, denoise, model=loaded)
+        from eocodec.denoising import denoise_picture  # takes its time
+
+        clean = denoise_picture(picture, denoise, model=model)
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
-    shape = picture.rgb.shape[:2]
-    tuning = tuning_for(manifest, coding.tunable and picture.depth == 8, tune, focus, shape, psnr is not None)
-    job = drawn.open_either(coding, loaded, picture, values, tuning)
-    coded = target.aim(job, delta)
-    data = format.to_bytes(coded.file)
-    if verify:
-        _verify(job, coded, data)
-    return Compressed(
-        data,
-        coded.rate,
-        8 * len(data) / picture.pixels,
-        job.quality(coded.file) if measure else None,
-        (job.height, job.width),
-        coded.tries,
-        sigma,
-        "eye" if isinstance(coded.file, format.File) and coded.file.header.tuning else "psnr",
-        picture.depth,
-    )
+    tunable = coding.tunable and picture.depth == 8
+    tuning = tuning_for(model.any_manifest, tunable, tune, focus, picture.rgb, squared)
+    return Opened(drawn.open_either(coding, model, picture, values, tuning), sigma, lossless)
+
+
+def _plain(denoise: float | str | None, tune: str | None, focus: Focus | None) -> bool:
+    """Whether the options of :func:`compress` are such that 16 bits a sample can be kept."""
+    return denoise is None and tune != "eye" and focus is None
 
 
 def _depth(depth: int | None, able: bool) -> int | None:
@@ -232,6 +305,7 @@ def decode_file(
     *,
     salvage: bool = False,
     max_pixels: int | None = None,
+    texture: float = 0.0,
     depth: int | None = None,
 ) -> Decoded:
     """Decode `.eoc` bytes, or a prefix of them, with what is known about their state.
@@ -241,11 +315,16 @@ def decode_file(
         model: bundle, or library of bundles, to use; default: the shipped one that the file names.
         salvage: decode what comes before the first damaged segment instead of raising.
         max_pixels: refuse larger pictures.
+        texture: see :func:`decompress`.
         depth: bits a sample, 8 or 16; default: those of the file.
 
     Raises:
+        EocodecError: `texture` is out of range.
         FormatError: not an `.eoc` file, damaged, too large, or its model is not at hand.
     """
+    check_numbers(texture=texture)
+    if not 0 <= texture <= 1:
+        raise EocodecError(f"texture must be from 0 to 1, not {texture:g}")
     if depth not in (None, 8, 16):
         raise EocodecError(f"a picture has 8 or 16 bits a sample, not {depth}")
     file = format.from_bytes(file_bytes(data), salvage)
@@ -258,7 +337,7 @@ def decode_file(
         return Decoded(_at_depth(coding.decode(loaded, file), depth), None, file.grey, True, False, 1)
     header = file.header
     alpha = None if file.alpha is None else transparency.unpack(file.alpha, header.width, header.height)
-    rgb = _at_depth(coding.decode(loaded, file), depth)
+    rgb = _at_depth(coding.decode(loaded, file, texture), depth)
     return Decoded(rgb, alpha, header.grey, file.complete, file.damaged, len(file.segments))
 
 
@@ -275,7 +354,12 @@ def _limit(width: int, height: int, max_pixels: int | None) -> None:
 
 
 def decompress(
-    data: bytes, model: Models = None, *, max_pixels: int | None = None, depth: int | None = None
+    data: bytes,
+    model: Models = None,
+    *,
+    max_pixels: int | None = None,
+    texture: float = 0.0,
+    depth: int | None = None,
 ) -> npt.NDArray[Any]:
     """Decode `.eoc` bytes (or a prefix) to `(H, W, 3)`, `(H, W, 4)` if the file holds transparency.
 
@@ -284,14 +368,16 @@ def decompress(
     Arguments:
         data: the file.
         model: bundle, or library of bundles, to use; default: the shipped one that the file names.
-        max_pixels: refuse larger pictures, before anything is decoded: for files of strangers.
+        max_pixels: refuse larger pictures, before anything is decoded: for untrusted files.
+        texture: how much texture is drawn where the file has none, 0 to 1: rougher, more natural areas at low rates, a
+            larger squared error. Ordinary files only; the same on every machine.
         depth: bits a sample, 8 or 16; default: those of the file.
 
     Raises:
         FormatError: not an `.eoc` file, damaged, or its model is not at hand.
         LimitError: the picture has more pixels than `max_pixels`.
     """
-    decoded = decode_file(data, model, max_pixels=max_pixels, depth=depth)
+    decoded = decode_file(data, model, max_pixels=max_pixels, texture=texture, depth=depth)
     if decoded.alpha is not None:
         whole = decoded.alpha.astype(decoded.rgb.dtype) * decoded.rgb.dtype.type(257 if decoded.rgb.itemsize > 1 else 1)
         return np.dstack([decoded.rgb, whole])

@@ -6,9 +6,10 @@ In: what the system says of the process. Out: a number of cores, at least 1.
 import contextlib
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["cores"]
+__all__ = ["cores", "throttled"]
 
 
 def cores() -> int:
@@ -21,23 +22,43 @@ def cores() -> int:
     return max(1, math.ceil(min(found, _quota())))
 
 
-def _quota(root: Path = Path("/sys/fs/cgroup"), member: Path = Path("/proc/self/cgroup")) -> float:
+ROOT, MEMBER = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def throttled(root: Path = ROOT, member: Path = MEMBER) -> float | None:
+    """Share of the scheduler's periods in which the quota of a control group of this process ran out; None: no quota.
+
+    The largest over the groups, since each was made.
+    """
+    shares = []
+    for group in _groups(root, member):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            pairs = dict(line.split()[:2] for line in (group / "cpu.stat").read_text().splitlines())
+            if int(pairs["nr_periods"]):
+                shares.append(int(pairs["nr_throttled"]) / int(pairs["nr_periods"]))
+    return max(shares, default=None)
+
+
+def _quota(root: Path = ROOT, member: Path = MEMBER) -> float:
     """Cores that the control groups of this process grant, infinite without a limit."""
+    return min((_limit(group) for group in _groups(root, member)), default=math.inf)
+
+
+def _groups(root: Path, member: Path) -> Iterator[Path]:
+    """Folders of the control groups that bound the processor time of this process, the innermost first."""
     try:
         lines = [line.split(":", 2) for line in member.read_text().splitlines()]
     except (OSError, ValueError):
-        return math.inf
-    limits = [math.inf]
+        return
     for _, controllers, path in (line for line in lines if len(line) == 3):
         if controllers and "cpu" not in controllers.split(","):
             continue
         base = root / controllers if controllers else root
         group = base / path.strip("/")
         for folder in (group, *group.parents):
-            limits.append(_limit(folder))
+            yield folder
             if folder == base:
                 break
-    return min(limits)
 
 
 def _limit(group: Path) -> float:

@@ -53,7 +53,9 @@ FLAG_LOSSLESS = 8
 FLAG_TUNED = 16
 FLAG_DEEP = 32
 FLAG_LUMA = 64
-KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_TUNED | FLAG_DEEP | FLAG_LUMA
+FLAG_WEBP = 128
+KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_TUNED | FLAG_DEEP | FLAG_LUMA | FLAG_WEBP
+VP8L_SIGNATURE = 0x2F  # the first byte of a WebP stream; a zstd frame begins with 0x28
 LOSSLESS_UNITS = 37  # coding units of every lossless file
 LOSSLESS_STEP = STEP_ORIGIN  # Δ = 1 level
 MAX_LOSSLESS = 4096  # bytes of the lossless element, and of the deep one
@@ -82,6 +84,7 @@ class Header:
         grey: the picture is grey; its channels are equal.
         embedded: one stream follows that may end anywhere (`eocodec.coding.embedded`); rate and step are zero.
         tuning: how much the steps of the levels follow the eye, in 1/32, see `eocodec.coding.fineness`.
+        webp: transparency or packed samples may be a WebP stream (`eocodec.coding.webp`).
         deep: the samples have 16 bits, see `eocodec.coding.deep`.
         luma: chroma details of a grey picture are zero and not coded.
     """
@@ -94,6 +97,7 @@ class Header:
     grey: bool = False
     embedded: bool = False
     tuning: int = 0
+    webp: bool = False
     deep: bool = False
     luma: bool = False
 
@@ -272,7 +276,7 @@ class _Reader:
 def _header_bytes(header: Header, side: bool, lossless: bool = False) -> bytes:
     flags = (FLAG_GREY if header.grey else 0) | (FLAG_SIDE if side else 0)
     flags |= (FLAG_EMBEDDED if header.embedded else 0) | (FLAG_LOSSLESS if lossless else 0)
-    flags |= FLAG_TUNED if header.tuning else 0
+    flags |= (FLAG_TUNED if header.tuning else 0) | (FLAG_WEBP if header.webp else 0)
     flags |= (FLAG_DEEP if header.deep else 0) | (FLAG_LUMA if header.luma else 0)
     return b"".join(
         [
@@ -287,6 +291,11 @@ def _header_bytes(header: Header, side: bool, lossless: bool = False) -> bytes:
             bytes([header.tuning] if header.tuning else []),
         ]
     )
+
+
+def _is_webp(alpha: bytes | None) -> bool:
+    """Whether transparency is a WebP stream."""
+    return alpha is not None and alpha[:1] == bytes([VP8L_SIGNATURE])
 
 
 def _checksum(head: bytes, position: int, element: bytes) -> bytes:
@@ -311,6 +320,8 @@ def serialise(file: File) -> bytes:
         raise FormatError("a file of 16 bits is ordinary or lossless, and all of its steps are the same")
     if h.luma and (not h.grey or h.embedded or file.lossless is not None):
         raise FormatError("only ordinary files of grey pictures can hold luma alone")
+    if _is_webp(file.alpha):
+        h = replace(h, webp=True)
     sides = [(k, c) for k, c in ((SIDE_ALPHA, file.alpha), (SIDE_OFFSETS, file.offsets)) if c is not None]
     head = _header_bytes(h, bool(sides), file.lossless is not None)
     out = [head]
@@ -376,6 +387,8 @@ def parse(data: bytes, salvage: bool = False) -> File:
         head = data[: r.at]
         sides = _sides(r, head) if flags & FLAG_SIDE else {}
         position = len(sides)
+        if _is_webp(sides.get(SIDE_ALPHA)) and not flags & FLAG_WEBP:
+            raise FormatError("the file is damaged: its transparency is of a kind that its flags do not name")
         lossless: bytes | None = None
         tables: bytes | None = None
         if flags & FLAG_LOSSLESS:
@@ -390,8 +403,9 @@ def parse(data: bytes, salvage: bool = False) -> File:
     alpha, offsets = sides.get(SIDE_ALPHA), sides.get(SIDE_OFFSETS)
     if offsets is not None and flags & (FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_DEEP):
         raise FormatError("the file is damaged: a map of steps in a file that has none")
-    grey, embedded, deep, luma = (bool(flags & f) for f in (FLAG_GREY, FLAG_EMBEDDED, FLAG_DEEP, FLAG_LUMA))
-    header = Header(model, width, height, rate, step, grey, embedded, tuning, deep, luma)
+    every = (FLAG_GREY, FLAG_EMBEDDED, FLAG_WEBP, FLAG_DEEP, FLAG_LUMA)
+    grey, embedded, webp, deep, luma = (bool(flags & flag) for flag in every)
+    header = Header(model, width, height, rate, step, grey, embedded, tuning, webp, deep, luma)
     if header.embedded:
         if rate or step:
             raise FormatError("the file is damaged: an embedded stream has no rate")

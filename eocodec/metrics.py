@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["bd_rate", "bd_rate_between", "ms_ssim", "psnr"]
+__all__ = ["bd_rate", "bd_rate_between", "decibels", "ms_ssim", "psnr", "squared_error"]
+
+STRIP = 1 << 18  # samples that are compared at a time
 
 
 def psnr(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
@@ -20,14 +22,34 @@ def psnr(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
     Raises:
         ValueError: shapes differ.
     """
+    return decibels(squared_error(a, b), a.size, peak(a))
+
+
+def squared_error(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
+    """Sum of squared differences, exact for values of 8 and 16 bits.
+
+    Raises:
+        ValueError: shapes differ.
+    """
     if a.shape != b.shape:
         raise ValueError(f"shapes differ: {a.shape} and {b.shape}")
-    total, peak = 0.0, 65535.0 if a.dtype == np.uint16 else 255.0
-    rows = max(1, (1 << 22) // max(1, a[0].size))
-    for k in range(0, len(a), rows):  # in strips: no float copy of a large picture
-        d = a[k : k + rows].astype(np.float64) - b[k : k + rows].astype(np.float64)
-        total += float(np.dot(d.ravel(), d.ravel()))
-    return math.inf if total == 0 else 10 * math.log10(peak**2 * a.size / total)
+    total = 0.0
+    kind = np.int32 if a.dtype == b.dtype == np.uint8 else np.float64
+    rows = max(1, STRIP // max(1, a[0].size))
+    for k in range(0, len(a), rows):  # in strips: no wider copy of a large picture
+        d = np.subtract(a[k : k + rows], b[k : k + rows], dtype=kind)
+        total += float(np.multiply(d, d, out=d).sum(dtype=np.float64))
+    return total
+
+
+def peak(a: npt.NDArray[np.generic]) -> float:
+    """The largest value of a picture's samples: 65535 if they have 16 bits, else 255."""
+    return 65535.0 if a.dtype == np.uint16 else 255.0
+
+
+def decibels(error: float, samples: int, peak: float = 255.0) -> float:
+    """PSNR of a sum of squared differences; infinite for none."""
+    return math.inf if error == 0 else 10 * math.log10(peak**2 * samples / error)
 
 
 _WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)

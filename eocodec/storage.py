@@ -6,21 +6,33 @@ for all of the new content. Importing this module does not import fsspec.
 
 import contextlib
 import functools
+import os
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from eocodec import files
 from eocodec.errors import EocodecError, reason
 
-__all__ = ["PARTIAL_NAME", "Store"]
+__all__ = ["PARTIAL_NAME", "State", "Store"]
 
 PARTIAL_NAME = rf"[0-9a-f]{{32}}|{files.TEMPORARY}"
 """Regular expression of the names of unfinished files in the folder that is kept for them."""
 
 ATOMIC_PUT = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl", "az", "oci", "oss", "tos"}  # protocols
+
+
+@dataclass(frozen=True)
+class State:
+    """What is at a name: `version` changes with every write, `size` is in bytes, `modified` in seconds since 1970."""
+
+    version: str
+    size: int
+    modified: float
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,51 @@ class Store:
         """Whether there is a file of this name now, whatever was listed before."""
         self.filesystem.invalidate_cache()
         return bool(self.filesystem.exists(self.path(name)))
+
+    def state(self, name: str) -> State | None:
+        """What is at a name now, without its content; None if nothing is."""
+        if self.is_local:
+            try:
+                found = os.stat(self.path(name))
+            except FileNotFoundError:
+                return None
+            return State(f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}", found.st_size, found.st_mtime)
+        self.filesystem.invalidate_cache()
+        try:
+            info = self.filesystem.info(self.path(name))
+        except FileNotFoundError:
+            return None
+        return None if info["type"] == "directory" else _state(info)
+
+    def open(self, name: str) -> Any:
+        """A file opened for reading, which gives the content of one moment or an error."""
+        return self.filesystem.open(self.path(name), "rb")
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write a file whose name must be new, whoever else writes to this store.
+
+        Raises:
+            FileExistsError: the name is taken; what is there stays.
+        """
+        if self.exists(name):
+            raise FileExistsError(self.where(name))
+        final = self.path(name)
+        if self.is_local:
+            partial = Path(final).parent / f".{uuid.uuid4().hex[:16]}.partial"
+            files.atomic_write(partial, content)
+            try:
+                os.link(partial, final)  # unlike a rename, a link never replaces anything
+            finally:
+                partial.unlink()
+        elif "s3" in _protocols(self.filesystem):
+            try:
+                self.filesystem.pipe_file(final, content, IfNoneMatch="*")
+            except OSError as e:
+                if "PreconditionFailed" in str(e) or "pre-conditions" in str(e):
+                    raise FileExistsError(self.where(name)) from None
+                raise
+        else:
+            self.write(name, content)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, folders included, so that its name stands for all of the new content or still for the old.
@@ -161,6 +218,19 @@ def _with_protocol(filesystem: Any, url: str, root: str) -> str:
 def _protocols(filesystem: Any) -> set[str]:
     names = filesystem.protocol
     return {names} if isinstance(names, str) else set(names)
+
+
+def _state(info: Mapping[str, Any]) -> State:
+    """Of what fsspec tells of a file; each filesystem has names of its own for what identifies its content."""
+    times = [info[k] for k in ("LastModified", "last_modified", "mtime", "updated", "created") if info.get(k)]
+    modified = times[0] if times else 0.0
+    if isinstance(modified, str):
+        modified = datetime.fromisoformat(modified)
+    if isinstance(modified, datetime):
+        modified = (modified if modified.tzinfo else modified.replace(tzinfo=UTC)).timestamp()
+    sign = next((str(info[k]) for k in ("ETag", "etag", "generation", "md5Hash", "content_md5") if info.get(k)), "")
+    size = int(info["size"] or 0)
+    return State(f"{sign}-{modified:.6f}-{size:x}", size, float(modified))
 
 
 def _is_local(filesystem: Any) -> bool:

@@ -6,11 +6,14 @@ A process that is killed, at whatever moment, costs what it had and no lock that
     worker.start() ──spawn──> environment, initializer ── ready ──> await_ready()
     worker.send(f, x) ───────────> f(x) ── result or exception ───> receive()
     worker.call(f, x, limit): all of it, in a process that is started or replaced where that is needed
+    worker.cancel(): the call in progress raises Cancelled; the process stays
 
 Importing this module imports neither NumPy nor a model, so that a process can set how many threads those take first.
 """
 
 import contextlib
+import ctypes
+import functools
 import multiprocessing
 import os
 import pickle
@@ -22,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["ONE_THREAD", "STILLBORN", "Crew", "Died", "TooSlow", "Worker"]
+__all__ = ["ONE_THREAD", "STILLBORN", "Cancelled", "Crew", "Died", "TooSlow", "Worker"]
 
 if TYPE_CHECKING:
     Pipe = Connection[Any, Any]
@@ -30,6 +33,7 @@ else:  # generic for type checkers alone
     Pipe = Connection
 
 START = 120.0  # seconds that a process may take to become ready
+PATIENCE = 5.0  # seconds that a process has to let go of work that is given up
 STILLBORN = 0.5  # seconds within which a process that ends was probably dead before it got the work
 
 ONE_THREAD: Mapping[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -58,6 +62,10 @@ class TooSlow(Exception):
         return f"the work took longer than {self.seconds:g} s"
 
 
+class Cancelled(BaseException):
+    """Work was given up, see :meth:`Worker.cancel`; no Exception, so that nothing on its way takes it for a fault."""
+
+
 class Worker:
     """A spawned process. Used by one thread at a time.
 
@@ -67,6 +75,7 @@ class Worker:
     Arguments:
         initializer, arguments: run in every process before its first work; `initializer` may return anything.
         environment: variables that are set, where they are not set already, before anything else is imported.
+        interrupt: makes native code that the process runs return soon, called there from another thread; picklable.
     """
 
     def __init__(
@@ -74,8 +83,15 @@ class Worker:
         initializer: Callable[..., Any],
         arguments: tuple[Any, ...] = (),
         environment: Mapping[str, str] | None = None,
+        interrupt: Callable[[], None] | None = None,
     ) -> None:
         self.initializer, self.arguments, self.environment = initializer, arguments, dict(environment or {})
+        self.interrupt = interrupt
+        self._given_up = False
+        self._sent = 0  # work given to the process so far
+        self._calling: int | None = None  # the number of the work of a call in progress
+        self._lock = threading.Lock()  # of `_calling` and the pipe that cancels
+        self._control: Pipe | None = None
         self.ready = False
         self._stopped = False
         self._process: Any = None
@@ -102,9 +118,13 @@ class Worker:
         self.end()
         context = multiprocessing.get_context("spawn")  # a forked one would inherit the locks of this one's threads
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self.environment), daemon=True)
+        hears, self._control = context.Pipe(duplex=False)
+        ends = theirs, hears, self.environment, self.interrupt
+        self._process = context.Process(target=_serve, args=ends, daemon=True)
         self._process.start()
         theirs.close()
+        hears.close()
+        self._sent = 0
         self.send(self.initializer, *self.arguments)
 
     def await_ready(self, seconds: float = START) -> None:
@@ -125,6 +145,7 @@ class Worker:
 
     def send(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Give work to the process, which does one after the other; a process that has ended shows when receiving."""
+        self._sent += 1
         with contextlib.suppress(OSError):
             self.pipe.send((function, arguments))
 
@@ -155,6 +176,7 @@ class Worker:
         Raises:
             TooSlow: it took longer.
             Died: the process ended while it worked, or does not start.
+            Cancelled: it was given up.
             Exception: what the function, or the initializer, raised.
         """
         for fresh in (False, True):
@@ -168,9 +190,13 @@ class Worker:
             clock = threading.Timer(limit, _kill, (self._process,))
             clock.start()
             try:
+                with self._lock:
+                    self._calling = self._sent + 1
                 self.send(function, *arguments)
                 return self.receive()
             except Died as e:
+                if self._given_up:
+                    raise Cancelled from None
                 if e.code is None:  # the result could not be sent; the process is well
                     raise
                 seconds = time.monotonic() - started
@@ -179,8 +205,33 @@ class Worker:
                 if fresh or self._stopped or seconds >= STILLBORN:
                     raise
             finally:
+                with self._lock:
+                    self._calling, self._given_up = None, False
                 clock.cancel()
         raise AssertionError  # the second round returns or raises
+
+    def cancel(self, patience: float = PATIENCE) -> None:
+        """Give up the call in progress, if there is one, from whatever thread; it raises :class:`Cancelled`.
+
+        The process stays, with what it has loaded, unless it does not let go of the work within `patience` seconds.
+        """
+        with self._lock:
+            number, process = self._calling, self._process
+            if number is None or process is None or self._given_up:
+                return
+            self._given_up = True
+            assert self._control is not None
+            with contextlib.suppress(OSError):
+                self._control.send(number)
+
+        def insist() -> None:
+            with self._lock:
+                if self._calling == number and self._process is process:
+                    _kill(process)
+
+        clock = threading.Timer(patience, insist)
+        clock.daemon = True
+        clock.start()
 
     def _code(self) -> int | None:
         self._process.join()
@@ -197,6 +248,8 @@ class Worker:
         self.ready = False
         if self._process is not None:
             self.pipe.close()
+            assert self._control is not None
+            self._control.close()
             self._process.kill()
             self._process.join()
             self._process.close()
@@ -264,25 +317,68 @@ class Crew:
         return results
 
 
-def _serve(pipe: Pipe, environment: Mapping[str, str]) -> None:
+class _Desk:
+    """What a process works at, and the thread that hears when that is given up."""
+
+    def __init__(self, hears: Pipe, interrupt: Callable[[], None] | None) -> None:
+        self.hears, self.interrupt = hears, interrupt
+        self.number = 0  # of the work that was received last
+        self.busy = False
+        self.given_up = 0  # number of the latest work that was
+        self.main = threading.main_thread().ident
+        if hasattr(signal, "SIGUSR1"):  # elsewhere work is only given up by ending the process
+            signal.signal(signal.SIGUSR1, self._stop)
+            threading.Thread(target=self._listen, daemon=True).start()
+
+    def _stop(self, *_: object) -> None:
+        if self.busy and self.given_up == self.number:
+            self.busy = False
+            raise Cancelled
+
+    def _listen(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self.given_up = self.hears.recv()
+                if self.busy and self.given_up == self.number:
+                    if self.interrupt is not None:
+                        self.interrupt()
+                    assert self.main is not None
+                    signal.pthread_kill(self.main, signal.SIGUSR1)
+
+    def run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[bool, Any]:
+        """Whether it went well, and the result or the exception."""
+        self.number += 1
+        try:
+            try:
+                self.busy = True
+                self._stop()  # given up before it began
+                result = function(*arguments)
+                self.busy = False
+            except Exception as e:
+                self.busy = False
+                return False, Cancelled() if self.given_up == self.number else _picklable(e)
+        except Cancelled as e:
+            return False, e
+        return True, result
+
+
+def _serve(pipe: Pipe, hears: Pipe, environment: Mapping[str, str], interrupt: Callable[[], None] | None) -> None:
     """The process: takes a function and arguments, gives whether it went well and the result or the exception.
 
     The first function is the initializer; a process in which that fails ends.
     """
-    for sign in (signal.SIGINT, signal.SIGTERM):
+    for sign in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(sign, signal.SIG_IGN)
     for name, value in environment.items():
         os.environ.setdefault(name, value)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    desk = _Desk(hears, interrupt)
     began = False
     with contextlib.suppress(EOFError, OSError):  # the other end is closed
         while True:
             function, arguments = pipe.recv()
-            try:
-                result = function(*arguments)
-                answer = True, result if began else None  # what an initializer returns, a model perhaps, stays here
-            except Exception as e:
-                answer = False, _picklable(e)
+            fine, result = desk.run(function, arguments)
+            answer = fine, result if began or not fine else None  # what an initializer returns, a model perhaps, stays
             try:
                 pipe.send(answer)
             except (TypeError, AttributeError, pickle.PicklingError) as e:
@@ -290,6 +386,8 @@ def _serve(pipe: Pipe, environment: Mapping[str, str]) -> None:
             if not began and not answer[0]:
                 return
             began = True
+            del arguments, result, answer
+            _give_back()
 
 
 def _picklable(e: Exception) -> Exception:
@@ -299,6 +397,21 @@ def _picklable(e: Exception) -> Exception:
     except Exception:
         return Died(f"{type(e).__name__}: {e}")
     return e
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, which glibc does not do by itself."""
+    trim = getattr(_libc(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _libc() -> Any:
+    try:
+        return ctypes.CDLL(None)
+    except (OSError, TypeError):  # not a system with one
+        return None
 
 
 def _end_with_parent() -> None:

@@ -1,5 +1,6 @@
 """Fixtures: sample pictures, the shipped model, a runner for the command, and the measuring data where it is."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from paths import ROOT, SAMPLES, Runner, environment
 from PIL import Image
 
 from eocodec.model.bundle import Model
-from eocodec.model.library import load_model
+from eocodec.model.library import FOLDER_VARIABLE, load_model
 
 # Fixtures that make a test one of a kind: `run` starts Python anew for every command, `browser` drives Chromium.
 KINDS = {"run": pytest.mark.slow, "browser": pytest.mark.browser}
 
+# Models that somebody has added on this machine are not there for the tests, nor for the commands that they start.
+os.environ[FOLDER_VARIABLE] = str(ROOT / "tests" / "no-models")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or commands that tests interrupt would ignore it, too

@@ -9,7 +9,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
 VECTORS = ROOT / "tests" / "vectors"
+MODELS = ROOT / "eocodec" / "models"
 Runner = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+def bundle_of(model: str) -> Path:
+    """The bundle of a test vector's model: a shipped one's name, or that of a file among the vectors.
+
+    Vectors of `photo` are of the first one.
+    """
+    if model == "photo":
+        return MODELS / "earlier" / "photo-26cc94c0.eocm"
+    return VECTORS / model if model.endswith(".eocm") else MODELS / f"{model}.eocm"
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 120, every: float = 0.02) -> None:

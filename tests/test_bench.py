@@ -95,7 +95,7 @@ def test_codecs_give_back_pictures_that_grow_better_with_the_setting(
 
 def test_files_are_fitted_into_bytes(chosen: Codec, model: Model, chelsea: Bytes) -> None:
     picture = chelsea[60:124, 100:196]
-    smallest = codecs.fitted(chosen, picture, 1 if chosen.name != "eocodec" else 200, model)
+    smallest = codecs.fitted(chosen, picture, 200 if chosen.name in codecs.OURS else 1, model)
     size = 2 * len(smallest) + 100
     found = codecs.fitted(chosen, picture, size, model)
     assert 0.6 * size < len(found) <= size
@@ -227,6 +227,32 @@ def test_the_benchmark_writes_points_tables_and_plots(folder: Path, tmp_path: Pa
     assert "PSNR, 0.15 to 1.5 bpp" in done.stdout and "no overlap" in done.stdout
     assert Image.open(plot).size[0] > 500
     assert (tmp_path / "cache" / "eocodec" / "scores.sqlite").is_file()
+
+
+def test_anchors_are_taken_over_from_an_earlier_result(folder: Path, tmp_path: Path) -> None:
+    def bench(*arguments: object) -> Any:
+        common = ["bench", folder, "--measures", "psnr", "--jobs", 1, "--no-cache", *arguments]
+        return CliRunner().invoke(cli, list(map(str, common)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, values in {"eocodec": (24, 240), "eocodec-psnr": (24, 240), "jpeg": (10, 50, 90)}.items():
+            patch.setitem(CODECS, name, replace(CODECS[name], settings=values))
+        both, anchors, ours = (tmp_path / f"{name}.json" for name in ("both", "anchors", "ours"))
+        assert bench("--codecs", "eocodec,jpeg", "--json", both).exit_code == 0
+        assert bench("--codecs", "jpeg", "--json", anchors).exit_code == 0
+        done = bench("--codecs", "eocodec,eocodec-psnr", "--anchors", anchors, "--json", ours)
+        assert done.exit_code == 0, done.output
+        assert done.output.count("BD-rate of eocodec") == 2
+        result = json.loads(ours.read_text())
+        assert result["bd_rate"]["jpeg"] == json.loads(both.read_text())["bd_rate"]["jpeg"]
+        assert set(result["measures_psnr"]["psnr"]["bd_rate"]) == {"eocodec", "jpeg"}
+        (folder / "1.png").unlink()
+        done = bench("--codecs", "eocodec", "--anchors", anchors)
+        assert "was measured on other pictures" in str(done.exception)
+        (tmp_path / "none.json").write_text("{}")
+        assert "is no result of this benchmark" in str(
+            bench("--codecs", "eocodec", "--anchors", tmp_path / "none.json").exception
+        )
 
 
 def test_a_sheet_shows_the_place_where_codecs_lose_most(chelsea: Bytes) -> None:

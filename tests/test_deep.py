@@ -14,7 +14,7 @@ from PIL import Image
 
 import eocodec
 from eocodec import codec, format
-from eocodec.coding import deep, lossless_deep
+from eocodec.coding import deep, lossless_deep, ordinary
 from eocodec.coding.symbols import symbols
 from eocodec.errors import EocodecError, FormatError
 from eocodec.image import read_picture
@@ -50,6 +50,12 @@ def test_qualities_far_below_a_level_are_reached(scene: Words, target: int) -> N
     error = 10 * np.log10(65535**2 / np.mean((got.astype(float) - scene) ** 2))
     assert target <= error <= target + 0.1 and done.psnr == pytest.approx(error)
     assert format.parse(done.data).header.fine == {45: 0, 70: 2, 90: 6}[target]
+
+
+@pytest.mark.parametrize("rate", [60, 1000])
+def test_qualities_that_are_measured_on_the_way_are_those_of_16_bits(scene: Words, rate: float) -> None:
+    done = codec.compress_picture(scene, rate, measure=True, verify=True)
+    assert done.depth == 16 and done.psnr == pytest.approx(psnr(scene, eocodec.decompress(done.data)), abs=1e-9)
 
 
 def test_edges_beside_padding_do_not_limit_the_quality(scene: Words) -> None:
@@ -96,6 +102,7 @@ def test_prefixes_are_pictures_and_damage_is_noticed(scene: Words) -> None:
 
 def test_readers_that_do_not_know_the_flags_refuse_them(scene: Words, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [eocodec.compress(scene[:32, :32], 60), eocodec.compress(scene[:32, :32], lossless=True)]
+    monkeypatch.setattr(ordinary, "LUMA_ALONE", True)
     files.append(eocodec.compress((scene[..., 1] >> 8).astype(np.uint8), 60))
     monkeypatch.setattr(format, "KNOWN_FLAGS", 31)
     for data in files:
@@ -261,6 +268,8 @@ def test_colours_of_16_bits_are_turned_as_the_file_says(scene: Words, tmp_path: 
 
 def test_grey_files_leave_chroma_out_where_it_is_next_to_nothing(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     grey = np.asarray(Image.open(SAMPLES / "chelsea.png").convert("L"))[60:220, 130:330]
+    assert not format.parse(eocodec.compress(grey, psnr=40)).header.luma  # unless it is switched on
+    monkeypatch.setattr(ordinary, "LUMA_ALONE", True)
     names: list[str] = []
     run = type(model).run
     monkeypatch.setattr(type(model), "run", lambda self, name, inputs: names.append(name) or run(self, name, inputs))
@@ -270,6 +279,9 @@ def test_grey_files_leave_chroma_out_where_it_is_next_to_nothing(model: Model, m
     got = eocodec.decompress(data)
     assert not any("chroma" in name for name in names)
     assert "flow" in names and (got == got[..., :1]).all() and psnr(np.repeat(grey[..., None], 3, 2), got) >= 40
+    done = codec.compress_picture(grey, 200, measure=True)  # measured on the way, in place of the latents
+    assert format.parse(done.data).header.luma and done.psnr is not None
+    assert done.psnr == pytest.approx(psnr(np.repeat(grey[..., None], 3, 2), eocodec.decompress(done.data)), abs=1e-9)
     fine = format.parse(eocodec.compress(grey, psnr=75, depth=16)).header
     assert not fine.luma and fine.deep  # chroma would be missed
 

@@ -2,6 +2,8 @@
 
 import io
 import json
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import eocodec
 from eocodec import codec, format
 from eocodec.coding.base import Coded
 from eocodec.coding.drawn import Exact, is_drawn
+from eocodec.errors import FormatError
 from eocodec.image import Picture
 from eocodec.model.bundle import Model
 
@@ -54,6 +57,30 @@ def test_no_lossy_file_is_larger_than_the_lossless_one(kind: str, model: Model) 
         if format.parse(done.data).lossless is not None:
             decoded = eocodec.decompress(done.data, model)
             assert (decoded == (picture if picture.ndim == 3 else picture[..., None])).all() and done.psnr == np.inf
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_exact_file_is_hardly_larger_than_webp_and_comes_back(kind: str, model: Model) -> None:
+    picture = KINDS[kind]()
+    colours = Image.fromarray(picture).convert("RGB")
+    sizes = []
+    for method in (4, 6):
+        out = io.BytesIO()
+        colours.save(out, "WEBP", lossless=True, quality=100, method=method)
+        sizes.append(len(out.getvalue()))
+    data = eocodec.compress(picture, lossless=True, model=model)
+    assert len(data) <= min(sizes) + 32
+    assert (eocodec.decompress(data, model) == (picture if picture.ndim == 3 else picture[..., None])).all()
+
+
+@pytest.mark.parametrize("kind", ["text", "chart", "pixel art"])
+def test_targets_that_the_exact_file_meets_are_met_by_it(kind: str, model: Model) -> None:
+    picture = KINDS[kind]()
+    exact = eocodec.compress(picture, lossless=True, model=model)
+    bpp = 8 * (len(exact) + 1) / (picture.shape[0] * picture.shape[1])
+    assert eocodec.compress(picture, bpp=bpp, model=model) == exact
+    assert eocodec.compress(picture, max_bytes=len(exact), model=model) == exact
+    assert eocodec.compress(picture, psnr=60, model=model) == exact
 
 
 def test_a_target_that_the_exact_file_meets_gets_it(model: Model) -> None:
@@ -108,3 +135,71 @@ def test_the_command_says_that_a_picture_is_kept_exactly(run: Runner, tmp_path: 
     assert run("decompress", "page.eoc", "-o", "back.png").returncode == 0
     assert (np.asarray(Image.open(tmp_path / "back.png").convert("RGB")) == _text()).all()
     assert io.BytesIO((tmp_path / "page.eoc").read_bytes()).read(3) == b"EOC"
+
+
+def _flagged(picture: np.ndarray, model: Model) -> bytes:
+    data = eocodec.compress(picture, lossless=True, model=model)
+    assert data[8] & format.FLAG_WEBP and format.parse(data).header.webp
+    return data
+
+
+def test_a_webp_part_is_named_by_a_flag_and_checked_before_it_is_read(model: Model) -> None:
+    data = _flagged(_chart(), model)
+    file = format.parse(data)
+    unnamed = format.serialise(replace(file, header=replace(file.header, webp=False)))
+    payload = file.segments[0].payload
+    wider = payload[:2] + bytes([payload[2] ^ 1]) + payload[3:]
+    broken = payload[:40] + bytes(len(payload) - 40)
+    changed = [format.serialise(replace(file, segments=(format.Segment(37, p),))) for p in (wider, broken, payload[:9])]
+    for wrong in (unnamed, *changed):
+        with pytest.raises(FormatError, match="is damaged"):
+            eocodec.decompress(wrong, model)
+    cut = eocodec.truncate(data, max_bytes=len(data) - 1)
+    assert cut == data[: len(cut)] and not eocodec.decompress(cut, model).any()
+
+
+def test_transparency_that_repeats_itself_is_a_webp_stream_where_that_is_smaller(model: Model) -> None:
+    y, x = np.mgrid[:300, :400]
+    disc = ((np.hypot(y - 150, x - 200) < 120) * 255).astype(np.uint8)
+    colours = np.full((300, 400, 3), 90, np.uint8)
+    for form in ({"rate": 20}, {"rate": 20, "progressive": True}, {"lossless": True}):
+        data = eocodec.compress(np.dstack([colours, disc]), model=model, **form)  # type: ignore[arg-type]
+        assert (eocodec.decompress(data, model)[..., 3] == disc).all()
+        file = format.parse(data)
+        assert file.header.webp and file.alpha is not None and file.alpha[0] == format.VP8L_SIGNATURE
+    zstd = format.parse(eocodec.compress(np.dstack([colours, np.full_like(disc, 9)]), 20, model=model))
+    assert not zstd.header.webp and zstd.alpha is not None and zstd.alpha[:1] == b"\x28"
+    with pytest.raises(FormatError, match="flags do not name"):
+        data = bytearray(format.serialise(file))
+        data[8] &= ~format.FLAG_WEBP
+        format.parse(_resealed(bytes(data)))
+
+
+def _resealed(data: bytes) -> bytes:
+    """The file with the checksum of its first element, transparency, made to fit a changed header."""
+    at = 9
+    for _ in range(2):
+        at = format.read_number(data, at)[1]
+    head = data[: at + 4]
+    length, start = format.read_number(data, len(head) + 1)
+    element = data[len(head) : start + length]
+    checksum = zlib.crc32(element, zlib.crc32(b"\0", zlib.crc32(head))).to_bytes(4, "little")
+    return head + element + checksum + data[start + length + 4 :]
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (128, 128, 128), (0, 0, 0), (200, 30, 30)])
+def test_flat_colours_come_back_exactly_at_any_rate(colour: tuple[int, int, int], model: Model) -> None:
+    picture = np.full((96, 120, 3), colour, np.uint8)
+    for rate in (1, 8, 24, 96):
+        data = eocodec.compress(picture, rate, model=model)
+        assert len(data) < 64 and (eocodec.decompress(data, model) == picture).all()
+    assert len(eocodec.compress(picture, max_bytes=44, model=model)) <= 44
+
+
+def test_smooth_pictures_have_no_coarse_stairs_where_finer_ones_cost_little(model: Model) -> None:
+    y, x = np.mgrid[:256, :384] / 256
+    sky = np.dstack([90 + 60 * y + 20 * np.sin(x * 2), 140 + 45 * y, 200 + 25 * y - 10 * x]) / 8
+    picture = np.floor(sky + np.random.default_rng(0).random(sky.shape)).astype(np.uint8)
+    for rate, least in ((1, 40), (4, 42)):
+        done = codec.compress_picture(picture, rate, model=model, measure=True)
+        assert done.psnr is not None and done.psnr > least and len(done.data) < 220

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,18 +18,23 @@ from typing import Any
 import constriction
 import numpy as np
 import pytest
-from paths import ROOT, SAMPLES, VECTORS
+from bundles import HOSTILE, LISTED, STRIPPED, id_of, named, with_list, zipped
+from paths import MODELS, SAMPLES, VECTORS, bundle_of
 from PIL import Image
 
 import eocodec
+from eocodec import format
+from eocodec.coding.fineness import LARGEST_OFFSET, Fineness, blocks_of, pack_offsets
 from eocodec.coding.symbols import symbols
 from eocodec.model import transform
-from eocodec.model.bundle import Model, write_bundle
+from eocodec.model.bundle import write_bundle
+from eocodec.model.graphs import OPERATORS
+from eocodec.model.library import load_model
+from eocodec.steps import step_code
 
 pytestmark = [pytest.mark.ports, pytest.mark.slow]
 
 SCRIPT = SAMPLES / "python" / "embed.py"
-MODELS = ROOT / "eocodec" / "models"
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
 
 
@@ -53,7 +59,7 @@ def embed() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def bundles(embed: ModuleType) -> dict[str, Any]:
-    return {name: embed.Bundle(MODELS / f"{name}.eocm") for name in ("photo", "face64")}
+    return {name: embed.Bundle(bundle_of(name)) for name in ("photo", "face64", "small.eocm")}
 
 
 @pytest.mark.parametrize("entry", INDEX, ids=lambda v: v["name"])
@@ -66,7 +72,7 @@ def test_vectors_decode_to_their_symbols_and_pictures(
     assert picture.dtype == np.uint8
     assert len(values) == entry["symbols"]
     assert hashlib.sha256(values.astype("<i4").tobytes()).hexdigest() == entry["sha256"]
-    expected = [eocodec.decompress(data)]
+    expected = [eocodec.decompress(data, bundle_of(entry["model"]))]
     if entry["picture"]:
         image = Image.open(VECTORS / f"{entry['name']}.png").convert("RGBA" if entry["alpha"] else "RGB")
         expected.append(np.asarray(image))
@@ -80,7 +86,7 @@ def test_prefixes_decode_as_in_the_library(embed: ModuleType, bundles: dict[str,
     model = "face64" if name.startswith("face") else "photo"
     for length in np.random.default_rng(len(data)).integers(20, len(data), 4).tolist():
         try:
-            expected = symbols(data[:length], model)
+            expected = symbols(data[:length], load_model(bundle_of(model)))
         except eocodec.EocodecError:
             with pytest.raises(embed.Rejected):
                 embed.decode(data[:length], bundles[model])
@@ -90,14 +96,47 @@ def test_prefixes_decode_as_in_the_library(embed: ModuleType, bundles: dict[str,
             assert np.abs(eocodec.decompress(data[:length]).astype(int) - picture).max() <= 1, length
 
 
-def test_pictures_in_tiles_are_those_of_the_library(embed: ModuleType, bundles: dict[str, Any], model: Model) -> None:
+def test_pictures_in_tiles_are_those_of_the_library(embed: ModuleType, bundles: dict[str, Any]) -> None:
     width, height, rng = 1101, 1999, np.random.default_rng(3)  # four tiles, and a padding of 2.2 million pixels
     sizes = [(3, 126, 70), *((9, 126 << k, 70 << k) for k in range(4))]
     latents = [rng.normal(0, 0.02, size).astype(np.float32) for size in sizes]
     latents[0] += 2
-    expected = transform.synthesise(model, latents, 40 / 255, width, height)
+    expected = transform.synthesise(load_model(bundle_of("photo")), latents, 40 / 255, width, height)
     found = embed.synthesise(bundles["photo"], latents, 40, width, height)
     assert np.abs(expected.astype(int) - found).max() <= 1
+
+
+def test_maps_of_steps_reach_every_tile(embed: ModuleType, bundles: dict[str, Any]) -> None:
+    width, height, rng = 1203, 1757, np.random.default_rng(4)  # four tiles
+    small, data = load_model(bundle_of("small.eocm")), vector("small-map")
+    file = replace(format.parse(data).header, width=width, height=height)
+    offsets = rng.integers(-LARGEST_OFFSET, LARGEST_OFFSET + 1, blocks_of(file, small)).astype(np.int8)
+    fineness = Fineness(small, file, offsets)
+    sizes = [(3, 220, 152), *((9, 220 << k, 152 << k) for k in range(3))]
+    latents = [rng.normal(0, 0.05, size).astype(np.float32) for size in sizes]
+    latents[0] += 1
+    delta = 25 / 255
+    step = small.manifest.decoder_step(delta)
+    expected = transform.synthesise(small, latents, step, width, height, fineness.places())
+    theirs = replace(file, step=step_code(delta))
+    ours = embed.parse(format.serialise(format.File(theirs, None, (), offsets=pack_offsets(offsets))))
+    found = embed.synthesise(
+        bundles["small.eocm"], latents, 25, width, height, embed.Fineness(bundles["small.eocm"], ours)
+    )
+    assert np.abs(expected.astype(int) - found).max() <= 1
+
+
+def test_maps_that_do_not_fit_are_refused(embed: ModuleType, bundles: dict[str, Any]) -> None:
+    file = format.parse(vector("small-map"))
+    offsets = np.zeros((5, 6), np.int8)
+    beyond = np.full_like(offsets, LARGEST_OFFSET + 1)
+    for wrong, said in ((b"", "packed bytes"), (pack_offsets(offsets[:, :5]), "packed bytes"),
+                        (pack_offsets(beyond), "out of range")):  # fmt: skip
+        with pytest.raises(embed.Rejected, match=said):
+            embed.decode(format.serialise(replace(file, offsets=wrong)), bundles["small.eocm"])
+    plain = replace(format.parse(vector("colour")), offsets=pack_offsets(offsets))
+    with pytest.raises(embed.Rejected, match="steps differ"):
+        embed.decode(format.serialise(plain), bundles["photo"])
 
 
 def test_tiny_files_come_as_base64_too(embed: ModuleType, bundles: dict[str, Any]) -> None:
@@ -170,9 +209,13 @@ BAD = {
     "text": (b"+text", "not an .eoc file"),
     "magic": (b"EOD" + header()[3:], "not an .eoc file"),
     "version": (header(version=2), "format version 2"),
-    "flags": (header(flags=16), "features"),
+    "flags": (header(flags=32), "features"),
     "cut": (header()[:-1], "cut off"),
     "model": (b"EOC\x01abcd" + header()[8:], "made with the model 61626364"),
+    "untuned model": (header(flags=16) + b"\x20", "its steps differ"),
+    "no tuning": (header(flags=16) + b"\0", "tuning is out of range"),
+    "too much tuning": (header(flags=16) + b"\x21", "tuning is out of range"),
+    "tuned lossless": (header(flags=24) + b"\x20", "tuning is out of range"),
     "no width": (header(width=b"\0"), "beyond the format's limits"),
     "too wide": (header(width=b"\x81\x80\x40"), "beyond the format's limits"),
     "too large": (header(width=b"\x80\x80\x40", height=b"\x81\x02"), "beyond the format's limits"),
@@ -250,18 +293,58 @@ def test_bundles_are_checked(embed: ModuleType, tmp_path: Path) -> None:
             embed.Bundle(path)
 
 
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_bundles_are_refused(embed: ModuleType, kind: str, tmp_path: Path) -> None:
+    files, said = HOSTILE[kind]
+    (tmp_path / "bad.eocm").write_bytes(zipped(files))
+    with pytest.raises(embed.Rejected, match=said):
+        embed.decode(named("small-tuned-coarse", files), embed.Bundle(tmp_path / "bad.eocm"))
+
+
+def test_graphs_may_hold_what_the_library_allows(embed: ModuleType) -> None:
+    assert embed.OPERATORS == OPERATORS
+    assert embed.ANCESTORS  # of the shipped bundles, which test_bundles_may_lack_parts uses
+
+
+@pytest.mark.parametrize("name", ["photo", "small.eocm"])
+def test_bundles_may_lack_parts(embed: ModuleType, bundles: dict[str, Any], name: str, tmp_path: Path) -> None:
+    if name == "photo":
+        files = with_list(bundles[name].files)
+        files = {n: c for n, c in files.items() if n.startswith(("entropy/", "decoder")) or "/" not in n}
+        files = {n: c for n, c in files.items() if n not in ("encoder.onnx", "progressive.bin")}
+        data, others = vector("grey"), [vector("embedded-grey"), vector("lossless-grey")]
+        expected = embed.decode(data, bundles[name])
+    else:
+        files = STRIPPED
+        data, others = named("small-tuned-grey", files), [named("small-embedded", files)]
+        expected = embed.decode(vector("small-tuned-grey"), bundles[name])
+    (tmp_path / "less.eocm").write_bytes(zipped(files))
+    less = embed.Bundle(tmp_path / "less.eocm")
+    assert less.id == (bundles[name].id if name == "photo" else id_of(LISTED))
+    assert np.array_equal(embed.decode(data, less), expected)
+    for other in others:
+        with pytest.raises(embed.Rejected, match="lacks"):
+            embed.decode(other, less)
+
+
+def test_pictures_beyond_the_limit_are_refused(embed: ModuleType, bundles: dict[str, Any]) -> None:
+    with pytest.raises(embed.Rejected, match="33x17 pixels, more than the limit of 560"):
+        embed.decode(vector("grey"), bundles["photo"], 33 * 17 - 1)
+    assert embed.decode(vector("grey"), bundles["photo"], 33 * 17).shape == (17, 33, 3)
+
+
 def test_a_bundle_of_other_content_is_another_model(embed: ModuleType, bundles: dict[str, Any], tmp_path: Path) -> None:
-    assert bundles["photo"].id[:4] == vector("colour")[4:8]
-    files = dict(bundles["photo"].files)
-    write_bundle(tmp_path / "same.eocm", {n: c for n, c in files.items() if not n.startswith("denoise/")})
-    assert embed.Bundle(tmp_path / "same.eocm").id == bundles["photo"].id
+    assert bundles["face64"].id[:4] == vector("face")[4:8]
+    files = dict(bundles["face64"].files)
+    write_bundle(tmp_path / "same.eocm", {**files, "denoise/more.onnx": b""})
+    assert embed.Bundle(tmp_path / "same.eocm").id == bundles["face64"].id
     write_bundle(tmp_path / "other.eocm", {**files, "compand.bin": files["compand.bin"][:-1]})
-    with pytest.raises(embed.Rejected, match="made with the model 26cc94c0"):
-        embed.decode(vector("colour"), embed.Bundle(tmp_path / "other.eocm"))
+    with pytest.raises(embed.Rejected, match="made with the model 5f2b99a2"):
+        embed.decode(vector("face"), embed.Bundle(tmp_path / "other.eocm"))
 
 
 def test_the_command_writes_picture_and_symbols(tmp_path: Path) -> None:
-    command = [sys.executable, SCRIPT, MODELS / "photo.eocm", VECTORS / "embedded-alpha.eoc", "out.png"]
+    command = [sys.executable, SCRIPT, bundle_of("photo"), VECTORS / "embedded-alpha.eoc", "out.png"]
     done = subprocess.run([*command, "--symbols", "out.bin"], cwd=tmp_path, capture_output=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert sorted(os.listdir(tmp_path)) == ["out.bin", "out.png"]
@@ -275,7 +358,7 @@ def test_the_command_writes_picture_and_symbols(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["photo.eocm", "picture.eoc", "folder"])
 def test_the_command_says_what_is_missing(missing: str, tmp_path: Path) -> None:
-    paths = [MODELS / "photo.eocm", VECTORS / "grey.eoc", tmp_path / "out.png"]
+    paths = [bundle_of("photo"), VECTORS / "grey.eoc", tmp_path / "out.png"]
     place = {"photo.eocm": 0, "picture.eoc": 1, "folder": 2}[missing]
     paths[place] = tmp_path / missing / "out.png" if missing == "folder" else tmp_path / missing
     done = subprocess.run([sys.executable, SCRIPT, *paths], cwd=tmp_path, capture_output=True, timeout=60, text=True)

@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,7 +24,8 @@ from typing import Any
 import constriction
 import numpy as np
 import pytest
-from paths import ROOT, SAMPLES, VECTORS
+from bundles import HOSTILE, STRIPPED, named, zipped
+from paths import MODELS, ROOT, SAMPLES, VECTORS, bundle_of, environment
 from PIL import Image
 
 import eocodec
@@ -31,7 +33,6 @@ from eocodec.coding.symbols import symbols
 from eocodec.metrics import psnr
 
 WEB = SAMPLES / "web"
-MODELS = ROOT / "eocodec" / "models"
 NODE_MODULES = Path(os.environ.get("EOCODEC_NODE_MODULES", WEB / "node_modules"))
 NODE = shutil.which("node")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -56,13 +57,14 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import * as ort from 'onnxruntime-web';
 import { Bundle, decode } from './eocodec.js';
 
-const [models, list, folder] = process.argv.slice(2);
+const [list, folder] = process.argv.slice(2);
 const bundles = {};
-for (const name of ['photo', 'face64']) bundles[name] = await Bundle.load(readFileSync(`${models}/${name}.eocm`), ort);
 for (const { name, model, data } of JSON.parse(readFileSync(list))) {
+  bundles[model] ??= await Bundle.load(readFileSync(model), ort);
   const picture = await decode(data.text ?? Buffer.from(data, 'base64'), bundles[model], { symbols: true });
   const { symbols, data: rgba, ...rest } = picture;
   writeFileSync(`${folder}/${name}.rgba`, rgba);
+  writeFileSync(`${folder}/${name}.v`, new Uint8Array(symbols.buffer));
   const sha256 = createHash('sha256').update(new Uint8Array(symbols.buffer)).digest('hex');
   console.log(JSON.stringify({ name, symbols: symbols.length, sha256, ...rest }));
 }
@@ -74,8 +76,8 @@ import { readFileSync } from 'node:fs';
 import * as ort from 'onnxruntime-web';
 import { Bundle, decode, decodeProgressively } from './eocodec.js';
 
-const [models, list] = process.argv.slice(2);
-const bundle = await Bundle.load(readFileSync(`${models}/photo.eocm`), ort);
+const [photo, list] = process.argv.slice(2);
+const bundle = await Bundle.load(readFileSync(photo), ort);
 performance.now = () => 0; // nothing takes long enough to be drawn before all that is there is decoded
 for (const { data, ends } of JSON.parse(readFileSync(list))) {
   const file = Buffer.from(data, 'base64');
@@ -95,6 +97,22 @@ for (const { data, ends } of JSON.parse(readFileSync(list))) {
     drawn();
   });
   console.log(JSON.stringify({ results, complete: last.complete }));
+}
+"""
+
+# Decodes [bundle, file] pairs; prints the sum of the pixels, or the sentence that says why not.
+ATTEMPT = """
+import { readFileSync } from 'node:fs';
+import * as ort from 'onnxruntime-web';
+import { Bundle, decode } from './eocodec.js';
+
+for (const [bundle, file, options] of JSON.parse(readFileSync(process.argv[2]))) {
+  try {
+    const { data } = await decode(Buffer.from(file, 'base64'), await Bundle.load(readFileSync(bundle), ort), options);
+    console.log(JSON.stringify(data.reduce((a, b) => a + b, 0)));
+  } catch (e) {
+    console.log(JSON.stringify(e.name === 'EocodecError' ? e.message : String(e.stack)));
+  }
 }
 """
 
@@ -135,7 +153,7 @@ def node(site: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             (site / "script.mjs").write_text(script)
             script = "script.mjs"
         command = [NODE, script, *map(str, arguments)]
-        return subprocess.run(command, cwd=site, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, cwd=site, capture_output=True, text=True, timeout=600)
 
     return run
 
@@ -172,11 +190,14 @@ def decoded(
 ) -> dict[str, Any]:
     """What the module makes of all vectors, of prefixes, and of a tiny file as text."""
     folder = tmp_path_factory.mktemp("decoded")
-    files = [{"name": v["name"], "model": v["model"], "data": text(read(v["name"]))} for v in INDEX]
+    files: list[dict[str, Any]] = []
+    files += [{"name": v["name"], "model": v["model"], "data": text(read(v["name"]))} for v in INDEX]
     files += [{"name": name, "model": "photo", "data": text(data)} for name, data in cuts().items()]
     files.append({"name": "text", "model": "face64", "data": {"text": text(read("face-tiny"))}})
+    for file in files:
+        file["model"] = str(bundle_of(file["model"]))
     (folder / "list.json").write_text(json.dumps(files))
-    result = {entry["name"]: entry for entry in lines(node(DECODE, MODELS, folder / "list.json", folder))}
+    result = {entry["name"]: entry for entry in lines(node(DECODE, folder / "list.json", folder))}
     for name, entry in result.items():
         shape = entry["height"], entry["width"], 4
         entry["pixels"] = np.fromfile(folder / f"{name}.rgba", np.uint8).reshape(shape)
@@ -196,7 +217,8 @@ def test_vectors_decode_in_node(decoded: dict[str, Any], vector: dict[str, Any])
     assert (result["width"], result["height"], result["alpha"]) == tuple(
         vector[k] for k in ("width", "height", "alpha")
     )
-    assert_equal_pixels(result["pixels"], eocodec.decompress(read(vector["name"])), 0 if vector["exact"] else 1)
+    expected = eocodec.decompress(read(vector["name"]), bundle_of(vector["model"]))
+    assert_equal_pixels(result["pixels"], expected, 0 if vector["exact"] else 1)
 
 
 @pytest.mark.parametrize("name", cuts())
@@ -253,14 +275,15 @@ def test_the_range_decoder_reads_what_constriction_writes(
 def test_drawings_are_those_of_the_prefixes(
     node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, coffee: np.ndarray
 ) -> None:
-    files = [read("segments"), eocodec.compress(coffee[90:150, 200:290], lossless=True)]
+    exact = eocodec.compress(coffee[90:150, 200:290], lossless=True, model=bundle_of("photo"))
+    files = [read("segments"), exact]
     jobs = []
     for data in files:
         file = eocodec.format.parse(data)
         assert len(file.segments) >= 4
         jobs.append({"data": text(data), "ends": eocodec.format.segment_ends(file)[1:]})
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
-    for job, outcome in zip(jobs, lines(node(PREFIXES, MODELS, tmp_path / "jobs.json")), strict=True):
+    for job, outcome in zip(jobs, lines(node(PREFIXES, bundle_of("photo"), tmp_path / "jobs.json")), strict=True):
         results = outcome["results"]
         assert all(r["same"] for r in results)
         assert [r["bytes"] for r in results] == [*job["ends"], job["ends"][-1]]
@@ -276,10 +299,10 @@ def test_the_command_writes_picture_and_symbols(
     node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     out, values = tmp_path / "out.png", tmp_path / "symbols"
-    process = node("decode.mjs", MODELS / "photo.eocm", VECTORS / "alpha.eoc", out, "--symbols", values)
+    process = node("decode.mjs", bundle_of("photo"), VECTORS / "alpha.eoc", out, "--symbols", values)
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
     assert_equal_pixels(np.asarray(Image.open(out)), eocodec.decompress(read("alpha")), 1)
-    assert values.read_bytes() == symbols(read("alpha")).astype("<i4").tobytes()
+    assert values.read_bytes() == symbols(read("alpha"), eocodec.load_model(bundle_of("photo"))).astype("<i4").tobytes()
 
 
 @pytest.mark.parametrize(
@@ -298,7 +321,7 @@ def test_damage_is_one_sentence(
     node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, data: bytes, model: str, message: str
 ) -> None:
     (tmp_path / "file.eoc").write_bytes(data)
-    process = node("decode.mjs", MODELS / f"{model}.eocm", tmp_path / "file.eoc", tmp_path / "out.png")
+    process = node("decode.mjs", bundle_of(model), tmp_path / "file.eoc", tmp_path / "out.png")
     assert process.returncode == 1
     assert process.stderr.count("\n") == 1 and message in process.stderr
     assert not (tmp_path / "out.png").exists()
@@ -307,10 +330,86 @@ def test_damage_is_one_sentence(
 def test_a_damaged_bundle_is_one_sentence(
     node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    content = (MODELS / "photo.eocm").read_bytes()
+    content = bundle_of("photo").read_bytes()
     (tmp_path / "bad.eocm").write_bytes(flipped(content, 500_000))
     process = node("decode.mjs", tmp_path / "bad.eocm", VECTORS / "grey.eoc", tmp_path / "out.png")
     assert (process.returncode, process.stderr) == (1, "decode.mjs: the model bundle is damaged\n")
+
+
+def test_bundles_and_limits_are_checked(node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    jobs: list[Any] = []
+    for kind, (files, _) in HOSTILE.items():
+        (tmp_path / f"{kind}.eocm").write_bytes(zipped(files))
+        jobs.append((f"{tmp_path / kind}.eocm", text(named("small-tuned-coarse", files)), {}))
+    (tmp_path / "less.eocm").write_bytes(zipped(STRIPPED))
+    for name in ("small-tuned-grey", "small-embedded"):
+        jobs.append((str(tmp_path / "less.eocm"), text(named(name, STRIPPED)), {}))
+    jobs.append((str(bundle_of("small.eocm")), text(read("small-tuned-grey")), {}))
+    jobs.append((str(bundle_of("small.eocm")), text(read("small-tuned-grey")), {"maxPixels": 41 * 33 - 1}))
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    *refused, less, embedded, whole, large = lines(node(ATTEMPT, tmp_path / "jobs.json"))
+    for sentence, (_, said) in zip(refused, HOSTILE.values(), strict=True):
+        assert said in sentence
+    assert less == whole > 41 * 33 * 255
+    assert "lacks progressive.bin" in embedded
+    assert "41x33 pixels, more than the limit of 1352" in large
+
+
+@pytest.fixture(scope="module")
+def face64_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small bundle for placeholders, made from the shipped one."""
+    pytest.importorskip("onnx", reason="onnx, of the extra train, is not installed")
+    path = tmp_path_factory.mktemp("tiny") / "face64-tiny.eocm"
+    command = [sys.executable, WEB / "make_face64_tiny.py", MODELS / "face64.eocm", path]
+    subprocess.run(command, check=True, env=environment(), capture_output=True)
+    assert path.stat().st_size < 2_000_000
+    return path
+
+
+def test_the_package_is_what_it_says_and_its_tests_pass(
+    node: Callable[..., subprocess.CompletedProcess[str]], face64_tiny: Path, tmp_path: Path
+) -> None:
+    files = json.loads((WEB / "package.json").read_text())["files"]
+    source, modules = tmp_path / "source", tmp_path / "node_modules"
+    source.mkdir()
+    for name in (*files, "package.json", "README.md"):
+        shutil.copy(face64_tiny if name == face64_tiny.name else WEB / name, source)
+    packed = subprocess.run(
+        ["npm", "pack", "--offline", "--silent", "--json"], cwd=source, capture_output=True, text=True, timeout=600
+    )
+    assert packed.returncode == 0, packed.stderr
+    (archive,) = json.loads(packed.stdout)
+    assert {f["path"] for f in archive["files"]} == {*files, "package.json", "README.md"}
+    (modules / "eocodec-web").mkdir(parents=True)
+    command = ["tar", "-xzf", source / archive["filename"], "-C", modules / "eocodec-web", "--strip-components=1"]
+    subprocess.run(command, check=True)
+    for name in ("onnxruntime-web", "onnxruntime-common", "fzstd"):
+        (modules / name).symlink_to((NODE_MODULES / name).resolve())
+    shutil.copy(WEB / "package.test.mjs", tmp_path)
+    done = subprocess.run(
+        [NODE, "--test", "package.test.mjs"], cwd=tmp_path, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_small_bundle_has_the_symbols_of_the_model_and_nearly_its_pictures(
+    node: Callable[..., subprocess.CompletedProcess[str]], face64_tiny: Path, tmp_path: Path
+) -> None:
+    face = np.asarray(Image.open(SAMPLES / "faces" / "astronaut.png").convert("RGB"))
+    files = {
+        "a": face,
+        "b": np.ascontiguousarray(face[:, ::-1]),
+        "c": np.clip(face * 0.8 + 20, 0, 255).astype(np.uint8),
+    }
+    data = {name: eocodec.compress(picture, max_bytes=24, tiny=True) for name, picture in files.items()}
+    jobs = [{"name": name, "model": str(face64_tiny), "data": text(content)} for name, content in data.items()]
+    (tmp_path / "list.json").write_text(json.dumps(jobs))
+    assert len(lines(node(DECODE, tmp_path / "list.json", tmp_path))) == len(jobs)
+    for name, content in data.items():
+        values, expected = np.fromfile(tmp_path / f"{name}.v", "<i4"), symbols(content)
+        assert np.array_equal(values[:128], expected[:128]) and not values[128:].any()
+        pixels = np.fromfile(tmp_path / f"{name}.rgba", np.uint8).reshape(64, 64, 4)[..., :3]
+        assert psnr(eocodec.decompress(content), np.ascontiguousarray(pixels)) > 39
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -372,7 +471,7 @@ def browser() -> Iterator[Any]:
 WATCH = """async (name) => {
   const { Bundle, decode, drawProgressively } = await import('./eocodec.js');
   const ort = await import('onnxruntime-web');
-  const bundle = await Bundle.load('../../eocodec/models/photo.eocm', ort);
+  const bundle = await Bundle.load('../../eocodec/models/earlier/photo-26cc94c0.eocm', ort);
   const whole = await decode(await (await fetch(`../../tests/vectors/${name}.eoc`)).arrayBuffer(), bundle);
   const canvas = document.createElement('canvas');
   const drawings = [];

@@ -81,7 +81,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("run")
     (base / "pictures").mkdir()
     for name in ("chelsea", "coffee", "rocket", "astronaut"):
-        Image.open(SAMPLES / f"{name}.png").crop((60, 60, 352, 264)).save(base / "pictures" / f"{name}.png")
+        Image.open(SAMPLES / f"{name}.png").crop((60, 60, 236, 204)).save(base / "pictures" / f"{name}.png")
     (base / "small.toml").write_text(CONFIG)
     for arguments in (
         ["train", "small.toml", "--device", "cpu"],

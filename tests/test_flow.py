@@ -72,15 +72,15 @@ def test_the_flow_preserves_volume() -> None:
 @pytest.mark.slow
 def test_column_norms_match_the_full_jacobian() -> None:
     flow = random_flow(2, 0.1)
-    h = [b.detach() for b in flow(torch.rand(1, 3, 32, 32, dtype=torch.float64))]
+    h = [b.detach() for b in flow(torch.rand(1, 3, 16, 16, dtype=torch.float64))]
     band, channel = 2, 4
-    got = log_column_norms(flow.inverse, h, band, channel, 32)[0, 0, 0]
+    got = log_column_norms(flow.inverse, h, band, channel, 16)[0, 0, 0]
 
     def inverse(v: "torch.Tensor") -> "torch.Tensor":
         return flow.inverse([*h[:2], v])
 
     place = h[band].shape[-1] // 2
-    column = torch.autograd.functional.jacobian(inverse, h[band])[..., 0, channel, place, place]
+    column = torch.autograd.functional.jacobian(inverse, h[band], vectorize=True)[..., 0, channel, place, place]
     assert got.item() == pytest.approx(0.5 * math.log(column.square().sum().item()), abs=1e-6)
 
 
@@ -95,15 +95,17 @@ def test_total_correlation_estimate_is_unbiased() -> None:
         parts = v.split(sizes)
         return flow.inverse([p.reshape(b.shape) for p, b in zip(parts, h, strict=True)])
 
-    jacobian = torch.autograd.functional.jacobian(inverse, torch.cat([b.flatten() for b in h])).reshape(sum(sizes), -1)
+    vector = torch.cat([b.flatten() for b in h])
+    jacobian = torch.autograd.functional.jacobian(inverse, vector, vectorize=True).reshape(sum(sizes), -1)
     _, log_det = torch.linalg.slogdet(jacobian)
     exact = (0.5 * jacobian.square().sum(0).log().sum() - log_det).item() / sum(sizes)
     assert exact > 0
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        draws = [total_correlation(flow.inverse, h, generator, spacing=4).item() for _ in range(300)]
+        draws = [total_correlation(flow.inverse, h, generator, spacing=4).item() for _ in range(160)]
     error = np.std(draws) / math.sqrt(len(draws))
     # Cells of 4 pixels cut off tails and leave out other positions: allow for that besides the standard error.
+    assert error < 0.1 * exact
     assert np.mean(draws) == pytest.approx(exact, abs=4 * error + 0.15 * exact)
 
 

@@ -82,6 +82,15 @@ def test_hostile_graphs_are_refused(kind: str) -> None:
         check_graph(hostile()[kind].SerializeToString())
 
 
+def test_a_graph_in_a_field_that_32_bits_would_take_for_another_is_refused() -> None:
+    """ONNX Runtime keeps 32 bits of a field's key: what looks like an unknown field would be a second graph to it."""
+    plain = model(onnx.helper.make_node(*ADD)).SerializeToString()
+    more = model(onnx.helper.make_node("Loop", ["x"], ["y"])).graph.SerializeToString()
+    for key in (b"\xba\x80\x80\x80\x10", b"\xba\x80\x80\x80\x80\x01"):
+        with pytest.raises(ModelError, match="not known"):
+            check_graph(plain + key + bytes([len(more)]) + more)
+
+
 def test_a_bundle_with_a_hostile_graph_is_refused_when_the_graph_is_wanted() -> None:
     files = dict(read_bundle(shipped_models()["photo"]))
     files["encoder.onnx"] = hostile()["external"].SerializeToString()

@@ -20,7 +20,7 @@ from eocodec.errors import EocodecError
 
 pytestmark = pytest.mark.slow
 
-KILLS = 50
+KILLS = 30
 
 
 def _spawn(folder: Path, *arguments: object) -> "subprocess.Popen[bytes]":
@@ -35,7 +35,7 @@ def _spawn(folder: Path, *arguments: object) -> "subprocess.Popen[bytes]":
 
 
 def test_a_killed_command_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
-    """Fifty kills at random moments of three commands that replace their output."""
+    """Kills at random moments of three commands that replace their output."""
     picture = np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))[:60, :80]
     Image.fromarray(picture).save(tmp_path / "in.png")
     (tmp_path / "in.eoc").write_bytes(eocodec.compress(picture, rate=200))

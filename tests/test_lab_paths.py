@@ -80,7 +80,7 @@ def test_closed_forms_are_the_derivatives(z):
     for parameter in potential.parameters():
         nn.init.normal_(parameter, std=0.7)
     t = torch.linspace(0, 5, 50, dtype=torch.float64)
-    for name in ("gradient", "hessian", "rate"):
+    for name in ("gradient", "hessian", "time_derivative"):
         exact, own = getattr(Potential, name)(potential, z, t), getattr(potential, name)(z, t)
         assert torch.allclose(exact, own, atol=1e-9), name
         assert own.abs().max() > 1e-3

@@ -99,3 +99,47 @@ def test_detail_is_given_back(crop: np.ndarray, model: Model) -> None:
     for wrong in (-0.1, 1.1, None):
         with pytest.raises(eocodec.EocodecError):
             eocodec.denoise(noisy, 20, detail=wrong, model=model)  # type: ignore[arg-type]
+
+
+def _malvar(values: np.ndarray) -> np.ndarray:
+    """A Bayer mosaic of colours `(H, W, 3)` filled by Malvar, He & Cutler's filters (2004), borders repeated."""
+    red, blue = (np.zeros(values.shape[:2], bool) for _ in range(2))
+    red[::2, ::2] = blue[1::2, 1::2] = True
+    raw = np.where(red, values[..., 0], np.where(blue, values[..., 2], values[..., 1]))
+    padded = np.pad(raw, 2, "reflect")
+
+    def filtered(kernel: list[list[float]]) -> np.ndarray:
+        shifted = np.lib.stride_tricks.sliding_window_view(padded, (5, 5))
+        return np.einsum("abij,ij->ab", shifted, np.array(kernel) / 8)
+
+    straight = [[0, 0, 0.5, 0, 0], [0, -1, 0, -1, 0], [-1, 4, 5, 4, -1], [0, -1, 0, -1, 0], [0, 0, 0.5, 0, 0]]
+    opposite = [[0, 0, -1.5, 0, 0], [0, 2, 0, 2, 0], [-1.5, 0, 6, 0, -1.5], [0, 2, 0, 2, 0], [0, 0, -1.5, 0, 0]]
+    cross = [[0, 0, -1, 0, 0], [0, 0, 2, 0, 0], [-1, 2, 4, 2, -1], [0, 0, 2, 0, 0], [0, 0, -1, 0, 0]]
+    along, down = filtered(straight), filtered(np.transpose(straight).tolist())
+    even = np.arange(len(raw))[:, None] % 2 == 0
+    at_green = ~(red | blue)
+    other = filtered(opposite)
+    channels = [
+        np.where(red, raw, np.where(at_green, np.where(even, along, down), other)),
+        np.where(at_green, raw, filtered(cross)),
+        np.where(blue, raw, np.where(at_green, np.where(even, down, along), other)),
+    ]
+    return np.clip(np.dstack(channels) + 0.5, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_noise_that_channels_share_behind_a_demosaicer_is_found(grey: bool, model: Model) -> None:
+    scene = np.asarray(Image.open(SAMPLES / "rocket.png").convert("RGB"))[:192, :192].astype(float)
+    clean, noisy = _malvar(scene), _malvar(scene + np.random.default_rng(0).normal(0, 10, scene.shape))
+    if grey:
+        clean, noisy = (v[..., 1:2].repeat(3, 2) for v in (clean, noisy))
+    assert estimate_sigma(clean, model) < 0.3
+    done = denoise_picture(noisy, shifts=1, model=model)
+    assert done.sigma is not None and 4 < done.sigma < 10
+    assert _psnr(clean, done.rgb) > _psnr(clean, noisy) + 1.5
+
+
+def test_texture_is_no_noise_at_coarser_scales_either(samples: dict[str, np.ndarray], model: Model) -> None:
+    for picture in samples.values():
+        for part in (picture[:160, :240], picture[:160, :240, 1]):
+            assert estimate_sigma(part, model) < 2

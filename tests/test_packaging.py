@@ -1,5 +1,6 @@
 """What a release consists of: one version everywhere, and distributions that hold what they should and no more."""
 
+import json
 import re
 import subprocess
 import sys
@@ -32,6 +33,27 @@ def test_changelog_and_citation_are_of_this_version() -> None:
     assert tuple(found[1] for found in cited if found) == versions[0]
     assert versions[0][0] == eocodec.__version__
     assert "2602.06940" in citation.partition("preferred-citation:")[2]
+
+
+def test_the_bill_of_materials_holds_what_the_service_needs() -> None:
+    """Made by `.ci/supply-chain`, in the versions that continuous integration is pinned to."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [
+        re.split(r"[<>=!~\[]", d)[0] for d in (*project["dependencies"], *project["optional-dependencies"]["serve"])
+    ]
+    components = json.loads((ROOT / "docs" / "sbom.json").read_text())["components"]
+    listed = {_normal(c["name"]): c["version"] for c in components}
+    pins = [line.split("==") for line in (ROOT / ".ci" / "constraints.txt").read_text().splitlines() if "==" in line]
+    pinned = {_normal(name): version for name, version in pins}
+    assert {_normal(name) for name in needed} <= listed.keys()
+    assert listed.pop("eocodec") == eocodec.__version__
+    assert {name: pinned[name] for name in listed if name in pinned} == {n: v for n, v in listed.items() if n in pinned}
+    assert len(listed.keys() & pinned.keys()) >= len(needed)
+
+
+def _normal(name: str) -> str:
+    """A package's name as the index compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @pytest.mark.slow

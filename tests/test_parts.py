@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import VECTORS
+from PIL import Image
 
 import eocodec
 from eocodec.errors import EocodecError, ModelError
-from eocodec.model import parts
+from eocodec.model import library, parts
 from eocodec.model.bundle import Model, bundle_id, read_bundle, write_bundle
-from eocodec.model.library import Library, load_model, shipped_models
+from eocodec.model.library import Library, load_model
+from eocodec.model.shelf import peek_id, shipped_models
 
 SHIPPED = ("photo", "face64")
 
@@ -44,8 +47,20 @@ def test_a_list_of_parts_stands_for_what_decoding_needs(files: dict[str, dict[st
     assert bundle_id(parts.listed({**listed, "tables.bin": b"other"})) != identity
     Model(listed)
     for name, content in (("tables.bin", b"x"), ("more.onnx", b""), ("encoder.onnx", b"")):
-        with pytest.raises(ModelError, match=f"{name} is not what its list of parts says"):
+        with pytest.raises(ModelError, match=rf"{name} is not (what|on) its list of parts"):
             Model({**listed, name: content})
+
+
+def test_contents_are_checked_when_they_are_unpacked(files: dict[str, dict[str, bytes]], tmp_path: Path) -> None:
+    listed = parts.listed(files["photo"])
+    wrong = {**listed, "lossless/tables.bin": listed["lossless/tables.bin"][:-1] + b"x"}
+    write_bundle(tmp_path / "wrong.eocm", wrong)
+    model = load_model(tmp_path / "wrong.eocm")
+    with pytest.raises(ModelError, match=r"lossless/tables\.bin is not what its list of parts says"):
+        eocodec.compress(np.zeros((9, 9, 3), np.uint8), model=model, lossless=True)
+    write_bundle(tmp_path / "more.eocm", {**listed, "more.onnx": b""})
+    with pytest.raises(ModelError, match=r"more\.onnx is not on its list of parts"):
+        load_model(tmp_path / "more.eocm")
 
 
 def test_only_bundles_with_a_list_can_be_stripped(files: dict[str, dict[str, bytes]]) -> None:
@@ -70,3 +85,15 @@ def test_a_file_is_on_one_side_only(files: dict[str, dict[str, bytes]]) -> None:
     groups["beside"]["tables.bin"] = groups["decoding"]["tables.bin"]
     with pytest.raises(ModelError, match="inconsistent"):
         Model({**files["photo"], parts.LIST: json.dumps(groups).encode()})
+
+
+def test_files_of_earlier_models_stay_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever `photo` is now: the decoder of the one that vectors were made with is found by its id."""
+    others = {name: path for name, path in shipped_models().items() if peek_id(path)[:4].hex() != "26cc94c0"}
+    monkeypatch.setattr(library, "shipped_models", lambda: others)
+    for name in ("colour", "embedded", "lossless"):
+        data = (VECTORS / f"{name}.eoc").read_bytes()
+        model = Library().of_id(bytes.fromhex("26cc94c0"))
+        assert "encoder.onnx" not in model.files
+        wanted = np.asarray(Image.open(VECTORS / f"{name}.png").convert("RGB")).astype(int)
+        assert np.abs(eocodec.decompress(data) - wanted).max() <= 1

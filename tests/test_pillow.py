@@ -15,7 +15,8 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 import eocodec.pillow
 from eocodec import format
 from eocodec.codec import compress, decompress, truncate
-from eocodec.model import library
+from eocodec.model import shelf
+from eocodec.model.library import load_model
 from eocodec.pillow import EocImageFile, rate_of_quality
 
 
@@ -46,7 +47,7 @@ def test_save_and_open_by_extension(crop: Image.Image, tmp_path: Path) -> None:
     with Image.open(tmp_path / "x.eoc") as image:
         assert (image.format, image.size, image.mode) == ("EOC", (160, 120), "RGB")
         assert image.get_format_mimetype() == Image.MIME["EOC"] == "image/x-eoc"
-        assert image.info == {"model": "26cc94c0", "lossless": False, "progressive": False}
+        assert image.info == {"model": load_model("photo").id.hex(), "lossless": False, "progressive": False}
         assert np.array_equal(np.asarray(image), decompress((tmp_path / "x.eoc").read_bytes()))
         assert image.info["complete"] is True
         image.putpixel((0, 0), (1, 2, 3))
@@ -149,9 +150,9 @@ def test_a_model_that_is_not_there_is_an_os_error(crop: Image.Image, tmp_path: P
 
 def test_a_model_of_ones_own_can_be_added(crop: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = tmp_path / "mine.eocm"
-    mine.write_bytes(library.shipped_models()["photo"].read_bytes())
+    mine.write_bytes(shelf.shipped_models()["photo"].read_bytes())
     data = saved(crop, model=str(mine))
-    monkeypatch.setattr(library, "SHIPPED", tmp_path / "nothing")
+    monkeypatch.setattr(shelf, "SHIPPED", tmp_path / "nothing")
     with pytest.raises(OSError, match="not installed"):
         opened(data).load()
     monkeypatch.setattr(eocodec.pillow, "_bundles", {})

@@ -136,3 +136,46 @@ def test_the_command_writes_cuts_and_describes_progressive_files(
     assert run("decompress", "p.cut.eoc", "-o", "small.png").returncode == 0
     assert 25 < psnr(picture, np.asarray(Image.open(tmp_path / "small.png"))) < 40
     assert run("compress", "--progressive", "--lossless", "p.png").returncode == 2
+
+
+def test_the_first_bytes_show_a_colour_then_a_coarse_picture(samples: dict[str, np.ndarray]) -> None:
+    cuts = (17, 26, 40, 64, 100, 160, 256, 400, 640, 1000, 1600)
+    quality = []
+    for picture in samples.values():
+        small = np.asarray(Image.fromarray(picture).resize((160, 120), Image.Resampling.LANCZOS))
+        whole = eocodec.compress(small, max_bytes=1700, progressive=True)
+        shown = [eocodec.decompress(whole[:cut]) for cut in cuts]
+        assert (shown[0] == embedded.MIDDLE).all()
+        quality.append([psnr(small, picture) for picture in shown])
+        assert min(np.diff(quality[-1])) > -3  # one place may mislead, no more
+        assert quality[-1][4] > psnr(small, np.full_like(small, embedded.MIDDLE)) + 2
+    assert (np.diff(np.mean(quality, 0)) > 0).all()
+
+
+def test_what_counts_of_a_low_pass_is_what_the_whole_one_holds(picture: np.ndarray, data: bytes, model: Model) -> None:
+    payload = format.parse(data).payload
+    size, start = format.read_number(payload)
+    height, width = picture.shape[:2]
+    strips: list[list[np.ndarray]] = []
+
+    class Recorder(embedded.LowPrefixReader):
+        def low(self, predicted: np.ndarray, index: np.ndarray, place: tuple[int, slice, slice]) -> np.ndarray:
+            found = super().low(predicted, index, place)
+            strips[-1].append(found - predicted)
+            return found
+
+    counts = []
+    for length in (*range(0, 40, 3), 100, 200, size - 1, size):
+        strips.append([])
+        reader = Recorder(model, payload[start : start + length], size - length)
+        embedded.State(model, width, height, None).walk(embedded.LOW_STEP).low_pass(reader)
+        counts.append(reader.certain)
+    assert counts == sorted(counts) and counts[0] == 0 and counts[-1] == len(strips[-1]) > 20
+    for count, found in zip(counts, strips, strict=True):
+        assert all((a == b).all() for a, b in zip(found[:count], strips[-1], strict=False))
+        assert not any(rest.any() for rest in found[count:])
+
+
+def test_a_low_pass_that_claims_to_be_huge_takes_no_memory(model: Model) -> None:
+    latents, depth = embedded.decode(model, 40, 30, b"\xff\xff\xff\xff\x0f" + bytes(5))
+    assert depth in (-1.0, embedded.ONE_COLOUR) and all(np.isfinite(b).all() for b in latents)

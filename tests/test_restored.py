@@ -23,7 +23,7 @@ def test_the_shipped_bundle_comes_back_exactly(coffee: np.ndarray) -> None:
     """Float graphs within rounding of floats, integer graphs to the last bit, on random and real inputs."""
     path = shipped_models()["photo"]
     config, weights = photo_weights(read_bundle(path))
-    assert config == PhotoConfig(embedded=True)
+    assert config == PhotoConfig(embedded=True, gain_widths=(64, 96, 128, 160))
     model = PhotoModel(config).eval().requires_grad_(False)
     assert model.start_from(config, weights)
     assert set(model.state_dict()) - set(weights) == {"latents.low_scale"}  # only training needs it

@@ -77,11 +77,12 @@ def test_the_picture_foreseen_is_the_one_decoded(
     picture = chelsea[: crop[0], : crop[1]]
     delta = model.manifest.step_of(rate)
     header = format.Header(model.id, crop[1], crop[0], 0, step_code(delta))
-    steps = model.manifest.steps(header.delta)
-    targets = [h / s for h, s in zip(transform.analyse(model, picture), steps, strict=True)]
-    coder, foreseen = ordinary.foresee(model, header, targets)
+    latents = transform.analyse(model, picture)
+    coder, foreseen = ordinary.foresee(model, header, latents)
     segments = ordinary.finish(header, coder)
-    assert segments == ordinary.encode(model, header, targets)
+    assert segments == ordinary.encode(model, header, latents)
+    coder, foreseen = ordinary.foresee(model, header, latents, in_place=True)
+    assert foreseen is latents and ordinary.finish(header, coder) == segments
     for a, b in zip(foreseen, ordinary.decode(model, header, segments), strict=True):
         assert (a == b).all()
 

@@ -12,7 +12,7 @@ from paths import SAMPLES, Runner, environment
 from PIL import Image
 
 from eocodec import codec
-from eocodec.coding.rate_control import rate_of_quality
+from eocodec.coding.rate_control import rate_of_step_quality
 from eocodec.errors import EocodecError
 from eocodec.model.bundle import Model
 
@@ -26,17 +26,17 @@ def folder(tmp_path: Path) -> Path:
 def test_quality_rises_over_its_whole_scale_and_means_the_same_on_every_picture(
     model: Model, samples: dict[str, np.ndarray]
 ) -> None:
-    rates = [rate_of_quality(model, q) for q in (0, 20, 40, 60, 80, 100)]
+    rates = [rate_of_step_quality(model, q) for q in (0, 20, 40, 60, 80, 100)]
     assert rates[0] == pytest.approx(1) and rates[-1] == pytest.approx(model.block) and rates == sorted(rates)
-    assert rate_of_quality(model, 60) == pytest.approx(codec.DEFAULT_RATE, rel=0.05)
+    assert rate_of_step_quality(model, 60) == pytest.approx(codec.DEFAULT_RATE, rel=0.05)
     reached = []
     for picture in samples.values():
-        done = codec.compress_picture(picture[:160, :240], rate_of_quality(model, 75), model=model, measure=True)
+        done = codec.compress_picture(picture[:160, :240], rate_of_step_quality(model, 75), model=model, measure=True)
         reached.append(done.psnr)
     assert max(reached) - min(reached) < 4  # type: ignore[operator,type-var]
     for wrong in (-1, 101, float("nan")):
         with pytest.raises(EocodecError):
-            rate_of_quality(model, wrong)
+            rate_of_step_quality(model, wrong)
 
 
 def test_quality_is_an_option(run: Runner, folder: Path) -> None:

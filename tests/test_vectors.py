@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paths import VECTORS
+from paths import VECTORS, bundle_of
 from PIL import Image
 
 import eocodec
@@ -18,10 +18,11 @@ INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
 @pytest.mark.parametrize("vector", INDEX, ids=lambda v: v["name"])
 def test_vectors_decode_to_what_they_were_made_with(vector: dict[str, Any]) -> None:
     data = (VECTORS / f"{vector['name']}.eoc").read_bytes()
-    values = symbols(data).astype("<i4")
+    model = bundle_of(vector["model"])
+    values = symbols(data, eocodec.load_model(model)).astype("<i4")
     assert len(values) == vector["symbols"]
     assert hashlib.sha256(values.tobytes()).hexdigest() == vector["sha256"]
-    picture = eocodec.decompress(data)
+    picture = eocodec.decompress(data, model)
     assert picture.shape == (vector["height"], vector["width"], 4 if vector["alpha"] else 3)
     if vector["picture"]:
         image = Image.open(VECTORS / f"{vector['name']}.png").convert("RGBA" if vector["alpha"] else "RGB")
@@ -42,5 +43,10 @@ def test_every_kind_of_file_has_a_vector() -> None:
         kinds.add("lossless" if file.lossless else "embedded" if file.header.embedded else vector["model"])
         kinds |= {"grey"} if file.header.grey else set()
         kinds |= {"alpha"} if file.alpha else set()
+        kinds |= {"tuned"} if file.header.tuning else set()
+        kinds |= {"map"} if file.offsets else set()
         kinds |= set() if file.complete else {"prefix"}
-    assert kinds == {"photo", "face64", "embedded", "lossless", "tiny", "grey", "alpha", "prefix"}
+    assert kinds == {
+        *("photo", "face64", "small.eocm", "embedded", "lossless", "tiny"),
+        *("grey", "alpha", "tuned", "map", "prefix"),
+    }

@@ -1,19 +1,23 @@
 """A worker process: whatever happens to it, the next call is served, and nothing of it stays."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
-from paths import environment
+from paths import environment, processor_seconds, wait_until
 
 from eocodec.errors import EocodecError
-from eocodec.workers import ONE_THREAD, Crew, Died, TooSlow, Worker
+from eocodec.model.library import load_model
+from eocodec.workers import ONE_THREAD, Cancelled, Crew, Died, TooSlow, Worker
 
 LIMIT = 60.0
 
@@ -258,3 +262,84 @@ def test_a_crew_shares_calls_and_keeps_their_order() -> None:
 def test_a_crew_says_when_a_process_dies() -> None:
     with Crew(2) as crew, pytest.raises(Died):
         crew.map(die, [(), ()])
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def stubborn() -> None:
+    """Not to be stopped from Python: as long native code is."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    while True:
+        pass
+
+
+def swallow() -> None:
+    while True:
+        with contextlib.suppress(Exception):
+            spin()
+
+
+@pytest.mark.parametrize("work", [spin, swallow])
+def test_work_that_is_given_up_ends_and_leaves_its_process(worker: Worker, work: Callable[[], None]) -> None:
+    before = worker.call(number, limit=LIMIT)
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(worker.call, work, limit=LIMIT)
+        used = processor_seconds(before[1])
+        wait_until(lambda: processor_seconds(before[1]) > used)
+        worker.cancel()
+        with pytest.raises(Cancelled):
+            running.result(LIMIT)
+    worker.cancel()  # there is nothing to give up
+    assert worker.call(add, 1, 2, limit=LIMIT) == 3
+    assert worker.call(number, limit=LIMIT) == before
+
+
+def test_a_process_that_does_not_let_go_is_replaced(worker: Worker) -> None:
+    before = worker.call(number, limit=LIMIT)
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(worker.call, stubborn, limit=LIMIT)
+        used = processor_seconds(before[1])
+        wait_until(lambda: processor_seconds(before[1]) > used)
+        worker.cancel(patience=0.1)
+        with pytest.raises(Cancelled):
+            running.result(LIMIT)
+    assert worker.call(number, limit=LIMIT)[1] != before[1]
+
+
+def test_giving_up_at_any_moment_never_harms_the_next_work(worker: Worker) -> None:
+    worker.call(number, limit=LIMIT)
+    with ThreadPoolExecutor(1) as threads:
+        for k in range(200):
+            running = threads.submit(worker.call, add, k, 1, limit=LIMIT)
+            worker.cancel()
+            try:
+                assert running.result(LIMIT) == k + 1
+            except Cancelled:
+                continue
+
+
+def infer() -> None:
+    model = load_model("photo", 1, device="cpu")
+    model.run("encoder", {"picture": np.zeros((1, 3, 2048, 2048), np.float32)})
+
+
+@pytest.mark.slow
+def test_a_net_that_runs_is_interrupted_between_its_nodes() -> None:
+    from eocodec.model.runtime import interrupt
+
+    worker = Worker(start, (7,), interrupt=interrupt)
+    try:
+        pid = worker.call(number, limit=LIMIT)[1]
+        with ThreadPoolExecutor(1) as threads:
+            running = threads.submit(worker.call, infer, limit=LIMIT)
+            used = processor_seconds(pid)
+            wait_until(lambda: processor_seconds(pid) > used + 1)
+            worker.cancel()
+            with pytest.raises(Cancelled):
+                running.result(LIMIT)
+        assert worker.call(number, limit=LIMIT)[1] == pid
+    finally:
+        worker.end()

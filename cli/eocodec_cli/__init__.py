@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "cli", "main"]
 
 COMMANDS = {
+    "adapt": "Adapt a model to pictures of one kind.",
     "batch": "Compress a corpus of pictures, on all cores or a cluster.",
     "bench": "Compare with JPEG, WebP, AVIF and JPEG XL on a folder of pictures.",
     "compress": "Compress pictures to .eoc files.",
@@ -18,12 +19,13 @@ COMMANDS = {
     "decompress": "Decode .eoc files to pictures.",
     "demo": "Show compression and denoising on a bundled picture.",
     "denoise": "Remove noise from pictures.",
+    "doctor": "Show what is installed, and what is slow here and why.",
     "edit": "Change compressed faces along named paths.",
     "export": "Turn a training checkpoint into a model bundle.",
     "info": "Show what an .eoc file holds.",
     "inspect": "Show what a model's ordered latents do.",
     "lab": "Measure what latents mean, beside other methods.",
-    "models": "List the installed models.",
+    "models": "List, add and remove models.",
     "morph": "Show pictures between two compressed faces.",
     "serve": "Serve compression and denoising over HTTP, with a web page.",
     "train": "Train a model from a TOML configuration.",

@@ -80,11 +80,12 @@ def _compression(
     scorer: "Scorer",
     published: Sequence[Path],
     plot: Path | None,
+    anchors: Path | None,
 ) -> dict[str, Any]:
     from eocodec.bench import compression
 
     with _progress() as (say, tick):
-        result = compression.compression(folder, codecs, model, limit, rates, say, scorer, tick)
+        result = compression.compression(folder, codecs, model, limit, rates, say, scorer, tick, anchors)
     if published:
         result["published"] = compression.published(published, result)
     click.echo(compression.compression_table(result))
@@ -122,10 +123,10 @@ def _sheet(
 )
 @click.option(
     "--codecs",
-    default="eocodec,jpeg,webp,avif,avif-s2-444,jxl",
+    default="eocodec,eocodec-psnr,jpeg,webp,avif,avif-s2-444,jxl",
     show_default=True,
     metavar="NAME,...",
-    help="Which codecs to run: avif is at speed 6, avif-s2-444 at speed 2, jxl at effort 7.",
+    help="Which codecs to run: eocodec-psnr is eocodec --tune psnr, avif is at speed 6, jxl at effort 7.",
 )
 @click.option(
     "--measures",
@@ -148,6 +149,11 @@ def _sheet(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
     help="Published curve to compare with, JSON as CompressAI keeps it; may be repeated.",
+)
+@click.option(
+    "--anchors",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Take the other codecs from an earlier --json on the same pictures.",
 )
 @click.option(
     "--sheet",
@@ -181,6 +187,7 @@ def command(
     limit: int | None,
     rates: tuple[float, float],
     published: tuple[Path, ...],
+    anchors: Path | None,
     sheet: Path | None,
     sheet_bpp: str | None,
     denoise: bool,
@@ -206,6 +213,7 @@ def command(
     Examples:
       eocodec bench kodak/ --json out.json --plot rd.png
       eocodec bench kodak/ --codecs eocodec,avif --published vtm.json
+      eocodec bench kodak/ --codecs eocodec,eocodec-psnr --anchors out.json
       eocodec bench kodak/ --codecs eocodec,avif,jxl --limit 8 --sheet sheet.png --sheet-bpp 0.15,0.3
       eocodec bench cbsd68/ --denoise --sigma 15,25,50 --json out.json
       eocodec bench cbsd68/ --denoise --methods net,bm3d --noise poisson
@@ -215,14 +223,14 @@ def command(
         raise click.UsageError("--denoise, --levels and --sheet exclude one another")
     if sheet_bpp is not None and sheet is None:
         raise click.UsageError("--sheet-bpp goes with --sheet")
-    if sheet is not None and (json_file or plot or published):
-        raise click.UsageError("--json, --plot and --published do not go with --sheet")
+    if sheet is not None and (json_file or plot or published or anchors):
+        raise click.UsageError("--json, --plot, --published and --anchors do not go with --sheet")
     if not denoise and (sigmas or methods is not None):
         raise click.UsageError("--sigma and --methods go with --denoise")
     if not denoise and levels is None and (noise or grey):
         raise click.UsageError("--noise and --grey go with --denoise or --levels")
-    if (denoise or levels is not None) and published:
-        raise click.UsageError("--published does not go with --denoise or --levels")
+    if (denoise or levels is not None) and (published or anchors):
+        raise click.UsageError("--published and --anchors do not go with --denoise or --levels")
     if (denoise or levels is not None) and (measures or jobs):
         raise click.UsageError("--measures and --jobs do not go with --denoise or --levels")
     if levels is not None and plot:
@@ -262,5 +270,5 @@ def command(
                 at = _numbers("--sheet-bpp", [sheet_bpp or SHEET_RATES], "bits per pixel")
                 _sheet(sheet, folder, codecs.split(","), loaded, at, limit, scorer)
                 return
-            result = _compression(folder, codecs.split(","), loaded, limit, rates, scorer, published, plot)
+            result = _compression(folder, codecs.split(","), loaded, limit, rates, scorer, published, plot, anchors)
     keep(result)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eocodec_cli import files, pictures
-from eocodec_cli.denoise import level
+from eocodec_cli.denoise import sigma_or_auto
 from eocodec_cli.work import for_each
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ bpp_option = click.option("--bpp", type=float, metavar="X", help="Instead: at mo
 psnr_option = click.option("--psnr", type=float, metavar="DB", help="Instead: at least DB decibels, at most 0.1 more.")
 denoise_option = click.option(
     "--denoise",
-    type=level,
+    type=sigma_or_auto,
     metavar="[auto|S]",
     is_flag=False,
     flag_value="auto",
@@ -38,7 +38,7 @@ depth_option = click.option(
     type=click.Choice(["8", "16"]),
     help="Bits a sample to keep. Default: 16 for pictures that have more than 8, where the form of file can; else 8.",
 )
-no_measure_option = click.option("--no-measure", is_flag=True, help="Do not decode to report the PSNR; faster.")
+no_measure_option = click.option("--no-measure", is_flag=True, help="Do not find the PSNR to report; faster.")
 
 
 def region(value: str) -> tuple[float, ...]:
@@ -148,7 +148,7 @@ def command(
       eocodec compress --tiny --base64 --bytes 24 face.png -o -
     """
     from eocodec.codec import compress_picture
-    from eocodec.coding.rate_control import rate_of_quality
+    from eocodec.coding.rate_control import rate_of_step_quality
     from eocodec.errors import EocodecError
     from eocodec.model.library import load_model
 
@@ -160,7 +160,7 @@ def command(
     if rate is not None and not 1 <= rate <= loaded.block:
         raise EocodecError(f"the rate must be from 1 to {loaded.block} latents, not {rate:g}")
     if quality is not None:
-        rate = rate_of_quality(loaded, quality)
+        rate = rate_of_step_quality(loaded, quality)
     files.make_folders(jobs)
     options["measure"] = not no_measure
     wanted = options.pop("depth")

@@ -28,6 +28,10 @@ from eocodec_cli.work import for_each
 @files.recursive_option
 @files.times_option
 @files.json_option
+@click.option(
+    "--texture", type=click.FloatRange(0, 1), default=0.0, metavar="T",
+    help="Draw texture where the file has none, 0 to 1: rougher areas at low rates, a larger squared error.",
+)  # fmt: skip
 def command(
     inputs: tuple[str, ...],
     output: str | None,
@@ -41,6 +45,7 @@ def command(
     recursive: bool,
     keep_times: bool,
     as_json: bool,
+    texture: float,
 ) -> None:
     """Decode .eoc files to pictures.
 
@@ -51,6 +56,7 @@ def command(
     Examples:
       eocodec decompress photo.eoc
       eocodec decompress photo.eoc photo.webp
+      eocodec decompress --texture 0.6 small.eoc
       eocodec decompress *.eoc -o decoded/
       eocodec decompress slide.eoc -o slide.tif
       eocodec decompress --depth 8 slide.eoc -o slide.png
@@ -93,7 +99,7 @@ def command(
         with lanes.turn(0 if isinstance(file, Tiny) else file.header.width * file.header.height) as share:
             loaded = library_of(model, share, device).of(file)
             bits = None if depth is None else int(depth)
-            decoded = decode_file(data, loaded, salvage=salvage, max_pixels=max_pixels, depth=bits)
+            decoded = decode_file(data, loaded, salvage=salvage, max_pixels=max_pixels, texture=texture, depth=bits)
         suffix = ".png" if job.target == files.PIPE else Path(job.target).suffix
         deep = decoded.rgb.dtype.itemsize > 1
         image = to_pillow(rounded(decoded.rgb), decoded.alpha, decoded.grey)

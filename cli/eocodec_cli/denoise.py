@@ -9,7 +9,7 @@ from eocodec_cli import files, pictures
 from eocodec_cli.work import for_each
 
 
-def level(value: str) -> float | str:
+def sigma_or_auto(value: str) -> float | str:
     """A noise level in 8-bit levels, or "auto": the type of an option.
 
     Raises:
@@ -38,7 +38,7 @@ def level(value: str) -> float | str:
 )
 @click.option(
     "--sigma",
-    type=level,
+    type=sigma_or_auto,
     default="auto",
     metavar="auto|S",
     help="Noise level of the channels in 8-bit levels; default: estimated.",

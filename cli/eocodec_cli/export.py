@@ -96,11 +96,11 @@ def _bundle(name: str | None) -> Path | None:
     Raises:
         EocodecError: there is no such file.
     """
-    from eocodec.model.library import shipped_models
+    from eocodec.model.library import installed_models
 
     if name is None:
         return None
-    path = shipped_models().get(name, Path(name))
+    path = installed_models().get(name, Path(name))
     if not path.is_file():
         raise EocodecError(f"{path}: no such model bundle")
     return path

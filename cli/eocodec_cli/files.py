@@ -58,12 +58,12 @@ device_option = click.option(
 
 
 def complete_model(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem]":
-    """What a shell offers for a model: the names of the shipped ones, and files."""
+    """What a shell offers for a model: the names of the installed ones, and files."""
     from click.shell_completion import CompletionItem
 
-    from eocodec.model.library import shipped_models
+    from eocodec.model.library import installed_models
 
-    names = [CompletionItem(n) for n in shipped_models() if n.startswith(incomplete)]
+    names = [CompletionItem(n) for n in installed_models() if n.startswith(incomplete)]
     return names or [CompletionItem(incomplete, type="file")]
 
 

@@ -4,7 +4,6 @@ In: the arguments. Out: the exit code: 0, 1 for errors, 2 for wrong usage, 130 w
 """
 
 import contextlib
-import difflib
 import errno
 import importlib
 import os
@@ -12,6 +11,7 @@ import sys
 
 import click
 
+import eocodec
 from eocodec_cli import COMMANDS
 from eocodec_cli.shown import printable
 
@@ -44,6 +44,8 @@ class Lazy(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as e:
+            import difflib  # takes its time
+
             near = difflib.get_close_matches(args[0], COMMANDS, 1)
             raise click.UsageError(f"{e.message} Did you mean {near[0]!r}?" if near else e.message, ctx) from None
 
@@ -54,7 +56,7 @@ class Lazy(click.Group):
 
 
 @click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="eocodec")
+@click.version_option(eocodec.__version__, package_name="eocodec")
 def cli() -> None:
     """Compress and denoise images with entropy-ordered flows.
 
@@ -100,7 +102,7 @@ def _ended_by(e: BaseException) -> int:
         _tell(NO_MEMORY)
     elif isinstance(e, OSError):
         _discard_output()
-        if e.errno != errno.EPIPE:  # whoever read it wants no more; that needs no word
+        if e.errno != errno.EPIPE:  # the reader has closed the pipe, which is no error
             _tell(f"{e.filename or 'standard output'}: cannot be written ({e.strerror or e})")
     elif isinstance(e, SystemExit) and isinstance(e.code, int):
         _discard_output()  # click ends so when a pipe is closed

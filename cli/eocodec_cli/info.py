@@ -22,9 +22,12 @@ def command(inputs: tuple[str, ...], model: str | None, as_json: bool) -> None:
     """
     from eocodec.coding.describe import describe
     from eocodec.format import tiny_from_text
-    from eocodec.model.library import Library
 
-    library = Library((model,) if model else ())
+    library = None  # the shipped models need not be loaded to be named
+    if model:
+        from eocodec.model.library import Library
+
+        library = Library((model,))
 
     def work(job: files.Job) -> dict[str, Any]:
         return {"input": job.source, **describe(tiny_from_text(files.read_bytes(job.source)), library)}

@@ -1,25 +1,119 @@
-"""`eocodec models`."""
+"""`eocodec models`, with a command for each thing that is done to the models at hand: `add`, `remove`, `list`."""
 
 import json
+import re
+from pathlib import Path
+from typing import Any
 
 import click
 
+from eocodec.errors import EocodecError
 from eocodec_cli import files
 
+NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-@click.command("models")
+
+@click.group("models", invoke_without_command=True)
 @files.json_option
-def command(as_json: bool) -> None:
-    """List the installed models: name, id, largest C and size.
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Show, add and remove models. Without a command: list them.
+
+    Models that are added lie in a folder of the user's; files made with them then need no --model to be decoded.
+
+    \b
+    Examples:
+      eocodec models
+      eocodec models add mine.eocm
+      eocodec models remove mine
+    """
+    if ctx.invoked_subcommand is None:
+        _list(as_json)
+
+
+@command.command("list")
+@files.json_option
+def list_models(as_json: bool) -> None:
+    """List the installed models: name, id, largest C and size; of deltas also their base.
 
     \b
     Example:
-      eocodec models --json
+      eocodec models list --json
     """
-    from eocodec.model.library import load_model, shipped_models
+    _list(as_json)
 
-    for name, path in shipped_models().items():
-        model = load_model(name)
+
+@command.command("add")
+@click.argument("bundle", type=click.Path(dir_okay=False, path_type=Path))
+@files.force_option
+def add(bundle: Path, force: bool) -> None:
+    """Install a model bundle under the name that it gives itself. A delta needs its base installed first.
+
+    \b
+    Example:
+      eocodec models add mine.eocm
+    """
+    from eocodec.files import atomic_write
+    from eocodec.model.bundle import peek_id
+    from eocodec.model.library import installed_models, load_model, shipped_models, user_folder
+
+    model = load_model(bundle)
+    _check_base(bundle)
+    if not NAMES.fullmatch(model.name):
+        raise EocodecError(f"{bundle}: a model whose name is {model.name!r} cannot be installed")
+    present = installed_models().get(model.name)
+    if present is not None and (model.name in shipped_models() or (peek_id(present) != model.full_id and not force)):
+        more = "" if model.name in shipped_models() else "; use --force to replace it"
+        raise EocodecError(f"{bundle}: a model called {model.name} is installed already{more}")
+    target = user_folder() / f"{model.name}.eocm"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(target, bundle.read_bytes())
+    except OSError as e:
+        raise EocodecError(f"{target}: cannot be written ({e.strerror or e})") from None
+    click.echo(f"{model.name}  id {model.id.hex()}  {target}")
+
+
+@command.command("remove")
+@click.argument("name")
+@files.force_option
+def remove(name: str, force: bool) -> None:
+    """Remove a model that was added. Files made with it need it to be decoded.
+
+    \b
+    Example:
+      eocodec models remove mine
+    """
+    from eocodec.model.bundle import peek_id
+    from eocodec.model.library import shipped_models, user_models
+
+    if name in shipped_models():
+        raise EocodecError(f"the model {name} comes with eocodec and cannot be removed")
+    own = user_models()
+    if name not in own:
+        raise EocodecError(f"no model that was added is called {name}; there are: {', '.join(own) or 'none'}")
+    identity = peek_id(own[name])
+    needing = [other for other, path in own.items() if other != name and _base(path) == identity]
+    if needing and not force:
+        raise EocodecError(f"{', '.join(needing)} cannot be used without {name}; use --force to remove it all the same")
+    try:
+        own[name].unlink()
+    except OSError as e:
+        raise EocodecError(f"{own[name]}: cannot be removed ({e.strerror or e})") from None
+    click.echo(f"removed {own[name]}")
+
+
+def _list(as_json: bool) -> None:
+    from eocodec.model.library import installed_models, load_model, shipped_models
+
+    for name, path in installed_models().items():
+        try:
+            model = load_model(path)
+        except EocodecError as e:  # a damaged one, or a delta whose base is gone, must not hide the others
+            row: dict[str, Any] = {"name": name, "path": str(path), "error": str(e)}
+            click.echo(json.dumps(row) if as_json else f"{name}  unusable: {e}")
+            continue
+        base = _base(path)
         row = {
             "name": name,
             "id": model.id.hex(),
@@ -27,6 +121,8 @@ def command(as_json: bool) -> None:
             "size": model.size,
             "block": model.block,
             "bytes": path.stat().st_size,
+            "base": base.hex() if base else None,
+            "shipped": name in shipped_models(),
             "licence": model.any_manifest.licence,
             "card": model.any_manifest.card,
             "path": str(path),
@@ -34,7 +130,35 @@ def command(as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps(row))
         else:
+            delta = f"  delta of {base.hex()[:8]}" if base else ""
             click.echo(
                 f"{name}  id {row['id']}  {row['size'] or 'any size'}  C up to {row['block']}  "
-                f"{path.stat().st_size / 1e6:.1f} MB  {row['card']}"
+                f"{path.stat().st_size / 1e6:.1f} MB{delta}  {row['card']}"
             )
+
+
+def _base(path: Path) -> bytes | None:
+    """Full id of the base of a bundle that is a delta; None for others, and for what is no bundle."""
+    from eocodec.model.bundle import read_bundle
+    from eocodec.model.delta import base_of
+
+    try:
+        return base_of(read_bundle(path))
+    except EocodecError:
+        return None
+
+
+def _check_base(bundle: Path) -> None:
+    """See that what a delta needs is installed, not only beside it.
+
+    Raises:
+        EocodecError: it is not.
+    """
+    from eocodec.model.bundle import peek_id
+    from eocodec.model.library import installed_models
+
+    base = _base(bundle)
+    if base is not None and base not in {peek_id(path) for path in installed_models().values()}:
+        raise EocodecError(
+            f"{bundle}: this bundle is a delta of model {base.hex()[:8]}, which is not installed; add that one first"
+        )

@@ -21,24 +21,54 @@ def _loopback(host: str) -> bool:
         return False
 
 
-def _keys(file: str | None) -> tuple[str, ...]:
-    """API keys of a file, one a line, or of the environment, separated by commas."""
+def _keys(file: str | None, variable: str = "EOCODEC_API_KEYS", what: str = "an API key") -> tuple[str, ...]:
+    """Keys of a file, one a line, or of the environment, separated by commas."""
     if file is None:
-        found = os.environ.get("EOCODEC_API_KEYS", "").split(",")
+        found = os.environ.get(variable, "").split(",")
     else:
         lines = files.read_bytes(file).decode("utf-8", "replace").splitlines()
         found = [re.split(r"(?:^|\s)#", line)[0] for line in lines]
     keys = tuple(k.strip() for k in found if k.strip())
     if not all(len(k) >= 16 and re.fullmatch(r"[!-~]+", k) for k in keys):
-        raise click.UsageError("an API key has at least 16 characters: letters, digits, signs of ASCII, no spaces")
+        raise click.UsageError(f"{what} has at least 16 characters: letters, digits, signs of ASCII, no spaces")
     if file is not None and not keys:
-        raise click.UsageError(f"{file} holds no API key")
+        raise click.UsageError(f"{file} holds no key; {what} is a line of its own")
     return keys
 
 
 def _finite(ctx: click.Context, parameter: click.Parameter, value: float) -> float:
     if not math.isfinite(value):
         raise click.BadParameter("must be finite.")
+    return value
+
+
+def _origins(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Origins as browsers state them: a scheme, a host, a port if it is not the usual one, and no more."""
+    for value in values:
+        if value not in ("*", "null") and not re.fullmatch(r"https?://[a-z0-9.\[\]:_-]+", value):
+            raise click.BadParameter(f"{value!r} is no origin such as https://example.org: no path, no capitals.")
+    return values
+
+
+def _presets(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Queries by name, checked as if they came."""
+    found = dict(v.partition("=")[::2] for v in values)
+    for name, query in found.items():
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) or not query:
+            raise click.BadParameter(f"{name!r} is no name with a query: write thumb='width=200&fit=cover'.")
+    return found
+
+
+def _sources(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:_-]+/(\S*/)?", value):
+            raise click.BadParameter(f"{value!r} is no folder's URL, such as https://example.org/pictures/.")
+    return values
+
+
+def _root_path(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
+        raise click.BadParameter("begins with a slash and ends without one, such as /pictures.")
     return value
 
 
@@ -66,10 +96,10 @@ def _finite(ctx: click.Context, parameter: click.Parameter, value: float) -> flo
     "--timeout",
     type=click.FloatRange(0, 86400, min_open=True),
     callback=_finite,
-    default=60,
+    default=120,
     show_default=True,
     metavar="SECONDS",
-    help="Longest work on a request.",
+    help="Longest work on a request; pictures of the largest size need about so much.",
 )
 @click.option(
     "--upload-timeout",
@@ -85,9 +115,24 @@ def _finite(ctx: click.Context, parameter: click.Parameter, value: float) -> flo
 @click.option("--public-read", is_flag=True, help="Stored images can be read without a key.")
 @click.option("--cache-seconds", type=click.IntRange(min=0), default=60, show_default=True,
               help="How long stored images may be cached without asking again.")  # fmt: skip
-@click.option(
-    "--cors", "origins", multiple=True, metavar="ORIGIN", help="Another site whose pages may use the service."
-)
+@click.option("--write-timeout", type=click.FloatRange(0, 86400, min_open=True), callback=_finite, default=30,
+              show_default=True, metavar="SECONDS", help="Longest time for a client to read 64 KiB.")  # fmt: skip
+@click.option("--cache", type=click.FloatRange(0, 1 << 20), callback=_finite, default=256, show_default=True,
+              metavar="MIB", help="Disk for pictures that were made of stored images.")  # fmt: skip
+@click.option("--preset", "presets", multiple=True, callback=_presets, metavar="NAME=QUERY",
+              help="A name for parameters: thumb='width=200&height=200&fit=cover'.")  # fmt: skip
+@click.option("--signing-key-file", metavar="FILE",
+              help="Keys of signed URLs, one a line; or EOCODEC_SIGNING_KEYS.")  # fmt: skip
+@click.option("--allow-source", "sources", multiple=True, callback=_sources, metavar="URL",
+              help="Pictures may be fetched from below this URL (/v1/remote).")  # fmt: skip
+@click.option("--cors", "origins", multiple=True, callback=_origins, metavar="ORIGIN",
+              help="Another site whose pages may use the service, such as https://example.org; '*': all.")  # fmt: skip
+@click.option("--root-path", default="", callback=_root_path, metavar="PATH",
+              help="Prefix under which a proxy offers the service, and which it takes off.")  # fmt: skip
+@click.option("--proxy", "proxies", multiple=True, metavar="ADDRESS",
+              help="Proxy whose X-Forwarded-For is believed.")  # fmt: skip
+@click.option("--grace", type=click.FloatRange(1, 86400), callback=_finite, default=8, show_default=True,
+              metavar="SECONDS", help="Time for running requests to finish at the end.")  # fmt: skip
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info",
               show_default=True, help="What is logged.")  # fmt: skip
 def command(
@@ -106,7 +151,15 @@ def command(
     api_key_file: str | None,
     public_read: bool,
     cache_seconds: int,
+    write_timeout: float,
+    cache: float,
+    presets: dict[str, str],
+    signing_key_file: str | None,
+    sources: tuple[str, ...],
     origins: tuple[str, ...],
+    root_path: str,
+    proxies: tuple[str, ...],
+    grace: float,
     log_level: str,
 ) -> None:
     """Serve compression, decompression and denoising over HTTP, with a page to try them.
@@ -125,20 +178,22 @@ def command(
     """
     from eocodec.cores import cores
     from eocodec.errors import EocodecError
-    from eocodec.model.library import load_model, shipped_models
+    from eocodec.model.library import installed_models, load_model
 
     keys = _keys(api_key_file)
+    signing = _keys(signing_key_file, "EOCODEC_SIGNING_KEYS", "a signing key")
     if store == "":
         raise click.UsageError("--store needs a folder or a URL")
     if not keys and not _loopback(host):
         raise click.UsageError(f"--host {host} can be reached from other machines: give API keys (--api-key-file)")
     try:
-        from eocodec.service.app import create_app
+        from eocodec.service.app import check_presets, create_app
         from eocodec.service.server import run
         from eocodec.service.settings import Settings
     except ImportError as e:
         raise EocodecError(f"the service needs more packages: pip install 'eocodec[serve]' ({e})") from None
-    known = shipped_models()
+    check_presets(presets)
+    known = installed_models()
     names = models or tuple(sorted(known, key=lambda n: n != "photo"))
     loaded = [load_model(n, 1, device="cpu") for n in names]
     paths = {m.name: str(known.get(n, Path(n).resolve())) for m, n in zip(loaded, names, strict=True)}
@@ -159,6 +214,12 @@ def command(
         public_read=public_read,
         cache_seconds=cache_seconds,
         origins=origins,
+        presets=presets,
+        signing=signing,
+        sources=sources,
+        cache=int(cache * (1 << 20)),
+        write_timeout=write_timeout,
+        root_path=root_path,
         hosts=(host,),
     )
-    run(create_app(settings, loaded), host, port, timeout, log_level)
+    run(create_app(settings, loaded), host, port, grace, log_level, ",".join(proxies))

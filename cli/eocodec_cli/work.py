@@ -4,7 +4,6 @@ In: jobs and what is to be done with one. Out: a line or a JSON object for each,
 """
 
 import json
-import shutil
 import sys
 import threading
 import time
@@ -165,6 +164,8 @@ class _Shown:
         seconds = time.monotonic() - self.begun
         if not self.terminal or (len(self.jobs) == 1 and seconds < PATIENCE):
             return False
+        import shutil  # takes its time
+
         width = max(20, shutil.get_terminal_size().columns - 1)
         text = f"{number + 1} of {len(self.jobs)}  {seconds:.0f} s  {printable(self.jobs[number].source)}"
         click.echo(f"\r\x1b[K{text[:width]}", nl=False, err=True)

@@ -19,7 +19,7 @@ from eocodec.bench.pictures import Bytes
 from eocodec.errors import EocodecError
 from eocodec.model.bundle import Model
 
-__all__ = ["CODECS", "Codec", "avif_tune", "choose", "fitted", "versions"]
+__all__ = ["CODECS", "OURS", "Codec", "avif_tune", "choose", "fitted", "versions"]
 
 AVIF_TUNES = ("iq", "ssim", "psnr")
 
@@ -68,21 +68,27 @@ def _pillow(name: str, label: str, settings: Sequence[float], kind: str, **optio
     return Codec(name, label, settings, functools.partial(_by_pillow, kind, **options), _from_pillow, needs=needs)
 
 
-def _ours(picture: Bytes, setting: float, model: Model) -> bytes:
-    return codec.compress(picture, setting, model=model)
+def _ours(tune: str | None, picture: Bytes, setting: float, model: Model) -> bytes:
+    return codec.compress(picture, setting, model=model, tune=tune)
 
 
+RATES = (8, 12, 18, 26, 38, 56, 84, 130, 190, 250, 320, 450)
+OURS: dict[str, str | None] = {"eocodec": None, "eocodec-psnr": "psnr"}
+"""Our own entries, and what their files are tuned for; None is the default."""
 AVIF = (14, 22, 30, 38, 46, 54, 62, 70, 78, 85, 91)
 CODECS: dict[str, Codec] = {
     found.name: found
     for found in (
-        Codec(
-            "eocodec",
-            "eocodec; the setting is C",
-            (8, 12, 18, 26, 38, 56, 84, 130, 190, 250, 320, 450),
-            _ours,
-            codec.decompress,
-            (1, 768),
+        *(
+            Codec(
+                name,
+                f"eocodec{f' --tune {tune}' if tune else ''}; the setting is C",
+                RATES,
+                functools.partial(_ours, tune),
+                codec.decompress,
+                (1, 768),
+            )
+            for name, tune in OURS.items()
         ),
         _pillow(
             "jpeg",
@@ -139,8 +145,8 @@ def fitted(chosen: Codec, picture: Bytes, size: int, model: Model) -> bytes:
 
     Settings are searched by halving, to whole numbers; eocodec aims at the size itself.
     """
-    if chosen.name == "eocodec":
-        return codec.compress(picture, max_bytes=size, model=model)
+    if chosen.name in OURS:
+        return codec.compress(picture, max_bytes=size, model=model, tune=OURS[chosen.name])
     low, high = (int(s) for s in chosen.span)
     best = chosen.encode(picture, low, model)
     while low < high and len(best) <= size:

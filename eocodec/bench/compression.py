@@ -19,7 +19,7 @@ import scipy  # noqa: F401  (fails here, with a clear message, where the extra i
 
 from eocodec import codec, files
 from eocodec.bench import codecs as registry
-from eocodec.bench.codecs import CODECS, Codec
+from eocodec.bench.codecs import CODECS, OURS, Codec
 from eocodec.bench.measures import MEASURES, Measure
 from eocodec.bench.pictures import Bytes, machine, read_folder
 from eocodec.bench.scores import Scorer
@@ -42,6 +42,7 @@ def compression(
     say: Callable[[str], None],
     scorer: Scorer | None = None,
     tick: Callable[[int, int], None] = lambda done, total: None,
+    anchors: Path | None = None,
 ) -> dict[str, Any]:
     """Every codec at every setting on every picture; averages and Bjøntegaard rate differences.
 
@@ -54,9 +55,11 @@ def compression(
         say: gets a line for every point.
         scorer: measures the pictures; default: PSNR and MS-SSIM, in this process.
         tick: gets how many files are done, and how many there are.
+        anchors: an earlier result on the same pictures, as JSON; its other codecs are taken over.
 
     Raises:
-        EocodecError: no readable picture, or an unknown codec.
+        EocodecError: no readable picture, an unknown codec, or anchors that were measured on other pictures or by
+            fewer measures.
     """
     chosen, left_out = registry.choose(codecs)
     for name, reason in left_out.items():
@@ -72,7 +75,9 @@ def compression(
         "labels": {c.name: c.label for c in chosen},
         "codecs": {c.name: [] for c in chosen},
     }
-    if any(c.name == "eocodec" for c in chosen):  # opening sessions is not encoding
+    if anchors is not None:
+        _take_over(anchors, result, scorer.measures)
+    if any(c.name in OURS for c in chosen):  # opening sessions is not encoding
         codec.decompress(codec.compress(pictures[0][1], model=model), model)
     done, total = 0, len(pictures) * sum(len(c.settings) for c in chosen)
     for c in chosen:
@@ -85,9 +90,31 @@ def compression(
             result["codecs"][c.name].append(point := _mean(setting, rows, scorer.measures))
             say(_line(c.name, point, scorer.measures))
     result["measures"] = {m.name: differences(m, result["codecs"], rates) for m in scorer.measures}
+    if "eocodec-psnr" in result["codecs"]:
+        result["measures_psnr"] = {
+            m.name: differences(m, result["codecs"], rates, "eocodec-psnr") for m in scorer.measures
+        }
     result["bd_rate"] = result["measures"].get("psnr", {"bd_rate": {}})["bd_rate"]
     result["bd_range"] = list(rates)
     return result
+
+
+def _take_over(path: Path, result: dict[str, Any], measures: Sequence[Measure]) -> None:
+    """Put the curves of an earlier result into one, but for those that are to be measured."""
+    try:
+        earlier = json.loads(path.read_text())
+        curves, labels, pictures = earlier["codecs"], earlier["labels"], earlier["pictures"]
+        taken = {n: points for n, points in curves.items() if n not in result["codecs"]}
+        lacking = [m.name for m in measures if any(m.name not in p for points in taken.values() for p in points)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise EocodecError(f"{path} is no result of this benchmark") from e
+    if pictures != result["pictures"]:
+        raise EocodecError(f"{path} was measured on other pictures")
+    if lacking:
+        raise EocodecError(f"{path} lacks the measure {lacking[0]}; choose others with --measures")
+    result["codecs"] = {**result["codecs"], **taken}
+    result["labels"] = {**result["labels"], **{n: labels[n] for n in taken}}
+    result["anchors"] = {"versions": earlier.get("versions"), "machine": earlier.get("machine")}
 
 
 def _rows(
@@ -141,12 +168,14 @@ def _curve(points: Sequence[dict[str, Any]], measure: Measure) -> list[Point]:
     return [(p["bpp"], measure.scale(p[measure.name])) for p in points if p.get(measure.name) is not None]
 
 
-def differences(measure: Measure, curves: dict[str, Any], rates: tuple[float, float]) -> dict[str, Any]:
-    """Rate differences of eocodec against every other codec by one measure, in percent; None without an overlap."""
+def differences(
+    measure: Measure, curves: dict[str, Any], rates: tuple[float, float], own: str = "eocodec"
+) -> dict[str, Any]:
+    """Rate differences of a curve of ours against every other by one measure, in percent; None without an overlap."""
     found: dict[str, float | None] = {}
-    ours = _curve(curves.get("eocodec", []), measure)
+    ours = _curve(curves.get(own, []), measure)
     for name, points in curves.items() if ours else ():
-        if name != "eocodec":
+        if name != own:
             found[name] = _difference(measure, _curve(points, measure), ours, rates)
     return {
         "label": measure.label,
@@ -180,12 +209,14 @@ def compression_table(result: dict[str, Any]) -> str:
             lines.append(
                 f"{name:11} {p['setting']:7g} {p['bpp']:8.4f}{values} {p['encode_s']:9.3f} {p['decode_s']:9.3f}"
             )
-    others = [name for name in result["codecs"] if name != "eocodec"]
-    if others and "eocodec" in result["codecs"]:
-        lines += ["", f"{'BD-rate of eocodec against':32}" + "".join(f" {name:>11}" for name in others)]
-        lines += [_difference_line(row, others) for row in result["measures"].values()]
+    for own, found in (("eocodec", result["measures"]), ("eocodec-psnr", result.get("measures_psnr", {}))):
+        others = [name for name in result["codecs"] if name != own]
+        if others and own in result["codecs"]:
+            lines += ["", f"{f'BD-rate of {own} against':32}" + "".join(f" {name:>12}" for name in others)]
+            lines += [_difference_line(row, others) for row in found.values()]
     for name, curve in result.get("published", {}).items():
-        lines.append(f"BD-rate of eocodec against {name} (published curve): {_percent(curve['bd_rate'])}")
+        own = "eocodec-psnr" if "eocodec-psnr" in result["codecs"] else "eocodec"
+        lines.append(f"BD-rate of {own} against {name} (published curve): {_percent(curve['bd_rate'])}")
     if any(name.startswith("avif") for name in result["codecs"]):
         tune = result["versions"].get("avif tune", "not one of those known")
         lines.append(f"AVIF: Pillow {result['versions']['pillow']}, whose default tune here is {tune}")
@@ -195,7 +226,7 @@ def compression_table(result: dict[str, Any]) -> str:
 def _difference_line(row: dict[str, Any], others: Sequence[str]) -> str:
     (unit, (low, high)) = next(iter(row["range"].items()))
     where = f"{row['label']}, {low:g} to {high:g}{' bpp' if unit == 'bpp' else ''}"
-    return f"{where:32}" + "".join(f" {_percent(row['bd_rate'].get(name)):>11}" for name in others)
+    return f"{where:32}" + "".join(f" {_percent(row['bd_rate'].get(name)):>12}" for name in others)
 
 
 def _percent(value: float | None) -> str:
@@ -205,6 +236,8 @@ def _percent(value: float | None) -> str:
 def published(files: Sequence[Path], result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Published curves by name: points, and the BD-rate of eocodec against them where the ranges overlap.
 
+    The curve tuned for PSNR is compared where there is one.
+
     Arguments:
         files: JSON as CompressAI keeps its results: `name`, `results` with lists `bpp`, `psnr-rgb`, `ms-ssim-rgb`.
         result: of :func:`compression`.
@@ -212,7 +245,8 @@ def published(files: Sequence[Path], result: dict[str, Any]) -> dict[str, dict[s
     Raises:
         EocodecError: a file is not of this kind.
     """
-    ours = [(p["bpp"], p["psnr"]) for p in result["codecs"].get("eocodec", [])]
+    curve = result["codecs"].get("eocodec-psnr", result["codecs"].get("eocodec", []))
+    ours = [(p["bpp"], p["psnr"]) for p in curve]
     curves: dict[str, dict[str, Any]] = {}
     for path in files:
         try:
@@ -275,7 +309,7 @@ def _draw(axis: Any, result: dict[str, Any], measure: Measure) -> None:
     for name, points in result["codecs"].items():
         curve = _curve(points, measure)
         own: dict[str, Any] = {"linewidth": 2.4, "color": "black", "zorder": 5}
-        style = own if name == "eocodec" else {"linewidth": 1.4}
+        style = {**own, "linestyle": "-" if name == "eocodec" else ":"} if name in OURS else {"linewidth": 1.4}
         if curve:
             label = CODECS[name].label.split(";")[0].split(", tune")[0] if name in CODECS else name
             axis.plot(*zip(*curve, strict=True), marker="o", markersize=3.5, label=label, **style)

@@ -3,27 +3,26 @@
     picture ──open──► job ──at, fitting, reaching──► Coded ──to_bytes──► bytes ──from_bytes──► file ──decode──► rgb
 
 In: pictures and models (encoding) or parsed files (all else). Out: files, pictures, integers, descriptions. A new form
-is a subclass of :class:`Coding` in a module of its own and a line in `eocodec.coding.registry`.
+is a subclass of :class:`Coding` in a module of its own, a :class:`eocodec.coding.forms.Form` and a line in
+`eocodec.coding.registry`.
 """
 
 import functools
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from eocodec import format
 from eocodec.coding import alpha
 from eocodec.coding.fineness import UNTUNED, StepTuning
-from eocodec.errors import EocodecError, FormatError
-from eocodec.format import AnyFile, File
+from eocodec.coding.forms import Form, SegmentedForm, described, whole_file
+from eocodec.format import AnyFile
 from eocodec.image import Bytes, Picture
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 from eocodec.model.library import Library
-from eocodec.model.manifest import Manifest
 
 __all__ = [
     "SEGMENT_MINIMUM",
@@ -62,7 +61,13 @@ class Job(ABC):
         coding: the form.
         model: the bundle.
         picture: what the file is measured against.
+
+    Attributes:
+        measuring: the quality of the file will be asked for; what the encoder knows of its picture is then worth
+            keeping.
     """
+
+    measuring = False
 
     def __init__(self, coding: "Coding", model: Model, picture: Picture) -> None:
         self.coding, self.model, self.picture = coding, model, picture
@@ -99,21 +104,17 @@ class Job(ABC):
         """The picture `(H, W, 3)` that a decoder has to give for a file of this job."""
 
     def quality(self, file: AnyFile) -> float:
-        """PSNR of a file's picture to the input, dB."""
+        """PSNR of a file's picture to the input, dB: of the picture that a decoder has to give for it."""
         if self._measured is None or self._measured[0] is not file:  # a search has often just measured its last one
-            self._measured = file, psnr(self.picture.rgb, self.coding.decode(self.model, file))
+            self._measured = file, psnr(self.picture.rgb, self.expected(file))
         return self._measured[1]
 
 
-class Coding(ABC):
+class Coding(Form):
     """A form of file."""
 
     deep: ClassVar[bool] = False  # whether its files can hold samples of 16 bits
     tunable: ClassVar[bool] = False  # whether the steps of its files can differ, see `eocodec.coding.fineness`
-
-    @abstractmethod
-    def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
-        """Whether a file is of this form, as its flags and its model (None: unknown) say."""
 
     @abstractmethod
     def open(self, model: Model, picture: Picture, values: Float32 | None = None, tuning: StepTuning = UNTUNED) -> Job:
@@ -130,8 +131,14 @@ class Coding(ABC):
         """
 
     @abstractmethod
-    def decode(self, model: Model, file: AnyFile) -> Bytes:
+    def decode(self, model: Model, file: AnyFile, texture: float = 0.0) -> Bytes:
         """The picture `(H, W, 3)` of a file or of what there is of it.
+
+        Arguments:
+            model: that the file was made with.
+            file: as parsed.
+            texture: how much texture is drawn where none was coded, 0 to 1, see `eocodec.coding.texture`; forms other
+                than the ordinary one have none.
 
         Raises:
             FormatError: the file is damaged.
@@ -146,7 +153,7 @@ class Coding(ABC):
         """
 
     @abstractmethod
-    def describe(self, file: AnyFile, size: int, model: Model | None) -> dict[str, Any]:
+    def describe(self, file: AnyFile, size: int, model: Any) -> dict[str, Any]:
         """What a file of `size` bytes holds, see `eocodec.coding.describe`."""
 
     @abstractmethod
@@ -159,73 +166,8 @@ class Coding(ABC):
         """
 
 
-class SegmentedCoding(Coding):
+class SegmentedCoding(SegmentedForm, Coding):
     """Forms whose files are segments of coding units, from core to detail, and can be cut between them."""
-
-    @abstractmethod
-    def latents_after_segments(self, file: File, model: Model | None = None) -> list[float]:
-        """Latents of a block that are present after each number of segments, 0 for none."""
-
-    def describe(self, file: AnyFile, size: int, model: Model | None) -> dict[str, Any]:
-        """See :meth:`Coding.describe`."""
-        file = whole_file(file)
-        kept = self.latents_after_segments(file, model)
-        ends = format.segment_ends(file)
-        framing = sum(b - a - len(s.payload) for a, b, s in zip(ends, ends[1:], file.segments, strict=False))
-        return {
-            **described(file, size, model),
-            "rate": file.header.kept,
-            "step": round(file.header.delta * 255, 4),
-            "overhead": ends[0] + framing,
-            "segments": [
-                {"units": s.units, "end": end, "latents": latents}
-                for s, end, latents in zip(file.segments, ends[1:], kept[1:], strict=True)
-            ],
-        }
-
-    def cut(self, file: AnyFile, rate: float | None, max_bytes: int | None, library: Library) -> File:
-        """As many whole segments as fit, or lie within the first C latents; no model is needed."""
-        file = whole_file(file)
-        if max_bytes is not None:
-            ends = format.segment_ends(file)
-            keep = max((k for k, end in enumerate(ends) if end <= max_bytes), default=-1)
-            if keep < 0:
-                raise EocodecError(f"the file cannot be cut to {max_bytes} bytes; its smallest form has {ends[0]}")
-        else:
-            assert rate is not None
-            if not rate >= 1:
-                raise EocodecError(f"the rate must be at least 1, not {rate:g}")
-            kept = self.latents_after_segments(file)
-            keep = max((k for k, latents in enumerate(kept) if latents <= rate), default=0)
-        return replace(file, segments=file.segments[:keep])
-
-
-def whole_file(file: AnyFile) -> File:
-    """A file with a header, which all forms but the tiny one have."""
-    if not isinstance(file, File):
-        raise FormatError("not an .eoc file with a header")
-    return file
-
-
-def described(file: File, size: int, model: Model | None) -> dict[str, Any]:
-    """What all files with a header tell of themselves."""
-    h = file.header
-    return {
-        "width": h.width,
-        "height": h.height,
-        "grey": h.grey,
-        "depth": h.depth,
-        "alpha": file.alpha is not None,
-        "lossless": file.lossless is not None,
-        "tuning": round(h.tuning / format.MAX_TUNING, 3),
-        "focus": file.offsets is not None,
-        "model": None if model is None else model.name,
-        "model_id": h.model.hex(),
-        "bytes": size,
-        "bpp": round(8 * size / (h.width * h.height), 5),
-        "complete": file.complete,
-        "damaged": file.damaged,
-    }
 
 
 def greyed(rgb: Bytes, grey: bool) -> Bytes:

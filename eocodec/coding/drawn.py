@@ -3,23 +3,23 @@
 In: a picture and a model. Out: a job that gives the exact file where it takes no more bytes than a lossy one would.
 
 A transform made for photographs spends many bits on hard edges. Such pictures are recognised by repetition, and the
-size of their exact file is first told from WebP's lossless coder, which is fast.
+size of their exact file is first estimated with WebP's lossless coder, which is fast.
 """
 
 import functools
-import io
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from eocodec import format
+from eocodec.coding import registry, webp
 from eocodec.coding.base import Coded, Coding, Job
 from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.coding.lossless_tables import available
-from eocodec.coding.registry import LOSSLESS, ORDINARY
+from eocodec.coding.ordinary import OrdinaryJob
+from eocodec.errors import EocodecError
 from eocodec.format import AnyFile, File
 from eocodec.image import Bytes, Picture
 from eocodec.model.bundle import Model
@@ -32,10 +32,10 @@ REPEATED = 0.25  # share of pixels that equal their left neighbours, from which 
 COLOURS = 256  # or it has at most so many …
 GREYS = 64  # … or, of a grey picture, which never has more than 256, so few
 SAMPLE = 64  # rows that are looked at
-HOPE = 1.5  # an exact file may be so much smaller than WebP's
-SMALL = 400  # bytes up to which there is nothing to win
+HOPE = 1.5  # an exact file may be so much smaller than one of WebP that is found fast
+SMALL = 400  # bytes up to which an exact file that is no larger need not be looked for …
+FREE = 128  # … unless it takes no more than these, which flat pictures do: they are kept exactly at any rate
 LARGE = 1 << 24  # pixels from which on the exact coder, some 20 s a megapixel, would take too long
-WEBP_EDGE = 16383  # pixels, of WebP's largest picture
 
 
 class Exact:
@@ -52,12 +52,12 @@ class Exact:
         self._made: tuple[Coded, int] | None = None
 
     def within(self, size: int) -> Coded | None:
-        """The exact file, if it has at most `size` bytes and that could be told without much work."""
-        if size < SMALL or self.picture.pixels > LARGE:
+        """The exact file, if it has at most `size` bytes and that could be found without much work."""
+        if self.picture.pixels > LARGE:
             return None
         if self._estimate is None:
             self._estimate = _estimate(self.picture.rgb) if is_drawn(self.picture.rgb) else float("inf")
-        if self._estimate > HOPE * size:
+        if self._estimate > (FREE if size < SMALL else HOPE * size):
             return None
         if self._made is None:
             coded = self._make()
@@ -76,7 +76,7 @@ def open_either(
 
     Only ordinary files have an exact form in their place, and only where the model has nets for it.
     """
-    if coding is ORDINARY and available(model) and picture.depth == 8:
+    if coding is registry.ORDINARY and available(model) and picture.depth == 8:
         return EitherJob(coding, model, picture, values, tuning)
     return coding.open(model, picture, values, tuning)
 
@@ -104,13 +104,20 @@ class EitherJob(Job):
         self._values, self._tuning = values, tuning
         self._exact = Exact(picture, lambda: self._exactly.at(1 / 255))
 
+    def remember(self) -> None:
+        """Keep what is found out about a step, see :class:`eocodec.coding.ordinary.OrdinaryJob`."""
+        if isinstance(self._lossily, OrdinaryJob):
+            self._lossily.remembers = True
+
     @functools.cached_property
     def _lossily(self) -> Job:
-        return self.coding.open(self.model, self.picture, self._values, self._tuning)
+        job = self.coding.open(self.model, self.picture, self._values, self._tuning)
+        job.measuring = self.measuring
+        return job
 
     @functools.cached_property
     def _exactly(self) -> Job:
-        return LOSSLESS.open(self.model, replace(self.picture, deep=False))
+        return registry.LOSSLESS.open(self.model, replace(self.picture, deep=False))
 
     def at(self, delta: float) -> Coded:
         """See :meth:`Job.at`."""
@@ -118,11 +125,17 @@ class EitherJob(Job):
 
     def fitting(self, limit: int) -> Coded:
         """See :meth:`Job.fitting`; the exact file is as good as a file can be."""
-        return self._exact.within(limit) or self._smaller(self._lossily.fitting(limit))
+        return self._exact.within(limit) or self._lossily.fitting(limit)
 
     def reaching(self, target: float) -> Coded:
-        """See :meth:`Job.reaching`."""
-        return self._smaller(self._lossily.reaching(target))
+        """See :meth:`Job.reaching`; what no lossy file of a drawing reaches, the exact one does."""
+        try:
+            return self._smaller(self._lossily.reaching(target))
+        except EocodecError:
+            exact = self._exact.within(4 * self.picture.pixels)
+            if exact is None:
+                raise
+            return exact
 
     def expected(self, file: AnyFile) -> Bytes:
         """See :meth:`Job.expected`."""
@@ -133,7 +146,8 @@ class EitherJob(Job):
         return self._job_of(file).quality(file)
 
     def _smaller(self, coded: Coded) -> Coded:
-        return self._exact.within(len(format.to_bytes(coded.file))) or coded
+        """The exact file if it is no larger, or next to nothing."""
+        return self._exact.within(max(len(format.to_bytes(coded.file)), FREE)) or coded
 
     def _job_of(self, file: AnyFile) -> Job:
         return self._exactly if isinstance(file, File) and file.lossless is not None else self._lossily
@@ -144,14 +158,13 @@ def is_drawn(rgb: Bytes) -> bool:
     rows = rgb[:: max(1, len(rgb) // SAMPLE)].astype(np.uint32)
     colours = rows[..., 0] << 16 | rows[..., 1] << 8 | rows[..., 2]
     repeated = float((colours[:, 1:] == colours[:, :-1]).mean()) if colours.shape[1] > 1 else 1.0
+    if repeated >= REPEATED:
+        return True
+    ordered = np.sort(colours, axis=None)  # np.unique imports numpy.ma, and with it half of the standard library
     few = GREYS if bool((rows[..., :1] == rows).all()) else COLOURS
-    return repeated >= REPEATED or len(np.unique(colours)) <= few
+    return bool(1 + np.count_nonzero(ordered[1:] != ordered[:-1]) <= few)
 
 
 def _estimate(rgb: Bytes) -> float:
     """Bytes of a picture in WebP's lossless form, in a fast way."""
-    if max(rgb.shape) > WEBP_EDGE:
-        return float("inf")
-    out = io.BytesIO()
-    Image.fromarray(rgb).save(out, "WEBP", lossless=True, quality=50, method=2)
-    return len(out.getvalue())
+    return float(webp.quick_size(rgb)) if webp.fits(*rgb.shape[:2]) else float("inf")

@@ -24,6 +24,7 @@ References:
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -36,10 +37,11 @@ from eocodec.coding.embedded_coder import DecisionReader, DecisionWriter, Mark, 
 from eocodec.coding.embedded_state import LAYERS, LOW_STEP, TOP, State
 from eocodec.coding.embedded_tables import Probabilities
 from eocodec.coding.fineness import UNTUNED, StepTuning
+from eocodec.coding.forms import EmbeddedForm
 from eocodec.coding.ordinary import picture_of
 from eocodec.coding.range_coder import Reader, Writer, tables_of
 from eocodec.coding.rate_control import expected_step, match_quality
-from eocodec.errors import EocodecError
+from eocodec.errors import EocodecError, FormatError
 from eocodec.format import AnyFile, File, Header, Segment
 from eocodec.image import Bytes, Picture
 from eocodec.model import transform
@@ -49,18 +51,23 @@ from eocodec.model.manifest import Manifest, PhotoManifest
 
 __all__ = [
     "LAYERS",
+    "LOW_STEP",
+    "MIDDLE",
+    "ONE_COLOUR",
     "Embedded",
+    "EmbeddedJob",
+    "LowPrefixReader",
     "LowReader",
     "LowWriter",
     "Mark",
     "Probabilities",
+    "State",
     "Stream",
     "cells",
     "decode",
     "delta_of_depth",
     "depth_of_delta",
     "encode",
-    "end_of_depth",
     "synthesis_step",
     "zone_of_depth",
 ]
@@ -69,6 +76,10 @@ STEP_RATIO = 1.12  # Δ over Z at equal quality at the end of a layer
 # Depth within a layer, and the share of the layer's gain in quality that it has brought (about, on samples).
 WITHIN = ((0.0, 0.3, 0.7, 1.0), (0.0, 0.65, 0.9, 1.0))
 REFINEMENT_RATIO = 1.0  # Δ over Z that suits the refinement best
+COARSEST_SYNTHESIS = 256 / 255  # Δ beyond which the refinement has learned nothing and spoils the picture
+LOOK_AHEAD = 16  # bytes; the range decoder sees two words of 32 bits beyond what a symbol depends on
+ONE_COLOUR = -0.5  # depth where the low-pass is known in one place only
+MIDDLE = 128  # 8-bit level of a picture of which nothing is known
 DEEPER = 1.5  # layers that are added to a stream that does not reach its target yet
 
 Float32 = npt.NDArray[np.float32]
@@ -83,7 +94,7 @@ def zone_of_depth(depth: float) -> float:
 
 def synthesis_step(depth: float) -> float:
     """The step Δ (range 0 to 1) whose refinement suits a stream of this depth best."""
-    return REFINEMENT_RATIO * zone_of_depth(depth)
+    return min(REFINEMENT_RATIO * zone_of_depth(depth), COARSEST_SYNTHESIS)
 
 
 def delta_of_depth(depth: float) -> float:
@@ -123,6 +134,39 @@ class LowReader:
         return predicted + self.reader.take(index.ravel()).reshape(predicted.shape)
 
 
+class LowPrefixReader:
+    """The reader of a low-pass that was cut off: takes what is certain, and after it what is predicted.
+
+    A strip is certain if it comes out alike however the stream goes on. All continuations lie between zeros and ones,
+    and the range decoder is monotone, so it suffices to read both.
+
+    Arguments:
+        model: the bundle.
+        payload: the first bytes of the low-pass.
+        missing: how many are not there.
+    """
+
+    def __init__(self, model: Model, payload: bytes, missing: int) -> None:
+        tables = tables_of(model)
+        ahead = min(missing, LOOK_AHEAD)
+        self.readers = [Reader(tables, payload + fill * ahead) for fill in (b"\0", b"\xff")]
+        self.certain = 0  # strips
+
+    def low(self, predicted: Int32, index: UInt8, place: tuple[int, slice, slice]) -> Int32:
+        """Prediction plus the residuals read, while they are certain."""
+        if self.readers:
+            try:
+                first, second = (reader.take(index.ravel()) for reader in self.readers)
+            except FormatError:  # what no encoder writes, or a guess at the end
+                self.readers = []
+            else:
+                if (first == second).all():
+                    self.certain += 1
+                    return predicted + first.reshape(predicted.shape)
+                self.readers = []
+        return predicted
+
+
 def encode(
     model: Model, latents: list[Float32], width: int, height: int, depth: float = LAYERS, size: float = math.inf
 ) -> Stream:
@@ -147,7 +191,9 @@ def encode(
 
 
 def decode(model: Model, width: int, height: int, payload: bytes) -> tuple[list[Float32], float]:
-    """Latents (range 0 to 1) and depth of a stream or of a prefix of one; the depth is -1 if nothing could be decoded.
+    """Latents (range 0 to 1) and depth of a stream or of a prefix of one.
+
+    The depth is −1 if nothing could be decoded, :data:`ONE_COLOUR` if the low-pass in a single place.
 
     Raises:
         FormatError: the stream cannot come from an encoder.
@@ -176,7 +222,12 @@ def _decode(model: Model, width: int, height: int, payload: bytes) -> tuple[Stat
         return state, Stream(payload, ())
     start += size
     if len(payload) < start:
-        return state, Stream(payload, ())
+        part = LowPrefixReader(model, payload[start - size :], start - len(payload))
+        q = state.walk(LOW_STEP).low_pass(part)
+        if part.certain < len(q):  # the corner in all colours
+            return state, Stream(payload, ())
+        state.start_low(q)
+        return state, Stream(payload, (Mark(len(payload), ONE_COLOUR if part.certain < 2 * len(q) else 0.0),))
     low = LowReader(model, payload[start - size : start])
     state.start_low(state.walk(LOW_STEP).low_pass(low))
     reader = DecisionReader(payload[start:])
@@ -184,14 +235,9 @@ def _decode(model: Model, width: int, height: int, payload: bytes) -> tuple[Stat
     return state, Stream(payload, (Mark(start, 0.0), *(Mark(start + m.end, m.depth) for m in reader.marks)))
 
 
-def end_of_depth(model: Model, width: int, height: int, payload: bytes, depth: float) -> int:
-    """Bytes of a stream that it takes to come to a depth; all of them if it does not go as far.
-
-    Raises:
-        FormatError: the stream cannot come from an encoder.
-    """
-    marks = _decode(model, width, height, payload)[1].marks
-    return next((m.end for m in marks if m.depth >= depth), len(payload))
+def _end(marks: Iterable[Mark], depth: float, payload: bytes) -> int:
+    """Bytes of a stream that it takes to come to a depth; all of them if it does not go as far."""
+    return next((m.end for m in marks if m.depth >= depth and m.end <= len(payload)), len(payload))
 
 
 class EmbeddedJob(Job):
@@ -258,12 +304,8 @@ class EmbeddedJob(Job):
         return self.coding.decode(self.model, file)
 
 
-class Embedded(Coding):
+class Embedded(EmbeddedForm, Coding):
     """Files of one stream that may end anywhere, of models for pictures of any size."""
-
-    def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
-        """All files whose header says so."""
-        return isinstance(file, File) and file.header.embedded
 
     def open(
         self, model: Model, picture: Picture, values: Float32 | None = None, tuning: StepTuning = UNTUNED
@@ -273,12 +315,17 @@ class Embedded(Coding):
             raise EocodecError(f"the model {model.name} has no embedded stream; photo has")
         return EmbeddedJob(self, model, picture, values)
 
-    def decode(self, model: Model, file: AnyFile) -> Bytes:
+    def decode(self, model: Model, file: AnyFile, texture: float = 0.0) -> Bytes:
         """See :meth:`Coding.decode`."""
         file = whole_file(file)
         header = file.header
         latents, depth = decode(model, header.width, header.height, file.payload)
-        return picture_of(model, header, latents, synthesis_step(depth))
+        if depth < ONE_COLOUR:
+            return np.full((header.height, header.width, 3), MIDDLE, np.uint8)
+        rgb = picture_of(model, header, latents, synthesis_step(depth))
+        if depth < 0:  # the other places are as likely lighter as darker than that one, but nearer to the middle
+            rgb[...] = (rgb.astype(np.int32) + MIDDLE) >> 1
+        return rgb
 
     def symbols(self, model: Model, file: AnyFile) -> Int32:
         """See :func:`cells`."""
@@ -302,20 +349,32 @@ class Embedded(Coding):
             "segments": [],
         }
 
+    def marks(self, model: Model, file: AnyFile) -> tuple[Mark, ...]:
+        """Where the stream of a file may be cut, which takes decoding it.
+
+        Raises:
+            FormatError: the stream cannot come from an encoder.
+        """
+        file = whole_file(file)
+        return _decode(model, file.header.width, file.header.height, file.payload)[1].marks
+
+    def cut_at_mark(self, manifest: Manifest, file: AnyFile, marks: Iterable[Mark], rate: float) -> File:
+        """As :meth:`cut` at C, given the marks of the stream, without decoding anything."""
+        file = whole_file(file)
+        length = _end(marks, depth_of_delta(manifest.step_of(rate)), file.payload)
+        return replace(file, segments=(Segment(1, file.payload[:length]),) if file.payload else ())
+
     def cut(self, file: AnyFile, rate: float | None, max_bytes: int | None, library: Library) -> File:
         """What fits, to the byte; or the stream as far as C goes, which takes its model to find."""
         file = whole_file(file)
         payload = file.payload
-        if max_bytes is not None:
-            length = format.embedded_room(file, max_bytes)
-            if length < 1:
-                smallest = format.embedded_size(file, 1)
-                raise EocodecError(f"the file cannot be cut to {max_bytes} bytes; its smallest form has {smallest}")
-        else:
+        if max_bytes is None:
             assert rate is not None
-            header = file.header
-            model = library.of_id(header.model)
-            depth = depth_of_delta(model.any_manifest.step_of(rate))
-            length = end_of_depth(model, header.width, header.height, payload, depth)
+            model = library.of_id(file.header.model)
+            return self.cut_at_mark(model.any_manifest, file, self.marks(model, file), rate)
+        length = format.embedded_room(file, max_bytes)
+        if length < 1:
+            smallest = format.embedded_size(file, 1)
+            raise EocodecError(f"the file cannot be cut to {max_bytes} bytes; its smallest form has {smallest}")
         segments = (Segment(1, payload[:length]),) if payload else ()
         return replace(file, segments=segments)

@@ -90,7 +90,7 @@ class Band:
 
 
 class SignificancePass:
-    """A significance pass, as `eocodec.coding.walk.Walk` asks for it."""
+    """A significance pass, as a coder for `eocodec.coding.walk.Walk`."""
 
     def __init__(self, state: "State", layer: int, stage: int, active: int, coder: DecisionCoder) -> None:
         self.state, self.layer, self.stage, self.active, self.coder = state, layer, stage, active, coder
@@ -113,7 +113,7 @@ class SignificancePass:
             self.class_of = self.state.bands[k].neighbourhood(finer)
 
     def low(self, predicted: Int32, index: UInt8, place: tuple[int, slice, slice]) -> Int32:
-        """Not asked for: the low-pass has its own stream."""
+        """Never called: the low-pass has its own stream."""
         raise AssertionError("the low-pass is coded before the layers")
 
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
@@ -270,7 +270,7 @@ class State:
         self.progress = np.concatenate([[0, 0], np.cumsum(weights) / sum(weights)])
 
     def header(self, step: float) -> Header:
-        """A header that tells a walk the size of the picture and the step, in levels."""
+        """A header with the size of the picture and a step, in levels, for a walk."""
         return Header(self.model.id, self.width, self.height, 0, step_code(step / 255))
 
     def walk(self, step: float) -> Walk:

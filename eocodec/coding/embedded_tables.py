@@ -1,6 +1,6 @@
 """The tables of embedded streams: probabilities of decisions and points of reconstruction.
 
-In: a bundle's `progressive.bin`. Out: :class:`Probabilities`, in the classes that decisions are told apart by.
+In: a bundle's `progressive.bin`. Out: :class:`Probabilities`, one for each class of decisions.
 """
 
 import math

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from eocodec.coding import rows
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import MAX_TUNING, Header
+from eocodec.image import Bytes
 from eocodec.model.bundle import Model
 from eocodec.model.manifest import Manifest, PhotoManifest
 from eocodec.model.transform import Places
@@ -36,6 +37,7 @@ __all__ = [
     "Focus",
     "StepTuning",
     "focused",
+    "masking",
     "offsets_of",
     "pack_offsets",
     "tuning_for",
@@ -46,9 +48,14 @@ Float32 = npt.NDArray[np.float32]
 Int8 = npt.NDArray[np.int8]
 
 LARGEST_OFFSET = 2 * CONDITION_UNIT  # of a map's entry, 1/16 octave
+LUMA = (0.299, 0.587, 0.114)
+CELL = 8  # pixels, over which the contrast of a place is measured
+MASKING = 0.3  # octaves of the step for an octave of contrast; chosen by SSIMULACRA2 on training photos
+COARSE_ENTRY = 4  # entries of a masking map are multiples, so that it takes few bytes
 CONDITION_RANGE = (-80, 48)
 UNIT = STEP_UNIT // CONDITION_UNIT  # step codes of 1/16 octave
 _ENTRIES = range(-LARGEST_OFFSET, LARGEST_OFFSET + 1)
+MOST_OCTAVES = LARGEST_OFFSET / CONDITION_UNIT
 FOCUS = 1.0  # octaves by which the region of interest is finer, unless told otherwise
 
 
@@ -69,7 +76,7 @@ UNTUNED = StepTuning()
 
 
 def tuning_for(
-    manifest: Manifest, tunable: bool, tune: str | None, focus: Focus | None, shape: tuple[int, int], squared: bool
+    manifest: Manifest, tunable: bool, tune: str | None, focus: Focus | None, rgb: Bytes, squared: bool
 ) -> StepTuning:
     """What a caller's wishes mean for an encoder.
 
@@ -78,7 +85,7 @@ def tuning_for(
         tunable: whether the form of file has steps that can differ.
         tune: "eye" or "psnr"; None: "eye" where that is possible and no PSNR is to be reached.
         focus: regions of interest or a mask, see :func:`focused`; None: none.
-        shape: height and width of the picture.
+        rgb: the picture `(H, W, 3)`.
         squared: whether a PSNR is to be reached.
 
     Raises:
@@ -92,10 +99,15 @@ def tuning_for(
         what = f"files of the model {manifest.name}" if tunable else "files of this form"
         raise EocodecError(f"{what} cannot {wish}")
     eye = able and (tune == "eye" or (tune is None and not squared))
-    offsets = None
-    if focus is not None:
-        assert isinstance(manifest, PhotoManifest)
-        offsets = focused(focus, shape, int(2 ** (manifest.levels + 1)))
+    offsets: Int8 | None = None
+    if isinstance(manifest, PhotoManifest) and able and (eye or focus is not None):
+        block = int(2 ** (manifest.levels + 1))
+        offsets = masking(rgb, block) if eye else None
+        if focus is not None:
+            nearer = focused(focus, rgb.shape[:2], block)
+            offsets = nearer if offsets is None else np.clip(nearer + offsets, -LARGEST_OFFSET, LARGEST_OFFSET)
+        if offsets is not None and not offsets.any():
+            offsets = None
     return StepTuning(MAX_TUNING if eye else 0, offsets)
 
 
@@ -196,6 +208,26 @@ def offsets_of(data: bytes | None, header: Header, model: Model) -> Int8 | None:
     return offsets
 
 
+def masking(rgb: Bytes, block: int) -> Int8:
+    """The map by which busy blocks, which hide errors, are coarser than smooth ones: nothing on the whole.
+
+    Arguments:
+        rgb: the picture `(H, W, 3)`.
+        block: edge of a map's block in pixels, a multiple of 8.
+    """
+    busy = np.stack([_contrast(rgb[top : top + block], block) for top in range(0, rgb.shape[0], block)])
+    entry = np.rint(MASKING * CONDITION_UNIT / COARSE_ENTRY * (busy - busy.mean())) * COARSE_ENTRY
+    return np.clip(entry, -LARGEST_OFFSET, LARGEST_OFFSET).astype(np.int8)
+
+
+def _contrast(rgb: Bytes, block: int) -> npt.NDArray[Any]:
+    """log2 of the deviation of luma in cells, mean over each block of a row of blocks."""
+    height, width = rgb.shape[:2]
+    luma = np.pad(rgb @ np.array(LUMA, np.float32), [(0, block - height), (0, -width % block)], "edge")
+    variance = luma.reshape(block // CELL, CELL, -1, block // CELL, CELL).var((1, 4))
+    return 0.5 * np.log2(variance + 1).mean((0, 2))
+
+
 def focused(focus: Focus, shape: tuple[int, int], block: int) -> Int8:
     """The map that makes regions of interest finer.
 
@@ -229,14 +261,21 @@ def focused(focus: Focus, shape: tuple[int, int], block: int) -> Int8:
 
 
 def _rectangles(focus: Any) -> list[tuple[float, float, float, float, float]]:
-    regions = [focus] if len(focus) and not isinstance(focus[0], Sequence) else list(focus)
+    """Left, top, width, height and octaves of every region.
+
+    Raises:
+        EocodecError: one is not so.
+    """
     result = []
-    for region in regions:
-        numbers = [float(v) for v in region]
-        if len(numbers) not in (4, 5) or not np.isfinite(numbers).all() or abs([*numbers, 0.0][4]) > 2:
-            raise EocodecError("a region is x, y, width and height in pixels, and octaves from -2 to 2 if you like")
-        x, y, w, h = numbers[:4]
-        result.append((x, y, w, h, numbers[4] if len(numbers) == 5 else FOCUS))
+    try:
+        regions = [focus] if len(focus) and not isinstance(focus[0], (Sequence, np.ndarray)) else list(focus)
+        for region in regions:
+            x, y, w, h, more = (*map(float, region), FOCUS)[:5]
+            if not (len(region) in (4, 5) and np.isfinite([x, y, w, h]).all() and abs(more) <= MOST_OCTAVES):
+                raise ValueError
+            result.append((x, y, w, h, more))
+    except (TypeError, ValueError, KeyError):
+        raise EocodecError("a region is x, y, width and height in pixels, and octaves from -2 to 2 if wanted") from None
     if not result:
         raise EocodecError("no region of interest was given")
     return result

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from eocodec import format
 from eocodec.coding.base import Coding, SegmentedCoding, greyed, whole_file
 from eocodec.coding.fineness import UNTUNED, StepTuning
+from eocodec.coding.forms import FlatForm, TinyForm
 from eocodec.coding.ordinary import ordinary_header
 from eocodec.coding.range_coder import Reader, Writer, tables_of
 from eocodec.coding.rate_control import SteppedJob
@@ -31,7 +32,7 @@ from eocodec.image import Bytes, Picture
 from eocodec.model import transform
 from eocodec.model.bundle import Model
 from eocodec.model.library import Library
-from eocodec.model.manifest import FlatManifest, Manifest
+from eocodec.model.manifest import FlatManifest
 from eocodec.steps import STEP_UNIT, condition, scale_shift
 
 __all__ = ["Flat", "FlatCoder", "FlatWalk", "Rounding", "TinyFlat", "decode", "encode", "integers", "round_latents"]
@@ -59,7 +60,7 @@ class FlatCoder(Protocol):
 
 
 class FlatWalk:
-    """The order of coding; asks a coder for the residuals of each part and keeps what the nets need."""
+    """The order of coding; passes the residuals of each part through a coder and keeps what the nets need."""
 
     def __init__(self, model: Model, code: int) -> None:
         self.model = model
@@ -236,19 +237,11 @@ def _picture(model: Model, code: int, payload: bytes | None, delta: float, grey:
     return greyed(transform.to_levels(values), grey)
 
 
-class Flat(SegmentedCoding):
+class Flat(FlatForm, SegmentedCoding):
     """Files with a header, of models for pictures of one size: a single segment holds all latents."""
 
-    def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
-        """All files with a header of such models."""
-        return isinstance(file, File) and isinstance(manifest, FlatManifest)
-
     def open(
-        self,
-        model: Model,
-        picture: Picture,
-        values: Float32 | None = None,
-        tuning: StepTuning = UNTUNED,
+        self, model: Model, picture: Picture, values: Float32 | None = None, tuning: StepTuning = UNTUNED
     ) -> FlatJob:
         """See :meth:`Coding.open`."""
         return FlatJob(self, model, picture, values)
@@ -268,7 +261,7 @@ class Flat(SegmentedCoding):
             raise FormatError(f"the file is damaged: the model {model.name} does not make such files")
         return file, file.segments[0].payload if file.segments else None
 
-    def decode(self, model: Model, file: AnyFile) -> Bytes:
+    def decode(self, model: Model, file: AnyFile, texture: float = 0.0) -> Bytes:
         """See :meth:`Coding.decode`."""
         file, payload = self.payload(model, file)
         return _picture(model, file.header.step, payload, file.header.delta, file.header.grey)
@@ -278,24 +271,12 @@ class Flat(SegmentedCoding):
         file, payload = self.payload(model, file)
         return integers(model, file.header.step, payload)
 
-    def latents_after_segments(self, file: File, model: Model | None = None) -> list[float]:
-        """All of C after the only segment."""
-        return [0.0] + [file.header.kept] * len(file.segments)
 
-
-class TinyFlat(Coding):
+class TinyFlat(TinyForm, Coding):
     """Files without a header, of models for pictures of one size that have a number."""
 
-    def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
-        """All files without a header."""
-        return isinstance(file, Tiny)
-
     def open(
-        self,
-        model: Model,
-        picture: Picture,
-        values: Float32 | None = None,
-        tuning: StepTuning = UNTUNED,
+        self, model: Model, picture: Picture, values: Float32 | None = None, tuning: StepTuning = UNTUNED
     ) -> TinyJob:
         """See :meth:`Coding.open`."""
         if not model.any_manifest.tiny_number:
@@ -310,7 +291,7 @@ class TinyFlat(Coding):
             raise FormatError("not a tiny file")
         return file
 
-    def decode(self, model: Model, file: AnyFile) -> Bytes:
+    def decode(self, model: Model, file: AnyFile, texture: float = 0.0) -> Bytes:
         """See :meth:`Coding.decode`."""
         file = self._tiny(file)
         return _picture(model, file.step_code, file.payload, file.delta, file.grey)

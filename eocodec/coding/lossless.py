@@ -24,7 +24,7 @@ import numpy.typing as npt
 import zstandard
 
 from eocodec import format
-from eocodec.coding import lossless_deep
+from eocodec.coding import lossless_deep, webp
 from eocodec.coding.base import (
     SEGMENT_MINIMUM,
     SEGMENT_TARGET,
@@ -35,17 +35,16 @@ from eocodec.coding.base import (
     whole_file,
 )
 from eocodec.coding.fineness import UNTUNED, StepTuning
+from eocodec.coding.forms import LosslessForm, cumulative_samples
 from eocodec.coding.lattice import HIGHEST, LOWEST, Lattice, context_channels, from_planes, to_planes
 from eocodec.coding.lossless_tables import CLASSES, TABLES, LosslessTables, table_of, tables_of
 from eocodec.coding.lossless_walk import SETS, Strip, Tuning, predict, residual_code, walk
-from eocodec.coding.ordinary import after_segments
 from eocodec.coding.range_coder import Reader, Writer
 from eocodec.coding.scales import MEAN_UNIT, SCALES, scales
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import LOSSLESS_UNITS, AnyFile, File, Header, Segment, rate_code
 from eocodec.image import Bytes, Picture
 from eocodec.model.bundle import Model
-from eocodec.model.manifest import Manifest
 
 __all__ = ["UNITS", "Lossless", "Parameters", "cumulative_samples", "decode", "encode"]
 
@@ -55,7 +54,12 @@ Float32 = npt.NDArray[np.float32]
 
 START = (128, 0, 0)  # what the first sample of every axis is predicted as
 PACKED = 2  # instead of whether there are chroma axes: the samples are packed, grey; one more: in colour
-ORDERS = 3  # of differences before packing
+ORDERS = 3  # of differences before packing by zstd
+WEBP = 3  # instead of an order: a WebP stream
+HOPE = 1.4  # a thorough search may save as much against a fast one
+WORTH = 16  # bytes that WebP has to save against zstd
+SURE = 3 * 64 * 64  # samples, fewer do not tell
+EVIDENT = 1.0  # bits per pixel in WebP, found in a fast way, below which the nets of photographs have no chance
 UNITS = LOSSLESS_UNITS  # lattices down to stride 16 are unit 0; then nine for each of h = 8, 4, 2, 1
 CORRECTION_LIMIT = 8  # corrections of the scale index lie in −8 … 7
 TOP_INDEX = SCALES - 1
@@ -63,20 +67,11 @@ PARAMETERS = 13  # bytes before the tunings: CRC-32, colour, nine corrections, w
 FIRST_TUNED = 19  # units of h = 2 and h = 1 can be tuned to the picture
 TUNING_UNIT = 256
 TUNING_SAMPLES = 1 << 17  # of a unit, that its tuning is found from
+BLOCK = 64  # samples whose products are added up at a time
 TUNING_MINIMUM = 40  # samples per weight
 COUNTED = 64  # residuals up to here are told apart when choices are priced
 # Weights in least squares by scale index: inverse squares, in integers.
 _WEIGHTS = np.maximum(1, np.floor(1024 / (1 + scales() ** 2)))
-
-
-def cumulative_samples() -> list[float]:
-    """Samples of a 16x16 block, three axes of 256, that are known after each unit."""
-    total, result = 3.0, [3.0]
-    for h in (8, 4, 2, 1):
-        for _ in range(9):
-            total += (8 // h) ** 2
-            result.append(total)
-    return result
 
 
 class _Survey:
@@ -104,8 +99,8 @@ class _Survey:
             stride = max(1, -(-self.planes[0].size // (4 * s.half**2) // TUNING_SAMPLES))
             missed = (MEAN_UNIT * values - s.mean)[::stride].reshape(1, -1)
             rows = s.context[:, ::stride].reshape(len(s.context), -1)
-            both = np.concatenate([rows, missed]).astype(np.float64)
-            sums = (both * _WEIGHTS[s.index[::stride].ravel()]) @ both.T
+            both = np.concatenate([rows, missed])
+            sums = _weighted_products(both, _WEIGHTS[s.index[::stride].ravel()])
             self.sums[s.unit] = self.sums.get(s.unit, 0) + sums
             self.counts[s.unit] = self.counts.get(s.unit, 0) + both.shape[1]
         return values - s.predicted
@@ -123,6 +118,22 @@ class _Survey:
                 if tuning.any():
                     result[unit] = tuning
         return result
+
+
+def _weighted_products(rows: Int16, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """`(n, n)` sums of weights times products of rows `(n, samples)`, exact.
+
+    In blocks that are too small for the linear algebra library to share out among threads of its own, which wait for
+    one another in a loop: with other work on the machine that takes fifty times as long as the sums.
+    """
+    count = rows.shape[1]
+    padded = -(-count // BLOCK) * BLOCK
+    values = np.zeros((len(rows), padded))
+    values[:, :count] = rows
+    weighted = np.zeros_like(values)
+    np.multiply(values[:, :count], weights, out=weighted[:, :count])
+    blocks, wide = (a.reshape(len(rows), -1, BLOCK).transpose(1, 0, 2) for a in (values, weighted))
+    return np.asarray(np.matmul(wide, blocks.transpose(0, 2, 1)).sum(0))
 
 
 class _Encoder:
@@ -311,6 +322,12 @@ def encode(model: Model, rgb: Bytes, single: bool = False) -> tuple[bytes, tuple
     """
     tables = tables_of(model)
     colour = bool((rgb[..., 0] != rgb[..., 1]).any() or (rgb[..., 0] != rgb[..., 2]).any())
+    checksum = zlib.crc32(np.ascontiguousarray(rgb).data)
+    samples = rgb if colour else rgb[..., :1]
+    drawn = checksum.to_bytes(4, "little") + bytes([PACKED + colour])
+    fast = webp.quick_size(rgb) if webp.fits(*rgb.shape[:2]) else None
+    if fast is not None and rgb.size >= SURE and 8 * fast < EVIDENT * rgb.size / 3:
+        return drawn, (Segment(UNITS, _packed(samples, fast)),)
     planes = to_planes(rgb)[: 3 if colour else 1]
     place = rgb.shape[0], rgb.shape[1], len(planes)
     survey = _Survey(planes)
@@ -331,11 +348,10 @@ def encode(model: Model, rgb: Bytes, single: bool = False) -> tuple[bytes, tuple
         if number == UNITS or (pending >= goal and rest >= SEGMENT_MINIMUM / 2):
             segments.append(Segment(count, writer.payload()))
             writer, count, pending = Writer(tables), 0, 0.0
-    checksum = zlib.crc32(np.ascontiguousarray(rgb).data)
     content = Parameters(checksum, colour, corrections, coder.tunings).pack()
-    packed = _pack(rgb if colour else rgb[..., :1], len(content) + sum(len(s.payload) for s in segments))
-    if packed is not None:
-        return checksum.to_bytes(4, "little") + bytes([PACKED + colour]), (Segment(UNITS, packed),)
+    packed = _packed(samples, fast, len(content) + sum(len(s.payload) for s in segments))
+    if packed:
+        return drawn, (Segment(UNITS, packed),)
     return content, tuple(segments)
 
 
@@ -349,20 +365,32 @@ def _differences(samples: Bytes, order: int) -> Bytes:
     return result
 
 
-def _pack(samples: Bytes, limit: int) -> bytes | None:
-    """Samples `(H, W, C)` packed by zstd, with the best order of differences, if that takes less than `limit` bytes.
+def _packed(samples: Bytes, size: int | None, limit: int | None = None) -> bytes:
+    """Samples `(H, W, C)` packed by WebP or by zstd; nothing if neither takes less than `limit` bytes.
 
-    For drawings, text and noise, which the nets do not know. A quick try tells whether a thorough one may pay.
+    For drawings, text and noise, which the nets do not know. With a limit, quick tries tell whether thorough
+    ones may pay.
+
+    Arguments:
+        samples: of all channels, or of the one that a grey picture has.
+        size: bytes in WebP, found in a fast way; None if the picture is too large for it.
+        limit: bytes; None: any number.
     """
     quick = zstandard.ZstdCompressor(level=3)
     sizes = [len(quick.compress(_differences(samples, k).tobytes())) for k in range(ORDERS)]
     order = int(np.argmin(sizes))
-    if sizes[order] > 1.4 * limit:
-        return None
-    effort = 19 if samples.size <= 1 << 24 else 9
-    thorough = zstandard.ZstdCompressor(level=effort, write_content_size=False)
-    packed = bytes([order]) + thorough.compress(_differences(samples, order).tobytes())
-    return packed if len(packed) < limit else None
+    goal = min(n for n in (sizes[order], size, limit) if n is not None)
+    found = []
+    if limit is None or sizes[order] <= HOPE * goal:
+        effort = 19 if samples.size <= 1 << 24 else 9
+        thorough = zstandard.ZstdCompressor(level=effort, write_content_size=False)
+        found.append(bytes([order]) + thorough.compress(_differences(samples, order).tobytes()))
+    if size is not None and (limit is None or size == goal or (found and size <= HOPE * goal)):
+        stream = bytes([WEBP]) + webp.pack(samples if samples.shape[2] == 3 else samples[..., 0])
+        if not found or len(stream) <= len(found[0]) - WORTH:
+            found.append(stream)
+    best = found[-1] if found else b""
+    return best if limit is None or len(best) < limit else b""
 
 
 def _unpack(payload: bytes, height: int, width: int, channels: int) -> Bytes:
@@ -373,6 +401,8 @@ def _unpack(payload: bytes, height: int, width: int, channels: int) -> Bytes:
     """
     damaged = FormatError("the file is damaged: its packed samples cannot be read")
     size = height * width * channels
+    if payload[:1] == bytes([WEBP]):
+        return np.repeat(webp.unpack(payload[1:], height, width)[..., :channels], 3 // channels, axis=2)
     if not payload or payload[0] >= ORDERS:
         raise damaged
     try:
@@ -387,6 +417,12 @@ def _unpack(payload: bytes, height: int, width: int, channels: int) -> Bytes:
     if payload[0]:
         samples = np.add.accumulate(samples, axis=0, dtype=np.uint8)
     return np.repeat(samples, 3 // channels, axis=2)
+
+
+def uses_webp(content: bytes, segments: tuple[Segment, ...]) -> bool:
+    """Whether the samples of a file with these parameters are a WebP stream."""
+    packed = len(content) == 5 and content[4] >= PACKED
+    return packed and bool(segments) and segments[0].payload[:1] == bytes([WEBP])
 
 
 def decode(model: Model, width: int, height: int, content: bytes, segments: tuple[Segment, ...]) -> tuple[Bytes, bool]:
@@ -437,9 +473,9 @@ class LosslessJob(Job):
         make = lossless_deep.encode if deep else encode
         parameters, segments = make(self.model, self.picture.rgb, single)
         rate = rate_code(self.model.block)
-        header = Header(
-            self.model.id, self.width, self.height, rate, format.LOSSLESS_STEP, self.picture.grey, deep=deep
-        )
+        head = self.model.id, self.width, self.height, rate, format.LOSSLESS_STEP
+        packed = not deep and uses_webp(parameters, segments)
+        header = Header(*head, grey=self.picture.grey, webp=packed, deep=deep)
         return Coded(File(header, self.alpha, segments, lossless=parameters), self.model.block)
 
     def fitting(self, limit: int) -> Coded:
@@ -464,20 +500,15 @@ class LosslessJob(Job):
         Raises:
             EocodecError: it does not.
         """
-        reached = super().quality(file)
-        if not math.isinf(reached):
+        if not np.array_equal(self.coding.decode(self.model, file), self.picture.rgb):
             raise EocodecError("the lossless file does not give the picture back; this is a fault of the program")
-        return reached
+        return math.inf
 
 
-class Lossless(SegmentedCoding):
+class Lossless(LosslessForm, SegmentedCoding):
     """Files that give back every value, of 8 bits or 16, of models with nets for it."""
 
     deep = True
-
-    def holds(self, file: AnyFile, manifest: Manifest | None) -> bool:
-        """All files with the lossless element."""
-        return isinstance(file, File) and file.lossless is not None
 
     def open(
         self, model: Model, picture: Picture, values: Float32 | None = None, tuning: StepTuning = UNTUNED
@@ -490,18 +521,17 @@ class Lossless(SegmentedCoding):
             )
         return LosslessJob(self, model, picture)
 
-    def decode(self, model: Model, file: AnyFile) -> Bytes:
+    def decode(self, model: Model, file: AnyFile, texture: float = 0.0) -> Bytes:
         """See :meth:`Coding.decode`; of a whole file it is proven that these are the pixels that were compressed."""
         file = whole_file(file)
         if file.lossless is None:
             raise FormatError("not a lossless file")
-        read = lossless_deep.decode if file.header.deep else decode
-        return read(model, file.header.width, file.header.height, file.lossless, file.segments)[0]
+        header = file.header
+        if not header.deep and uses_webp(file.lossless, file.segments) and not header.webp:
+            raise FormatError("the file is damaged: its packed samples are of a kind that its flags do not name")
+        read = lossless_deep.decode if header.deep else decode
+        return read(model, header.width, header.height, file.lossless, file.segments)[0]
 
     def symbols(self, model: Model, file: AnyFile) -> npt.NDArray[np.int32]:
         """R, G, B of every pixel."""
         return self.decode(model, file).astype(np.int32).ravel()
-
-    def latents_after_segments(self, file: File, model: Model | None = None) -> list[float]:
-        """Samples, see :func:`cumulative_samples`."""
-        return after_segments(file, cumulative_samples())

@@ -15,7 +15,9 @@ from eocodec.coding.lattice import HIGHEST, LOWEST, Lattice, visits
 from eocodec.coding.lossless_tables import CLASSES
 from eocodec.coding.scales import MEAN_UNIT
 from eocodec.coding.units import PHASES
+from eocodec.coding.walk import pieces
 from eocodec.model.bundle import Model
+from eocodec.model.threads import side_by_side
 
 __all__ = ["SETS", "STRIP", "Strip", "StripCoder", "Tuning", "graph_name", "predict", "residual_code", "walk"]
 
@@ -75,11 +77,20 @@ class Strip:
 
 
 def predict(model: Model, lattice: Lattice, half: int, phase: int, rows: slice) -> Strip:
-    """The nets' statement on a strip: everything in integers."""
+    """The nets' statement on a strip: everything in integers, a place at a time, so that pieces run side by side."""
     axis = len(lattice.before)
-    reference, context = lattice.context(phase, rows)
-    mean, index = model.run(graph_name(half, axis, phase), {"context": context[None]})
-    return Strip(half, axis, phase, rows, context, _inside(MEAN_UNIT * reference + mean[0, 0], axis), index[0, 0])
+
+    def run(piece: slice) -> tuple[Int16, Int16, UInt8]:
+        reference, context = lattice.context(phase, piece)
+        mean, index = model.run(graph_name(half, axis, phase), {"context": context[None]})
+        return context, _inside(MEAN_UNIT * reference + mean[0, 0], axis), index[0, 0]
+
+    parts = side_by_side(run, pieces(rows, lattice.phase_shape(phase)[1], model.share), model.share)
+    if len(parts) == 1:
+        return Strip(half, axis, phase, rows, *parts[0])
+    contexts, means, indices = zip(*parts, strict=True)
+    joined = np.concatenate(contexts, axis=1), np.concatenate(means), np.concatenate(indices)
+    return Strip(half, axis, phase, rows, *joined)
 
 
 def _inside(mean: npt.NDArray[Any], axis: int) -> Int16:
@@ -93,15 +104,18 @@ def residual_code(s: Strip, tuning: Tuning | None) -> tuple[Int16, npt.NDArray[n
     """
     mean = s.mean
     if tuning is not None:
-        shift = np.tensordot(tuning.astype(np.float32), s.context.astype(np.float32), 1)  # integers below 2**24
-        mean = _inside(mean + ((shift.astype(np.int32) + 8) >> 4), s.axis)
+        shift = np.full(mean.shape, 8, np.int32)
+        for weight, channel in zip(tuning.tolist(), s.context, strict=True):
+            if weight:
+                shift += np.multiply(channel, weight, dtype=np.int32)
+        mean = _inside(mean + (shift >> 4), s.axis)
     predicted = (mean + MEAN_UNIT // 2) >> 4
     distance = mean - MEAN_UNIT * predicted
     return predicted, distance < 0, np.minimum((np.abs(distance) + 1) >> 1, CLASSES - 1).astype(np.uint8)
 
 
 class StripCoder(Protocol):
-    """What :func:`walk` asks."""
+    """What :func:`walk` calls."""
 
     def corner(self, axis: int) -> int:
         """The first sample of an axis."""

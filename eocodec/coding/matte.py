@@ -1,4 +1,4 @@
-"""Colours under transparency: what nobody sees takes the smoothest values, so that it costs nothing and shows nowhere.
+"""Colours under transparency: what is hidden takes the smoothest values, so that it costs nothing and shows nowhere.
 
 In: a picture with transparency. Out: the picture with hidden pixels coloured from the visible ones around them, which
 keeps the dark or bright colours that lie under a soft edge from showing through it when it is coded lossily.

@@ -30,7 +30,7 @@ __all__ = [
     "expected_step",
     "match_quality",
     "match_size",
-    "rate_of_quality",
+    "rate_of_step_quality",
 ]
 
 T = TypeVar("T")
@@ -214,7 +214,7 @@ def _next(
     return min(u, high - resolution if high < bounds[1] else high)
 
 
-def rate_of_quality(model: Model, quality: float) -> float:
+def rate_of_step_quality(model: Model, quality: float) -> float:
     """C of a quality from 0 to 100, which stands for a step and so means the same on every picture.
 
     The logarithm of the step Δ falls evenly as the quality rises; C is 1 at quality 0, the model's largest at 100.
@@ -287,15 +287,14 @@ class SteppedJob(Job):
     def reaching(self, target: float) -> Coded:
         """See :meth:`Job.reaching`; the picture is foreseen, not coded and decoded, where that saves time."""
 
-        def attempt(x: float) -> tuple[float, Callable[[], AnyFile]]:
+        def attempt(x: float) -> tuple[float, Callable[[], tuple[AnyFile, float]]]:
             rgb, file = self.draft(2.0**x / 255.0)
             reached = psnr(self.picture.rgb, rgb)
-            if target <= reached <= target + QUALITY_WIDTH:
-                reached = self.quality(file())  # the decoder has the last word
-            return reached, file
+            return reached, lambda: (file(), reached)
 
         found = match_quality(attempt, target, self._bounds(), expected_step(target), self.resolution)
-        file = found.result()
+        self._measured = found.result()
+        file = self._measured[0]
         return Coded(file, self.rate(file), found.tries)
 
 

@@ -1,34 +1,64 @@
 """All forms of file, and which of them a file is of or a picture is to get.
 
-In: a parsed file, or what was asked for, and a model. Out: a `eocodec.coding.base.Coding`.
+In: a parsed file, or what was asked for, and a model. Out: a `eocodec.coding.base.Coding`. Each is imported when it is
+first needed.
 """
 
-from eocodec.coding.base import Coding
-from eocodec.coding.embedded import Embedded
-from eocodec.coding.flat import Flat, TinyFlat
-from eocodec.coding.lossless import Lossless
-from eocodec.coding.ordinary import Ordinary
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from eocodec.coding.forms import FORMS, form_of
 from eocodec.errors import EocodecError
 from eocodec.format import AnyFile
-from eocodec.model.manifest import FlatManifest, Manifest
+
+if TYPE_CHECKING:
+    from eocodec.coding.base import Coding
+    from eocodec.model.manifest import Manifest
+
+    TINY: Coding
+    FLAT: Coding
+    LOSSLESS: Coding
+    EMBEDDED: Coding
+    ORDINARY: Coding
+    CODINGS: tuple[Coding, ...]
 
 __all__ = ["CODINGS", "EMBEDDED", "FLAT", "LOSSLESS", "ORDINARY", "TINY", "coding_for", "coding_of"]
 
-TINY, FLAT, LOSSLESS, EMBEDDED, ORDINARY = TinyFlat(), Flat(), Lossless(), Embedded(), Ordinary()
-CODINGS: tuple[Coding, ...] = (TINY, FLAT, LOSSLESS, EMBEDDED, ORDINARY)  # the first that holds a file counts
+# Where the class of each form in `eocodec.coding.forms.FORMS` is.
+HOMES = {
+    "TINY": "flat:TinyFlat",
+    "FLAT": "flat:Flat",
+    "LOSSLESS": "lossless:Lossless",
+    "EMBEDDED": "embedded:Embedded",
+    "ORDINARY": "ordinary:Ordinary",
+}
 
 
-def coding_of(file: AnyFile, manifest: Manifest | None = None) -> Coding:
-    """The form of a file, as its flags and its model say.
-
-    Arguments:
-        file: as parsed.
-        manifest: of its model; None where the model is not known or does not matter.
-    """
-    return next(c for c in CODINGS if c.holds(file, manifest))
+_made: "dict[str, Coding]" = {}
 
 
-def coding_for(manifest: Manifest, *, tiny: bool = False, embedded: bool = False, lossless: bool = False) -> Coding:
+def _coding(name: str) -> "Coding":
+    if name not in _made:
+        module, _, kind = HOMES[name].partition(":")
+        _made.setdefault(name, getattr(importlib.import_module(f"eocodec.coding.{module}"), kind)())
+    return _made[name]
+
+
+def __getattr__(name: str) -> Any:
+    """The codings by name, and all of them; the first that holds a file counts."""
+    if name in HOMES:
+        return _coding(name)
+    if name == "CODINGS":
+        return tuple(_coding(n) for n in FORMS)
+    raise AttributeError(f"module 'eocodec.coding.registry' has no attribute {name!r}")
+
+
+def coding_of(file: AnyFile, manifest: "Manifest | None" = None) -> "Coding":
+    """The form of a file, see :func:`eocodec.coding.forms.form_of`."""
+    return _coding(form_of(file, manifest))
+
+
+def coding_for(manifest: "Manifest", *, tiny: bool = False, embedded: bool = False, lossless: bool = False) -> "Coding":
     """The form that was asked for, or else the usual one of the model.
 
     Raises:
@@ -36,7 +66,7 @@ def coding_for(manifest: Manifest, *, tiny: bool = False, embedded: bool = False
     """
     if embedded and tiny:
         raise EocodecError("a tiny file cannot be progressive")
-    for asked, coding in ((lossless, LOSSLESS), (embedded, EMBEDDED), (tiny, TINY)):
+    for asked, name in ((lossless, "LOSSLESS"), (embedded, "EMBEDDED"), (tiny, "TINY")):
         if asked:
-            return coding
-    return FLAT if isinstance(manifest, FlatManifest) else ORDINARY
+            return _coding(name)
+    return _coding("ORDINARY" if manifest.edge is None else "FLAT")

@@ -19,10 +19,10 @@ half of the channels at the other two phases, so that what is known at a place i
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = [
     "CHROMA_PASSES",
@@ -107,11 +107,13 @@ class Unit:
         """How many latents it codes in a quad of its level; the low-pass: in a block."""
         return self.parts[-1].at.stop if self.parts else 3
 
-    def gather(self, band: npt.NDArray[Any], rows: slice) -> npt.NDArray[Any]:
+    def gather(self, band: "npt.NDArray[Any]", rows: slice) -> "npt.NDArray[Any]":
         """Its latents in some rows of the quad grid, `(places, rows, columns)`, of a level's `(9, 2 gh, 2 gw)`."""
+        import numpy as np  # takes its time, and most of this module does without
+
         return np.concatenate([band[p.channels, p.row :: 2, p.column :: 2][:, rows] for p in self.parts])
 
-    def scatter(self, values: npt.NDArray[Any], band: npt.NDArray[Any], rows: slice) -> None:
+    def scatter(self, values: "npt.NDArray[Any]", band: "npt.NDArray[Any]", rows: slice) -> None:
         """Put what :meth:`gather` takes back to its places."""
         for p in self.parts:
             band[p.channels, p.row :: 2, p.column :: 2][:, rows] = values[p.at]

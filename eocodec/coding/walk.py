@@ -1,4 +1,4 @@
-"""The walk over a picture's latents: asks the integer nets for the distribution of each, and a coder for its value.
+"""The walk over a picture's latents: the integer nets give the distribution of each, a coder its value.
 
 In: a model, the size of a picture, its step; a coder (:class:`SymbolCoder`). Out: what the coder makes of it. All that
 a symbol's distribution depends on is integer arithmetic (docs/FORMAT.md, "Entropy model"): the graphs under `entropy/`
@@ -9,7 +9,7 @@ What the nets see of the step, and the steps, come from `eocodec.coding.fineness
 `eocodec.coding.units`, each from nowhere else.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
 from eocodec.coding.units import LEVEL_UNITS, PHASES, Unit, units
 from eocodec.format import Header
 from eocodec.model.bundle import Model
+from eocodec.model.threads import in_order
 from eocodec.steps import STEP_UNIT, scale_shift
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "compand",
     "from_symbols",
     "lattices",
+    "pieces",
     "to_symbols",
 ]
 
@@ -39,6 +41,8 @@ Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 
 STRIP = 65536  # grid positions of a strip; nets and coder work strip by strip
+PIECE = 2048  # grid positions that are worth handing to another thread
+REACH = 2  # rows above and below a place that any of the nets sees: two layers of 3x3
 MARGIN = 1  # latents coded beyond the right and bottom edge, see docs/METHOD.md
 LOW_SCALE_INDEX = 69  # table index of the low-pass corner at Δ = 1 level, see docs/FORMAT.md
 MAX_LOW = 1 << 24  # keeps hostile values within int32
@@ -69,7 +73,7 @@ class SymbolCoder(LowCoder, Protocol):
 
 
 class Walk:
-    """Visits all units of a picture in file order, keeps what the nets need and asks a coder for the residuals.
+    """Visits all units of a picture in file order, keeps what the nets need and passes the residuals through a coder.
 
     Arguments:
         model: the bundle.
@@ -152,56 +156,92 @@ class Walk:
         """What all nets of a level see besides latents, `(1, planes, rows, columns)`, for rows of the quad grid."""
         return self.fineness.condition(level, rows, self.grid_size(level)[1])
 
+    def _nets(
+        self, graph: str, level: int, inputs: Callable[[slice], dict[str, npt.NDArray[Any]]]
+    ) -> Iterator[tuple[slice, list[npt.NDArray[Any]]]]:
+        """Strip by strip of a level's quad grid: its rows and a graph's outputs for them, `(channels, rows, columns)`.
+
+        Other threads are at the next strips meanwhile, or at parts of one where there are few: what a net gives at a
+        place depends on :data:`REACH` rows around it at most, and integers are exact, so that parts give the same as
+        the whole.
+
+        Arguments:
+            graph: which one.
+            level: of the grid.
+            inputs: what it takes of given rows; nothing that changes while strips are visited.
+        """
+        height, width = self.grid_size(level)
+        threads = self.model.share
+        strips = list(self._strips(level))
+        parts = [pieces(rows, width, threads if len(strips) < 2 * threads else 1) for rows in strips]
+
+        def run(piece: slice) -> list[npt.NDArray[Any]]:
+            top, bottom = max(0, piece.start - REACH), min(height, piece.stop + REACH)
+            outputs = self.model.run(graph, inputs(slice(top, bottom)))
+            return [o[0, :, piece.start - top : piece.stop - top] for o in outputs]
+
+        results = in_order(run, [piece for part in parts for piece in part], threads)
+        for rows, part in zip(strips, parts, strict=True):
+            found = [next(results) for _ in part]
+            yield rows, found[0] if len(found) == 1 else [np.concatenate(o, axis=1) for o in zip(*found, strict=True)]
+
+    @classmethod
+    def graph_names(cls, model: Model) -> list[str]:
+        """All graphs that a walk may need, in order."""
+        order = cls.order(model)
+        return [
+            f"{cls.graphs}/{name}"
+            for first in range(1, len(order), LEVEL_UNITS)
+            for name in (f"feature{order[first].level}", *map(_net, order[first : first + LEVEL_UNITS]))
+        ]
+
     def _feature(self, level: int, coarser: Int8, previous: UInt8 | None) -> UInt8:
         height, width = self.grid_size(level)
         result: UInt8 | None = None
-        for rows in self._strips(level):
-            top, bottom = max(0, rows.start - 2), min(height, rows.stop + 2)
-            inputs: dict[str, npt.NDArray[Any]] = {
-                "coarser": coarser[None, :, top:bottom],
-                "condition": self._condition(level, slice(top, bottom)),
+
+        def inputs(rows: slice) -> dict[str, npt.NDArray[Any]]:
+            seen: dict[str, npt.NDArray[Any]] = {
+                "coarser": coarser[None, :, rows],
+                "condition": self._condition(level, rows),
             }
             if previous is not None:
-                inputs["previous"] = previous[None, :, top // 2 : bottom // 2]
-            inputs.update(self._known(level, slice(top, bottom)))
-            (out,) = self.model.run(f"{self.graphs}/feature{level}", inputs)
+                seen["previous"] = previous[None, :, rows.start // 2 : rows.stop // 2]
+            return {**seen, **self._known(level, rows)}
+
+        for rows, (out,) in self._nets(f"{self.graphs}/feature{level}", level, inputs):
             if rows.start == 0 and rows.stop == height:
-                return np.asarray(out[0], np.uint8)
+                return np.asarray(out, np.uint8)
             if result is None:
-                result = np.empty((out.shape[1], height, width), np.uint8)
-            result[:, rows] = out[0, :, rows.start - top : rows.stop - top]
+                result = np.empty((len(out), height, width), np.uint8)
+            result[:, rows] = out
         assert result is not None
         return result
 
     def _level(self, level: int, feature: UInt8, coder: SymbolCoder, number: int) -> Int8:
-        """Code the six units of a level; returns its companded latents `(9, 2 gh, 2 gw)`."""
+        """Code the six units of a level; returns its companded latents `(9, 2 gh, 2 gw)` for a finer one."""
         height, width = self.grid_size(level)
         band_height, band_width = self.band_size(level)
         seen = np.zeros((24, height, width), np.int8)  # the luma passes, then the first of chroma
-        result = np.zeros((9, 2 * height, 2 * width), np.int8)
+        result = np.zeros((9, 2 * height, 2 * width) if level > 1 else (9, 0, 0), np.int8)
+        context = 0
+
+        def inputs(rows: slice) -> dict[str, npt.NDArray[Any]]:
+            known = {"feature": feature[None, :, rows], "condition": self._condition(level, rows)}
+            return {**known, "seen": seen[None, :context, rows]} if context else known
+
         for k, unit in enumerate(self.units[number : number + LEVEL_UNITS]):
             coder.begin(number + k)
             if unit.axis == "chroma" and self.header.luma:
+                context += unit.places
                 continue  # zero, and not in the file
-            context = sum(u.places for u in self.units[number : number + k])
             valid = [((band_height - p.row + 1) // 2, (band_width - p.column + 1) // 2) for p in unit.parts]
-            for rows in self._strips(level):
-                top, bottom = max(0, rows.start - 1), min(height, rows.stop + 1)
-                inputs: dict[str, npt.NDArray[Any]] = {
-                    "feature": feature[None, :, top:bottom],
-                    "condition": self._condition(level, slice(top, bottom)),
-                }
-                if context:
-                    inputs["seen"] = seen[None, :context, top:bottom]
-                mean, index = (
-                    o[0, :, rows.start - top : rows.stop - top]
-                    for o in self.model.run(f"{self.graphs}/{unit.axis}{level}_{unit.index}", inputs)
-                )
-                mean = mean.astype(np.int32)
-                companded = self._compand(coder.strip(unit, rows, valid, mean, index))
+            for rows, (mean, index) in self._nets(f"{self.graphs}/{_net(unit)}", level, inputs):
+                companded = self._compand(coder.strip(unit, rows, valid, mean.astype(np.int32), index))
                 if context + unit.places <= len(seen):
                     seen[context : context + unit.places, rows] = companded
-                unit.scatter(companded, result, rows)
+                if level > 1:
+                    unit.scatter(companded, result, rows)
+            context += unit.places
         return result
 
     def low_pass(self, coder: LowCoder) -> Int32:
@@ -225,6 +265,18 @@ class Walk:
             stride = half
         full = (2 * self.grid[0], 2 * self.grid[1])
         return np.pad(q, ((0, 0), (0, full[0] - height), (0, full[1] - width)), "edge")
+
+
+def _net(unit: Unit) -> str:
+    return f"{unit.axis}{unit.level}_{unit.index}"
+
+
+def pieces(rows: slice, width: int, threads: int) -> list[slice]:
+    """Rows of a grid as pieces for so many threads; each but the last has an even number, and enough to do."""
+    count = rows.stop - rows.start
+    number = max(1, min(threads, count * width // PIECE))
+    step = (-(-count // number) + 1) // 2 * 2
+    return [slice(a, min(a + step, rows.stop)) for a in range(rows.start, rows.stop, step)]
 
 
 def compand(model: Model, v: Int32) -> Int8:

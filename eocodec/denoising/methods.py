@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from eocodec.arguments import check_numbers
 from eocodec.denoising import dropping, net, noise_areas, shrinkage
+from eocodec.denoising.coarse import coarse_level
 from eocodec.denoising.net import Noise
 from eocodec.errors import EocodecError
 from eocodec.image import Bytes, ImageLike, Picture, as_picture
@@ -41,6 +42,7 @@ DEFAULT_SHIFTS = {"net": 2, "shrink": 8, "drop": 8}
 SMALLEST_SIGMA = 0.3  # 8-bit levels; below, a picture counts as clean
 LARGEST_STRENGTH = 4.0
 UNSEEN = 0.7  # share of the level in smooth patches below which the net has overlooked noise that is not white
+OVERLOOKED = 4.0  # 8-bit levels, up to which noise that is not white is looked for at coarser scales, too
 LARGEST_VALUE = 16.0  # of a floating-point picture; beyond, it surely has another range than 0 to 1
 
 
@@ -180,13 +182,14 @@ class _Denoiser(ABC):
         self.model = model
 
     @abstractmethod
-    def measure(self, values: Float32, grey: bool, areas: Areas) -> Noise:
+    def measure(self, values: Float32, grey: bool, areas: Areas, alpha: Bytes | None = None) -> Noise:
         """Estimated noise of a picture, along an axis of colour; of a grey picture, the luma axis.
 
         Arguments:
             values: the picture.
             grey: all channels are equal.
             areas: of 8x8 pixels in which noise can be measured, at least one.
+            alpha: transparency `(H, W)`, if there is any.
         """
 
     @abstractmethod
@@ -201,10 +204,13 @@ class _Denoiser(ABC):
 class _PhotoDenoiser(_Denoiser):
     """Models for pictures of any size."""
 
-    def measure(self, values: Float32, grey: bool, areas: Areas) -> Noise:
+    def measure(self, values: Float32, grey: bool, areas: Areas, alpha: Bytes | None = None) -> Noise:
         if "net" in self.model.denoising_methods:
             noise = net.measure(self.model, values, areas)
             hidden = 0.0 if grey else noise_areas.hidden_level(values, areas)
+            if hidden == 0 and noise.sigma * 255 < OVERLOOKED:
+                spread = math.sqrt(3) if grey else 1.0
+                hidden = coarse_level(values, areas, alpha, lambda v, a: net.measure(self.model, v, a).sigma, spread)
             return Noise.white(hidden) if noise.sigma < UNSEEN * hidden else noise
         if grey:
             return Noise.white(math.sqrt(3) * min(_grey_level(values[..., 0]), 1.0))
@@ -224,7 +230,7 @@ class _PhotoDenoiser(_Denoiser):
 class _FlatDenoiser(_Denoiser):
     """Models for pictures of one size."""
 
-    def measure(self, values: Float32, grey: bool, areas: Areas) -> Noise:
+    def measure(self, values: Float32, grey: bool, areas: Areas, alpha: Bytes | None = None) -> Noise:
         if grey:
             return Noise.white(math.sqrt(3) * min(_grey_level(values[..., 0]), 1.0))
         return Noise.white(dropping.noise_level(self.model.flat, analyse_vector(self.model, values)))
@@ -253,7 +259,7 @@ def _measured(denoiser: _Denoiser, values: Float32, grey: bool, alpha: Bytes | N
     taken at the level that it has where the picture is smooth, if it is larger than what shows of it elsewhere.
     """
     areas = noise_areas.trusted(values, alpha)
-    return denoiser.measure(values, grey, areas) if areas.any() else Noise.white(0.0)
+    return denoiser.measure(values, grey, areas, alpha) if areas.any() else Noise.white(0.0)
 
 
 def _grey_level(values: Float32) -> float:

@@ -2,9 +2,9 @@
 
 In: values `(H, W, 3)`, float32 in 0 to 1, noise added. Out: areas to measure in; a level with how sure it is.
 
-Noise that went through a demosaicer, a scaler or a blur has lost its finest frequencies, by which white noise is told
-from the picture. It still differs from texture: in the smoothest patches its standard deviation is the same everywhere,
-and pixels further apart than the filter's reach do not depend on one another.
+Noise that went through a demosaicer, a scaler or a blur has lost its finest frequencies, by which white noise is
+distinguished from the picture. It still differs from texture: in the smoothest patches its standard deviation is the
+same everywhere, and pixels further apart than the filter's reach do not depend on one another.
 
 References:
     Pyatykh, Hesser & Zheng, *Image noise level estimation by principal component analysis*, 2013.
@@ -82,6 +82,7 @@ class Correlated:
         near, far: correlation of pixels next to each other, and of pixels as far apart as :data:`FAR`.
         colours: correlation of the channels; that of noise is small, that of texture large.
         patches: how many were alike.
+        roughness: standard deviation in a channel, texture and what channels share included.
     """
 
     level: float
@@ -89,6 +90,7 @@ class Correlated:
     far: float
     colours: float
     patches: int
+    roughness: float
 
 
 def correlated(values: Float32, areas: npt.NDArray[np.bool_]) -> Correlated | None:
@@ -114,11 +116,12 @@ def correlated(values: Float32, areas: npt.NDArray[np.bool_]) -> Correlated | No
         across = (chosen[:, :, :, apart:] * chosen[:, :, :, :-apart]).mean()
         return float((down + across) / 2 / variance)
 
-    level = min(float(np.median(roughness[roughness <= limit])), _level_of_differences(chosen))
+    rough = float(np.median(roughness[roughness <= limit]))
+    level = min(rough, _level_of_differences(chosen))
     far = float(np.mean([correlation(apart) for apart in FAR]))
     power = (chosen**2).mean((0, 2, 3))
     colours = [(chosen[:, a] * chosen[:, b]).mean() / max(np.sqrt(power[a] * power[b]), 1e-12) for a, b in PAIRS]
-    return Correlated(level, correlation(1), far, float(np.mean(colours)), len(chosen))
+    return Correlated(level, correlation(1), far, float(np.mean(colours)), len(chosen), rough)
 
 
 def _level_of_differences(patches: npt.NDArray[np.float64]) -> float:

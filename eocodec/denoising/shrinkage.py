@@ -95,7 +95,7 @@ def _at_scales(table: Floats, noise: float) -> Float32:
 
 
 class _Cleaner(ABC):
-    """A coder that :class:`eocodec.coding.walk.Walk` asks: cleans latents instead of coding them.
+    """A coder for :class:`eocodec.coding.walk.Walk` that cleans latents instead of coding them.
 
     Arguments:
         targets: latents in steps, the low-pass clean already.

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from eocodec.errors import EocodecError
 from eocodec.flow.model import MODELS, PhotoConfig
 from eocodec.flow.pictures import HOLD_OUT_BY
-from eocodec.flow.streams import STREAMS
+from eocodec.flow.streams import STREAMS, TURNS
 from eocodec.flow.trainable import Stage
 
 __all__ = ["TrainingConfig", "load_config"]
@@ -46,6 +46,7 @@ class TrainingConfig:
     batch: int = 8
     accumulate: int = 1
     rescale: float = 0.5
+    turns: str = "all"
     jitter: float = 0.0
     hold_out: int = 40
     hold_out_by: str = "picture"
@@ -104,8 +105,8 @@ def _fill(path: Path, section: str, kind: type[Any], table: dict[str, Any], **mo
         wanted = known[key].type if known[key].default is MISSING else type(known[key].default)
         name = getattr(wanted, "__name__", str(wanted))
         if name == "tuple" or name.startswith("tuple["):
-            fixed = known[key].default is not MISSING and Ellipsis not in get_args(known[key].type)
-            length = len(known[key].default) if fixed else None
+            default = known[key].default
+            length = None if default is MISSING or Ellipsis in get_args(known[key].type) else len(default)
             numbers = isinstance(value, list) and all(isinstance(v, int | float) for v in value)
             if not numbers or (length is not None and len(value) != length):
                 raise EocodecError(f"{path}: {key}{where} must be a list of {length or 'some'} numbers")
@@ -119,7 +120,13 @@ def _fill(path: Path, section: str, kind: type[Any], table: dict[str, Any], **mo
 
 
 def _check(path: Path, config: TrainingConfig) -> None:
-    choices = {"stream": STREAMS, "hold_out_by": HOLD_OUT_BY, "autocast": AUTOCAST, "optimiser": OPTIMISERS}
+    choices = {
+        "stream": STREAMS,
+        "turns": tuple(TURNS),
+        "hold_out_by": HOLD_OUT_BY,
+        "autocast": AUTOCAST,
+        "optimiser": OPTIMISERS,
+    }
     for key, allowed in choices.items():
         if getattr(config, key) not in allowed:
             raise EocodecError(f"{path}: {key} must be one of {', '.join(allowed)}, not {getattr(config, key)!r}")

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from eocodec.coding.scales import MEAN_UNIT, SCALE_MIN, SCALE_PER_OCTAVE, SCALES
 from eocodec.coding.units import CHROMA_PASSES, LUMA_PASSES, PHASES, passes
+from eocodec.flow.modules import ModuleDict, ModuleList
 
 __all__ = [
     "ACTIVATION_UNIT",
@@ -143,7 +144,7 @@ class IntegerNet(nn.Module):
 
     def __init__(self, sizes: list[int], kernels: list[int], last_relu: bool) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(
+        self.convs = ModuleList(
             IntegerConv(a, b, k, padding=k // 2) for a, b, k in zip(sizes[:-1], sizes[1:], kernels, strict=True)
         )
         self.last_relu = last_relu
@@ -158,6 +159,16 @@ class IntegerNet(nn.Module):
         return x
 
 
+@torch.no_grad()
+def start_last(net: IntegerNet, index: float) -> None:
+    """Let a net start with mean 0 and one scale index for everything, `index` in its own units."""
+    last = net.convs[-1]
+    assert last.bias is not None
+    last.weight.zero_()
+    last.bias.zero_()
+    last.bias[len(last.bias) // 2 :] = index
+
+
 class ContextModel(nn.Module):
     """The nets of every level; see the module's drawing.
 
@@ -166,7 +177,7 @@ class ContextModel(nn.Module):
         features: channels of `feature[l]`.
         width: hidden channels of the pass nets.
         coarse: factor of both at all levels but the finest, where there are few pixels.
-        depth: number of 3x3 convolutions of a pass net.
+        depth: number of 3x3 convolutions of a pass net, 1 or 2: files are coded in strips with two more rows.
         planes: condition planes.
     """
 
@@ -174,9 +185,13 @@ class ContextModel(nn.Module):
         self, levels: int = 4, features: int = 32, width: int = 48, coarse: float = 1.0, depth: int = 1, planes: int = 1
     ) -> None:
         super().__init__()
+        if not 1 <= depth <= 2:
+            raise ValueError("a pass net has one or two 3x3 convolutions")
         self.n, self.planes = levels, planes
-        self.feature, self.expand = nn.ModuleDict(), nn.ModuleDict()
-        self.luma, self.chroma = nn.ModuleDict(), nn.ModuleDict()
+        self.feature: ModuleDict[IntegerNet] = ModuleDict()
+        self.expand: ModuleDict[IntegerNet] = ModuleDict()
+        self.luma: ModuleDict[ModuleList[IntegerNet]] = ModuleDict()
+        self.chroma: ModuleDict[ModuleList[IntegerNet]] = ModuleDict()
         for level in range(levels, 0, -1):
             top, factor = level == levels, 1.0 if level == 1 else coarse
             f, w = round(features * factor), round(width * factor)
@@ -185,17 +200,14 @@ class ContextModel(nn.Module):
             inputs = 24 if top else 9 + 16
             self.feature[str(level)] = IntegerNet([inputs + planes, f, f], [3, 3], True)
             sizes, kernels = [w] * max(2, depth), [3] * depth + [1] * max(1, 3 - depth)
-            self.luma[str(level)] = nn.ModuleList(
+            self.luma[str(level)] = ModuleList(
                 IntegerNet([f + 3 * k + planes, *sizes, 6], kernels, False) for k in range(LUMA_PASSES)
             )
-            self.chroma[str(level)] = nn.ModuleList(
+            self.chroma[str(level)] = ModuleList(
                 IntegerNet([f + 12 + 12 * k + planes, *sizes, 24], kernels, False) for k in range(CHROMA_PASSES)
             )
             for net in self.of_passes(level):
-                nn.init.zeros_(net.convs[-1].weight)
-                nn.init.constant_(net.convs[-1].bias, 0.0)
-                with torch.no_grad():  # second half: scale index / 8
-                    net.convs[-1].bias[len(net.convs[-1].bias) // 2 :] = 2.0
+                start_last(net, 2.0)  # a scale index of 16
 
     def of_passes(self, level: int) -> list[IntegerNet]:
         """The nets of a level's six passes in coding order."""
@@ -359,7 +371,10 @@ class LatentModel(nn.Module):
             plane = steps.planes(k, size, quantised, self.tuned)
             feature = self.context.features(level, coarser, feature, plane, quantised)
             target = quads(h[k] / widths[k]).flatten(1, 2)  # (B, 36, gh, gw)
-            values, densities, luma, seen = [], [], [], []
+            values: list[Tensor] = []
+            densities: list[Tensor] = []
+            luma: list[Tensor] = []
+            seen: list[Tensor] = []
             for p, (net, index) in enumerate(zip(self.context.of_passes(level), self.index, strict=True)):
                 mean, scale = self.context.parameters_of(net, [feature, *luma, *seen, plane], quantised)
                 value, cost, density = self._code(target[:, index], mean, scale, weight)
@@ -368,10 +383,10 @@ class LatentModel(nn.Module):
                 values.append(value)
                 densities.append(density)
                 (luma if p < LUMA_PASSES else seen).append(self._input(value.detach(), quantised))
-            level_nll = torch.cat(densities, 1)[:, self.inverse].unflatten(1, (4, 9)).sum((1, 3, 4))
+            level_nll = torch.unflatten(torch.cat(densities, 1)[:, self.inverse], 1, (4, 9)).sum((1, 3, 4))
             band_nll.append(level_nll + widths[k].log().expand_as(h[k]).sum((2, 3)))
             # Values decoded, with gradients for the distortion.
-            whole = unquads(torch.cat(values, 1)[:, self.inverse].unflatten(1, (4, 9)))
+            whole = unquads(torch.unflatten(torch.cat(values, 1)[:, self.inverse], 1, (4, 9)))
             decoded.append(whole * widths[k])
             coarser = self._input(whole.detach(), quantised)
         total = torch.stack([n.sum(1) for n in band_nll]).sum(0)

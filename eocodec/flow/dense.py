@@ -19,6 +19,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from eocodec.flow.modules import ModuleList
+
 __all__ = [
     "AffineCoupling",
     "DenseCoupling",
@@ -299,7 +301,7 @@ class DenseFlow(nn.Module):
 
     def __init__(self, layers: Iterable[DenseLayer]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self.layers = ModuleList(layers)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Latents `(B, D)` and `log |det ∂f/∂x|` `(B,)` of vectors `(B, D)`."""

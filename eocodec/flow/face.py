@@ -43,6 +43,7 @@ from eocodec.flow.context import (
     scale_of_index,
 )
 from eocodec.flow.dense import DenseCoupling, Rotation
+from eocodec.flow.modules import ModuleList
 from eocodec.flow.objective import LAGRANGE, dense_log_column_norms
 from eocodec.flow.photo import COLOUR, GREY
 from eocodec.flow.trainable import Draws, Stage, Trainable
@@ -124,7 +125,7 @@ class PlacedCoupling(nn.Module):
     def __init__(self, inputs: int, outputs: int, width: int, depth: int, size: int) -> None:
         super().__init__()
         channels = [inputs] + [width] * (depth - 1) + [outputs]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(channels))
+        self.convs = ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(channels))
         self.place = nn.Parameter(torch.zeros(1, width, size, size))
         _start_at_zero(self.convs[-1])
 
@@ -157,14 +158,14 @@ class FaceFlow(nn.Module):
         self.config = config
         self.register_buffer("colour", torch.tensor(COLOUR), persistent=False)
         sizes = [config.size >> k for k in range(1, config.levels + 1)]
-        self.predict = nn.ModuleList(PlacedCoupling(3, 9, config.width, 3, n) for n in sizes)
-        self.update = nn.ModuleList(PlacedCoupling(9, 3, config.width, 2, n) for n in sizes)
+        self.predict = ModuleList(PlacedCoupling(3, 9, config.width, 3, n) for n in sizes)
+        self.update = ModuleList(PlacedCoupling(9, 3, config.width, 2, n) for n in sizes)
         self.shapes = [(3, sizes[-1], sizes[-1]), *((9, n, n) for n in reversed(sizes))]
         self.sizes = [math.prod(shape) for shape in self.shapes]
         self.register_buffer("mean", torch.zeros(sum(self.sizes)))
         self.rotation = Rotation(sum(self.sizes), config.core)
         self.rotation.requires_grad_(config.turn)
-        self.couplings = nn.ModuleList(
+        self.couplings = ModuleList(
             DenseCoupling(config.core, config.head, config.dense_width, flipped) for flipped in (False, True)
         )
 
@@ -181,7 +182,7 @@ class FaceFlow(nn.Module):
 
     def unlift(self, v: Tensor) -> Tensor:
         """Inverse of :meth:`lift`."""
-        parts = (v + self.mean).split(self.sizes, 1)
+        parts = torch.split(v + self.mean, self.sizes, 1)
         low, *bands = (p.reshape(-1, *shape) for p, shape in zip(parts, self.shapes, strict=True))
         for predict, update, details in zip(reversed(self.predict), reversed(self.update), bands, strict=True):
             low = low - update(details)
@@ -214,7 +215,7 @@ class FaceFlow(nn.Module):
         Returns:
             Standard deviation of the components `(core,)`, in units of [0, 1].
         """
-        chunks = [c.float() / 255 for c in pictures.split(512)]
+        chunks = [c.float() / 255 for c in torch.split(pictures, 512)]
         v = torch.cat([self.lift(c) for c in chunks] + [self.lift(c.flip(3)) for c in chunks])
         self.mean += v.mean(0)
         v -= v.mean(0)
@@ -240,7 +241,7 @@ class BlockContext(nn.Module):
         self.edges = (0, *config.blocks)
         self.dropout = config.dropout
         width = config.context_width
-        self.nets = nn.ModuleList(
+        self.nets = ModuleList(
             IntegerNet([a + 1, width, width, 2 * (b - a)], [1, 1, 1], False) for a, b in pairwise(self.edges)
         )
         for net in self.nets:
@@ -355,7 +356,7 @@ class FaceModel(Trainable):
         deviation = self.flow.fit(pictures, generator)
         with torch.no_grad():
             self.log_scale[: self.config.core] = torch.log(0.7 * deviation)
-            parts = [self.flow(p.float() / 255) for c in pictures.split(512) for p in (c, c.flip(3))]
+            parts = [self.flow(p.float() / 255) for c in torch.split(pictures, 512) for p in (c, c.flip(3))]
             rest = torch.cat([p[::16, self.config.core :] for p in parts])
             self.log_scale[self.config.core :] = torch.log(rest.abs().mean(0).clamp(min=1e-4))
             latents = torch.cat([p[:, : self.config.core] for p in parts])
@@ -369,7 +370,7 @@ class FaceModel(Trainable):
             coded = self.code(h, step)
             each = coded.bits + (coded.decoded[0] - h).square().sum(1) / (LAGRANGE * step.square())
             optimiser.zero_grad()
-            (each / each.detach()).mean().backward()
+            torch.autograd.backward((each / each.detach()).mean())
             optimiser.step()
 
     def code(self, h: Tensor, step: Tensor, weight: float = LAGRANGE, quantised: bool = False) -> Coded:

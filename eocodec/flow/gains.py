@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from eocodec.flow.modules import ModuleList
 from eocodec.flow.photo import PhotoFlow
 from eocodec.flow.trainable import Draws
 
@@ -75,10 +76,10 @@ class GainNet(nn.Module):
     def __init__(self, widths: tuple[int, ...], blocks: int = 2) -> None:
         super().__init__()
         self.head = nn.Conv2d(13, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(nn.Sequential(*(Block(w) for _ in range(blocks))) for w in widths)
-        self.up = nn.ModuleList(nn.Sequential(*(Block(w) for _ in range(blocks))) for w in widths[:-1])
-        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in pairwise(widths))
-        self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in pairwise(widths))
+        self.down = ModuleList(nn.Sequential(*(Block(w) for _ in range(blocks))) for w in widths)
+        self.up = ModuleList(nn.Sequential(*(Block(w) for _ in range(blocks))) for w in widths[:-1])
+        self.shrink = ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in pairwise(widths))
+        self.grow = ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in pairwise(widths))
         self.out = nn.Conv2d(widths[0], 21, 3, padding=1)
         with torch.no_grad():
             self.out.weight *= 0.1
@@ -165,7 +166,7 @@ def corrupt(x: Tensor, draws: Draws, largest: float, clean: float = 0.0) -> tupl
         clean: share of the pictures that get no noise.
 
     Returns:
-        Clean pictures (some grey now), noisy pictures, and the standard deviation of the noise as `GainNet` is told it,
+        Clean pictures (some grey now), noisy pictures, and the standard deviation of the noise as `GainNet` takes it,
         `(B, 1, H/2, W/2)`: for grey pictures √3 times that of a channel, since all of it is in the luma axis.
     """
     kind, quality = draws.uniform(), draws.uniform()
@@ -188,8 +189,8 @@ def corrupt(x: Tensor, draws: Draws, largest: float, clean: float = 0.0) -> tupl
     for k in torch.nonzero(jpeg).flatten().tolist():
         noisy[k] = _jpeg(noisy[k], 30 + int(66 * float(quality[k])))
     bright = functional.avg_pool2d(noisy.mean(1, keepdim=True), AREA).clamp(0, 1)
-    told = floor[:, None, None, None] + slope[:, None, None, None] * bright
-    plane = functional.interpolate(told.sqrt(), scale_factor=AREA // 2, mode="nearest")
+    variances = floor[:, None, None, None] + slope[:, None, None, None] * bright
+    plane = functional.interpolate(variances.sqrt(), scale_factor=AREA // 2, mode="nearest")
     return x, noisy, plane * torch.where(grey, math.sqrt(3), 1.0)[:, None, None, None]
 
 

@@ -104,8 +104,8 @@ class BatchLoss(nn.Module):
         squared = distortion = (picture - x).square().mean((1, 2, 3))
         rate = bits / x[0].numel()
         figures = {"bits_per_pixel": 3 * rate, "mse": squared}
-        if stage.eye and steps.tune is not None:
-            share = stage.eye * steps.tune
+        if stage.eye:
+            share = stage.eye * (torch.ones_like(step) if steps.tune is None else steps.tune)
             seen = eye_error(x, picture.clamp(0, 1) + 0.1 * (picture - picture.clamp(0, 1)))
             distortion = (1 - share) * squared + share * EYE_UNIT * seen
             figures["eye"] = seen
@@ -120,7 +120,7 @@ class BatchLoss(nn.Module):
 
 
 def drawn_steps(step: Tensor, stage: Stage, draws: Draws, size: tuple[int, int]) -> Steps:
-    """Steps as a stage wants them: some pictures tuned for the eye, some with steps that vary over the picture."""
+    """Steps as a stage sets them: some pictures tuned for the eye, some with steps that vary over the picture."""
     tune = offset = None
     if stage.tuned:
         chosen, degree = draws.uniform() < stage.tuned, (2 * draws.uniform()).clamp(max=1)

@@ -141,7 +141,7 @@ class PhotoModel(Trainable):
         """
         return coupled(self.flow, *self.gains(*uncoupled(self.flow, h), noise))
 
-    def level(self, h: list[Tensor]) -> Tensor:
+    def noise_estimate(self, h: list[Tensor]) -> Tensor:
         """What the net for the noise level says of noisy latents, see `NoiseNet`."""
         return self.noise(uncoupled(self.flow, h)[1])
 
@@ -222,7 +222,8 @@ class PhotoModel(Trainable):
         if stage.correlation:
             with torch.autocast(x.device.type, enabled=False):
                 spacing = min(SPACING, x.shape[-1] // 2)
-                estimate = torch.compiler.disable(total_correlation)  # forward-mode derivatives stay uncompiled
+                # Forward-mode derivatives stay uncompiled.
+                estimate = torch.compiler.disable(total_correlation)  # type: ignore[no-untyped-call]
                 correlation = estimate(self.flow.inverse, [b.float() for b in h], draws.shared, spacing)
             loss = nll + stage.correlation * correlation
         bits_per_dim = nll.detach() / math.log(2) + math.log2(255.0)

@@ -58,7 +58,7 @@ def log_column_norms(
     def from_tuple(*latents: Tensor) -> Tensor:
         return inverse(list(latents))
 
-    _, response = torch.func.jvp(from_tuple, tuple(h), tuple(tangent))
+    response = torch.func.jvp(from_tuple, tuple(h), tuple(tangent))[1]
     energy = torch.nn.functional.avg_pool2d(response.square().sum(1, keepdim=True), spacing, divisor_override=1)
     return 0.5 * torch.log(energy[:, 0] + 1e-12)
 
@@ -88,7 +88,7 @@ def dense_log_column_norms(inverse: Callable[[Tensor], Tensor], z: Tensor, index
         `(B,)` natural logarithms.
     """
     one_hot = torch.nn.functional.one_hot(index, z.shape[1]).to(z)
-    _, column = torch.func.jvp(inverse, (z,), (one_hot,))
+    column = torch.func.jvp(inverse, (z,), (one_hot,))[1]
     return 0.5 * torch.log(column.square().sum(1) + 1e-30)
 
 

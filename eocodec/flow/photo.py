@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from eocodec.flow import wavelet
+from eocodec.flow.modules import ModuleList
 
 __all__ = ["COLOUR", "Coupling", "DeepRefinement", "PhotoFlow", "Refinement", "log2_step_level"]
 
@@ -65,8 +66,8 @@ class Level(nn.Module):
 
     def __init__(self, width: int, steps: int) -> None:
         super().__init__()
-        self.predict = nn.ModuleList(Coupling(3, 9, width, 3) for _ in range(steps))
-        self.update = nn.ModuleList(Coupling(9, 3, width, 2) for _ in range(steps))
+        self.predict = ModuleList(Coupling(3, 9, width, 3) for _ in range(steps))
+        self.update = ModuleList(Coupling(9, 3, width, 2) for _ in range(steps))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.couple(*wavelet.analyse(x))
@@ -112,7 +113,7 @@ class PhotoFlow(nn.Module):
     def __init__(self, levels: int = 4, width: int = 32, steps: int = 2) -> None:
         super().__init__()
         self.register_buffer("colour", torch.tensor(COLOUR), persistent=False)
-        self.levels = nn.ModuleList(Level(width, steps) for _ in range(levels))
+        self.levels = ModuleList(Level(width, steps) for _ in range(levels))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Latents `[LL, d_L, ..., d_1]` of pictures `(B, 3, H, W)`."""
@@ -183,7 +184,7 @@ class DeepRefinement(nn.Module):
         super().__init__()
         self.head = nn.Conv2d(14, width, 3, padding=1)
         self.down = nn.Conv2d(width, coarse, 2, stride=2)
-        self.blocks = nn.ModuleList(Residual(coarse) for _ in range(blocks))
+        self.blocks = ModuleList(Residual(coarse) for _ in range(blocks))
         self.up = nn.Conv2d(coarse, 4 * width, 1)
         self.tail = Coupling(width, 12, width, 2)
 

@@ -18,7 +18,7 @@ from PIL import Image
 from eocodec.errors import EocodecError
 from eocodec.flow.shards import SUFFIXES, expand, read_shard
 
-__all__ = ["HOLD_OUT_BY", "Picture", "read_pictures", "split"]
+__all__ = ["HOLD_OUT_BY", "Picture", "Source", "read_pictures", "sources", "split"]
 
 Picture = npt.NDArray[np.uint8]
 Source = tuple[str, str, Path | bytes]  # path that orders it, name for messages, where its bytes are
@@ -35,14 +35,19 @@ def read_pictures(source: Path | str) -> list[tuple[str, Picture]]:
     Raises:
         EocodecError: nothing there, a shard missing or damaged, or a picture that cannot be decoded, which is named.
     """
-    sources = sorted(_sources(str(source)), key=lambda s: PurePosixPath(s[0]).parts)
-    if not sources:
+    found = sorted(sources(str(source)), key=lambda s: PurePosixPath(s[0]).parts)
+    if not found:
         raise EocodecError(f"no pictures found under {source}")
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        return list(threads.map(_decode, sources))
+        return list(threads.map(_decode, found))
 
 
-def _sources(pattern: str) -> Iterator[Source]:
+def sources(pattern: str) -> Iterator[Source]:
+    """What a folder, a shard or a pattern of shards holds, in no order: see :func:`read_pictures`.
+
+    Raises:
+        EocodecError: it does not exist, or a shard is damaged.
+    """
     for place in map(Path, expand(pattern)):
         if place.is_dir():
             files = [p for p in place.rglob("*") if not p.name.startswith(".")]

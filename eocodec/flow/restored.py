@@ -8,7 +8,7 @@ integers. What only training needs, such as its price of the low-pass, is not in
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,12 @@ from eocodec.flow.model import PhotoConfig
 __all__ = ["photo_weights"]
 
 Arrays = dict[str, npt.NDArray[Any]]
+Layer = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # weights and bias of a convolution
 UNITS = {"mean": MEAN_UNIT, "index": INDEX_UNIT}
 
 
 def photo_weights(files: Mapping[str, bytes]) -> tuple[PhotoConfig, dict[str, Tensor]]:
-    """Sizes and parameters of the photo model that a bundle holds; nets for denoising are left out.
+    """Sizes and parameters of the photo model that a bundle holds.
 
     Arguments:
         files: of the bundle, by name.
@@ -40,6 +41,8 @@ def photo_weights(files: Mapping[str, bytes]) -> tuple[PhotoConfig, dict[str, Te
     try:
         manifest = json.loads(files["manifest.json"])
         weights = {**_named(files["encoder.onnx"]), **_named(files["decoder.onnx"])}
+        denoising = _denoising(files)
+        weights.update(denoising)
         folders = {"entropy": "latents.context"}
         if "embedded/feature1.onnx" in files:
             folders["embedded"] = "embedded"
@@ -48,7 +51,7 @@ def photo_weights(files: Mapping[str, bytes]) -> tuple[PhotoConfig, dict[str, Te
                 weights.update(_context(files, folder, prefix, level))
         for k, gain in enumerate(manifest["gain"]):
             weights[f"latents.gain{k}"] = np.array(gain, np.float32)
-        config = _sizes(manifest, weights)
+        config = replace(_sizes(manifest, weights), **_denoising_sizes(denoising))
     except (KeyError, ValueError, TypeError, IndexError) as e:
         raise ModelError(f"the bundle does not hold a photo model that training can start from ({e})") from e
     return config, {name: torch.from_numpy(np.array(v, np.float32)) for name, v in weights.items()}
@@ -68,6 +71,26 @@ def _named(content: bytes) -> Arrays:
     return {k: v for k, v in arrays.items() if re.match(r"(flow|refine)\..*\.(weight|bias)$", k)}
 
 
+def _denoising(files: Mapping[str, bytes]) -> Arrays:
+    """Parameters of the nets for denoising and for the noise level; none if the bundle does not have both."""
+    names = ("denoise/gains.onnx", "denoise/level.onnx")
+    if not all(name in files for name in names):
+        return {}
+    arrays = {k.removeprefix("model."): v for name in names for k, v in _constants(files[name])[1].items()}
+    return {k: v for k, v in arrays.items() if re.match(r"(gains|noise)\..*\.(weight|bias)$", k)}
+
+
+def _denoising_sizes(weights: Arrays) -> dict[str, Any]:
+    if not weights:
+        return {"gain_widths": ()}
+    scales = len({k.split(".")[2] for k in weights if k.startswith("gains.down.")})
+    return {
+        "gain_widths": tuple(weights[f"gains.down.{k}.0.first.weight"].shape[0] for k in range(scales)),
+        "gain_blocks": len({k.split(".")[3] for k in weights if k.startswith("gains.down.0.")}),
+        "noise_width": weights["noise.net.0.weight"].shape[0],
+    }
+
+
 def _context(files: Mapping[str, bytes], folder: str, prefix: str, level: int) -> Arrays:
     """Parameters of a level's integer nets."""
     result: Arrays = {}
@@ -83,7 +106,7 @@ def _context(files: Mapping[str, bytes], folder: str, prefix: str, level: int) -
     return result
 
 
-def _net(name: str, layers: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> Arrays:
+def _net(name: str, layers: list[Layer]) -> Arrays:
     return {
         f"{name}.convs.{k}.{part}": value
         for k, layer in enumerate(layers)
@@ -91,11 +114,12 @@ def _net(name: str, layers: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> 
     }
 
 
-def _layers(content: bytes) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+def _layers(content: bytes) -> list[Layer]:
     """Weights and biases of an integer net's convolutions; those of its outputs joined to one layer."""
     graph, arrays = _constants(content)
     users: dict[str, onnx.NodeProto] = {i: node for node in graph.graph.node for i in node.input}
-    layers, outputs = [], []
+    layers: list[Layer] = []
+    outputs: list[Layer] = []
     for node in graph.graph.node:
         if node.op_type != "Conv":
             continue
@@ -124,8 +148,10 @@ def _sizes(manifest: dict[str, Any], weights: Arrays) -> PhotoConfig:
     """The sizes that a bundle says it has, or those of its parameters if it is from before bundles said it."""
     if "sizes" in manifest:
         known = {f.name for f in fields(PhotoConfig)}
-        sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["sizes"].items() if k in known}
-        return PhotoConfig(**{**sizes, "gain_widths": ()})
+        sizes: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in manifest["sizes"].items() if k in known
+        }
+        return PhotoConfig(**{**sizes, "gain_widths": (), "embedded": "embedded.feature.1.convs.0.weight" in weights})
     return PhotoConfig(
         levels=manifest["levels"],
         width=weights["flow.levels.0.predict.0.net.0.weight"].shape[0],

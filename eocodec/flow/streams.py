@@ -19,9 +19,10 @@ from PIL import Image
 from eocodec.errors import EocodecError
 from eocodec.flow.pictures import Picture
 
-__all__ = ["STREAMS", "AlignedStream", "CropStream", "Prefetch", "Stream", "open_stream", "throughput"]
+__all__ = ["STREAMS", "TURNS", "AlignedStream", "CropStream", "Prefetch", "Stream", "open_stream", "throughput"]
 
 STREAMS = ("crops", "aligned")
+TURNS = {"all": 7, "mirror": 2}  # bits of a crop's turn that are drawn: upside down, left to right, transposed
 AHEAD = 4  # batches prepared ahead
 
 
@@ -53,15 +54,16 @@ def open_stream(
     seed: int,
     rescale: float = 0.5,
     jitter: float = 0.0,
+    turns: str = "all",
 ) -> Stream:
-    """The stream that the configuration names: "crops" or "aligned".
+    """The stream that the configuration names: "crops" or "aligned"; `turns` is for crops only.
 
     Raises:
         EocodecError: unknown name, or pictures of the wrong size.
     """
     if name == "aligned":
         return AlignedStream(pictures, size, seed, jitter)
-    return CropStream([p for _, p in pictures], size, seed, rescale)
+    return CropStream([p for _, p in pictures], size, seed, rescale, turns)
 
 
 def throughput(stream: Stream, n: int, seconds: float = 3.0) -> tuple[float, float]:
@@ -93,18 +95,21 @@ class CropStream:
         size: crop edge S in pixels; pictures smaller than 1.5 S are skipped.
         seed: of the stream.
         rescale: probability that a crop is taken from a region 0.65 to 1.5 times S wide and resampled (Lanczos).
+        turns: "all": any of the eight flips and turns; "mirror": left to right only, for pictures that have an up.
 
     Raises:
         EocodecError: no picture is large enough.
     """
 
-    def __init__(self, pictures: Sequence[Picture], size: int, seed: int, rescale: float = 0.5) -> None:
+    def __init__(
+        self, pictures: Sequence[Picture], size: int, seed: int, rescale: float = 0.5, turns: str = "all"
+    ) -> None:
         self.pictures = [p for p in pictures if min(p.shape[:2]) >= size * 3 // 2]
         if not self.pictures:
             raise EocodecError(f"no training picture is at least {size * 3 // 2} pixels wide and high")
         areas = np.array([p.shape[0] * p.shape[1] for p in self.pictures], dtype=np.float64)
         self.weights = np.cumsum(areas / areas.sum())
-        self.size, self.rescale = size, rescale
+        self.size, self.rescale, self.turns = size, rescale, TURNS[turns]
         self.random = np.random.Generator(np.random.PCG64(seed))
 
     def state(self) -> dict[str, Any]:
@@ -126,7 +131,8 @@ class CropStream:
         scaled = r.random() < self.rescale
         edge = round(self.size * float(np.exp(r.uniform(np.log(0.65), np.log(1.5))))) if scaled else self.size
         height, width = self.pictures[k].shape[:2]
-        return _Crop(k, edge, int(r.integers(height - edge + 1)), int(r.integers(width - edge + 1)), int(r.integers(8)))
+        top, left = int(r.integers(height - edge + 1)), int(r.integers(width - edge + 1))
+        return _Crop(k, edge, top, left, int(r.integers(8)) & self.turns)
 
     def _cut(self, c: _Crop) -> Picture:
         crop = self.pictures[c.picture][c.top : c.top + c.edge, c.left : c.left + c.edge]
@@ -232,7 +238,7 @@ class Prefetch:
         self._ready: queue.Queue[Any] = queue.Queue(AHEAD)
         stop = threading.Event()
         thread = threading.Thread(target=_prepare, args=(stream, (n, first, count), self._ready, stop), daemon=True)
-        # Ends the thread when nobody takes batches any more, and before the interpreter goes: a thread that is inside
+        # Ends the thread when no more batches are taken, and before the interpreter goes: a thread that is inside
         # a library then may abort the process.
         self.close = weakref.finalize(self, _end, stop, thread)
         thread.start()

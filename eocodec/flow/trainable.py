@@ -1,4 +1,4 @@
-"""What training asks of a model, and what it hands over: the interface between `eocodec.flow.training` and the nets.
+"""What training needs of a model, and what it passes to it: the interface between `eocodec.flow.training` and the nets.
 
 A new kind of model is a class with the methods of :class:`Trainable`, a frozen dataclass of plain values for its sizes,
 and one line in `eocodec.flow.model.MODELS`.
@@ -44,8 +44,8 @@ class Stage:
         tuned: share of pictures whose steps follow the eye, half of them fully and half to any degree ("entropy" and
             "rate-distortion").
         varied: share of pictures whose steps vary over the picture (the same).
-        eye: how much of D is SSIMULACRA2's error instead of the squared error, in a fully tuned picture
-            (rate-distortion only).
+        eye: how much of D is SSIMULACRA2's error instead of the squared error, in a fully tuned picture, or in all
+            where `tuned` is 0 ("rate-distortion" and "refinement").
     """
 
     objective: str

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from eocodec.flow.pictures import Picture, read_pictures, split
 from eocodec.flow.soap import Soap
 from eocodec.flow.streams import AlignedStream, Prefetch, Stream, open_stream
 from eocodec.flow.trainable import Stage
-from eocodec.model.bundle import read_bundle
+from eocodec.model.library import bundle_files
 
 __all__ = [
     "Checkpoint",
@@ -50,6 +50,9 @@ __all__ = [
 ADAPT_EVERY = 5  # iterations between calls of a model's `adapt`
 ADAPT_PICTURES = 16  # that it gets
 VALIDATION_PIXELS = 1 << 20  # evaluated at once
+
+
+Pictures = tuple[list[tuple[str, Picture]], list[tuple[str, Picture]]]
 
 
 @dataclass
@@ -89,18 +92,23 @@ def load_start(path: Path) -> Checkpoint:
         return load_checkpoint(path)
     from eocodec.flow.restored import photo_weights  # needs onnx
 
-    config, weights = photo_weights(read_bundle(path))
+    config, weights = photo_weights(bundle_files(path))
     return Checkpoint(config, 0, weights, {})
 
 
-def open_pictures(config: TrainingConfig) -> tuple[Stream, list[tuple[str, Picture]]]:
+def open_pictures(config: TrainingConfig, given: Pictures | None = None) -> tuple[Stream, list[tuple[str, Picture]]]:
     """The stream of training pictures, at its start, and the held-out pictures with their names.
+
+    Arguments:
+        config: of the run.
+        given: pictures to train on and to hold out, instead of those of the configuration.
 
     Raises:
         EocodecError: unreadable or missing pictures, or of the wrong size.
     """
-    train, held_out = split(read_pictures(config.folder), config.hold_out, config.hold_out_by)
-    return open_stream(config.stream, train, config.crop, config.seed, config.rescale, config.jitter), held_out
+    train, held_out = given or split(read_pictures(config.folder), config.hold_out, config.hold_out_by)
+    stream = open_stream(config.stream, train, config.crop, config.seed, config.rescale, config.jitter, config.turns)
+    return stream, held_out
 
 
 class Run:
@@ -113,6 +121,7 @@ class Run:
         start: checkpoint or bundle whose averaged weights are the starting point of a new run.
         ranks: the processes that share the run; only the first one writes files.
         report: called with one sentence about anything the user should know.
+        pictures: to train on and to hold out, with their names, instead of those of the configuration.
 
     Raises:
         EocodecError: bad pictures or checkpoint, or a batch that the processes cannot share evenly.
@@ -126,6 +135,7 @@ class Run:
         start: Path | None = None,
         ranks: Ranks = Ranks(),  # noqa: B008  (frozen)
         report: Callable[[str], None] = lambda message: None,
+        pictures: Pictures | None = None,
     ) -> None:
         self.config, self.device, self.ranks = config, device, ranks
         parts = ranks.world * config.accumulate
@@ -143,12 +153,12 @@ class Run:
         if self.model.usable(config.crop, config.crop) != (config.crop, config.crop):
             usable = self.model.usable(config.crop, config.crop)[0]
             raise EocodecError(f"crop = {config.crop} is no size that the model takes; {usable} is")
-        self.stream, held_out = open_pictures(config)
+        self.stream, held_out = open_pictures(config, pictures)
         self.held_out = [(name, picture) for name, picture in held_out if self._takes(picture)]
         self.loader: Prefetch | None = None
         if isinstance(self.stream, AlignedStream) and not resume and start is None:
-            pictures = torch.from_numpy(self.stream.pictures).permute(0, 3, 1, 2)
-            self.model.prepare(pictures, torch.Generator().manual_seed(config.seed))
+            whole = torch.from_numpy(self.stream.pictures).permute(0, 3, 1, 2)
+            self.model.prepare(whole, torch.Generator().manual_seed(config.seed))
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         flow = [p for name, p in self.model.named_parameters() if name.startswith("flow.")]
@@ -171,7 +181,8 @@ class Run:
             self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         if resume:
             self._restore(_fitting(load_checkpoint(self.checkpoint, device), self.checkpoint, config).raw)
-        auto = device.type == "cuda" or (torch.backends.mkldnn.is_available() and _cpu_has_bfloat16())
+        mkldnn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        auto = device.type == "cuda" or (mkldnn and _cpu_has_bfloat16())
         self.autocast = auto if config.autocast == "auto" else config.autocast == "on"
         self.loss = BatchLoss(self.model, self.autocast, config.compile, report if ranks.main else lambda message: None)
         # The stages leave some parameters out: the likelihood knows no refinement.
@@ -228,6 +239,11 @@ class Run:
             f"{len(self.stream.pictures)} pictures, {len(self.held_out)} held out; "
             f"{self.ranks.world} x {self.device.type}, {precision}"
         )
+
+    def replan(self, stages: tuple[Stage, ...]) -> None:
+        """Go on by other stages from here on: to end in time, for instance. What is done already must not change."""
+        self.config = replace(self.config, stages=stages)
+        self.total = sum(s.iterations for s in stages)
 
     def stage(self) -> tuple[Stage, int]:
         """The current stage and how many of its iterations are done."""

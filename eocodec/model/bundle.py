@@ -4,10 +4,12 @@ In: a path, or a bundle's files. Out: files, or a :class:`Model`. A bundle is da
 sizes, hash, numbers) before any graph is opened.
 """
 
+import contextlib
 import functools
 import hashlib
+import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,9 +20,10 @@ from eocodec.errors import ModelError
 from eocodec.files import atomic_file
 from eocodec.model import parts
 from eocodec.model.manifest import FlatManifest, Manifest, PhotoManifest, read_manifest
-from eocodec.model.runtime import Runtime, is_exact
+from eocodec.model.runtime import USUAL, Runtime, is_exact
+from eocodec.model.shelf import claimed_id, peek_id
 
-__all__ = ["Model", "bundle_id", "peek_id", "read_bundle", "write_bundle"]
+__all__ = ["Entries", "Model", "bundle_id", "open_bundle", "peek_id", "read_bundle", "write_bundle"]
 
 T = TypeVar("T")
 
@@ -33,7 +36,7 @@ TABLE_TOTAL = 1 << 24
 Integers = npt.NDArray[np.int64]
 
 
-def bundle_id(files: dict[str, bytes]) -> bytes:
+def bundle_id(files: Mapping[str, bytes]) -> bytes:
     """The id of a bundle: that of its list of parts (`eocodec.model.parts`).
 
     Bundles older than that have no list. Theirs is SHA-256 over the sorted names and contents of their files, but for
@@ -48,62 +51,121 @@ def bundle_id(files: dict[str, bytes]) -> bytes:
     return digest.digest()
 
 
-def write_bundle(path: Path, files: dict[str, bytes]) -> bytes:
+def write_bundle(path: Path, files: dict[str, bytes], identity: bytes | None = None) -> bytes:
     """Write a bundle (reproducible bytes), all or nothing, and return its full id.
+
+    Arguments:
+        path: of the `.eocm` file.
+        files: its entries.
+        identity: the full id that it claims to have, where that is not its own content's (`eocodec.model.delta`).
 
     Raises:
         OSError: it cannot be written.
     """
+    identity = identity or bundle_id(files)
     with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        archive.comment = bundle_id(files).hex().encode()  # to find a model without reading it; checked when loaded
+        archive.comment = identity.hex().encode()  # to find a model without reading it; checked when loaded
         for name in sorted(files):
             info = zipfile.ZipInfo(name, (2000, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, files[name])
-    return bundle_id(files)
+    return identity
 
 
-def read_bundle(path: Path) -> dict[str, bytes]:
-    """Files of a bundle, with every size checked before it is unpacked.
+class Entries(Mapping[str, bytes]):
+    """Files of a bundle, each unpacked when it is first asked for; the bundle itself is in memory from the start.
+
+    Sizes and names are checked at once, before anything is unpacked; an entry's checksum when it is unpacked, and its
+    hash where the bundle has a list of parts.
+
+    Arguments:
+        path: of the bundle.
+
+    Raises:
+        ModelError: missing, not a bundle, or with entries that are too many or too large; asking for an entry that is
+            damaged raises it, too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._told():
+            self._archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
+        entries = self._archive.infolist()
+        sizes = [e.file_size for e in entries]
+        if len(sizes) > MAX_ENTRIES or max(sizes, default=0) > MAX_ENTRY or sum(sizes) > MAX_BUNDLE:
+            raise ModelError(f"{path}: the model bundle is larger than allowed")
+        self._entries = {e.filename: e for e in entries}
+        if len(self._entries) != len(entries):
+            raise ModelError(f"{path}: the model bundle repeats a name")
+        self._unpacked: dict[str, bytes] = {}
+
+    @property
+    def claimed(self) -> bytes:
+        """The id that the bundle claims to have (:func:`write_bundle` notes it), or empty."""
+        return claimed_id(self._archive)
+
+    def __getitem__(self, name: str) -> bytes:
+        if name not in self._unpacked:
+            entry = self._entries[name]
+            with self._told():
+                content = self._archive.read(entry)
+            if name != parts.LIST and name in self._listed:  # names that are not are no model's business
+                parts.check(name, content, self._listed)
+            self._unpacked[name] = content
+        return self._unpacked[name]
+
+    @functools.cached_property
+    def _listed(self) -> parts.Listed:
+        return parts.entries(self[parts.LIST]) if parts.LIST in self else {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of reading as errors of eocodec's own."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise ModelError(f"{self.path}: no such model bundle") from None
+        except (OSError, zipfile.BadZipFile) as e:
+            raise ModelError(f"{self.path}: not a model bundle ({e})") from None
+        except Exception as e:  # zipfile lets zlib's and its own errors of many kinds through
+            raise ModelError(f"{self.path}: the model bundle is damaged ({e})") from None
+
+
+def open_bundle(path: Path) -> Entries:
+    """Files of a bundle, unpacked as they are asked for, see :class:`Entries`.
 
     Raises:
         ModelError: missing, not a bundle, or with entries that are too many or too large.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            sizes = [e.file_size for e in entries]
-            if len(sizes) > MAX_ENTRIES or max(sizes, default=0) > MAX_ENTRY or sum(sizes) > MAX_BUNDLE:
-                raise ModelError(f"{path}: the model bundle is larger than allowed")
-            if len({e.filename for e in entries}) != len(entries):
-                raise ModelError(f"{path}: the model bundle repeats a name")
-            return {e.filename: archive.read(e) for e in entries}
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such model bundle") from None
-    except ModelError:
-        raise
-    except (OSError, zipfile.BadZipFile) as e:
-        raise ModelError(f"{path}: not a model bundle ({e})") from None
-    except Exception as e:  # zipfile lets zlib's and its own errors of many kinds through
-        raise ModelError(f"{path}: the model bundle is damaged ({e})") from None
+    return Entries(path)
 
 
-def peek_id(path: Path) -> bytes:
-    """The id that a bundle claims to have (:func:`write_bundle` notes it), or empty; loading shows whether it is so."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return bytes.fromhex(archive.comment.decode("ascii"))
-    except (OSError, zipfile.BadZipFile, ValueError):
-        return b""
+def read_bundle(path: Path) -> dict[str, bytes]:
+    """Files of a bundle, all of them unpacked, with every size checked before.
+
+    Raises:
+        ModelError: missing, not a bundle, damaged, or with entries that are too many or too large.
+    """
+    return dict(Entries(path))
 
 
 class Model:
     """A loaded bundle.
 
     Arguments:
-        files: the bundle's files, see :func:`read_bundle`.
-        threads: threads of ONNX Runtime; 0 is one per core.
-        optimisation: graph optimisation level, "off", "basic" or "all"; symbols do not depend on it.
+        files: the bundle's files, see :func:`open_bundle`. All that the id stands for are read at once, to find it,
+            unless there is a list of parts.
+        threads: threads to work with; 0 is one per core.
+        optimisation: graph optimisation level, see :class:`eocodec.model.runtime.Runtime`; symbols do not depend on it.
         device: where the transform runs: "cpu", "cuda", or "auto" for CUDA where it works and the CPU elsewhere. The
             entropy model always runs on the CPU.
 
@@ -114,14 +176,14 @@ class Model:
 
     def __init__(
         self,
-        files: dict[str, bytes],
+        files: Mapping[str, bytes],
         threads: int = 0,
-        optimisation: str = "all",
+        optimisation: str = USUAL,
         device: str = "auto",
     ) -> None:
         self.runtime = Runtime(files, threads, optimisation, device)
         if parts.LIST in files:
-            parts.verify(files)
+            parts.verify(files, contents=not isinstance(files, Entries))
         self.files = files
         self.full_id = bundle_id(files)
         self.any_manifest: Manifest = read_manifest(files)
@@ -204,6 +266,11 @@ class Model:
     def device(self) -> str:
         """Where the transform runs, "cpu" or "cuda"; "auto" as long as nothing has run."""
         return self.runtime.device
+
+    @property
+    def share(self) -> int:
+        """How many threads may work at a picture at the same time."""
+        return self.runtime.share
 
     def settle(self) -> str:
         """Where the transform runs: "cuda" or "cpu". Opens a session to find out, so that later ones need not."""

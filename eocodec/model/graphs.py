@@ -34,13 +34,15 @@ STANDARD = (b"", b"ai.onnx")
 MODEL_GRAPH, MODEL_TRAINING, MODEL_FUNCTIONS = 7, 20, 25
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_SPARSE = 1, 5, 15
 NODE_OPERATOR, NODE_ATTRIBUTE, NODE_DOMAIN = 4, 5, 7
-ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, ATTRIBUTE_SPARSE = 5, 6, 10, 11, (22, 23)
+ATTRIBUTE_TENSOR, ATTRIBUTE_TENSORS, ATTRIBUTE_NESTED = 5, 10, (6, 11, 22, 23)  # nested: graphs, sparse tensors
 TENSOR_DIMENSIONS, TENSOR_EXTERNAL, TENSOR_LOCATION = 1, 13, 14
 
 Field = tuple[int, "int | memoryview"]
 
 
 def _number(data: memoryview, at: int) -> tuple[int, int]:
+    if at < len(data) and data[at] < 0x80:  # most are this short
+        return data[at], at + 1
     try:
         return varint.read(data, at, LONGEST_NUMBER, padded=True)
     except varint.Truncated:
@@ -51,9 +53,11 @@ def _number(data: memoryview, at: int) -> tuple[int, int]:
 
 def fields(data: memoryview) -> Iterator[Field]:
     """Number and content of every field of a message: an integer, or the bytes of anything else."""
-    at = 0
-    while at < len(data):
+    at, end = 0, len(data)
+    while at < end:
         key, at = _number(data, at)
+        if key >> 32:  # ONNX Runtime's reader keeps 32 bits of it and would see another field
+            raise ModelError("the graph holds a field of a kind that is not known")
         number, wire = key >> 3, key & 7
         if wire == 0:
             value, at = _number(data, at)
@@ -65,7 +69,7 @@ def fields(data: memoryview) -> Iterator[Field]:
             length = 8 if wire == 1 else 4
         else:
             raise ModelError("the graph holds a field of a kind that is not known")
-        if at + length > len(data):
+        if at + length > end:
             raise ModelError("the graph is cut off")
         yield number, data[at : at + length]
         at += length
@@ -79,9 +83,13 @@ def messages(data: memoryview, *numbers: int) -> Iterator[memoryview]:
     """
     for number, value in fields(data):
         if number in numbers:
-            if isinstance(value, int):
-                raise ModelError("the graph holds a number where a message belongs")
-            yield value
+            yield _message(value)
+
+
+def _message(value: "int | memoryview") -> memoryview:
+    if isinstance(value, int):
+        raise ModelError("the graph holds a number where a message belongs")
+    return value
 
 
 def check_graph(content: bytes) -> None:
@@ -97,32 +105,46 @@ def check_graph(content: bytes) -> None:
         if number in (MODEL_TRAINING, MODEL_FUNCTIONS):
             raise ModelError("the graph holds functions or training, which a bundle must not")
         if number == MODEL_GRAPH:
-            if isinstance(value, int):
-                raise ModelError("the graph holds a number where a message belongs")
             graphs += 1
-            _check(value)
+            _check(_message(value))
     if graphs != 1:
         raise ModelError("the graph is missing")
 
 
 def _check(graph: memoryview) -> None:
-    for _ in messages(graph, GRAPH_SPARSE):
-        raise ModelError("the graph holds sparse tensors, which a bundle must not")
-    for tensor in messages(graph, GRAPH_INITIALIZER):
-        _check_tensor(tensor)
-    for k, node in enumerate(messages(graph, GRAPH_NODE)):
-        if k >= MAX_NODES:
-            raise ModelError(f"the graph holds more than {MAX_NODES} nodes")
-        domains = [bytes(d) for d in messages(node, NODE_DOMAIN)]
-        operators = [bytes(o).decode("ascii", "replace") for o in messages(node, NODE_OPERATOR)]
-        if any(d not in STANDARD for d in domains) or len(operators) != 1 or operators[0] not in OPERATORS:
-            name = ", ".join(operators)[:40]
-            raise ModelError(f"the graph holds an operator that a bundle must not: {name or 'without a name'}")
-        for attribute in messages(node, NODE_ATTRIBUTE):
-            for _ in messages(attribute, ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS, *ATTRIBUTE_SPARSE):
-                raise ModelError("the graph holds subgraphs or sparse tensors, which a bundle must not")
-            for tensor in messages(attribute, ATTRIBUTE_TENSOR, ATTRIBUTE_TENSORS):
-                _check_tensor(tensor)
+    nodes = 0
+    for number, value in fields(graph):
+        if number == GRAPH_NODE:
+            nodes += 1
+            if nodes > MAX_NODES:
+                raise ModelError(f"the graph holds more than {MAX_NODES} nodes")
+            _check_node(_message(value))
+        elif number == GRAPH_INITIALIZER:
+            _check_tensor(_message(value))
+        elif number == GRAPH_SPARSE:
+            raise ModelError("the graph holds sparse tensors, which a bundle must not")
+
+
+def _check_node(node: memoryview) -> None:
+    operators, standard = [], True
+    for number, value in fields(node):
+        if number == NODE_OPERATOR:
+            operators.append(bytes(_message(value)).decode("ascii", "replace"))
+        elif number == NODE_DOMAIN:
+            standard &= bytes(_message(value)) in STANDARD
+        elif number == NODE_ATTRIBUTE:
+            _check_attribute(_message(value))
+    if not standard or len(operators) != 1 or operators[0] not in OPERATORS:
+        name = ", ".join(operators)[:40]
+        raise ModelError(f"the graph holds an operator that a bundle must not: {name or 'without a name'}")
+
+
+def _check_attribute(attribute: memoryview) -> None:
+    for number, value in fields(attribute):
+        if number in ATTRIBUTE_NESTED:
+            raise ModelError("the graph holds subgraphs or sparse tensors, which a bundle must not")
+        if number in (ATTRIBUTE_TENSOR, ATTRIBUTE_TENSORS):
+            _check_tensor(_message(value))
 
 
 def _check_tensor(tensor: memoryview) -> None:

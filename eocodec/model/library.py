@@ -1,35 +1,120 @@
 """The models at hand: found by name, path, id or the number of tiny files, and loaded once.
 
 In: a name ("photo"), a path, a loaded model, or what a file says of its model. Out: a `eocodec.model.bundle.Model`.
+Besides the models that come with the package there are those of the user's folder, which `eocodec models add` fills.
 """
 
 import difflib
 import functools
+import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from eocodec.arguments import check_model
 from eocodec.errors import FormatError, ModelError
 from eocodec.format import AnyFile, Tiny
-from eocodec.model.bundle import Model, peek_id, read_bundle
+from eocodec.model.bundle import Model, bundle_id, open_bundle
+from eocodec.model.delta import base_of, composed
+from eocodec.model.runtime import USUAL
+from eocodec.model.shelf import earlier_models, peek_id, shipped_models
 
-__all__ = ["DEFAULT", "Library", "ModelLike", "Models", "earlier_models", "library_of", "load_model", "shipped_models"]
+__all__ = [
+    "DEFAULT",
+    "FOLDER_VARIABLE",
+    "Library",
+    "ModelLike",
+    "Models",
+    "bundle_files",
+    "bundle_path",
+    "installed_models",
+    "library_of",
+    "load_model",
+    "shipped_models",
+    "user_folder",
+    "user_models",
+]
 
-SHIPPED = Path(__file__).parent.parent / "models"
 DEFAULT = "photo"
+FOLDER_VARIABLE = "EOCODEC_MODELS"
+DEEPEST = 8  # deltas of deltas
 
 ModelLike = str | Path | Model
 
 
-def shipped_models() -> dict[str, Path]:
-    """Names and paths of the models that come with the package."""
-    return {p.stem: p for p in sorted(SHIPPED.glob("*.eocm"))}
+def user_folder() -> Path:
+    """The folder of the user's own models: `EOCODEC_MODELS` if that is set, else where the system keeps such data."""
+    given = os.environ.get(FOLDER_VARIABLE)
+    if given:
+        return Path(given)
+    from platformdirs import user_data_path  # takes its time
+
+    return user_data_path("eocodec", appauthor=False) / "models"
 
 
-def earlier_models() -> list[Path]:
-    """Paths of the decoders of models that came with earlier releases: files made with them stay readable."""
-    return sorted((SHIPPED / "earlier").glob("*.eocm"))
+def user_models() -> dict[str, Path]:
+    """Names and paths of the user's own models; a name that is a shipped model's means that one, and is left out."""
+    found = {p.stem: p for p in sorted(user_folder().glob("*.eocm"))}
+    return {name: path for name, path in found.items() if name not in shipped_models()}
+
+
+def installed_models() -> dict[str, Path]:
+    """Names and paths of the shipped models and, after them, of the user's own."""
+    return {**shipped_models(), **user_models()}
+
+
+def bundle_path(model: str | Path) -> Path:
+    """Where the bundle of this name or path is.
+
+    Raises:
+        ModelError: no installed model has that name.
+    """
+    path = Path(model)
+    if path.suffix == ".eocm":
+        return path
+    shipped = shipped_models()
+    if str(model) in shipped:  # without a look at the user's folder
+        return shipped[str(model)]
+    installed = installed_models()
+    if str(model) not in installed:
+        known = ", ".join(installed) or "none"
+        meant = "".join(f"; did you mean {n}?" for n in difflib.get_close_matches(str(model), installed, 1))
+        raise ModelError(f"no model is called {model}; known are: {known} (or the path of an .eocm file){meant}")
+    return installed[str(model)]
+
+
+def bundle_files(path: Path) -> Mapping[str, bytes]:
+    """Files of a bundle, unpacked as they are asked for.
+
+    A delta is completed from its base, an installed model or one that lies beside it.
+
+    Raises:
+        ModelError: no bundle, the base is missing, or the content is not what its id stands for.
+    """
+    return _completed(path, DEEPEST)
+
+
+def _completed(path: Path, deepest: int) -> Mapping[str, bytes]:
+    files = open_bundle(path)
+    base = base_of(files)
+    if base is None:
+        return files
+    found = _with_id(base, path)
+    if found is None or deepest == 0:
+        raise ModelError(
+            f"{path}: this bundle is a delta of model {base.hex()[:8]}, which is not installed; "
+            "put that model's bundle beside it, or install it with: eocodec models add FILE"
+        )
+    whole = composed(files, _completed(found, deepest - 1))
+    if peek_id(path) != bundle_id(whole):
+        raise ModelError(f"{path}: the model bundle does not have the content that its id stands for")
+    return whole
+
+
+def _with_id(identity: bytes, delta: Path) -> Path | None:
+    """The bundle with this full id among the installed ones and those beside a delta."""
+    beside = (p for p in sorted(delta.parent.glob("*.eocm")) if not p.samefile(delta))
+    return next((p for p in (*installed_models().values(), *beside) if peek_id(p) == identity and p != delta), None)
 
 
 _loading = threading.Lock()
@@ -37,7 +122,7 @@ _loading = threading.Lock()
 
 @functools.lru_cache(maxsize=8)
 def _load(path: Path, stamp: int, threads: int, optimisation: str, device: str) -> Model:
-    model = Model(read_bundle(path), threads, optimisation, device)
+    model = Model(bundle_files(path), threads, optimisation, device)
     if peek_id(path) not in (b"", model.full_id):
         raise ModelError(f"{path}: the model bundle does not have the content that its id stands for")
     return model
@@ -46,7 +131,7 @@ def _load(path: Path, stamp: int, threads: int, optimisation: str, device: str) 
 def load_model(
     model: ModelLike = DEFAULT,
     threads: int = 0,
-    optimisation: str = "all",
+    optimisation: str = USUAL,
     device: str = "auto",
 ) -> Model:
     """Load a model by name ("photo") or path; repeated calls share the loaded model.
@@ -62,14 +147,7 @@ def load_model(
     if isinstance(model, Model):
         return model
     check_model(model, threads)
-    path = Path(model)
-    if path.suffix != ".eocm":
-        shipped = shipped_models()
-        if str(model) not in shipped:
-            known = ", ".join(shipped) or "none"
-            meant = "".join(f"; did you mean {n}?" for n in difflib.get_close_matches(str(model), shipped, 1))
-            raise ModelError(f"no model is called {model}; known are: {known} (or the path of an .eocm file){meant}")
-        path = shipped[str(model)]
+    path = bundle_path(model)
     try:
         stamp = path.stat().st_mtime_ns
     except OSError:
@@ -79,12 +157,12 @@ def load_model(
 
 
 class Library:
-    """The models that files may have been made with: some that are given, and the shipped ones.
+    """The models that files may have been made with: some that are given, the shipped ones, and the user's own.
 
     Arguments:
-        models: names, paths or loaded models; they come before the shipped ones.
+        models: names, paths or loaded models; they come before the installed ones.
         threads, device: of models that are loaded here, see `eocodec.model.bundle.Model`.
-        shipped: whether the shipped models count, too.
+        shipped: whether the installed models, shipped and the user's own, count, too.
 
     Raises:
         EocodecError, ModelError: a given model cannot be loaded.
@@ -105,8 +183,7 @@ class Library:
         for model in self.models:
             if model.id == identity:
                 return model
-        paths = [*shipped_models().values(), *earlier_models()] if self.shipped else []
-        for path in paths:
+        for path in self._paths():
             if peek_id(path)[: len(identity)] == identity:  # loading shows whether the bundle has that id
                 return self.load(path)
         return None
@@ -124,7 +201,8 @@ class Library:
             (only,) = self.models
             raise FormatError(f"the file was made with model {identity.hex()}, not with {only.name} ({only.id.hex()})")
         raise FormatError(
-            f"the file needs model {identity.hex()}, which is not installed; give its bundle as the model"
+            f"the file needs model {identity.hex()}, which is not installed; give its bundle as the model, or install "
+            "it with: eocodec models add FILE"
         )
 
     def of_number(self, number: int) -> Model:
@@ -148,12 +226,19 @@ class Library:
         """
         return self.of_number(file.number) if isinstance(file, Tiny) else self.of_id(file.header.model)
 
-    def _shipped(self) -> Iterator[tuple[str, Path]]:
-        yield from shipped_models().items() if self.shipped else ()
+    def _paths(self) -> Iterator[Path]:
+        if self.shipped:
+            yield from installed_models().values()
+            yield from earlier_models()
+
+    def _installed(self) -> Iterator[tuple[str, Path]]:
+        if self.shipped:
+            yield from shipped_models().items()
+            yield from user_models().items()
 
     def _all(self) -> Iterator[Model]:
         yield from self.models
-        for name, _ in self._shipped():
+        for name, _ in self._installed():
             yield self.load(name)
 
 

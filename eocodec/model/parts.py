@@ -12,7 +12,9 @@ from typing import Any
 
 from eocodec.errors import ModelError
 
-__all__ = ["LIST", "OPTIONAL", "identity", "is_beside", "listed", "strip", "verify"]
+__all__ = ["LIST", "OPTIONAL", "Listed", "check", "entries", "identity", "is_beside", "listed", "strip", "verify"]
+
+Listed = dict[str, Any]
 
 LIST = "parts.json"
 BESIDE = ("denoise/", "encoder.onnx")  # what no decoder needs
@@ -60,17 +62,38 @@ def identity(content: bytes) -> bytes:
     return bytes.fromhex(ANCESTORS.get(digest, digest))
 
 
-def verify(files: Mapping[str, bytes]) -> None:
-    """See that every file of a bundle with a list is on it and has the content it stands for.
+def entries(content: bytes) -> Listed:
+    """Size and SHA-256 of every file on a list of parts, by name.
+
+    Raises:
+        ModelError: it is not a list.
+    """
+    groups = _read(content)
+    return {**groups["beside"], **groups["decoding"]}
+
+
+def verify(files: Mapping[str, bytes], contents: bool = True) -> None:
+    """See that every file of a bundle with a list is on it and, unless told otherwise, has the content it stands for.
 
     Raises:
         ModelError: one is not, or has not.
     """
-    groups = _read(files[LIST])
-    known = {**groups["beside"], **groups["decoding"]}
-    for name, content in files.items():
-        if name != LIST and known.get(name) != [len(content), hashlib.sha256(content).hexdigest()]:
-            raise ModelError(f"the model bundle is damaged: {name} is not what its list of parts says")
+    known = entries(files[LIST])
+    for name in files:
+        if name not in known and name != LIST:
+            raise ModelError(f"the model bundle is damaged: {name} is not on its list of parts")
+        if contents and name != LIST:
+            check(name, files[name], known)
+
+
+def check(name: str, content: bytes, known: Listed) -> None:
+    """See that a file is what a list says.
+
+    Raises:
+        ModelError: it is not.
+    """
+    if known.get(name) != [len(content), hashlib.sha256(content).hexdigest()]:
+        raise ModelError(f"the model bundle is damaged: {name} is not what its list of parts says")
 
 
 def strip(files: Mapping[str, bytes], without: Iterable[str]) -> dict[str, bytes]:

@@ -12,24 +12,26 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy.typing as npt
 
-from eocodec.cores import cores
 from eocodec.errors import EocodecError, ModelError, OutOfMemoryError
 from eocodec.model import unrefined
 from eocodec.model.graphs import check_graph
+from eocodec.model.threads import ahead, share, startable
 
 __all__ = [
     "CPU",
     "CUDA",
     "DEVICES",
     "GPU_INSTALLATION",
+    "USUAL",
     "Runtime",
     "bound_threads",
     "failure",
+    "interrupt",
     "is_exact",
     "onnxruntime",
     "without_cuda",
@@ -37,16 +39,27 @@ __all__ = [
 
 EXACT = ("entropy/", "embedded/", "lossless/")  # folders of integer graphs, which always run on the CPU
 DEVICES = ("auto", "cuda", "cpu")
+# Integer nets run as fast as they are, and optimising them takes three times as long as opening them.
+USUAL = "usual"
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # Without TF32, whose ten bits show in the picture; searching for the best kernels would start anew for every size.
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 GPU_INSTALLATION = "pip install --force-reinstall --no-deps onnxruntime-gpu"
 FATAL = 4  # level of onnxruntime's log from which on it is printed; its errors are raised as well
-PLENTY = 16  # threads; the nets are too small for more, and those that wait for work burn time
+LARGE = (
+    1 << 20
+)  # values of an input, a third of a megapixel, from which on a run gives its memory back; 3 % of its time
 MEMORY_SIGNS = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "available memory of")
 
 _runtimes: "weakref.WeakSet[Runtime]" = weakref.WeakSet()
+_running: dict[int, Any] = {}  # options of the runs in progress, by thread
+
+
+def interrupt() -> None:
+    """Let the runs in progress, of all models and threads of this process, end with an error at their next node."""
+    for options in list(_running.values()):
+        options.terminate = True
 
 
 def _abandon_all() -> None:
@@ -68,8 +81,9 @@ class Runtime:
 
     Arguments:
         files: the bundle's files; graphs are those that end in `.onnx`.
-        threads: threads of ONNX Runtime; 0 is one per core.
-        optimisation: graph optimisation level, "off", "basic" or "all"; symbols do not depend on it.
+        threads: threads to work with; 0 is one per core.
+        optimisation: graph optimisation level, "off", "basic" or "all", or "usual": all for the transform, none for
+            integer graphs. Symbols do not depend on it.
         device: where the transform runs: "cpu", "cuda", or "auto" for CUDA where it works and the CPU elsewhere.
             Integer graphs always run on the CPU.
 
@@ -82,10 +96,15 @@ class Runtime:
             raise EocodecError(f"the device must be one of {', '.join(DEVICES)}, not {device}")
         self.files = files
         self.threads, self.optimisation, self.device = threads, optimisation, device
+        self.share = share(threads)
         self.must = device == "cuda"
+        self._start()
+        _runtimes.add(self)
+
+    def _start(self) -> None:
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
-        _runtimes.add(self)
+        self._locks: dict[str, threading.Lock] = {}
 
     def abandon(self) -> None:
         """Forget the sessions without ending them, in a forked process: the threads they would wait for are not there.
@@ -94,7 +113,7 @@ class Runtime:
         """
         for session in self._sessions.values():
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
-        self._sessions, self._lock = {}, threading.Lock()
+        self._start()
 
     def run(self, graph: str, inputs: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Run one graph; outputs in the graph's order.
@@ -103,10 +122,16 @@ class Runtime:
             ModelError: the graph is missing or does not fit its inputs.
         """
         session = self._sessions.get(graph) or self.open(graph)
+        options = onnxruntime().RunOptions()
+        if self.device != "cuda" and not is_exact(graph) and max(v.size for v in inputs.values()) >= LARGE:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        _running[threading.get_ident()] = options
         try:
-            return list(session.run(None, inputs))
+            return list(session.run(None, inputs, options))
         except Exception as e:  # onnxruntime's own exception classes are not exported
             raise failure(f"the model's graph {graph} failed", e) from e
+        finally:
+            _running.pop(threading.get_ident(), None)
 
     def open(self, graph: str) -> Any:
         """The session of a graph.
@@ -115,10 +140,31 @@ class Runtime:
             ModelError: the graph is missing or none.
             EocodecError: CUDA was asked for and does not work.
         """
-        with self._lock:
+        with self._lock:  # transforms, one after another: the first decides on the device
+            lock = self._locks.setdefault(graph if is_exact(graph) else "", threading.Lock())
+        with lock:
             if graph not in self._sessions:
                 self._sessions[graph] = self._session(graph)
             return self._sessions[graph]
+
+    def release(self, graph: str) -> None:
+        """Give back the memory that a transform's session on the CPU keeps for its next run; using it opens it again.
+
+        After a large picture that is hundreds of megabytes, for nothing if what comes next is something else.
+        """
+        with self._lock:
+            if self.device == "cpu" and not is_exact(graph):
+                self._sessions.pop(graph, None)
+
+    def open_ahead(self, graphs: Iterable[str]) -> None:
+        """Begin to open sessions in another thread, if there may be one; what fails shows when it is used.
+
+        Not those for CUDA, whose loader can only be kept from printing in the thread that waits for it.
+        """
+        if self.share > 1:
+            exact_only = self.device != "cpu" and CUDA in onnxruntime().get_available_providers()
+            wanted = [g for g in graphs if g not in self._sessions and (is_exact(g) or not exact_only)]
+            ahead(self.open, wanted, self.share)
 
     def _session(self, graph: str) -> Any:
         content = self._content(graph)
@@ -153,7 +199,7 @@ class Runtime:
             EocodecError: there can be none, but CUDA was asked for.
         """
         ort = onnxruntime()
-        reason = without_cuda()
+        reason = ""
         if CUDA in ort.get_available_providers():
             _preload()
             reason = "onnxruntime cannot open a session on it; are the driver, CUDA and cuDNN installed?"
@@ -164,7 +210,7 @@ class Runtime:
             except Exception as e:  # onnxruntime's own exception classes are not exported
                 reason = _first_line(e)
         if self.must:
-            raise EocodecError(f"CUDA does not work here: {reason}")
+            raise EocodecError(f"CUDA does not work here: {reason or without_cuda()}")
         return None
 
     def _options(self, exact: bool) -> Any:
@@ -181,6 +227,7 @@ class Runtime:
             "off": levels.ORT_DISABLE_ALL,
             "basic": levels.ORT_ENABLE_BASIC,
             "all": levels.ORT_ENABLE_ALL,
+            USUAL: levels.ORT_DISABLE_ALL if exact else levels.ORT_ENABLE_ALL,
         }[self.optimisation]
         return options
 
@@ -223,31 +270,15 @@ def bound_threads(options: Any, threads: int, exact: bool) -> None:
 
     Every session with a pool has one of its own; onnxruntime's common pool would refuse all other sessions of the
     process that do not ask for it. Integer nets have none: they are many and small. A pool has as many threads as asked
-    for (0: one for each core, at most :data:`PLENTY`), never more than there are cores or than the system allows.
+    for, see :func:`eocodec.model.threads.share`, and no more than the system allows: onnxruntime would wait for the
+    others for ever.
     """
     options.inter_op_num_threads = 1
     options.intra_op_num_threads = 1
     if exact or threads == 1:
         return
-    options.intra_op_num_threads = _startable(min(threads or PLENTY, cores()))
+    options.intra_op_num_threads = startable(share(threads))
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-
-
-def _startable(threads: int) -> int:
-    """How many of so many threads the system lets this process have; onnxruntime would wait for the others for ever."""
-    done = threading.Event()
-    started = []
-    try:
-        for _ in range(threads - 1):
-            thread = threading.Thread(target=done.wait, daemon=True)
-            thread.start()
-            started.append(thread)
-    except (RuntimeError, MemoryError):  # limits on processes or on memory
-        pass
-    done.set()
-    for thread in started:
-        thread.join()
-    return 1 + len(started)
 
 
 def without_cuda() -> str:

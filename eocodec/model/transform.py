@@ -86,6 +86,8 @@ def analyse(model: Model, rgb: Bytes | Float32) -> Latents:
         for k, (band, f) in enumerate(zip(bands, factors, strict=True)):
             r, c = scaled(t.rows, f), scaled(t.columns, f)
             latents[k][:, r, c] = band[0][:, shifted(r, rows.start // f), shifted(c, columns.start // f)]
+    if full_width * full_height > WHOLE:
+        model.runtime.release("encoder")
     return latents
 
 
@@ -144,6 +146,8 @@ def synthesise_tiles(
         (picture,) = model.run(graph, {**inputs, **step})
         inner = picture[0][:, shifted(t.rows, t.outer_rows.start), shifted(t.columns, t.outer_columns.start)]
         yield t.rows, t.columns, inner[:, : height - t.rows.start, : width - t.columns.start]
+    if full_width * full_height > WHOLE:
+        model.runtime.release(graph)
 
 
 def synthesise(

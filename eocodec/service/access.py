@@ -4,10 +4,11 @@ import hashlib
 import hmac
 from typing import Annotated, Any
 
-from fastapi import Depends, HTTPException
+from fastapi import Depends, HTTPException, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from eocodec.service.settings import Settings
+from eocodec.service.signing import check
 
 __all__ = ["Access"]
 
@@ -16,7 +17,10 @@ Header = Annotated[str | None, Depends(APIKeyHeader(name="X-API-Key", auto_error
 
 
 class Access:
-    """Dependencies of routes: `private` ones need a key where there are keys, `readable` ones unless reading is public.
+    """Dependencies of routes: `private` ones need a key where there are keys, `readable` ones a key or a signed URL.
+
+    Where reading is public, files need neither, nor do pictures made of them unless there are keys of signed URLs:
+    making them takes work.
 
     Arguments:
         settings: with the keys.
@@ -25,12 +29,27 @@ class Access:
     def __init__(self, settings: Settings) -> None:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in settings.keys]
         self.private: list[Any] = [Depends(self._need_key)]
-        self.readable: list[Any] = [] if settings.public_read else self.private
+        self._signing, self._public = settings.signing, settings.public_read
+        self.readable: list[Any] = [Depends(self._need_right)]
 
     @property
     def open(self) -> bool:
         """Whether there are no keys."""
         return not self._digests
+
+    def _need_right(self, request: Request, credentials: Bearer, key: Header) -> None:
+        query = request.url.query
+        if self._signing and "signature=" in query:
+            path = request.scope.get("raw_path", request.scope["path"].encode()).decode("latin-1")
+            if check(self._signing, path, query):
+                return
+            raise HTTPException(403, "the signature of this URL does not hold, or not any more")
+        plain = not query or all(part.partition("=")[0] in ("bytes", "rate", "v") for part in query.split("&"))
+        if self._public and (plain or not self._signing):
+            return
+        if self._signing and self.open and not plain:
+            raise HTTPException(403, "pictures are made for signed URLs only")
+        self._need_key(credentials, key)
 
     def _need_key(self, credentials: Bearer, key: Header) -> None:
         if self.open:

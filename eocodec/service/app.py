@@ -6,24 +6,28 @@ limits, parameters, headers and errors.
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, FastAPI, HTTPException
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import ValidationError
 
 import eocodec
+from eocodec.errors import EocodecError
 from eocodec.model.bundle import Model
-from eocodec.service import catalogue, coding, gallery
+from eocodec.service import catalogue, coding, gallery, remote, sessions
 from eocodec.service.access import Access
+from eocodec.service.manners import Manners
 from eocodec.service.meters import Watch
-from eocodec.service.problems import Problem, add_handlers
+from eocodec.service.options import ImageOptions
+from eocodec.service.problems import COMMON, Problem, add_handlers
 from eocodec.service.settings import Settings
 from eocodec.service.state import State
 
-__all__ = ["Settings", "create_app"]
+__all__ = ["Settings", "check_presets", "create_app"]
 
 PAGE = Path(__file__).parent / "page"
 POLICY = (
@@ -31,10 +35,34 @@ POLICY = (
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
-ALLOWED = ("Authorization", "X-API-Key", "Content-Type", "Range", "If-Match", "If-None-Match", "If-Range")
-RESULTS = ("Rate", "Bpp", "Bytes", "Width", "Height", "Model", "Seconds", "Psnr", "Sigma", "Method", "State")
-EXPOSED = ("ETag", "Content-Range", "Location", "Retry-After", *(f"X-Eocodec-{name}" for name in RESULTS))
+CONDITIONS = ("If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since")
+ALLOWED = ("Authorization", "X-API-Key", "Content-Type", "Range", "X-Request-Id", *CONDITIONS)
+RESULTS = ("Rate", "Bpp", "Bytes", "Width", "Height", "Model", "Seconds", "Psnr", "Sigma", "Method", "State",
+           "Ssimulacra2", "Quality")  # fmt: skip
+EXPOSED = (
+    "Content-Range",
+    "ETag",
+    "Last-Modified",
+    "Location",
+    "Retry-After",
+    "X-Request-Id",
+    *(f"X-Eocodec-{name}" for name in RESULTS),
+)
 LOCAL = ("localhost", "*.localhost", "127.0.0.1", "[::1]")
+
+
+def check_presets(presets: dict[str, str]) -> None:
+    """See whether presets are queries that a stored image can have.
+
+    Raises:
+        EocodecError: one is not.
+    """
+    for name, query in presets.items():
+        try:
+            ImageOptions.model_validate(dict(parse_qsl(query, strict_parsing=True)))
+        except (ValidationError, ValueError) as e:
+            why = e.errors()[0]["msg"] if isinstance(e, ValidationError) else str(e)
+            raise EocodecError(f"the preset {name} is no query of images: {why}") from None
 
 
 def create_app(settings: Settings, models: list[Model]) -> FastAPI:
@@ -57,8 +85,8 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
         redoc_url=None,
     )
     app.state.eocodec = state
-    for room in (coding, catalogue, gallery):
-        app.include_router(room.routes(state, access))
+    for room in (coding, catalogue, gallery, remote, sessions):
+        app.include_router(room.routes(state, access), responses=COMMON)
     app.include_router(_health(state, access))
     if (PAGE / "index.html").exists():
         app.include_router(_page())
@@ -72,9 +100,10 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
             allow_headers=ALLOWED,
             expose_headers=EXPOSED,
         )
-    if access.open:  # a page elsewhere whose name comes to mean this machine must not get at the images
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL, *settings.hosts])
-    app.add_middleware(Watch, meters=state.meters)
+    # Without keys: pages elsewhere, even those whose name comes to mean this machine, must not get at the images.
+    hosts, origins = ((*LOCAL, *settings.hosts), settings.origins) if access.open else (None, None)
+    app.add_middleware(Manners, routes=app, hosts=hosts, origins=origins)
+    app.add_middleware(Watch, meters=state.meters, seconds=settings.write_timeout)
     return app
 
 
@@ -89,11 +118,12 @@ def _health(state: State, access: Access) -> APIRouter:
         return {"status": "ok"}
 
     @router.head("/readyz", include_in_schema=False)
-    @router.get("/readyz", responses={503: {"model": Problem}})
+    @router.get("/readyz", responses={503: {"model": Problem}, 507: {"model": Problem}})
     async def readyz() -> dict[str, str]:
-        """Whether the models are loaded and requests can be worked at."""
+        """Whether the models are loaded, the store answers, and requests can be worked at."""
         if not state.ready:
             raise HTTPException(503, "the models are being loaded", {"Retry-After": "1"})
+        await state.check()
         return {"status": "ready"}
 
     @router.get("/metrics", response_class=Response, dependencies=access.private)

@@ -23,7 +23,7 @@ DRAIN_SECONDS, DRAIN_BYTES = 5.0, 16 << 20  # what is still read of a body that 
 
 
 class Bodies:
-    """Reads bodies, whole or as the field `image` of a form, within a size and a time."""
+    """Reads bodies, whole or as the one file of a form, within a size and a time."""
 
     def __init__(self, settings: Settings) -> None:
         self.limit, self.seconds = settings.max_body, settings.upload_timeout
@@ -52,7 +52,12 @@ class Bodies:
             raise HTTPException(408, f"the body did not arrive within {self.seconds:g} s") from None
 
     async def drain(self, request: Request) -> None:
-        """Read what is left of a body and forget it: a client that is still sending might not read the answer."""
+        """Read what is left of a body and forget it: a client that is still sending might not read the answer.
+
+        One that waits to be told to send (`Expect: 100-continue`) is not told so, and gets the answer at once.
+        """
+        if request.headers.get("expect", "").lower() == "100-continue" and not request.scope.get("eocodec.reading"):
+            return
         size = 0
         with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: all was read already
             async with asyncio.timeout(min(self.seconds, DRAIN_SECONDS)):
@@ -63,10 +68,13 @@ class Bodies:
 
     async def _chunks(self, request: Request) -> AsyncGenerator[bytes, None]:
         too_long = HTTPException(
-            413, f"the body has more than the {self.limit} bytes that are allowed", {"Connection": "close"}
+            413,
+            f"the body has more than the {self.limit} bytes that are allowed",
+            {"Connection": "close"},
         )
         if int(request.headers.get("content-length", 0)) > self.limit:
             raise too_long
+        request.scope["eocodec.reading"] = True
         size = 0
         async for chunk in request.stream():
             size += len(chunk)
@@ -81,9 +89,9 @@ class Bodies:
         form = FormData()
         try:
             form = await parser.parse()
-            image = form.get("image")
-            if not isinstance(image, UploadFile):
-                raise HTTPException(400, "the form has no file in a field called image")
+            image = next((v for v in form.values() if isinstance(v, UploadFile)), None)
+            if image is None:
+                raise HTTPException(400, "the form has no file; send the picture in one of its fields")
             fields = {k: v for k, v in form.items() if isinstance(v, str)}
             return await image.read(), fields
         except (MultiPartException, UnicodeError) as e:
@@ -99,7 +107,8 @@ def described(description: str) -> dict[str, Any]:
         "type": "object",
         "required": ["image"],
         "properties": {"image": {"type": "string", "format": "binary"}},
-        "additionalProperties": {"type": "string", "description": "the same parameters as in the query"},
+        "description": "one file, in a field of any name; the other fields are parameters as in the query",
+        "additionalProperties": {"type": "string"},
     }
     content = {"application/octet-stream": raw, "image/*": raw, "multipart/form-data": {"schema": form}}
     return {"requestBody": {"required": True, "content": content}}

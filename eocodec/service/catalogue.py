@@ -12,6 +12,8 @@ from eocodec.coding.embedded_tables import TABLES_FILE as EMBEDDED_TABLES
 from eocodec.coding.lossless_tables import TABLES_FILE as LOSSLESS_TABLES
 from eocodec.model.bundle import Model
 from eocodec.service.access import Access
+from eocodec.service.problems import Problem
+from eocodec.service.rivals import rivals
 from eocodec.service.state import State
 
 __all__ = ["described", "routes"]
@@ -49,11 +51,11 @@ def routes(state: State, access: Access) -> APIRouter:
 
     @router.get("/v1/models")
     async def list_models() -> dict[str, Any]:
-        """The models of this service, the first being the default, and the largest body and picture."""
+        """The models of this service, the first being the default, the largest body and picture, and other codecs."""
         limits = {"max_body": settings.max_body, "max_pixels": settings.max_pixels}
-        return {"models": [described(m, state.default) for m in state.models], "limits": limits}
+        return {"models": [described(m, state.default) for m in state.models], "limits": limits, "rivals": rivals()}
 
-    @router.get("/v1/models/{name}/spectrum")
+    @router.get("/v1/models/{name}/spectrum", responses={404: {"model": Problem, "description": "no such model"}})
     async def model_spectrum(name: str) -> dict[str, Any]:
         """Explained entropy of a model's latents over their rank."""
         for model in state.models:

@@ -1,32 +1,43 @@
-"""Routes /v1/images: files that are stored by name, and their prefixes.
+"""Routes /v1/images: files that are stored by name, their prefixes, and pictures made of them.
 
-Nothing is encoded again to serve one at a lower rate; decoded ones are for where a picture is wanted.
+Nothing is encoded again to serve a file at a lower rate. Pictures for web pages are made once and kept, within bounds.
 """
 
 import asyncio
-from typing import Annotated
+import hashlib
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
 from weakref import WeakValueDictionary
 
+from cachetools import LRUCache
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse, Response
-from werkzeug.http import quote_etag
+from werkzeug.http import http_date, quote_etag
 
-from eocodec.service import work
+from eocodec import format
+from eocodec.codec import truncate
+from eocodec.coding.describe import describe
+from eocodec.coding.embedded import Embedded
+from eocodec.format import Tiny
+from eocodec.model.library import Library
+from eocodec.service import rendering, work
 from eocodec.service.access import Access
 from eocodec.service.bodies import described
-from eocodec.service.catalogue import described as model_row
-from eocodec.service.images import NAME, Cuts, Images, identify
-from eocodec.service.negotiation import accepted, names_tag, span, wants_picture
-from eocodec.service.options import CompressOptions, CutOptions, merged
+from eocodec.service.images import NAME, About, Images, StoreError, Taken, identify
+from eocodec.service.negotiation import modified_since, names_tag, span, wants_picture
+from eocodec.service.options import CompressOptions, ImageOptions, ListOptions, NoOptions, merged
 from eocodec.service.pool import Pool
-from eocodec.service.problems import PART, PUT
+from eocodec.service.problems import DELETED, LISTED, PART, PUT
+from eocodec.service.spool import sent
 from eocodec.service.state import State
 
-__all__ = ["Gallery", "routes"]
+__all__ = ["Gallery", "preset_options", "routes"]
 
 Name = Annotated[str, PathParameter(pattern=NAME)]
-STORED = described("an .eoc file, or a picture, which is compressed to an embedded stream")
+STORED = described("an .eoc or tiny file, or a picture, which is compressed")
+CUTS = 4096  # lengths of prefixes that are remembered
+TRIES = 5  # for an image that is replaced while it is served
 
 
 class Gallery:
@@ -38,9 +49,11 @@ class Gallery:
 
     def __init__(self, state: State) -> None:
         self.state, self.settings = state, state.settings
-        self._images = Images(self.settings.store) if self.settings.store is not None else None
-        self._cuts = Cuts()
-        self._embedding = {m.name for m in state.models if model_row(m, state.default)["progressive"]}
+        store = self.settings.store
+        self._images = Images(store, self._facts) if store is not None else None
+        if self._images is not None:
+            state.checks.append(self._images.check)
+        self._cuts: LRUCache[tuple[str, float | None, int | None], int] = LRUCache(CUTS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
@@ -54,9 +67,19 @@ class Gallery:
             raise HTTPException(404, "this service stores no images; start it with --store")
         return self._images
 
+    def _facts(self, data: bytes) -> dict[str, Any]:
+        """What a file holds that can be told without decoding it."""
+        found = describe(data, Library((), shipped=False))
+        names = {m.id.hex(): m.name for m in self.state.models}
+        found["model"] = names.get(found.get("model_id", ""), found["model"])
+        return {k: v for k, v in found.items() if k not in ("segments", "bytes", "damaged", "overhead")}
+
     def _lock(self, name: str) -> asyncio.Lock:
         """One for each name, so that conditions hold until what they allow is done."""
         return self._locks.setdefault(name, asyncio.Lock())
+
+    async def _about(self, name: str) -> About | None:
+        return await asyncio.to_thread(self.images.about, name)
 
     async def put(self, name: str, request: Request, options: CompressOptions) -> Response:
         """Store what a request brings."""
@@ -66,14 +89,23 @@ class Gallery:
             body, fields = await self.state.bodies.read(request)
             chosen = merged(options, fields)
             arguments = chosen.arguments(self.state.default)
-            if "progressive" not in chosen.model_fields_set and not chosen.lossless:
-                arguments["progressive"] = arguments["model"] in self._embedding
-            data = await pool.run(work.store, body, arguments, gone=request.is_disconnected)
+            if "progressive" not in chosen.model_fields_set:
+                arguments["progressive"] = None
+            kept = await pool.run(work.store, body, arguments, gone=request.is_disconnected)
             async with self._lock(name):
-                _check_conditions(request, await asyncio.to_thread(images.read, name))
-                new = await asyncio.to_thread(images.write, name, data)
-            headers = {"ETag": quote_etag(identify(data)), "Location": f"/v1/images/{name}"}
-            return JSONResponse({"name": name, "bytes": len(data)}, 201 if new else 200, headers)
+                previous = await self._about(name)
+                _check_conditions(request, previous)
+                new = request.headers.get("if-none-match", "").strip() == "*"
+                try:
+                    await asyncio.to_thread(images.write, name, kept.data, new)
+                except Taken:  # by another service on the same store
+                    raise HTTPException(412, "there is an image of this name already") from None
+            tag = identify(kept.data)
+            if kept.marks is not None:
+                await asyncio.to_thread(images.keep_marks, tag, kept.marks)
+            headers = {"ETag": quote_etag(tag), "Location": f"{request.scope.get('root_path', '')}/v1/images/{name}"}
+            answer = {"name": name, "bytes": len(kept.data)}
+            return JSONResponse(answer, 201 if previous is None else 200, headers)
 
         return await self.state.placed(request, run)
 
@@ -81,81 +113,222 @@ class Gallery:
         """Remove an image, if it is the one that the request's conditions name."""
         images = self.images
         async with self._lock(name):
-            if {"if-match", "if-none-match"} & set(request.headers):
-                _check_conditions(request, await asyncio.to_thread(images.read, name))
+            if {"if-match", "if-none-match", "if-unmodified-since"} & set(request.headers):
+                _check_conditions(request, await self._about(name))
             if not await asyncio.to_thread(images.remove, name):
                 raise HTTPException(404, "there is no such image")
 
-    async def get(self, name: str, request: Request, options: CutOptions) -> Response:
-        """An image or a part of it, decoded where a picture is wanted."""
-        data, tag = await self._prefix(request, name, options)
-        accept = request.headers.get("accept", "")
-        decoded = request.headers.get("sec-fetch-dest") == "image" or wants_picture(accept)
-        kind = accepted(accept, "image/webp" if "image/webp" in accept else "image/png") if decoded else work.EOC
-        if decoded:
-            tag = f"{tag}-{work.TYPES[kind][1:]}"
-        headers = self._headers(tag)
-        if names_tag(request.headers.get("if-none-match"), tag, weak=True):
-            return Response(status_code=304, headers=headers)
-        if decoded:
-            data = await self._decoded(request, data, kind)
-        return _part(request, data, kind, headers)
+    async def listed(self, options: ListOptions) -> dict[str, Any]:
+        """Some of the images, in the order of their names."""
+        found, more = await asyncio.to_thread(self.images.listed, options.prefix, options.after, options.limit)
+        return {"images": found, "next": found[-1]["name"] if more else None}
 
-    async def _prefix(self, request: Request, name: str, options: CutOptions) -> tuple[bytes, str]:
-        """A stored file cut to what is wanted of it, and its tag."""
-        data = await asyncio.to_thread(self.images.read, name)
-        if data is None:
+    async def info(self, name: str) -> Response:
+        """What is known of an image."""
+        about = await self._about(name)
+        if about is None:
             raise HTTPException(404, "there is no such image")
-        tag = identify(data)
-        if options.rate is None and options.bytes is None:
-            return data, tag
-        size = self._cuts.get(tag, options.rate) if options.rate is not None else options.bytes
-        wanted = (None, size) if size is not None else (options.rate, None)
+        headers = self._headers(about.tag, about)
+        facts = {"name": name, "bytes": about.bytes, "modified": http_date(about.modified), **about.facts}
+        return JSONResponse(facts, headers={k: v for k, v in headers.items() if k not in ("Accept-Ranges", "ETag")})
+
+    async def get(self, name: str, request: Request, options: ImageOptions) -> Response:
+        """An image or a part of it, or a picture made of it."""
+        for _ in range(TRIES):
+            about = await self._about(name)
+            if about is None:
+                raise HTTPException(404, "there is no such image")
+            options = preset_options(options, self.settings.presets)
+            kind = self._kind(request, options, about)
+            done = await (
+                self._file(name, request, options, about)
+                if kind == work.EOC
+                else self._picture(name, request, options, about, kind)
+            )
+            if done is not None:
+                return done
+        raise StoreError(f"{name}: is replaced all the time")
+
+    def _kind(self, request: Request, options: ImageOptions, about: About) -> str:
+        """The type that is sent."""
+        accept = request.headers.get("accept", "")
+        if options.format in rendering.KINDS:
+            return rendering.KINDS[options.format]
+        wanted = options.made or request.headers.get("sec-fetch-dest") == "image" or wants_picture(accept)
+        if options.format == "eoc" or not wanted:
+            return work.EOC
+        size = rendering.finished_size(about.size, options.arguments())
+        return rendering.kind_for(accept, size, bool(about.facts["alpha"]))
+
+    async def _file(self, name: str, request: Request, options: ImageOptions, about: About) -> Response | None:
+        """The file or a prefix of it; None: it has been replaced meanwhile."""
+        wanted = options.rate, options.bytes
+        whole = wanted == (None, None) or (options.bytes or 0) >= about.bytes
+        size = about.bytes if whole else self._cuts.get((about.tag, *wanted))
+        part: bytes | None = None
+        if size is None:
+            part = await self._cut(name, request, about, *wanted)
+            if part is None:
+                return None
+            size = self._cuts[about.tag, *wanted] = len(part)
+        headers = self._headers(f"{about.tag}-{size}" if size < about.bytes else about.tag, about)
+        if (early := _unneeded(request, headers)) is not None:
+            return early
+        if request.method == "HEAD":
+            return Response(b"", 200, {**headers, "Content-Length": str(size)}, work.EOC)
+        found, status, headers = _span(request, headers, size)
+        if not whole and part is None:
+            part = await self._cut(name, request, about, *wanted)
+        elif whole:
+            opened = await asyncio.to_thread(self.images.open, name, about)
+            return None if opened is None else sent(opened, work.EOC, headers, status, found)
+        return None if part is None else await asyncio.to_thread(sent, part, work.EOC, headers, status, found)
+
+    async def _cut(
+        self, name: str, request: Request, about: About, rate: float | None, size: int | None
+    ) -> bytes | None:
+        """A prefix of an image, cut without decoding where its marks are known; None: it has been replaced."""
+        data = await asyncio.to_thread(self.images.read, name)
+        if data is None or len(data) != about.bytes or identify(data) != about.tag:
+            return None
+        if rate is None:
+            return await asyncio.to_thread(lambda: truncate(data, max_bytes=size))
+        file = format.from_bytes(data)
+        if isinstance(file, Tiny) or not file.header.embedded:
+            return await asyncio.to_thread(lambda: truncate(data, rate=rate))
+        marks = await asyncio.to_thread(self.images.marks, about.tag)
+        if marks is None:
+            marks = await self._found_marks(request, data, about.tag)
+        manifest = Library(self.state.models).of(file).any_manifest
+        return format.to_bytes(Embedded().cut_at_mark(manifest, file, marks, rate))
+
+    async def _found_marks(self, request: Request, data: bytes, tag: str) -> Any:
+        """The marks of a stream that was made elsewhere; they are kept."""
+        found: Any = None
 
         async def run(pool: Pool) -> Response:
-            return Response(await pool.run(work.cut, data, *wanted, gone=request.is_disconnected))
+            nonlocal found
+            found = await pool.run(work.marks, data, gone=request.is_disconnected)
+            return Response()
 
-        part = bytes((await self.state.placed(request, run)).body)
-        if options.rate is not None:
-            self._cuts.add(tag, options.rate, len(part))
-        return part, f"{tag}-{len(part)}" if len(part) < len(data) else tag
+        await self.state.placed(request, run)
+        await asyncio.to_thread(self.images.keep_marks, tag, found)
+        return found
 
-    async def _decoded(self, request: Request, data: bytes, kind: str) -> bytes:
-        async def run(pool: Pool) -> Response:
-            done = await pool.run(work.decompress, data, kind, False, gone=request.is_disconnected)
-            return Response(done.body)
+    async def _picture(
+        self, name: str, request: Request, options: ImageOptions, about: About, kind: str
+    ) -> Response | None:
+        """A picture made of an image; None: it has been replaced meanwhile."""
+        arguments = options.arguments()
+        rendering.finished_size(about.size, arguments)
+        wanted = options.rate, options.bytes
+        tag = hashlib.sha256(repr((about.tag, wanted, kind, arguments)).encode()).hexdigest()[:32]
+        headers = self._headers(tag, about)
+        if (early := _unneeded(request, headers)) is not None:
+            return early
+        if request.method == "HEAD":
+            return Response(b"", 200, headers, kind)
+        kept = self.state.results.open(tag)
+        if kept is None:
+            if wanted == (None, None) or (options.bytes or 0) >= about.bytes:
+                data = await asyncio.to_thread(self.images.read, name)
+                data = data if data is not None and identify(data) == about.tag else None
+            else:
+                data = await self._cut(name, request, about, *wanted)
+            if data is None:
+                return None
+            body = await rendered(self.state, request, data, kind, arguments, tag)
+            found, status, headers = _span(request, headers, len(body))
+            return await asyncio.to_thread(sent, body, kind, headers, status, found)
+        file, size = kept
+        found, status, headers = _span(request, headers, size)
+        return sent(file, kind, headers, status, found)
 
-        return bytes((await self.state.placed(request, run)).body)
-
-    def _headers(self, tag: str) -> dict[str, str]:
+    def _headers(self, tag: str, about: About) -> dict[str, str]:
         public = "public" if self.settings.public_read or not self.settings.keys else "private"
         return {
             "ETag": quote_etag(tag),
+            "Last-Modified": http_date(about.modified),
             "Cache-Control": f"{public}, max-age={self.settings.cache_seconds}",
             "Accept-Ranges": "bytes",
             "Vary": "Accept, Sec-Fetch-Dest",
+            "Cross-Origin-Resource-Policy": self.settings.embedded,
         }
 
 
-def _check_conditions(request: Request, previous: bytes | None) -> None:
-    """Refuse to replace or remove an image that is not the one that If-Match or If-None-Match allow."""
-    tag = None if previous is None else identify(previous)
+async def rendered(
+    state: State, request: Request, data: bytes, kind: str, arguments: dict[str, Any], tag: str
+) -> bytes:
+    """A picture that a process makes; it is kept under its tag."""
+    body = b""
+
+    async def run(pool: Pool) -> Response:
+        nonlocal body
+        body = (await pool.run(work.render, data, kind, arguments, gone=request.is_disconnected)).body
+        return Response()
+
+    await state.placed(request, run)
+    await asyncio.to_thread(state.results.put, tag, body)
+    return body
+
+
+def preset_options(options: ImageOptions, presets: dict[str, str]) -> ImageOptions:
+    """Options with those that a preset stands for where they are not given.
+
+    Raises:
+        HTTPException: 422, there is no such preset.
+    """
+    if options.preset is None:
+        return options
+    if options.preset not in presets:
+        known = ", ".join(presets) or "none"
+        raise HTTPException(422, f"preset: there is none of this name; there are: {known}")
+    words = dict(parse_qsl(presets[options.preset]))
+    return ImageOptions.model_validate({**words, **options.model_dump(exclude_unset=True, exclude={"preset"})})
+
+
+def _check_conditions(request: Request, about: About | None) -> None:
+    """Refuse to replace or remove an image that is not the one that the request's conditions allow."""
+    tag = None if about is None else about.tag
     keep, expected = request.headers.get("if-none-match"), request.headers.get("if-match")
     changed = expected and (tag is None or not names_tag(expected, tag, weak=False))
     if changed or (tag is not None and names_tag(keep, tag, weak=True)):
         raise HTTPException(412, "the stored image is not the one that the condition names")
+    since = request.headers.get("if-unmodified-since")
+    if not expected and since and about is not None and modified_since(since, about.modified):
+        raise HTTPException(412, "the stored image has been modified since")
 
 
-def _part(request: Request, data: bytes, kind: str, headers: dict[str, str]) -> Response:
-    """All of the bytes, or the range of them that a request names."""
-    wanted = request.headers.get("range") if request.method == "GET" else None
-    condition = request.headers.get("if-range")
-    found = span(wanted, len(data)) if wanted and condition in (None, headers["ETag"]) else None
+def _unneeded(request: Request, headers: dict[str, str]) -> Response | None:
+    """The answer 304, if the client has what it asks for.
+
+    Raises:
+        HTTPException: 412, it wants another one.
+    """
+    tag, modified = headers["ETag"].strip('"'), headers["Last-Modified"]
+    expected, known = request.headers.get("if-match"), request.headers.get("if-none-match")
+    if expected and not names_tag(expected, tag, weak=False):
+        raise HTTPException(412, "the stored image is not the one that the condition names", {"ETag": headers["ETag"]})
+    if not expected and modified_since(request.headers.get("if-unmodified-since"), modified):
+        raise HTTPException(412, "the stored image has been modified since", {"ETag": headers["ETag"]})
+    if known is not None:
+        same = names_tag(known, tag, weak=True)
+    else:
+        since = request.headers.get("if-modified-since")
+        same = modified_since(since, modified) is False
+    return Response(status_code=304, headers=headers) if same else None
+
+
+def _span(request: Request, headers: dict[str, str], size: int) -> tuple[tuple[int, int], int, dict[str, str]]:
+    """Which bytes are sent, with which status and headers."""
+    wanted, condition = request.headers.get("range"), request.headers.get("if-range")
+    found = None
+    if wanted and request.method == "GET" and condition in (None, headers["ETag"], headers.get("Last-Modified")):
+        found = span(wanted, size)
     if found is None:
-        return Response(data, media_type=kind, headers=headers)
+        return (0, size), 200, headers
     start, stop = found
-    headers = {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
-    return Response(data[start:stop], 206, headers, kind)
+    return found, 206, {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"}
 
 
 def routes(state: State, access: Access) -> APIRouter:
@@ -164,24 +337,38 @@ def routes(state: State, access: Access) -> APIRouter:
     Raises:
         EocodecError: the store cannot be used.
     """
-    router, gallery = APIRouter(prefix="/v1/images"), Gallery(state)
+    router, gallery = APIRouter(prefix="/v1/images", tags=["images"]), Gallery(state)
+
+    @router.get("", dependencies=access.private, responses=LISTED)
+    async def list_images(options: Annotated[ListOptions, Query()]) -> dict[str, Any]:
+        """Names and bytes of stored images, in order; `next` is the `after` of the next list."""
+        return await gallery.listed(options)
 
     @router.put("/{name}", dependencies=access.private, responses=PUT, openapi_extra=STORED)
     async def put_image(name: Name, request: Request, options: Annotated[CompressOptions, Query()]) -> Response:
-        """Store an `.eoc` file under a name. A picture is compressed first: by default embedded, C = 300."""
+        """Store an `.eoc` file under a name. A picture is compressed first, by default at C = 300.
+
+        Small pictures become embedded streams, larger ones ordinary files, unless `progressive` says which.
+        """
         return await gallery.put(name, request, options)
 
-    @router.delete("/{name}", dependencies=access.private, status_code=204)
+    @router.delete("/{name}", dependencies=access.private, status_code=204, responses=DELETED)
     async def delete_image(name: Name, request: Request) -> None:
         """Remove a stored image; with If-Match only the one that it names."""
         await gallery.delete(name, request)
 
+    @router.get("/{name}/info", dependencies=access.readable, responses=LISTED)
+    async def image_info(name: Name, options: Annotated[NoOptions, Query()]) -> Response:
+        """What a stored image is: its size in pixels and bytes, model, form; nothing is decoded."""
+        return await gallery.info(name)
+
     @router.head("/{name}", dependencies=access.readable, include_in_schema=False)
     @router.get("/{name}", dependencies=access.readable, response_class=Response, responses=PART)
-    async def get_image(name: Name, request: Request, options: Annotated[CutOptions, Query()]) -> Response:
+    async def get_image(name: Name, request: Request, options: Annotated[ImageOptions, Query()]) -> Response:
         """A stored image, or its first C latents or N bytes; nothing is encoded again.
 
-        Where a picture is wanted, as a browser's `<img>` says it is, it comes decoded.
+        Where a picture is wanted, as a browser's `<img>` says it is, or by `format`, `width`, `height`, `crop`, it
+        comes decoded, cropped and scaled.
         """
         return await gallery.get(name, request, options)
 

@@ -1,15 +1,17 @@
-"""What a client accepts, which part it wants, and which version it has: the headers Accept, Range, If-Match and kin.
+"""What a client accepts, which part it requests, and which version it has: the headers Accept, Range, If-Match and kin.
 
 In: headers, parsed by `werkzeug.http`. Out: a type of picture, a span of bytes, whether a tag is named.
 """
 
+import re
+
 from fastapi import HTTPException
 from werkzeug.datastructures import MIMEAccept
-from werkzeug.http import parse_accept_header, parse_etags, parse_range_header
+from werkzeug.http import parse_accept_header, parse_date, parse_etags, parse_range_header
 
 from eocodec.service import work
 
-__all__ = ["accepted", "names_tag", "span", "wants_picture"]
+__all__ = ["accepted", "modified_since", "names_tag", "span", "wants_picture"]
 
 
 def accepted(header: str, default: str = "image/png") -> str:
@@ -45,6 +47,8 @@ def span(header: str, size: int) -> tuple[int, int] | None:
     Raises:
         HTTPException: 416, the range is beyond the end.
     """
+    if re.fullmatch(r"\s*bytes\s*=\s*-0+\s*", header, re.I):  # for werkzeug the whole, for HTTP none of it
+        raise HTTPException(416, "the last 0 bytes are none", {"Content-Range": f"bytes */{size}"})
     wanted = parse_range_header(header)
     if wanted is None or wanted.units != "bytes" or len(wanted.ranges) != 1:
         return None
@@ -60,3 +64,20 @@ def names_tag(header: str | None, tag: str, weak: bool) -> bool:
     """Whether an If-Match (strong comparison) or If-None-Match header (weak) names a tag, given without quotes."""
     tags = parse_etags(header)
     return tags.contains_weak(tag) if weak else tags.contains(tag)
+
+
+def modified_since(header: str | None, modified: float | str) -> bool | None:
+    """Whether something was modified after a date, in whole seconds; None where the header is no date.
+
+    Arguments:
+        header: If-Modified-Since, If-Unmodified-Since.
+        modified: seconds since 1970, or a date.
+    """
+    date = parse_date(header)
+    if date is None:
+        return None
+    if isinstance(modified, str):
+        known = parse_date(modified)
+        assert known is not None, "a date of this service's"
+        modified = known.timestamp()
+    return int(modified) > int(date.timestamp())

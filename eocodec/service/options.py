@@ -7,9 +7,24 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["CompressOptions", "CutOptions", "DecompressOptions", "DenoiseOptions", "NoOptions", "merged"]
+__all__ = [
+    "CompressOptions",
+    "DecompressOptions",
+    "DenoiseOptions",
+    "FileOptions",
+    "ImageOptions",
+    "ListOptions",
+    "NoOptions",
+    "PreviewOptions",
+    "RivalOptions",
+    "ViewOptions",
+    "merged",
+]
 
 Options = TypeVar("Options", bound=BaseModel)
+
+LARGEST_EDGE = 16384  # pixels of a picture that is made
+CROP = r"^\d{1,6},\d{1,6},[1-9]\d{0,5},[1-9]\d{0,5}$"
 
 
 def _level(value: Any) -> Any:
@@ -31,8 +46,8 @@ _REGIONS = r"^(-?\d{1,7}(\.\d+)?(,-?\d{1,7}(\.\d+)?){3}(:-?\d(\.\d+)?)?(;|$))+$"
 Finite = Field(gt=0, lt=1e12, allow_inf_nan=False)
 
 
-class CompressOptions(_Options):
-    """Parameters of /v1/compress; at most one of rate, bpp, bytes and psnr."""
+class FileOptions(_Options):
+    """Parameters of a file; at most one of rate, bpp, bytes and psnr."""
 
     rate: Annotated[float | None, Field(ge=1, le=1e6, allow_inf_nan=False, description="C, latents a block")] = None
     bpp: Annotated[float | None, Finite] = None
@@ -41,8 +56,6 @@ class CompressOptions(_Options):
     denoise: Level = None
     progressive: bool = False
     lossless: bool = False
-    tiny: bool = False
-    resize: bool = False
     tune: Annotated[Literal["eye", "psnr"] | None, Field(description="what the steps follow")] = None
     focus: Annotated[
         str | None,
@@ -52,10 +65,9 @@ class CompressOptions(_Options):
             description="regions that matter, x,y,width,height[:octaves] in pixels, several with semicolons",
         ),
     ] = None
-    measure: Annotated[bool, Field(description="decode and say the PSNR")] = False
 
     @model_validator(mode="after")
-    def _one_target(self) -> "CompressOptions":
+    def _one_target(self) -> "FileOptions":
         if sum(t is not None for t in (self.rate, self.bpp, self.bytes, self.psnr)) > 1:
             raise ValueError("give only one of rate, bpp, bytes and psnr")
         return self
@@ -65,11 +77,50 @@ class CompressOptions(_Options):
         given = self.model_dump()
         given["max_bytes"] = given.pop("bytes")
         given["denoise"] = _level(given["denoise"])
-        given["model"] = given["model"] or ("face64" if self.tiny else default)
+        given["model"] = given["model"] or default
         if self.focus is not None:
             regions = [r.replace(":", ",").split(",") for r in self.focus.rstrip(";").split(";")]
             given["focus"] = [[float(v) for v in r] for r in regions]
         return given
+
+
+class ViewOptions(FileOptions):
+    """Parameters of the picture that a file decodes to."""
+
+    scores: Annotated[bool, Field(description="also say the SSIMULACRA2, which takes a while")] = False
+
+    def arguments(self, default: str) -> dict[str, Any]:
+        """Arguments of :func:`eocodec.codec.compress_picture`."""
+        given = super().arguments(default)
+        del given["scores"]
+        return given
+
+
+class RivalOptions(BaseModel):
+    """Parameters of another codec's file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    codec: Annotated[str, Field(pattern="^[a-z0-9]{1,16}$", description="avif, webp, jpeg; jxl where it is installed")]
+    bytes: Annotated[int, Field(gt=0, lt=1 << 40, description="at most so many")]
+
+
+class CompressOptions(FileOptions):
+    """Parameters of /v1/compress."""
+
+    tiny: bool = False
+    resize: bool = False
+    measure: Annotated[bool, Field(description="decode and say the PSNR")] = False
+
+    def arguments(self, default: str) -> dict[str, Any]:
+        """Arguments of :func:`eocodec.codec.compress_picture`."""
+        return super().arguments("face64" if self.tiny else default)
+
+
+class PreviewOptions(_Options):
+    """Parameters of a preview."""
+
+    rate: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False, description="C, latents a block")]
 
 
 class DecompressOptions(BaseModel):
@@ -101,8 +152,11 @@ class DenoiseOptions(_Options):
         return {**given, "sigma": _level(given["sigma"]), "model": given["model"] or default}
 
 
-class CutOptions(BaseModel):
-    """Which part of a stored image is wanted."""
+Edge = Annotated[int | None, Field(ge=1, le=LARGEST_EDGE, description="pixels, before dpr")]
+
+
+class ImageOptions(BaseModel):
+    """What is wanted of a stored or remote image: a part of the file, or a picture made of it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -110,12 +164,56 @@ class CutOptions(BaseModel):
         None
     )
     bytes: Annotated[int | None, Field(gt=0, lt=1 << 40, description="at most so many bytes")] = None
+    format: Annotated[
+        Literal["auto", "eoc", "avif", "webp", "jpeg", "png"],
+        Field(description="auto: the file, or where a picture is wanted what Accept names"),
+    ] = "auto"
+    quality: Annotated[int, Field(ge=1, le=100, description="of AVIF, WebP, JPEG; 100: lossless where it can be")] = 80
+    width: Edge = None
+    height: Edge = None
+    fit: Annotated[
+        Literal["inside", "cover", "fill"],
+        Field(description="inside: not larger than width and height; cover: fills them, cut off; fill: stretched"),
+    ] = "inside"
+    crop: Annotated[str | None, Field(pattern=CROP, description="left,top,width,height in pixels, before scaling")] = (
+        None
+    )
+    dpr: Annotated[float, Field(ge=0.1, le=8, allow_inf_nan=False, description="device pixels per pixel")] = 1.0
+    preset: Annotated[str | None, Field(max_length=64, description="parameters that the service has a name for")] = None
+    v: Annotated[str | None, Field(max_length=64, description="any version; nothing depends on it")] = None
+    expires: Annotated[int | None, Field(ge=0, description="of a signed URL: seconds since 1970")] = None
+    signature: Annotated[str | None, Field(max_length=64, description="of a signed URL, the last parameter")] = None
 
     @model_validator(mode="after")
-    def _one_target(self) -> "CutOptions":
+    def _one_target(self) -> "ImageOptions":
         if self.rate is not None and self.bytes is not None:
             raise ValueError("give only one of rate and bytes")
+        if self.format == "eoc" and self.made:
+            raise ValueError("a file cannot be cropped or scaled; choose a type of picture")
         return self
+
+    @property
+    def made(self) -> bool:
+        """Whether a picture is to be made that is not just the decoded one."""
+        return self.width is not None or self.height is not None or self.crop is not None
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of :func:`eocodec.service.rendering.render`."""
+        crop = None if self.crop is None else tuple(int(n) for n in self.crop.split(","))
+        edges = [
+            None if e is None else max(1, min(LARGEST_EDGE, round(e * self.dpr))) for e in (self.width, self.height)
+        ]
+        return {"crop": crop, "width": edges[0], "height": edges[1], "fit": self.fit, "quality": self.quality}
+
+
+class ListOptions(BaseModel):
+    """Which of the stored images are listed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prefix: Annotated[str, Field(max_length=128, description="of the names")] = ""
+    after: Annotated[str, Field(max_length=128, description="the last name of the list before")] = ""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 def merged(options: Options, fields: dict[str, str]) -> Options:

@@ -7,16 +7,19 @@ import asyncio
 import contextlib
 import functools
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
-from eocodec.workers import Worker
+from eocodec.workers import Cancelled, Died, TooSlow, Worker
 
 __all__ = ["Busy", "Gone", "Pool"]
 
-GLANCE = 0.5  # seconds between two looks whether a client that waits is still there
+GLANCE = 0.1  # seconds between two looks whether a client that waits is still there
+PATIENCE = 2.0  # seconds that a process has at the end
+REMEMBERED = 8  # pictures of which is known in which process they are open
 SMOOTHING = 0.1  # weight of the last request in the mean time of one
 
 Function = Callable[..., Any]
@@ -31,7 +34,7 @@ class Busy(Exception):
 
 
 class Gone(Exception):
-    """The client left before its turn came."""
+    """The client left before its work was done."""
 
 
 class Pool:
@@ -46,16 +49,25 @@ class Pool:
         queue: requests that may wait.
         timeout: seconds that a process may work at a request; then it is ended and replaced.
         initializer, arguments: run in every new process.
+        interrupt: see :class:`eocodec.workers.Worker`.
     """
 
     def __init__(
-        self, workers: int, queue: int, timeout: float, initializer: Function, arguments: tuple[Any, ...]
+        self,
+        workers: int,
+        queue: int,
+        timeout: float,
+        initializer: Function,
+        arguments: tuple[Any, ...],
+        interrupt: Callable[[], None] | None = None,
     ) -> None:
         self.workers, self.queue, self.timeout = workers, queue, timeout
         self.taken = 0
+        self.died: Callable[[Exception], None] = lambda e: None  # hears of processes that end at their work
         self._mean = 0.5  # seconds a request takes; only for Retry-After
         self._free = asyncio.Semaphore(workers)
-        self._idle = [Worker(initializer, arguments) for _ in range(workers)]
+        self._idle = [Worker(initializer, arguments, interrupt=interrupt) for _ in range(workers)]
+        self._known: dict[Worker, deque[str]] = {w: deque(maxlen=REMEMBERED) for w in self._idle}
         self._all = list(self._idle)
         self._threads = ThreadPoolExecutor(workers)  # each waits for one process
 
@@ -83,12 +95,19 @@ class Pool:
         finally:
             self.taken -= 1
 
-    async def run(self, function: Function, *arguments: Any, gone: Callable[[], Awaitable[bool]] | None = None) -> Any:
+    async def run(
+        self,
+        function: Function,
+        *arguments: Any,
+        gone: Callable[[], Awaitable[bool]] | None = None,
+        about: str | None = None,
+    ) -> Any:
         """Run a function in a process; to be called while holding a place.
 
         Arguments:
             function, arguments: what to run.
-            gone: whether the client has left; called while the request waits for a process.
+            gone: whether the client has left; its work is given up then.
+            about: what it is about: a process that has worked at the same is preferred.
 
         Raises:
             Gone: it has left.
@@ -98,7 +117,7 @@ class Pool:
         """
         await self._turn(gone)
         started = time.monotonic()
-        process = self._idle.pop()
+        process = self._take(about)
         call = functools.partial(process.call, function, *arguments, limit=self.timeout)
         work = asyncio.get_running_loop().run_in_executor(self._threads, call)
 
@@ -107,12 +126,38 @@ class Pool:
             self._free.release()
 
         work.add_done_callback(release)
-        result = await asyncio.shield(work)  # a process is not worth ending because its client is gone
+        try:
+            while not (await asyncio.wait({work}, timeout=GLANCE))[0]:
+                if gone is not None and await gone():
+                    process.cancel()
+                    gone = None
+            result = work.result()
+        except Cancelled:
+            raise Gone from None
+        except (Died, TooSlow) as e:
+            self.died(e)
+            raise
+        except asyncio.CancelledError:
+            process.cancel()
+            work.add_done_callback(_forget)
+            raise
         self._mean += SMOOTHING * (time.monotonic() - started - self._mean)
         return result
 
+    def _take(self, about: str | None) -> Worker:
+        """A free process; where there is one, one that knows what the work is about."""
+        process = next((w for w in self._idle if about in self._known[w]), self._idle[-1])
+        self._idle.remove(process)
+        if about is not None and about not in self._known[process]:
+            self._known[process].append(about)
+        return process
+
     async def _turn(self, gone: Callable[[], Awaitable[bool]] | None) -> None:
-        """Wait for a free process, in order."""
+        """Wait for a free process, in order.
+
+        Raises:
+            Gone: the client left before.
+        """
         turn = asyncio.ensure_future(self._free.acquire())
         try:
             while not (await asyncio.wait({turn}, timeout=GLANCE))[0]:
@@ -123,14 +168,24 @@ class Pool:
                 self._free.release()
             raise
 
-    async def close(self) -> None:
-        """Let the processes finish what they have, for as long as a request may take, and end them."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.timeout):
-                for _ in range(self.workers):
-                    await self._free.acquire()
+    def kill(self) -> None:
+        """End the processes at once, whatever they do; from whatever thread."""
         for process in self._all:
             process.stop()
+
+    async def close(self) -> None:
+        """Let the processes finish what they have, as long as requests that are given up may take, and end them."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                for _ in range(self.workers):
+                    await self._free.acquire()
+        self.kill()
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
         for process in self._all:
             await asyncio.to_thread(process.end)
+
+
+def _forget(work: asyncio.Future[Any]) -> None:
+    """Take the result that nobody waits for any more."""
+    if not work.cancelled():
+        work.exception()

@@ -11,10 +11,25 @@ from pydantic import BaseModel, ValidationError
 from eocodec.errors import EocodecError, LimitError, UnknownTypeError
 from eocodec.service import work
 from eocodec.service.images import StoreError
+from eocodec.service.manners import allowed_methods
 from eocodec.service.pool import Busy, Gone
 from eocodec.workers import Died, TooSlow
 
-__all__ = ["FILE", "PART", "PICTURE", "PROBLEMS", "PUT", "Problem", "add_handlers"]
+__all__ = [
+    "COMMON",
+    "DELETED",
+    "FILE",
+    "LISTED",
+    "OPENED",
+    "PART",
+    "PICTURE",
+    "PROBLEMS",
+    "PUT",
+    "REMOTE",
+    "VIEW",
+    "Problem",
+    "add_handlers",
+]
 
 
 class Problem(BaseModel):
@@ -23,41 +38,86 @@ class Problem(BaseModel):
     detail: str
 
 
+def _told(names: tuple[str, ...], words: str) -> dict[str, Any]:
+    return {name: {"description": words, "schema": {"type": "string"}} for name in names}
+
+
+NUMBERS = ("Rate", "Bpp", "Bytes", "Psnr", "Width", "Height", "Model", "Sigma", "Method", "State", "Seconds",
+           "Ssimulacra2", "Quality")  # fmt: skip
+RESULT = _told(tuple(f"X-Eocodec-{n}" for n in NUMBERS), "a number about the result, where it has one")
+VALIDATORS = _told(("ETag", "Last-Modified", "Cache-Control", "Vary", "Accept-Ranges"), "see RFC 9110 and 9111")
+
+COMMON: dict[int | str, dict[str, Any]] = {  # of all routes below /v1
+    400: {"model": Problem, "description": "a name that the service does not answer to; a form that cannot be read"},
+    401: {
+        "model": Problem,
+        "description": "an API key is needed",
+        "headers": _told(("WWW-Authenticate",), "Bearer"),
+    },
+    403: {"model": Problem, "description": "a page of another site, or a signature that does not hold"},
+    405: {"model": Problem, "description": "not a method of this path", "headers": _told(("Allow",), "those it has")},
+    500: {"model": Problem, "description": "a fault of the service, which is in its log"},
+}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    401: {"model": Problem, "description": "an API key is needed"},
     408: {"model": Problem, "description": "the body did not arrive in time"},
     413: {"model": Problem, "description": "more bytes, pixels or work than is allowed"},
     415: {"model": Problem, "description": "neither a picture nor an .eoc file"},
     422: {"model": Problem, "description": "a parameter or the picture is wrong"},
-    503: {"model": Problem, "description": "busy; see Retry-After"},
+    503: {
+        "model": Problem,
+        "description": "all places are taken",
+        "headers": _told(("Retry-After",), "seconds after which to try again"),
+    },
 }
+BINARY = {"schema": {"type": "string", "format": "binary"}}
 PICTURE: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
-    200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in work.TYPES}},
+    200: {"content": dict.fromkeys(work.TYPES, BINARY), "headers": RESULT},
     406: {"model": Problem, "description": "none of the accepted types can be sent"},
 }
-FILE: dict[int | str, dict[str, Any]] = {
-    **PROBLEMS,
-    200: {"content": {work.EOC: {"schema": {"type": "string", "format": "binary"}}}},
-}
+FILE: dict[int | str, dict[str, Any]] = {**PROBLEMS, 200: {"content": {work.EOC: BINARY}, "headers": RESULT}}
 
+STORE: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "no such image, or no images at all"},
+    422: PROBLEMS[422],
+    507: {"model": Problem, "description": "the store does not work"},
+}
 PUT: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
-    201: {"description": "the name is new"},
+    **STORE,
+    201: {"description": "the name is new", "headers": _told(("ETag", "Location"), "of the stored image")},
     412: {"model": Problem, "description": "If-Match or If-None-Match does not hold"},
 }
-PART: dict[int | str, dict[str, Any]] = {
-    **FILE,
-    206: {"description": "the bytes of the range"},
+REMOTE: dict[int | str, dict[str, Any]] = {
+    **PICTURE,
     304: {"description": "not modified"},
-    404: {"model": Problem},
-    416: {"model": Problem},
+    403: {"model": Problem, "description": "the service may not fetch from there"},
+    404: {"model": Problem, "description": "there is nothing, or no source is allowed"},
+    502: {"model": Problem, "description": "the source cannot be reached"},
+    504: {"model": Problem, "description": "the source did not arrive in time"},
+}
+OPENED: dict[int | str, dict[str, Any]] = dict(PROBLEMS)
+VIEW: dict[int | str, dict[str, Any]] = {
+    **PROBLEMS,
+    200: {"content": dict.fromkeys((work.EOC, "image/png", "image/jpeg"), BINARY), "headers": RESULT},
+    404: {"model": Problem, "description": "the picture is not open, or not any more"},
+}
+LISTED: dict[int | str, dict[str, Any]] = dict(STORE)
+DELETED: dict[int | str, dict[str, Any]] = {**STORE, 412: PUT[412]}
+PART: dict[int | str, dict[str, Any]] = {
+    **PROBLEMS,
+    **STORE,
+    200: {"content": dict.fromkeys((work.EOC, *work.TYPES), BINARY), "headers": VALIDATORS},
+    206: {"description": "the bytes of the range", "headers": {**VALIDATORS, **_told(("Content-Range",), "which")}},
+    304: {"description": "not modified", "headers": VALIDATORS},
+    412: PUT[412],
+    416: {"model": Problem, "description": "the range is beyond the end"},
 }
 
 
 def add_handlers(app: FastAPI) -> None:
     """Let the application answer exceptions with problems."""
-    for kind, handler in {
+    handlers: dict[int | type[Exception], Any] = {
         EocodecError: _of_eocodec,
         Busy: _busy,
         TooSlow: _too_slow,
@@ -67,8 +127,11 @@ def add_handlers(app: FastAPI) -> None:
         StoreError: _store,
         RequestValidationError: _parameter,
         ValidationError: _parameter,
+        404: _of_path,
+        405: _of_path,
         Exception: _fault,
-    }.items():
+    }
+    for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
 
 
@@ -94,7 +157,7 @@ async def _died(request: Request, e: Any) -> JSONResponse:
 
 
 async def _gone(request: Request, e: Exception) -> JSONResponse:
-    return _answer(499, "the client left")  # as other servers log it; nobody reads the answer
+    return _answer(499, "the client left")  # as other servers log it; the answer is not sent
 
 
 async def _memory(request: Request, e: Exception) -> JSONResponse:
@@ -104,6 +167,14 @@ async def _memory(request: Request, e: Exception) -> JSONResponse:
 async def _store(request: Request, e: Exception) -> JSONResponse:
     structlog.get_logger("eocodec.service").error("store", error=str(e))
     return _answer(507, "the store of images does not work at the moment")
+
+
+async def _of_path(request: Request, e: Any) -> JSONResponse:
+    """404 and 405: of a route, in its own words; of a path that no route has, in these."""
+    if e.status_code == 404:
+        return _answer(404, "there is nothing at this path" if e.detail == "Not Found" else e.detail, e.headers)
+    methods = allowed_methods(request.app, request.scope)
+    return _answer(405, f"this path knows {', '.join(methods)}", {"Allow": ", ".join([*methods, "OPTIONS"])})
 
 
 async def _fault(request: Request, e: Exception) -> JSONResponse:

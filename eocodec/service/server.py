@@ -7,7 +7,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from eocodec.workers import Died
 
 __all__ = ["run"]
 
-GRACE = 5.0  # seconds that an answer may take to be sent after the work is done
+SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
 
 
 def _log_to_stderr(level: str) -> None:
@@ -49,22 +49,45 @@ def _log_to_stderr(level: str) -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server for which a signal to end is no failure: uvicorn's own raises the signal again afterwards."""
+    """A server for which a signal to end is no failure: uvicorn's own raises the signal again afterwards.
+
+    Arguments:
+        config: uvicorn's.
+        forced: called when a second signal comes.
+    """
+
+    def __init__(self, config: uvicorn.Config, forced: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.forced = forced
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Hear SIGINT and SIGTERM."""
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(s, self.handle_exit) for s in signals]
+        """Hear SIGINT, SIGTERM and SIGHUP; the last not where it is ignored, as under nohup."""
+        heard = [s for s in SIGNALS if s in SIGNALS[:2] or signal.getsignal(s) is not signal.SIG_IGN]
+        before = [signal.signal(s, self.handle_exit) for s in heard]
         try:
             yield
         finally:
-            for s, handler in zip(signals, before, strict=True):
+            for s, handler in zip(heard, before, strict=True):
                 signal.signal(s, handler)
 
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """The first signal lets running requests finish; the second ends them."""
+        if self.should_exit:
+            self.force_exit = True
+            self.forced()
+        self.should_exit = True
 
-def run(app: Any, host: str, port: int, timeout: float, level: str) -> None:
-    """Serve until SIGINT or SIGTERM; then running requests have `timeout` seconds and a little more to finish.
+
+def run(app: Any, host: str, port: int, grace: float, level: str, proxies: str = "") -> None:
+    """Serve until SIGINT, SIGTERM or SIGHUP; then running requests have `grace` seconds to finish, or until the next.
+
+    Arguments:
+        app: the application.
+        host, port: where to listen.
+        grace: seconds.
+        level: of the log.
+        proxies: addresses, with commas, whose X-Forwarded-For and -Proto are believed.
 
     Raises:
         EocodecError: the address cannot be listened on, or the processes do not start.
@@ -73,6 +96,10 @@ def run(app: Any, host: str, port: int, timeout: float, level: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # connections inherit it: those of clients that read nothing any more end
+        listener.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(2000 * app.state.eocodec.settings.write_timeout)
+        )
     try:
         listener.bind((host, port))
         listener.listen(2048)
@@ -84,14 +111,19 @@ def run(app: Any, host: str, port: int, timeout: float, level: str) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=int(timeout + GRACE),
+        timeout_graceful_shutdown=max(1, round(grace)),
+        root_path=app.state.eocodec.settings.root_path,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
         timeout_keep_alive=15,
         h11_max_incomplete_event_size=1 << 16,
     )
     shown = f"[{host}]" if ":" in host else host
     structlog.get_logger("eocodec.service").info("listening", url=f"http://{shown}:{listener.getsockname()[1]}/")
-    _Server(config).run(sockets=[listener])
-    failed = app.state.eocodec.failed
+    state = app.state.eocodec
+    _Server(config, state.kill).run(sockets=[listener])
+    state.kill()  # where a second signal has cut the end short
+    failed = state.failed
     if failed is not None:
         why = str(failed) if isinstance(failed, Died) else reason(failed)
         raise EocodecError(f"the service cannot work: {why}")

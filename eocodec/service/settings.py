@@ -1,6 +1,6 @@
 """How the service runs: addresses apart, everything that `eocodec serve` lets its caller choose."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Settings"]
 
@@ -24,6 +24,12 @@ class Settings:
         public_read: stored images can be read without a key.
         cache_seconds: how long stored images may be kept without asking again.
         origins: other origins whose pages may use the service.
+        presets: queries of stored images by name.
+        signing: keys of signed URLs; where there are any, pictures that are made need an API key or a signature.
+        sources: URLs that pictures may be fetched from, and all below them.
+        cache: bytes on disk of pictures that were made.
+        write_timeout: seconds that a client may take to read a chunk of an answer.
+        root_path: prefix under which a proxy offers the service, which it takes off.
         hosts: without keys, names that the service may be called by besides those of this machine.
     """
 
@@ -34,11 +40,22 @@ class Settings:
     device: str = "auto"
     max_body: int = 64 << 20
     max_pixels: int = 1 << 25
-    timeout: float = 60.0
+    timeout: float = 120.0
     upload_timeout: float = 30.0
     store: str | None = None
     keys: tuple[str, ...] = ()
     public_read: bool = False
     cache_seconds: int = 60
     origins: tuple[str, ...] = ()
+    presets: dict[str, str] = field(default_factory=dict)
+    signing: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    cache: int = 256 << 20
+    write_timeout: float = 30.0
+    root_path: str = ""
     hosts: tuple[str, ...] = ()
+
+    @property
+    def embedded(self) -> str:
+        """Which sites may show the images in their pages: the header Cross-Origin-Resource-Policy."""
+        return "cross-origin" if self.public_read or self.signing or self.origins else "same-origin"

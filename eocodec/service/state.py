@@ -13,11 +13,13 @@ import structlog
 from fastapi import FastAPI, Request, Response
 
 from eocodec.model.bundle import Model
+from eocodec.model.runtime import interrupt
 from eocodec.service import work
 from eocodec.service.bodies import Bodies
 from eocodec.service.meters import Meters
 from eocodec.service.pool import Busy, Pool
 from eocodec.service.settings import Settings
+from eocodec.service.spool import Cache
 
 __all__ = ["State", "answer"]
 
@@ -41,18 +43,42 @@ class State:
         self.failed: BaseException | None = None
         self.bodies = Bodies(settings)
         self.meters = Meters(lambda: self.pool)
+        self.results = Cache(settings.cache)
+        self.closing: list[Callable[[], None]] = [self.results.close]
+        self.checks: list[Callable[[], None]] = []  # raise StoreError where what they look at does not work
 
     @asynccontextmanager
     async def running(self, app: FastAPI) -> AsyncIterator[None]:
         """The application's life: processes start with it and end with it."""
         s = self.settings
-        self.pool = Pool(s.workers, s.queue, s.timeout, work.start, (s.models, s.threads, s.device, s.max_pixels))
+        arguments = (s.models, s.threads, s.device, s.max_pixels)
+        self.pool = Pool(s.workers, s.queue, s.timeout, work.start, arguments, interrupt)
+        self.pool.died = self._died
         warming = asyncio.create_task(self._warm(self.pool))
         yield
         self.ready = False
         warming.cancel()
         await self.pool.close()
+        for close in self.closing:
+            close()
         structlog.get_logger("eocodec.service").info("stopped")
+
+    def kill(self) -> None:
+        """End the processes at once."""
+        if self.pool is not None:
+            self.pool.kill()
+
+    def _died(self, e: Exception) -> None:
+        self.meters.died.inc()
+        structlog.get_logger("eocodec.service").warning("process ended", why=str(e), code=getattr(e, "code", None))
+
+    async def check(self) -> None:
+        """See whether all that the service needs works.
+
+        Raises:
+            StoreError: the store does not.
+        """
+        await asyncio.gather(*(asyncio.to_thread(check) for check in self.checks))
 
     async def _warm(self, pool: Pool) -> None:
         try:

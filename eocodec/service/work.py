@@ -6,22 +6,51 @@ Models are loaded once in every process (:func:`start`). Everything that goes wr
 
 import io
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from eocodec.codec import compress_picture, decode_file, truncate
+from PIL import Image
+
+from eocodec.codec import compress_picture, decode_file, open_picture
 from eocodec.coding.describe import describe
+from eocodec.coding.embedded import Embedded, EmbeddedJob, Mark
+from eocodec.coding.embedded_tables import TABLES_FILE as EMBEDDED_TABLES
+from eocodec.coding.rate_control import Target
 from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError, FormatError, LimitError
 from eocodec.format import MAGIC, is_tiny, parse, parse_tiny, tiny_from_text
 from eocodec.image import Picture, encode_picture, read_picture, to_pillow
+from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 from eocodec.model.library import Library, load_model
+from eocodec.results import Compressed
+from eocodec.service import rendering
+from eocodec.service.opened import Desk
+from eocodec.service.rivals import ssimulacra2
 
-__all__ = ["FORMATS", "TYPES", "Answer", "compress", "cut", "decompress", "denoise", "info", "start", "store"]
+__all__ = [
+    "FORMATS",
+    "TYPES",
+    "Answer",
+    "Kept",
+    "compress",
+    "decompress",
+    "denoise",
+    "info",
+    "marks",
+    "opened_file",
+    "opened_picture",
+    "opened_preview",
+    "opened_rival",
+    "ready",
+    "render",
+    "start",
+    "store",
+]
 
 EOC = "image/x-eoc"
 STORED_RATE = 300.0  # C of pictures that are stored: smaller ones are prefixes of it
+EMBEDDED_PIXELS = 1 << 18  # up to which a picture is stored as an embedded stream: 13 s a megapixel, 1.5 s otherwise
 # Pillow's names of what may come in; others (EPS, FITS, …) are rarely wanted and have larger decoders to attack.
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "PPM", "GIF")
 TYPES = {  # what may go out, best first
@@ -46,6 +75,7 @@ class Answer:
 
 _models: dict[str, Model] = {}
 _pixels = 0
+_desk = Desk(lambda body: _read(body))
 
 
 def start(models: dict[str, str], threads: int, device: str, pixels: int) -> None:
@@ -110,6 +140,11 @@ def compress(body: bytes, options: dict[str, Any]) -> Answer:
     started = time.perf_counter()
     model = _model(options["model"])
     done = compress_picture(_read(body), **{"depth": 8, **options, "model": model})
+    return Answer(done.data, EOC, _numbers(done, model, started))
+
+
+def _numbers(done: Compressed, model: Model, started: float) -> dict[str, str]:
+    """Headers of a file."""
     headers = {
         "Rate": _number(done.rate),
         "Bpp": _number(done.bits_per_pixel),
@@ -123,7 +158,7 @@ def compress(body: bytes, options: dict[str, Any]) -> Answer:
         headers["Psnr"] = f"{done.psnr:.3f}"
     if done.sigma is not None:
         headers["Sigma"] = f"{done.sigma:.2f}"
-    return Answer(done.data, EOC, headers)
+    return headers
 
 
 def decompress(body: bytes, kind: str, salvage: bool) -> Answer:
@@ -162,26 +197,118 @@ def info(body: bytes) -> dict[str, Any]:
     return describe(data, _library(shipped=False))
 
 
-def store(body: bytes, options: dict[str, Any]) -> bytes:
-    """The `.eoc` file to keep: a whole one as it is, a picture compressed with `options`.
+@dataclass(frozen=True)
+class Kept:
+    """A file to keep, and where its stream may be cut if that is known."""
+
+    data: bytes
+    marks: tuple[Mark, ...] | None = None
+
+
+def store(body: bytes, options: dict[str, Any]) -> Kept:
+    """The file to keep: a whole one as it is, a picture compressed with `options`.
+
+    A picture for which `progressive` is None gets an embedded stream if it has at most :data:`EMBEDDED_PIXELS`, and
+    the ordinary form, which takes a tenth of the time, if it has more.
 
     Raises:
         EocodecError: neither of them, or a file that is cut off.
     """
+    if is_tiny(body):
+        _library().of(parse_tiny(body))
+        return Kept(body)
     if not body.startswith(MAGIC):
-        if all(options[k] is None for k in ("rate", "bpp", "max_bytes", "psnr")) and not options["lossless"]:
-            options = {**options, "rate": STORED_RATE}
-        return compress(body, options).body
+        return _stored(body, options)
     file = parse(body)
     if file.header.width * file.header.height > _pixels:
         raise LimitError(f"the file holds more pixels than the limit of {_pixels}")
     if not file.complete:
         raise FormatError("the file is cut off; only whole files are stored")
-    return body
+    return Kept(body)
 
 
-def cut(data: bytes, rate: float | None, size: int | None) -> bytes:
-    """A prefix of a stored file, as :func:`eocodec.codec.truncate` makes it; what is small enough comes as it is."""
-    if size is not None and size >= len(data):
-        return data
-    return truncate(data, rate=rate, max_bytes=size, model=_library())
+def _stored(body: bytes, options: dict[str, Any]) -> Kept:
+    """A picture compressed."""
+    model, picture = _model(options["model"]), _read(body)
+    target = Target(*(options[k] for k in ("rate", "bpp", "max_bytes", "psnr")))
+    progressive = options["progressive"]
+    if progressive is None:
+        able = EMBEDDED_TABLES in model.files and not options["lossless"] and not options["tiny"]
+        progressive = able and picture.pixels <= EMBEDDED_PIXELS
+    if not target.given() and not options["lossless"]:
+        target = replace(target, rate=min(STORED_RATE, float(model.block)))
+    if options["tiny"] or options["resize"] or options["lossless"] or not progressive:
+        given = {
+            "depth": 8,
+            **options,
+            "model": model,
+            "progressive": progressive,
+            "rate": target.rate,
+            "measure": False,
+        }
+        return Kept(compress_picture(picture, **given).data)
+    opened = open_picture(picture, model, denoise=options["denoise"], progressive=True)
+    data = opened.compressed(target).data
+    assert isinstance(opened.job, EmbeddedJob)
+    return Kept(data, opened.job.stream.marks)
+
+
+def marks(data: bytes) -> tuple[Mark, ...]:
+    """Where the stream of a file may be cut, which takes decoding it."""
+    file = parse(data)
+    return Embedded().marks(_library().of(file), file)
+
+
+def render(data: bytes, kind: str, options: dict[str, Any]) -> Answer:
+    """A picture for a web page of a stored file, or of a picture file; see :mod:`eocodec.service.rendering`."""
+    picture = _read(data)
+    image = to_pillow(picture.rgb, picture.alpha, picture.grey)
+    return Answer(rendering.render(image, kind, options), kind)
+
+
+def opened_file(path: str, identity: str, options: dict[str, Any]) -> Answer:
+    """The file of an open picture, as :func:`compress` makes it."""
+    started = time.perf_counter()
+    model = _model(options["model"])
+    made = _desk.file(path, identity, model, options)
+    job = made.opened.job
+    size = job.height, job.width
+    done = Compressed(made.data, made.coded.rate, made.bits_per_pixel, None, size, made.coded.tries, made.opened.sigma)
+    return Answer(made.data, EOC, _numbers(done, model, started))
+
+
+def opened_picture(path: str, identity: str, options: dict[str, Any], scores: bool) -> Answer:
+    """The picture, PNG, that the file of an open picture decodes to, with its PSNR, and its SSIMULACRA2 if wanted."""
+    made = _desk.file(path, identity, _model(options["model"]), options)
+    image, reached = made.picture()
+    headers = {"Psnr": f"{reached:.3f}"}
+    score = ssimulacra2(made.opened.job.picture.rgb, made.rgb) if scores else None
+    if score is not None:
+        headers["Ssimulacra2"] = f"{score:.2f}"
+    return Answer(_shown(image), "image/png", headers)
+
+
+def opened_rival(path: str, identity: str, codec: str, size: int) -> Answer:
+    """What another codec's file of at most so many bytes decodes to, PNG, with its bytes and measures."""
+    found, picture = _desk.rival(path, identity, codec, size)
+    headers = {
+        "Bytes": str(len(found.data)),
+        "Quality": str(found.quality),
+        "Psnr": f"{psnr(picture.rgb, found.rgb):.3f}",
+    }
+    score = ssimulacra2(picture.rgb, found.rgb)
+    if score is not None:
+        headers["Ssimulacra2"] = f"{score:.2f}"
+    return Answer(_shown(to_pillow(found.rgb)), "image/png", headers)
+
+
+def _shown(image: Image.Image) -> bytes:
+    """A PNG file for the screen: the time counts, not the bytes."""
+    out = io.BytesIO()
+    image.save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def opened_preview(path: str, identity: str, name: str, rate: float) -> Answer:
+    """A coarse preview, JPEG, of what the file at C decodes to."""
+    return Answer(_desk.preview(path, identity, _model(name), rate), "image/jpeg")

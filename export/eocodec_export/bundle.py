@@ -237,9 +237,8 @@ def _check_context(context: ContextModel, folder: str, bundle: Model, generator:
                 feed: dict[str, npt.NDArray[np.generic]] = {"coarser": coarse, "condition": condition}
                 previous = None
                 if level < context.n:
-                    raw = generator.integers(
-                        0, 256, (2, context.expand[str(level)].convs[0].in_channels, size[0] // 2, size[1] // 2)
-                    )  # type: ignore[union-attr, index]
+                    channels = context.expand[str(level)].convs[0].in_channels
+                    raw = generator.integers(0, 256, (2, channels, size[0] // 2, size[1] // 2))
                     feed["previous"] = raw.astype(np.uint8)
                     previous = torch.from_numpy(raw).double() / 32
                 unit = 1 / 32
@@ -255,7 +254,7 @@ def _check_context(context: ContextModel, folder: str, bundle: Model, generator:
                 differing += int(np.count_nonzero(want.numpy() * 32 != got))
                 feature = torch.from_numpy(got).double() * unit
                 for kind, nets, base, more in (("luma", context.luma, 0, 3), ("chroma", context.chroma, 12, 12)):
-                    for k, net in enumerate(nets[str(level)]):  # type: ignore[arg-type]
+                    for k, net in enumerate(nets[str(level)]):
                         seen = generator.integers(-127, 128, (2, base + more * k, *size)).astype(np.int8)
                         feed = {"feature": got, "condition": condition}
                         if seen.shape[1]:

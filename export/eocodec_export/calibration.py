@@ -5,6 +5,7 @@ In: a trained model and pictures. Out: the manifest's numbers and the tables.
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import torch
 
 from eocodec.coding.ordinary import Encoder
 from eocodec.coding.scales import MEAN_UNIT
+from eocodec.coding.units import Unit
 from eocodec.coding.walk import Walk, activity_class, from_symbols, lattices, to_symbols
 from eocodec.denoising.shrinkage import noise_level
 from eocodec.flow.context import SCALE_MIN, SCALE_PER_OCTAVE, SCALES, Steps, compand
@@ -38,7 +40,8 @@ CLASSES = 40
 COMPAND_ENTRIES = 2048
 REFERENCE_STEP = 2.0  # 8-bit levels: fine enough for the density to be that of the unquantised latents
 
-Bytes = npt.NDArray[np.uint8]
+UInt8 = npt.NDArray[np.uint8]
+Int32 = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 
 
@@ -86,6 +89,14 @@ def pack_tables(tables: Sequence[npt.NDArray[np.int64]]) -> bytes:
     return np.concatenate(words).astype("<u4").tobytes()
 
 
+class Counts(Protocol):
+    """Residuals counted by table index, and the sums of their offsets from the integers by index and magnitude."""
+
+    counts: npt.NDArray[np.int64]
+    shift_sum: Floats
+    shift_count: Floats
+
+
 class Statistics(Encoder):
     """An encoder that counts what it codes instead of writing it."""
 
@@ -97,7 +108,7 @@ class Statistics(Encoder):
         self.shift_count = np.zeros((SCALES, 4))
         self.low_counts: dict[tuple[int, int, int], Floats] = {}
 
-    def strip(self, unit, rows, valid, mean, index):  # type: ignore[no-untyped-def]
+    def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
         """Count residuals and their offsets from the integers, by table index."""
         y = unit.gather(self.targets[1 + self.levels - unit.level], rows)
         residual = y - mean / 16
@@ -125,7 +136,7 @@ class Statistics(Encoder):
             stride //= 2
 
 
-def gather(model: Model, pictures: Sequence[Bytes], levels: Sequence[float]) -> Statistics:
+def gather(model: Model, pictures: Sequence[UInt8], levels: Sequence[float]) -> Statistics:
     """Statistics of `pictures` at steps `levels` (8-bit levels), every other time tuned for the eye if that can be."""
     statistics = Statistics(model)
     for number, picture in enumerate(pictures):
@@ -144,7 +155,7 @@ def gather(model: Model, pictures: Sequence[Bytes], levels: Sequence[float]) -> 
     return statistics
 
 
-def fit_tables(statistics: Statistics, weight: float, prior: float = 400.0) -> list[npt.NDArray[np.int64]]:
+def fit_tables(statistics: Counts, weight: float, prior: float = 400.0) -> list[npt.NDArray[np.int64]]:
     """Frequency tables: counts joined by `prior` pseudo-counts of a Laplace whose scale fits them."""
     tables = []
     for k in range(SCALES):
@@ -204,7 +215,7 @@ def fit_low(statistics: Statistics, tables: Sequence[npt.NDArray[np.int64]]) -> 
     return result
 
 
-def fit_shift(statistics: Statistics) -> list[list[int]]:
+def fit_shift(statistics: Counts) -> list[list[int]]:
     """Centroids: mean offset towards zero for magnitude 1, 2, ≥ 3, in 1/256 steps."""
     with np.errstate(invalid="ignore"):
         mean = np.where(statistics.shift_count > 300, statistics.shift_sum / np.maximum(statistics.shift_count, 1), 0.0)
@@ -212,7 +223,7 @@ def fit_shift(statistics: Statistics) -> list[list[int]]:
 
 
 @torch.no_grad()
-def explained_entropy(model: PhotoModel, pictures: Sequence[Bytes]) -> list[list[float]]:
+def explained_entropy(model: PhotoModel, pictures: Sequence[UInt8]) -> list[list[float]]:
     """H of every band and channel in nats, pictures in 0 to 1: mean of −log p(h | coarser) + log ‖J‖.
 
     The density is the conditional last layer's at a step of 2 levels; the column norms come from lattices of impulses.
@@ -239,7 +250,7 @@ def explained_entropy(model: PhotoModel, pictures: Sequence[Bytes]) -> list[list
 
 
 @torch.no_grad()
-def noise_gain(model: PhotoModel, pictures: Sequence[Bytes], sigma: float = 20.0) -> list[list[float]]:
+def noise_gain(model: PhotoModel, pictures: Sequence[UInt8], sigma: float = 20.0) -> list[list[float]]:
     """Robust standard deviation (MAD / 0.6745) of every band and channel's response to unit white noise.
 
     The flow is not linear, so the response varies over a picture; the median stands for its smooth parts.
@@ -256,7 +267,7 @@ def noise_gain(model: PhotoModel, pictures: Sequence[Bytes], sigma: float = 20.0
     return [t.tolist() for t in total]
 
 
-def level_ratio(model: Model, pictures: Sequence[Bytes]) -> float:
+def level_ratio(model: Model, pictures: Sequence[UInt8]) -> float:
     """Mean ratio of the estimated to the true level of white noise at σ = 10, 25, 50 levels, before correction."""
     generator = np.random.default_rng(0)
     ratios = [

@@ -39,7 +39,7 @@ class _Level(nn.Module):
         self.model, self.correction = model, correction
 
     def forward(self, *bands: Tensor) -> Tensor:
-        value, weight = self.model.level(list(bands)).chunk(2, 1)
+        value, weight = self.model.noise_estimate(list(bands)).chunk(2, 1)
         return torch.cat([corrected(value, self.correction), weight], 1)
 
 
@@ -64,7 +64,7 @@ def fit_level(model: PhotoModel, pictures: Sequence[npt.NDArray[np.uint8]]) -> t
         for sigma in LEVELS:
             noisy = clean + generator.normal(0, sigma / 255, clean.shape)
             h = model.flow(torch.from_numpy(noisy.astype(np.float32)))
-            measured.append(float(pooled_level(model.level(h))))
+            measured.append(float(pooled_level(model.noise_estimate(h))))
             true.append(math.log1p(sigma))
     a, b, c = np.polynomial.polynomial.polyfit(measured, true, 2)
     return float(a), float(b), float(c)

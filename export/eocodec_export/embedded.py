@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec.coding.embedded import LowWriter
-from eocodec.coding.embedded_coder import Exhausted, Meter
+from eocodec.coding.embedded_coder import DecisionCoder, Exhausted, Meter
 from eocodec.coding.embedded_state import LAYERS, LOW_STEP, TOP, SignificancePass, State
 from eocodec.coding.embedded_tables import PLACES, Probabilities
+from eocodec.coding.units import Unit
 from eocodec.model import transform
 from eocodec.model.bundle import Model
 
@@ -20,7 +21,9 @@ __all__ = ["fit_probabilities"]
 PRIOR = 8.0  # decisions that a coarser table is worth
 FINEST = 1.0  # levels, the dead zone up to which decisions are counted
 
-Bytes = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
+Int32 = npt.NDArray[np.int32]
+UInt8 = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 
@@ -42,12 +45,14 @@ class _Counter:
         self.depth = depth
         self.counts = np.zeros((2, entries + 1))
 
-    def decide(self, probability, truth):  # type: ignore[no-untyped-def]
+    def decide(self, probability: npt.NDArray[np.uint16], truth: Bool | None) -> Bool:
+        assert truth is not None
         for k in (0, 1):
             self.counts[k] += np.bincount(probability[truth == k], minlength=self.counts.shape[1])
         return truth
 
-    def number(self, count: int, truth: int) -> int:
+    def number(self, count: int, truth: int | None) -> int:
+        assert truth is not None
         return truth
 
     def mark(self, depth: float) -> None:
@@ -58,10 +63,11 @@ class _Counter:
 class _Pass(SignificancePass):
     """A significance pass that also compares means with the values of latents that stay in the dead zone."""
 
-    def strip(self, unit, rows, valid, mean, index):  # type: ignore[no-untyped-def]
+    def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
         result = super().strip(unit, rows, valid, mean, index)
         assert isinstance(self.state, _State)
         band = self.state.bands[1 + self.state.levels - unit.level]
+        assert band.positive is not None and band.truth is not None
         for part in unit.parts:
             sign, guess, positive, size = (
                 a[part.channels, part.row :: 2, part.column :: 2][:, rows]
@@ -84,10 +90,11 @@ class _State(State):
         super().__init__(model, width, height, latents, _numbered())
         self.inside, self.sums = np.zeros((2, *Probabilities.SHAPES[4])), np.zeros((2, 64))
 
-    def refine(self, layer, coder):  # type: ignore[no-untyped-def]
+    def refine(self, layer: int, coder: DecisionCoder) -> None:
         super().refine(layer, coder)
         for band in self.bands[1:]:
             rows, columns = band.valid
+            assert band.truth is not None
             sign, lower, width, fresh, index, truth = (
                 a[:, :rows, :columns] for a in (band.sign, band.lower, band.width, band.fresh, band.index, band.truth)
             )
@@ -103,7 +110,7 @@ def _probability(yes: Floats, no: Floats, prior: Floats) -> npt.NDArray[np.uint1
     return np.clip(np.round(p * 65536), 1, 65535).astype(np.uint16)
 
 
-def fit_probabilities(model: Model, pictures: Sequence[Bytes]) -> Probabilities:
+def fit_probabilities(model: Model, pictures: Sequence[UInt8]) -> Probabilities:
     """Fit the tables on `pictures (H, W, 3)` of any size, down to a dead zone of 1 level.
 
     Entries with few decisions lean on the mean over neighbourhoods, that on the mean over classes of means.
@@ -116,6 +123,7 @@ def fit_probabilities(model: Model, pictures: Sequence[Bytes]) -> Probabilities:
     for picture in pictures:
         height, width = picture.shape[:2]
         state = _State(model, width, height, transform.analyse(model, picture))
+        assert state.low_truth is not None
         coder = LowWriter(model, state.low_truth / np.float32(LOW_STEP))
         state.start_low(state.walk(LOW_STEP).low_pass(coder))
         state.run(counter)

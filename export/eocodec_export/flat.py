@@ -153,7 +153,7 @@ def _column_norms(model: FaceModel, pictures: Tensor) -> Tensor:
     core, dims = model.config.core, 3 * model.config.size**2
     jobs = torch.cat([torch.arange(core).repeat(2), torch.arange(core, dims)])
     total, count = torch.zeros(dims), torch.zeros(dims)
-    for k, index in enumerate(jobs.split(BATCH)):
+    for k, index in enumerate(torch.split(jobs, BATCH)):
         chosen = (torch.arange(len(index)) + k * BATCH) * 37 % len(pictures)
         h = model.flow(pictures[chosen].float() / 255)
         norms = dense_log_column_norms(model.vector_inverse, h, index)
@@ -166,7 +166,7 @@ def _column_norms(model: FaceModel, pictures: Tensor) -> Tensor:
 def _latents(model: FaceModel, pictures: Tensor, sigma: float = 0.0) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     result = []
-    for p in pictures.split(256):
+    for p in torch.split(pictures, 256):
         x = p.float() / 255
         result.append(model.flow(x + sigma / 255 * torch.randn(x.shape, generator=generator)))
     return torch.cat(result)
@@ -176,7 +176,10 @@ def _latents(model: FaceModel, pictures: Tensor, sigma: float = 0.0) -> Tensor:
 def _entropy(model: FaceModel, h: Tensor) -> Tensor:
     """E −log p(h_i | integers before) in nats `(D,)`, at the reference step."""
     step = torch.full((len(h),), REFERENCE_STEP / 255.0)
-    parts = [model.code(a, s, 0.0, True).band_nll[0] for a, s in zip(h.split(256), step.split(256), strict=True)]
+    parts = [
+        model.code(a, s, 0.0, True).band_nll[0]
+        for a, s in zip(torch.split(h, 256), torch.split(step, 256), strict=True)
+    ]
     return torch.cat(parts).mean(0)
 
 

@@ -5,6 +5,7 @@ In: a trained `PhotoModel`. Out: serialised graphs with dynamic batch, height an
 
 import io
 import warnings
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -85,7 +86,7 @@ def export_graph(
         torch.onnx.export(
             module.eval(),
             inputs,
-            out,
+            out,  # type: ignore[arg-type]  # a file, as the exporter without dynamo takes one
             input_names=names,
             output_names=outputs,
             dynamic_axes={k: v for k, v in axes.items() if k in names + outputs},
@@ -166,13 +167,13 @@ class GraphBuilder:
         self.count += 1
         return f"v{self.count}"
 
-    def constant(self, value: npt.NDArray[np.generic]) -> str:
+    def constant(self, value: npt.NDArray[np.generic] | np.generic) -> str:
         """Add an initialiser; returns its name."""
         name = f"c{len(self.constants)}"
-        self.constants[name] = numpy_helper.from_array(value, name)
+        self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
 
-    def node(self, op: str, *inputs: str, **attributes: object) -> str:
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Add a node with one output; returns its name."""
         out = self.name()
         self.nodes.append(helper.make_node(op, list(inputs), [out], **attributes))
@@ -180,7 +181,7 @@ class GraphBuilder:
 
     def input(self, name: str, kind: int, channels: int, scale: str = "") -> str:
         """Add an input `(batch, channels, height, width)` of an integer type; returns it as float."""
-        shape = ["batch", channels, f"height{scale}", f"width{scale}"]
+        shape: list[str | int | None] = ["batch", channels, f"height{scale}", f"width{scale}"]
         self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return self.node("Cast", name, to=TensorProto.FLOAT)
 
@@ -216,16 +217,15 @@ class GraphBuilder:
         """The first `layers` layers of a net, rounded and limited to uint8; `largest` bounds the inputs."""
         for k in range(layers):
             conv = net.convs[k]
-            assert isinstance(conv, IntegerConv)
             x = self.clip(self.conv(conv, x, largest, 0)[0], 0, 255)
             largest = np.full(conv.out_channels, 255)
         return x
 
     def halves(
-        self, last: nn.Module, x: str, kinds: tuple[tuple[str, int, int, int, int], ...]
+        self, last: IntegerConv, x: str, kinds: tuple[tuple[str, int, int, int, int], ...]
     ) -> list[tuple[str, str, int, int]]:
         """Outputs of a net's last layer, a part of its channels each: name, unit, lowest and highest value, type."""
-        assert isinstance(last, IntegerConv) and last.bias is not None
+        assert last.bias is not None
         size = last.out_channels // len(kinds)
         outputs = []
         for k, (name, unit, low, high, kind) in enumerate(kinds):
@@ -257,16 +257,12 @@ def _feature_graph(context: ContextModel, level: int) -> bytes:
     g = GraphBuilder()
     known = known_channels(level) if isinstance(context, EmbeddedContext) else 0
     net = context.feature[str(level)]
-    assert isinstance(net, IntegerNet)
-    first = net.convs[0]
-    assert isinstance(first, IntegerConv)
     top = str(level) not in context.expand
     own = 24 if top else 9
     parts = [g.input("coarser", TensorProto.INT8, own)]
     largest = [np.repeat(INT8, own)]
     if not top:
         expand = context.expand[str(level)]
-        assert isinstance(expand, IntegerNet)
         features = expand.convs[0].in_channels
         up = g.hidden(expand, g.input("previous", TensorProto.UINT8, features, "_half"), np.repeat(UINT8, features), 1)
         parts.append(g.node("DepthToSpace", up, blocksize=2, mode="CRD"))
@@ -306,13 +302,13 @@ def entropy_graphs(context: ContextModel, folder: str = "entropy") -> dict[str, 
     graphs: dict[str, bytes] = {}
     for level in range(context.n, 0, -1):
         graphs[f"{folder}/feature{level}"] = halved(_feature_graph(context, level))
-        features = context.feature[str(level)].convs[-1].out_channels  # type: ignore[union-attr, index]
+        features = context.feature[str(level)].convs[-1].out_channels
         for kind, nets, base, more in (
             ("luma", context.luma[str(level)], 0, 3),
             ("chroma", context.chroma[str(level)], 12, 12),
         ):
-            for k, net in enumerate(nets):  # type: ignore[arg-type]
+            for k, net in enumerate(nets):
                 graphs[f"{folder}/{kind}{level}_{k}"] = halved(
-                    _pass_graph(net, int(features), base + more * k, context.planes)
+                    _pass_graph(net, features, base + more * k, context.planes)
                 )
     return graphs

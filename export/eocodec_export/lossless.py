@@ -31,13 +31,14 @@ from eocodec.flow.context import (
     SCALE_MIN,
     SCALE_PER_OCTAVE,
     SCALES,
-    IntegerConv,
     IntegerNet,
     round_through,
+    start_last,
 )
 from eocodec.flow.pictures import read_pictures, split
 from eocodec.model import parts
-from eocodec.model.bundle import Model, read_bundle, write_bundle
+from eocodec.model.bundle import Model, write_bundle
+from eocodec.model.library import bundle_files
 from eocodec_export.graphs import EXACT, MEAN_LIMIT, GraphBuilder
 
 __all__ = ["Predictor", "add_lossless", "lossless_files", "predictor_graph", "prepared"]
@@ -86,11 +87,7 @@ class Predictor(nn.Module):
         super().__init__()
         self.linear = nn.Parameter(torch.zeros(channels))
         self.net = IntegerNet([channels, width, width, 2], [1, 1, 1], False)
-        last = self.net.convs[-1]
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        with torch.no_grad():
-            last.bias[1] = 3.3  # a scale of 2 levels
+        start_last(self.net, 3.3)  # a scale of 2 levels
         self.register_buffer("compand", torch.from_numpy(compand_table().astype(np.float32)), persistent=False)
         self.register_buffer("scales", torch.from_numpy(scale_table().astype(np.float32)), persistent=False)
 
@@ -159,7 +156,7 @@ def fit_predictor(context: Int16, target: Int16, iterations: int, seed: int) -> 
         wanted = torch.from_numpy(target[chosen].astype(np.float32))
         loss = mixture_bits(wanted - mean, index).mean()
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
     return model.requires_grad_(False)
@@ -206,7 +203,7 @@ def integers(model: Predictor, context: Int16) -> tuple[npt.NDArray[np.int64], n
     """What the graph must give for `context (N, channels)`, in 64-bit integers: mean in 1/16, index."""
     x = compand_table().astype(np.int64)[context]
     for k, conv in enumerate(model.net.convs):
-        assert isinstance(conv, IntegerConv) and conv.bias is not None
+        assert conv.bias is not None
         exponent = conv.exponent().double().numpy()
         w = np.floor(conv.weight[:, :, 0, 0].double().numpy() * 2 ** exponent[:, None] + 0.5).astype(np.int64)
         b = np.floor(conv.bias.double().numpy() * 2**exponent * ACTIVATION_UNIT + 0.5).astype(np.int64)
@@ -230,7 +227,7 @@ def prepared(pictures: Sequence[Bytes], count: int = PICTURES) -> list[Bytes]:
     """
     generator = np.random.default_rng(0)
     filters = (Image.Resampling.LANCZOS, Image.Resampling.LANCZOS, Image.Resampling.BOX, Image.Resampling.BICUBIC)
-    result = []
+    result: list[Bytes] = []
     for k in generator.permutation(len(pictures))[:count].tolist():
         image = Image.fromarray(pictures[k])
         soft = len(result) % 4 == 3
@@ -423,12 +420,12 @@ def add_lossless(
     Raises:
         ModelError: `source` has no lossless files, or a graph fails its check.
     """
-    base = {name: content for name, content in read_bundle(bundle).items() if not name.startswith("lossless/")}
+    base = {name: content for name, content in bundle_files(bundle).items() if not name.startswith("lossless/")}
     if source is None:
         pictures, _ = split(read_pictures(folder), HOLD_OUT, "picture")
         added = lossless_files(base, [p for _, p in pictures], report)
     else:
-        added = {name: content for name, content in read_bundle(source).items() if name.startswith("lossless/")}
+        added = {name: content for name, content in bundle_files(source).items() if name.startswith("lossless/")}
     files = parts.listed({**base, **added})
     model = Model(files)
     lossless_tables.tables_of(model)

@@ -1,12 +1,12 @@
-// Decodes .eoc pictures to PNG: eocodec_decode BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE]
+// Decodes .eoc pictures to PNG: eocodec_decode BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE] [--max-pixels N]
 //
 // docs/FORMAT.md specifies the files; the names here are those of that page. From top to bottom: bytes, the bundle and
 // its graphs, the range coder, the order of latents, low-pass integers, the walk over the coding units, the picture of
 // latents; then the kinds of files, which are ordinary, embedded, lossless and flat; then the parser, and output.
 //
 // Files may come from anybody: every number is checked before memory depends on it, and every failure is an Error,
-// which is one sentence, exit code 1 and no output. Bundles are checked likewise, but ONNX Runtime takes their graphs
-// unread.
+// which is one sentence, exit code 1 and no output. Bundles are checked likewise, and their graphs before ONNX Runtime
+// sees them: they may hold arithmetic and nothing else.
 
 #include <onnxruntime_cxx_api.h>
 #include <openssl/evp.h>
@@ -30,6 +30,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <random>
+#include <set>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -188,7 +189,8 @@ Files unzip(View zip) {
             z_stream stream{};
             stream.next_in = const_cast<Bytef*>(content.data());
             stream.avail_in = uInt(packed);
-            stream.next_out = file.data();
+            uint8_t nothing = 0;
+            stream.next_out = size ? file.data() : &nothing;  // zlib refuses the null pointer of an empty file
             stream.avail_out = uInt(size);
             if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) throw std::bad_alloc();
             const int state = inflate(&stream, Z_FINISH);
@@ -202,30 +204,94 @@ Files unzip(View zip) {
     return files;
 }
 
-using ModelId = std::array<uint8_t, 4>;
+// SHA-256 of what is added to it.
+class Digest {
+ public:
+    Digest() { check(context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr)); }
 
-// The first bytes of SHA-256 over names and contents.
-ModelId content_hash(const Files& files) {
-    const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> digest(EVP_MD_CTX_new(), EVP_MD_CTX_free);
-    std::array<uint8_t, EVP_MAX_MD_SIZE> hash{};
-    bool good = digest && EVP_DigestInit_ex(digest.get(), EVP_sha256(), nullptr);
-    const auto add = [&](const void* bytes, size_t size) {
-        good = good && EVP_DigestUpdate(digest.get(), bytes, size);
-    };
-    const auto add_number = [&](uint64_t value, int size) {
+    void add(const void* bytes, size_t size) { check(EVP_DigestUpdate(context_.get(), bytes, size)); }
+    void add(const std::string& text) { add(text.data(), text.size()); }
+
+    void add_number(uint64_t value, int size) {
         for (int k = 0; k < size; ++k) {
             const uint8_t byte = value >> 8 * k & 0xFF;
             add(&byte, 1);
         }
-    };
-    for (const auto& [name, content] : files) {
-        add_number(name.size(), 4);
-        add(name.data(), name.size());
-        add_number(content.size(), 8);
-        add(content.data(), content.size());
     }
-    if (!good || !EVP_DigestFinal_ex(digest.get(), hash.data(), nullptr)) throw Error("OpenSSL has no SHA-256");
-    return {hash[0], hash[1], hash[2], hash[3]};
+
+    std::string hexadecimal() {
+        std::array<uint8_t, EVP_MAX_MD_SIZE> hash{};
+        check(EVP_DigestFinal_ex(context_.get(), hash.data(), nullptr));
+        std::string text;
+        for (int k = 0; k < 32; ++k) {
+            text += "0123456789abcdef"[hash[k] >> 4];
+            text += "0123456789abcdef"[hash[k] & 15];
+        }
+        return text;
+    }
+
+ private:
+    static void check(bool good) {
+        if (!good) throw Error("OpenSSL has no SHA-256");
+    }
+
+    const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_{EVP_MD_CTX_new(), EVP_MD_CTX_free};
+};
+
+constexpr char kParts[] = "parts.json";
+
+// The list of parts as it is hashed; what is there must be on it.
+std::string checked_parts(const Files& files) {
+    const Error unreadable("the model bundle's list of parts cannot be read");
+    std::map<std::string, std::pair<uint64_t, std::string>> known;
+    std::string text;
+    try {
+        const Bytes& content = files.at(kParts);
+        const auto groups = nlohmann::json::parse(content.begin(), content.end());
+        for (const char* group : {"decoding", "beside"}) {
+            for (const auto& [name, entry] : groups.at(group).items()) {  // in order of name
+                const auto size = entry.at(0).get<uint64_t>();
+                const auto hash = entry.at(1).get<std::string>();
+                if (name.find_first_of(" \n") != std::string::npos || !known.try_emplace(name, size, hash).second)
+                    throw unreadable;
+                if (group[0] == 'd') text += name + " " + std::to_string(size) + " " + hash + "\n";
+            }
+        }
+    } catch (const nlohmann::json::exception&) {
+        throw unreadable;
+    }
+    for (const auto& [name, content] : files) {
+        if (name == kParts) continue;
+        Digest digest;
+        digest.add(content.data(), content.size());
+        const auto entry = known.find(name);
+        if (entry == known.end() || entry->second != std::pair(uint64_t(content.size()), digest.hexadecimal()))
+            throw Error("the model bundle is damaged: " + name + " is not what its list of parts says");
+    }
+    return text;
+}
+
+using ModelId = std::array<uint8_t, 4>;
+
+// The first bytes of SHA-256 over the list of parts, or over names and contents.
+ModelId id_of(const Files& files) {
+    Digest digest;
+    if (files.count(kParts)) {
+        digest.add(checked_parts(files));
+    } else {
+        for (const auto& [name, content] : files) {
+            digest.add_number(name.size(), 4);
+            digest.add(name);
+            digest.add_number(content.size(), 8);
+            digest.add(content.data(), content.size());
+        }
+    }
+    std::string hash = digest.hexadecimal();
+    // photo and face64 are older than lists of parts.
+    if (hash == "ba6e0980bd42ebfc17190da20b1e138fb0528c5ee51cbbba310c59a08e70178b") hash = "26cc94c0";
+    if (hash == "03e904950c432b339ba6bc8e8255cda6a035373e91167504c1a854f1a44ce709") hash = "5f2b99a2";
+    const auto value = std::stoul(hash.substr(0, 8), nullptr, 16);
+    return {uint8_t(value >> 24), uint8_t(value >> 16), uint8_t(value >> 8), uint8_t(value)};
 }
 
 std::string hexadecimal(const ModelId& id) {
@@ -268,6 +334,119 @@ std::vector<Table> read_tables(View content, bool halves) {
     return tables;
 }
 
+// Refuses graphs that hold anything but arithmetic of the standard operators on tensors of their own. Field numbers are
+// those of onnx.proto: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+class GraphCheck {
+ public:
+    static void run(View content) {
+        int graphs = 0;
+        for (const Field& field : fields(content)) {
+            if (field.number == 20 || field.number == 25) forbidden("functions or training");
+            if (field.number != 7) continue;
+            if (++graphs > 1) broken();
+            graph(message(field));
+        }
+        if (!graphs) broken();
+    }
+
+ private:
+    struct Field {
+        uint64_t number;
+        std::optional<View> content;  // none: a number
+        uint64_t value;
+    };
+
+    [[noreturn]] static void broken() { throw Error("the model's graph is damaged"); }
+    [[noreturn]] static void forbidden(const std::string& what) {
+        throw Error("the model's graph holds what a bundle must not: " + what);
+    }
+
+    static uint64_t varint(Cursor& in) {
+        uint64_t value = 0;
+        for (int shift = 0; shift < 70; shift += 7) {
+            const uint64_t byte = in.number(1);
+            value |= (byte & 127) << shift;
+            if (byte < 128) return value;
+        }
+        broken();
+    }
+
+    static std::vector<Field> fields(View message) {
+        Cursor in(message, "the model's graph is damaged");
+        std::vector<Field> result;
+        while (in.left()) {
+            const uint64_t key = varint(in), kind = key & 7;
+            if (key >> 32) broken();  // a reader of 32 bits would take it for another
+            Field field{key >> 3, {}, 0};
+            if (kind == 0)
+                field.value = varint(in);
+            else if (kind == 1 || kind == 5)
+                field.content = in.take(kind == 1 ? 8 : 4);
+            else if (kind == 2)
+                field.content = in.take(varint(in));
+            else
+                broken();
+            result.push_back(field);
+        }
+        return result;
+    }
+
+    static View message(const Field& field) {
+        if (!field.content) broken();
+        return *field.content;
+    }
+
+    static void graph(View content) {
+        int nodes = 0;
+        for (const Field& field : fields(content)) {
+            if (field.number == 15) forbidden("sparse tensors");
+            if (field.number == 5) tensor(message(field));
+            if (field.number != 1) continue;
+            if (++nodes > 20000) forbidden("more than 20000 nodes");
+            node(message(field));
+        }
+    }
+
+    static void node(View content) {
+        static const std::set<std::string> kOperators{
+            "Abs",      "Add",        "Cast",       "Clip",    "Concat",    "Constant",     "ConstantOfShape",
+            "Conv",     "ConvTranspose", "DepthToSpace", "Div", "Equal",    "Exp",          "Expand",
+            "Flatten",  "Floor",      "Gather",     "Gemm",    "Greater",   "Identity",     "Less",
+            "Log",      "MatMul",     "Max",        "Min",     "Mul",       "Neg",          "Pad",
+            "Pow",      "Reciprocal", "ReduceMean", "ReduceSum", "Relu",    "Reshape",      "Shape",
+            "Sigmoid",  "Sign",       "Slice",      "Softplus", "SpaceToDepth", "Split",    "Sqrt",
+            "Squeeze",  "Sub",        "Tanh",       "Transpose", "Unsqueeze", "Where"};
+        int operators = 0;
+        for (const Field& field : fields(content)) {
+            if (field.number != 4 && field.number != 5 && field.number != 7) continue;
+            const View value = message(field);
+            const std::string text(value.begin(), value.end());
+            if (field.number == 7 && !text.empty() && text != "ai.onnx") forbidden("operators of another domain");
+            if (field.number == 4 && (++operators > 1 || !kOperators.count(text)))
+                forbidden("the operator " + text.substr(0, 40));
+            if (field.number == 5) attribute(value);
+        }
+        if (!operators) forbidden("an operator without a name");
+    }
+
+    static void attribute(View content) {
+        for (const Field& field : fields(content)) {
+            if (field.number == 6 || field.number == 11 || field.number == 22 || field.number == 23)
+                forbidden("subgraphs or sparse tensors");
+            if (field.number == 5 || field.number == 10) tensor(message(field));
+        }
+    }
+
+    static void tensor(View content) {
+        int rank = 0;
+        for (const Field& field : fields(content)) {
+            if (field.number == 13 || (field.number == 14 && (field.content || field.value)))
+                forbidden("tensors from other files");
+            if (field.number == 1 && ++rank > 8) forbidden("tensors of more than eight dimensions");
+        }
+    }
+};
+
 [[noreturn]] void unfit() { throw Error("the model bundle's graphs do not give what they should"); }
 
 // A graph's inputs; their arrays must outlive them.
@@ -309,12 +488,14 @@ class Model {
     int levels = 0;
     std::vector<std::vector<std::vector<uint8_t>>> low_index;  // by colour, kind and class
     double refine_from = 0;                                    // levels
+    bool rotated = false, tuned = false;
+    std::vector<int> eye;  // by band, 1/16 octave, if tuned
     // Flat:
-    int size = 0, rest_step = 0, tiny = 0;
+    int size = 0, rest_step = 0, from_step = 0, tiny = 0;
     std::vector<int> blocks, scale;
 
     explicit Model(const std::string& path) : files_(unzip(read_file(path))) {
-        id = content_hash(files_);
+        id = id_of(files_);
         tables = read_tables(file("tables.bin"), true);
         compand_ = file("compand.bin");
         try {
@@ -349,6 +530,7 @@ class Model {
         auto found = sessions_.find(graph);
         if (found == sessions_.end()) {
             const Bytes& content = file(graph + ".onnx");
+            GraphCheck::run(content);
             Ort::SessionOptions options;
             options.DisableMemPattern();
             options.AddConfigEntry("session.intra_op.allow_spinning", "0");  // dozens of sessions take turns
@@ -392,6 +574,7 @@ class Model {
             scale = read<std::vector<int>>(manifest.at("scale"), -(1 << 30), 1 << 30);
             blocks = read<std::vector<int>>(manifest.at("blocks"), 1, double(latents));
             rest_step = read<int>(manifest.at("rest_step"), 0, 65535);
+            from_step = read<int>(manifest.value("from_step", Json(0)), 0, 65535);
             tiny = read<int>(manifest.at("tiny"), 0, 3);
             const bool rising = std::is_sorted(blocks.begin(), blocks.end(), std::less_equal());
             if (blocks.empty() || !rising || scale.size() != latents || gain[0].size() != latents) inconsistent();
@@ -400,6 +583,10 @@ class Model {
             gain = read<std::vector<std::vector<double>>>(manifest.at("gain"), -100, 100);
             low_index = read<decltype(low_index)>(manifest.at("low_index"), 0, double(tables.size() - 1));
             refine_from = read<double>(manifest.at("refine_from"), 0, 1e9);
+            rotated = manifest.value("rotated", false);
+            tuned = manifest.value("tuned", false);
+            if (tuned) eye = read<std::vector<int>>(manifest.at("eye"), -64, 64);
+            if (tuned && eye.size() != gain.size()) inconsistent();
             if (gain.size() != size_t(levels) + 1 || low_index.size() != 3) inconsistent();
             for (size_t k = 0; k < gain.size(); ++k)
                 if (gain[k].size() != (k ? 9 : 3)) inconsistent();
@@ -547,9 +734,9 @@ struct Segment {
 
 struct File {
     ModelId model{};
-    int width = 0, height = 0, step = 0;
+    int width = 0, height = 0, step = 0, tuning = 0;
     bool grey = false, embedded = false;
-    std::optional<View> alpha, lossless;
+    std::optional<View> alpha, offsets, lossless;
     std::vector<Segment> segments;
     Bytes stream;  // embedded
 };
@@ -620,18 +807,20 @@ struct Geometry {
     }
 };
 
-// A coding unit of a level: passes 0 … 3 are luma phases, 4 and 5 two phases of chroma each. A strip's planes are those
-// of its channels, phase by phase.
+// A coding unit of a level: passes 0 … 3 are of luma, 4 and 5 of chroma. A strip's planes are in coding order.
 struct Unit {
     int number, level, pass;
+    bool rotated = false;
 
     bool luma() const { return pass < 4; }
-    int phases() const { return luma() ? 1 : 2; }
+    int phases() const { return luma() ? 1 : 2; }  // of plain passes
     int channels() const { return luma() ? 3 : 6; }
     int planes() const { return phases() * channels(); }
     int channel(int plane) const { return (luma() ? 0 : 3) + plane % channels(); }  // of the band
     auto& place(int plane) const {                                                  // (row, column) in the quads
-        return kPhases[luma() ? pass : 2 * (pass - 4) + plane / channels()];
+        const int c = channel(plane), turn = rotated ? c % 3 : 0;
+        if (luma()) return kPhases[pass ^ turn];
+        return kPhases[(2 * (pass - 4) + plane / channels() + 2 * (rotated ? (c / 3 + turn) % 2 : 0)) % 4];
     }
     int context() const { return luma() ? 3 * pass : 12 + 12 * (pass - 4); }  // planes that its net sees
     std::string graph() const {
@@ -734,6 +923,7 @@ class StripCoder {
     virtual bool wants(int unit) = 0;                           // before every level
     virtual void begin(const Unit&) {}                          // before every unit
     virtual Planes<int8_t> known(int, int, int) { return {}; }  // that feature nets see besides: level, top, bottom
+    virtual Planes<int8_t> condition(int, int, int) = 0;        // what nets see of the step, likewise
     // Values in 1/16 steps, which later nets see.
     virtual Planes<int32_t> strip(const Unit& unit, int top, const Planes<int32_t>& mean,
                                   const Planes<uint8_t>& index) = 0;
@@ -743,10 +933,8 @@ class StripCoder {
 // what they give does not depend on strips.
 class Walk {
  public:
-    Walk(Model& model, const Geometry& geometry, int step, std::string folder)
-        : model_(model), geometry_(geometry), folder_(std::move(folder)) {
-        condition_ = int8_t(std::clamp((step - 32768 - 5 * 2048 + 64) >> 7, -80, 48));
-    }
+    Walk(Model& model, const Geometry& geometry, std::string folder, bool rotated)
+        : model_(model), geometry_(geometry), folder_(std::move(folder)), rotated_(rotated) {}
 
     // Codes all levels, given the low-pass in 1/16 steps.
     void details(const Planes<int32_t>& low, StripCoder& coder) {
@@ -778,13 +966,14 @@ class Walk {
         Planes<int8_t> condition;
     };
 
-    std::vector<Strip> strips(Size grid, int reach) const {
+    std::vector<Strip> strips(int level, int reach, StripCoder& coder) const {
+        const Size grid = geometry_.grid(level);
         const int most = std::max(2, 65536 / grid.columns / 2 * 2);
         std::vector<Strip> result;
         for (int top = 0; top < grid.rows; top += most) {
             const int bottom = std::min(top + most, grid.rows);
             const int from = std::max(0, top - reach), to = std::min(grid.rows, bottom + reach);
-            result.push_back({top, bottom, from, to, Planes<int8_t>(1, to - from, grid.columns, condition_)});
+            result.push_back({top, bottom, from, to, coder.condition(level, from, to)});
         }
         return result;
     }
@@ -802,7 +991,7 @@ class Walk {
                              StripCoder& coder) {
         const Size grid = geometry_.grid(level);
         Planes<uint8_t> result;
-        for (const Strip& s : strips(grid, 2)) {
+        for (const Strip& s : strips(level, 2, coder)) {
             const auto around = coarser.cut(coarser.channels, s.from, s.to);
             const auto before = previous.cut(previous.channels, s.from / 2, s.to / 2);
             const auto known = coder.known(level, s.from, s.to);
@@ -823,10 +1012,11 @@ class Walk {
     Planes<int8_t> code(int level, int number, const Planes<uint8_t>& feature, StripCoder& coder) {
         const Size grid = geometry_.grid(level);
         Planes<int8_t> seen(24 + 12, grid.rows, grid.columns), result(9, 2 * grid.rows, 2 * grid.columns);
+        const auto all = strips(level, 2, coder);
         for (int pass = 0; pass < kLevelUnits; ++pass) {
-            const Unit unit{number + pass, level, pass};
+            const Unit unit{number + pass, level, pass, rotated_};
             coder.begin(unit);
-            for (const Strip& s : strips(grid, 1)) {
+            for (const Strip& s : all) {
                 const auto around = feature.cut(feature.channels, s.from, s.to);
                 const auto context = seen.cut(unit.context(), s.from, s.to);
                 Inputs in;
@@ -853,8 +1043,11 @@ class Walk {
     Model& model_;
     const Geometry geometry_;
     const std::string folder_;
-    int8_t condition_;
+    const bool rotated_;
 };
+
+// What the nets see of a step's code, in 1/16 octave around 32 levels.
+int condition_of(int step) { return (step - 32768 - 5 * 2048 + 64) >> 7; }
 
 double delta_of(int step) { return std::exp2((step - 32768) / 2048.0) / 255; }  // 0 … 1
 
@@ -862,14 +1055,74 @@ uint8_t to_level(float value) { return uint8_t(std::floor((value > 0 ? std::min(
 
 using Latents = std::vector<Planes<float>>;  // by band
 
+// The steps of a file: Δ, how much the bands follow the eye, and the map of steps in 1/16 octave.
+class Fineness {
+ public:
+    Fineness(const Model& model, const File& file) : model_(model), step_(file.step), tuning_(file.tuning) {
+        if ((file.tuning || file.offsets) && !model.tuned)
+            damaged("its steps differ, which its model does not know");
+        if (!file.offsets) return;
+        const int block = 2 << model.levels;
+        const std::string complaint = "its map of steps cannot be read";
+        offsets_ = Planes<int8_t>(1, ceil_divide(file.height, block), ceil_divide(file.width, block));
+        auto bytes = unzstd(*file.offsets, offsets_.values.size(), complaint);
+        for (size_t k = 0; k < bytes.size(); ++k) {  // differences of rows
+            if (k >= size_t(offsets_.columns)) bytes[k] += bytes[k - offsets_.columns];
+            offsets_.values[k] = int8_t(bytes[k]);
+            if (std::abs(offsets_.values[k]) > 32) damaged(complaint);
+        }
+    }
+
+    int step() const { return step_; }
+    int tuning() const { return tuning_; }
+    const Planes<int8_t>& offsets() const { return offsets_; }  // without planes: none
+
+    // Code of the step of a band; it may lie outside the range of a header's.
+    int code(int band) const { return tuning_ ? step_ + (tuning_ * model_.eye[band] * 128 >> 5) : step_; }
+
+    // The map on a grid of 2^log places a block.
+    int at(int row, int column, int log) const {
+        return offsets_.channels ? offsets_.row(0, row >> log)[column >> log] : 0;
+    }
+
+    // The step of every latent of a row of a band, 0 … 1, where a band's own is `step`.
+    float step_at(float step, int band, int row, int column) const {
+        const int a = band ? at(row, column, band) : 0;
+        return a ? step * std::exp2(float(a) / 16) : step;
+    }
+
+    // What nets see of rows of a level's quads.
+    Planes<int8_t> condition(int band, Size rows, int columns) const {
+        const auto [top, bottom] = rows;
+        Planes<int8_t> planes(1 + model_.tuned, bottom - top, columns, int8_t(tuning_));
+        const int base = condition_of(code(band));
+        for (int y = top; y < bottom; ++y)
+            for (int x = 0; x < columns; ++x)
+                planes.row(0, y - top)[x] = int8_t(std::clamp(base + at(y, x, band - 1), -80, 48));
+        return planes;
+    }
+
+ private:
+    const Model& model_;
+    const int step_, tuning_;
+    Planes<int8_t> offsets_;
+};
+
 // The picture (rows, columns, 3) of latents at step Δ, 0 … 1; large ones in tiles with a halo, which leaves no seams.
-Bytes synthesise(Model& model, const Geometry& geometry, const Latents& latents, double delta) {
+// What a file says of its steps besides is for models that are `tuned`.
+Bytes synthesise(Model& model, const Geometry& geometry, const Latents& latents, double delta,
+                 const Fineness* fineness = nullptr) {
     constexpr int kTile = 1024, kHalo = 128, kWhole = 1 << 21;
     const int width = geometry.width, height = geometry.height, bands = int(latents.size());
     const Size padded{latents[0].rows << geometry.levels, latents[0].columns << geometry.levels};
     const bool whole = int64_t(padded.rows) * padded.columns <= kWhole;
     const int edge = whole ? std::max(padded.rows, padded.columns) : kTile;
-    const std::vector<float> step{float(delta * 255 < model.refine_from ? 1e-4 : delta)};
+    const auto told = [&](int a) {  // of a place where the map says a
+        const double step = delta * std::exp2(a / 16.0);
+        return float(step * 255 < model.refine_from ? 1e-4 : step);
+    };
+    const bool mapped = fineness && fineness->offsets().channels;
+    const Planes<float> tune(1, 1, 1, float(fineness ? fineness->tuning() / 32.0 : 0));
     std::vector<std::string> names{"low"};
     for (int k = 1; k < bands; ++k) names.push_back("detail" + std::to_string(geometry.level(k)));
     Bytes rgb(size_t(3) * width * height);
@@ -888,7 +1141,15 @@ Bytes synthesise(Model& model, const Geometry& geometry, const Latents& latents,
                                     parts[k].row(c, y));
                 in.add(names[k].c_str(), parts[k]);
             }
-            in.add("step", step, {1});
+            // On the grid of half the resolution, where a block has 2^levels places.
+            Planes<float> step(1, mapped ? (down - up) / 2 : 1, mapped ? (east - west) / 2 : 1, told(0));
+            for (int y = 0; mapped && y < step.rows; ++y)
+                for (int x = 0; x < step.columns; ++x)
+                    step.row(0, y)[x] = told(fineness->at(up / 2 + y, west / 2 + x, geometry.levels));
+            if (model.tuned)
+                in.add("step", step).add("tune", tune);
+            else
+                in.add("step", step.values, {1});
             const auto out = model.run("decoder", in, {"picture"});
             const size_t rows = down - up, columns = east - west;
             const auto picture = output<float>(out[0], {1, 3, int64_t(rows), int64_t(columns)});
@@ -913,25 +1174,26 @@ class Ordinary final : public StripCoder {
     Ordinary(Model& model, const File& file, bool with_symbols)
         : model_(model),
           geometry_{model.levels, file.width, file.height},
-          step_(file.step),
+          fineness_(model, file),
           streams_(model.tables, file.segments, 1 + kLevelUnits * uint64_t(model.levels)) {
         for (int k = 0; k <= model.levels; ++k) {
             latents_.push_back(geometry_.planes<float>(k));
             if (with_symbols) values_.push_back(geometry_.planes<int32_t>(k));
             steps_.emplace_back();
-            for (const double g : model.gain[k]) steps_.back().push_back(float(delta_of(step_) * std::exp(g)));
+            for (const double g : model.gain[k])
+                steps_.back().push_back(float(delta_of(fineness_.code(k)) * std::exp(g)));
         }
     }
 
     Decoded decode() {
-        auto q = low_pass(model_, geometry_, step_, streams_.of(0));
+        auto q = low_pass(model_, geometry_, fineness_.code(0), streams_.of(0));
         for (int c = 0; c < 3; ++c)
             std::transform(q.row(c, 0), q.row(c + 1, 0), latents_[0].row(c, 0),
                            [&](int32_t value) { return float(value) * steps_[0][c]; });
         if (!values_.empty()) values_[0] = q;
         for (int32_t& value : q.values) value = 16 * std::clamp(value, -(1 << 24), 1 << 24);
-        Walk(model_, geometry_, step_, "entropy").details(q, *this);
-        Decoded result{synthesise(model_, geometry_, latents_, delta_of(step_)), {}};
+        Walk(model_, geometry_, "entropy", model_.rotated).details(q, *this);
+        Decoded result{synthesise(model_, geometry_, latents_, delta_of(fineness_.step()), &fineness_), {}};
         for (const auto& band : values_)
             result.symbols.insert(result.symbols.end(), band.values.begin(), band.values.end());
         return result;
@@ -939,6 +1201,10 @@ class Ordinary final : public StripCoder {
 
  private:
     bool wants(int unit) override { return uint64_t(unit) < streams_.units; }
+
+    Planes<int8_t> condition(int level, int top, int bottom) override {
+        return fineness_.condition(geometry_.band(level), {top, bottom}, geometry_.grid(level).columns);
+    }
 
     Planes<int32_t> strip(const Unit& unit, int top, const Planes<int32_t>& mean,
                           const Planes<uint8_t>& index) override {
@@ -955,11 +1221,13 @@ class Ordinary final : public StripCoder {
             const auto [i, j] = unit.place(plane);
             const int channel = unit.channel(plane);
             for (int y = 0; y < values.rows; ++y) {
-                float* latent = latents_[band].row(channel, 2 * (top + y) + i) + j;
+                const int row = 2 * (top + y) + i;
+                float* latent = latents_[band].row(channel, row) + j;
                 for (int x = 0; x < values.columns; ++x) {
                     int32_t& value = values.row(plane, y)[x];
                     const int mu = mean.row(plane, y)[x];
-                    latent[2 * x] = model_.dequantised(value, mu, index.row(plane, y)[x]) * steps_[band][channel];
+                    const float step = fineness_.step_at(steps_[band][channel], band, row, 2 * x + j);
+                    latent[2 * x] = model_.dequantised(value, mu, index.row(plane, y)[x]) * step;
                     value = 16 * value + mu;
                 }
             }
@@ -974,9 +1242,9 @@ class Ordinary final : public StripCoder {
 
     Model& model_;
     const Geometry geometry_;
-    const int step_;
+    const Fineness fineness_;
     Streams streams_;
-    std::vector<std::vector<float>> steps_;  // by band and channel
+    std::vector<std::vector<float>> steps_;  // by band and channel, where the map has nothing to say
     Latents latents_;
     std::vector<Planes<int32_t>> values_;  // for symbols: v = 16 m + μ, zero outside
 };
@@ -1123,9 +1391,8 @@ class Embedded final : public StripCoder {
         for (int32_t& q : seen.values) q = floor_divide(int64_t(4) * q, 3 * half_);
         for (auto& band : bands_)
             for (Latent& a : band.values) a.settled = false;
-        const int code = 32768 + (13 - layer_) * 2048 - 850;  // of the step 3 H / 4
         for (stage_ = 0; stage_ < 2; ++stage_) {
-            Walk(model_, geometry_, code, "embedded").details(seen, *this);
+            Walk(model_, geometry_, "embedded", false).details(seen, *this);
             if (ended_) throw Undecodable();
         }
     }
@@ -1133,6 +1400,11 @@ class Embedded final : public StripCoder {
     static int floor_divide(int64_t a, int64_t b) { return int(a / b - (a % b < 0)); }
 
     int cell(const Latent& a) const { return a.sign * ((2 * a.lower + a.width) * 16 / (3 * half_)); }
+
+    Planes<int8_t> condition(int level, int top, int bottom) override {
+        const int code = 32768 + (13 - layer_) * 2048 - 850;  // of the step 3 H / 4
+        return {1, bottom - top, geometry_.grid(level).columns, int8_t(std::clamp(condition_of(code), -80, 48))};
+    }
 
     // The level's latents, and the largest of the finer ones below each.
     Planes<int8_t> known(int level, int top, int bottom) override {
@@ -1601,6 +1873,8 @@ class Flat {
     }
 
     Decoded decode() {
+        if (step_ < model_.from_step)
+            throw Error("the file says more than this small bundle can decode; it takes the whole model");
         const int dims = 3 * model_.size * model_.size;
         Decoded result{{}, std::vector<int32_t>(dims)};
         std::vector<float> latents(dims);
@@ -1734,6 +2008,7 @@ class Flat {
     std::vector<float> reflections_, middles_, signs_;
 };
 
+constexpr uint64_t kMaxPixels = 1 << 28;  // of the format
 constexpr uint8_t kTinyTag = 0xF8;
 constexpr int kTinyNumbers = 3, kMaxTiny = 1 << 15;
 
@@ -1743,9 +2018,10 @@ bool is_tiny(View data) {
 
 // Takes a file or a prefix of one apart; `data` must outlive the result.
 File parse(View data) {
-    constexpr uint64_t kMaxSide = 1 << 20, kMaxPixels = 1 << 28, kMaxAlpha = 1 << 30, kMaxLossless = 4096;
+    constexpr uint64_t kMaxSide = 1 << 20, kMaxSideElement = 1 << 30, kMaxLossless = 4096;
     constexpr size_t kPiece = 2048;
-    enum { kGrey = 1, kAlpha = 2, kEmbedded = 4, kLossless = 8 };
+    enum { kGrey = 1, kSides = 2, kEmbedded = 4, kLossless = 8, kTuned = 16 };
+    enum { kEnd = 0, kAlpha = 1, kMap = 2 };
     if (data.size() < 3 || data[0] != 'E' || data[1] != 'O' || data[2] != 'C') throw Error("not an .eoc file");
     File file;
     Cursor in(data, "the file is cut off before its first segment");
@@ -1765,7 +2041,7 @@ File parse(View data) {
     const View model = in.take(4);
     std::copy(model.begin(), model.end(), file.model.begin());
     const auto flags = in.number(1);
-    if (flags & ~uint64_t(kGrey | kAlpha | kEmbedded | kLossless))
+    if (flags & ~uint64_t(kGrey | kSides | kEmbedded | kLossless | kTuned))
         throw Error("the file uses features that this program does not know");
     const auto width = in.varint(), height = in.varint();
     if (width < 1 || height < 1 || width > kMaxSide || height > kMaxSide || width * height > kMaxPixels)
@@ -1778,17 +2054,24 @@ File parse(View data) {
     file.grey = flags & kGrey;
     file.embedded = flags & kEmbedded;
     if (file.embedded && (rate || file.step)) damaged("an embedded stream has no rate");
+    const bool stepped = !(flags & (kEmbedded | kLossless));
+    if (flags & kTuned) file.tuning = int(in.number(1));
+    if (flags & kTuned && (file.tuning < 1 || file.tuning > 32 || !stepped)) damaged("its tuning is out of range");
     head = in.since(0);
-    while (flags & kAlpha) {
+    while (flags & kSides) {
         const size_t start = in.at();
         const auto kind = in.number(1);
-        if (kind == 0) break;
-        if (kind != 1 || file.alpha) damaged("it has an unknown or repeated element");
+        if (kind == kEnd) break;
+        if (kind > kMap) damaged("it has an unknown element");
+        auto& side = kind == kAlpha ? file.alpha : file.offsets;
+        if (side || (kind == kMap && !stepped)) damaged("it has an element that is repeated or not of its form");
         const auto length = in.varint();
-        if (length > kMaxAlpha) damaged("its transparency is too long");
-        file.alpha = in.take(length);
+        if (length > kMaxSideElement) damaged("an element is too long");
+        side = in.take(length);
         const View element = in.since(start);
-        if (!intact(element, in.number(4))) damaged("the checksum of its transparency does not match");
+        if (!intact(element, in.number(4)))
+            damaged(std::string("the checksum of its ") + (kind == kAlpha ? "transparency" : "map of steps") +
+                    " does not match");
     }
     if (flags & kLossless) {
         const size_t start = in.at();
@@ -1835,7 +2118,7 @@ struct Picture {
 };
 
 // The picture of a file; its bundle is opened once the file has been found intact.
-Picture decode(const std::string& bundle, View data, bool with_symbols) {
+Picture decode(const std::string& bundle, View data, bool with_symbols, uint64_t max_pixels) {
     if (is_tiny(data)) {
         Model model(bundle);
         const int tag = data[0] - kTinyTag, number = tag / 2 + 1;
@@ -1845,6 +2128,9 @@ Picture decode(const std::string& bundle, View data, bool with_symbols) {
         return {model.size, model.size, bool(tag & 1), flat.decode(), {}};
     }
     const File file = parse(data);
+    if (uint64_t(file.width) * file.height > max_pixels)
+        throw Error("the file holds " + std::to_string(file.width) + "x" + std::to_string(file.height) +
+                    " pixels, more than the limit of " + std::to_string(max_pixels));
     Picture picture{file.width, file.height, file.grey, {}, {}};
     if (file.alpha) {
         picture.alpha = unzstd(*file.alpha, size_t(file.width) * file.height, "its transparency cannot be decoded");
@@ -1854,7 +2140,8 @@ Picture decode(const std::string& bundle, View data, bool with_symbols) {
     if (file.model != model.id)
         throw Error("the file was made with model " + hexadecimal(file.model) + ", not with " + hexadecimal(model.id));
     if (model.flat) {
-        const bool fits = file.width == model.size && file.height == model.size && !file.embedded && !file.lossless;
+        const bool special = file.embedded || file.lossless || file.tuning || file.offsets;
+        const bool fits = file.width == model.size && file.height == model.size && !special;
         if (!fits || file.segments.size() > 1) damaged("this model does not make such files");
         Streams(model.tables, file.segments, model.blocks.size() + 1);  // refuses more units
         const auto stream = file.segments.empty() ? std::nullopt : std::optional(file.segments[0].payload);
@@ -1937,9 +2224,9 @@ void write_symbols(Output& out, const std::vector<int32_t>& symbols) {
     std::fwrite(bytes.data(), 1, bytes.size(), out.file());
 }
 
-void run(const std::vector<std::string>& paths, const std::string& symbols_path) {
+void run(const std::vector<std::string>& paths, const std::string& symbols_path, uint64_t max_pixels) {
     const Bytes data = read_file(paths[1]);
-    const Picture picture = decode(paths[0], data, !symbols_path.empty());
+    const Picture picture = decode(paths[0], data, !symbols_path.empty(), max_pixels);
     Output png(paths[2]);
     write_png(png, picture);
     png.close();
@@ -1957,20 +2244,23 @@ void run(const std::vector<std::string>& paths, const std::string& symbols_path)
 int main(int argc, char** argv) {
     std::vector<std::string> paths;
     std::string symbols;
+    uint64_t max_pixels = kMaxPixels;
     for (int k = 1; k < argc; ++k) {
         const std::string argument = argv[k];
         if (argument == "--symbols" && k + 1 < argc)
             symbols = argv[++k];
+        else if (argument == "--max-pixels" && k + 1 < argc && std::atoll(argv[k + 1]) > 0)
+            max_pixels = uint64_t(std::atoll(argv[++k]));
         else
             paths.push_back(argument);
     }
     if (paths.size() != 3) {
-        std::cerr << "usage: eocodec_decode BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE]\n";
+        std::cerr << "usage: eocodec_decode BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE] [--max-pixels N]\n";
         return 2;
     }
     std::string problem;
     try {
-        run(paths, symbols);
+        run(paths, symbols, max_pixels);
         return 0;
     } catch (const Ort::Exception& e) {
         problem = std::string("the model bundle's graphs cannot be run: ") + e.what();

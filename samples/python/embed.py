@@ -48,6 +48,9 @@ Array = npt.NDArray[Any]
 STEP_UNIT = 2048  # log2 of the step Δ (8-bit levels) is stored in 1/2048 …
 STEP_ORIGIN = 32768  # … around this
 LOSSLESS_UNITS = 37
+MAX_PIXELS = 1 << 28
+MAX_TUNING = 32
+LARGEST_OFFSET = 32  # of a map's entry, in 1/16 octave
 STRIP = 65536  # positions of a strip; nets and coder work strip by strip
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))  # (row, column) in the 2×2 quads
 NO_REFINEMENT = 1e-4  # the decoder's `step` at which it refines nothing
@@ -64,11 +67,13 @@ class CutOff(Exception):
 class Bundle:
     """A model: graphs, tables and a manifest, checked by size before they are unpacked.
 
+    Parts that a file does not need may be missing: the encoder, or what embedded streams or lossless files take.
+
     Arguments:
         path: of the `.eocm` file.
 
     Attributes:
-        id: SHA-256 of the content; files name their model by its first four bytes.
+        id: SHA-256 of the content or of its list of parts; files name their model by its first four bytes.
 
     Raises:
         Rejected: not a bundle, or a damaged one.
@@ -77,11 +82,7 @@ class Bundle:
 
     def __init__(self, path: str | Path) -> None:
         self.files = _unzip(Path(path))
-        digest = hashlib.sha256()
-        for name in sorted(n for n in self.files if not n.startswith("denoise/")):
-            content = self.files[name]
-            digest.update(struct.pack("<I", len(name)) + name.encode() + struct.pack("<Q", len(content)) + content)
-        self.id = digest.digest()
+        self.id = _identity(self.files)
         try:
             self.manifest: dict[str, Any] = json.loads(self.files["manifest.json"])
             self.flat = self.manifest.get("kind") == "flat"
@@ -97,6 +98,12 @@ class Bundle:
         self.shift = np.pad(shift, ((0, 0), (1, 0)))  # by table index and min(|m|, 3)
         self._companded = np.concatenate([-magnitude[:0:-1], magnitude])
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+
+    def file(self, name: str) -> bytes:
+        """The content of a file."""
+        if name not in self.files:
+            raise Rejected(f"the model bundle lacks {name}, which this file needs")
+        return self.files[name]
 
     def compand(self, v: Array) -> Array:
         """What the nets see of values in 1/16 steps: int8, odd in v."""
@@ -116,31 +123,31 @@ class Bundle:
         """
         try:
             if graph not in self._sessions:
+                content = self.file(f"{graph}.onnx")
+                _check_graph(content)
                 options = onnxruntime.SessionOptions()
                 options.log_severity_level = 4  # what fails is said below
                 # Each session has a pool of its own: some thirty of them, one for every net, would be too many threads.
                 options.intra_op_num_threads = 0 if graph == "decoder" else 1
                 options.add_session_config_entry("session.intra_op.allow_spinning", "0")
                 self._sessions[graph] = onnxruntime.InferenceSession(
-                    self.files[f"{graph}.onnx"], options, providers=["CPUExecutionProvider"]
+                    content, options, providers=["CPUExecutionProvider"]
                 )
             return list(self._sessions[graph].run(None, inputs))
-        except KeyError:
-            raise Rejected(f"the model bundle lacks the graph {graph}") from None
+        except Rejected:
+            raise
         except Exception as e:  # onnxruntime's own exception classes are not exported
             raise Rejected(f"the model's graph {graph} failed: {str(e).splitlines()[0]}") from e
 
     @functools.cached_property
     def lossless_tables(self) -> list[list[int]]:
         """The tables of lossless files."""
-        if "lossless/tables.bin" not in self.files:
-            raise Rejected("this model bundle has no graphs for lossless files")
-        return _tables(self.files["lossless/tables.bin"], mirrored=False)
+        return _tables(self.file("lossless/tables.bin"), mirrored=False)
 
     @functools.cached_property
     def rotation(self) -> dict[str, Array]:
         """What a flat model's decoder takes besides the latents: reflections in blocks of 128 in compact WY form."""
-        content = io.BytesIO(self.files["basis.bin"])
+        content = io.BytesIO(self.file("basis.bin"))
 
         def numbers(kind: str, *shape: int) -> Array:
             size = math.prod(shape) * np.dtype(kind).itemsize
@@ -174,6 +181,128 @@ def _unzip(path: Path) -> dict[str, bytes]:
         raise Rejected(f"{path}: not a model bundle, or a damaged one ({e})") from None
 
 
+# Ids of bundles that are older than lists of parts, by the SHA-256 that their list would have: photo, face64.
+ANCESTORS = {
+    "ba6e0980bd42ebfc17190da20b1e138fb0528c5ee51cbbba310c59a08e70178b": (
+        "26cc94c0a96a772cb349dacacae13926043a63b49bbfff6929a775e6f18c6a36"
+    ),
+    "03e904950c432b339ba6bc8e8255cda6a035373e91167504c1a854f1a44ce709": (
+        "5f2b99a22f894e653d293ae8afc0baa7711a14d9e28e54c83335e3ff52c4c90a"
+    ),
+}
+
+
+def _identity(files: dict[str, bytes]) -> bytes:
+    """The full id of a bundle's files, which must be those on its list of parts, if it has one."""
+    digest = hashlib.sha256()
+    if "parts.json" not in files:
+        for name in sorted(n for n in files if not n.startswith("denoise/")):
+            content = files[name]
+            digest.update(struct.pack("<I", len(name)) + name.encode() + struct.pack("<Q", len(content)) + content)
+        return digest.digest()
+    try:
+        groups = json.loads(files["parts.json"])
+        decoding, beside = groups["decoding"], groups["beside"]
+        for name, (size, of_content) in sorted(decoding.items()):
+            if " " in name or "\n" in name:
+                raise ValueError(name)
+            digest.update(f"{name} {int(size)} {of_content}\n".encode())
+        known = beside | decoding
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise Rejected(f"the model bundle's list of parts cannot be read ({e})") from None
+    for name, content in files.items():
+        if name != "parts.json" and known.get(name) != [len(content), hashlib.sha256(content).hexdigest()]:
+            raise Rejected(f"the model bundle is damaged: {name} is not what its list of parts says")
+    found = digest.hexdigest()
+    return bytes.fromhex(ANCESTORS.get(found, found))
+
+
+# Arithmetic on tensors: none of it runs other graphs, calls out of the runtime, or touches files.
+# fmt: off
+OPERATORS = frozenset((
+    "Abs", "Add", "Cast", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv", "ConvTranspose", "DepthToSpace",
+    "Div", "Equal", "Exp", "Expand", "Flatten", "Floor", "Gather", "Gemm", "Greater", "Identity", "Less", "Log",
+    "MatMul", "Max", "Min", "Mul", "Neg", "Pad", "Pow", "Reciprocal", "ReduceMean", "ReduceSum", "Relu", "Reshape",
+    "Shape", "Sigmoid", "Sign", "Slice", "Softplus", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Tanh",
+    "Transpose", "Unsqueeze", "Where",
+))
+# fmt: on
+FORBIDDEN = "the model's graph holds what a bundle must not: "
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Number and content of every field of a protocol buffer's message: an integer, or the bytes of anything else."""
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise IndexError
+
+    try:
+        while at < len(data):
+            key = number()
+            kind = key & 7
+            if key >> 32 or kind not in (0, 1, 2, 5):  # a reader of 32 bits would take larger keys for others
+                raise IndexError
+            if kind == 0:
+                yield key >> 3, number()
+                continue
+            length = number() if kind == 2 else 8 if kind == 1 else 4
+            if at + length > len(data):
+                raise IndexError
+            yield key >> 3, data[at : at + length]
+            at += length
+    except IndexError:
+        raise Rejected("the model's graph is damaged") from None
+
+
+def _messages(data: bytes, *numbers: int) -> list[bytes]:
+    """The contents of the fields with these numbers."""
+    found = [value for number, value in _fields(data) if number in numbers]
+    if any(isinstance(value, int) for value in found):
+        raise Rejected("the model's graph is damaged")
+    return found  # type: ignore[return-value]
+
+
+def _check_graph(content: bytes) -> None:
+    """Refuse graphs that hold anything but arithmetic of the standard operators on tensors of their own.
+
+    The numbers are those of the fields in onnx.proto: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+    """
+    if any(number in (20, 25) for number, _ in _fields(content)):
+        raise Rejected(f"{FORBIDDEN}functions or training")
+    graphs = _messages(content, 7)
+    if len(graphs) != 1:
+        raise Rejected("the model's graph is damaged")
+    nodes, tensors = _messages(graphs[0], 1), _messages(graphs[0], 5)
+    if len(nodes) > 20_000:
+        raise Rejected(f"{FORBIDDEN}more than 20000 nodes")
+    others = _messages(graphs[0], 15)
+    for node in nodes:
+        operators = [name.decode("ascii", "replace") for name in _messages(node, 4)]
+        standard = all(domain in (b"", b"ai.onnx") for domain in _messages(node, 7))
+        if not (standard and len(operators) == 1 and operators[0] in OPERATORS):
+            raise Rejected(f"{FORBIDDEN}the operator {', '.join(operators)[:40]}")
+        for attribute in _messages(node, 5):
+            others += _messages(attribute, 6, 11, 22, 23)
+            tensors += _messages(attribute, 5, 10)
+    if others:
+        raise Rejected(f"{FORBIDDEN}subgraphs or sparse tensors")
+    for tensor in tensors:
+        fields = list(_fields(tensor))
+        if any(number == 13 or (number == 14 and value != 0) for number, value in fields):
+            raise Rejected(f"{FORBIDDEN}tensors from other files")
+        if sum(number == 1 for number, _ in fields) > 8:
+            raise Rejected(f"{FORBIDDEN}tensors of more than eight dimensions")
+
+
 def _tables(content: bytes, mirrored: bool) -> list[list[int]]:
     """Cumulative frequencies of the symbols 0 … 2R of every table, from 0 to 2²⁴."""
     words = np.frombuffer(content, "<u4").astype(np.int64)
@@ -193,7 +322,8 @@ class File:
     """A file taken apart: what its header says, and the elements that are whole.
 
     `segments` are pairs of a number of coding units and their range coder stream; `stream` is an embedded stream,
-    `lossless` the lossless element and `alpha` the zstd frame of the transparency, None in files without.
+    `lossless` the lossless element, `alpha` and `offsets` the zstd frames of the transparency and of the map of steps,
+    None in files without. `tuning` is 0 in files that are not tuned.
     """
 
     model: bytes
@@ -201,7 +331,9 @@ class File:
     width: int
     height: int
     step: int
+    tuning: int
     alpha: bytes | None
+    offsets: bytes | None
     lossless: bytes | None
     stream: bytes | None
     segments: list[tuple[int, bytes]]
@@ -238,6 +370,9 @@ class Cursor:
         raise Rejected("the file is damaged: a number is longer than five bytes")
 
 
+SIDES = {1: "the transparency", 2: "the map of steps"}
+
+
 def parse(content: bytes) -> File:
     """Take a file, or a prefix of one, apart; everything is checked before anything is allocated for the picture."""
     if not content or not b"EOC".startswith(content[:3]):
@@ -258,27 +393,35 @@ def parse(content: bytes) -> File:
         if version != 1:
             raise Rejected(f"the file has format version {version}; this program reads version 1")
         model, flags = cursor.take(4), cursor.take(1)[0]
-        if flags & ~15:
+        if flags & ~31:
             raise Rejected("the file uses features that this program does not know")
         width, height = cursor.varint(), cursor.varint()
-        if not (1 <= width <= 1 << 20 and 1 <= height <= 1 << 20 and width * height <= 1 << 28):
+        if not (1 <= width <= 1 << 20 and 1 <= height <= 1 << 20 and width * height <= MAX_PIXELS):
             raise Rejected(f"the file claims {width}x{height} pixels, beyond the format's limits")
         rate, step = struct.unpack("<HH", cursor.take(4))
+        tuning = cursor.take(1)[0] if flags & 16 else 0
+        if flags & 16 and (not 1 <= tuning <= MAX_TUNING or flags & 12):
+            raise Rejected("the file is damaged: its tuning is out of range")
         head = content[: cursor.at]
-        alpha = lossless = stream = None
-        if flags & 2 and cursor.take(1) != b"\0":
+        sides: dict[int, bytes] = {}
+        lossless = stream = None
+        while flags & 2 and (kind := cursor.take(1)[0]):
             start = cursor.at - 1
-            if content[start] != 1:
-                raise Rejected("the file is damaged: it has an unknown side element")
-            alpha = cursor.take(cursor.varint())
-            check(start, "the transparency")
-            if cursor.take(1) != b"\0":
-                raise Rejected("the file is damaged: it has an unknown side element")
+            if kind not in SIDES or kind in sides:
+                raise Rejected("the file is damaged: it has an unknown or repeated side element")
+            length = cursor.varint()
+            if length > 1 << 30:
+                raise Rejected("the file is damaged: a side element is too long")
+            sides[kind] = cursor.take(length)
+            check(start, SIDES[kind])
+        if 2 in sides and flags & 12:
+            raise Rejected("the file is damaged: it has a map of steps, which its form has not")
         if flags & 8:
             start = cursor.at
-            lossless = cursor.take(cursor.varint())
+            length = cursor.varint()
+            lossless = cursor.take(length) if length <= 4096 else b""
             check(start, "the lossless parameters")
-            if step != STEP_ORIGIN or flags & 4:
+            if not lossless or step != STEP_ORIGIN or flags & 4:
                 raise Rejected("the file is damaged: its lossless parameters cannot be read")
     except CutOff:
         raise Rejected("the file is cut off before its first segment") from None
@@ -311,7 +454,8 @@ def parse(content: bytes) -> File:
             segments.append((units, payload))
     except CutOff:
         pass  # a prefix: what is whole counts
-    return File(model, bool(flags & 1), width, height, step, alpha, lossless, stream, segments)
+    alpha, offsets = sides.get(1), sides.get(2)
+    return File(model, bool(flags & 1), width, height, step, tuning, alpha, offsets, lossless, stream, segments)
 
 
 def _zstd(frame: bytes, *shape: int) -> Array:
@@ -435,26 +579,51 @@ class SymbolReader:
         return (value - 1).astype(np.int32)
 
 
+class Part(NamedTuple):
+    """What a coding unit codes at one phase of the quads: neighbouring channels, some planes of the unit's strips."""
+
+    phase: int
+    channels: slice
+    planes: slice
+
+
 class Unit(NamedTuple):
-    """A coding unit of a wavelet level: its graph's name, the phases and the channels that it codes."""
+    """A coding unit of a wavelet level: its graph's name and what it codes, in coding order."""
 
     number: int
     level: int
     graph: str
-    phases: tuple[int, ...]
-    channels: slice
+    parts: tuple[Part, ...]
+
+    @property
+    def planes(self) -> int:
+        """Planes of its strips."""
+        return self.parts[-1].planes.stop
 
 
-def detail_units(levels: int) -> list[Unit]:
+def unit_parts(places: list[tuple[int, int]]) -> tuple[Part, ...]:
+    """Runs of places (phase, channel) at one phase with channels in a row."""
+    starts = [k for k, (p, c) in enumerate(places) if not k or places[k - 1] != (p, c - 1)]
+    return tuple(
+        Part(places[a][0], slice(places[a][1], places[a][1] + b - a), slice(a, b))
+        for a, b in pairwise([*starts, len(places)])
+    )
+
+
+def detail_units(levels: int, rotated: bool) -> list[Unit]:
     """All units but the low-pass, which is number 0, in file order."""
-    result: list[Unit] = []
-    for level in range(levels, 0, -1):
-        for graph, phases, channels in (
-            *((f"luma{level}_{k}", (k,), slice(0, 3)) for k in range(4)),
-            *((f"chroma{level}_{k}", (2 * k, 2 * k + 1), slice(3, 9)) for k in range(2)),
-        ):
-            result.append(Unit(1 + len(result), level, graph, phases, channels))
-    return result
+    turn = int(rotated)
+    passes = {f"luma{{}}_{k}": [(k ^ turn * o, o) for o in range(3)] for k in range(4)}
+    for k in range(2):
+        passes[f"chroma{{}}_{k}"] = [
+            ((2 * k + p + 2 * turn * ((axis + o) % 2)) % 4, 3 * axis + o)
+            for p in (0, 1)
+            for axis in (1, 2)
+            for o in range(3)
+        ]
+    parts = {graph: unit_parts(places) for graph, places in passes.items()}
+    order = [(level, graph) for level in range(levels, 0, -1) for graph in parts]
+    return [Unit(1 + k, level, graph.format(level), parts[graph]) for k, (level, graph) in enumerate(order)]
 
 
 CLASS_STARTS = [1, 2, 3, *(a << n for n in range(1, 20) for a in (2, 3))]  # activities at which the next class begins
@@ -473,7 +642,7 @@ class Walk(ABC):
     def __init__(self, bundle: Bundle, width: int, height: int) -> None:
         self.bundle, self.width, self.height = bundle, width, height
         self.levels = int(bundle.manifest["levels"])
-        self.units = detail_units(self.levels)
+        self.units = detail_units(self.levels, self.graphs == "entropy" and bundle.manifest.get("rotated", False))
         self.step = STEP_ORIGIN  # what the nets are told, as a header's code
         self.gain = [np.exp(np.array(g))[:, None, None] for g in bundle.manifest["gain"]]
 
@@ -489,12 +658,13 @@ class Walk(ABC):
         return min(-(-self.height // n) + 1, 2 * rows), min(-(-self.width // n) + 1, 2 * columns)
 
     def coded(self, unit: Unit, rows: slice) -> Array:
-        """Which positions of a strip are inside, `(phases, 1, rows, columns)`."""
+        """Which positions of a strip are inside, `(planes, rows, columns)`."""
         height, width = self.inside(unit.level)
-        i, j = np.array([PHASES[p] for p in unit.phases])[:, :, None].transpose(1, 0, 2)
+        phases = [p.phase for p in unit.parts for _ in range(p.planes.start, p.planes.stop)]
+        i, j = np.array([PHASES[p] for p in phases])[:, :, None].transpose(1, 0, 2)
         below, right = np.arange(rows.start, rows.stop), np.arange(self.grid(unit.level)[1])
         coded: Array = (2 * below + i < height)[:, :, None] & (2 * right + j < width)[:, None]
-        return coded[:, None]
+        return coded
 
     def strips(self, level: int) -> Iterator[slice]:
         """Runs of whole rows of a level's quads."""
@@ -554,16 +724,18 @@ class Walk(ABC):
             feature = self._feature(first.level, coarser, feature)
             coarser = self._level(first.level, feature)
 
-    def _condition(self, rows: int, columns: int) -> Array:
-        value = (self.step - STEP_ORIGIN - 5 * STEP_UNIT + 64) // 128
-        return np.full((1, 1, rows, columns), min(max(value, -80), 48), np.int8)
+    def condition(self, level: int, rows: slice) -> Array:
+        """What all nets of a level see of the step in some rows of its quads, `(1, planes, rows, columns)`."""
+        shape = (1, 1, rows.stop - rows.start, self.grid(level)[1])
+        return np.full(shape, min(max(condition_of(self.step), -80), 48), np.int8)
 
     def _feature(self, level: int, coarser: Array, previous: Array | None) -> Array:
-        height, width = self.grid(level)
+        height, _ = self.grid(level)
         parts = []
         for rows in self.strips(level):
             top, bottom = max(0, rows.start - 2), min(height, rows.stop + 2)  # what the nets reach
-            inputs = {"coarser": coarser[None, :, top:bottom], "condition": self._condition(bottom - top, width)}
+            inputs = {"coarser": coarser[None, :, top:bottom]}
+            inputs["condition"] = self.condition(level, slice(top, bottom))
             if previous is not None:
                 inputs["previous"] = previous[None, :, top // 2 : bottom // 2]
             inputs |= self.known(level, slice(top, bottom))
@@ -578,21 +750,21 @@ class Walk(ABC):
         result = np.zeros((9, 2 * height, 2 * width), np.int8)
         at = 0
         for unit in (u for u in self.units if u.level == level):
-            channels = unit.channels.stop - unit.channels.start
             for rows in self.strips(level):
-                top, bottom = max(0, rows.start - 1), min(height, rows.stop + 1)
-                inputs = {"feature": feature[None, :, top:bottom], "condition": self._condition(bottom - top, width)}
+                top, bottom = max(0, rows.start - 2), min(height, rows.stop + 2)
+                inputs = {"feature": feature[None, :, top:bottom]}
+                inputs["condition"] = self.condition(level, slice(top, bottom))
                 if at:
                     inputs["seen"] = seen[None, :at, top:bottom]
                 mean, index = (
-                    out[0, :, rows.start - top : rows.stop - top].reshape(len(unit.phases), channels, -1, width)
+                    out[0, :, rows.start - top : rows.stop - top]
                     for out in self.bundle.run(f"{self.graphs}/{unit.graph}", **inputs)
                 )
                 v = self.bundle.compand(self.strip(unit, rows, mean.astype(np.int32), index))
-                seen[at : at + len(v) * channels, rows] = v.reshape(-1, *v.shape[2:])
-                for plane, p in zip(v, unit.phases, strict=True):
-                    result[places(unit, rows, p)] = plane
-            at += len(unit.phases) * channels
+                seen[at : at + unit.planes, rows] = v
+                for part in unit.parts:
+                    result[places(part, rows)] = v[part.planes]
+            at += unit.planes
         return result
 
     def known(self, level: int, rows: slice) -> dict[str, Array]:
@@ -605,7 +777,7 @@ class Walk(ABC):
 
     @abstractmethod
     def strip(self, unit: Unit, rows: slice, mean: Array, index: Array) -> Array:
-        """Read a strip; returns what later nets see of it, in 1/16 steps, `(phases, channels, rows, columns)`."""
+        """Read a strip; returns what later nets see of it, in 1/16 steps, `(planes, rows, columns)`."""
 
 
 def _beside(places: Array, s: int, length: int) -> tuple[Array, Array]:
@@ -614,10 +786,57 @@ def _beside(places: Array, s: int, length: int) -> tuple[Array, Array]:
     return np.where(before < 0, behind, before), np.where(behind >= length, before, behind)
 
 
-def places(unit: Unit, rows: slice, phase: int) -> tuple[slice, slice, slice]:
-    """Where one phase of a strip lies in the level's band `(9, 2 rows, 2 columns)`."""
-    i, j = PHASES[phase]
-    return unit.channels, slice(2 * rows.start + i, 2 * rows.stop, 2), slice(j, None, 2)
+def places(part: Part, rows: slice) -> tuple[slice, slice, slice]:
+    """Where a part of a strip lies in the level's band `(9, 2 rows, 2 columns)`."""
+    i, j = PHASES[part.phase]
+    return part.channels, slice(2 * rows.start + i, 2 * rows.stop, 2), slice(j, None, 2)
+
+
+def condition_of(step: int) -> int:
+    """What the nets see of a step's code, in 1/16 octave around 32 levels."""
+    return (step - STEP_ORIGIN - 5 * STEP_UNIT + 64) // 128
+
+
+class Fineness:
+    """The steps of an ordinary file: Δ, how much the bands follow the eye, and the map of steps.
+
+    Attributes:
+        tuned: whether the model's nets and decoder are told of it.
+        tuning: how much the bands follow the eye, 0 to 32.
+        offsets: the map, int16 in 1/16 octave, `(rows, columns)` of blocks, or None.
+    """
+
+    def __init__(self, bundle: Bundle, file: File) -> None:
+        self.step, self.tuning = file.step, file.tuning
+        self.offsets: Array | None = None
+        self.tuned = bool(bundle.manifest.get("tuned", False))
+        if (file.tuning or file.offsets is not None) and not self.tuned:
+            raise Rejected("the file is damaged: its steps differ, which its model does not know")
+        self.eye = bundle.manifest["eye"] if self.tuned else []
+        if file.offsets is not None:
+            block = 2 << bundle.manifest["levels"]
+            packed = _zstd(file.offsets, -(-file.height // block), -(-file.width // block))
+            offsets = np.add.accumulate(packed, axis=0, dtype=np.uint8).view(np.int8).astype(np.int16)
+            if np.abs(offsets).max() > LARGEST_OFFSET:
+                raise Rejected("the file is damaged: its map of steps is out of range")
+            self.offsets = offsets
+
+    def code(self, band: int) -> int:
+        """Code of the step of a band, which may lie outside the range of a header's."""
+        return int(self.step + (self.tuning * self.eye[band] * 128 // MAX_TUNING if self.tuning else 0))
+
+    def map(self, times: int, rows: slice = slice(None)) -> Array | None:
+        """Rows of the map on a grid that is so many times finer."""
+        if self.offsets is None:
+            return None
+        fine: Array = self.offsets.repeat(times, 0)[rows].repeat(times, 1)
+        return fine
+
+    def steps(self, band: int, gain: Array) -> Array:
+        """The step of every latent of a band, 0 … 1, as an array that broadcasts to it; `gain` is exp(gain)."""
+        step = delta_of(self.code(band)) / 255 * gain
+        offsets = self.map(1 << band) if band else None
+        return np.asarray(step if offsets is None else step * np.exp2(offsets / 16), np.float32)
 
 
 class Ordinary(Walk):
@@ -625,8 +844,8 @@ class Ordinary(Walk):
 
     def __init__(self, bundle: Bundle, file: File) -> None:
         super().__init__(bundle, file.width, file.height)
-        self.step = file.step
-        self.steps = [(delta_of(file.step) / 255 * g).astype(np.float32) for g in self.gain]
+        self.fineness = Fineness(bundle, file)
+        self.steps = [self.fineness.steps(band, g) for band, g in enumerate(self.gain)]
         self.payloads: dict[int, bytes] = {}
         self.end = 0
         for units, payload in file.segments:
@@ -640,7 +859,7 @@ class Ordinary(Walk):
     def decode(self) -> tuple[list[Array], list[Array]]:
         """Dequantised latents and their integers, band by band."""
         self._open(0)
-        q = self.low_pass(self.step, self.reader)
+        q = self.low_pass(self.fineness.code(0), self.reader)
         self.details(16 * np.clip(q, -(1 << 24), 1 << 24))
         return [(q * self.steps[0]).astype(np.float32), *self.latents], [q, *self.integers]
 
@@ -651,6 +870,15 @@ class Ordinary(Walk):
         elif number >= self.end:
             self.reader = None
 
+    def condition(self, level: int, rows: slice) -> Array:
+        """What the nets see of the steps, and with `tuned` models of the tuning."""
+        fineness, band = self.fineness, 1 + self.levels - level
+        planes = np.zeros((1, 1 + fineness.tuned, rows.stop - rows.start, self.grid(level)[1]), np.int8)
+        offsets = fineness.map(1 << (band - 1), rows)
+        planes[:, 0] = np.clip(condition_of(fineness.code(band)) + (0 if offsets is None else offsets), -80, 48)
+        planes[:, 1:] = fineness.tuning
+        return planes
+
     def enter(self, first: Unit) -> bool:
         """Levels of which no unit is there stay zero."""
         return first.number < self.end
@@ -658,16 +886,18 @@ class Ordinary(Walk):
     def strip(self, unit: Unit, rows: slice, mean: Array, index: Array) -> Array:
         """Read the residuals of a strip's positions inside; outside they are zero, so that v is the mean."""
         self._open(unit.number)
-        inside = np.broadcast_to(self.coded(unit, rows), mean.shape)
+        inside = self.coded(unit, rows)
         m = np.zeros(mean.shape, np.int32)
         if self.reader:
             m[inside] = self.reader.take(index[inside])
         v = 16 * m + mean
         value = self.bundle.dequantise(m, mean, index)
         k = self.levels - unit.level
-        for n, p in enumerate(unit.phases):
-            self.latents[k][places(unit, rows, p)] = value[n] * self.steps[1 + k][unit.channels]
-            self.integers[k][places(unit, rows, p)] = np.where(inside[n], v[n], 0)
+        step = np.broadcast_to(self.steps[1 + k], self.latents[k].shape)
+        for part in unit.parts:
+            here, planes = places(part, rows), part.planes
+            self.latents[k][here] = value[planes] * step[here]
+            self.integers[k][here] = np.where(inside[planes], v[planes], 0)
         return v
 
 
@@ -716,12 +946,10 @@ class Embedded(Walk):
 
     def __init__(self, bundle: Bundle, file: File) -> None:
         super().__init__(bundle, file.width, file.height)
-        if "progressive.bin" not in bundle.files:
-            raise Rejected("this model bundle has no tables for embedded streams")
         shapes = {"significance": (2, 64, 4, 10), "sign": (12,), "upper": (4, 16, 10), "low": (3, 33),
                   "centre": (5, 16), "zero": (64,)}  # fmt: skip
         parts = np.split(
-            np.frombuffer(bundle.files["progressive.bin"], "<u2").astype(np.int64),
+            np.frombuffer(bundle.file("progressive.bin"), "<u2").astype(np.int64),
             np.cumsum([math.prod(s) for s in shapes.values()]),
         )
         self.p = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=False)}
@@ -730,7 +958,7 @@ class Embedded(Walk):
         self.low_width = 2048  # of these cells: 128 levels
         self.depth = 0.0
         self.spent = 0  # information so far, in 1/4096 bit
-        sizes = [math.prod(self.inside(u.level)) * (3 if u.channels.start == 0 else 12) for u in self.units]
+        sizes = [math.prod(self.inside(u.level)) * u.planes for u in self.units]
         self.share = np.concatenate([[0, 0], np.cumsum(sizes) / sum(sizes)])  # of all latents, before a unit
 
     def decode(self, stream: bytes) -> tuple[list[Array], list[Array]]:
@@ -831,22 +1059,21 @@ class Embedded(Walk):
         inside = self.coded(unit, rows)
         middle = np.clip(mean, -10, 10)
         seen = np.empty_like(mean)
-        height = (self.inside(unit.level)[0] + 1 - PHASES[unit.phases[0]][0]) // 2
-        total = height * len(unit.phases)
-        for n, p in enumerate(unit.phases):
-            here = places(unit, rows, p)
+        height = (self.inside(unit.level)[0] + 1 - PHASES[unit.parts[0].phase][0]) // 2
+        total = height * len(unit.parts)
+        for n, part in enumerate(unit.parts):
+            here, planes = places(part, rows), part.planes
             if unit.number <= self.last and not self.ended:
-                undecided = index[n] >= 14 if self.stage == 0 else ~c.settled[here]
-                chosen = np.flatnonzero(undecided & (c.sign[here] == 0) & inside[n])
-                self._place(
-                    self.stage, unit.number, (n * height + rows.start) / total, inside[n, 0, :, 0].sum() / total
-                )
-                self._appear(c, here, chosen, mean[n], index[n])
+                undecided = index[planes] >= 14 if self.stage == 0 else ~c.settled[here]
+                chosen = np.flatnonzero(undecided & (c.sign[here] == 0) & inside[planes])
+                covered = inside[planes.start, :, 0].sum()
+                self._place(self.stage, unit.number, (n * height + rows.start) / total, covered / total)
+                self._appear(c, here, chosen, mean[planes], index[planes])
             zero = c.sign[here] == 0
-            guess = middle[n] * (self.p["zero"][index[n]] / 256) * (3 * self.half / 64)
+            guess = middle[planes] * (self.p["zero"][index[planes]] / 256) * (3 * self.half / 64)
             c.guess[here] = np.where(zero, guess, c.guess[here])
             cell = 16 * (2 * c.lower[here] + c.width[here]) // (3 * self.half)
-            seen[n] = np.where(zero, middle[n], c.sign[here] * cell)
+            seen[planes] = np.where(zero, middle[planes], c.sign[here] * cell)
         return seen
 
     def _appear(self, c: Cells, here: Any, chosen: Array, mean: Array, index: Array) -> None:
@@ -879,9 +1106,9 @@ class Embedded(Walk):
             c = self.cells[unit.level]
             if unit.number % 6 == 1:
                 classes = c.neighbourhood(self.cells.get(unit.level - 1))
-            for n, p in enumerate(unit.phases):
-                here = places(unit, slice(0, self.grid(unit.level)[0]), p)
-                self._place(2, unit.number, n / len(unit.phases), 1 / len(unit.phases))
+            for n, part in enumerate(unit.parts):
+                here = places(part, slice(0, self.grid(unit.level)[0]))
+                self._place(2, unit.number, n / len(unit.parts), 1 / len(unit.parts))
                 self._halve(c, here, classes[here])
         self._place(2, len(self.units), 1)
         self._count()
@@ -929,12 +1156,19 @@ def _tiles(length: int, whole: bool) -> list[tuple[int, int, int, int]]:
     return [(max(0, a - 128), min(length, b + 128), a, b) for a, b in ends]
 
 
-def synthesise(bundle: Bundle, latents: list[Array], delta: float, width: int, height: int) -> Array:
-    """The picture `(H, W, 3)` of latents at a step of `delta` levels; large ones in tiles with a halo of 128 pixels."""
+def synthesise(
+    bundle: Bundle, latents: list[Array], delta: float, width: int, height: int, fineness: Fineness | None = None
+) -> Array:
+    """The picture `(H, W, 3)` of latents at a step of `delta` levels; large ones in tiles with a halo of 128 pixels.
+
+    `fineness` is what `tuned` models take besides, if the file says anything of it.
+    """
     levels = bundle.manifest["levels"]
     names = ["low", *(f"detail{level}" for level in range(levels, 0, -1))]
     scales = [1 << levels, *(1 << level for level in range(levels, 0, -1))]  # pixels per latent
-    step = np.array([delta / 255 if delta >= bundle.manifest["refine_from"] else NO_REFINEMENT], np.float32)
+    offsets = np.zeros((1, 1)) if fineness is None or fineness.offsets is None else fineness.offsets
+    deltas = delta * np.exp2(offsets / 16)
+    steps = np.where(deltas >= bundle.manifest["refine_from"], deltas / 255, NO_REFINEMENT).astype(np.float32)
     full_height, full_width = (n * scales[0] for n in latents[0].shape[1:])
     whole = full_height * full_width <= 1 << 21
     picture = np.empty((height, width, 3), np.uint8)
@@ -946,7 +1180,16 @@ def synthesise(bundle: Bundle, latents: list[Array], delta: float, width: int, h
                 name: np.ascontiguousarray(band[None, :, top // n : bottom // n, left // n : right // n])
                 for name, band, n in zip(names, latents, scales, strict=True)
             }
-            (out,) = bundle.run("decoder", **inputs, step=step)
+            if bundle.manifest.get("tuned", False):
+                inputs["tune"] = np.full((1, 1, 1, 1), fineness.tuning / MAX_TUNING if fineness else 0, np.float32)
+                inputs["step"] = steps[None, None]
+                if offsets.size > 1:
+                    half = scales[0]  # of a block, on the grid of half the resolution
+                    blocks = steps[top // 2 // half : bottom // 2 // half, left // 2 // half : right // 2 // half]
+                    inputs["step"] = blocks.repeat(half, 0).repeat(half, 1)[None, None]
+            else:
+                inputs["step"] = steps[0]
+            (out,) = bundle.run("decoder", **inputs)
             rows, columns = slice(first_row, min(last_row, height)), slice(first_column, min(last_column, width))
             tile = out[0, :, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
             picture[rows, columns] = _to_bytes(tile)
@@ -961,6 +1204,8 @@ def _to_bytes(planes: Array) -> Array:
 def _decode_flat(bundle: Bundle, step: int, payload: bytes | None) -> tuple[Array, list[Array]]:
     """Picture `(S, S, 3)` and integers of a stream of a flat model; without one all residuals are zero."""
     manifest = bundle.manifest
+    if step < manifest.get("from_step", 0):
+        raise Rejected("the file says more than this small bundle can decode; it takes the whole model")
     reader = None if payload is None else SymbolReader(bundle.tables, payload, ">")
     own = (np.array(manifest["scale"]) - 5 * (step - STEP_ORIGIN) + 1024) // STEP_UNIT
     v, values = np.zeros(len(own), np.int32), np.zeros(len(own), np.float32)
@@ -1182,16 +1427,18 @@ def _unpack(file: File, channels: int) -> Array:
     return np.repeat(samples, 3 // channels, axis=2)
 
 
-def decode(content: bytes, bundle: Bundle) -> npt.NDArray[np.uint8]:
+def decode(content: bytes, bundle: Bundle, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     """The picture `(H, W, 3)`, or `(H, W, 4)` with transparency, of an `.eoc` file, a prefix of one or a tiny file.
 
     Raises:
-        Rejected: not such a file, a damaged one, or of another model.
+        Rejected: not such a file, a damaged one, of another model, or of more than `max_pixels`.
     """
-    return decode_with_symbols(content, bundle)[0]
+    return decode_with_symbols(content, bundle, max_pixels)[0]
 
 
-def decode_with_symbols(content: bytes, bundle: Bundle) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+def decode_with_symbols(
+    content: bytes, bundle: Bundle, max_pixels: int = MAX_PIXELS
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
     """The picture as from :func:`decode`, and the integers of the file (docs/FORMAT.md, "Test vectors")."""
     tiny = _tiny(content)
     if tiny is not None:
@@ -1202,6 +1449,8 @@ def decode_with_symbols(content: bytes, bundle: Bundle) -> tuple[npt.NDArray[np.
         alpha = None
     else:
         file = parse(content)
+        if file.width * file.height > max_pixels:
+            raise Rejected(f"the file holds {file.width}x{file.height} pixels, more than the limit of {max_pixels}")
         if file.model != bundle.id[:4]:
             raise Rejected(f"the file was made with the model {file.model.hex()}, the bundle is {bundle.id[:4].hex()}")
         grey = file.grey and file.lossless is None
@@ -1219,7 +1468,8 @@ def _decode_pixels(bundle: Bundle, file: File) -> tuple[Array, list[Array]]:
         raise Rejected("the file is damaged: it has more coding units than the model")
     if bundle.flat:
         size = bundle.manifest["size"]
-        special = file.lossless is not None or file.stream is not None or len(file.segments) > 1
+        special = file.tuning or len(file.segments) > 1
+        special = special or any(part is not None for part in (file.offsets, file.lossless, file.stream))
         if special or (file.width, file.height) != (size, size):
             raise Rejected("the file is damaged: its model does not make such files")
         return _decode_flat(bundle, file.step, file.segments[0][1] if file.segments else None)
@@ -1229,11 +1479,11 @@ def _decode_pixels(bundle: Bundle, file: File) -> tuple[Array, list[Array]]:
     if file.stream is not None:
         embedded = Embedded(bundle, file)
         latents, integers = embedded.decode(file.stream)
-        delta = 4096 * 2.0 ** (1 - embedded.depth)
-    else:
-        latents, integers = Ordinary(bundle, file).decode()
-        delta = delta_of(file.step)
-    return synthesise(bundle, latents, delta, file.width, file.height), integers
+        return synthesise(bundle, latents, 4096 * 2.0 ** (1 - embedded.depth), file.width, file.height), integers
+    ordinary = Ordinary(bundle, file)
+    latents, integers = ordinary.decode()
+    delta = delta_of(file.step)
+    return synthesise(bundle, latents, delta, file.width, file.height, ordinary.fineness), integers
 
 
 def png(picture: npt.NDArray[np.uint8]) -> bytes:
@@ -1270,9 +1520,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="the picture, .eoc")
     parser.add_argument("out", type=Path, help="the PNG to write")
     parser.add_argument("--symbols", type=Path, help="also write the file's integers, int32, little-endian")
+    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures")
     given = parser.parse_args(arguments)
     try:
-        picture, symbols = decode_with_symbols(given.file.read_bytes(), Bundle(given.bundle))
+        picture, symbols = decode_with_symbols(given.file.read_bytes(), Bundle(given.bundle), given.max_pixels)
         if given.symbols:
             write(given.symbols, symbols.astype("<i4").tobytes())
         write(given.out, png(picture))

@@ -1,18 +1,21 @@
+#!/usr/bin/env node
 /**
- * Decode an `.eoc` file to a PNG: node decode.mjs BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE]
+ * Decode an `.eoc` file to a PNG: node decode.mjs BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE] [--max-pixels N]
  *
  * `--symbols` writes the integers of the file, int32 little-endian ("Test vectors" in docs/FORMAT.md). What goes wrong
  * is one line on standard error; the exit code is then 1, or 2 if the command line is wrong.
  */
 
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { deflateSync } from "node:zlib";
 import * as ort from "onnxruntime-web";
 import { Bundle, EocodecError, crc32, decode } from "./eocodec.js";
 
-const USAGE = "usage: node decode.mjs BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE]";
+const USAGE = "usage: node decode.mjs BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE] [--max-pixels N]";
+
+const OPTIONS = /** @type {const} */ ({ symbols: { type: "string" }, "max-pixels": { type: "string" } });
 
 /**
  * A PNG file: RGB, or RGBA if the picture has transparency.
@@ -53,17 +56,21 @@ export function toPng({ width, height, data, alpha }) {
 async function main(args) {
   let parsed;
   try {
-    parsed = parseArgs({ args, options: { symbols: { type: "string" } }, allowPositionals: true });
-    if (parsed.positionals.length !== 3) throw new Error();
+    parsed = parseArgs({ args, options: OPTIONS, allowPositionals: true });
+    if (parsed.positionals.length !== 3 || !(Number(parsed.values["max-pixels"] ?? 1) > 0)) throw new Error();
   } catch {
     console.error(USAGE);
     return 2;
   }
   const [model, file, output] = parsed.positionals;
   const { symbols } = parsed.values;
+  const limit = parsed.values["max-pixels"];
   try {
     const bundle = await Bundle.load(readFileSync(model), ort);
-    const picture = await decode(readFileSync(file), bundle, { symbols: symbols !== undefined });
+    const picture = await decode(readFileSync(file), bundle, {
+      symbols: symbols !== undefined,
+      ...(limit && { maxPixels: Number(limit) }),
+    });
     writeFileSync(output, toPng(picture));
     if (symbols && picture.symbols) writeFileSync(symbols, new Uint8Array(picture.symbols.buffer));
     return 0;
@@ -74,6 +81,7 @@ async function main(args) {
   }
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+// npm links to this file from where it keeps commands.
+if (process.argv[1] && import.meta.url === pathToFileURL(realpathSync(process.argv[1])).href) {
   process.exitCode = await main(process.argv.slice(2));
 }

@@ -119,10 +119,13 @@ export function crc32(...parts) {
 
 // ---------------------------------------------------------------------------------------------- the bytes of a file
 
-const FLAGS = { grey: 1, alpha: 2, embedded: 4, lossless: 8 };
+const FLAGS = { grey: 1, sides: 2, embedded: 4, lossless: 8, tuned: 16 };
+const SIDES = { end: 0, alpha: 1, map: 2 };
+const MAX_TUNING = 32;
+const LARGEST_OFFSET = 32; // of a map's entry, 1/16 octave
 const MAX_SIDE = 2 ** 20;
 const MAX_PIXELS = 2 ** 28;
-const MAX_ALPHA = 2 ** 30; // bytes
+const MAX_SIDE_ELEMENT = 2 ** 30; // bytes
 const MAX_LOSSLESS = 4096; // bytes of the lossless element
 const MAX_TINY = 32768; // bytes
 const PIECE = 2048; // bytes of an embedded stream between two checksums
@@ -130,7 +133,15 @@ const LOSSLESS_UNITS = 37;
 const SHORT = new EocodecError("the file is cut off before its first segment");
 
 /**
- * @typedef {{ model: string, width: number, height: number, step: number, grey: boolean, embedded: boolean }} Header
+ * @typedef {object} Header
+ * @property {string} model id, hexadecimal
+ * @property {number} width
+ * @property {number} height
+ * @property {number} step code
+ * @property {number} tuning 0: the file is not tuned
+ * @property {boolean} grey
+ * @property {boolean} embedded
+ *
  * @typedef {{ units: number, payload: Uint8Array }} Segment
  * @typedef {{ number: number, step: number, grey: boolean, payload: Uint8Array }} Tiny
  */
@@ -184,11 +195,12 @@ class Feed {
   header = /** @type {Header | null} */ (null);
   tiny = /** @type {Tiny | null} */ (null);
   alpha = /** @type {Uint8Array | null} */ (null);
+  map = /** @type {Uint8Array | null} */ (null); // of steps
   lossless = /** @type {Uint8Array | null} */ (null);
   segments = /** @type {Segment[]} */ ([]);
   /** An embedded stream as far as it is there. */
   stream = new Uint8Array(0);
-  #elements = 0; // 0: before the alpha element, 1: before the lossless element, 2: before the segments
+  #elements = 0; // 0: before the side elements, 1: before the lossless element, 2: before the segments
   #taken = 0; // segments that the decoder has
   /** Called before the decoder waits for bytes. @type {() => Promise<void>} */
   idle = async () => {};
@@ -241,7 +253,7 @@ class Feed {
     if (this.#failure) throw this.#failure;
   }
 
-  /** Waits until it is known what kind of file this is, and its alpha and lossless elements are there. */
+  /** Waits until it is known what kind of file this is, and its side and lossless elements are there. */
   async begin() {
     this.check();
     while (!this.tiny && !(this.header && this.#elements === 2)) if (!(await this.more())) throw SHORT;
@@ -290,7 +302,7 @@ class Feed {
     if (version !== 1) throw new EocodecError(`the file has format version ${version}; this program reads version 1`);
     const model = hex(cursor.take(4));
     const flags = cursor.take(1)[0];
-    if (flags > 15) throw new EocodecError("the file uses features this program does not know");
+    if (flags > 31) throw new EocodecError("the file uses features this program does not know");
     const [width, height] = [cursor.varint(), cursor.varint()];
     if (!(width && height && width <= MAX_SIDE && height <= MAX_SIDE && width * height <= MAX_PIXELS)) {
       throw new EocodecError(`the file claims ${width}x${height} pixels, beyond the format's limits`);
@@ -301,31 +313,42 @@ class Feed {
       throw damaged("its lossless parameters cannot be read");
     }
     if (embedded && (rate || step)) throw damaged("an embedded stream has no rate");
+    const tuning = flags & FLAGS.tuned ? cursor.number(1) : 0;
+    const stepped = !(flags & (FLAGS.embedded | FLAGS.lossless));
+    if (flags & FLAGS.tuned && !(tuning >= 1 && tuning <= MAX_TUNING && stepped)) {
+      throw damaged("its tuning is out of range");
+    }
     this.#at = cursor.at;
     this.#head = bytes.slice(0, cursor.at);
-    this.header = { model, width, height, step, grey, embedded };
+    this.header = { model, width, height, step, tuning, grey, embedded };
   }
 
   /** The elements before the segments. @param {Uint8Array} bytes */
   #parseElements(bytes) {
     const flags = this.#head[8];
-    if (this.#elements === 0) {
-      if (flags & FLAGS.alpha) {
-        const cursor = new Cursor(bytes, this.#at);
-        const kind = cursor.take(1)[0];
-        if (kind > 1) throw damaged("unknown or repeated side segment");
-        if (kind === 1) {
-          const length = cursor.varint();
-          if (length > MAX_ALPHA) throw damaged("a side segment is too long");
-          const alpha = cursor.take(length).slice();
-          if (!this.#passes(cursor)) throw damaged("the transparency's checksum does not match");
-          if (cursor.take(1)[0]) throw damaged("unknown or repeated side segment");
-          this.alpha = alpha;
-          this.#ordinal++;
-        }
+    while (this.#elements === 0) {
+      const cursor = new Cursor(bytes, this.#at);
+      const kind = flags & FLAGS.sides ? cursor.number(1) : SIDES.end;
+      if (kind === SIDES.end) {
         this.#at = cursor.at;
+        this.#elements = 1;
+        break;
       }
-      this.#elements = 1;
+      if (kind > SIDES.map || (kind === SIDES.alpha ? this.alpha : this.map)) {
+        throw damaged("unknown or repeated side segment");
+      }
+      if (kind === SIDES.map && flags & (FLAGS.embedded | FLAGS.lossless)) {
+        throw damaged("a map of steps in a file that has none");
+      }
+      const length = cursor.varint();
+      if (length > MAX_SIDE_ELEMENT) throw damaged("a side segment is too long");
+      const content = cursor.take(length).slice();
+      const name = kind === SIDES.alpha ? "transparency" : "map of steps";
+      if (!this.#passes(cursor)) throw damaged(`the checksum of its ${name} does not match`);
+      if (kind === SIDES.alpha) this.alpha = content;
+      else this.map = content;
+      this.#ordinal++;
+      this.#at = cursor.at;
     }
     if (flags & FLAGS.lossless) {
       const cursor = new Cursor(bytes, this.#at);
@@ -645,6 +668,113 @@ const TYPES = new Map(
   ]),
 );
 
+/** Ids of bundles older than lists of parts, by the SHA-256 that their list would have: photo, face64. */
+const ANCESTORS = new Map([
+  [
+    "ba6e0980bd42ebfc17190da20b1e138fb0528c5ee51cbbba310c59a08e70178b",
+    "26cc94c0a96a772cb349dacacae13926043a63b49bbfff6929a775e6f18c6a36",
+  ],
+  [
+    "03e904950c432b339ba6bc8e8255cda6a035373e91167504c1a854f1a44ce709",
+    "5f2b99a22f894e653d293ae8afc0baa7711a14d9e28e54c83335e3ff52c4c90a",
+  ],
+]);
+
+/** Arithmetic on tensors: none of it runs other graphs, calls out of the runtime, or touches files. */
+const OPERATORS = new Set(
+  (
+    "Abs Add Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose DepthToSpace Div Equal Exp Expand " +
+    "Flatten Floor Gather Gemm Greater Identity Less Log MatMul Max Min Mul Neg Pad Pow Reciprocal ReduceMean " +
+    "ReduceSum Relu Reshape Shape Sigmoid Sign Slice Softplus SpaceToDepth Split Sqrt Squeeze Sub Tanh " +
+    "Transpose Unsqueeze Where"
+  ).split(" "),
+);
+
+/** @param {string} what */
+const forbidden = (what) => new EocodecError(`the model's graph holds what a bundle must not: ${what}`);
+const BROKEN_GRAPH = new EocodecError("the model's graph is damaged");
+
+/**
+ * The fields of a protocol buffer's message: numbers, or the bytes of anything else.
+ *
+ * @param {Uint8Array} message @returns {[number, number | Uint8Array][]}
+ */
+function fieldsOf(message) {
+  const fields = /** @type {[number, number | Uint8Array][]} */ ([]);
+  let at = 0;
+  const varint = () => {
+    for (let value = 0, k = 0; k < 10 && at < message.length; k++) {
+      const byte = message[at++];
+      value += (byte & 127) * 128 ** k;
+      if (byte < 128) return value;
+    }
+    throw BROKEN_GRAPH;
+  };
+  while (at < message.length) {
+    const key = varint();
+    const kind = key % 8;
+    if (key >= 2 ** 32 || ![0, 1, 2, 5].includes(kind)) throw BROKEN_GRAPH; // 32 bits of a larger key are another's
+    const number = Math.floor(key / 8);
+    if (kind === 0) {
+      fields.push([number, varint()]);
+      continue;
+    }
+    const length = kind === 2 ? varint() : kind === 1 ? 8 : 4;
+    if (at + length > message.length) throw BROKEN_GRAPH;
+    fields.push([number, message.subarray(at, at + length)]);
+    at += length;
+  }
+  return fields;
+}
+
+/** Contents of the fields with these numbers. @param {Uint8Array} message @param {number[]} numbers */
+function messagesOf(message, ...numbers) {
+  return fieldsOf(message).flatMap(([number, value]) => {
+    if (!numbers.includes(number)) return [];
+    if (typeof value === "number") throw BROKEN_GRAPH;
+    return [value];
+  });
+}
+
+/**
+ * Refuses graphs that hold anything but arithmetic of the standard operators on tensors of their own. The numbers are
+ * those of the fields in https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+ *
+ * @param {Uint8Array} content
+ */
+function checkGraph(content) {
+  const text = new TextDecoder();
+  if (fieldsOf(content).some(([number]) => number === 20 || number === 25)) throw forbidden("functions or training");
+  const graphs = messagesOf(content, 7);
+  if (graphs.length !== 1) throw BROKEN_GRAPH;
+  const [graph] = graphs;
+  const nodes = messagesOf(graph, 1);
+  if (nodes.length > 20000) throw forbidden("more than 20000 nodes");
+  const tensors = messagesOf(graph, 5);
+  const others = messagesOf(graph, 15);
+  for (const node of nodes) {
+    const operators = messagesOf(node, 4).map((name) => text.decode(name));
+    const standard = messagesOf(node, 7).every((domain) => ["", "ai.onnx"].includes(text.decode(domain)));
+    if (!standard || operators.length !== 1 || !OPERATORS.has(operators[0])) {
+      throw forbidden(`the operator ${operators.join(", ").slice(0, 40)}`);
+    }
+    for (const attribute of messagesOf(node, 5)) {
+      others.push(...messagesOf(attribute, 6, 11, 22, 23));
+      tensors.push(...messagesOf(attribute, 5, 10));
+    }
+  }
+  if (others.length) throw forbidden("subgraphs or sparse tensors");
+  for (const tensor of tensors) {
+    const fields = fieldsOf(tensor);
+    if (fields.some(([number, value]) => number === 13 || (number === 14 && value !== 0))) {
+      throw forbidden("tensors from other files");
+    }
+    if (fields.filter(([number]) => number === 1).length > 8) {
+      throw forbidden("tensors of more than eight dimensions");
+    }
+  }
+}
+
 /** A model bundle (`.eocm`). ONNX Runtime's sessions are made when they are first needed. */
 export class Bundle {
   #sessions = /** @type {Map<string, Promise<any>>} */ (new Map());
@@ -795,7 +925,9 @@ export class Bundle {
   #open(graph) {
     const { ort } = this;
     ort.env.wasm.numThreads ||= 1; // more need headers that isolate the page
-    return ort.InferenceSession.create(this.file(`${graph}.onnx`), {
+    const content = this.file(`${graph}.onnx`);
+    checkGraph(content);
+    return ort.InferenceSession.create(content, {
       executionProviders: ["wasm"],
       enableMemPattern: false, // shapes differ from run to run
       logSeverityLevel: 3,
@@ -907,13 +1039,20 @@ async function inflate(data, size) {
   }
 }
 
+/** SHA-256 in hexadecimal. @param {BlobPart[]} parts */
+async function sha256(...parts) {
+  return hex(new Uint8Array(await crypto.subtle.digest("SHA-256", await new Blob(parts).arrayBuffer())));
+}
+
 /**
- * SHA-256 over names and contents ("Bundle"); null where pages have no cryptography.
+ * SHA-256 over names and contents, or over the list of parts ("Bundle"); null where pages have no cryptography.
  *
  * @param {Map<string, Uint8Array>} files
  */
 async function contentHash(files) {
   if (!globalThis.crypto?.subtle) return null;
+  const list = files.get("parts.json");
+  if (list) return partsHash(files, list);
   const parts = [];
   for (const name of [...files.keys()].sort()) {
     const [label, content] = [new TextEncoder().encode(name), files.get(name) ?? new Uint8Array(0)];
@@ -922,8 +1061,40 @@ async function contentHash(files) {
     viewOf(lengths[1]).setBigUint64(0, BigInt(content.length), true);
     parts.push(lengths[0], label, lengths[1], content);
   }
-  const whole = await new Blob(/** @type {BlobPart[]} */ (parts)).arrayBuffer();
-  return hex(new Uint8Array(await crypto.subtle.digest("SHA-256", whole)));
+  return sha256(.../** @type {BlobPart[]} */ (parts));
+}
+
+/**
+ * The id of a list of parts; what is there must be on it.
+ *
+ * @param {Map<string, Uint8Array>} files @param {Uint8Array} list
+ */
+async function partsHash(files, list) {
+  /** @type {Map<string, [number, string]>} */
+  const known = new Map();
+  let text = "";
+  try {
+    const { decoding, beside } = JSON.parse(new TextDecoder().decode(list));
+    for (const group of [beside, decoding]) {
+      for (const name of Object.keys(group).sort()) {
+        const [size, hash] = group[name];
+        if (/[ \n]/.test(name) || known.has(name)) throw new Error(name);
+        known.set(name, [size, hash]);
+        if (group === decoding) text += `${name} ${size} ${hash}\n`;
+      }
+    }
+  } catch {
+    throw new EocodecError("the model bundle's list of parts cannot be read");
+  }
+  for (const [name, content] of files) {
+    if (name === "parts.json") continue;
+    const [size, hash] = known.get(name) ?? [-1, ""];
+    if (size !== content.length || hash !== (await sha256(/** @type {BlobPart} */ (content)))) {
+      throw new EocodecError(`the model bundle is damaged: ${name} is not what its list of parts says`);
+    }
+  }
+  const found = await sha256(text);
+  return ANCESTORS.get(found) ?? found;
 }
 
 /** @param {Uint8Array} content @param {boolean} halves whether only f(0) … f(R) are given @returns {Table[]} */
@@ -1041,7 +1212,10 @@ const LEVEL_UNITS = 6;
 const LOW_LIMIT = 2 ** 24;
 
 /**
- * @typedef {{ level: number, graph: string, seen: number, phases: number[], channel: number, channels: number }} Unit
+ * @typedef {{ phase: number, channel: number, channels: number, plane: number }} Part what a unit codes at one phase:
+ *   channels from the first on, planes of the strip from the first on
+ * @typedef {{ level: number, graph: string, seen: number, parts: Part[], planes: number }} Unit `seen`: planes that its
+ *   net sees of units before
  *
  * @typedef {object} Strip rows of a unit, with what its net says of them
  * @property {Unit} unit
@@ -1053,23 +1227,47 @@ const LOW_LIMIT = 2 ** 24;
  * @property {number} skip rows of these that are before `start`
  * @property {Int16Array} mean
  * @property {Uint8Array} index
- * @property {[number, number][]} valid rows and columns of every phase that are coded
+ * @property {[number, number][]} valid rows and columns of every part that are coded
  *
  * @typedef {(strip: Strip, values: Int32Array) => Promise<void>} StripCoder fills in the values, 1/16 steps
  */
 
-/** Coding units 1, 2, … of L levels. @param {number} levels @returns {Unit[]} */
-function unitsOf(levels) {
+/**
+ * Runs of places (phase, channel) at one phase with channels in a row.
+ *
+ * @param {[number, number][]} places @returns {Part[]}
+ */
+function partsOf(places) {
+  const parts = /** @type {Part[]} */ ([]);
+  places.forEach(([phase, channel], plane) => {
+    const last = parts[parts.length - 1];
+    if (last?.phase === phase && last.channel + last.channels === channel) last.channels++;
+    else parts.push({ phase, channel, channels: 1, plane });
+  });
+  return parts;
+}
+
+/** Coding units 1, 2, … of L levels. @param {number} levels @param {boolean} rotated @returns {Unit[]} */
+function unitsOf(levels, rotated) {
+  const turn = rotated ? 1 : 0;
+  const luma = [0, 1, 2, 3].map((k) => [0, 1, 2].map((o) => /** @type {[number, number]} */ ([k ^ (turn * o), o])));
+  const chroma = [0, 1].map((k) =>
+    [0, 1].flatMap((p) =>
+      [3, 4, 5, 6, 7, 8].map((channel) => {
+        const aside = (Math.floor(channel / 3) + (channel % 3)) % 2; // axis + orientation
+        return /** @type {[number, number]} */ ([(2 * k + p + 2 * turn * aside) % 4, channel]);
+      }),
+    ),
+  );
   /** @type {Unit[]} */
   const units = [];
   for (let level = levels; level > 0; level--) {
-    for (let k = 0; k < 4; k++) {
-      units.push({ level, graph: `luma${level}_${k}`, seen: 3 * k, phases: [k], channel: 0, channels: 3 });
-    }
-    for (let k = 0; k < 2; k++) {
-      const phases = [2 * k, 2 * k + 1];
-      units.push({ level, graph: `chroma${level}_${k}`, seen: 12 + 12 * k, phases, channel: 3, channels: 6 });
-    }
+    luma.forEach((places, k) => {
+      units.push({ level, graph: `luma${level}_${k}`, seen: 3 * k, parts: partsOf(places), planes: 3 });
+    });
+    chroma.forEach((places, k) => {
+      units.push({ level, graph: `chroma${level}_${k}`, seen: 12 + 12 * k, parts: partsOf(places), planes: 12 });
+    });
   }
   return units;
 }
@@ -1093,37 +1291,108 @@ function rowsOf(planes, count, height, width, top, bottom) {
 }
 
 /**
- * Visit the first rows and columns of a phase in coding order.
+ * Visit the first rows and columns of a part in coding order.
  *
  * @param {Strip} strip
- * @param {number} n ordinal of the phase
+ * @param {Part} part of its unit
  * @param {[number, number]} inside rows and columns
  * @param {[number, number]} band its height and width
  * @param {(source: number, place: number, channel: number) => void} visit gets places in the strip's planes and in the
  *   band, and the band's channel
  */
-function visitPhase(strip, n, [rows, columns], [bandHeight, bandWidth], visit) {
-  const { unit } = strip;
-  const [i, j] = PHASES[unit.phases[n]];
-  for (let c = 0; c < unit.channels; c++) {
+function visitPart(strip, part, [rows, columns], [bandHeight, bandWidth], visit) {
+  const [i, j] = PHASES[part.phase];
+  for (let c = 0; c < part.channels; c++) {
     for (let r = 0; r < rows; r++) {
-      let source = ((n * unit.channels + c) * strip.rows + strip.skip + r) * strip.width;
-      let place = ((unit.channel + c) * bandHeight + 2 * (strip.start + r) + i) * bandWidth + j;
-      for (let k = 0; k < columns; k++, source++, place += 2) visit(source, place, unit.channel + c);
+      let source = ((part.plane + c) * strip.rows + strip.skip + r) * strip.width;
+      let place = ((part.channel + c) * bandHeight + 2 * (strip.start + r) + i) * bandWidth + j;
+      for (let k = 0; k < columns; k++, source++, place += 2) visit(source, place, part.channel + c);
     }
   }
 }
 
 /**
- * Rows and columns of a strip's phase that are coded.
+ * Rows and columns of a strip's part that are coded.
  *
- * @param {Strip} strip @param {[number, number]} valid those of the whole phase @returns {[number, number]}
+ * @param {Strip} strip @param {[number, number]} valid those of the whole part @returns {[number, number]}
  */
 const insideOf = (strip, [bottom, right]) => [clamp(bottom - strip.start, 0, strip.stop - strip.start), right];
+
+/** What the nets see of a step's code, in 1/16 octave around 32 levels. @param {number} step */
+const conditionOf = (step) => Math.floor((step - 32768 - 5 * 2048 + 64) / 128);
+
+/** The steps of a file: Δ and, with `tuned` models, how much the bands follow the eye, and the map of steps. */
+class Fineness {
+  /**
+   * @param {number} step code
+   * @param {boolean} [tuned] whether the nets are told of the tuning
+   * @param {number} [tuning] 0 to 32
+   * @param {number[]} [eye] what the steps of the bands differ by at full tuning, 1/16 octave
+   * @param {{ values: Int8Array, columns: number } | null} [map] entries of blocks in 1/16 octave
+   */
+  constructor(step, tuned = false, tuning = 0, eye = [], map = null) {
+    this.step = step;
+    this.tuned = tuned;
+    this.tuning = tuning;
+    this.eye = eye;
+    this.map = map;
+  }
+
+  /** Code of the step of a band; it may lie outside the range of a header's. @param {number} band */
+  code(band) {
+    return this.step + (this.tuning ? Math.floor((this.tuning * this.eye[band] * 128) / MAX_TUNING) : 0);
+  }
+
+  /**
+   * The map on a grid of 2^log places a block; 0 without one.
+   *
+   * @param {number} row @param {number} column @param {number} log
+   */
+  at(row, column, log) {
+    return this.map ? this.map.values[(row >> log) * this.map.columns + (column >> log)] : 0;
+  }
+
+  /**
+   * What nets see of rows of a level's quads; L − l + 1 is the level's band.
+   *
+   * @param {number} band @param {number} top @param {number} bottom @param {number} columns
+   * @returns {[Int8Array, number[]]}
+   */
+  condition(band, top, bottom, columns) {
+    const size = (bottom - top) * columns;
+    const planes = new Int8Array((this.tuned ? 2 : 1) * size).fill(this.tuning);
+    const base = conditionOf(this.code(band));
+    if (!this.map) planes.fill(clamp(base, -80, 48), 0, size);
+    for (let y = top, at = 0; this.map && y < bottom; y++) {
+      for (let x = 0; x < columns; x++) planes[at++] = clamp(base + this.at(y, x, band - 1), -80, 48);
+    }
+    return [planes, [1, planes.length / size, bottom - top, columns]];
+  }
+}
+
+/**
+ * The steps of an ordinary file.
+ *
+ * @param {Feed} feed @param {Bundle} bundle @returns {Promise<Fineness>}
+ */
+async function finenessOf(feed, bundle) {
+  const { width, height, step, tuning } = /** @type {Header} */ (feed.header);
+  const { levels, tuned = false, eye } = bundle.manifest;
+  if ((tuning || feed.map) && !tuned) throw damaged("its steps differ, which its model does not know");
+  if (!feed.map) return new Fineness(step, tuned, tuning, eye);
+  const [rows, columns] = [height, width].map((n) => Math.ceil(n / 2 ** (levels + 1)));
+  const bytes = await bundle.unpack(feed.map, rows * columns);
+  if (!bytes) throw damaged("its map of steps cannot be read");
+  for (let at = columns; at < bytes.length; at++) bytes[at] += bytes[at - columns]; // differences of rows
+  const values = new Int8Array(bytes.buffer);
+  if (values.some((a) => Math.abs(a) > LARGEST_OFFSET)) throw damaged("its map of steps is out of range");
+  return new Fineness(step, tuned, tuning, eye, { values, columns });
+}
 
 /** The order of coding: nets say means and table indices of every unit, a coder the values. */
 class Walk {
   feature = /** @type {Uint8Array | null} */ (null);
+  channels = 0; // of the feature
   coarser = new Int8Array(0); // what the next level's feature net sees of the level before
   seen = new Int8Array(0);
   level = 0;
@@ -1134,18 +1403,17 @@ class Walk {
    * @param {Bundle} bundle
    * @param {number} width
    * @param {number} height
-   * @param {number} step code
+   * @param {Fineness} fineness
    * @param {string} folder
    */
-  constructor(bundle, width, height, step, folder = "entropy") {
+  constructor(bundle, width, height, fineness, folder = "entropy") {
     this.bundle = bundle;
     this.levels = /** @type {number} */ (bundle.manifest.levels);
-    this.units = unitsOf(this.levels);
+    this.units = unitsOf(this.levels, folder === "entropy" && Boolean(bundle.manifest.rotated));
     this.width = width;
     this.height = height;
-    this.step = step;
+    this.fineness = fineness;
     this.folder = folder;
-    this.condition = clamp(Math.floor((step - 32768 - 5 * 2048 + 64) / 128), -80, 48);
   }
 
   /** Rows and columns of a level's quad grid. @param {number} level @returns {[number, number]} */
@@ -1190,7 +1458,7 @@ class Walk {
   async lowPass(reader) {
     const [height, width] = this.size(0);
     const q = Array.from({ length: 3 }, () => new Int32Array(height * width));
-    const corner = clamp(69 - Math.floor((5 * (this.step - 32768)) / 2048), 0, 63);
+    const corner = clamp(69 - Math.floor((5 * (this.fineness.code(0) - 32768)) / 2048), 0, 63);
     for (const plane of q) plane[0] = (await reader.take(Uint8Array.of(corner)))[0];
     for (let half = 1 << (bitLength(Math.max(height, width) - 1) - 1); half >= 1 && height * width > 1; half >>= 1) {
       for (let c = 0; c < 3; c++) {
@@ -1238,8 +1506,7 @@ class Walk {
   async enter(level, known = null) {
     const [height, width] = this.grid(level);
     const inputChannels = level === this.levels ? 24 : 9;
-    const previous = this.feature;
-    const channels = 32;
+    const [previous, before] = [this.feature, this.channels];
     let feature = new Uint8Array(0);
     for (const [start, stop] of this.#strips(level)) {
       const [top, bottom] = [Math.max(0, start - 2), Math.min(height, stop + 2)];
@@ -1247,17 +1514,18 @@ class Walk {
       /** @type {Record<string, [TensorData, number[]]>} */
       const inputs = {
         coarser: [rowsOf(this.coarser, inputChannels, height, width, top, bottom), [1, inputChannels, rows, width]],
-        condition: this.#condition(rows, width),
+        condition: this.#condition(level, top, bottom),
       };
       if (previous) {
-        const planes = rowsOf(previous, channels, height / 2, width / 2, top / 2, bottom / 2);
-        inputs.previous = [planes, [1, channels, rows / 2, width / 2]];
+        const planes = rowsOf(previous, before, height / 2, width / 2, top / 2, bottom / 2);
+        inputs.previous = [planes, [1, before, rows / 2, width / 2]];
       }
       if (known) {
         const count = known.length / (height * width);
         inputs.known = [rowsOf(known, count, height, width, top, bottom), [1, count, rows, width]];
       }
       const output = (await this.bundle.run(`${this.folder}/feature${level}`, inputs)).feature;
+      const channels = (this.channels = output.length / (rows * width));
       if (stop - start === height) {
         feature = output;
         break;
@@ -1274,9 +1542,9 @@ class Walk {
     this.coarser = new Int8Array(36 * height * width);
   }
 
-  /** @param {number} rows @param {number} columns @returns {[Int8Array, number[]]} */
-  #condition(rows, columns) {
-    return [new Int8Array(rows * columns).fill(this.condition), [1, 1, rows, columns]];
+  /** @param {number} level @param {number} top @param {number} bottom rows of its quad grid */
+  #condition(level, top, bottom) {
+    return this.fineness.condition(1 + this.levels - level, top, bottom, this.grid(level)[1]);
   }
 
   /**
@@ -1289,20 +1557,23 @@ class Walk {
     const [height, width] = this.grid(unit.level);
     const [bandRows, bandColumns] = this.size(unit.level);
     const valid = /** @type {[number, number][]} */ (
-      unit.phases.map((p) => [(bandRows - PHASES[p][0] + 1) >> 1, (bandColumns - PHASES[p][1] + 1) >> 1])
+      unit.parts.map(({ phase }) => {
+        const [i, j] = PHASES[phase];
+        return [(bandRows - i + 1) >> 1, (bandColumns - j + 1) >> 1];
+      })
     );
     const strips = this.#strips(unit.level);
     for (let s = from; s < strips.length; s++) {
       const [start, stop] = strips[s];
-      const [top, bottom] = [Math.max(0, start - 1), Math.min(height, stop + 1)];
+      const [top, bottom] = [Math.max(0, start - 2), Math.min(height, stop + 2)];
       const rows = bottom - top;
       /** @type {Record<string, [TensorData, number[]]>} */
       const inputs = {
         feature: [
-          rowsOf(/** @type {Uint8Array} */ (this.feature), 32, height, width, top, bottom),
-          [1, 32, rows, width],
+          rowsOf(/** @type {Uint8Array} */ (this.feature), this.channels, height, width, top, bottom),
+          [1, this.channels, rows, width],
         ],
-        condition: this.#condition(rows, width),
+        condition: this.#condition(unit.level, top, bottom),
       };
       if (unit.seen) {
         inputs.seen = [rowsOf(this.seen, unit.seen, height, width, top, bottom), [1, unit.seen, rows, width]];
@@ -1327,14 +1598,14 @@ class Walk {
   #store(strip, values, height) {
     const { unit, width } = strip;
     const rows = strip.stop - strip.start;
-    const keep = unit.seen + unit.phases.length * unit.channels <= 24;
-    for (let n = 0; n < unit.phases.length; n++) {
-      visitPhase(strip, n, [rows, width], [2 * height, 2 * width], (source, place) => {
+    const keep = unit.seen + unit.planes <= 24;
+    for (const part of unit.parts) {
+      visitPart(strip, part, [rows, width], [2 * height, 2 * width], (source, place) => {
         this.coarser[place] = this.bundle.compand(values[source]);
       });
     }
     if (!keep) return;
-    for (let k = 0; k < unit.phases.length * unit.channels; k++) {
+    for (let k = 0; k < unit.planes; k++) {
       const from = (k * strip.rows + strip.skip) * width;
       const to = ((unit.seen + k) * height + strip.start) * width;
       for (let x = 0; x < rows * width; x++) this.seen[to + x] = this.bundle.compand(values[from + x]);
@@ -1480,9 +1751,12 @@ const level8 = (x) => Math.floor(clamp(x, 0, 1) * 255 + 0.5);
  * @param {Uint8ClampedArray} rgba
  */
 async function synthesise(walk, latents, delta, rgba) {
-  const { bundle, levels, width, height } = walk;
+  const { bundle, levels, width, height, fineness } = walk;
   const [fullHeight, fullWidth] = walk.grid(levels).map((n) => n * 2 ** (levels + 1));
-  const step = Float32Array.of(delta < bundle.manifest.refine_from ? NO_REFINEMENT : delta / 255);
+  const told = (/** @type {number} */ a) => {
+    const step = delta * 2 ** (a / 16); // of a place where the map says a
+    return step < bundle.manifest.refine_from ? NO_REFINEMENT : step / 255;
+  };
   const whole = fullWidth * fullHeight <= WHOLE;
   const [tileHeight, tileWidth] = whole ? [fullHeight, fullWidth] : [TILE, TILE];
   for (let top = 0; top < height; top += tileHeight) {
@@ -1495,7 +1769,22 @@ async function synthesise(walk, latents, delta, rgba) {
         right: Math.min(fullWidth, right + HALO),
       };
       /** @type {Record<string, [TensorData, number[]]>} */
-      const inputs = { step: [step, [1]] };
+      const inputs = { step: [Float32Array.of(told(0)), [1]] };
+      if (bundle.manifest.tuned) {
+        inputs.tune = [Float32Array.of(fineness.tuning / MAX_TUNING), [1, 1, 1, 1]];
+        inputs.step[1] = [1, 1, 1, 1];
+      }
+      if (fineness.map) {
+        // On the grid of half the resolution, where a block has 2^levels places.
+        const [rows, columns] = [(outer.bottom - outer.top) / 2, (outer.right - outer.left) / 2];
+        const steps = new Float32Array(rows * columns);
+        for (let y = 0, at = 0; y < rows; y++) {
+          for (let x = 0; x < columns; x++) {
+            steps[at++] = told(fineness.at(outer.top / 2 + y, outer.left / 2 + x, levels));
+          }
+        }
+        inputs.step = [steps, [1, 1, rows, columns]];
+      }
       latents.forEach((band, k) => {
         const factor = 2 ** (k ? levels - k + 1 : levels);
         const [channels, bandHeight, bandWidth] = [k ? 9 : 3, fullHeight / factor, fullWidth / factor];
@@ -1579,18 +1868,21 @@ class OrdinaryJob extends Job {
   #low;
   #values = /** @type {Int32Array[]} */ ([]);
 
-  /** @param {Feed} feed @param {Bundle} bundle @param {Header} header @param {boolean} symbols */
-  constructor(feed, bundle, header, symbols) {
+  /**
+   * @param {Feed} feed @param {Bundle} bundle @param {Header} header @param {Fineness} fineness
+   * @param {boolean} symbols
+   */
+  constructor(feed, bundle, header, fineness, symbols) {
     super(feed, bundle, header.width, header.height);
-    this.#walk = new Walk(bundle, header.width, header.height, header.step);
+    this.#walk = new Walk(bundle, header.width, header.height, fineness);
     this.delta = levelsOf(header.step);
     const sizes = this.#walk.bandLengths();
     this.latents = sizes.map((size) => new Float32Array(size));
     this.#low = new Int32Array(sizes[0]);
     if (symbols) this.#values = sizes.slice(1).map((size) => new Int32Array(size));
-    this.steps = /** @type {number[][]} */ (bundle.manifest.gain).map((band) =>
-      band.map((gain) => Math.fround((this.delta / 255) * Math.exp(gain))),
-    );
+    this.steps = /** @type {number[][]} */ (bundle.manifest.gain).map((band, k) =>
+      band.map((gain) => Math.fround((levelsOf(fineness.code(k)) / 255) * Math.exp(gain))),
+    ); // where the map has nothing to say
   }
 
   async run() {
@@ -1641,12 +1933,13 @@ class OrdinaryJob extends Job {
     const insides = strip.valid.map((valid) => insideOf(strip, valid));
     const residuals = new Int32Array(mean.length);
     if (reader) {
-      const asked = new Uint8Array(insides.reduce((sum, [rows, columns]) => sum + unit.channels * rows * columns, 0));
+      const counts = unit.parts.map(({ channels }, n) => channels * insides[n][0] * insides[n][1]);
+      const asked = new Uint8Array(counts.reduce((sum, count) => sum + count, 0));
       let at = 0;
-      insides.forEach((inside, n) => visitPhase(strip, n, inside, size, (source) => (asked[at++] = index[source])));
+      unit.parts.forEach((p, n) => visitPart(strip, p, insides[n], size, (k) => (asked[at++] = index[k])));
       const m = await reader.take(asked);
       at = 0;
-      insides.forEach((inside, n) => visitPhase(strip, n, inside, size, (source) => (residuals[source] = m[at++])));
+      unit.parts.forEach((p, n) => visitPart(strip, p, insides[n], size, (k) => (residuals[k] = m[at++])));
     }
     const band = 1 + this.#walk.levels - unit.level;
     const [latents, steps, known, { shift }] = [
@@ -1655,15 +1948,20 @@ class OrdinaryJob extends Job {
       this.#values[band - 1],
       this.bundle,
     ];
-    insides.forEach((inside, n) => {
-      visitPhase(strip, n, [strip.stop - strip.start, strip.width], size, (source, place, channel) => {
+    const { fineness } = this.#walk;
+    unit.parts.forEach((part, n) => {
+      visitPart(strip, part, [strip.stop - strip.start, strip.width], size, (source, place, channel) => {
         const m = residuals[source];
         values[source] = 16 * m + mean[source];
         let value = m + mean[source] / 16;
         if (m) value -= (Math.sign(m) * shift[index[source]][Math.min(Math.abs(m), 3) - 1]) / 256;
+        if (fineness.map) {
+          const [row, column] = [Math.floor(place / size[1]) % size[0], place % size[1]];
+          value *= 2 ** (fineness.at(row, column, band) / 16);
+        }
         latents[place] = value * steps[channel];
       });
-      if (known) visitPhase(strip, n, inside, size, (source, place) => (known[place] = values[source]));
+      if (known) visitPart(strip, part, insides[n], size, (source, place) => (known[place] = values[source]));
     });
   }
 
@@ -1770,15 +2068,15 @@ class EmbeddedJob extends Job {
   constructor(feed, bundle, header) {
     super(feed, bundle, header.width, header.height);
     this.#tables = bundle.probabilities;
-    const walk = (this.#sizes = new Walk(bundle, header.width, header.height, LOW_CODE));
+    const walk = (this.#sizes = new Walk(bundle, header.width, header.height, new Fineness(LOW_CODE), "embedded"));
     this.#bands = walk
       .bandLengths()
       .slice(1)
       .map((_, k) => new Cells(walk.bandSize(walk.levels - k)));
     this.#low = new Int32Array(walk.bandLengths()[0]);
-    const counts = walk.units.map(({ level, phases, channels }) => {
+    const counts = walk.units.map(({ level, planes }) => {
       const [rows, columns] = walk.size(level);
-      return (rows * columns * phases.length * channels) / 4;
+      return (rows * columns * planes) / 4;
     });
     const total = counts.reduce((a, b) => a + b, 0);
     let before = 0;
@@ -1888,7 +2186,7 @@ class EmbeddedJob extends Job {
     for (const band of this.#bands) band.settled.fill(0);
     const code = 32768 + Math.round(Math.log2((half * 3) / 4) * 2048);
     for (this.#stage = 0; this.#stage < 2; this.#stage++) {
-      const walk = new Walk(this.bundle, this.width, this.height, code, "embedded");
+      const walk = new Walk(this.bundle, this.width, this.height, new Fineness(code), "embedded");
       walk.begin(Float64Array.from(this.#low, (q) => Math.floor((4 * q) / (3 * half))));
       for (let number = 1; number <= walk.units.length; number++) {
         const { level } = walk.units[number - 1];
@@ -1946,10 +2244,10 @@ class EmbeddedJob extends Job {
     const half = 8192 >> this.#layer;
     const scale = (half * 3) / 64 / 256;
     band.touched = true;
-    for (let n = 0; n < unit.phases.length; n++) {
+    for (let n = 0; n < unit.parts.length; n++) {
       if (real && strip.number <= this.#active) await this.#decideStrip(strip, n, band);
       const all = /** @type {[number, number]} */ ([strip.stop - strip.start, strip.width]);
-      visitPhase(strip, n, all, [band.height, band.width], (source, place) => {
+      visitPart(strip, unit.parts[n], all, [band.height, band.width], (source, place) => {
         if (band.sign[place]) {
           const cell = Math.floor((16 * (2 * band.lower[place] + band.extent[place])) / (3 * half));
           values[source] = band.sign[place] * cell;
@@ -1961,13 +2259,14 @@ class EmbeddedJob extends Job {
     }
   }
 
-  /** @param {Strip} strip @param {number} n ordinal of the phase @param {Cells} band */
+  /** @param {Strip} strip @param {number} n ordinal of the part @param {Cells} band */
   async #decideStrip(strip, n, band) {
     const { unit, mean, index, valid } = strip;
     const { significance, sign, rank, ranks } = this.#tables;
     const [half, stage, classes] = [8192 >> this.#layer, this.#stage, this.#classes];
     const inside = insideOf(strip, valid[n]);
-    const capacity = unit.channels * inside[0] * inside[1];
+    const part = unit.parts[n];
+    const capacity = part.channels * inside[0] * inside[1];
     const [sources, places, entries] = [
       new Uint32Array(capacity),
       new Uint32Array(capacity),
@@ -1975,7 +2274,7 @@ class EmbeddedJob extends Job {
     ];
     const starts = new Uint32Array(ranks + 1);
     let count = 0;
-    visitPhase(strip, n, inside, [band.height, band.width], (source, place) => {
+    visitPart(strip, part, inside, [band.height, band.width], (source, place) => {
       if (band.sign[place] || (stage ? band.settled[place] : index[source] < LIKELY)) return;
       const of = MEAN_CLASS[Math.min(Math.abs(mean[source]), 9)];
       entries[count] = ((stage * 64 + index[source]) * 4 + of) * 10 + classes[place];
@@ -1987,7 +2286,7 @@ class EmbeddedJob extends Job {
     for (let k = 0; k < ranks; k++) starts[k + 1] += starts[k];
     const order = new Uint32Array(count);
     for (let k = 0; k < count; k++) order[starts[rank[entries[k]]]++] = k;
-    const height = unit.phases.length * valid[0][0];
+    const height = unit.parts.length * valid[0][0];
     for (let start = 0; start < count; start += GROUP) {
       const group = order.subarray(start, start + GROUP);
       const found = await this.#group((coder) => {
@@ -2016,7 +2315,7 @@ class EmbeddedJob extends Job {
     const { levels, units } = this.#sizes;
     await this.#refineLow();
     for (let number = 1; number <= units.length; number++) {
-      const { level, phases, channel, channels } = units[number - 1];
+      const { level, parts } = units[number - 1];
       const k = levels - level;
       const band = this.#bands[k];
       if ((number - 1) % LEVEL_UNITS === 0) {
@@ -2024,8 +2323,9 @@ class EmbeddedJob extends Job {
         this.#classes = wide ? band.neighbourhood(this.#bands[k + 1]) : new Uint8Array(0);
       }
       if (!this.#classes.length) continue;
-      for (let n = 0; n < phases.length; n++) {
-        const [i, j] = PHASES[phases[n]];
+      for (let n = 0; n < parts.length; n++) {
+        const { phase, channel, channels } = parts[n];
+        const [i, j] = PHASES[phase];
         const places = [];
         for (let c = channel; c < channel + channels; c++) {
           for (let y = i; y < band.height; y += 2) {
@@ -2047,7 +2347,7 @@ class EmbeddedJob extends Job {
             band.extent[place] = half;
             band.fresh[place] = 0;
           });
-          this.#mark(number, 2, (n + Math.min(start + GROUP, places.length) / places.length) / phases.length);
+          this.#mark(number, 2, (n + Math.min(start + GROUP, places.length) / places.length) / parts.length);
         }
       }
     }
@@ -2519,7 +2819,10 @@ class FlatJob extends Job {
       if (segment && (segment.units > most || (await this.feed.segment()))) throw notMadeBy(this.bundle);
       this.#payload = segment?.payload ?? null;
     }
-    const { scale, blocks, rest_step: rest } = this.bundle.manifest;
+    const { scale, blocks, rest_step: rest, from_step: from = 0 } = this.bundle.manifest;
+    if (this.#step < from) {
+      throw new EocodecError("the file says more than this small bundle can decode; it takes the whole model");
+    }
     const reader = this.#payload && new Reader(this.bundle.tables, this.#payload, true);
     const own = Int32Array.from(scale, (s) => Math.floor((s - 5 * (this.#step - 32768) + 1024) / 2048));
     const core = blocks[blocks.length - 1];
@@ -2607,11 +2910,12 @@ async function open(feed, model, { maxPixels = DEFAULT_MAX_PIXELS, symbols = fal
   if (bundle.kind === "flat") {
     const { size } = bundle.manifest;
     if (header.width !== size || header.height !== size || header.embedded || feed.lossless) throw notMadeBy(bundle);
+    if (header.tuning || feed.map) throw notMadeBy(bundle);
     return new FlatJob(feed, bundle, header.step, null);
   }
   if (feed.lossless) return new LosslessJob(feed, bundle, header);
   if (header.embedded) return new EmbeddedJob(feed, bundle, header);
-  return new OrdinaryJob(feed, bundle, header, symbols);
+  return new OrdinaryJob(feed, bundle, header, await finenessOf(feed, bundle), symbols);
 }
 
 /** The alpha channel of a file, or null ("alpha"). @param {Job} job */

@@ -1,5 +1,7 @@
 """Make the test vectors that are not there yet. Those that are there are never changed: run it from the checkout.
 
+Each names the model it needs: a shipped one, or `small.eocm`, which has what the shipped ones have not (make_small.py).
+
 PYTHONPATH=. python tests/vectors/make.py
 """
 
@@ -9,14 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from make_small import drawn
 from PIL import Image
 
 import eocodec
 from eocodec.codec import decode_file
+from eocodec.coding.fineness import StepTuning
+from eocodec.coding.registry import ORDINARY
 from eocodec.coding.symbols import symbols
+from eocodec.format import to_bytes
 from eocodec.image import as_picture, to_pillow
 
 HERE = Path(__file__).parent
+SMALL = HERE / "small.eocm"  # make_small.py
 SAMPLES = HERE.parent.parent / "samples"
 LARGEST_PICTURE = 65536  # pixels; of larger vectors only the symbols are kept
 
@@ -71,11 +78,38 @@ VECTORS: dict[str, Callable[[], bytes]] = {
     "face-grey": lambda: eocodec.compress(crop_face()[..., 0], rate=60, model="face64"),
     "face-tiny": lambda: eocodec.compress(crop_face(), max_bytes=24, tiny=True),
     "face-fine": lambda: eocodec.compress(crop_face(), psnr=42, model="face64"),
+    "small": lambda: stepped(drawn(101, 75, 52), 48, 0),
+    "small-tuned": lambda: stepped(drawn(102, 83, 61), 60, 32),
+    "small-map": lambda: stepped(transparent(drawn(103, 90, 67)), 60, 32, mapped(90, 67)),
+    "small-map-only": lambda: stepped(drawn(104, 131, 49), 24, 0, mapped(131, 49)),
+    "small-tuned-prefix": lambda: stepped(drawn(105, 150, 121), 96, 13, mapped(150, 121))[:4444],
+    "small-tuned-grey": lambda: stepped(drawn(106, 41, 33)[..., 0], 48, 20),
+    "small-tuned-coarse": lambda: stepped(drawn(107, 64, 48), 1, 32),
+    "small-strips": lambda: stepped(drawn(108, 2100, 290), 2, 32, mapped(2100, 290)),
+    "small-embedded": lambda: eocodec.compress(drawn(109, 70, 58), rate=60, progressive=True, model=SMALL),
 }
+
+
+def stepped(picture: np.ndarray, rate: float, tuning: int, offsets: np.ndarray | None = None) -> bytes:
+    """A file of the small model."""
+    model = eocodec.load_model(SMALL)
+    job = ORDINARY.open(model, as_picture(picture), None, StepTuning(tuning, offsets))
+    return to_bytes(job.file(model.manifest.step_of(rate)))
+
+
+def mapped(width: int, height: int) -> np.ndarray:
+    """A map of steps with all its values, for a picture of this size in blocks of 16 pixels."""
+    y, x = np.mgrid[: -(-height // 16), : -(-width // 16)]
+    return ((7 * x + 11 * y) % 65 - 32).astype(np.int8)
 
 
 def crop_face() -> np.ndarray:
     return np.asarray(Image.open(SAMPLES / "faces" / "astronaut.png").convert("RGB"))
+
+
+def model_of(name: str) -> str:
+    """The model that a vector is decoded with: a shipped one, or a bundle in this folder."""
+    return {"face": "face64", "small": SMALL.name}.get(name.split("-")[0], "photo")
 
 
 def main() -> None:
@@ -86,14 +120,15 @@ def main() -> None:
             continue
         data = make()
         (HERE / f"{name}.eoc").write_bytes(data)
-        decoded = decode_file(data)
-        values = symbols(data).astype("<i4")
+        model = model_of(name)
+        loaded = eocodec.load_model(HERE / model if model.endswith(".eocm") else model)
+        decoded = decode_file(data, loaded)
+        values = symbols(data, loaded).astype("<i4")
         height, width = decoded.rgb.shape[:2]
-        model = "face64" if name.startswith("face") else "photo"
         entry = {
             "name": name,
             "model": model,
-            "model_id": eocodec.load_model(model).id.hex(),
+            "model_id": loaded.id.hex(),
             "width": width,
             "height": height,
             "alpha": decoded.alpha is not None,

@@ -1,4 +1,4 @@
-"""Sets by name, as a report's file asks for them."""
+"""Sets by name, as a report's file has them."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -33,7 +33,7 @@ def digits(size: int = 16, seed: int = 0) -> Dataset:
         [np.asarray(Image.fromarray((p * 15.9375).astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC))
          for p in held.images]
     )  # fmt: skip
-    x = (pictures.astype(np.float32) / 255)[:, None]
+    x = (pictures.astype(np.float32) / np.float32(255))[:, None]
     order = np.random.default_rng(seed).permutation(len(x))
     cut = len(x) * 3 // 4
     classes = Factors(held.target[order[cut:], None].astype(np.float64), (True,), ("digit",))

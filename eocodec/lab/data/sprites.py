@@ -61,7 +61,8 @@ def render(
     out = np.empty((len(shape), size, size), np.float32)
     for start in range(0, len(shape), BATCH):
         part = slice(start, start + BATCH)
-        kind, s, angle, a, b = (v[part, None, None] for v in (shape, scale, rotation, x, y))
+        kind = shape[part, None, None]
+        s, angle, a, b = (v[part, None, None] for v in (scale, rotation, x, y))
         c, d = np.cos(angle) / s, np.sin(angle) / s
         inside = _inside(kind, (column - a) * c + (row - b) * d, (row - b) * c - (column - a) * d)
         cells = inside.reshape(-1, size, SUPERSAMPLING, size, SUPERSAMPLING)
@@ -88,8 +89,8 @@ def sprites(samples: int = 6000, hue: bool = False, seed: int = 0) -> Dataset:
         values = {name: random.integers(n, size=count) for name, n in levels.items()}
         pictures = render(
             values["shape"],
-            0.13 + 0.02 * values["scale"],
-            values["rotation"] * (math.pi / 2 / levels["rotation"]),
+            np.float64(0.13) + np.float64(0.02) * values["scale"],
+            values["rotation"] * np.float64(math.pi / 2 / levels["rotation"]),
             0.3 + 0.4 * values["x"] / (levels["x"] - 1),
             0.3 + 0.4 * values["y"] / (levels["y"] - 1),
             values["hue"] / levels["hue"] if hue else None,

@@ -50,7 +50,7 @@ class Heterogeneity:
 
     @property
     def shares(self) -> Floats:
-        """Who owns feature j: `w_kj = A_kj / Σ_k A_kj` `(K, p)`; zero where nobody moves it."""
+        """Share of latent k in feature j: `w_kj = A_kj / Σ_k A_kj` `(K, p)`; zero where no latent moves it."""
         total = self.variance.sum(0)
         return self.variance / np.where(total > 0, total, 1.0)
 

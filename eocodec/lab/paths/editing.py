@@ -20,8 +20,9 @@ import numpy.typing as npt
 from eocodec.errors import EocodecError, ModelError
 from eocodec.model.bundle import Model, read_bundle, write_bundle
 from eocodec.model.graphs import check_graph
-from eocodec.model.library import SHIPPED, load_model
+from eocodec.model.library import load_model
 from eocodec.model.manifest import FLOW_ONLY
+from eocodec.model.shelf import SHIPPED
 from eocodec.model.transform import analyse_vector, synthesise_vectors, to_levels
 
 __all__ = ["LARGEST", "PathManifest", "Paths", "edit", "load_paths", "morph", "write_paths"]

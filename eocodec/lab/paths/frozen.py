@@ -102,7 +102,7 @@ def learn_frozen(
         for t, z in enumerate(path):
             loss = loss + (weight * (z - ends[k, t, index]).square()).sum(1).mean()
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimiser.step()
         schedule.step()

@@ -121,7 +121,7 @@ def train_paths(
             target = transformed(batch, {training.names[k]: torch.full((len(batch),), float(t))})
             loss = loss + model.reconstruction(target, z_t)
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 100.0)
         optimiser.step()
         schedule.step()

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from eocodec.flow.modules import ModuleList
 from eocodec.lab.paths.potential import NetPotential, log_diffused, residual, step
 
 __all__ = ["FlowMover", "LinearMover", "Mover", "StaticMover"]
@@ -84,8 +85,8 @@ class FlowMover(Mover):
         diffusion: float = 1.0,
     ) -> None:
         super().__init__()
-        self.potentials = nn.ModuleList(NetPotential(dim, width) for _ in range(count))
-        self.forces = nn.ModuleList(NetPotential(dim, width) for _ in range(count))
+        self.potentials = ModuleList(NetPotential(dim, width) for _ in range(count))
+        self.forces = ModuleList(NetPotential(dim, width) for _ in range(count))
         self.weights = (hamilton_jacobi, density, at_rest)
         self.diffusion = diffusion
         self.residual = 0.0

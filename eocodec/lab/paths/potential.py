@@ -1,6 +1,6 @@
 """Potentials, their Hamilton–Jacobi residual, and one step along their gradient with its exact log-determinant.
 
-A path of transformation k follows `z_t = z_{t−1} + ∇u(z_{t−1}, t)`. Optimal transport asks for the generalised
+A path of transformation k follows `z_t = z_{t−1} + ∇u(z_{t−1}, t)`. Optimal transport requires the generalised
 Hamilton–Jacobi equation with a learned force that is not positive,
 
     u_t + ½ ‖∇u‖² = −f(z, t)²,
@@ -45,7 +45,7 @@ class Potential(nn.Module, ABC):
         """Second derivatives in z `(B, d, d)`."""
         return torch.func.vmap(torch.func.hessian(self._single))(z, t)
 
-    def rate(self, z: Tensor, t: Tensor) -> Tensor:
+    def time_derivative(self, z: Tensor, t: Tensor) -> Tensor:
         """u_t `(B,)`."""
         return torch.func.vmap(torch.func.grad(self._single, argnums=1))(z, t)
 
@@ -103,9 +103,9 @@ class NetPotential(Potential):
         inner = self.inner.weight
         return (into * curved[:, :, None]).mT @ into + (inner * direct[:, :, None]).mT @ inner
 
-    def rate(self, z: Tensor, t: Tensor) -> Tensor:
+    def time_derivative(self, z: Tensor, t: Tensor) -> Tensor:
         back, _ = self._to_low(*self._layers(z, t))
-        _, speed = torch.func.jvp(self.time, (t,), (torch.ones_like(t),))
+        speed = torch.func.jvp(self.time, (t,), (torch.ones_like(t),))[1]
         return (back * speed).sum(1)
 
 
@@ -117,7 +117,7 @@ def residual(potential: Potential, z: Tensor, t: Tensor, force: Potential | None
         >>> r.shape
         torch.Size([4])
     """
-    value = potential.rate(z, t) + 0.5 * potential.gradient(z, t).square().sum(1)
+    value = potential.time_derivative(z, t) + 0.5 * potential.gradient(z, t).square().sum(1)
     return value if force is None else value + force(z, t).square()
 
 

@@ -75,7 +75,7 @@ def examine(
         subject: what is measured.
         data: on whose held-out samples.
         effort: how much; None suits the set.
-        say: told what is measured next.
+        say: called with what is measured next.
 
     Returns:
         Plain values under `latents`, `kl`, `spectrum`, `fvh`, `dbsr`, `gaps`, `mpmi`, `variation`, `dependence`,

@@ -10,7 +10,6 @@ Files in the report's folder:
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 
 from eocodec.errors import EocodecError
+from eocodec.files import atomic_file, atomic_write
 from eocodec.lab.data.dataset import Dataset
 from eocodec.lab.data.library import load_set
 from eocodec.lab.measures.alignment import similarity
@@ -58,19 +58,12 @@ def _mark(report: Report, plan: Plan, seed: int) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the file and put it in its place: a killed report leaves whole files only."""
-    part = path.with_name(f".{path.name}.part")
-    write(part)
-    os.replace(part, path)
-
-
 def carry_out(report: Report, say: Callable[[str, int], object] = lambda message, done: None) -> dict[str, Any]:
     """Carry out all runs that are not there yet, and write the report.
 
     Arguments:
         report: what to do.
-        say: told what is being done, and how much of `length` is.
+        say: called with what is being done, and how much of `length` is done.
 
     Returns:
         The comparison: figures of every subject, mean and deviation over its runs.
@@ -90,10 +83,7 @@ def carry_out(report: Report, say: Callable[[str, int], object] = lambda message
         runs, codes, made = [], [], []
         for seed in (s for p, s in report.runs if p is plan):
             say(f"{plan.title}, seed {seed}", done)
-            start = done
-            found, values, subject = _run(
-                report, plan, seed, data, lambda k, title=plan.title, s=seed, d=start: say(f"{title}, seed {s}", d + k)
-            )
+            found, values, subject = _run(report, plan, seed, data, _after(say, f"{plan.title}, seed {seed}", done))
             done += plan.iterations_of_training + MEASURING
             runs.append(found)
             codes.append(values)
@@ -108,9 +98,9 @@ def carry_out(report: Report, say: Callable[[str, int], object] = lambda message
         subjects[plan.title] = result
         name = slug(plan.title)
         text = json.dumps(result, ensure_ascii=False) + "\n"
-        _write(report.out / f"{name}.json", lambda p, t=text: p.write_text(t, encoding="utf-8"))
+        atomic_write(report.out / f"{name}.json", text.encode())
         page = subject_page(result, codes, made[result["reference"]], data)
-        _write(report.out / f"{name}.html", lambda p, t=page: p.write_text(t, encoding="utf-8"))
+        atomic_write(report.out / f"{name}.html", page.encode())
     say("comparison", done)
     table = comparison(subjects)
     links = {title: f"{slug(title)}.html" for title in subjects}
@@ -119,8 +109,13 @@ def carry_out(report: Report, say: Callable[[str, int], object] = lambda message
         ("comparison.md", comparison_table(table) + "\n"),
         ("index.html", index_page(data.name, table, links)),
     ):
-        _write(report.out / name, lambda p, t=text: p.write_text(t, encoding="utf-8"))
+        atomic_write(report.out / name, text.encode())
     return table
+
+
+def _after(say: Callable[[str, int], object], message: str, done: int) -> Callable[[int], object]:
+    """What a run calls with its iterations, of a report that has `done` behind it."""
+    return lambda k: say(message, done + k)
 
 
 def _run(
@@ -133,20 +128,17 @@ def _run(
     subject = _restored(plan, data, weights, mark)
     if subject is None:
         subject, state = plan.train(data, seed, progress)
-        _write(weights, lambda p: torch.save({"mark": mark, "state": state}, p))
+        with atomic_file(weights) as file:
+            torch.save({"mark": mark, "state": state}, file)
     kept = _measured(measures, codes, mark)
     if kept is not None:
         return *kept, subject
     found, values = examine(subject, data, Effort.suited(data, report.top))
     found |= {"seed": seed, "mark": mark}
     values = values[:KEPT]
-
-    def save(path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez_compressed(file, codes=values.astype(np.float32))
-
-    _write(codes, save)
-    _write(measures, lambda p: p.write_text(json.dumps(found) + "\n", encoding="utf-8"))
+    with atomic_file(codes) as file:
+        np.savez_compressed(file, codes=values.astype(np.float32))
+    atomic_write(measures, f"{json.dumps(found)}\n".encode())
     return found, values, subject
 
 

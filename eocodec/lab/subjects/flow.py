@@ -106,7 +106,7 @@ def train_flow(
         if weight:
             loss = loss + weight * dense_total_correlation(flow.inverse, z, columns, log_det).mean()
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(flow.parameters(), training.clip)
         optimiser.step()
         schedule.step()
@@ -143,24 +143,28 @@ class FlowSubject(TorchSubject):
         dims = len(basis[1]) if basis else math.prod(shape)
         super().__init__(name, dims, noise, dtype)
         self.flow, self.shape = flow.to(dtype).eval().requires_grad_(False), shape
-        self.mean = self.rows = None
-        self.unit = 1.0
+        self.basis: tuple[Tensor, Tensor, float] | None = None
         if basis:
-            self.mean, self.rows = (torch.from_numpy(np.ascontiguousarray(a)).to(dtype) for a in basis[:2])
-            self.unit = basis[2]
+            mean, rows = (torch.from_numpy(np.ascontiguousarray(a)).to(dtype) for a in basis[:2])
+            self.basis = mean, rows, basis[2]
 
     def vectors(self, x: Tensor) -> Tensor:
         """What the flow sees of samples, `(B, D)`."""
         x = x.flatten(1)
-        return x if self.rows is None else (x - self.mean) @ self.rows.T / self.unit
+        if self.basis is None:
+            return x
+        mean, rows, unit = self.basis
+        return (x - mean) @ rows.T / unit
 
     def push(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.flow(self.vectors(x))[0], None
 
     def pull(self, z: Tensor) -> Tensor:
         v = self.flow.inverse(z)
-        x = v if self.rows is None else self.mean + self.unit * (v @ self.rows)
-        return x.reshape(-1, *self.shape)
+        if self.basis is not None:
+            mean, rows, unit = self.basis
+            v = mean + unit * (v @ rows)
+        return v.reshape(-1, *self.shape)
 
     @torch.no_grad()
     def importance(self, x: Float32) -> Floats:

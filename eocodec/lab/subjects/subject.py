@@ -138,7 +138,7 @@ class TorchSubject(Subject):
 
     @torch.no_grad()
     def jvp(self, z: Floats, v: Floats) -> Floats:
-        _, out = torch.func.jvp(self.pull, (self._tensor(z),), (self._tensor(v),))
+        out = torch.func.jvp(self.pull, (self._tensor(z),), (self._tensor(v),))[1]
         return out.flatten(1).double().numpy()
 
     def encoder_rows(self, x: Float32, latent: int) -> Floats:

@@ -191,14 +191,14 @@ def train_vae(
         if weights.off_diagonal or weights.diagonal:
             loss = loss + covariance_penalty(mean, log_variance, weights)
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(net.parameters(), CLIP)
         optimiser.step()
         schedule.step()
         if discriminator and chase:
             if before is not None:
                 chase.zero_grad()
-                discriminator.loss(z, before).backward()
+                torch.autograd.backward(discriminator.loss(z, before))
                 chase.step()
             before = z.detach()
         progress(k + 1)

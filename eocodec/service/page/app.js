@@ -7,6 +7,7 @@ import { CompressPanel } from "./compress.js";
 import { DenoisePanel } from "./denoise.js";
 import { FilePanel } from "./file.js";
 import { unhurried } from "./latest.js";
+import { OpenPicture } from "./opened.js";
 import * as pixels from "./pixels.js";
 import { SplitView } from "./viewer.js";
 import * as words from "./words.js";
@@ -55,6 +56,7 @@ const spectra = new Map();
 const page = {
   service,
   models: [],
+  rivals: [],
   view: new SplitView(byId("view")),
   busy: unhurried(byId("busy"), document.querySelector(".side")),
   fail,
@@ -79,7 +81,8 @@ const page = {
 /** Ask which models there are, once. */
 async function models() {
   if (page.models.length === 0) {
-    const known = (await (await service.request("v1/models")).json()).models;
+    const { models: known, rivals } = await (await service.request("v1/models")).json();
+    page.rivals = rivals;
     page.models = [...known.filter((m) => !m.size), ...known.filter((m) => m.size)]; // those for any picture first
   }
   if (page.models.length === 0) throw plainly("This server has no model.");
@@ -114,6 +117,7 @@ tabs.forEach((tab, i) => {
   });
 });
 
+let batch = []; // files that were opened together
 let opening = 0; // only the latest counts
 let source = null; // the picture as it was opened: {name, blob, bitmap}
 let picture = null; // what is worked on: {name, stem, blob, bitmap, width, height, scale}
@@ -191,7 +195,8 @@ async function openPicture(blob, name, turn) {
 function take({ blob, bitmap }, scale) {
   const before = picture;
   const { width, height } = bitmap;
-  picture = { name: source.name, stem: words.stem(source.name), blob, bitmap, width, height, scale };
+  const opened = new OpenPicture(service, blob);
+  picture = { name: source.name, stem: words.stem(source.name), blob, bitmap, width, height, scale, opened };
   notify("");
   enter("picture");
   describe(source.name, width, height, source.blob);
@@ -238,9 +243,22 @@ async function openEoc(blob, name, turn) {
 }
 
 for (const id of ["open", "choose"]) byId(id).addEventListener("click", () => byId("file").click());
-byId("file").addEventListener("change", () => {
-  const [given] = byId("file").files;
+/** Take several files: the first is shown, the others are in the list beside its name. */
+function openAll(files) {
+  const given = [...files];
+  if (given.length === 0) return;
+  batch = given;
+  byId("files").replaceChildren(...given.map((f, k) => new Option(f.name, String(k))));
+  byId("files").hidden = given.length < 2;
+  open(given[0], given[0].name);
+}
+
+byId("files").addEventListener("change", () => {
+  const given = batch[Number(byId("files").value)];
   if (given) open(given, given.name);
+});
+byId("file").addEventListener("change", () => {
+  openAll(byId("file").files);
   byId("file").value = ""; // the same file may be chosen again
 });
 byId("sample").addEventListener("click", async () => {
@@ -273,8 +291,7 @@ addEventListener("drop", (event) => {
   if (!holdsFiles(event)) return;
   event.preventDefault();
   byId("dropping").hidden = true;
-  const [given] = event.dataTransfer.files;
-  if (given) open(given, given.name);
+  openAll(event.dataTransfer.files);
 });
 
 enter("empty");

@@ -8,7 +8,12 @@ import { CLEAN } from "./noise.js";
 import { Spectrum } from "./spectrum.js";
 import * as words from "./words.js";
 
-const PAUSE = 150; // ms after the last change of a slider
+const PAUSE = 60; // ms after the last change of a slider; what is outdated is given up by the service as well
+const SMALL = 1 << 17; // pixels up to which the picture itself is there as soon as a preview
+const KEPT = "eocodec-compress"; // name of the settings in the browser's store
+const UNDONE = 50; // settings that can be gone back to
+const UNMET = 422; // status of a target that is out of reach
+const RIVALS = { avif: "AVIF", webp: "WebP", jpeg: "JPEG", jxl: "JPEG XL" };
 const STEPS = 1000; // of the slider
 const byId = (id) => document.getElementById(id);
 
@@ -51,6 +56,9 @@ export class CompressPanel {
   #decoded = null; // its picture, PNG
   #stale = true;
   #active = false;
+  #rival = null; // another codec's picture: {bitmap, label}
+  #past = []; // settings that were, the last one the present
+  #restoring = false;
 
   /** @param {object} page what the tabs share, see app.js */
   constructor(page) {
@@ -72,6 +80,16 @@ export class CompressPanel {
     byId("c-level").addEventListener("input", () => byId("c-level").value !== "" && this.#options(2 * PAUSE));
     byId("c-save").addEventListener("click", () => this.#save(() => this.#file, ".eoc"));
     byId("c-png").addEventListener("click", () => this.#save(() => this.#decoded, "-eocodec.png"));
+    byId("c-rival").addEventListener("change", () => this.#request(0));
+    byId("c-undo").addEventListener("click", () => this.#undo());
+    byId("c-command").addEventListener("click", () => this.#copy(this.#command(), "The command"));
+    byId("c-url").addEventListener("click", () => this.#copy(this.#url(), "The URL"));
+    addEventListener("keydown", (event) => {
+      const typing = event.target instanceof HTMLInputElement && event.target.type === "number";
+      if (!this.#active || typing || !(event.ctrlKey || event.metaKey) || event.key !== "z") return;
+      event.preventDefault();
+      this.#undo();
+    });
   }
 
   /** Take a new picture. */
@@ -79,7 +97,13 @@ export class CompressPanel {
     this.#picture = picture;
     this.#last = this.#file = this.#decoded = null;
     this.#stale = true;
+    this.#rival?.bitmap.close();
+    this.#rival = null;
     this.#blank();
+    byId("c-rival").replaceChildren(
+      new Option("the original", ""),
+      ...this.page.rivals.map((name) => new Option(`${RIVALS[name] ?? name}, as many bytes`, name)),
+    );
     const fitting = this.page.models.filter((m) => !m.size || m.size === `${picture.width}x${picture.height}`);
     byId("c-model").replaceChildren(
       ...this.page.models.map((m) => {
@@ -90,7 +114,12 @@ export class CompressPanel {
     );
     byId("c-model-row").hidden = this.page.models.length < 2;
     const name = fitting.some((m) => m.name === this.#model?.name) ? this.#model.name : fitting[0]?.name;
-    if (name) {
+    if (name && this.#past.length === 0) {
+      const kept = stored();
+      const known = fitting.find((m) => m.name === kept?.model);
+      this.#choose(known?.name ?? name).catch(this.page.fail);
+      if (kept) this.#restore({ ...kept, model: known?.name ?? name });
+    } else if (name) {
       this.#choose(name).catch(this.page.fail);
     } else {
       this.#model = null;
@@ -221,10 +250,16 @@ export class CompressPanel {
   #request(pause) {
     this.#stale = true;
     if (!this.#active || !this.#model) return;
-    const { service } = this.page;
-    const [picture, parameters] = [this.#picture, this.#parameters()];
+    this.#blank();
+    this.#keep();
+    const picture = this.#picture;
+    const rival = byId("c-rival").value;
+    if (this.#rival) this.#rival.label = `${this.#rival.label.split(" · ")[0]} · of the setting before`;
     this.latest.run(async (signal) => {
-      const answer = await service.request("v1/compress", { parameters, body: picture.blob, signal });
+      const { measure, ...parameters } = this.#parameters();
+      const wanted = this.#target === "rate" && !parameters.lossless ? this.#value : null;
+      if (wanted !== null) await this.#preview(picture, wanted, signal);
+      const answer = await picture.opened.ask("file", parameters, signal);
       const file = await answer.blob();
       const number = (name) => Number(answer.headers.get(`X-Eocodec-${name}`) ?? NaN);
       const sigma = answer.headers.get("X-Eocodec-Sigma");
@@ -232,34 +267,183 @@ export class CompressPanel {
         rate: number("Rate"),
         bpp: number("Bpp"),
         bytes: file.size,
-        psnr: answer.headers.get("X-Eocodec-Psnr") === "inf" ? Infinity : number("Psnr"),
+        psnr: null,
         sigma: sigma === null ? null : Number(sigma),
       };
       if (signal.aborted) return;
       this.#last = last;
       this.#figures();
-      const png = await (await service.request("v1/decompress", { body: file, accept: "image/png", signal })).blob();
-      const bitmap = await createImageBitmap(png);
-      if (signal.aborted) return bitmap.close();
-      const before = this.bitmap;
-      this.bitmap = bitmap;
-      [this.#file, this.#decoded, this.#stale] = [file, png, false];
-      this.page.done();
-      this.#display();
-      before?.close();
-      this.page.say(this.#spoken());
+      if (wanted === null && !parameters.lossless) await this.#preview(picture, last.rate, signal);
+      await this.#decode(picture, file, { ...parameters, scores: rival !== "" }, signal);
+      if (rival !== "") await this.#compare(picture, rival, file.size, signal);
     }, pause);
+  }
+
+  /** Show about what the picture at C will be, coarse and at once, where the picture itself takes longer. */
+  async #preview(picture, rate, signal) {
+    if (picture.width * picture.height <= SMALL || this.#model.size) return;
+    const parameters = { model: this.#model.name, rate: Math.min(rate, this.#model.block) };
+    const blob = await (await picture.opened.ask("preview", parameters, signal)).blob();
+    const size = { resizeWidth: picture.width, resizeHeight: picture.height, resizeQuality: "medium" };
+    const bitmap = await createImageBitmap(blob, size);
+    if (signal.aborted) return bitmap.close();
+    this.#take(bitmap, "eocodec · coarse preview");
+  }
+
+  /** Show the picture that the file decodes to. */
+  async #decode(picture, file, parameters, signal) {
+    const answer = await picture.opened.ask("picture", parameters, signal);
+    const png = await answer.blob();
+    const bitmap = await createImageBitmap(png);
+    if (signal.aborted) return bitmap.close();
+    const psnr = answer.headers.get("X-Eocodec-Psnr");
+    this.#last.psnr = psnr === "inf" ? Infinity : Number(psnr);
+    const score = answer.headers.get("X-Eocodec-Ssimulacra2");
+    this.#last.ssimulacra2 = score === null ? null : Number(score);
+    [this.#file, this.#decoded, this.#stale] = [file, png, false];
+    this.page.done();
+    this.#figures();
+    this.#take(bitmap, `eocodec · ${words.size(this.#last.bytes)}`);
+    this.page.say(this.#spoken());
+  }
+
+  /** Show what another codec makes of as many bytes on the other side. */
+  async #compare(picture, codec, bytes, signal) {
+    const answer = await picture.opened.ask("rival", { codec, bytes }, signal);
+    const bitmap = await createImageBitmap(await answer.blob());
+    if (signal.aborted) return bitmap.close();
+    const number = (name) => Number(answer.headers.get(`X-Eocodec-${name}`) ?? NaN);
+    const before = this.#rival;
+    this.#rival = { bitmap, label: `${RIVALS[codec]} · ${words.size(number("Bytes"))}` };
+    const scores = (psnr, score) => `${words.decibels(psnr)} · ${words.score(score)}`;
+    const rows = {
+      [`${RIVALS[codec]}: PSNR · SSIMULACRA2`]: scores(number("Psnr"), number("Ssimulacra2")),
+      eocodec: scores(this.#last.psnr, this.#last.ssimulacra2 ?? NaN),
+    };
+    byId("c-scores").replaceChildren(
+      ...Object.entries(rows).map(([term, value]) => {
+        const row = document.createElement("div");
+        const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
+        [dt.textContent, dd.textContent] = [term, value];
+        row.append(dt, dd);
+        return row;
+      }),
+    );
+    byId("c-scores").hidden = false;
+    this.#display();
+    before?.bitmap.close();
+  }
+
+  /** Show a bitmap on the right side. */
+  #take(bitmap, label) {
+    const before = this.bitmap;
+    this.bitmap = bitmap;
+    this.label = label;
+    this.#display();
+    before?.close();
+  }
+
+  /** What the controls say, to be kept and to be gone back to. */
+  #settings() {
+    return {
+      target: this.#target,
+      value: this.#value,
+      model: this.#model.name,
+      denoise: byId("c-denoise").value,
+      level: byId("c-level").value,
+      progressive: byId("c-progressive").checked,
+      lossless: byId("c-lossless").checked,
+    };
+  }
+
+  #keep() {
+    if (this.#restoring) return;
+    const settings = this.#settings();
+    const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+    if (same(this.#past.at(-1), settings)) return;
+    clearTimeout(this.settling);
+    const note = () => {
+      if (same(this.#past.at(-1), settings)) return;
+      this.#past = [...this.#past, settings].slice(-UNDONE);
+      byId("c-undo").disabled = this.#past.length < 2;
+      store(settings);
+    };
+    if (this.#past.length === 0) note();
+    else this.settling = setTimeout(note, 300); // a move of a slider is one change
+  }
+
+  #undo() {
+    clearTimeout(this.settling);
+    const now = JSON.stringify(this.#settings());
+    while (this.#past.length > 1 && JSON.stringify(this.#past.at(-1)) === now) this.#past.pop();
+    byId("c-undo").disabled = this.#past.length < 2;
+    this.#restore(this.#past.at(-1));
+    store(this.#past.at(-1));
+  }
+
+  #restore(settings) {
+    const model = this.page.models.find((m) => m.name === settings.model) ?? this.#model;
+    this.#restoring = true;
+    if (model !== this.#model) this.#choose(model.name).catch(this.page.fail);
+    this.#target = settings.target in TARGETS ? settings.target : "rate";
+    this.#value = Number(settings.value) > 0 ? Number(settings.value) : model.default_rate;
+    document.querySelector(`[name=target][value=${this.#target}]`).checked = true;
+    byId("c-denoise").value = settings.denoise;
+    byId("c-level").value = settings.level;
+    byId("c-progressive").checked = Boolean(settings.progressive && model.progressive);
+    byId("c-lossless").checked = Boolean(settings.lossless && model.lossless);
+    this.#options(0);
+    this.#restoring = false;
+    if (this.#past.length === 0) this.#keep();
+  }
+
+  /** What is asked for as a command line. */
+  #command() {
+    const { measure, model, lossless, denoise, progressive, ...target } = this.#parameters();
+    const { name, stem, scale } = this.#picture;
+    const quoted = (text) => (/^[\w.@%+=:,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+    const parts = ["eocodec compress", quoted(name), "-o", quoted(`${stem}.eoc`)];
+    for (const [key, value] of Object.entries(target)) parts.push(`--${key} ${value}`);
+    if (model !== this.page.models[0].name) parts.push(`--model ${quoted(model)}`);
+    if (denoise !== undefined && denoise !== "") parts.push(`--denoise ${denoise}`);
+    if (progressive) parts.push("--progressive");
+    if (lossless) parts.push("--lossless");
+    return parts.join(" ") + (scale === 1 ? "" : `  # of the picture at ${100 * scale} % scale`);
+  }
+
+  /** What is asked for as a URL to which pictures may be posted. */
+  #url() {
+    const { measure, ...parameters } = this.#parameters();
+    const url = new URL("../v1/compress", import.meta.url);
+    for (const [key, value] of Object.entries(parameters)) {
+      if (value !== undefined && value !== false && value !== "") url.searchParams.set(key, String(value));
+    }
+    return url.href;
+  }
+
+  async #copy(text, what) {
+    try {
+      await navigator.clipboard.writeText(text);
+      this.page.notify(`${what} is copied: ${text}`, true);
+    } catch {
+      this.page.notify(text, true); // where pages may not write to the clipboard, it can be copied from here
+    }
   }
 
   #blank() {
     for (const id of ["c-size", "c-bytes", "c-bpp", "c-psnr", "c-rate"]) byId(id).textContent = "–";
     byId("c-share").textContent = "";
-    byId("c-note").hidden = true;
+    byId("c-note").hidden = byId("c-reach").hidden = byId("c-scores").hidden = true;
   }
 
   #fail(error) {
     this.#blank();
     this.page.view.show({ bitmap: this.#picture.bitmap, label: "Original" }, null);
+    if (error instanceof ServiceError && error.status === UNMET && this.#target !== "rate") {
+      byId("c-reach").textContent = error.message; // where the slider ends, for this picture
+      byId("c-reach").hidden = false;
+      return;
+    }
     this.page.fail(error);
   }
 
@@ -270,7 +454,7 @@ export class CompressPanel {
     byId("c-share").textContent = scale === 1 ? words.share(bytes / blob.size) : `at ${100 * scale} % scale`;
     byId("c-bytes").textContent = words.count(bytes);
     byId("c-bpp").textContent = words.bitsPerPixel(bpp);
-    byId("c-psnr").textContent = words.decibels(psnr);
+    byId("c-psnr").textContent = psnr === null ? "–" : words.decibels(psnr);
     byId("c-rate").textContent = byId("c-lossless").checked ? "all" : words.rate(rate);
     const note = byId("c-note");
     note.hidden = sigma === null;
@@ -283,10 +467,9 @@ export class CompressPanel {
 
   #display() {
     const { bitmap, blob, scale } = this.#picture;
-    this.page.view.show(
-      { bitmap, label: scale === 1 ? `Original · ${words.size(blob.size)}` : "Original, scaled" },
-      { bitmap: this.bitmap, label: `eocodec · ${words.size(this.#last.bytes)}` },
-    );
+    const original = { bitmap, label: scale === 1 ? `Original · ${words.size(blob.size)}` : "Original, scaled" };
+    const left = byId("c-rival").value !== "" && this.#rival ? this.#rival : original;
+    this.page.view.show(left, this.bitmap ? { bitmap: this.bitmap, label: this.label } : null);
   }
 
   #spoken() {
@@ -301,5 +484,25 @@ export class CompressPanel {
       return;
     }
     this.page.save(blob(), this.#picture.stem + ending);
+  }
+}
+
+let unstored = null; // where the browser keeps nothing
+
+/** The settings that were kept. */
+function stored() {
+  try {
+    return JSON.parse(localStorage.getItem(KEPT)) ?? unstored;
+  } catch {
+    return unstored;
+  }
+}
+
+function store(settings) {
+  unstored = settings;
+  try {
+    localStorage.setItem(KEPT, JSON.stringify(settings));
+  } catch {
+    // kept in `unstored`
   }
 }

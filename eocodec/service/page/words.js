@@ -30,6 +30,11 @@ export function decibels(value) {
   return Number.isFinite(value) ? `${value.toFixed(2)} dB` : "exact";
 }
 
+/** SSIMULACRA2: "81.2", or a dash where the server cannot tell. */
+export function score(value) {
+  return Number.isFinite(value) ? value.toFixed(1) : "–";
+}
+
 /** Bits per pixel, three digits that count: "1.15", "0.0205". */
 export function bitsPerPixel(value) {
   return value >= 1 ? value.toFixed(2) : value >= 0.1 ? value.toFixed(3) : value.toFixed(4);

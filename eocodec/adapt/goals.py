@@ -1,0 +1,221 @@
+"""What a model is adapted for: fewer bytes at equal PSNR, fewer for the eye, or less noise.
+
+In: a name. Out: a :class:`Goal`: stages of training with their shares of the time, and how the outcome is measured.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from eocodec.adapt.measure import Point, centre, estimated, file_points, saving, tensor_psnr
+from eocodec.denoising import denoise
+from eocodec.errors import EocodecError
+from eocodec.flow.context import EYE_OFFSETS, OCTAVE
+from eocodec.flow.eye import score
+from eocodec.flow.model import PhotoConfig, PhotoModel
+from eocodec.flow.pictures import Picture
+from eocodec.flow.trainable import Stage
+from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
+
+__all__ = ["GOALS", "Goal", "Part"]
+
+STEP_RANGE = (3.0, 160.0)  # 8-bit levels
+SIGMAS = (10.0, 25.0, 50.0)  # 8-bit levels of white noise on which denoising is measured
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of training.
+
+    Arguments:
+        share: of the time for training.
+        stage: its iterations follow from the time.
+        compact: before it, the weights of flow and refinement are rounded so that a bundle of them is small.
+    """
+
+    share: float
+    stage: Stage
+    compact: bool = False
+
+
+def _stage(objective: str, learning_rate: float, final_rate: float, **more: Any) -> Stage:
+    """A stage with the integer entropy model, whose length is not known yet."""
+    return Stage(objective, 1, learning_rate, final_rate, warmup=20, step=STEP_RANGE, quantised=True, **more)
+
+
+class Goal(ABC):
+    """What is wanted."""
+
+    name: str
+    quality_name: str
+    gain_unit: str
+    least: float
+    """A gain below this is none."""
+
+    @abstractmethod
+    def parts(self) -> tuple[Part, ...]:
+        """The stretches of training in order; their shares add up to 1."""
+
+    def sizes(self, config: PhotoConfig) -> PhotoConfig:
+        """Sizes of the model to train, given the bundle's: without nets that are not needed for it.
+
+        Raises:
+            EocodecError: the bundle lacks what is to be adapted.
+        """
+        return replace(config, gain_widths=())
+
+    def prepare(self, model: PhotoModel) -> None:
+        """Change what is not learnt, once, before training."""
+        return
+
+    @abstractmethod
+    def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
+        """Points of a model in training on held-out pictures; `base` is the bundle it started from."""
+
+    @abstractmethod
+    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Point]:
+        """Points of a bundle on held-out pictures."""
+
+    def gain(self, before: Sequence[Point], after: Sequence[Point]) -> float:
+        """How much better the second is, in :attr:`gain_unit`."""
+        return saving(before, after)
+
+
+class Rate(Goal):
+    """Fewer bytes at equal PSNR: everything together, then the entropy nets for weights that are compact."""
+
+    name = "rate"
+    quality_name = "PSNR in dB"
+    gain_unit = "% fewer bytes"
+    least = 0.5
+
+    def parts(self) -> tuple[Part, ...]:
+        """See :meth:`Goal.parts`."""
+        joint = _stage("rate-distortion", 1e-3, 5e-5, flow_rate=0.5)
+        return Part(0.82, joint), Part(0.18, _stage("entropy", 5e-4, 1e-5), compact=True)
+
+    def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
+        """See :meth:`Goal.estimate`."""
+        manifest = base.manifest
+        return estimated(model, pictures, manifest.dead_zone, manifest.refine_from, tensor_psnr)
+
+    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Point]:
+        """See :meth:`Goal.measure`."""
+        return file_points(model, pictures, psnr)
+
+
+class Eye(Goal):
+    """Fewer bytes at equal SSIMULACRA2: steps that follow the eye from level to level, and nets for these steps."""
+
+    name = "eye"
+    quality_name = "SSIMULACRA2"
+    gain_unit = "% fewer bytes"
+    least = 0.5
+
+    def sizes(self, config: PhotoConfig) -> PhotoConfig:
+        """See :meth:`Goal.sizes`."""
+        if config.tuned:
+            raise EocodecError("this model can follow the eye already; adapt it for the rate")
+        return super().sizes(config)
+
+    def parts(self) -> tuple[Part, ...]:
+        """See :meth:`Goal.parts`; no stage that measures the gains anew, which would undo :meth:`prepare`."""
+        return (
+            Part(0.55, _stage("entropy", 3e-3, 2e-4)),
+            Part(0.3, _stage("refinement", 1e-3, 1e-5, eye=0.7)),
+            Part(0.15, _stage("entropy", 5e-4, 1e-5), compact=True),
+        )
+
+    @torch.no_grad()
+    def prepare(self, model: PhotoModel) -> None:
+        """Let the steps of low-pass and levels differ as the eye's sensitivity does (docs/METHOD.md, section 11)."""
+        offsets = [EYE_OFFSETS[0], *EYE_OFFSETS[-model.config.levels :]]
+        for gain, offset in zip(model.latents.gains, offsets, strict=True):
+            gain += offset / OCTAVE * math.log(2)
+
+    def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
+        """See :meth:`Goal.estimate`."""
+        manifest = base.manifest
+        return estimated(
+            model,
+            pictures,
+            manifest.dead_zone,
+            manifest.refine_from,
+            lambda x, y: float(score(x, torch.floor(y.clamp(0, 1) * 255 + 0.5) / 255).mean()),
+        )
+
+    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Point]:
+        """See :meth:`Goal.measure`."""
+
+        def quality(original: Picture, decoded: Picture) -> float:
+            x, y = (torch.from_numpy(p.copy()).permute(2, 0, 1)[None].float() / 255 for p in (original, decoded))
+            return float(score(x, y).mean())
+
+        return file_points(model, pictures, quality)
+
+
+class Denoise(Goal):
+    """Less noise: the denoising net alone; files do not change, nor does the model's id."""
+
+    name = "denoise"
+    quality_name = "PSNR in dB of denoised pictures"
+    gain_unit = "dB"
+    least = 0.02
+
+    def sizes(self, config: PhotoConfig) -> PhotoConfig:
+        """See :meth:`Goal.sizes`."""
+        if not config.gain_widths:
+            raise EocodecError("this model has no nets for denoising that could be adapted")
+        return config
+
+    def parts(self) -> tuple[Part, ...]:
+        """See :meth:`Goal.parts`."""
+        stage = Stage("denoising", 1, learning_rate=3e-4, final_rate=3e-6, warmup=50, noise=70.0)
+        return (Part(1.0, stage),)
+
+    @torch.no_grad()
+    def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
+        """See :meth:`Goal.estimate`; points are (level of the noise, PSNR)."""
+        device = next(model.parameters()).device
+        points = []
+        for sigma in SIGMAS:
+            values = []
+            for number, picture in enumerate(pictures):
+                part = centre(picture, 2 ** (model.config.levels + 1))
+                noisy = torch.from_numpy(_noisy(part, sigma, number)).to(device).permute(2, 0, 1)[None].float() / 255
+                h = model.flow(noisy)
+                clean = model.flow.inverse(model.restore(h, torch.full_like(h[-1][:, :1], sigma / 255)))
+                x = torch.from_numpy(part).to(device).permute(2, 0, 1)[None].float() / 255
+                values.append(tensor_psnr(x, clean))
+            points.append((sigma, float(np.mean(values))))
+        return points
+
+    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Point]:
+        """See :meth:`Goal.measure`; points are (level of the noise, PSNR)."""
+        return [
+            (
+                sigma,
+                float(
+                    np.mean([psnr(p, denoise(_noisy(p, sigma, k), sigma, model=model)) for k, p in enumerate(pictures)])
+                ),
+            )
+            for sigma in SIGMAS
+        ]
+
+    def gain(self, before: Sequence[Point], after: Sequence[Point]) -> float:
+        """Mean gain in dB over the levels of noise."""
+        return float(np.mean([b[1] - a[1] for a, b in zip(before, after, strict=True)]))
+
+
+def _noisy(picture: Picture, sigma: float, seed: int) -> Picture:
+    noise = np.random.default_rng(seed).normal(0, sigma, picture.shape)
+    return np.clip(np.rint(picture + noise), 0, 255).astype(np.uint8)
+
+
+GOALS: dict[str, Goal] = {g.name: g for g in (Rate(), Eye(), Denoise())}

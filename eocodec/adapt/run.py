@@ -1,0 +1,466 @@
+"""Carries an adaptation out: trains for the time given, keeps the best, exports, compares files, and writes.
+
+In: pictures, a bundle to start from, a goal and minutes. Out: a bundle with its card, figures and plot, or, where
+nothing is gained, nothing. What is needed to go on after an interruption lies in a folder beside the output until then:
+
+    mine.eocm.adapt/checkpoint.pt    the training run (`eocodec.flow.training`)
+    mine.eocm.adapt/best.pt          the weights that were best on the held-out pictures
+    mine.eocm.adapt/state.json       time that has passed, points so far, and what all this belongs to
+"""
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from eocodec.adapt.goals import GOALS, Goal, Part
+from eocodec.adapt.measure import Point, centre
+from eocodec.adapt.report import Outcome, write_report
+from eocodec.adapt.survey import Named, Survey, survey
+from eocodec.cores import cores
+from eocodec.errors import EocodecError
+from eocodec.files import atomic_file, atomic_write
+from eocodec.flow.configuration import TrainingConfig
+from eocodec.flow.model import PhotoModel, build
+from eocodec.flow.pictures import Picture
+from eocodec.flow.training import Run, load_start
+from eocodec.model.bundle import Model, write_bundle
+from eocodec.model.delta import write_delta
+from eocodec.model.library import bundle_files, bundle_path, load_model
+
+__all__ = ["Exporter", "NothingGainedError", "Order", "Progress", "adapt"]
+
+CROP, BATCH = 96, 8  # on CPUs; steps are cheap, and there are many
+GPU_CROP, GPU_BATCH = 192, 16
+AVERAGE = 0.995  # decay of the averaged weights
+FOLLOWED = 6  # held-out pictures on which training is followed
+COMPARED, COMPARED_EDGE, COMPARED_PIXELS = 12, 768, 2_000_000  # held-out pictures of which files are compared
+CALIBRATED = 24  # training pictures on which tables are fitted
+EXPORT_SHARE, LEAST_EXPORT, MOST_EXPORT = 0.15, 15.0, 240.0  # of the time, and seconds, for export and comparison
+CHECKS = 12  # looks at the held-out pictures, or fewer, so that they take
+MOST_LOOKING = 0.08  # of the time at most
+PATIENCE = 4  # looks without a better one after which a part ends
+SAVE_SECONDS = 60.0
+PLAN_SECONDS = 2.0  # between two plans of how many iterations are left
+LEAST_ITERATIONS = 8  # of a part; if fewer fit into its time it is left out
+DEAD_ZONE = 0.17  # training's
+Tick = Callable[[float, float, str], None]
+
+
+class NothingGainedError(EocodecError):
+    """The adapted model is not better than the one it started from, and nothing was written."""
+
+
+class Exporter(Protocol):
+    """Turns trained weights into the files of a bundle (`eocodec_export.adapted`)."""
+
+    def __call__(
+        self,
+        model: PhotoModel,
+        base: dict[str, bytes],
+        pictures: list[Picture],
+        held_out: list[Picture],
+        *,
+        name: str,
+        card: str,
+        report: Callable[[str], None],
+    ) -> dict[str, bytes]:
+        """Files of a bundle that differ from `base` only where the weights, or what follows from them, do."""
+        ...
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be done.
+
+    Arguments:
+        pictures: folder, shard or pattern of shards.
+        out: the `.eocm` file to write.
+        minutes: for everything.
+        model: name or path of the bundle to start from.
+        goal: one of :data:`eocodec.adapt.goals.GOALS`.
+        full: write a whole bundle, not a delta.
+        device: "auto", "cpu" or "cuda".
+        threads: 0: one per core.
+        seed: of the pictures' order.
+    """
+
+    pictures: str
+    out: Path
+    minutes: float = 30.0
+    model: str = "photo"
+    goal: str = "rate"
+    full: bool = False
+    device: str = "auto"
+    threads: int = 0
+    seed: int = 1
+
+    @property
+    def state(self) -> Path:
+        """The folder that holds what is needed to go on."""
+        return self.out.with_name(f"{self.out.name}.adapt")
+
+
+@dataclass
+class Progress:
+    """How far an adaptation has come; `state.json`."""
+
+    mark: str
+    before: list[Point]
+    passed: float = 0.0
+    iterations: list[int] = field(default_factory=list)
+    """Of the parts that are done, and of the one that is not."""
+    part: int = 0
+    begun: bool = False
+    start: float = 0.0
+    """Seconds that had passed when training began."""
+    best: float = -math.inf
+    best_at: float = 0.0
+    history: list[tuple[float, float]] = field(default_factory=list)
+    """Seconds and gain of every look at the held-out pictures."""
+
+
+def adapt(
+    order: Order,
+    export: Exporter,
+    report: Callable[[str], None] = lambda message: None,
+    tick: Tick = lambda passed, total, text: None,
+) -> Outcome:
+    """Adapt a model to pictures.
+
+    Arguments:
+        order: what is to be done.
+        export: makes a bundle's files.
+        report: called with sentences.
+        tick: called now and then with the seconds that have passed and are allowed, and what was gained so far.
+
+    Raises:
+        EocodecError: too few pictures, a bundle that cannot be trained, or a state that belongs to something else.
+        NothingGainedError: it got no better.
+    """
+    clock = _Clock()
+    goal = GOALS[order.goal]
+    pictures = survey(order.pictures)
+    for note in pictures.notes:
+        report(note)
+    base_path = bundle_path(order.model)
+    base_files = dict(bundle_files(base_path))
+    base = load_model(base_path, order.threads)
+    training = _Training(order, goal, pictures, base_path, base, report)
+    clock.passed += training.progress.passed
+    end = order.minutes * 60
+    share = min(MOST_EXPORT, max(LEAST_EXPORT, EXPORT_SHARE * end))
+    training.carry_out(clock, end - min(share, end / 2), end, tick)
+    report("exporting, and comparing files of held-out pictures")
+    held = _compared(pictures.held_out)
+    with_files = export(
+        training.best(),
+        base_files,
+        [p for _, p in _evenly(pictures.train, CALIBRATED)],
+        held,
+        name=order.out.stem,
+        card=f"{base.name} adapted to {pictures.facts['used']} pictures for {goal.name}",
+        report=report,
+    )
+    before, after = goal.measure(base, held), goal.measure(Model(with_files, order.threads), held)
+    gain = goal.gain(before, after)
+    if not order.full and goal.name != "denoise":  # a changed flow is in these nets too, and they are large
+        with_files = {k: v for k, v in with_files.items() if not k.startswith("denoise/") or base_files.get(k) == v}
+    if not gain >= goal.least:
+        shutil.rmtree(order.state, ignore_errors=True)
+        raise NothingGainedError(
+            f"nothing was gained on the held-out pictures ({gain:+.2f} {goal.gain_unit}); {base.name} stays the better "
+            "choice, and nothing was written"
+        )
+    write = write_bundle if order.full else _delta_writer(base_files)
+    identity = write(order.out, with_files)
+    outcome = Outcome(
+        name=order.out.stem,
+        identity=identity.hex(),
+        base=base.name,
+        base_identity=base.full_id.hex(),
+        goal=goal.name,
+        quality=goal.quality_name,
+        unit=goal.gain_unit,
+        gain=gain,
+        before=before,
+        after=after,
+        held_out=len(held),
+        facts=pictures.facts,
+        notes=pictures.notes,
+        iterations={
+            f"{k + 1}, {p.stage.objective}": n
+            for k, (p, n) in enumerate(zip(goal.parts(), training.progress.iterations, strict=False))
+        },
+        history=training.progress.history,
+        seconds=clock.now(),
+        size=order.out.stat().st_size,
+        delta=not order.full,
+        dropped=sorted(_groups(base_files) - _groups(with_files)),
+        machine=f"{cores()} cores" if training.run.device.type == "cpu" else torch.cuda.get_device_name(),
+    )
+    write_report(order.out, outcome)
+    shutil.rmtree(order.state, ignore_errors=True)
+    return outcome
+
+
+class _Clock:
+    """Seconds since this began, with those of earlier runs."""
+
+    def __init__(self) -> None:
+        self.start, self.passed = time.monotonic(), 0.0
+
+    def now(self) -> float:
+        return self.passed + time.monotonic() - self.start
+
+
+class _Training:
+    """The run, what it is followed by, and its state on the disk."""
+
+    def __init__(
+        self, order: Order, goal: Goal, pictures: Survey, path: Path, base: Model, report: Callable[[str], None]
+    ) -> None:
+        self.order, self.goal, self.base, self.report = order, goal, base, report
+        self.parts = goal.parts()
+        started = load_start(path)
+        self.sizes = goal.sizes(started.config)
+        self.start = started.average
+        self.held = [p for _, p in _evenly(pictures.held_out, FOLLOWED)]
+        mark = _mark(order, pictures, base)
+        saved = order.state / "state.json"
+        resumed = _read_state(saved, mark, order)
+        device = _device(order.device)
+        config = _config(order, self.sizes, self.parts, pictures, device)
+        if resumed is not None:
+            self.progress = resumed
+            config = replace(config, stages=self._stages())
+            resume = (order.state / "checkpoint.pt").exists()
+        else:
+            self.progress = Progress(mark, [])
+            resume = False
+        self.run = Run(config, device, resume, None if resume else path, pictures=(pictures.train, pictures.held_out))
+        assert isinstance(self.run.model, PhotoModel)  # no other kind has weights in its bundle
+        self.model = self.run.model
+        began = time.monotonic()
+        goal_before = self._estimate_of(self.model)
+        self.look_seconds = time.monotonic() - began
+        if not resume:
+            goal.prepare(self.model)
+            self.run.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+            self.progress = Progress(mark, goal_before)
+        else:
+            report(f"going on after {self.progress.passed / 60:.1f} minutes")
+
+    def carry_out(self, clock: _Clock, until: float, total: float, tick: Tick) -> None:
+        """Train until `until` seconds have passed, or nothing more is gained."""
+        progress = self.progress
+        if not progress.begun:
+            progress.start = clock.now()
+        every = max(1.0, until / CHECKS, self.look_seconds / MOST_LOOKING)
+        end = progress.start
+        try:
+            for number, part in enumerate(self.parts):
+                end += part.share * max(0.0, until - progress.start)
+                if number >= progress.part:
+                    self._part(number, clock, end, every, total, tick)
+        except KeyboardInterrupt:
+            if progress.begun:
+                self._save(clock)
+            raise
+        self._look(clock, total, tick)
+        self._save(clock)
+
+    def _part(self, number: int, clock: _Clock, end: float, every: float, total: float, tick: Tick) -> None:
+        """One part, until its time is up or several looks in a row have shown nothing better."""
+        progress = self.progress
+        if not (progress.begun and progress.part == number):
+            if self.parts[number].compact:
+                self._compact()
+            progress.part, progress.begun = number, True
+            progress.iterations = [*progress.iterations[:number], 0]
+        self._plan(math.inf)
+        looked, planned, saved = clock.now(), 0.0, clock.now()
+        seconds, since_best = 0.0, 0
+        while clock.now() < end:
+            before = clock.now()
+            self.run.advance()
+            progress.iterations[number] += 1
+            now = clock.now()
+            spent = now - before
+            seconds = spent if seconds == 0 else 0.9 * seconds + 0.1 * spent
+            if progress.iterations[number] == 3 and (end - now) / seconds < LEAST_ITERATIONS:
+                break
+            if now - planned > PLAN_SECONDS or progress.iterations[number] < 5:
+                self._plan((end - now) / seconds)
+                planned = now
+                tick(now, total, self._said())
+            if now - looked > every:
+                since_best = 0 if self._look(clock, total, tick) else since_best + 1
+                looked = clock.now()
+                if since_best >= PATIENCE:
+                    break
+            if now - saved > SAVE_SECONDS:
+                self._save(clock)
+                saved = clock.now()
+
+    def _plan(self, left: float) -> None:
+        """Let the current part have so many iterations more; the learning rate falls over all of them."""
+        self.left = 1 << 30 if math.isinf(left) else max(1, round(left))
+        self.run.replan(self._stages())
+
+    def _stages(self) -> tuple[Any, ...]:
+        done = self.progress.iterations or [0]
+        left = getattr(self, "left", 1 << 30)
+        counts = [*done[:-1], done[-1] + left]
+        return tuple(replace(p.stage, iterations=n) for p, n in zip(self.parts, counts, strict=False) if n)
+
+    def _said(self) -> str:
+        best = self.progress.best
+        return f"{best:+.2f} {self.goal.gain_unit}" if math.isfinite(best) else ""
+
+    def _estimate_of(self, model: PhotoModel) -> list[Point]:
+        return self.goal.estimate(model, self.held, self.base)
+
+    def _averaged(self) -> PhotoModel:
+        model = _built(self.sizes).to(self.run.device).eval()
+        model.load_state_dict(self.run.average)
+        return model
+
+    def _look(self, clock: _Clock, total: float, tick: Tick) -> bool:
+        """Measure the averaged weights on held-out pictures and keep them if they are the best; says whether."""
+        gain = self.goal.gain(self.progress.before, self._estimate_of(self._averaged()))
+        if math.isfinite(gain):
+            self.progress.history.append((clock.now(), gain))
+        better = gain > self.progress.best
+        if better:
+            self.progress.best, self.progress.best_at = gain, clock.now()
+            self.order.state.mkdir(parents=True, exist_ok=True)
+            with atomic_file(self.order.state / "best.pt") as file:
+                torch.save(self.run.average, file)
+        tick(clock.now(), total, self._said())
+        return better
+
+    def best(self) -> PhotoModel:
+        """The model, on the CPU, with the weights that were best on the held-out pictures, compact."""
+        path = self.order.state / "best.pt"
+        weights = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else self.run.average
+        self.model.load_state_dict(weights)
+        self._compact_weights(self.model)
+        model = _built(self.sizes).eval().requires_grad_(False)
+        model.load_state_dict({k: v.cpu() for k, v in self.model.state_dict().items()})
+        return model
+
+    def _compact(self) -> None:
+        """Go on from the averaged weights, those of changed float nets rounded so that the bundle will be small."""
+        self.model.load_state_dict(self.run.average)
+        self._compact_weights(self.model)
+        self.run.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+
+    @torch.no_grad()
+    def _compact_weights(self, model: PhotoModel) -> None:
+        for prefix in ("flow.", "refine."):
+            own = {k: p for k, p in model.named_parameters() if k.startswith(prefix)}
+            if all(torch.equal(p.cpu(), self.start[k]) for k, p in own.items()):
+                continue
+            for p in own.values():
+                p.copy_(compact(p))
+
+    def _save(self, clock: _Clock) -> None:
+        self.progress.passed = clock.now()
+        self.run.save()
+        content = json.dumps(asdict(self.progress)).encode()
+        atomic_write(self.order.state / "state.json", content)
+
+
+def compact(p: torch.Tensor) -> torch.Tensor:
+    """Weights rounded to 8 bits and a power of two for every output channel, biases to 16-bit floats."""
+    if p.dim() < 2:
+        return p.half().float()
+    largest = p.abs().flatten(1).amax(1).clamp(min=2.0**-12)
+    unit = torch.exp2(torch.ceil(torch.log2(largest / 127))).reshape(-1, *[1] * (p.dim() - 1))
+    return torch.round(p / unit) * unit
+
+
+def _built(sizes: Any) -> PhotoModel:
+    model = build(sizes)
+    assert isinstance(model, PhotoModel)
+    return model
+
+
+def _device(name: str) -> torch.device:
+    from eocodec.flow.distributed import pick_device
+
+    return pick_device(name)
+
+
+def _config(
+    order: Order, sizes: Any, parts: tuple[Part, ...], pictures: Survey, device: torch.device
+) -> TrainingConfig:
+    shortest = min(min(p.shape[:2]) for _, p in pictures.train)
+    crop, batch = (GPU_CROP, GPU_BATCH) if device.type == "cuda" else (CROP, BATCH)
+    multiple = 2 ** (sizes.levels + 1)
+    crop = max(multiple, min(crop, shortest * 2 // 3 // multiple * multiple))
+    return TrainingConfig(
+        out=order.state,
+        folder=Path(order.pictures),
+        stages=tuple(p.stage for p in parts),
+        model=sizes,
+        seed=order.seed,
+        crop=crop,
+        batch=batch,
+        rescale=0.0,
+        turns="mirror",
+        threads=order.threads or cores(),
+        average=AVERAGE,
+        optimiser="soap",
+    )
+
+
+def _mark(order: Order, pictures: Survey, base: Model) -> str:
+    """Changes with everything that a state on the disk depends on, but the time."""
+    values = [pictures.digest, base.full_id.hex(), order.goal, order.seed]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def _read_state(path: Path, mark: str, order: Order) -> Progress | None:
+    try:
+        progress = Progress(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as e:
+        raise EocodecError(f"{path} is damaged ({e}); remove {order.state} to begin anew") from None
+    if progress.mark != mark:
+        raise EocodecError(
+            f"{order.state} belongs to other pictures, another model or another goal; remove it to begin anew"
+        )
+    progress.history = [(t, g) for t, g in progress.history]
+    progress.before = [(r, q) for r, q in progress.before]
+    return progress
+
+
+def _evenly(pictures: list[Named], most: int) -> list[Named]:
+    return pictures if len(pictures) <= most else [pictures[k * len(pictures) // most] for k in range(most)]
+
+
+def _compared(pictures: list[Named]) -> list[Picture]:
+    """The middles of some pictures, few enough that coding them at all steps takes a minute or two."""
+    middles = [centre(p, 1, COMPARED_EDGE) for _, p in _evenly(pictures, COMPARED)]
+    mean = sum(p.shape[0] * p.shape[1] for p in middles) / len(middles)
+    count = min(len(middles), max(2, int(COMPARED_PIXELS / mean)))
+    return [middles[k * len(middles) // count] for k in range(count)]
+
+
+def _delta_writer(base: dict[str, bytes]) -> Callable[[Path, dict[str, bytes]], bytes]:
+    return lambda path, files: write_delta(path, base, files)
+
+
+def _groups(files: dict[str, bytes]) -> set[str]:
+    """Folders of a bundle's files: what it can do besides plain files."""
+    return {name.split("/")[0] for name in files if "/" in name}

@@ -1,0 +1,75 @@
+"""Lossless WebP inside a file: drawn pictures and transparency, which repeat themselves as photographs do not.
+
+In: samples `(H, W, 3)`, or `(H, W)` of one channel, uint8. Out: a VP8L bitstream without its container, and back. The
+coder is libwebp's, by way of Pillow; it copies earlier blocks, and has palettes, a cache of colours and several
+predictions.
+
+References:
+    *Specification for WebP lossless bitstream*, RFC 9649, section 3. https://www.rfc-editor.org/rfc/rfc9649
+"""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from eocodec.errors import FormatError
+from eocodec.image import Bytes
+
+__all__ = ["EDGE", "LARGEST", "SIGNATURE", "fits", "pack", "quick_size", "unpack"]
+
+EDGE = 16383  # pixels, of the largest picture
+LARGEST = 1 << 26  # pixels, beyond which readers refuse it
+SIGNATURE = 0x2F  # the first byte of a stream
+CONTAINER = 20  # bytes before a stream in a .webp file
+THOROUGH = 1 << 21  # samples up to which the slowest search is tried, some 2 s a million
+
+
+def fits(height: int, width: int) -> bool:
+    """Whether a picture is small enough."""
+    return max(height, width) <= EDGE and height * width <= LARGEST
+
+
+def pack(samples: Bytes) -> bytes:
+    """The stream of samples that :func:`fits`: the shorter one of two searches, neither of which is always better."""
+    methods = (4, 6) if samples.shape[0] * samples.shape[1] <= THOROUGH else (4,)
+    return min((_stream(samples, 100, method) for method in methods), key=len)
+
+
+def quick_size(samples: Bytes) -> int:
+    """Bytes of a stream that is found in a fast way."""
+    return len(_stream(samples, 50, 2))
+
+
+def _stream(samples: Bytes, quality: int, method: int) -> bytes:
+    colours = samples if samples.ndim == 3 else np.repeat(samples[:, :, None], 3, 2)
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(colours)).save(out, "WEBP", lossless=True, quality=quality, method=method)
+    file = out.getvalue()
+    assert file[12:16] == b"VP8L", "a picture without alpha and metadata is a simple file"
+    return file[CONTAINER : CONTAINER + int.from_bytes(file[16:20], "little")]
+
+
+def unpack(stream: bytes, height: int, width: int) -> Bytes:
+    """Inverse of :func:`pack`, `(H, W, 3)`; transparency, which an encoder never writes, is ignored.
+
+    Raises:
+        FormatError: not a stream of `height` times `width` pixels.
+    """
+    damaged = FormatError("the file is damaged: its WebP part cannot be read")
+    sides = int.from_bytes(stream[1:5], "little")
+    if not fits(height, width) or stream[:1] != bytes([SIGNATURE]):
+        raise damaged
+    if (sides & 0x3FFF, sides >> 14 & 0x3FFF) != (width - 1, height - 1):
+        raise damaged
+    even = stream + b"\0" * (len(stream) & 1)
+    chunk = b"VP8L" + len(stream).to_bytes(4, "little") + even
+    file = b"RIFF" + (4 + len(chunk)).to_bytes(4, "little") + b"WEBP" + chunk
+    try:
+        with Image.open(io.BytesIO(file), formats=["WEBP"]) as image:
+            colours = np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, MemoryError) as e:
+        raise damaged from e
+    if colours.shape != (height, width, 3):
+        raise damaged
+    return colours

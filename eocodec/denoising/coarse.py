@@ -1,0 +1,70 @@
+"""Noise that has lost its finest frequencies, told from the picture at half and at a quarter of its size.
+
+In: values `(H, W, 3)`, float32 in 0 to 1, and a measure of white noise. Out: the level of noise that is not white.
+
+Demosaicers, scalers and blurs correlate neighbouring pixels. Means of 2x2 pixels depend on one another much less, so
+the measure for white noise sees the noise there; how much stronger it is at full size the smoothest patches tell. At a
+quarter of the size less noise is left, while texture shows more: this tells one from the other.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from eocodec.denoising import noise_areas
+
+__all__ = ["coarse_level", "halved"]
+
+Float32 = npt.NDArray[np.float32]
+Areas = npt.NDArray[np.bool_]
+
+LEAST = 1.5 / 255  # level at half the size, below which nothing is claimed
+TEXTURE = 1.2  # from this ratio of the levels at a quarter and at half the size on, it is texture
+ALIKE = 0.88  # correlation of the channels, beyond which it is texture; that of noise behind a demosaicer is up to 0.85
+LARGEST_RATIO = 2.0  # of the levels at full and at half size; that of white noise
+SMALLEST_EDGE = 96  # pixels, of a picture of which a quarter still tells something
+
+
+def coarse_level(
+    values: Float32,
+    areas: Areas,
+    alpha: npt.NDArray[np.uint8] | None,
+    measure: Callable[[Float32, Areas], float],
+    spread: float = 1.0,
+) -> float:
+    """Level of noise (range 0 to 1) as seen at coarser scales, in the terms of `measure`; 0 where it may be texture.
+
+    Arguments:
+        values: the picture.
+        areas: of 8x8 pixels in which noise can be measured.
+        alpha: transparency `(H, W)`, if there is any.
+        measure: level of white noise in a picture and its areas.
+        spread: what `measure` gives for the standard deviation of a channel; √3 for the luma axis of grey pictures.
+    """
+    if min(values.shape[:2]) < SMALLEST_EDGE:
+        return 0.0
+    half = halved(values)
+    clear = None if alpha is None else alpha[::2, ::2][: half.shape[0], : half.shape[1]]
+    half_areas = noise_areas.trusted(half, clear)
+    if not half_areas.any():
+        return 0.0
+    level = measure(half, half_areas)
+    if level < LEAST:
+        return 0.0
+    quarter = halved(half)
+    clear = None if clear is None else clear[::2, ::2][: quarter.shape[0], : quarter.shape[1]]
+    quarter_areas = noise_areas.trusted(quarter, clear)
+    if not quarter_areas.any() or measure(quarter, quarter_areas) > TEXTURE * level:
+        return 0.0
+    fine, coarse = noise_areas.correlated(values, areas), noise_areas.correlated(half, half_areas)
+    if fine is None or coarse is None or (spread == 1 and fine.colours > ALIKE):
+        return 0.0
+    ratio = min(max(fine.roughness / coarse.roughness, 1.0), LARGEST_RATIO)
+    return min(level * ratio, spread * fine.roughness)  # nowhere is there less than the noise
+
+
+def halved(values: Float32) -> Float32:
+    """Means of 2x2 pixels; an odd last row or column is left out."""
+    height, width = values.shape[0] // 2 * 2, values.shape[1] // 2 * 2
+    return values[:height, :width].reshape(height // 2, 2, width // 2, 2, 3).mean((1, 3), dtype=np.float32)

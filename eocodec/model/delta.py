@@ -1,0 +1,82 @@
+"""Delta bundles: what differs from another bundle, which they name by its full id.
+
+In: the files of two bundles, or of a delta and its base. Out: the delta's files, or the whole bundle's. A delta is a
+`.eocm` like any other but for its entry `delta.json`: `{"format": 1, "base": ID, "dropped": [NAMES]}`, ID being the
+base's full id in 64 hexadecimal digits. A delta has the id of the bundle it stands for, so files name both alike.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from eocodec.errors import ModelError
+from eocodec.model.bundle import bundle_id, write_bundle
+
+__all__ = ["DELTA", "base_of", "composed", "difference", "write_delta"]
+
+DELTA = "delta.json"
+FORMAT = 1
+ID_DIGITS = 64
+
+
+def difference(base: Mapping[str, bytes], files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files of a delta: those of `files` that `base` lacks or has otherwise, and which of the base's are dropped.
+
+    Example:
+        >>> delta = difference({"a": b"1", "b": b"2", "c": b"3"}, {"a": b"1", "b": b"4"})
+        >>> sorted(delta), json.loads(delta["delta.json"])["dropped"]
+        (['b', 'delta.json'], ['c'])
+        >>> composed(delta, {"a": b"1", "b": b"2", "c": b"3"})
+        {'a': b'1', 'b': b'4'}
+    """
+    note = {"format": FORMAT, "base": bundle_id(dict(base)).hex(), "dropped": sorted(base.keys() - files.keys())}
+    changed = {name: content for name, content in files.items() if base.get(name) != content}
+    return {**changed, DELTA: json.dumps(note, separators=(",", ":"), sort_keys=True).encode()}
+
+
+def base_of(files: Mapping[str, bytes]) -> bytes | None:
+    """Full id of the bundle that a delta needs; None for a whole bundle.
+
+    Raises:
+        ModelError: the note of the base is damaged, or of another version.
+    """
+    return _note(files)[0] if DELTA in files else None
+
+
+def composed(delta: Mapping[str, bytes], base: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files of the whole bundle that a delta stands for.
+
+    Raises:
+        ModelError: `base` is not the bundle that the delta names, or lacks what the delta drops.
+    """
+    identity, dropped = _note(delta)
+    if bundle_id(dict(base)) != identity:
+        raise ModelError(f"the model bundle is a delta of model {identity.hex()[:8]}, not of the one given as its base")
+    if not dropped <= base.keys():
+        raise ModelError("the delta bundle drops what its base does not have")
+    kept = {name: content for name, content in base.items() if name not in dropped}
+    return {**kept, **{name: content for name, content in delta.items() if name != DELTA}}
+
+
+def write_delta(path: Path, base: Mapping[str, bytes], files: Mapping[str, bytes]) -> bytes:
+    """Write what differs from `base` as a delta bundle; returns the full id of the bundle that it stands for.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    return write_bundle(path, difference(base, files), bundle_id(dict(files)))
+
+
+def _note(files: Mapping[str, bytes]) -> tuple[bytes, set[str]]:
+    try:
+        note = json.loads(files[DELTA])
+        if note["format"] != FORMAT:
+            raise ModelError("the delta bundle has another format version than this program reads")
+        base, dropped = note["base"], note["dropped"]
+        if not isinstance(base, str) or len(base) != ID_DIGITS or not isinstance(dropped, list):
+            raise ValueError("no id")
+        if not all(isinstance(name, str) for name in dropped):
+            raise ValueError("no names")
+        return bytes.fromhex(base), set(dropped)
+    except (KeyError, ValueError, TypeError) as e:
+        raise ModelError(f"the delta bundle's note of its base is damaged ({e})") from None

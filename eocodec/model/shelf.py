@@ -1,0 +1,67 @@
+"""The shipped bundles as they lie on disk, and what they say of themselves: nothing is loaded or run.
+
+In: the id that a file carries. Out: paths, and name plates. What a bundle claims is proven only when it is loaded
+(`eocodec.model.library`); here it only names a model to people.
+"""
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["SHIPPED", "Plate", "claimed_id", "earlier_models", "peek_id", "plate_of", "shipped_models"]
+
+SHIPPED = Path(__file__).parent.parent / "models"
+MANIFEST = "manifest.json"
+MAX_MANIFEST = 16 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Plate:
+    """What a bundle says of itself: its name, and the edge in pixels of the pictures that it is for, None for any."""
+
+    name: str
+    edge: int | None
+
+
+def shipped_models() -> dict[str, Path]:
+    """Names and paths of the models that come with the package."""
+    return {p.stem: p for p in sorted(SHIPPED.glob("*.eocm"))}
+
+
+def earlier_models() -> list[Path]:
+    """Paths of the decoders of models that came with earlier releases: files made with them stay readable."""
+    return sorted((SHIPPED / "earlier").glob("*.eocm"))
+
+
+def claimed_id(archive: zipfile.ZipFile) -> bytes:
+    """The id that an open bundle claims to have, or empty."""
+    try:
+        return bytes.fromhex(archive.comment.decode("ascii"))
+    except ValueError:
+        return b""
+
+
+def peek_id(path: Path) -> bytes:
+    """The id that a bundle claims to have, or empty; loading shows whether it is so."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return claimed_id(archive)
+    except (OSError, zipfile.BadZipFile):
+        return b""
+
+
+def plate_of(identity: bytes) -> Plate | None:
+    """The plate of the shipped bundle that claims this id, or None."""
+    for path in (*shipped_models().values(), *earlier_models()):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if claimed_id(archive)[: len(identity)] != identity:
+                    continue
+                if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST:
+                    continue
+                manifest = json.loads(archive.read(MANIFEST))
+                return Plate(str(manifest["name"]), manifest.get("size"))
+        except (OSError, KeyError, ValueError, AttributeError, zipfile.BadZipFile):
+            continue
+    return None

@@ -1,0 +1,77 @@
+"""Manners of HTTP that all routes share: OPTIONS and Allow, names the service answers to, and requests of other sites.
+
+In: an ASGI application. Out: one around it. Refusals have the form of every other error.
+"""
+
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import Headers
+from starlette.routing import Match, Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+__all__ = ["Manners", "allowed_methods"]
+
+ORDER = ("GET", "HEAD", "POST", "PUT", "DELETE")
+UNSAFE = ("POST", "PUT", "DELETE", "PATCH")
+
+
+def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
+    """The methods that some route has for a path; none where there is no such path."""
+    found: set[str] = set()
+    for route in app.routes:
+        if isinstance(route, Mount):
+            found |= {"GET", "HEAD"} if route.matches({**scope, "method": "GET"})[0] is not Match.NONE else set()
+            continue
+        found |= {m for m in ORDER if route.matches({**scope, "method": m})[0] is Match.FULL}
+    return [m for m in ORDER if m in found]
+
+
+class Manners:
+    """Middleware.
+
+    Arguments:
+        app: what answers.
+        routes: the application, whose routes are asked.
+        hosts: names that the service answers to ("*.name" for those below one); None: all.
+        origins: sites whose pages may send what changes or costs something; None: all, as they need keys.
+    """
+
+    def __init__(
+        self, app: ASGIApp, routes: FastAPI, hosts: tuple[str, ...] | None, origins: tuple[str, ...] | None
+    ) -> None:
+        self.app, self.routes, self.hosts, self.origins = app, routes, hosts, origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self.app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        if self.hosts is not None and not self._answers_to(headers.get("host", "")):
+            return JSONResponse({"detail": "the service does not answer to this name"}, 400)
+        if self.origins is not None and scope["method"] in UNSAFE and self._foreign(headers):
+            return JSONResponse({"detail": "pages of other sites may not use this service; see --cors"}, 403)
+        if scope["method"] == "OPTIONS" and "access-control-request-method" not in headers:
+            methods = allowed_methods(self.routes, scope)
+            if methods:
+                return Response(status_code=204, headers={"Allow": ", ".join([*methods, "OPTIONS"])})
+        return None
+
+    def _answers_to(self, host: str) -> bool:
+        name = urlsplit(f"//{host}").hostname or ""
+        assert self.hosts is not None
+        names = {h.strip("[]").lower() for h in self.hosts}
+        return name in names or any(h.startswith("*.") and name.endswith(h[1:]) for h in names)
+
+    def _foreign(self, headers: Headers) -> bool:
+        """Whether a page of another site sends this. Browsers say so; other programs need not, and are no danger."""
+        origin = headers.get("origin")
+        assert self.origins is not None
+        if origin is None:
+            return headers.get("sec-fetch-site") == "cross-site"
+        if origin in self.origins or "*" in self.origins:
+            return False
+        return urlsplit(origin).netloc != headers.get("host", "")

@@ -1,0 +1,185 @@
+"""The bundle of a photo model that was trained on from another bundle: only what the training changed is made anew.
+
+In: a model with trained weights, the files of the bundle it started from, and pictures. Out: the new bundle's files.
+What did not change keeps its bytes, so that a delta (`eocodec.model.delta`) holds little; what depends on something
+that did change is made anew or left out.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import numpy_helper
+
+from eocodec.adapt.measure import FILE_STEPS, centre, saving
+from eocodec.codec import compress_picture, decompress
+from eocodec.coding.embedded_tables import TABLES_FILE as EMBEDDED_TABLES
+from eocodec.errors import EocodecError
+from eocodec.flow.context import Steps
+from eocodec.flow.model import PhotoModel
+from eocodec.flow.restored import photo_weights
+from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
+from eocodec_export import calibration
+from eocodec_export.bundle import check_parity
+from eocodec_export.denoising import check_denoising, denoising_graphs, fit_level, round_weights
+from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs, halved
+
+__all__ = ["adapted_files"]
+
+Bytes = npt.NDArray[np.uint8]
+
+STEPS = (2.0, 6.0, 14.0, 28.0, 50.0, 80.0, 120.0, 180.0)  # 8-bit levels at which the tables are fitted
+REFINE_STEPS = (6.0, 9.0, 13.0, 20.0)  # 8-bit levels from which on the refinement may be used
+EDGE = 512  # pixels of a picture that are used in fitting
+COMPARED, COMPARED_EDGE = 2, 256  # pictures, and pixels of their middles, on which embedded streams are compared
+SHORTER = 64  # constants of at least so many numbers are stored in fewer bits where that is exact
+
+
+def adapted_files(
+    model: PhotoModel,
+    base: dict[str, bytes],
+    pictures: list[Bytes],
+    held_out: list[Bytes],
+    *,
+    name: str,
+    card: str,
+    report: Callable[[str], None] = lambda message: None,
+) -> dict[str, bytes]:
+    """Files of the adapted bundle.
+
+    C keeps its meaning: explained entropies, and so the step that goes with a rate, are those of the base.
+
+    Arguments:
+        model: trained, on the CPU, in evaluation mode.
+        base: files of the bundle it started from.
+        pictures: `(H, W, 3)` to fit tables on.
+        held_out: pictures to check on.
+        name, card: for the manifest.
+        report: called with one line per stage.
+
+    Raises:
+        ModelError: a parity check failed.
+    """
+    _, start = photo_weights(base)
+    now = model.state_dict()
+    changed = {p for p in ("flow.", "refine.", "latents.", "gains.") if _differs(p, start, now)}
+    unit = 2 ** (model.config.levels + 1)
+    fitted = [centre(p, unit, EDGE) for p in pictures]
+    checked = [centre(p, unit, EDGE) for p in held_out[:4]]
+    middles = [centre(p, unit, COMPARED_EDGE) for p in held_out[:COMPARED]]
+    manifest: dict[str, Any] = {**json.loads(base["manifest.json"]), "name": name, "card": card}
+    files = dict(base)
+    if "flow." in changed:
+        report("graphs of the flow")
+        files["encoder.onnx"] = halved(encoder_graph(model), SHORTER)
+        weights = {k: v.numpy() for k, v in now.items() if k.startswith("flow.")}
+        for graph in ("denoise/gains.onnx", "denoise/level.onnx"):
+            if graph in files:
+                files[graph] = _with_flow(files[graph], weights)
+        gain = calibration.noise_gain(model, checked)
+        manifest["denoise"] = {**manifest["denoise"], "gain": gain}
+    if changed & {"flow.", "refine."}:
+        files["decoder.onnx"] = halved(decoder_graph(model), SHORTER)
+        manifest["refine_from"] = _refine_from(model, checked, manifest)
+    if changed & {"flow.", "latents."}:
+        graphs = entropy_graphs(model.latents.context)
+        files.update({f"{graph}.onnx": content for graph, content in graphs.items()})
+        manifest["gain"] = [g.tolist() for g in model.latents.gains]
+        manifest = _with_tables(files, manifest, fitted, report)
+    if "gains." in changed:
+        report("graphs of the denoising nets")
+        files.update(_denoising(model, files, fitted, checked))
+    files["manifest.json"] = _packed(manifest)
+    report("parity")
+    check_parity(model, Model(files), checked)
+    if "flow." in changed and EMBEDDED_TABLES in files and not _streams_as_good(base, files, middles):
+        report("embedded streams got worse and are left out")
+        files = {k: v for k, v in files.items() if not k.startswith("embedded/") and k != EMBEDDED_TABLES}
+    return files
+
+
+def _differs(prefix: str, start: dict[str, torch.Tensor], now: dict[str, torch.Tensor]) -> bool:
+    return any(k.startswith(prefix) and k in start and not torch.equal(start[k], v) for k, v in now.items())
+
+
+def _packed(manifest: dict[str, Any]) -> bytes:
+    return json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _with_flow(content: bytes, weights: dict[str, npt.NDArray[np.float32]]) -> bytes:
+    """A graph of the denoising nets, which work on the base wavelet, between the couplings of another flow."""
+    graph = onnx.load_from_string(content)
+    for tensor in graph.graph.initializer:
+        name = tensor.name.removeprefix("model.")
+        if name in weights:
+            tensor.CopyFrom(numpy_helper.from_array(weights[name], tensor.name))
+    return halved(bytes(graph.SerializeToString()), SHORTER)
+
+
+def _with_tables(
+    files: dict[str, bytes], manifest: dict[str, Any], pictures: Sequence[Bytes], report: Callable[[str], None]
+) -> dict[str, Any]:
+    """The manifest with fitted classes and centroids; the fitted tables go into `files`."""
+    for turn in range(2):  # rounding depends on the tables, the tables on the rounding
+        report(f"tables, pass {turn + 1} of 2")
+        bundle = Model({**files, "manifest.json": _packed(manifest)})
+        statistics = calibration.gather(bundle, pictures[turn::2], STEPS)
+        tables = calibration.fit_tables(statistics, manifest["dead_zone"])
+        files["tables.bin"] = calibration.pack_tables(tables)
+        low, shift = calibration.fit_low(statistics, tables), calibration.fit_shift(statistics)
+        manifest = {**manifest, "low_index": low, "shift": shift}
+    return manifest
+
+
+@torch.no_grad()
+def _refine_from(model: PhotoModel, pictures: Sequence[Bytes], manifest: dict[str, Any]) -> float:
+    """The smallest step, in 8-bit levels, from which on the refinement helps at all steps that are tried."""
+    chosen = float(manifest["refine_from"])
+    for level in sorted({*REFINE_STEPS, chosen}, reverse=True):
+        refined, plain = 0.0, 0.0
+        for picture in pictures:
+            x = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+            y, _, z = model.rate_distortion(x, Steps(torch.tensor([level / 255.0])), manifest["dead_zone"], True)
+            refined += float((y.clamp(0, 1) - x).square().mean().log())
+            plain += float((z.clamp(0, 1) - x).square().mean().log())
+        if refined >= plain:
+            break
+        chosen = level
+    return chosen
+
+
+def _denoising(
+    model: PhotoModel, files: dict[str, bytes], pictures: Sequence[Bytes], checked: Sequence[Bytes]
+) -> dict[str, bytes]:
+    round_weights(model)
+    correction = fit_level(model, pictures[:16])
+    graphs = denoising_graphs(model, correction)
+    made = {"denoise/gains.onnx": graphs["denoise/gains"]}  # the net for the level has not been trained
+    check_denoising(model, Model({**files, **{f"{k}.onnx": v for k, v in graphs.items()}}), checked[:2], correction)
+    return made
+
+
+def _streams_as_good(base: dict[str, bytes], files: dict[str, bytes], pictures: Sequence[Bytes]) -> bool:
+    """Whether embedded streams need no more bytes than the base's; their nets have not seen the new flow."""
+    curves = []
+    for content in (base, files):
+        model = Model(content)
+        points = []
+        for level in FILE_STEPS[-4:-1]:
+            rate = model.manifest.rate_of(level / 255.0)
+            bits, quality = 0.0, 0.0
+            for p in pictures:
+                try:
+                    data = compress_picture(p, rate, model=model, progressive=True).data
+                except EocodecError:
+                    return False
+                bits += 8 * len(data) / (p.shape[0] * p.shape[1]) / len(pictures)
+                quality += psnr(p, decompress(data, model)) / len(pictures)
+            points.append((bits, quality))
+        curves.append(points)
+    return saving(*curves) >= 0

@@ -1,0 +1,241 @@
+"""Adapting a model: what is seen in pictures, a gain on a narrow domain, going on after an interruption, no loss."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+pytest.importorskip("scipy")
+pytest.importorskip("matplotlib")
+
+from eocodec_cli import cli  # noqa: E402
+from eocodec_cli.adapt import NOTHING_GAINED  # noqa: E402
+from eocodec_export.adapted import adapted_files  # noqa: E402
+
+import eocodec  # noqa: E402
+from eocodec.adapt import run as running  # noqa: E402
+from eocodec.adapt.goals import GOALS  # noqa: E402
+from eocodec.adapt.measure import saving  # noqa: E402
+from eocodec.adapt.report import Outcome  # noqa: E402
+from eocodec.adapt.run import NothingGainedError, Order, adapt, compact  # noqa: E402
+from eocodec.adapt.survey import held_out_places, jpeg_quality, survey  # noqa: E402
+from eocodec.errors import EocodecError  # noqa: E402
+from eocodec.flow.model import PhotoModel  # noqa: E402
+from eocodec.flow.restored import photo_weights  # noqa: E402
+from eocodec.model.bundle import read_bundle  # noqa: E402
+from eocodec.model.delta import base_of  # noqa: E402
+from eocodec.model.library import bundle_files, load_model, shipped_models  # noqa: E402
+
+EDGE = 96
+
+
+def _scan(number: int) -> np.ndarray:
+    """A grey page of a pattern that no photograph has: stripes a few pixels wide, with noise."""
+    random = np.random.default_rng(number)
+    x = np.arange(EDGE) + random.integers(16)
+    stripes = 128 + 90 * np.sign(np.sin(2 * np.pi * x / 8))
+    page = stripes[None, :] + random.normal(0, 4, (EDGE, EDGE))
+    return np.repeat(np.clip(page, 0, 255).astype(np.uint8)[..., None], 3, 2)
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for k in range(12):
+        Image.fromarray(_scan(k)).save(folder / f"{k:02d}.png")
+    return folder
+
+
+class Ticking:
+    """A clock on which every look takes half a second, so that a run is as long on any machine."""
+
+    def __init__(self) -> None:
+        self.passed, self.looks = 0.0, 0
+
+    def now(self) -> float:
+        self.looks += 1
+        return self.passed + 0.5 * self.looks
+
+
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_Clock", Ticking)
+    for name in ("FOLLOWED", "COMPARED"):
+        monkeypatch.setattr(running, name, 1)
+    monkeypatch.setattr(running, "CALIBRATED", 2)
+    monkeypatch.setattr("eocodec.adapt.measure.FILE_STEPS", (6.0, 12.0, 28.0, 80.0))
+    monkeypatch.setattr("eocodec_export.adapted.FILE_STEPS", (6.0, 12.0, 28.0, 80.0))
+    monkeypatch.setattr("eocodec_export.adapted.STEPS", (6.0, 28.0, 80.0))
+
+
+def test_a_survey_says_what_the_pictures_are(scans: Path) -> None:
+    (scans / "copy.png").write_bytes((scans / "03.png").read_bytes())
+    (scans / "notes.png").write_bytes(b"no picture")
+    Image.new("RGB", (20, 200)).save(scans / "small.png")
+    Image.fromarray(_scan(40)).save(scans / "camera.jpg", quality=60)
+    found = survey(str(scans))
+    assert found.facts == {
+        "found": 16, "used": 13, "grey": 13, "compressed": 1, "duplicates": 1, "unreadable": 1, "small": 1,
+    }  # fmt: skip
+    assert len(found.held_out) == 2 and len(found.train) == 11
+    assert not {n for n, _ in found.train} & {n for n, _ in found.held_out}
+    said = "\n".join(found.notes)
+    for words in (
+        "13 of 16 pictures, 96x96",
+        "1 cannot be read",
+        "1 are there twice",
+        "all are grey",
+        "1 were compressed as JPEG before (quality 60",
+        "traces of that compression",
+        "few pictures",
+    ):
+        assert words in said, words
+    assert survey(str(scans)).digest == found.digest
+
+
+def test_too_few_pictures_are_refused_with_the_reason(scans: Path) -> None:
+    for k in range(5, 12):
+        Image.new("RGB", (10, 10)).save(scans / f"{k:02d}.png")
+    with pytest.raises(EocodecError, match=r"5 of 12 pictures can be used, and 8 are needed \(7 are smaller than 96"):
+        survey(str(scans))
+    with pytest.raises(EocodecError, match="does not exist"):
+        survey(str(scans / "nowhere"))
+
+
+@pytest.mark.parametrize("count", [8, 9, 15, 40, 220, 1000])
+def test_some_of_all_parts_are_held_out(count: int) -> None:
+    places = sorted(held_out_places(count))
+    assert places[0] >= 0 and places[-1] < count
+    assert 2 <= len(places) <= max(2, count // 8)
+    assert places[0] < count / 2 < places[-1] + 1
+
+
+@pytest.mark.parametrize("quality", [30, 50, 75, 90, 100])
+def test_the_quality_of_jpeg_files_is_seen(tmp_path: Path, quality: int) -> None:
+    Image.fromarray(_scan(0)).save(tmp_path / "p.jpg", quality=quality)
+    with Image.open(tmp_path / "p.jpg") as image:
+        tables = image.quantization  # type: ignore[attr-defined]
+    assert abs(jpeg_quality(list(tables.values())) - quality) <= 1
+
+
+def test_savings_are_those_of_the_curves() -> None:
+    curve = [(0.01, 30.0), (0.02, 33.0), (0.04, 36.0)]  # below the usual window
+    assert saving(curve, [(0.8 * r, q) for r, q in curve]) == pytest.approx(20)
+    assert saving(curve, [(1.25 * r, q) for r, q in curve]) == pytest.approx(-25)
+    assert np.isnan(saving(curve, [(r, q + 50) for r, q in curve]))
+
+
+def test_compact_weights_stay_as_they_are_and_take_8_bits() -> None:
+    weight = torch.randn(4, 3, 3, 3) * torch.tensor([1e-3, 0.1, 1.0, 30.0])[:, None, None, None]
+    small = compact(weight)
+    assert torch.equal(compact(small), small)
+    for row, before in zip(small, weight, strict=True):
+        unit = 2.0 ** np.ceil(np.log2(float(before.abs().max()) / 127))
+        numbers = row / unit
+        assert torch.equal(numbers, numbers.round()) and numbers.abs().max() <= 127
+        assert (row - before).abs().max() <= unit / 2
+
+
+@pytest.mark.parametrize("goal", GOALS.values(), ids=lambda g: g.name)
+def test_shares_of_the_time_add_up(goal: object) -> None:
+    assert sum(p.share for p in goal.parts()) == pytest.approx(1)  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_a_narrow_domain_gains_and_the_delta_decodes(scans: Path, ticking: None, tmp_path: Path) -> None:
+    """Two interruptions on the way; then the bundle, its report, and a file that is smaller at no less quality."""
+    out = tmp_path / "scans.eocm"
+    order = Order(str(scans), out, minutes=1.0, device="cpu", threads=1)
+
+    class Interrupted(Exception):
+        pass
+
+    passed = []
+    for stop in (10.0, 22.0):
+
+        def tick(seconds: float, total: float, text: str, stop: float = stop) -> None:
+            passed.append(seconds)
+            if seconds > stop:
+                raise Interrupted
+
+        monkey = pytest.MonkeyPatch()
+        monkey.setattr(running, "SAVE_SECONDS", 4.0)
+        try:
+            with pytest.raises(Interrupted):
+                adapt(order, adapted_files, tick=tick)
+        finally:
+            monkey.undo()
+        assert not out.exists() and (order.state / "state.json").exists()
+    said: list[str] = []
+    outcome = adapt(order, adapted_files, said.append)
+    assert any("going on after" in s for s in said)
+    assert isinstance(outcome, Outcome) and outcome.gain > 1
+    assert not order.state.exists()
+    assert base_of(read_bundle(out)) == load_model("photo").full_id and out.stat().st_size < 1.5e6
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "Model card" in out.with_suffix(".md").read_text()
+    assert json.loads(out.with_suffix(".json").read_text())["identity"] == load_model(out).full_id.hex()
+    picture = _scan(99)
+    best = eocodec.compress(picture, psnr=34.0, model=out)
+    assert len(best) < len(eocodec.compress(picture, psnr=34.0))
+    assert eocodec.decompress(best, out).shape == picture.shape
+
+
+@pytest.mark.slow
+def test_nothing_gained_writes_nothing(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_gain(*arguments: object) -> None:
+        raise NothingGainedError("nothing was gained")
+
+    monkeypatch.setattr(running, "adapt", no_gain)
+    out = tmp_path / "x.eocm"
+    done = CliRunner().invoke(cli, ["adapt", str(scans), "-o", str(out)])
+    assert done.exit_code == NOTHING_GAINED and "nothing was gained" in done.output
+    assert not list(tmp_path.glob("x.*"))
+
+
+@pytest.fixture
+def unchanged() -> Iterator[tuple[PhotoModel, dict[str, bytes]]]:
+    base = bundle_files(shipped_models()["photo"])
+    config, weights = photo_weights(base)
+    model = PhotoModel(config).eval().requires_grad_(False)
+    model.start_from(config, weights)
+    yield model, base
+
+
+@pytest.mark.slow
+def test_what_is_not_trained_keeps_its_bytes(unchanged: tuple[PhotoModel, dict[str, bytes]], ticking: None) -> None:
+    model, base = unchanged
+    pictures = [_scan(k) for k in range(2)]
+    files = adapted_files(model, base, pictures, pictures[:1], name="same", card="")
+    assert {k for k in base if files[k] != base[k]} == {"manifest.json"}
+    with torch.no_grad():
+        model.latents.context.luma["1"][0].convs[0].bias[0] += 1
+    files = adapted_files(model, base, pictures, pictures[:1], name="other", card="")
+    assert {k for k in base if files[k] != base[k]} == {"manifest.json", "tables.bin", "entropy/luma1_0.onnx"}
+
+
+@pytest.mark.slow
+def test_a_changed_flow_goes_through_all_graphs(unchanged: tuple[PhotoModel, dict[str, bytes]], ticking: None) -> None:
+    """The nets for denoising hold the flow, too: noise is removed as well as before."""
+    model, base = unchanged
+    with torch.no_grad():
+        for p in model.flow.parameters():
+            p.copy_(compact(p * 1.01))
+    pictures = [_scan(k) for k in range(2)]
+    files = adapted_files(model, base, pictures, pictures[:1], name="other", card="")
+    changed = {k for k in files if files[k] != base[k]}
+    assert {"encoder.onnx", "decoder.onnx", "denoise/gains.onnx", "denoise/level.onnx"} <= changed
+    assert len(files["encoder.onnx"]) < 0.6 * len(base["encoder.onnx"])
+    noisy = np.clip(pictures[0] + np.random.default_rng(0).normal(0, 20, pictures[0].shape), 0, 255).astype(np.uint8)
+    from eocodec.metrics import psnr
+    from eocodec.model.bundle import Model
+
+    before, after = (psnr(pictures[0], eocodec.denoise(noisy, 20, model=Model(f))) for f in (base, files))
+    assert abs(after - before) < 0.1

@@ -1,0 +1,155 @@
+"""Delta bundles and the user's folder: a delta stands for a whole bundle, is found by id, and says what it lacks."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from eocodec_cli import cli
+from paths import SAMPLES
+from PIL import Image
+
+import eocodec
+from eocodec.errors import FormatError, ModelError
+from eocodec.model.bundle import bundle_id, peek_id, read_bundle, write_bundle
+from eocodec.model.delta import DELTA, base_of, composed, difference, write_delta
+from eocodec.model.library import FOLDER_VARIABLE, bundle_files, load_model, shipped_models, user_models
+
+PHOTO = shipped_models()["photo"]
+
+
+def _changed(name: str = "mine") -> dict[str, bytes]:
+    """The shipped photo model with another name and rounding, and without embedded streams."""
+    files = {k: v for k, v in read_bundle(PHOTO).items() if not k.startswith("embedded/") and k != "progressive.bin"}
+    manifest = {**json.loads(files["manifest.json"]), "name": name, "dead_zone": 0.2}
+    return {**files, "manifest.json": json.dumps(manifest).encode()}
+
+
+def _run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def delta(tmp_path: Path) -> Path:
+    path = tmp_path / "delta" / "mine.eocm"
+    path.parent.mkdir()
+    write_delta(path, read_bundle(PHOTO), _changed())
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "models"))
+    return tmp_path / "models"
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    return np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))[100:148, 150:214]
+
+
+def test_a_delta_stands_for_the_whole_bundle(delta: Path, tmp_path: Path, picture: np.ndarray) -> None:
+    whole = tmp_path / "whole.eocm"
+    write_bundle(whole, _changed())
+    assert delta.stat().st_size < 10_000
+    assert bundle_files(delta) == read_bundle(whole)
+    assert peek_id(delta) == peek_id(whole) == load_model(delta).full_id
+    data = eocodec.compress(picture, 200, model=whole)
+    assert data == eocodec.compress(picture, 200, model=delta)
+    assert np.array_equal(eocodec.decompress(data, delta), eocodec.decompress(data, whole))
+
+
+def test_a_delta_of_a_delta_is_completed(delta: Path, tmp_path: Path) -> None:
+    second = delta.parent / "second.eocm"
+    files = {**_changed("second"), "extra.bin": b"more"}
+    write_delta(second, bundle_files(delta), files)
+    assert bundle_files(second) == files
+
+
+def test_what_differs_is_held_and_nothing_else() -> None:
+    base = {"a": b"1", "b": b"2", "denoise/x": b"3"}
+    files = {"a": b"1", "b": b"9", "c": b"4"}
+    delta = difference(base, files)
+    assert set(delta) == {"b", "c", DELTA}
+    assert base_of(delta) == bundle_id(base) and base_of(files) is None
+    assert composed(delta, base) == files
+    with pytest.raises(ModelError, match="not of the one given as its base"):
+        composed(delta, {**base, "a": b"other"})
+    with pytest.raises(ModelError, match="drops what its base does not have"):
+        composed(delta, {"a": b"1", "b": b"2"})  # the id leaves denoising out, so the base may be another
+
+
+@pytest.mark.parametrize(
+    "note",
+    [b"", b"[]", b'{"format": 1}', b'{"format": 1, "base": "00", "dropped": []}', b'{"format": 1, "base": 3}']
+    + [json.dumps({"format": 1, "base": b * 64, "dropped": d}).encode() for b, d in (("zz"[:1], []), ("0", [1]))],
+)
+def test_a_damaged_note_is_refused(note: bytes) -> None:
+    with pytest.raises(ModelError, match="damaged"):
+        base_of({DELTA: note})
+    with pytest.raises(ModelError, match="another format version"):
+        base_of({DELTA: b'{"format": 2, "base": "", "dropped": []}'})
+
+
+def test_a_delta_without_its_base_says_which_is_missing(tmp_path: Path) -> None:
+    base = {**_changed("base"), "extra.bin": b"more"}
+    path = tmp_path / "mine.eocm"
+    write_delta(path, base, _changed())
+    with pytest.raises(ModelError, match=rf"is a delta of model {bundle_id(base).hex()[:8]}, which is not installed"):
+        load_model(path)
+    write_bundle(tmp_path / "base.eocm", base)
+    assert load_model(path).name == "mine", "beside the delta it is found"
+
+
+def test_a_delta_with_other_content_than_its_id_is_refused(delta: Path) -> None:
+    with zipfile.ZipFile(delta, "a") as archive:
+        archive.writestr("extra.bin", b"smuggled in")
+    with pytest.raises(ModelError, match="does not have the content that its id stands for"):
+        load_model(delta)
+
+
+def test_added_models_are_found_by_id_and_name(delta: Path, folder: Path, tmp_path: Path, picture: np.ndarray) -> None:
+    data = eocodec.compress(picture, 200, model=delta)
+    with pytest.raises(FormatError, match="install it with: eocodec models add"):
+        eocodec.decompress(data)
+    added = _run("models", "add", delta)
+    assert added.exit_code == 0, added.output
+    assert user_models() == {"mine": folder / "mine.eocm"}
+    assert np.array_equal(eocodec.decompress(data), eocodec.decompress(data, delta))
+    assert load_model("mine").full_id == load_model(delta).full_id
+    rows = [json.loads(line) for line in _run("models", "list", "--json").output.splitlines()]
+    assert [(r["name"], r["shipped"]) for r in rows] == [("face64", True), ("photo", True), ("mine", False)]
+    assert rows[2]["base"] == load_model("photo").full_id.hex() and rows[1]["base"] is None
+    assert f"delta of {load_model('photo').id.hex()}" in _run("models").output
+    assert _run("models", "add", delta).exit_code == 0, "the same one again changes nothing"
+    assert _run("models", "remove", "mine").exit_code == 0
+    assert user_models() == {}
+
+
+def test_what_must_not_be_added_or_removed(delta: Path, folder: Path, tmp_path: Path) -> None:
+    base, needing = tmp_path / "base.eocm", tmp_path / "needing.eocm"
+    write_bundle(base, _changed("base"))
+    write_delta(needing, _changed("base"), _changed("needing"))
+
+    def refusal(*arguments: str | Path) -> str:
+        with pytest.raises(eocodec.EocodecError) as e:
+            CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=False, standalone_mode=False)
+        return str(e.value)
+
+    assert "add that one first" in refusal("models", "add", needing)
+    assert "already" in refusal("models", "add", PHOTO)
+    assert "comes with eocodec" in refusal("models", "remove", "photo")
+    assert "there are: none" in refusal("models", "remove", "nobody")
+    for path in (base, needing):
+        assert _run("models", "add", path).exit_code == 0
+    assert "needing cannot be used without base" in refusal("models", "remove", "base")
+    write_bundle(base, {**_changed("base"), "extra.bin": b"more"})
+    assert "use --force to replace it" in refusal("models", "add", base)
+    hostile = tmp_path / "hostile.eocm"
+    write_bundle(hostile, _changed("../mine"))
+    assert "cannot be installed" in refusal("models", "add", hostile)
+    assert _run("models", "remove", "base", "--force").exit_code == 0
+    assert "needing  unusable:" in _run("models").output
+    assert set(user_models()) == {"needing"}

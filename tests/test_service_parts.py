@@ -1,0 +1,361 @@
+"""Parts of the service by themselves: open pictures, stored images, pictures for web pages, what is kept on disk."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from paths import SAMPLES, VECTORS
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="the extra serve is not installed")
+pytest.importorskip("cachetools", reason="the extra serve is not installed")
+
+from eocodec import format
+from eocodec.codec import compress_picture, decompress, truncate
+from eocodec.coding.embedded import Embedded
+from eocodec.errors import EocodecError
+from eocodec.image import Picture, read_picture
+from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
+from eocodec.service import rendering, work
+from eocodec.service.images import Images, StoreError, Taken, identify
+from eocodec.service.opened import PREVIEW_PIXELS, Desk
+from eocodec.service.options import ImageOptions
+from eocodec.service.remote import allowed
+from eocodec.service.rivals import rival, rivals, ssimulacra2
+from eocodec.service.signing import check, sign
+from eocodec.service.spool import Cache
+from eocodec.storage import Store
+
+RATE: dict[str, Any] = {"rate": 48.0, "bpp": None, "max_bytes": None, "psnr": None, "denoise": None,
+                        "progressive": False, "lossless": False}  # fmt: skip
+
+
+def body(width: int, height: int, kind: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    Image.open(SAMPLES / "chelsea.png").convert("RGB").crop((0, 0, width, height)).save(out, kind)
+    return out.getvalue()
+
+
+def read(data: bytes) -> Picture:
+    return read_picture(io.BytesIO(data))
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> tuple[str, str]:
+    """Path and identity of an open picture."""
+    path = tmp_path / "body"
+    path.write_bytes(body(200, 120))
+    return str(path), "a"
+
+
+def test_an_open_picture_is_transformed_once_for_all_its_files(opened: tuple[str, str], model: Model) -> None:
+    desk = Desk(read)
+    picture = read(body(200, 120))
+    for options in (
+        RATE,
+        {**RATE, "rate": 200.0},
+        {**RATE, "rate": None, "bpp": 0.8},
+        {**RATE, "rate": None, "psnr": 33},
+    ):
+        expected = compress_picture(picture, **options, model=model, measure=True)
+        made = desk.file(*opened, model, options)
+        image, reached = made.picture()
+        assert made.data == expected.data
+        assert reached == pytest.approx(expected.psnr, abs=1e-6)
+        np.testing.assert_array_equal(np.asarray(image), decompress(made.data))
+    assert desk.transforms == 1
+
+
+def test_what_a_process_keeps_open_is_bounded(tmp_path: Path, model: Model) -> None:
+    desk = Desk(read, pixels=100 * 64)
+    path = tmp_path / "body"
+    path.write_bytes(body(64, 48))
+    for identity in "abc":  # two of them fit
+        desk.file(str(path), identity, model, RATE)
+    desk.file(str(path), "c", model, {**RATE, "rate": 20.0})
+    assert desk.transforms == 3
+    desk.file(str(path), "a", model, RATE)
+    assert desk.transforms == 4
+    path.write_bytes(body(200, 120))
+    for rate in (20.0, 30.0):  # too large to be kept at all, and made all the same
+        assert desk.file(str(path), "large", model, {**RATE, "rate": rate}).data
+    assert desk.transforms == 6
+
+
+@pytest.mark.slow
+def test_a_preview_looks_like_what_the_file_decodes_to(tmp_path: Path, model: Model, coffee: np.ndarray) -> None:
+    picture = Image.fromarray(coffee).resize((576, 384), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    path = tmp_path / "body"
+    path.write_bytes(out.getvalue())
+    desk = Desk(read)
+    original = np.asarray(picture.reduce(2))
+    for rate in (3, 48):
+        preview = np.asarray(Image.open(io.BytesIO(desk.preview(str(path), "a", model, rate))))
+        assert preview.shape == original.shape and preview.shape[0] * preview.shape[1] <= PREVIEW_PIXELS
+        data = compress_picture(Picture(np.asarray(picture)), rate, model=model).data
+        decoded = np.asarray(Image.fromarray(decompress(data)).reduce(2))
+        assert psnr(original, preview) == pytest.approx(psnr(original, decoded), abs=1)  # as much is lost
+
+
+def test_previews_are_not_for_models_of_one_size(opened: tuple[str, str], model: Model) -> None:
+    from eocodec.model.library import load_model
+
+    with pytest.raises(EocodecError, match="preview"):
+        Desk(read).preview(*opened, load_model("face64"), 100)
+
+
+def test_marks_beside_a_stream_cut_it_as_decoding_does(model: Model) -> None:
+    data = (VECTORS / "embedded.eoc").read_bytes()
+    file = format.from_bytes(data)
+    marks = Embedded().marks(model, file)
+    for rate in (1, 5, 40, 300, 768):
+        cut = format.to_bytes(Embedded().cut_at_mark(model.any_manifest, file, marks, rate))
+        assert cut == truncate(data, rate=rate)
+
+
+def test_a_stored_picture_comes_with_the_marks_of_its_stream(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "_pixels", 1 << 20)
+    monkeypatch.setitem(work._models, "photo", model)
+    options = {**RATE, "rate": None, "model": "photo", "progressive": None, "tiny": False, "resize": False,
+               "measure": False}  # fmt: skip
+    kept = work.store(body(48, 32), options)
+    file = format.from_bytes(kept.data)
+    assert kept.marks is not None
+    for rate in (2, 20, 250):
+        cut = format.to_bytes(Embedded().cut_at_mark(model.any_manifest, file, kept.marks, rate))
+        assert cut == truncate(kept.data, rate=rate)
+    monkeypatch.setattr(work, "EMBEDDED_PIXELS", 1000)
+    large = work.store(body(48, 32), options)
+    assert large.marks is None and large.data == compress_picture(read(body(48, 32)), 300, model=model).data
+    tiny = (VECTORS / "face-tiny.eoc").read_bytes()
+    assert work.store(tiny, options).data == tiny
+
+
+class Counting:
+    """A describer, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, data: bytes) -> dict[str, Any]:
+        self.asked += 1
+        return {"width": 1, "height": len(data), "alpha": False}
+
+
+@pytest.mark.parametrize("where", [lambda folder: str(folder / "s"), lambda folder: f"memory://{folder.name}"])
+def test_what_is_known_of_an_image_is_found_out_once_for_each_content(
+    tmp_path: Path, where: Callable[[Path], str]
+) -> None:
+    describe = Counting()
+    images = Images(where(tmp_path), describe)
+    assert images.about("a") is None
+    images.write("a", b"first")
+    for _ in range(3):
+        about = images.about("a")
+        assert about is not None and about.tag == identify(b"first") and about.bytes == 5 and about.size == (1, 5)
+    again = Images(where(tmp_path), describe)  # a service that starts anew
+    assert again.about("a") == about and describe.asked == 1
+    images.write("a", b"second")
+    for one in (images, again):
+        about = one.about("a")
+        assert about is not None and about.tag == identify(b"second")
+    opened = images.open("a", about)
+    assert opened is not None and opened.read() == b"second"
+    opened.close()
+    images.write("a", b"third!")
+    assert images.open("a", about) is None, "it is not the one that is known any more"
+    assert images.listed("", "", 10) == ([{"name": "a", "bytes": 6}], False)
+    assert images.remove("a") and not images.remove("a") and images.about("a") is None
+
+
+def test_lists_come_in_order_and_in_parts(tmp_path: Path) -> None:
+    images = Images(str(tmp_path), Counting())
+    for name in ("b2", "a", "b1", "c", "b3"):
+        images.write(name, b"x")
+    (tmp_path / "notes.txt").write_text("not an image")
+    found, more = images.listed("b", "", 2)
+    assert [f["name"] for f in found] == ["b1", "b2"] and more
+    found, more = images.listed("b", "b2", 2)
+    assert [f["name"] for f in found] == ["b3"] and not more
+
+
+def test_a_name_that_must_be_new_is_taken_by_one_writer_only(tmp_path: Path) -> None:
+    images = Images(str(tmp_path), Counting())
+    images.write("a", b"mine", new=True)
+    with pytest.raises(Taken):
+        images.write("a", b"yours", new=True)
+    assert images.read("a") == b"mine" and not [p for p in tmp_path.iterdir() if "partial" in p.name]
+    store = Store.at(str(tmp_path))
+    with pytest.MonkeyPatch.context() as patch:  # another service writes between the look and the write
+        patch.setattr(Store, "exists", lambda self, name: False)
+        with pytest.raises(FileExistsError):
+            store.create("a.eoc", b"yours")
+    assert images.read("a") == b"mine"
+
+
+def test_marks_are_kept_by_content(tmp_path: Path, model: Model) -> None:
+    images = Images(str(tmp_path), Counting())
+    data = (VECTORS / "embedded.eoc").read_bytes()
+    marks = Embedded().marks(model, format.from_bytes(data))
+    assert images.marks(identify(data)) is None
+    images.keep_marks(identify(data), marks)
+    assert Images(str(tmp_path), Counting()).marks(identify(data)) == marks
+
+
+def test_notes_that_are_broken_are_made_again(tmp_path: Path) -> None:
+    describe = Counting()
+    images = Images(str(tmp_path), describe)
+    images.write("a", b"first")
+    images.about("a")
+    for note in ("", "[]", "{}", '{"version": 1}', "\0"):
+        (tmp_path / ".about" / "a.json").write_text(note)
+        about = Images(str(tmp_path), describe).about("a")
+        assert about is not None and about.tag == identify(b"first"), note
+
+
+def test_a_file_that_nobody_can_read_is_the_stores_fault(tmp_path: Path) -> None:
+    def refuse(data: bytes) -> dict[str, Any]:
+        raise EocodecError("not an .eoc file")
+
+    images = Images(str(tmp_path), refuse)
+    (tmp_path / "a.eoc").write_bytes(b"something else")
+    with pytest.raises(StoreError):
+        images.about("a")
+
+
+def test_results_are_kept_within_their_bound() -> None:
+    cache = Cache(1000)
+    for k in range(10):
+        cache.put(str(k), bytes([k]) * 300)
+        cache.put("0", b"zero" * 75)  # used all the time
+    assert cache.held <= 1000 and len(cache) == 3
+    assert cache.open("5") is None
+    found = cache.open("0")
+    assert found is not None
+    file, size = found
+    cache.put("huge", bytes(2000))
+    assert cache.open("huge") is None
+    cache.close()
+    with file:  # who reads it still can
+        assert file.read() == b"zero" * 75 and size == 300
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ("width=100", (100, 67)),
+        ("height=20", (30, 20)),
+        ("width=100&height=20", (30, 20)),
+        ("width=9000", (300, 200)),
+        ("width=60&height=60&fit=cover", (60, 60)),
+        ("width=600&height=600&fit=cover", (600, 600)),
+        ("width=10&height=90&fit=fill", (10, 90)),
+        ("crop=10,20,100,50", (100, 50)),
+        ("crop=250,150,100,100", (50, 50)),
+        ("crop=0,0,100,100&width=50&dpr=2", (100, 100)),
+        ("crop=0,0,100,100&width=25&dpr=2", (50, 50)),
+    ],
+)
+def test_pictures_are_cropped_and_scaled(options: str, size: tuple[int, int]) -> None:
+    image = Image.fromarray(np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))[:200, :300])
+    arguments = ImageOptions.model_validate(dict(p.split("=") for p in options.split("&"))).arguments()
+    assert rendering.finished_size(image.size, arguments) == size
+    for kind in rendering.KINDS.values():
+        made = Image.open(io.BytesIO(rendering.render(image, kind, arguments)))
+        assert made.size == size and made.get_format_mimetype() == kind
+
+
+def test_cropping_and_covering_keep_the_right_part() -> None:
+    values = np.zeros((100, 300, 3), np.uint8)
+    values[:, 100:200] = 200  # the middle third
+    image = Image.fromarray(values)
+    cover = ImageOptions(width=50, height=50, fit="cover").arguments()
+    crop = ImageOptions(crop="100,0,100,100").arguments()
+    for arguments in (cover, crop):
+        made = np.asarray(Image.open(io.BytesIO(rendering.render(image, "image/png", arguments))))
+        assert made.mean() > 195
+    with pytest.raises(EocodecError, match="outside"):
+        rendering.render(image, "image/png", ImageOptions(crop="300,0,10,10").arguments())
+
+
+@pytest.mark.parametrize(
+    ("accept", "size", "alpha", "kind"),
+    [
+        ("image/avif,image/webp,image/*,*/*;q=0.8", (10, 10), False, "image/avif"),
+        ("image/webp,image/*", (10, 10), False, "image/webp"),
+        ("image/webp,image/jpeg", (20000, 10), False, "image/jpeg"),
+        ("image/webp,image/*", (20000, 10), False, "image/png"),
+        ("image/jpeg,image/png;q=0.5", (10, 10), True, "image/png"),
+        ("image/*", (10, 10), False, "image/png"),
+        ("image/avif;q=0.1,image/jpeg", (10, 10), False, "image/jpeg"),
+        ("", (10, 10), False, "image/png"),
+    ],
+)
+def test_the_type_for_an_element_can_hold_the_picture(
+    accept: str, size: tuple[int, int], alpha: bool, kind: str
+) -> None:
+    assert rendering.kind_for(accept, size, alpha) == kind
+
+
+def test_signatures_hold_for_what_was_signed_and_until_they_expire() -> None:
+    keys = ["first-key-of-enough-letters", "second-key-of-enough-letters"]
+    for key in keys:
+        path, _, query = sign(key, "/v1/images/a?width=20").partition("?")
+        assert check(keys, path, query)
+        assert not check(keys, "/v1/images/b", query)
+        assert not check(keys, path, query.replace("20", "21"))
+        assert not check(keys, path, query + "&width=21")
+        assert not check(["another-key-of-enough-letters"], path, query)
+    for expires, fine in ((4e9, True), (1.0, False)):
+        path, _, query = sign(keys[0], "/v1/images/a", expires).partition("?")
+        assert check(keys, path, query) is fine
+    assert not check(keys, "/v1/images/a", "signature=") and not check(keys, "/v1/images/a", "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.org/b/x.png",
+        "http://example.org/a/x.png",
+        "https://example.org.evil.net/a/x.png",
+        "https://example.org@evil.net/a/x.png",
+        "https://user@example.org/a/x.png",
+        "https://example.org/a/../b.png",
+        "https://example.org/a/%2e%2E/b.png",
+        "https://example.org/a/..\\b.png",
+        "https://example.org/a/x.png#y",
+        "https://example.org/a/x y.png",
+        "file:///etc/passwd",
+        "https://[::1/a/",
+    ],
+)
+def test_only_what_lies_below_an_allowed_url_is_fetched(url: str) -> None:
+    assert allowed("https://example.org/a/b/x.png?size=1", ("https://example.org/a/",))
+    assert not allowed(url, ("https://example.org/a/",))
+
+
+@pytest.mark.parametrize("codec", ["avif", "webp", "jpeg"])
+def test_another_codec_gets_as_many_bytes_and_no_more(codec: str) -> None:
+    rgb = read(body(160, 120)).rgb
+    assert codec in rivals()
+    found = [rival(rgb, codec, size) for size in (1500, 6000)]
+    assert len(found[0].data) <= 1500 < len(found[1].data) <= 6000
+    assert psnr(rgb, found[0].rgb) < psnr(rgb, found[1].rgb)
+    with pytest.raises(EocodecError, match="smallest"):
+        rival(rgb, codec, 20)
+    with pytest.raises(EocodecError, match="no codec"):
+        rival(rgb, "gif", 1000)
+
+
+def test_ssimulacra2_of_a_picture_with_itself_is_a_hundred() -> None:
+    pytest.importorskip("ssimulacra2", reason="ssimulacra2 is not installed")
+    rgb = read(body(64, 64)).rgb
+    same, worse = ssimulacra2(rgb, rgb), ssimulacra2(rgb, rival(rgb, "jpeg", 900).rgb)
+    assert same == pytest.approx(100) and worse is not None and worse < 90
+    assert ssimulacra2(rgb[:4], rgb[:4]) is None

@@ -1,0 +1,355 @@
+"""The service as clients on the web meet it: open pictures, stored photographs, elements, conditions, sites, an end."""
+
+import io
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from paths import SAMPLES, VECTORS, wait_until
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="the extra serve is not installed")
+httpx = pytest.importorskip("httpx", reason="httpx is not installed")
+
+from servers import Server, serving  # noqa: E402
+
+import eocodec  # noqa: E402
+from eocodec.format import File, Header, Segment, parse, serialise  # noqa: E402
+from eocodec.service.signing import sign  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+SIGNING = "a-key-of-signed-urls-0123"
+CHROME = {"accept": "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8", "sec-fetch-dest": "image"}
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """A site with a picture and a redirection."""
+
+    asked: list[str] = []  # noqa: RUF012
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.path.endswith("away"):
+            self.send_response(302)
+            self.send_header("Location", "/secret/cat.png")
+            self.end_headers()
+            return
+        content = picture(64, 48)
+        self.send_response(200 if self.path.endswith("cat.png") else 404)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[str]:
+    site = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=site.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{site.server_port}/"
+    site.shutdown()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, elsewhere: str) -> Iterator[Server]:
+    store = tmp_path_factory.mktemp("store")
+    more = ("--preset", "thumb=width=40&height=40&fit=cover", "--allow-source", elsewhere + "open/",
+            "--write-timeout", 2, "--root-path", "/pictures")  # fmt: skip
+    with serving("--workers", 1, "--queue", 60, "--store", store, *more) as s:
+        yield s
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[Any]:
+    with httpx.Client(base_url=server.url, timeout=120) as c:
+        yield c
+
+
+def picture(width: int, height: int, kind: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    Image.open(SAMPLES / "chelsea.png").convert("RGB").crop((50, 50, 50 + width, 50 + height)).save(out, kind)
+    return out.getvalue()
+
+
+def image(answer: Any) -> Image.Image:
+    assert answer.status_code == 200, answer.text
+    return Image.open(io.BytesIO(answer.content))
+
+
+def detail(answer: Any) -> str:
+    assert list(answer.json()) == ["detail"], answer.text
+    return str(answer.json()["detail"])
+
+
+def test_an_open_picture_gives_files_and_views_without_being_sent_again(client: Any) -> None:
+    body = picture(200, 130)
+    opened = client.post("/v1/open", content=body)
+    assert opened.status_code == 201 and len(opened.json()["id"]) == 64
+    url = f"/v1/open/{opened.json()['id']}"
+    assert opened.headers["location"] == f"/pictures{url}"
+    file = client.get(f"{url}/file", params={"rate": 40})
+    assert file.content == client.post("/v1/compress", params={"rate": 40}, content=body).content
+    view = client.get(f"{url}/picture", params={"rate": 40, "scores": True})
+    np.testing.assert_array_equal(np.asarray(image(view)), eocodec.decompress(file.content))
+    exact = client.post("/v1/compress", params={"rate": 40, "measure": True}, content=body)
+    assert view.headers["x-eocodec-psnr"] == exact.headers["x-eocodec-psnr"]
+    assert image(client.get(f"{url}/preview", params={"rate": 40})).size == (200, 130)
+    rival = client.get(f"{url}/rival", params={"codec": "webp", "bytes": len(file.content)})
+    assert image(rival).size == (200, 130) and int(rival.headers["x-eocodec-bytes"]) <= len(file.content)
+    assert client.get(f"{url}/file", params={"lossless": True}).status_code == 200
+    assert client.get(f"/v1/open/{'0' * 64}/file").status_code == 404
+    assert client.get(f"{url}/file", params={"rate": 0}).status_code == 422
+    assert client.get(f"{url}/file", params={"tiny": True}).status_code == 422
+    assert client.post("/v1/open", content=b"").status_code == 422
+    nothing = client.post("/v1/open", content=b"no picture").json()["id"]
+    assert client.get(f"/v1/open/{nothing}/file").status_code == 415
+
+
+def test_large_pictures_are_stored_in_the_form_that_is_quick(client: Any) -> None:
+    out = io.BytesIO()
+    Image.open(SAMPLES / "coffee.png").convert("RGB").resize((640, 420)).save(out, "JPEG", quality=90)
+    for size, embedded in ((picture(96, 64), True), (out.getvalue(), False)):
+        assert client.put("/v1/images/photo", content=size).status_code in (200, 201)
+        whole = client.get("/v1/images/photo").content
+        assert parse(whole).header.embedded is embedded
+        part = client.get("/v1/images/photo", params={"rate": 30}).content
+        assert part == eocodec.truncate(whole, rate=30) and len(part) < len(whole)
+    assert client.delete("/v1/images/photo").status_code == 204
+
+
+def test_a_rate_of_a_stored_stream_takes_no_decoding(client: Any, server: Server) -> None:
+    client.put("/v1/images/stream", content=picture(96, 64))
+    whole = client.get("/v1/images/stream").content
+    worked = server.worked()
+    for rate in (3, 30, 200):
+        assert client.get("/v1/images/stream", params={"rate": rate}).content == eocodec.truncate(whole, rate=rate)
+    assert server.worked() == worked, "the processes were asked"
+
+
+def test_elements_get_small_pictures_of_modern_types(client: Any, server: Server) -> None:
+    client.put("/v1/images/el", content=(VECTORS / "colour.eoc").read_bytes())
+    first = client.get("/v1/images/el?v=3", headers=CHROME)
+    assert first.headers["content-type"] == "image/avif" and image(first).size == (67, 45)
+    worked = server.worked()
+    again = client.get("/v1/images/el?v=4", headers=CHROME)
+    assert again.content == first.content and server.worked() == worked, "a result is kept"
+    tag = first.headers["etag"]
+    assert client.get("/v1/images/el", headers={**CHROME, "if-none-match": tag}).status_code == 304
+    part = client.get("/v1/images/el", headers={**CHROME, "range": "bytes=0-9"})
+    assert part.status_code == 206 and part.content == first.content[:10]
+    for query, size, kind in (("preset=thumb", (40, 40), "avif"), ("width=30&dpr=2&format=webp", (60, 40), "webp"),
+                              ("crop=0,0,20,10&format=jpeg&quality=50", (20, 10), "jpeg"),
+                              ("preset=thumb&width=10&format=png", (10, 40), "png")):  # fmt: skip
+        got = client.get(f"/v1/images/el?{query}", headers=CHROME)
+        assert image(got).size == size and got.headers["content-type"] == f"image/{kind}", query
+    for query in ("preset=none", "crop=900,0,5,5", "crop=1,2,3", "width=0", "format=gif", "quality=101",
+                  "format=eoc&width=3"):  # fmt: skip
+        assert client.get(f"/v1/images/el?{query}").status_code == 422, query
+    lossless = image(client.get("/v1/images/el?format=webp&quality=100"))
+    np.testing.assert_array_equal(np.asarray(lossless), eocodec.decompress((VECTORS / "colour.eoc").read_bytes()))
+
+
+def test_images_are_listed_and_described(client: Any) -> None:
+    data = (VECTORS / "colour.eoc").read_bytes()
+    for name in ("list-b", "list-a", "list-c"):
+        client.put(f"/v1/images/{name}", content=data)
+    answer = client.get("/v1/images?prefix=list-&limit=2").json()
+    assert answer == {"images": [{"name": n, "bytes": len(data)} for n in ("list-a", "list-b")], "next": "list-b"}
+    answer = client.get("/v1/images?prefix=list-&after=list-b").json()
+    assert [i["name"] for i in answer["images"]] == ["list-c"] and answer["next"] is None
+    about = client.get("/v1/images/list-a/info").json()
+    assert (about["width"], about["height"], about["model"], about["bytes"]) == (67, 45, "photo", len(data))
+    assert client.get("/v1/images/none/info").status_code == 404
+
+
+def test_conditions_and_dates_hold_for_reading_too(client: Any) -> None:
+    url, data = "/v1/images/cond", (VECTORS / "colour.eoc").read_bytes()
+    client.put(url, content=data)
+    got = client.get(url)
+    tag, date = got.headers["etag"], got.headers["last-modified"]
+    assert client.get(url, headers={"if-match": '"other"'}).status_code == 412
+    assert client.get(url, headers={"if-match": tag}).status_code == 200
+    assert client.get(url, headers={"if-match": f"W/{tag}"}).status_code == 412
+    assert client.get(url, headers={"if-modified-since": date}).status_code == 304
+    early = "Mon, 01 Jan 2001 00:00:00 GMT"
+    assert client.get(url, headers={"if-modified-since": early}).status_code == 200
+    assert client.get(url, headers={"if-unmodified-since": early}).status_code == 412
+    assert client.put(url, content=data, headers={"if-unmodified-since": early}).status_code == 412
+    assert client.put(url, content=data, headers={"if-match": f"W/{tag}"}).status_code == 412
+    assert client.delete(url, headers={"if-unmodified-since": early}).status_code == 412
+    assert client.get(url, headers={"range": "bytes=-0"}).status_code == 416
+    head = client.head(url, params={"bytes": 200})
+    part = client.get(url, params={"bytes": 200})
+    assert head.headers["content-length"] == str(len(part.content)) and head.headers["etag"] == part.headers["etag"]
+
+
+def test_options_and_wrong_methods_name_the_right_ones(client: Any) -> None:
+    for path, methods in (("/v1/compress", {"POST"}), ("/v1/images/a", {"GET", "HEAD", "PUT", "DELETE"}),
+                          ("/healthz", {"GET", "HEAD"}), ("/v1/images", {"GET"})):  # fmt: skip
+        answer = client.options(path)
+        assert answer.status_code == 204 and set(answer.headers["allow"].split(", ")) == methods | {"OPTIONS"}, path
+        wrong = client.request("PATCH", path)
+        assert wrong.status_code == 405 and set(wrong.headers["allow"].split(", ")) == methods | {"OPTIONS"}
+        assert detail(wrong)
+    assert client.options("/nothing").status_code in (404, 405)
+    assert detail(client.get("/nothing")) == "there is nothing at this path"
+
+
+def test_pages_of_other_sites_cannot_use_a_service_without_keys(client: Any, server: Server) -> None:
+    body = picture(32, 32)
+    for headers in ({"origin": "https://evil.example", "content-type": "text/plain"}, {"origin": "null"},
+                    {"sec-fetch-site": "cross-site"}):  # fmt: skip
+        answer = client.post("/v1/compress", content=body, headers=headers)
+        assert answer.status_code == 403 and detail(answer)
+    same = server.url.rstrip("/")
+    assert client.post("/v1/compress", content=body, headers={"origin": same}).status_code == 200
+    answer = client.get("/v1/models", headers={"host": "evil.example"})
+    assert answer.status_code == 400 and detail(answer)
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_requests_have_ids_and_clients_are_not_what_headers_say(client: Any, server: Server) -> None:
+    given = client.get("/healthz", headers={"x-request-id": "abc-1", "x-forwarded-for": "6.6.6.6"})
+    assert given.headers["x-request-id"] == "abc-1"
+    made = client.get("/v1/models", headers={"x-request-id": "a b\x7f", "x-forwarded-for": "6.6.6.6"})
+    assert re.fullmatch(r"[0-9a-f]{16}", made.headers["x-request-id"])
+    wait_until(lambda: [r for r in server.log if r.get("id") == made.headers["x-request-id"]])
+    (line,) = [r for r in server.log if r.get("id") == made.headers["x-request-id"]]
+    assert line["client"] == "127.0.0.1" and line["level"] == "info"
+
+
+def test_any_one_file_of_a_form_is_the_picture(client: Any) -> None:
+    for field in ("file", "image", "upload"):
+        assert client.post("/v1/compress", files={field: ("a.png", picture(32, 32))}).status_code == 200
+    assert client.post("/v1/compress", data={"file": "text"}).status_code == 415  # a raw body, and no picture
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_sent(server: Server) -> None:
+    port = int(server.url.rsplit(":", 1)[1].strip("/"))
+    head = "PUT /v1/images/big HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\nExpect: 100-continue\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+
+
+def test_pictures_from_elsewhere_come_from_where_it_is_allowed(client: Any, elsewhere: str) -> None:
+    got = client.get("/v1/remote", params={"url": elsewhere + "open/cat.png", "width": 32, "format": "webp"})
+    assert image(got).size == (32, 24)
+    asked = len(Elsewhere.asked)
+    again = client.get("/v1/remote", params={"url": elsewhere + "open/cat.png", "width": 32, "format": "webp"})
+    assert again.content == got.content and len(Elsewhere.asked) == asked
+    refused = client.get("/v1/remote", params={"url": elsewhere + "secret/cat.png"})
+    assert refused.status_code == 403 and detail(refused)
+    assert client.get("/v1/remote", params={"url": elsewhere + "open/../secret/cat.png"}).status_code == 403
+    assert client.get("/v1/remote", params={"url": elsewhere + "open/away"}).status_code == 502
+    assert client.get("/v1/remote", params={"url": elsewhere + "open/none"}).status_code == 404
+    assert "/secret/cat.png" not in Elsewhere.asked
+
+
+def test_clients_that_leave_stop_their_work(client: Any, server: Server) -> None:
+    out = io.BytesIO()
+    Image.open(SAMPLES / "coffee.png").convert("RGB").resize((1200, 800)).save(out, "PNG")  # 20 s of one core
+    before, processes = server.worked(), server.children()
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(server.url + "v1/compress?lossless=true", content=out.getvalue(), timeout=3)
+    assert client.post("/v1/compress", content=picture(32, 32)).status_code == 200
+    assert server.worked() - before < 12, "the work of a client that had left was done to its end"
+    assert server.children() == processes, "a process was lost, with all that it had loaded"
+
+
+def test_clients_that_read_slowly_cost_no_memory_and_are_sent_off(client: Any, server: Server) -> None:
+    header = Header(eocodec.load_model("photo").id, 64, 64, 0, 0, embedded=True)
+    payload = np.random.default_rng(0).bytes(12 << 20)  # more than a system keeps for a connection
+    client.put("/v1/images/long", content=serialise(File(header, None, (Segment(1, payload),))))
+    assert client.head("/v1/images/long").headers["content-length"] > str(12 << 20)
+
+    def resident() -> int:
+        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{server.process.pid}/status").read_text())
+        assert found
+        return int(found[1]) * 1024
+
+    port = int(server.url.rsplit(":", 1)[1].strip("/"))
+    request = b"GET /v1/images/long HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    before, connections = resident(), []
+    try:
+        for _ in range(12):
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", port))
+            connection.sendall(request)
+            connections.append(connection)
+        wait_until(lambda: sum(r.get("status") == 499 for r in server.log) >= 12)
+        assert resident() - before < 40e6, "answers of 12 MB wait in memory for twelve clients"
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_signed_urls_open_what_they_name(tmp_path: Path) -> None:
+    keys = {"EOCODEC_API_KEYS": "an-api-key-of-the-site", "EOCODEC_SIGNING_KEYS": SIGNING}
+    with serving("--workers", 1, "--store", tmp_path / "s", env=keys) as server:
+        mine = {"x-api-key": "an-api-key-of-the-site"}
+        url = server.url.rstrip("/")
+        data = (VECTORS / "colour.eoc").read_bytes()
+        assert httpx.put(f"{url}/v1/images/a", content=data, headers=mine).status_code == 201
+        assert httpx.get(f"{url}/v1/images/a?width=20").status_code == 401
+        signed = sign(SIGNING, "/v1/images/a?width=20&format=png")
+        shown = httpx.get(url + signed, timeout=60)
+        assert image(shown).width == 20 and shown.headers["cross-origin-resource-policy"] == "cross-origin"
+        assert httpx.get(url + signed.replace("=20", "=21")).status_code == 403
+        assert httpx.get(url + sign(SIGNING, "/v1/images/a", expires=1)).status_code == 403
+        assert httpx.get(url + sign(SIGNING, "/v1/models")).status_code == 401, "only images are opened by it"
+        assert SIGNING not in "".join(server.lines)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--cors", "https://example.org/"), ("--cors", "example.org"), ("--preset", "a=colour=red"), ("--preset", "a"),
+     ("--allow-source", "https://example.org"), ("--root-path", "x/")],
+)  # fmt: skip
+def test_values_that_mean_nothing_are_refused_at_the_start(arguments: tuple[str, str], run: Any) -> None:
+    refused = run("serve", "--port", 0, *arguments)
+    assert refused.returncode in (1, 2) and b"Traceback" not in refused.stderr
+
+
+def test_a_second_signal_ends_at_once_and_a_hangup_is_an_end() -> None:
+    out = io.BytesIO()
+    Image.open(SAMPLES / "coffee.png").convert("RGB").resize((1200, 800)).save(out, "PNG")
+    with serving("--workers", 1, "--grace", 600) as server, ThreadPoolExecutor(1) as threads:
+        before = server.worked()
+        lost = threads.submit(httpx.post, server.url + "v1/compress?lossless=true", content=out.getvalue(), timeout=200)
+        server.await_work(before, 0.5)
+        children = server.children()
+        os.kill(server.process.pid, signal.SIGHUP)
+        with pytest.raises(httpx.ConnectError):
+            wait_until(lambda: httpx.get(server.url + "healthz").status_code == 0)
+        assert server.process.poll() is None, "a request is still worked at"
+        assert server.stop(signal.SIGINT) == 0
+        with pytest.raises(httpx.HTTPError):
+            lost.result().raise_for_status()
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_an_end_is_not_waited_for_longer_than_the_grace() -> None:
+    out = io.BytesIO()
+    Image.open(SAMPLES / "coffee.png").convert("RGB").resize((1500, 1000)).save(out, "PNG")
+    with serving("--workers", 1, "--grace", 1) as server, ThreadPoolExecutor(1) as threads:
+        before = server.worked()
+        lost = threads.submit(httpx.post, server.url + "v1/compress?lossless=true", content=out.getvalue(), timeout=200)
+        server.await_work(before, 0.5)
+        assert server.stop(signal.SIGTERM) == 0
+        assert server.await_event("stopped", 5)
+        with pytest.raises(httpx.HTTPError):
+            lost.result().raise_for_status()
