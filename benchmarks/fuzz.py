@@ -27,6 +27,7 @@ from eocodec.coding.registry import ORDINARY  # noqa: E402
 from eocodec.errors import EocodecError  # noqa: E402
 from eocodec.model.bundle import Model, read_bundle  # noqa: E402
 from eocodec.model.library import load_model, shipped_models  # noqa: E402
+from eocodec.model.parts import listed
 
 VECTORS = ROOT / "tests" / "vectors"
 SLOW = 2.0  # seconds of processor time
@@ -124,7 +125,7 @@ def bundles(count: int, seed: int, folder: Path) -> dict[str, Any]:
         last = folder / f"bundle-{seed}-last"  # a crash of the runtime would leave it
         last.write_bytes(mutated)
         try:
-            ORDINARY.decode(Model({**content, name: bytes(mutated)}, 1, device="cpu"), file)
+            ORDINARY.decode(Model(listed({**content, name: bytes(mutated)}), 1, device="cpu"), file)
             outcomes["accepted"] += 1
         except EocodecError as e:
             outcomes[type(e).__name__] += 1

@@ -17,13 +17,14 @@ from eocodec.coding.symbols import symbols
 from eocodec.errors import FormatError, ModelError
 from eocodec.model.bundle import Model, read_bundle, write_bundle
 from eocodec.model.library import Library, library_of, load_model, shipped_models
+from eocodec.model.parts import listed
 
 
 def _renamed(name: str, **changes: object) -> dict[str, bytes]:
     """The files of a shipped model as those of another one."""
     files = read_bundle(shipped_models()[name])
     manifest = {**json.loads(files["manifest.json"]), "name": "mine", **changes}
-    return {**files, "manifest.json": json.dumps(manifest).encode()}
+    return listed({**files, "manifest.json": json.dumps(manifest).encode()})
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from eocodec.errors import ModelError
 from eocodec.model import threads
 from eocodec.model.bundle import Model, open_bundle, read_bundle, write_bundle
 from eocodec.model.library import load_model
+from eocodec.model.parts import listed
 from eocodec.model.shelf import peek_id, plate_of, shipped_models
 
 VECTORS = ROOT / "tests" / "vectors"
@@ -133,7 +134,7 @@ def test_a_bundle_whose_nets_are_damaged_is_refused_when_it_is_loaded(tmp_path: 
 def test_a_bundle_with_other_nets_than_its_id_stands_for_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
     files = read_bundle(shipped_models()["photo"])
     path = tmp_path / "mine.eocm"
-    write_bundle(path, {**files, "lossless/1_0_1.onnx": files["lossless/1_0_2.onnx"]})
+    write_bundle(path, listed({**files, "lossless/1_0_1.onnx": files["lossless/1_0_2.onnx"]}))
     with zipfile.ZipFile(path, "a") as archive:
         archive.comment = peek_id(shipped_models()["photo"]).hex().encode()
     with pytest.raises(ModelError, match="does not have the content"):
