@@ -27,7 +27,7 @@ from eocodec.coding.registry import ORDINARY  # noqa: E402
 from eocodec.errors import EocodecError  # noqa: E402
 from eocodec.model.bundle import Model, read_bundle  # noqa: E402
 from eocodec.model.library import load_model, shipped_models  # noqa: E402
-from eocodec.model.parts import listed
+from eocodec.model.parts import listed  # noqa: E402
 
 VECTORS = ROOT / "tests" / "vectors"
 SLOW = 2.0  # seconds of processor time
