@@ -113,13 +113,6 @@ def test_the_commands_take_a_users_own_model(mine: Path, data: bytes, tmp_path: 
     assert json.loads(runner.invoke(cli, ["info", "--json", str(source)]).output)["model"] is None
 
 
-def test_stored_files_of_own_models_are_cut_by_rate(mine: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    from eocodec.service import work
-
-    monkeypatch.setattr(work, "_models", {"mine": load_model(mine)})
-    assert work.cut(data, 30, None) == eocodec.truncate(data, rate=30, model=mine)
-
-
 def test_a_limit_of_pixels_is_public(picture: np.ndarray) -> None:
     data = eocodec.compress(picture, 20)
     height, width = picture.shape[:2]
