@@ -38,7 +38,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
     contents = {
         "": compress(colour, 50),
         ", grey": compress(grey, 50),
-        ", with transparency": compress(seen_through, 50),
+        ", with transparency": compress(seen_through, 50, tune="psnr"),
         ", progressive": compress(colour, 50, progressive=True),
         ", lossless": compress(colour, lossless=True),
         "foreign": b"EOC\x02" + bytes(50),
