@@ -313,7 +313,7 @@ def test_the_command_writes_picture_and_symbols(
     [
         (flipped(read("segments"), 3000), "photo", "checksum of segment"),
         (flipped(read("embedded"), 300), "photo", "checksum of piece 1"),
-        (flipped(read("alpha"), 100), "photo", "transparency's checksum"),
+        (flipped(read("alpha"), 100), "photo", "checksum of its transparency"),
         (read("colour")[:11], "photo", "cut off before its first segment"),
         (read("colour"), "face64", "made with model 26cc94c0, not with face64"),
         (b"\x89PNG\r\n\x1a\n", "photo", "not an .eoc file"),
