@@ -732,9 +732,9 @@ class SymbolReader {
     RangeDecoder coder_;
 };
 
-// A low-pass that was cut off: residuals that are certain, and zeros after them. A strip is certain if it comes out alike
-// whether zeros or ones follow what is there: the range decoder is monotone, so that all other continuations give the
-// same.
+// A low-pass that was cut off: residuals that are certain, and zeros after them. A strip is certain if it comes out
+// alike whether zeros or ones follow what is there: the range decoder is monotone, so that all other continuations give
+// the same.
 class PrefixReader {
  public:
     PrefixReader(const std::vector<Table>& tables, View stream, uint64_t missing)
@@ -1406,9 +1406,9 @@ class Embedded final : public StripCoder {
 
  private:
     static constexpr int kLayers = 14, kTop = 8192, kLowStep = 128, kGroup = 1024, kLimit = 10;
-    static constexpr int kCorner = 3;          // strips of the low-pass's first place
-    static constexpr uint8_t kMiddle = 128;    // level of a picture of which nothing is known
-    static constexpr double kCoarsest = 256;   // levels: largest step that the decoder is told
+    static constexpr int kCorner = 3;         // strips of the low-pass's first place
+    static constexpr uint8_t kMiddle = 128;   // level of a picture of which nothing is known
+    static constexpr double kCoarsest = 256;  // levels: largest step that the decoder is told
 
     struct Latent {
         int8_t sign = 0;
@@ -1777,7 +1777,8 @@ class Lossless {
         Bytes rgb(size_t(3) * width_ * height_);
         if (segments_.empty()) return rgb;
         const View payload = segments_[0].payload;
-        if (segments_.size() != 1 || streams_.units != kUnits || payload.empty() || payload[0] > kWebp) damaged(complaint);
+        if (segments_.size() != 1 || streams_.units != kUnits || payload.empty() || payload[0] > kWebp)
+            damaged(complaint);
         if (payload[0] == kWebp) refuse_webp(file_, "what the file holds");
         const size_t channels = content_[4] == 3 ? 3 : 1, row = channels * width_;
         Bytes samples = unzstd(payload.subspan(1), row * height_, complaint);
