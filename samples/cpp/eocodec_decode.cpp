@@ -928,6 +928,7 @@ Planes<int32_t> low_pass(const Model& model, const Geometry& geometry, int step,
     std::vector<uint8_t> index;
     std::vector<std::pair<int32_t*, int32_t>> strip;  // places and predictions
     const auto code = [&] {
+        if (index.empty()) return;  // no strip
         const auto m = reader ? reader->take(index) : std::vector<int32_t>(index.size());
         for (size_t k = 0; k < strip.size(); ++k) *strip[k].first = strip[k].second + m[k];
         index.clear();
