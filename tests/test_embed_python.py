@@ -18,7 +18,7 @@ from typing import Any
 import constriction
 import numpy as np
 import pytest
-from bundles import HOSTILE, LISTED, STRIPPED, id_of, named, with_list, zipped
+from bundles import HOSTILE, LISTED, STRIPPED, id_of, named, zipped
 from paths import MODELS, SAMPLES, VECTORS, bundle_of
 from PIL import Image
 from streams import beginnings, webp_picture, with_webp_alpha, without_its_flag
@@ -352,7 +352,7 @@ def test_graphs_may_hold_what_the_library_allows(embed: ModuleType) -> None:
 @pytest.mark.parametrize("name", ["photo", "small.eocm"])
 def test_bundles_may_lack_parts(embed: ModuleType, bundles: dict[str, Any], name: str, tmp_path: Path) -> None:
     if name == "photo":
-        files = with_list(bundles[name].files)
+        files = bundles[name].files  # with a list of parts
         files = {n: c for n, c in files.items() if n.startswith(("entropy/", "decoder")) or "/" not in n}
         files = {n: c for n, c in files.items() if n not in ("encoder.onnx", "progressive.bin")}
         data, others = vector("grey"), [vector("embedded-grey"), vector("lossless-grey")]
