@@ -111,7 +111,7 @@ def _eigenvectors(moment: Tensor) -> Tensor:
     """
     try:
         return torch.linalg.eigh(moment.double())[1].flip(1).to(moment.dtype)
-    except torch.linalg.LinAlgError:
+    except RuntimeError:  # LinAlgError is one
         return torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
 
 
