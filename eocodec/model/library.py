@@ -154,9 +154,15 @@ class Library:
     """
 
     def __init__(
-        self, models: Iterable[ModelLike] = (), threads: int = 0, device: str = "auto", shipped: bool = True
+        self,
+        models: Iterable[ModelLike] = (),
+        threads: int = 0,
+        device: str = "auto",
+        shipped: bool = True,
+        earlier: bool | None = None,
     ) -> None:
         self.threads, self.device, self.shipped = threads, device, shipped
+        self.earlier = shipped if earlier is None else earlier
         self.models = tuple(self.load(m) for m in models)
 
     def load(self, model: ModelLike) -> Model:
@@ -214,6 +220,7 @@ class Library:
     def _paths(self) -> Iterator[Path]:
         if self.shipped:
             yield from installed_models().values()
+        if self.earlier:
             yield from earlier_models()
 
     def _installed(self) -> Iterator[tuple[str, Path]]:
