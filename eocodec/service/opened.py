@@ -88,7 +88,7 @@ class Desk:
             return self._read(file.read())
 
     def _open(self, path: str, identity: str, model: Model, options: dict[str, Any]) -> Opened:
-        form = {name: options.get(name) for name in ("denoise", "progressive", "tune", "focus")}
+        form: dict[str, Any] = {name: options.get(name) for name in ("denoise", "progressive", "tune", "focus")}
         form["squared"] = options["psnr"] is not None  # files for a PSNR are tuned for it
 
         def make() -> Opened:
