@@ -534,7 +534,7 @@ def test_the_page_shows_a_file_on_a_phone(browser: Any, address: str, scheme: st
     options = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme}
     with browser.new_context(**options) as context:
         page = context.new_page()
-    page.set_default_timeout(120_000)
+        page.set_default_timeout(120_000)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
         page.goto(f"{address}/samples/web/index.html?src=../../tests/vectors/face.eoc")
