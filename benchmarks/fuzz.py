@@ -27,6 +27,7 @@ from eocodec.coding.registry import ORDINARY  # noqa: E402
 from eocodec.errors import EocodecError  # noqa: E402
 from eocodec.model.bundle import Model, read_bundle  # noqa: E402
 from eocodec.model.library import load_model, shipped_models  # noqa: E402
+from eocodec.model.parts import listed  # noqa: E402
 
 VECTORS = ROOT / "tests" / "vectors"
 SLOW = 2.0  # seconds of processor time
@@ -124,7 +125,7 @@ def bundles(count: int, seed: int, folder: Path) -> dict[str, Any]:
         last = folder / f"bundle-{seed}-last"  # a crash of the runtime would leave it
         last.write_bytes(mutated)
         try:
-            ORDINARY.decode(Model({**content, name: bytes(mutated)}, 1, device="cpu"), file)
+            ORDINARY.decode(Model(listed({**content, name: bytes(mutated)}), 1, device="cpu"), file)
             outcomes["accepted"] += 1
         except EocodecError as e:
             outcomes[type(e).__name__] += 1
@@ -154,7 +155,7 @@ def megabytes() -> float:
 @click.option("--json", "target", type=click.Path(path_type=Path))
 @click.option("--failures", "folder", default=Path("fuzz-failures"), type=click.Path(path_type=Path))
 def main(parser: int, decoder: int, bundle_count: int, seed: int, target: Path | None, folder: Path) -> None:
-    files = [p.read_bytes() for p in sorted(VECTORS.glob("*.eoc"))]
+    files = [p.read_bytes() for p in sorted(VECTORS.glob("*.eoc")) if not p.name.startswith("small")]
     result: dict[str, Any] = {"model": load_model("photo").full_id.hex()}
     result["parser"] = run(parse, files, parser, seed, (*SIZES, 65536, 1 << 20, 1 << 21), folder)
     small = [f for f in files if len(f) < 5000]

@@ -23,7 +23,7 @@ sys.path.insert(0, str(FOLDER))  # the programs that measure, imported by their 
 ROOT = FOLDER.parent
 DOCUMENTS = ("README.md", "docs/RESULTS.md", "docs/METHOD.md")
 BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.S)
-UNTRAINED = ("objective", "stability")  # flows that the programs train themselves: no bundle
+UNTRAINED = ("objective", "stability", "training_size")  # no bundle took part
 SHIPPED = ("photo", "face64")
 
 CODECS = {
@@ -32,6 +32,13 @@ CODECS = {
     "avif": "AVIF (speed 6, 4:2:0)",
     "jxl": "JPEG XL (effort 7)",
 }
+TUNINGS = {"eocodec": "default", "eocodec-psnr": "psnr"}
+MEASURES = {
+    "psnr": ("PSNR", 3),
+    "ms_ssim": ("MS-SSIM", 4),
+    "ssimulacra2": ("SSIMULACRA2", 2),
+    "butteraugli": ("Butteraugli", 3),
+}  # their names and decimals
 BD_RANGES = ((0.15, 1.5), (0.1, 0.5), (0.1, 1.0), (1.0, 2.4))  # bits per pixel
 
 # CBSD68, PSNR in dB at σ = 15, 25, 50: Zhang, Li, Zuo, Zhang, Van Gool & Timofte, *Plug-and-play image restoration with
@@ -93,7 +100,8 @@ def bundles() -> str:
 def _bd_rows(curves: dict[str, list[tuple[float, float]]], bold: bool, suffix: str = "") -> list[list[str]]:
     from eocodec.metrics import bd_rate
 
-    ours = [(p["bpp"], p["psnr"]) for p in measured("kodak")["codecs"]["eocodec-psnr"]]
+    curves_of = measured("kodak")["codecs"]
+    ours = [(p["bpp"], p["psnr"]) for p in curves_of.get("eocodec-psnr", curves_of["eocodec"])]
     rows = []
     for name, points in curves.items():
         cells = []
@@ -114,17 +122,19 @@ def _bd_table(published: bool) -> str:
     if published:
         others = {name: [(r, q) for r, q in curve["points"]] for name, curve in result["published"].items()}
         rows += _bd_rows(others, bold=False, suffix=" (published)")
-    head = ["BD-rate (PSNR) of eocodec --tune psnr against", *(f"{low:g}–{high:.1f} bpp" for low, high in BD_RANGES)]
+    own_name = "eocodec --tune psnr" if "eocodec-psnr" in result["codecs"] else "eocodec"
+    head = [f"BD-rate (PSNR) of {own_name} against", *(f"{low:g}–{high:.1f} bpp" for low, high in BD_RANGES)]
     return grid(head, rows)
 
 
 def kodak_eye() -> str:
     """Rate differences by every measure, tuned for the eye and for squared error."""
     result = measured("kodak")
-    names = {**CODECS, "eocodec-psnr": "eocodec --tune psnr"}
+    every = {**CODECS, "eocodec-psnr": "eocodec --tune psnr"}
+    names = {name: label for name, label in every.items() if name in result["codecs"]}
     rows = []
     for own, key in (("eocodec", "measures"), ("eocodec --tune psnr", "measures_psnr")):
-        for row in result[key].values():
+        for row in result.get(key, {}).values():
             (unit, (low, high)) = next(iter(row["range"].items()))
             cells = [row["bd_rate"].get(name) for name in names]
             where = f"{row['label']}, {low:g}–{high:g}{' bpp' if unit == 'bpp' else ''}"
@@ -133,16 +143,17 @@ def kodak_eye() -> str:
 
 
 def kodak_points() -> str:
-    """Every rate of eocodec on Kodak."""
+    """Every rate of eocodec on Kodak, tuned for the eye and for squared error."""
+    curves = measured("kodak")["codecs"]
+    known = [m for m in MEASURES if all(m in p for p in curves["eocodec"])]
     rows = [
-        [tune, f"{p['setting']:g}", f"{p['bpp']:.4f}", f"{p['psnr']:.3f}", f"{p['ms_ssim']:.4f}"]
-        + [f"{p['ssimulacra2']:.2f}", f"{p['butteraugli']:.3f}"]
+        [tune, f"{p['setting']:g}", f"{p['bpp']:.4f}"]
+        + [f"{p[m]:.{MEASURES[m][1]}f}" for m in known]
         + [f"{p[key]:.3f}" for key in ("encode_s", "decode_s")]
-        for name, tune in (("eocodec", "eye"), ("eocodec-psnr", "psnr"))
-        for p in measured("kodak")["codecs"][name]
+        for name, tune in TUNINGS.items()
+        for p in curves.get(name, ())
     ]
-    measures = ("PSNR", "MS-SSIM", "SSIMULACRA2", "Butteraugli")
-    return grid(["tune", "eocodec C", "bpp", *measures, "encode s", "decode s"], rows)
+    return grid(["tune", "C", "bpp", *(MEASURES[m][0] for m in known), "encode s", "decode s"], rows)
 
 
 def kodak_others() -> str:

@@ -22,7 +22,7 @@ __all__ = ["EocImageFile", "add_model", "rate_of_quality"]
 
 FORMAT = "EOC"
 MAGIC = format.MAGIC + bytes([format.VERSION])
-LONGEST_HEADER = 23  # bytes
+LONGEST_HEADER = 4096  # bytes that hold the header and, with few exceptions, a map of steps
 TARGETS = ("rate", "bpp", "max_bytes", "psnr", "lossless")  # with any of them, `quality` says nothing
 OPTIONS = (*TARGETS, "progressive", "denoise")
 
@@ -72,7 +72,7 @@ class EocImageFile(ImageFile.ImageFile):
             raise SyntaxError("not an .eoc file")
         try:
             file = format.parse(head, salvage=True)
-        except FormatError:  # transparency or lossless parameters come first, of any length
+        except FormatError:  # transparency comes first, of any length
             file = _parsed(head + self.fp.read(), salvage=True)
         header = file.header
         self._size = header.width, header.height

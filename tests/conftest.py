@@ -14,6 +14,8 @@ from PIL import Image
 from eocodec.model.bundle import Model
 from eocodec.model.library import FOLDER_VARIABLE, load_model
 
+collect_ignore_glob = ["vectors/*.py"]  # programs that make the vectors
+
 # Fixtures that make a test one of a kind: `run` starts Python anew for every command, `browser` drives Chromium.
 KINDS = {"run": pytest.mark.slow, "browser": pytest.mark.browser}
 

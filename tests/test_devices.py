@@ -126,7 +126,7 @@ def test_a_device_that_is_not_there_is_one_line_and_an_exit_code(
 
 def _symbols(model: Model, data: bytes) -> list[np.ndarray]:
     file = format.parse(data)
-    return ordinary.decode(model, file.header, file.segments)
+    return ordinary.decode(model, file.header, file.segments, ordinary.fineness_of(model, file))
 
 
 @pytest.mark.skipif(runtime.CUDA not in ort.get_available_providers(), reason="onnxruntime has no CUDA provider")

@@ -16,6 +16,7 @@ import pytest
 from bundles import HOSTILE, STRIPPED, named, zipped
 from paths import ROOT, SAMPLES, VECTORS, bundle_of
 from PIL import Image
+from streams import beginnings, webp_picture, with_webp_alpha, without_its_flag
 
 import eocodec
 from eocodec import format
@@ -141,6 +142,32 @@ def test_prefixes_decode_as_by_the_library(name: str, decoder: Path, tmp_path: P
         assert np.abs(result[1].astype(int) - eocodec.decompress(data[:end])).max() <= 1
 
 
+@pytest.mark.parametrize("name", ["embedded", "embedded-grey"])
+def test_streams_that_hardly_began_decode_as_by_the_library(name: str, decoder: Path, tmp_path: Path) -> None:
+    model = load_model(BUNDLES["photo"])
+    for data in beginnings(name).values():
+        result = decode(decoder, BUNDLES["photo"], data, tmp_path)
+        assert not isinstance(result, str), result
+        assert np.array_equal(result[0], symbols(data, model))
+        assert np.abs(result[1].astype(int) - eocodec.decompress(data, BUNDLES["photo"])).max() <= 1
+
+
+@pytest.mark.parametrize("data", [with_webp_alpha(), webp_picture(False)], ids=["alpha", "lossless"])
+def test_webp_streams_inside_are_refused(data: bytes, decoder: Path, tmp_path: Path) -> None:
+    result = decode(decoder, BUNDLES["photo"], data, tmp_path)
+    assert isinstance(result, str) and "is a WebP stream, which this program does not read" in result
+    result = decode(decoder, BUNDLES["photo"], without_its_flag(data), tmp_path)
+    assert isinstance(result, str) and "of a kind that its flags do not name" in result
+
+
+def test_the_flag_of_webp_streams_may_be_set_without_one(decoder: Path, tmp_path: Path) -> None:
+    file = format.parse((VECTORS / "lossless-grey.eoc").read_bytes())
+    data = format.serialise(replace(file, header=replace(file.header, webp=True)))
+    assert data[8] & format.FLAG_WEBP
+    result = decode(decoder, BUNDLES["photo"], data, tmp_path)
+    assert not isinstance(result, str) and np.array_equal(result[1], eocodec.decompress(data, BUNDLES["photo"]))
+
+
 def test_what_cannot_be_decoded_gets_one_sentence(decoder: Path, tmp_path: Path) -> None:
     colour, lossless, tiny = ((VECTORS / f"{n}.eoc").read_bytes() for n in ("colour", "lossless-packed", "face-tiny"))
     photo, face = BUNDLES["photo"], BUNDLES["face64"]
@@ -152,7 +179,7 @@ def test_what_cannot_be_decoded_gets_one_sentence(decoder: Path, tmp_path: Path)
         (photo, b"\x89PNG\r\n\x1a\n", "not an .eoc file"),
         (photo, colour[:9], "cut off before its first segment"),
         (photo, colour[:3] + b"\2" + colour[4:], "format version 2"),
-        (photo, colour[:8] + b"\x80" + colour[9:], "features that this program does not know"),
+        (photo, colour[:8] + b"\x20" + colour[9:], "features that this program does not know"),
         (photo, huge, "1048576x1048576 pixels, beyond the format's limits"),
         (photo, colour[:-1] + bytes([colour[-1] ^ 1]), "the checksum of segment 1 does not match"),
         (photo, lossless[:25] + bytes([lossless[25] ^ 4]) + lossless[26:], "does not match"),

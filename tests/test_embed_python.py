@@ -18,9 +18,10 @@ from typing import Any
 import constriction
 import numpy as np
 import pytest
-from bundles import HOSTILE, LISTED, STRIPPED, id_of, named, with_list, zipped
+from bundles import HOSTILE, LISTED, STRIPPED, id_of, named, zipped
 from paths import MODELS, SAMPLES, VECTORS, bundle_of
 from PIL import Image
+from streams import beginnings, webp_picture, with_webp_alpha, without_its_flag
 
 import eocodec
 from eocodec import format
@@ -94,6 +95,48 @@ def test_prefixes_decode_as_in_the_library(embed: ModuleType, bundles: dict[str,
             picture, values = embed.decode_with_symbols(data[:length], bundles[model])
             assert np.array_equal(values, expected), length
             assert np.abs(eocodec.decompress(data[:length]).astype(int) - picture).max() <= 1, length
+
+
+@pytest.mark.parametrize("name", ["embedded", "embedded-grey"])
+def test_streams_that_hardly_began_decode_as_in_the_library(
+    embed: ModuleType, bundles: dict[str, Any], name: str
+) -> None:
+    model, seen = load_model(bundle_of("photo")), set()
+    for length, data in beginnings(name).items():
+        picture, values = embed.decode_with_symbols(data, bundles["photo"])
+        expected = eocodec.decompress(data, bundle_of("photo"))
+        assert np.array_equal(values, symbols(data, model)), length
+        assert np.abs(expected.astype(int) - picture).max() <= 1, length
+        seen.add((picture == 128).all())
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize(
+    "data", [with_webp_alpha(), webp_picture(False), webp_picture(True)], ids=["alpha", "", "grey"]
+)
+def test_webp_streams_inside_are_read_by_pillow(
+    embed: ModuleType, bundles: dict[str, Any], data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = embed.decode(data, bundles["photo"])
+    expected = eocodec.decompress(data, bundle_of("photo"))
+    assert np.array_equal(picture[..., 3:], expected[..., 3:])
+    assert np.abs(picture.astype(int) - expected).max() <= (expected.shape[2] == 4)
+    for damaged in (without_its_flag(data), narrower(data)):
+        with pytest.raises(embed.Rejected, match="WebP stream cannot be read"):
+            embed.decode(damaged, bundles["photo"])
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(embed.Rejected, match="pip install pillow"):
+        embed.decode(data, bundles["photo"])
+
+
+def narrower(data: bytes) -> bytes:
+    """The file with a WebP stream inside that says it is one pixel less wide than the picture."""
+    file = format.parse(data)
+    if file.alpha is not None:
+        return format.serialise(replace(file, alpha=file.alpha[:1] + bytes([file.alpha[1] - 1]) + file.alpha[2:]))
+    (segment,) = file.segments
+    payload = segment.payload[:2] + bytes([segment.payload[2] - 1]) + segment.payload[3:]
+    return format.serialise(replace(file, segments=(replace(segment, payload=payload),)))
 
 
 def test_pictures_in_tiles_are_those_of_the_library(embed: ModuleType, bundles: dict[str, Any]) -> None:
@@ -223,7 +266,7 @@ BAD = {
     "longer number": (header(width=b"\xff" * 6), "longer than five bytes"),
     "rate": (header(flags=4), "embedded stream has no rate"),
     "lossless": (header(flags=8) + b"\0", "cut off"),
-    "side": (header(flags=2) + b"\x02", "side element"),
+    "side": (header(flags=2) + b"\x03", "side element"),
     "checksum": (vector("colour")[:-1] + b"?", "checksum of segment 1"),
     "segments": (vector("segments")[:1500] + b"?" + vector("segments")[1501:], "checksum of segment"),
     "piece": (vector("embedded")[:99] + b"?" + vector("embedded")[100:], "checksum of piece 1"),
@@ -309,7 +352,7 @@ def test_graphs_may_hold_what_the_library_allows(embed: ModuleType) -> None:
 @pytest.mark.parametrize("name", ["photo", "small.eocm"])
 def test_bundles_may_lack_parts(embed: ModuleType, bundles: dict[str, Any], name: str, tmp_path: Path) -> None:
     if name == "photo":
-        files = with_list(bundles[name].files)
+        files = bundles[name].files  # with a list of parts
         files = {n: c for n, c in files.items() if n.startswith(("entropy/", "decoder")) or "/" not in n}
         files = {n: c for n, c in files.items() if n not in ("encoder.onnx", "progressive.bin")}
         data, others = vector("grey"), [vector("embedded-grey"), vector("lossless-grey")]
@@ -388,6 +431,6 @@ def test_the_file_stands_alone() -> None:
         elif isinstance(node, ast.ImportFrom):
             assert node.module and not node.level
             found.add(node.module.split(".")[0])
-    allowed = {"numpy", "onnxruntime", "zstandard", "compression"}
+    allowed = {"numpy", "onnxruntime", "zstandard", "compression", "PIL"}
     assert found - set(sys.stdlib_module_names) <= allowed
     assert {"numpy", "onnxruntime"} <= found

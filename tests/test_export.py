@@ -26,6 +26,7 @@ from eocodec.flow.training import load_checkpoint  # noqa: E402
 from eocodec.image import as_picture  # noqa: E402
 from eocodec.metrics import psnr  # noqa: E402
 from eocodec.model.bundle import Model, bundle_id, read_bundle, write_bundle  # noqa: E402
+from eocodec.model.parts import listed  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -187,7 +188,7 @@ def test_better_denoising_nets_leave_the_id_alone(trained: Path) -> None:
     files = read_bundle(trained / "small.eocm")
     fewer = {k: v for k, v in files.items() if not k.startswith("denoise/")}
     assert len(fewer) == len(files) - 2
-    assert bundle_id(files) == bundle_id(fewer) != bundle_id({**files, "compand.bin": b""})
+    assert bundle_id(files) == bundle_id(fewer) != bundle_id(listed({**files, "compand.bin": b""}))
     assert "net" in Model(files).denoising_methods and "net" not in Model(fewer).denoising_methods
 
 
@@ -225,7 +226,7 @@ def test_damaged_bundles_are_refused(trained: Path, tmp_path: Path) -> None:
         ("tables.bin", files["tables.bin"][:-4]),
         ("tables.bin", b""),
     ):
-        write_bundle(tmp_path / "bad.eocm", {**files, name: change})
+        write_bundle(tmp_path / "bad.eocm", listed({**files, name: change}))
         with pytest.raises(ModelError):
             Model(read_bundle(tmp_path / "bad.eocm"))
     write_bundle(tmp_path / "many.eocm", {**files, **{f"extra{k}": b"" for k in range(200)}})
@@ -235,7 +236,7 @@ def test_damaged_bundles_are_refused(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.eocm").write_bytes(raw[: len(raw) // 2])
     with pytest.raises(ModelError, match=r"cut\.eocm"):
         read_bundle(tmp_path / "cut.eocm")
-    broken = Model({**files, "encoder.onnx": b"not a graph"})
+    broken = Model(listed({**files, "encoder.onnx": b"not a graph"}))
     with pytest.raises(ModelError, match="encoder"):
         codec.compress(np.zeros((8, 8, 3), np.uint8), model=broken)
 
@@ -244,7 +245,7 @@ def test_a_bundle_is_named_by_its_content(trained: Path, tmp_path: Path) -> None
     files = read_bundle(trained / "small.eocm")
     assert write_bundle(tmp_path / "a.eocm", files) == write_bundle(tmp_path / "b.eocm", dict(reversed(files.items())))
     assert (tmp_path / "a.eocm").read_bytes() == (tmp_path / "b.eocm").read_bytes()
-    assert Model({**files, "extra": b"x"}).id != Model(files).id
+    assert Model(listed({**files, "extra": b"x"})).id != Model(files).id
 
 
 ROTATED = """

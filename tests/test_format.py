@@ -196,7 +196,7 @@ def test_limits_are_named() -> None:
     with pytest.raises(FormatError, match="version 9"):
         format.parse(b"EOC\x09" + _header()[4:])
     with pytest.raises(FormatError, match="features"):
-        format.parse(_header()[:8] + b"\x80" + _header()[9:])
+        format.parse(_header()[:8] + b"\x40" + _header()[9:])
     with pytest.raises(FormatError, match=r"not an \.eoc file"):
         format.parse(b"\x89PNG\r\n\x1a\n")
 

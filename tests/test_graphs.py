@@ -14,6 +14,7 @@ from eocodec.errors import ModelError
 from eocodec.model.bundle import Model, read_bundle, write_bundle
 from eocodec.model.graphs import check_graph
 from eocodec.model.library import load_model, shipped_models
+from eocodec.model.parts import listed
 
 onnx = pytest.importorskip("onnx", reason="onnx, of the extra train, is not installed")
 
@@ -95,7 +96,7 @@ def test_a_bundle_with_a_hostile_graph_is_refused_when_the_graph_is_wanted() -> 
     files = dict(read_bundle(shipped_models()["photo"]))
     files["encoder.onnx"] = hostile()["external"].SerializeToString()
     with pytest.raises(ModelError, match="other files"):
-        Model(files).run("encoder", {"picture": np.zeros((1, 3, 32, 32), np.float32)})
+        Model(listed(files)).run("encoder", {"picture": np.zeros((1, 3, 32, 32), np.float32)})
 
 
 @settings(max_examples=300, deadline=None)
@@ -150,4 +151,4 @@ def test_numbers_out_of_range_in_a_manifest_are_refused(field: str, value: objec
     manifest = json.loads(files["manifest.json"])
     manifest[field] = value
     with pytest.raises(ModelError, match=r"inconsistent|out of range"):
-        Model({**files, "manifest.json": json.dumps(manifest).encode()})
+        Model(listed({**files, "manifest.json": json.dumps(manifest).encode()}))

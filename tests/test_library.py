@@ -17,13 +17,14 @@ from eocodec.coding.symbols import symbols
 from eocodec.errors import FormatError, ModelError
 from eocodec.model.bundle import Model, read_bundle, write_bundle
 from eocodec.model.library import Library, library_of, load_model, shipped_models
+from eocodec.model.parts import listed
 
 
 def _renamed(name: str, **changes: object) -> dict[str, bytes]:
     """The files of a shipped model as those of another one."""
     files = read_bundle(shipped_models()[name])
     manifest = {**json.loads(files["manifest.json"]), "name": "mine", **changes}
-    return {**files, "manifest.json": json.dumps(manifest).encode()}
+    return listed({**files, "manifest.json": json.dumps(manifest).encode()})
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +111,6 @@ def test_the_commands_take_a_users_own_model(mine: Path, data: bytes, tmp_path: 
     shown = runner.invoke(cli, ["info", "--json", "--model", str(mine), str(source)])
     assert json.loads(shown.output)["model"] == "mine"
     assert json.loads(runner.invoke(cli, ["info", "--json", str(source)]).output)["model"] is None
-
-
-def test_stored_files_of_own_models_are_cut_by_rate(mine: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    from eocodec.service import work
-
-    monkeypatch.setattr(work, "_models", {"mine": load_model(mine)})
-    assert work.cut(data, 30, None) == eocodec.truncate(data, rate=30, model=mine)
 
 
 def test_a_limit_of_pixels_is_public(picture: np.ndarray) -> None:

@@ -12,6 +12,7 @@ import pytest
 from eocodec_cli import COMMANDS
 from eocodec_cli.completion import FILES
 from paths import SAMPLES, Runner, environment
+from PIL import Image
 
 from eocodec.codec import compress
 from eocodec.format import MAGIC, VERSION
@@ -31,13 +32,13 @@ def tool(name: str) -> str:
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
     """Files of every kind, and others, by what they are called."""
-    grey = np.full((20, 30), 90, np.uint8)
-    colour = np.full((20, 30, 3), (90, 60, 30), np.uint8)
-    seen_through = np.full((20, 30, 4), (90, 60, 30, 90), np.uint8)
+    colour = np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))[100:140, 150:210]
+    grey = colour[..., 1]
+    seen_through = np.dstack([colour, np.full(colour.shape[:2], 90, np.uint8)])
     contents = {
         "": compress(colour, 50),
         ", grey": compress(grey, 50),
-        ", with transparency": compress(seen_through, 50),
+        ", with transparency": compress(seen_through, 50, tune="psnr"),
         ", progressive": compress(colour, 50, progressive=True),
         ", lossless": compress(colour, lossless=True),
         "foreign": b"EOC\x02" + bytes(50),

@@ -64,7 +64,7 @@ def test_contents_are_checked_when_they_are_unpacked(files: dict[str, dict[str, 
 
 
 def test_only_bundles_with_a_list_can_be_stripped(files: dict[str, dict[str, bytes]]) -> None:
-    own = {**files["photo"], "compand.bin": files["photo"]["compand.bin"] + b"\x7f"}
+    own = {**files["face64"], "compand.bin": files["face64"]["compand.bin"] + b"\x7f"}
     with pytest.raises(ModelError, match="export it again"):
         parts.strip(own, ("encoder",))
     assert bundle_id(parts.strip(parts.listed(own), ("encoder",))) == bundle_id(parts.listed(own))
@@ -77,7 +77,7 @@ def test_only_bundles_with_a_list_can_be_stripped(files: dict[str, dict[str, byt
 )  # fmt: skip
 def test_lists_that_are_none_are_refused(content: bytes, files: dict[str, dict[str, bytes]]) -> None:
     with pytest.raises(EocodecError, match="list of parts"):
-        Model({**files["photo"], parts.LIST: content})
+        Model({**files["face64"], parts.LIST: content})
 
 
 def test_a_file_is_on_one_side_only(files: dict[str, dict[str, bytes]]) -> None:

@@ -62,7 +62,7 @@ import sys
 from PIL import Image
 import eocodec.pillow
 image = Image.open("x.eoc")
-assert image.size == (160, 120) and image.mode == "RGB" and image.fp.tell() < 30
+assert image.size == (160, 120) and image.mode == "RGB" and image.fp.tell() <= 4096
 assert "onnxruntime" not in sys.modules
 image.load()
 assert "onnxruntime" in sys.modules and image.fp is None
@@ -141,7 +141,7 @@ def test_options_that_make_no_sense_are_value_errors(
 def test_a_model_that_is_not_there_is_an_os_error(crop: Image.Image, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nope"):
         crop.save(tmp_path / "x.eoc", model="nope")
-    raw = bytearray(saved(crop))
+    raw = bytearray(compress(crop, tune="psnr"))  # nothing with a checksum comes before the picture
     raw[4:8] = b"none"
     image = opened(bytes(raw))
     with pytest.raises(OSError):
@@ -174,7 +174,8 @@ def test_a_prefix_is_a_picture_at_a_lower_rate(crop: Image.Image) -> None:
 @pytest.mark.usefixtures("lenient")
 def test_load_truncated_images_gives_what_is_there(crop: Image.Image) -> None:
     data = saved(crop, rate=200)
-    assert np.asarray(opened(data[:20])).std((0, 1)).max() < 2  # flat: no segment is there
+    start = format.segment_ends(format.parse(data))[0]
+    assert np.asarray(opened(data[: start + 3])).std((0, 1)).max() < 2  # flat: no segment is there
     damaged = bytearray(data)
     damaged[len(data) // 2] ^= 1
     assert np.asarray(opened(bytes(damaged))).std((0, 1)).min() > 5
@@ -184,11 +185,12 @@ def test_load_truncated_images_gives_what_is_there(crop: Image.Image) -> None:
 
 def test_a_cut_without_a_picture_and_damage_are_os_errors(crop: Image.Image) -> None:
     data, exact = saved(crop, rate=200), saved(crop, lossless=True)
-    for cut in (data[:20], exact[: len(exact) // 2]):
+    start = format.segment_ends(format.parse(data))[0]
+    for cut in (data[: start + 3], exact[: len(exact) // 2]):
         image = opened(cut)
         with pytest.raises(OSError, match="image file is truncated"):
             image.load()
-    for position in (30, len(data) // 2, len(data) - 1):
+    for position in (start + 20, len(data) // 2, len(data) - 1):
         damaged = bytearray(data)
         damaged[position] ^= 1
         image = opened(bytes(damaged))  # the header is well

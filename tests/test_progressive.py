@@ -18,6 +18,7 @@ from eocodec.metrics import psnr
 from eocodec.model import transform
 from eocodec.model.bundle import Model, read_bundle
 from eocodec.model.library import load_model, shipped_models
+from eocodec.model.parts import listed
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_a_bundle_without_the_tables_says_so(picture: np.ndarray) -> None:
     with pytest.raises(ModelError, match="no tables for the embedded stream"):
         eocodec.compress(picture, progressive=True, model=old)
     with pytest.raises(ModelError, match="are damaged"):
-        eocodec.compress(picture, progressive=True, model=Model({**shipped, "progressive.bin": b"\0" * 10}))
+        eocodec.compress(picture, progressive=True, model=Model(listed({**shipped, "progressive.bin": b"\0" * 10})))
 
 
 def test_the_tables_survive_packing(model: Model) -> None:

@@ -1,10 +1,12 @@
 """Training starts from a bundle: its weights come back, and give the same integers and pictures."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import MODELS
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -12,6 +14,7 @@ pytest.importorskip("onnx")
 from eocodec_export.bundle import check_parity  # noqa: E402
 
 from eocodec.errors import EocodecError, ModelError  # noqa: E402
+from eocodec.flow.configuration import load_config  # noqa: E402
 from eocodec.flow.model import PhotoConfig, PhotoModel  # noqa: E402
 from eocodec.flow.restored import photo_weights  # noqa: E402
 from eocodec.flow.training import load_start  # noqa: E402
@@ -23,7 +26,9 @@ def test_the_shipped_bundle_comes_back_exactly(coffee: np.ndarray) -> None:
     """Float graphs within rounding of floats, integer graphs to the last bit, on random and real inputs."""
     path = shipped_models()["photo"]
     config, weights = photo_weights(read_bundle(path))
-    assert config == PhotoConfig(embedded=True, gain_widths=(64, 96, 128, 160))
+    sizes = load_config(MODELS / "photo-next.toml").model
+    assert isinstance(sizes, PhotoConfig)
+    assert config == replace(sizes, embedded=True, gain_widths=(64, 96, 128, 160))
     model = PhotoModel(config).eval().requires_grad_(False)
     assert model.start_from(config, weights)
     assert set(model.state_dict()) - set(weights) == {"latents.low_scale"}  # only training needs it

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import ROOT, SAMPLES, environment
+from paths import ROOT, SAMPLES, bundle_of, environment
 
 import eocodec
 from eocodec.coding import lossless_walk, walk
@@ -17,6 +17,7 @@ from eocodec.errors import ModelError
 from eocodec.model import threads
 from eocodec.model.bundle import Model, open_bundle, read_bundle, write_bundle
 from eocodec.model.library import load_model
+from eocodec.model.parts import listed
 from eocodec.model.shelf import peek_id, plate_of, shipped_models
 
 VECTORS = ROOT / "tests" / "vectors"
@@ -82,7 +83,8 @@ def test_an_ordinary_picture_needs_no_other_form_and_no_denoising(tmp_path: Path
 @pytest.mark.parametrize("name", ["segments", "colour", "lossless", "lossless-packed", "face", "prefix", "alpha"])
 def test_what_is_told_without_a_model_is_what_is_told_with_it(name: str) -> None:
     data = (VECTORS / f"{name}.eoc").read_bytes()
-    assert describe(data) == describe(data, {load_model(m).id: load_model(m) for m in ("photo", "face64")})
+    models = [load_model(bundle_of(m)) for m in ("photo", "face64")]
+    assert describe(data) == describe(data, {m.id: m for m in models})
 
 
 def test_plates_say_what_manifests_say() -> None:
@@ -122,10 +124,15 @@ def _spoiled(path: Path, name: str) -> None:
     path.write_bytes(bytes(raw))
 
 
-def test_a_bundle_whose_nets_are_damaged_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+def test_a_bundle_whose_nets_are_damaged_is_refused_when_they_are_wanted(tmp_path: Path) -> None:
     path = tmp_path / "mine.eocm"
     path.write_bytes(shipped_models()["photo"].read_bytes())
     _spoiled(path, "entropy/luma1_3.onnx")
+    model = load_model(path)  # the list of parts is intact
+    with pytest.raises(ModelError, match=r"Bad CRC-32|damaged"):
+        model.runtime.open("entropy/luma1_3")
+    path.write_bytes(shipped_models()["face64"].read_bytes())  # has no list
+    _spoiled(path, "entropy/block0.onnx")
     with pytest.raises(ModelError):
         load_model(path)
 
@@ -133,7 +140,7 @@ def test_a_bundle_whose_nets_are_damaged_is_refused_when_it_is_loaded(tmp_path: 
 def test_a_bundle_with_other_nets_than_its_id_stands_for_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
     files = read_bundle(shipped_models()["photo"])
     path = tmp_path / "mine.eocm"
-    write_bundle(path, {**files, "lossless/1_0_1.onnx": files["lossless/1_0_2.onnx"]})
+    write_bundle(path, listed({**files, "lossless/1_0_1.onnx": files["lossless/1_0_2.onnx"]}))
     with zipfile.ZipFile(path, "a") as archive:
         archive.comment = peek_id(shipped_models()["photo"]).hex().encode()
     with pytest.raises(ModelError, match="does not have the content"):

@@ -50,7 +50,7 @@ def test_smooth_areas_become_as_rough_as_they_were(chelsea: np.ndarray) -> None:
     def contrast(picture: np.ndarray) -> float:
         return float(np.abs(np.diff(picture.astype(float), axis=1)).mean())
 
-    assert contrast(plain) < contrast(rough) <= 1.1 * contrast(chelsea)
+    assert contrast(plain) < contrast(rough) <= 1.3 * contrast(chelsea)
     assert psnr(chelsea, plain) - 3 < psnr(chelsea, rough) < psnr(chelsea, plain)
     assert (eocodec.decompress(data, texture=0.0) == plain).all()
 

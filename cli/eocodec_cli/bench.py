@@ -230,7 +230,8 @@ def command(
     if not denoise and levels is None and (noise or grey):
         raise click.UsageError("--noise and --grey go with --denoise or --levels")
     if (denoise or levels is not None) and (published or anchors):
-        raise click.UsageError("--published and --anchors do not go with --denoise or --levels")
+        name = "--published" if published else "--anchors"
+        raise click.UsageError(f"{name} does not go with --denoise or --levels")
     if (denoise or levels is not None) and (measures or jobs):
         raise click.UsageError("--measures and --jobs do not go with --denoise or --levels")
     if levels is not None and plot:

@@ -61,7 +61,7 @@ def complete_model(ctx: click.Context, parameter: click.Parameter, incomplete: s
     """What a shell offers for a model: the names of the installed ones, and files."""
     from click.shell_completion import CompletionItem
 
-    from eocodec.model.library import installed_models
+    from eocodec.model.shelf import installed_models
 
     names = [CompletionItem(n) for n in installed_models() if n.startswith(incomplete)]
     return names or [CompletionItem(incomplete, type="file")]

@@ -7,12 +7,14 @@ import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import eocodec
-from eocodec.adapt.measure import Point
 from eocodec.errors import EocodecError
 from eocodec.files import atomic_write
+
+if TYPE_CHECKING:
+    from eocodec.adapt.measure import Point
 
 __all__ = ["Outcome", "table", "write_report"]
 
@@ -52,8 +54,8 @@ class Outcome:
     quality: str
     unit: str
     gain: float
-    before: list[Point]
-    after: list[Point]
+    before: "list[Point]"
+    after: "list[Point]"
     held_out: int
     facts: dict[str, int]
     notes: tuple[str, ...]

@@ -402,7 +402,8 @@ def _unpack(payload: bytes, height: int, width: int, channels: int) -> Bytes:
     damaged = FormatError("the file is damaged: its packed samples cannot be read")
     size = height * width * channels
     if payload[:1] == bytes([WEBP]):
-        return np.repeat(webp.unpack(payload[1:], height, width)[..., :channels], 3 // channels, axis=2)
+        samples = webp.unpack(payload[1:], height, width)
+        return samples if channels == 3 else np.repeat(samples[..., 1:2], 3, axis=2)
     if not payload or payload[0] >= ORDERS:
         raise damaged
     try:

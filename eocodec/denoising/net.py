@@ -152,14 +152,14 @@ def apply(model: Model, values: Float32, noise: Noise, turns: int = 1) -> Float3
 
 def _clean(model: Model, values: Float32, noise: Noise) -> Float32:
     names = transform.band_names(model.manifest.levels)
-    step = np.array([FLOW_ONLY], np.float32)
+    step = transform.step_inputs(model, FLOW_ONLY)
     result = np.empty(values.shape, np.float32)
     height, width = values.shape[:2]
     for tile, piece in _pieces(model, values):
         plane = noise.plane(piece[0].transpose(1, 2, 0))[None, None]
         latents = dict(zip(names, model.run("encoder", {"picture": piece}), strict=True))
         clean = dict(zip(names, model.run("denoise/gains", {**latents, "noise": plane}), strict=True))
-        (picture,) = model.run("decoder", {**clean, "step": step})
+        (picture,) = model.run("decoder", {**clean, **step})
         rows = slice(tile.rows.start, min(tile.rows.stop, height))
         columns = slice(tile.columns.start, min(tile.columns.stop, width))
         inner = picture[0][:, shifted(rows, tile.outer_rows.start), shifted(columns, tile.outer_columns.start)]

@@ -87,7 +87,7 @@ class Soap(torch.optim.Optimizer):
             usable = [1 < n <= group["largest"] and len(shape) > 1 for n in shape]
             state["moments"] = [g.new_zeros(n, n) if u else None for n, u in zip(shape, usable, strict=True)]
             _measure(state["moments"], g, 1 - group["shampoo_beta"])
-            state["bases"] = [None if m is None else torch.linalg.eigh(m)[1].flip(1) for m in state["moments"]]
+            state["bases"] = [None if m is None else _eigenvectors(m) for m in state["moments"]]
             return
         state["step"] += 1
         first, second = group["betas"]
@@ -102,6 +102,17 @@ class Soap(torch.optim.Optimizer):
             average = _turn(state["average"], state["bases"], back=True)
             _follow(state)
             state["average"] = _turn(average, state["bases"])
+
+
+def _eigenvectors(moment: Tensor) -> Tensor:
+    """Eigenvectors of a moment, by falling eigenvalues; the axes themselves where there are none to be found.
+
+    Single precision does not always converge where many eigenvalues are zero, as after one gradient.
+    """
+    try:
+        return torch.linalg.eigh(moment.double())[1].flip(1).to(moment.dtype)
+    except RuntimeError:  # LinAlgError is one
+        return torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
 
 
 def _axes(p: Tensor) -> tuple[int, ...]:

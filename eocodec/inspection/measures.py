@@ -134,7 +134,7 @@ def picture_columns(
         moved = inputs[transform.band_names(levels)[band]]
         moved[0, channel, i, j] += width
         moved[1, channel, i, j] -= width
-        (picture,) = model.run("decoder", {**inputs, "step": np.full(2, STILL, np.float32)})
+        (picture,) = model.run("decoder", {**inputs, **transform.step_inputs(model, STILL, 2)})
         result.append((picture[0] - picture[1]) / (2 * width))
     return np.stack(result), start
 

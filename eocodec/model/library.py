@@ -6,7 +6,6 @@ Besides the models that come with the package there are those of the user's fold
 
 import difflib
 import functools
-import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,15 @@ from eocodec.format import AnyFile, Tiny
 from eocodec.model.bundle import Model, bundle_id, open_bundle
 from eocodec.model.delta import base_of, composed
 from eocodec.model.runtime import USUAL
-from eocodec.model.shelf import earlier_models, peek_id, shipped_models
+from eocodec.model.shelf import (
+    FOLDER_VARIABLE,
+    earlier_models,
+    installed_models,
+    peek_id,
+    shipped_models,
+    user_folder,
+    user_models,
+)
 
 __all__ = [
     "DEFAULT",
@@ -36,31 +43,9 @@ __all__ = [
 ]
 
 DEFAULT = "photo"
-FOLDER_VARIABLE = "EOCODEC_MODELS"
 DEEPEST = 8  # deltas of deltas
 
 ModelLike = str | Path | Model
-
-
-def user_folder() -> Path:
-    """The folder of the user's own models: `EOCODEC_MODELS` if that is set, else where the system keeps such data."""
-    given = os.environ.get(FOLDER_VARIABLE)
-    if given:
-        return Path(given)
-    from platformdirs import user_data_path  # takes its time
-
-    return user_data_path("eocodec", appauthor=False) / "models"
-
-
-def user_models() -> dict[str, Path]:
-    """Names and paths of the user's own models; a name that is a shipped model's means that one, and is left out."""
-    found = {p.stem: p for p in sorted(user_folder().glob("*.eocm"))}
-    return {name: path for name, path in found.items() if name not in shipped_models()}
-
-
-def installed_models() -> dict[str, Path]:
-    """Names and paths of the shipped models and, after them, of the user's own."""
-    return {**shipped_models(), **user_models()}
 
 
 def bundle_path(model: str | Path) -> Path:
@@ -169,9 +154,15 @@ class Library:
     """
 
     def __init__(
-        self, models: Iterable[ModelLike] = (), threads: int = 0, device: str = "auto", shipped: bool = True
+        self,
+        models: Iterable[ModelLike] = (),
+        threads: int = 0,
+        device: str = "auto",
+        shipped: bool = True,
+        earlier: bool | None = None,
     ) -> None:
         self.threads, self.device, self.shipped = threads, device, shipped
+        self.earlier = shipped if earlier is None else earlier
         self.models = tuple(self.load(m) for m in models)
 
     def load(self, model: ModelLike) -> Model:
@@ -229,6 +220,7 @@ class Library:
     def _paths(self) -> Iterator[Path]:
         if self.shipped:
             yield from installed_models().values()
+        if self.earlier:
             yield from earlier_models()
 
     def _installed(self) -> Iterator[tuple[str, Path]]:

@@ -1,18 +1,32 @@
-"""The shipped bundles as they lie on disk, and what they say of themselves: nothing is loaded or run.
+"""The bundles at hand as they lie on disk, and what they say of themselves: nothing is loaded or run.
 
 In: the id that a file carries. Out: paths, and name plates. What a bundle claims is proven only when it is loaded
 (`eocodec.model.library`); here it only names a model to people.
 """
 
 import json
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["SHIPPED", "Plate", "claimed_id", "earlier_models", "peek_id", "plate_of", "shipped_models"]
+__all__ = [
+    "FOLDER_VARIABLE",
+    "SHIPPED",
+    "Plate",
+    "claimed_id",
+    "earlier_models",
+    "installed_models",
+    "peek_id",
+    "plate_of",
+    "shipped_models",
+    "user_folder",
+    "user_models",
+]
 
 SHIPPED = Path(__file__).parent.parent / "models"
 MANIFEST = "manifest.json"
+FOLDER_VARIABLE = "EOCODEC_MODELS"
 MAX_MANIFEST = 16 << 20  # bytes
 
 
@@ -27,6 +41,27 @@ class Plate:
 def shipped_models() -> dict[str, Path]:
     """Names and paths of the models that come with the package."""
     return {p.stem: p for p in sorted(SHIPPED.glob("*.eocm"))}
+
+
+def user_folder() -> Path:
+    """The folder of the user's own models: `EOCODEC_MODELS` if that is set, else where the system keeps such data."""
+    given = os.environ.get(FOLDER_VARIABLE)
+    if given:
+        return Path(given)
+    from platformdirs import user_data_path  # takes its time
+
+    return user_data_path("eocodec", appauthor=False) / "models"
+
+
+def user_models() -> dict[str, Path]:
+    """Names and paths of the user's own models; a name that is a shipped model's means that one, and is left out."""
+    found = {p.stem: p for p in sorted(user_folder().glob("*.eocm"))}
+    return {name: path for name, path in found.items() if name not in shipped_models()}
+
+
+def installed_models() -> dict[str, Path]:
+    """Names and paths of the shipped models and, after them, of the user's own."""
+    return {**shipped_models(), **user_models()}
 
 
 def earlier_models() -> list[Path]:

@@ -27,6 +27,7 @@ __all__ = [
     "analyse_vector",
     "band_names",
     "scales",
+    "step_inputs",
     "synthesise",
     "synthesise_tiles",
     "synthesise_vectors",
@@ -115,6 +116,14 @@ class Places:
 ANYWHERE = Places()
 
 
+def step_inputs(model: Model, delta: float, batch: int = 1) -> dict[str, Float32]:
+    """What the decoder graph takes besides latents where Δ (range 0 to 1) is the same everywhere, for a batch."""
+    if model.manifest.tuned:
+        shape = (batch, 1, 1, 1)
+        return {"step": np.full(shape, delta, np.float32), "tune": np.zeros(shape, np.float32)}
+    return {"step": np.full(batch, delta, np.float32)}
+
+
 def synthesise_tiles(
     model: Model,
     latents: Latents,
@@ -133,7 +142,7 @@ def synthesise_tiles(
     factors = scales(levels)
     full_height, full_width = (n * factors[0] for n in latents[0].shape[1:])
     graph, delta = ("decoder", delta) if refined else (unrefined.GRAPH, NO_REFINEMENT)
-    step = {"step": np.array([delta], np.float32)}
+    step = step_inputs(model, delta)
     for t in tiles(full_width, full_height, TILE, HALO, WHOLE):
         if t.rows.start >= height or t.columns.start >= width:
             continue

@@ -21,6 +21,7 @@ from eocodec.coding.describe import describe
 from eocodec.coding.embedded import Embedded
 from eocodec.format import Tiny
 from eocodec.model.library import Library
+from eocodec.model.shelf import plate_of
 from eocodec.service import rendering, work
 from eocodec.service.access import Access
 from eocodec.service.bodies import described
@@ -71,7 +72,9 @@ class Gallery:
         """What a file holds that can be told without decoding it."""
         found = describe(data, Library((), shipped=False))
         names = {m.id.hex(): m.name for m in self.state.models}
-        found["model"] = names.get(found.get("model_id", ""), found["model"])
+        identity = found.get("model_id", "")
+        plate = plate_of(bytes.fromhex(identity)) if identity and identity not in names else None
+        found["model"] = plate.name if plate else names.get(identity, found["model"])
         return {k: v for k, v in found.items() if k not in ("segments", "bytes", "damaged", "overhead")}
 
     def _lock(self, name: str) -> asyncio.Lock:

@@ -87,15 +87,18 @@ class Desk:
         with open(path, "rb") as file:
             return self._read(file.read())
 
-    def _open(self, path: str, identity: str, model: Model, denoise: Any, progressive: bool) -> Opened:
+    def _open(self, path: str, identity: str, model: Model, options: dict[str, Any]) -> Opened:
+        form: dict[str, Any] = {name: options.get(name) for name in ("denoise", "progressive", "tune", "focus")}
+        form["squared"] = options["psnr"] is not None  # files for a PSNR are tuned for it
+
         def make() -> Opened:
-            opened = open_picture(self._read_file(path), model, denoise=denoise, progressive=progressive)
+            opened = open_picture(self._read_file(path), model, **form)
             if isinstance(opened.job, EitherJob):
                 opened.job.remember()
             self.transforms += 1
             return opened
 
-        key = identity, model.name, denoise, progressive
+        key = identity, model.name, repr(form)
         return self._keep(key, make, lambda o: o.job.picture.pixels)
 
     def file(self, path: str, identity: str, model: Model, options: dict[str, Any]) -> Made:
@@ -104,7 +107,7 @@ class Desk:
         Raises:
             EocodecError: they cannot be met.
         """
-        key = identity, model.name, tuple(sorted((k, v) for k, v in options.items() if k != "model"))
+        key = identity, model.name, repr(sorted((k, v) for k, v in options.items() if k != "model"))
         if self._last is not None and self._last[0] == key:
             return self._last[1]
         self._last = None
@@ -113,7 +116,7 @@ class Desk:
         if options["lossless"]:
             opened = open_picture(self._read_file(path), model, lossless=True)
         else:
-            opened = self._open(path, identity, model, options["denoise"], options["progressive"])
+            opened = self._open(path, identity, model, options)
         coded = opened.coded(target)
         made = Made(opened, coded, format.to_bytes(coded.file))
         self._last = key, made

@@ -22,7 +22,7 @@ from eocodec.format import MAGIC, is_tiny, parse, parse_tiny, tiny_from_text
 from eocodec.image import Picture, encode_picture, read_picture, to_pillow
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
-from eocodec.model.library import Library, load_model
+from eocodec.model.library import DEFAULT, Library, load_model
 from eocodec.results import Compressed
 from eocodec.service import rendering
 from eocodec.service.opened import Desk
@@ -100,8 +100,8 @@ def _model(name: str) -> Model:
 
 
 def _library(shipped: bool = True) -> Library:
-    """The service's models, and behind them the shipped ones."""
-    return Library(_models.values(), shipped=shipped)
+    """The service's models, with the decoders of their earlier releases, and behind them the shipped ones."""
+    return Library(_models.values(), shipped=shipped, earlier=shipped or DEFAULT in _models)
 
 
 def _read(body: bytes) -> Picture:

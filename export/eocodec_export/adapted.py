@@ -23,6 +23,7 @@ from eocodec.flow.context import Steps
 from eocodec.flow.model import PhotoModel
 from eocodec.flow.restored import photo_weights
 from eocodec.metrics import psnr
+from eocodec.model import parts
 from eocodec.model.bundle import Model
 from eocodec_export import calibration
 from eocodec_export.bundle import check_parity
@@ -65,6 +66,7 @@ def adapted_files(
     Raises:
         ModelError: a parity check failed.
     """
+    base = {n: content for n, content in base.items() if n != parts.LIST}
     _, start = photo_weights(base)
     now = model.state_dict()
     changed = {p for p in ("flow.", "refine.", "latents.", "gains.") if _differs(p, start, now)}
@@ -100,7 +102,7 @@ def adapted_files(
     if "flow." in changed and EMBEDDED_TABLES in files and not _streams_as_good(base, files, middles):
         report("embedded streams got worse and are left out")
         files = {k: v for k, v in files.items() if not k.startswith("embedded/") and k != EMBEDDED_TABLES}
-    return files
+    return parts.listed(files)
 
 
 def _differs(prefix: str, start: dict[str, torch.Tensor], now: dict[str, torch.Tensor]) -> bool:

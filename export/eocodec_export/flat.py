@@ -299,8 +299,9 @@ def export_flat(
     manifest["drop"] = _best_drops(Model(files()), checked[:128].permute(0, 2, 3, 1).numpy())
     report("parity")
     check_parity(model, Model(files()), checked[:8])
-    write_bundle(out, parts.listed(files()))
-    return Model(files())
+    whole = parts.listed(files())
+    write_bundle(out, whole)
+    return Model(whole)
 
 
 def _best_drops(model: Model, pictures: Bytes) -> list[list[float]]:

@@ -25,6 +25,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <limits>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -46,7 +47,11 @@ struct Error : std::runtime_error {
     using runtime_error::runtime_error;
 };
 
-[[noreturn]] void damaged(const std::string& how) { throw Error("the file is damaged: " + how); }
+struct Damaged : Error {
+    using Error::Error;
+};
+
+[[noreturn]] void damaged(const std::string& how) { throw Damaged("the file is damaged: " + how); }
 
 // Reads bytes from front to back; throws Short with a complaint when they end too soon.
 class Cursor {
@@ -613,8 +618,8 @@ class Model {
 };
 
 // A stream that no encoder writes; of an embedded stream, its end.
-struct Undecodable : Error {
-    Undecodable() : Error("the file is damaged: a segment cannot be decoded") {}
+struct Undecodable : Damaged {
+    Undecodable() : Damaged("the file is damaged: a segment cannot be decoded") {}
 };
 
 // The range decoder of constriction: 32-bit words, 64-bit state, 24-bit probabilities; zeros follow the stream.
@@ -727,6 +732,51 @@ class SymbolReader {
     RangeDecoder coder_;
 };
 
+// A low-pass that was cut off: residuals that are certain, and zeros after them. A strip is certain if it comes out
+// alike whether zeros or ones follow what is there: the range decoder is monotone, so that all other continuations give
+// the same.
+class PrefixReader {
+ public:
+    PrefixReader(const std::vector<Table>& tables, View stream, uint64_t missing)
+        : low_(continued(stream, missing, 0x00)),
+          high_(continued(stream, missing, 0xFF)),
+          first_(tables, low_),
+          second_(tables, high_) {}
+    PrefixReader(const PrefixReader&) = delete;  // the readers look at its bytes
+    PrefixReader& operator=(const PrefixReader&) = delete;
+
+    // See SymbolReader.
+    std::vector<int32_t> take(const std::vector<uint8_t>& index) {
+        if (!ended_) {
+            try {
+                auto m = first_.take(index);
+                if (m == second_.take(index)) {
+                    ++certain;
+                    return m;
+                }
+            } catch (const Damaged&) {  // what no encoder writes, or a guess at the end
+            }
+            ended_ = true;
+        }
+        return std::vector<int32_t>(index.size());
+    }
+
+    int certain = 0;  // strips
+
+ private:
+    static constexpr uint64_t kAhead = 16;  // bytes that stand for those that are missing
+
+    static Bytes continued(View stream, uint64_t missing, uint8_t fill) {
+        Bytes bytes(stream.begin(), stream.end());
+        bytes.resize(bytes.size() + std::min(missing, kAhead), fill);
+        return bytes;
+    }
+
+    const Bytes low_, high_;
+    SymbolReader first_, second_;
+    bool ended_ = false;
+};
+
 struct Segment {
     uint64_t units;
     View payload;
@@ -735,11 +785,17 @@ struct Segment {
 struct File {
     ModelId model{};
     int width = 0, height = 0, step = 0, tuning = 0;
-    bool grey = false, embedded = false;
+    bool grey = false, embedded = false, webp = false;  // webp: streams of WebP are allowed
     std::optional<View> alpha, offsets, lossless;
     std::vector<Segment> segments;
     Bytes stream;  // embedded
 };
+
+// A WebP stream inside a file is not decoded: its reader would be one library more.
+[[noreturn]] void refuse_webp(const File& file, const std::string& what) {
+    if (!file.webp) damaged(what + " is of a kind that its flags do not name");
+    throw Error(what + " is a WebP stream, which this program does not read: use the Python decoder or the library");
+}
 
 // The streams of a file's segments, in the order of their units, of which there are `most`.
 class Streams {
@@ -865,12 +921,14 @@ void pad(Planes<int32_t>& q, Size inside) {
 }
 
 // q (3, rows, columns); without a reader all residuals are zero.
-Planes<int32_t> low_pass(const Model& model, const Geometry& geometry, int step, SymbolReader* reader) {
+template <class Reader>
+Planes<int32_t> low_pass(const Model& model, const Geometry& geometry, int step, Reader* reader) {
     const auto [rows, columns] = geometry.inside(0);
     auto q = geometry.planes<int32_t>(0);
     std::vector<uint8_t> index;
     std::vector<std::pair<int32_t*, int32_t>> strip;  // places and predictions
     const auto code = [&] {
+        if (index.empty()) return;  // no strip
         const auto m = reader ? reader->take(index) : std::vector<int32_t>(index.size());
         for (size_t k = 0; k < strip.size(); ++k) *strip[k].first = strip[k].second + m[k];
         index.clear();
@@ -1163,6 +1221,14 @@ Bytes synthesise(Model& model, const Geometry& geometry, const Latents& latents,
     return rgb;
 }
 
+// The rounded mean of a pixel's three levels in place of each.
+void make_grey(Bytes& rgb) {
+    for (size_t k = 0; k < rgb.size(); k += 3) {
+        const auto mean = uint8_t((rgb[k] + rgb[k + 1] + rgb[k + 2] + 1) / 3);
+        std::fill_n(&rgb[k], 3, mean);
+    }
+}
+
 struct Decoded {
     Bytes rgb;                     // (rows, columns, 3)
     std::vector<int32_t> symbols;  // what --symbols writes
@@ -1311,6 +1377,7 @@ class Embedded final : public StripCoder {
         : model_(model),
           geometry_{model.levels, file.width, file.height},
           stream_(file.stream),
+          grey_(file.grey),
           p_(model.file("progressive.bin")),
           low_(geometry_.planes<int32_t>(0)) {
         share_ = {0, 0};
@@ -1324,13 +1391,7 @@ class Embedded final : public StripCoder {
     }
 
     Decoded decode() {
-        try {
-            Cursor in(stream_, {});
-            start_low(in.take(in.varint()));
-            stream_ = stream_.subspan(in.at());
-        } catch (const Cursor::Short&) {
-            return result();  // of zeros
-        }
+        if (!start_low()) return result();
         DecisionReader reader(stream_);
         reader_ = &reader;
         try {
@@ -1346,6 +1407,9 @@ class Embedded final : public StripCoder {
 
  private:
     static constexpr int kLayers = 14, kTop = 8192, kLowStep = 128, kGroup = 1024, kLimit = 10;
+    static constexpr int kCorner = 3;         // strips of the low-pass's first place
+    static constexpr uint8_t kMiddle = 128;   // level of a picture of which nothing is known
+    static constexpr double kCoarsest = 256;  // levels: largest step that the decoder is told
 
     struct Latent {
         int8_t sign = 0;
@@ -1365,11 +1429,33 @@ class Embedded final : public StripCoder {
 
     Planes<Latent>& band(int level) { return bands_[geometry_.band(level) - 1]; }
 
-    void start_low(View stream) {
-        SymbolReader reader(model_.tables, stream);
-        low_ = low_pass(model_, geometry_, 32768 + 7 * 2048, &reader);
+    // Reads the low-pass; whether it is there as a whole. Then `stream_` goes on behind it.
+    bool start_low() {
+        Cursor in(stream_, {});
+        uint64_t size;
+        try {
+            size = in.varint();
+        } catch (const Cursor::Short&) {
+            certain_ = 0;
+            return false;
+        }
+        const View head = in.take(std::min<uint64_t>(size, in.left()));
+        const int step = 32768 + 7 * 2048;
+        Planes<int32_t> q;
+        if (head.size() == size) {
+            SymbolReader reader(model_.tables, head);
+            q = low_pass(model_, geometry_, step, &reader);
+        } else {
+            PrefixReader reader(model_.tables, head, size - head.size());
+            q = low_pass(model_, geometry_, step, &reader);
+            certain_ = reader.certain;
+        }
+        if (certain_ < kCorner) return false;
+        low_ = std::move(q);
         low_width_ = kLowStep * 16;
-        for (int32_t& q : low_.values) q = std::clamp(q, -(1 << 15), 1 << 15) * low_width_;
+        for (int32_t& v : low_.values) v = std::clamp(v, -(1 << 15), 1 << 15) * low_width_;
+        stream_ = stream_.subspan(in.at());
+        return head.size() == size;
     }
 
     // The end of a group. `done` is how much of a part of the layer is; the part's depth is `from` to `from` +
@@ -1604,13 +1690,22 @@ class Embedded final : public StripCoder {
             if (!k) continue;
             for (const Latent& a : bands_[k - 1].values) result.symbols.push_back(a.sign * (2 * a.lower + a.width));
         }
-        result.rgb = synthesise(model_, geometry_, latents, 4096 * std::exp2(1 - depth_) / 255);
+        if (certain_ < kCorner) {
+            result.rgb.assign(size_t(3) * geometry_.width * geometry_.height, kMiddle);
+            return result;
+        }
+        result.rgb = synthesise(model_, geometry_, latents, std::min(4096 * std::exp2(1 - depth_), kCoarsest) / 255);
+        if (certain_ < 2 * kCorner) {  // a single place is known
+            if (grey_) make_grey(result.rgb);
+            for (uint8_t& v : result.rgb) v = uint8_t((v + kMiddle) >> 1);
+        }
         return result;
     }
 
     Model& model_;
     const Geometry geometry_;
     View stream_;
+    const bool grey_;
     const Probabilities p_;
     DecisionReader* reader_ = nullptr;
     Planes<int32_t> low_;  // 1/16 levels
@@ -1621,6 +1716,7 @@ class Embedded final : public StripCoder {
     int layer_ = 0, stage_ = 0, half_ = kTop, active_ = 0;
     bool ended_ = false;
     double depth_ = 0;
+    int certain_ = std::numeric_limits<int>::max();  // strips of a low-pass that is cut off
 };
 
 using Lattice = Planes<int16_t>;                  // of one channel
@@ -1648,6 +1744,7 @@ class Lossless {
  public:
     Lossless(Model& model, const File& file)
         : model_(model),
+          file_(file),
           width_(file.width),
           height_(file.height),
           content_(*file.lossless),
@@ -1668,7 +1765,7 @@ class Lossless {
     }
 
  private:
-    static constexpr int kUnits = 37, kFirstTuned = 19, kTables = 160;
+    static constexpr int kUnits = 37, kFirstTuned = 19, kTables = 160, kWebp = 3;
     static constexpr int kLowest[3] = {0, -255, -255}, kHighest = 255;
 
     struct Axis {
@@ -1681,7 +1778,9 @@ class Lossless {
         Bytes rgb(size_t(3) * width_ * height_);
         if (segments_.empty()) return rgb;
         const View payload = segments_[0].payload;
-        if (segments_.size() != 1 || streams_.units != kUnits || payload.empty() || payload[0] > 2) damaged(complaint);
+        if (segments_.size() != 1 || streams_.units != kUnits || payload.empty() || payload[0] > kWebp)
+            damaged(complaint);
+        if (payload[0] == kWebp) refuse_webp(file_, "what the file holds");
         const size_t channels = content_[4] == 3 ? 3 : 1, row = channels * width_;
         Bytes samples = unzstd(payload.subspan(1), row * height_, complaint);
         for (size_t k = 0; payload[0] == 2 && k < samples.size(); ++k)
@@ -1854,6 +1953,7 @@ class Lossless {
     }
 
     Model& model_;
+    const File& file_;
     const int width_, height_;
     const View content_;
     const std::vector<Segment>& segments_;
@@ -2009,7 +2109,7 @@ class Flat {
 };
 
 constexpr uint64_t kMaxPixels = 1 << 28;  // of the format
-constexpr uint8_t kTinyTag = 0xF8;
+constexpr uint8_t kTinyTag = 0xF8, kWebpSignature = 0x2F;
 constexpr int kTinyNumbers = 3, kMaxTiny = 1 << 15;
 
 bool is_tiny(View data) {
@@ -2020,7 +2120,7 @@ bool is_tiny(View data) {
 File parse(View data) {
     constexpr uint64_t kMaxSide = 1 << 20, kMaxSideElement = 1 << 30, kMaxLossless = 4096;
     constexpr size_t kPiece = 2048;
-    enum { kGrey = 1, kSides = 2, kEmbedded = 4, kLossless = 8, kTuned = 16 };
+    enum { kGrey = 1, kSides = 2, kEmbedded = 4, kLossless = 8, kTuned = 16, kWebp = 128 };
     enum { kEnd = 0, kAlpha = 1, kMap = 2 };
     if (data.size() < 3 || data[0] != 'E' || data[1] != 'O' || data[2] != 'C') throw Error("not an .eoc file");
     File file;
@@ -2041,7 +2141,7 @@ File parse(View data) {
     const View model = in.take(4);
     std::copy(model.begin(), model.end(), file.model.begin());
     const auto flags = in.number(1);
-    if (flags & ~uint64_t(kGrey | kSides | kEmbedded | kLossless | kTuned))
+    if (flags & ~uint64_t(kGrey | kSides | kEmbedded | kLossless | kTuned | kWebp))
         throw Error("the file uses features that this program does not know");
     const auto width = in.varint(), height = in.varint();
     if (width < 1 || height < 1 || width > kMaxSide || height > kMaxSide || width * height > kMaxPixels)
@@ -2052,6 +2152,7 @@ File parse(View data) {
     const auto rate = in.number(2);
     file.step = int(in.number(2));
     file.grey = flags & kGrey;
+    file.webp = flags & kWebp;
     file.embedded = flags & kEmbedded;
     if (file.embedded && (rate || file.step)) damaged("an embedded stream has no rate");
     const bool stepped = !(flags & (kEmbedded | kLossless));
@@ -2133,6 +2234,7 @@ Picture decode(const std::string& bundle, View data, bool with_symbols, uint64_t
                     " pixels, more than the limit of " + std::to_string(max_pixels));
     Picture picture{file.width, file.height, file.grey, {}, {}};
     if (file.alpha) {
+        if (!file.alpha->empty() && file.alpha->front() == kWebpSignature) refuse_webp(file, "its transparency");
         picture.alpha = unzstd(*file.alpha, size_t(file.width) * file.height, "its transparency cannot be decoded");
         for (size_t k = file.width; k < picture.alpha.size(); ++k) picture.alpha[k] += picture.alpha[k - file.width];
     }

@@ -2,7 +2,8 @@
 
 In: a model bundle (`.eocm`) and the bytes of an `.eoc` file. Out: `(H, W, 3)` uint8, `(H, W, 4)` with transparency.
 docs/FORMAT.md gives every byte and integer that is read here; names and letters are those of that page. Transparency
-and packed lossless files also need zstd (`pip install zstandard`, or Python from 3.14 on).
+and packed lossless files also need zstd (`pip install zstandard`, or Python from 3.14 on), and those that have a WebP
+stream in its place need Pillow.
 
     python embed.py photo.eocm picture.eoc picture.png
 
@@ -54,6 +55,12 @@ LARGEST_OFFSET = 32  # of a map's entry, in 1/16 octave
 STRIP = 65536  # positions of a strip; nets and coder work strip by strip
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))  # (row, column) in the 2×2 quads
 NO_REFINEMENT = 1e-4  # the decoder's `step` at which it refines nothing
+COARSEST_STEP = 256.0  # levels; that of embedded streams whose Δ is larger
+MIDDLE = 128  # 8-bit level of a picture of which nothing is known
+LOOK_AHEAD = 16  # bytes that stand for those that are missing behind a low-pass that is cut off
+WEBP_FLAG = 128
+WEBP = 3  # first byte of packed samples: a WebP stream comes
+WEBP_SIGNATURE = 0x2F  # first byte of such a stream
 
 
 class Rejected(ValueError):
@@ -322,8 +329,8 @@ class File:
     """A file taken apart: what its header says, and the elements that are whole.
 
     `segments` are pairs of a number of coding units and their range coder stream; `stream` is an embedded stream,
-    `lossless` the lossless element, `alpha` and `offsets` the zstd frames of the transparency and of the map of steps,
-    None in files without. `tuning` is 0 in files that are not tuned.
+    `lossless` the lossless element, `alpha` and `offsets` the packed transparency and map of steps, None in files
+    without. `tuning` is 0 in files that are not tuned. `webp`: WebP streams are allowed in place of zstd frames.
     """
 
     model: bytes
@@ -332,6 +339,7 @@ class File:
     height: int
     step: int
     tuning: int
+    webp: bool
     alpha: bytes | None
     offsets: bytes | None
     lossless: bytes | None
@@ -393,7 +401,7 @@ def parse(content: bytes) -> File:
         if version != 1:
             raise Rejected(f"the file has format version {version}; this program reads version 1")
         model, flags = cursor.take(4), cursor.take(1)[0]
-        if flags & ~31:
+        if flags & ~(31 | WEBP_FLAG):
             raise Rejected("the file uses features that this program does not know")
         width, height = cursor.varint(), cursor.varint()
         if not (1 <= width <= 1 << 20 and 1 <= height <= 1 << 20 and width * height <= MAX_PIXELS):
@@ -455,7 +463,8 @@ def parse(content: bytes) -> File:
     except CutOff:
         pass  # a prefix: what is whole counts
     alpha, offsets = sides.get(1), sides.get(2)
-    return File(model, bool(flags & 1), width, height, step, tuning, alpha, offsets, lossless, stream, segments)
+    grey, webp = bool(flags & 1), bool(flags & WEBP_FLAG)
+    return File(model, grey, width, height, step, tuning, webp, alpha, offsets, lossless, stream, segments)
 
 
 def _zstd(frame: bytes, *shape: int) -> Array:
@@ -478,6 +487,40 @@ def _zstd(frame: bytes, *shape: int) -> Array:
     if len(raw) != size:
         raise Rejected("the file is damaged: its packed bytes cannot be read")
     return np.frombuffer(raw, np.uint8).reshape(shape)
+
+
+def _webp(file: File, stream: bytes) -> Array:
+    """The colours `(H, W, 3)` of a WebP stream inside a file; its transparency is ignored."""
+    damaged = Rejected("the file is damaged: its WebP stream cannot be read")
+    sides = int.from_bytes(stream[1:5], "little")
+    fits = max(file.width, file.height) < 1 << 14 and file.width * file.height <= 1 << 26
+    if not file.webp or not fits or stream[:1] != bytes([WEBP_SIGNATURE]):
+        raise damaged
+    if (sides & 0x3FFF, sides >> 14 & 0x3FFF) != (file.width - 1, file.height - 1):
+        raise damaged
+    try:
+        from PIL import Image, features
+    except ImportError:
+        raise Rejected("this file needs Pillow for the WebP stream inside it: pip install pillow") from None
+    if not features.check("webp"):
+        raise Rejected("this file needs a Pillow that reads WebP, which the installed one does not")
+    chunk = b"VP8L" + struct.pack("<I", len(stream)) + stream + bytes(len(stream) & 1)
+    try:
+        content = io.BytesIO(b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk)
+        with Image.open(content, formats=["WEBP"]) as image:
+            colours = np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as e:
+        raise damaged from e
+    if colours.shape != (file.height, file.width, 3):
+        raise damaged
+    return colours
+
+
+def _transparency(file: File, packed: bytes) -> Array:
+    """The alpha channel `(H, W, 1)`."""
+    if packed[:1] == bytes([WEBP_SIGNATURE]):
+        return _webp(file, packed)[:, :, 1:2]
+    return np.add.accumulate(_zstd(packed, file.height, file.width, 1), axis=0, dtype=np.uint8)
 
 
 class RangeDecoder:
@@ -579,6 +622,35 @@ class SymbolReader:
         return (value - 1).astype(np.int32)
 
 
+class PrefixReader:
+    """Reads a low-pass that was cut off: what is certain, and zeros after it.
+
+    A strip is certain if it comes out alike whether zeros or ones follow what is there: the range decoder is monotone,
+    so that all other continuations give the same.
+
+    Attributes:
+        certain: how many strips are.
+    """
+
+    def __init__(self, tables: list[list[int]], payload: bytes, missing: int) -> None:
+        ahead = min(missing, LOOK_AHEAD)
+        self.readers = [SymbolReader(tables, payload + fill * ahead) for fill in (b"\0", b"\xff")]
+        self.certain = 0
+
+    def take(self, index: Array) -> Array:
+        """See :meth:`SymbolReader.take`."""
+        if self.readers:
+            try:
+                first, second = (reader.take(index) for reader in self.readers)
+                if np.array_equal(first, second):
+                    self.certain += 1
+                    return first
+            except Rejected:  # what no encoder writes, or a guess at the end
+                pass
+            self.readers = []
+        return np.zeros(len(index), np.int32)
+
+
 class Part(NamedTuple):
     """What a coding unit codes at one phase of the quads: neighbouring channels, some planes of the unit's strips."""
 
@@ -672,7 +744,7 @@ class Walk(ABC):
         rows = max(2, STRIP // width // 2 * 2)
         return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
-    def low_pass(self, step: int, reader: SymbolReader | None) -> Array:
+    def low_pass(self, step: int, reader: SymbolReader | PrefixReader | None) -> Array:
         """Low-pass integers q `(3, h, w)` with their padding, each lattice interpolated from the one before."""
         height, width = self.inside(self.levels)
         q = np.zeros((3, height, width), np.int32)
@@ -935,11 +1007,15 @@ def _largest_below(finer: Array) -> Array:
     return np.maximum(across[:, ::2], across[:, 1::2])
 
 
+CORNER_STRIPS = 3  # the first ones of the low-pass: a single place, in three colours
+
+
 class Embedded(Walk):
     """Successive refinement: everything that is known is kept and told to the nets in every layer.
 
     Attributes:
         depth: how far the stream goes, in layers.
+        certain: strips of the low-pass that are there, if it is cut off; infinite otherwise.
     """
 
     graphs = "embedded"
@@ -956,7 +1032,7 @@ class Embedded(Walk):
         self.cells = {level: Cells(*(2 * n for n in self.grid(level))) for level in range(1, self.levels + 1)}
         self.low = np.zeros((3, *(2 * n for n in self.grid(self.levels))), np.int64)  # 1/16 levels, middles of cells
         self.low_width = 2048  # of these cells: 128 levels
-        self.depth = 0.0
+        self.depth, self.certain = 0.0, math.inf
         self.spent = 0  # information so far, in 1/4096 bit
         sizes = [math.prod(self.inside(u.level)) * u.planes for u in self.units]
         self.share = np.concatenate([[0, 0], np.cumsum(sizes) / sum(sizes)])  # of all latents, before a unit
@@ -965,21 +1041,51 @@ class Embedded(Walk):
         """Dequantised latents and their cells in integers, band by band, as far as a stream goes."""
         cursor = Cursor(stream)
         try:
-            head = cursor.take(cursor.varint())
-            q = self.low_pass(STEP_ORIGIN + 7 * STEP_UNIT, SymbolReader(self.bundle.tables, head))
-            self.low = np.clip(q, -(1 << 15), 1 << 15).astype(np.int64) * 2048
-            self.available = len(stream) - cursor.at
-            self.decoder = RangeDecoder(stream[cursor.at :])
-            for layer in range(14):
-                self.layer, self.half = layer, 8192 >> layer  # H
-                self._significance()
-                self._refinement()
-        except (CutOff, Ended):
-            pass
+            size = cursor.varint()
+        except CutOff:
+            self.certain = 0
+        else:
+            rest = stream[cursor.at :]
+            self._start(rest[:size], size)
+            if len(rest) >= size:
+                self._refine(rest[size:])
         bands = list(self.cells.values())[::-1]
         values = [self.low / 16, *(self._values(c) for c in bands)]
         latents = [(v * g / 255).astype(np.float32) for v, g in zip(values, self.gain, strict=True)]
         return latents, [self.low, *(c.sign * (2 * c.lower + c.width) for c in bands)]
+
+    def _start(self, head: bytes, size: int) -> None:
+        """Read the low-pass, of whose `size` bytes these are there."""
+        if len(head) == size:
+            q = self.low_pass(STEP_ORIGIN + 7 * STEP_UNIT, SymbolReader(self.bundle.tables, head))
+        else:
+            reader = PrefixReader(self.bundle.tables, head, size - len(head))
+            q = self.low_pass(STEP_ORIGIN + 7 * STEP_UNIT, reader)
+            self.certain = reader.certain
+        if self.certain >= CORNER_STRIPS:
+            self.low = np.clip(q, -(1 << 15), 1 << 15).astype(np.int64) * 2048
+
+    def _refine(self, decisions: bytes) -> None:
+        """Layer by layer, as far as the decisions go."""
+        self.available = len(decisions)
+        self.decoder = RangeDecoder(decisions)
+        try:
+            for layer in range(14):
+                self.layer, self.half = layer, 8192 >> layer  # H
+                self._significance()
+                self._refinement()
+        except Ended:
+            pass
+
+    def picture(self, latents: list[Array], grey: bool) -> Array:
+        """The picture `(H, W, 3)` of latents; of a low-pass that hardly began it is the middle, or close to it."""
+        if self.certain < CORNER_STRIPS:
+            return np.full((self.height, self.width, 3), MIDDLE, np.uint8)
+        delta = min(4096 * 2.0 ** (1 - self.depth), COARSEST_STEP)
+        rgb = _greyed(synthesise(self.bundle, latents, delta, self.width, self.height), grey)
+        if self.certain < 2 * CORNER_STRIPS:
+            rgb = ((rgb.astype(np.int32) + MIDDLE) >> 1).astype(np.uint8)
+        return rgb
 
     def _values(self, c: Cells) -> Array:
         """Values in levels."""
@@ -1415,12 +1521,15 @@ def _decode_lossless(bundle: Bundle, file: File, element: bytes) -> Array:
 
 
 def _unpack(file: File, channels: int) -> Array:
-    """The picture `(H, W, 3)` of samples that zstd has packed; black if they are cut off."""
+    """The picture `(H, W, 3)` of packed samples; black if they are cut off."""
     if not file.segments:
         return np.zeros((file.height, file.width, 3), np.uint8)
     units, payload = file.segments[0]
-    if units != LOSSLESS_UNITS or not payload or payload[0] > 2:
+    if units != LOSSLESS_UNITS or not payload or payload[0] > WEBP:
         raise Rejected("the file is damaged: its packed samples cannot be read")
+    if payload[0] == WEBP:
+        colours = _webp(file, payload[1:])
+        return colours if channels == 3 else np.repeat(colours[:, :, 1:2], 3, axis=2)
     samples = _zstd(payload[1:], file.height, file.width, channels)
     for axis in {0: (), 1: (0,), 2: (1, 0)}[payload[0]]:
         samples = np.add.accumulate(samples, axis=axis, dtype=np.uint8)
@@ -1454,13 +1563,20 @@ def decode_with_symbols(
         if file.model != bundle.id[:4]:
             raise Rejected(f"the file was made with the model {file.model.hex()}, the bundle is {bundle.id[:4].hex()}")
         grey = file.grey and file.lossless is None
-        alpha = None if file.alpha is None else _zstd(file.alpha, file.height, file.width, 1)
+        alpha = None if file.alpha is None else _transparency(file, file.alpha)
         picture, integers = _decode_pixels(bundle, file)
-    if grey:  # the mean of three levels, rounded
-        picture[...] = (picture.sum(2, dtype=np.uint16, keepdims=True) + 1) // 3
+    picture = _greyed(picture, bool(grey))
     if alpha is not None:
-        picture = np.concatenate([picture, np.add.accumulate(alpha, axis=0, dtype=np.uint8)], 2)
+        picture = np.concatenate([picture, alpha], 2)
     return picture, np.concatenate([band.ravel() for band in integers]).astype(np.int32)
+
+
+def _greyed(picture: Array, grey: bool) -> Array:
+    """The picture, with the rounded mean of its three levels everywhere if it is grey."""
+    if not grey:
+        return picture
+    mean: Array = (picture.sum(2, dtype=np.uint16, keepdims=True) + 1) // 3
+    return np.repeat(mean.astype(np.uint8), 3, axis=2)
 
 
 def _decode_pixels(bundle: Bundle, file: File) -> tuple[Array, list[Array]]:
@@ -1479,7 +1595,7 @@ def _decode_pixels(bundle: Bundle, file: File) -> tuple[Array, list[Array]]:
     if file.stream is not None:
         embedded = Embedded(bundle, file)
         latents, integers = embedded.decode(file.stream)
-        return synthesise(bundle, latents, 4096 * 2.0 ** (1 - embedded.depth), file.width, file.height), integers
+        return embedded.picture(latents, file.grey), integers
     ordinary = Ordinary(bundle, file)
     latents, integers = ordinary.decode()
     delta = delta_of(file.step)

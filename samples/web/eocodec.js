@@ -119,7 +119,8 @@ export function crc32(...parts) {
 
 // ---------------------------------------------------------------------------------------------- the bytes of a file
 
-const FLAGS = { grey: 1, sides: 2, embedded: 4, lossless: 8, tuned: 16 };
+const FLAGS = { grey: 1, sides: 2, embedded: 4, lossless: 8, tuned: 16, webp: 128 };
+const KNOWN_FLAGS = Object.values(FLAGS).reduce((a, b) => a | b);
 const SIDES = { end: 0, alpha: 1, map: 2 };
 const MAX_TUNING = 32;
 const LARGEST_OFFSET = 32; // of a map's entry, 1/16 octave
@@ -130,6 +131,8 @@ const MAX_LOSSLESS = 4096; // bytes of the lossless element
 const MAX_TINY = 32768; // bytes
 const PIECE = 2048; // bytes of an embedded stream between two checksums
 const LOSSLESS_UNITS = 37;
+const WEBP = 3; // first byte of packed samples: a WebP stream comes
+const WEBP_SIGNATURE = 0x2f; // first byte of such a stream
 const SHORT = new EocodecError("the file is cut off before its first segment");
 
 /**
@@ -234,6 +237,19 @@ class Feed {
     this.#wake();
   }
 
+  /**
+   * Why a file with a WebP stream inside cannot be decoded.
+   *
+   * Browsers have a decoder, but what it gives goes through a canvas or a colour conversion, neither of which promises
+   * exact values.
+   *
+   * @param {string} what
+   */
+  webpError(what) {
+    if (!(this.#head[8] & FLAGS.webp)) return damaged(`${what} is of a kind that its flags do not name`);
+    return new EocodecError(`${what} is a WebP stream, which this decoder does not read: the library does`);
+  }
+
   /** Waits until there are more bytes than there were at the call; false at the end of the file. */
   async more() {
     const before = this.length;
@@ -302,7 +318,7 @@ class Feed {
     if (version !== 1) throw new EocodecError(`the file has format version ${version}; this program reads version 1`);
     const model = hex(cursor.take(4));
     const flags = cursor.take(1)[0];
-    if (flags > 31) throw new EocodecError("the file uses features this program does not know");
+    if (flags & ~KNOWN_FLAGS) throw new EocodecError("the file uses features this program does not know");
     const [width, height] = [cursor.varint(), cursor.varint()];
     if (!(width && height && width <= MAX_SIDE && height <= MAX_SIDE && width * height <= MAX_PIXELS)) {
       throw new EocodecError(`the file claims ${width}x${height} pixels, beyond the format's limits`);
@@ -602,6 +618,8 @@ export class RangeDecoder {
 
 const MAX_ESCAPE = 22;
 
+/** @typedef {{ take: (index: Uint8Array) => Promise<Int32Array> }} Residuals what reads them */
+
 /** A segment being read: residuals with their escapes ("Symbols"). */
 class Reader {
   /** @param {Table[]} tables @param {Uint8Array} payload @param {boolean} [bigEndian] */
@@ -649,6 +667,46 @@ class Reader {
       if (n > 12) members.forEach((_, k) => (extra[k] += coder.uniform(2 ** (n - 12)) * 4096));
       members.forEach((place, k) => (m[place] += Math.sign(m[place]) * extra[k]));
     });
+  }
+}
+
+const LOOK_AHEAD = 16; // bytes that stand for those that are missing
+
+/**
+ * A low-pass that was cut off: residuals that are certain, and zeros after them ("A low-pass that is cut off").
+ *
+ * A strip is certain if it comes out alike whether zeros or ones follow what is there: the range decoder is monotone, so
+ * that all other continuations give the same.
+ */
+class PrefixReader {
+  #readers;
+  certain = 0; // strips
+
+  /** @param {Table[]} tables @param {Uint8Array} payload @param {number} missing bytes */
+  constructor(tables, payload, missing) {
+    const ahead = Math.min(missing, LOOK_AHEAD);
+    this.#readers = [0, 255].map((fill) => {
+      const bytes = new Uint8Array(payload.length + ahead).fill(fill);
+      bytes.set(payload);
+      return new Reader(tables, bytes);
+    });
+  }
+
+  /** Residuals of places with these table indices. @param {Uint8Array} index */
+  async take(index) {
+    if (this.#readers.length) {
+      try {
+        const [first, second] = [await this.#readers[0].take(index), await this.#readers[1].take(index)];
+        if (first.every((m, k) => m === second[k])) {
+          this.certain++;
+          return first;
+        }
+      } catch (e) {
+        if (!(e instanceof EocodecError)) throw e; // what no encoder writes, or a guess at the end
+      }
+      this.#readers = [];
+    }
+    return new Int32Array(index.length);
   }
 }
 
@@ -1454,7 +1512,7 @@ class Walk {
     return Array.from({ length: Math.ceil(height / rows) }, (_, k) => [k * rows, Math.min((k + 1) * rows, height)]);
   }
 
-  /** The low-pass integers `(3, h, w)`, padding included ("Low-pass integers"). @param {Reader} reader */
+  /** The low-pass integers `(3, h, w)`, padding included ("Low-pass integers"). @param {Residuals} reader */
   async lowPass(reader) {
     const [height, width] = this.size(0);
     const q = Array.from({ length: 3 }, () => new Int32Array(height * width));
@@ -1709,7 +1767,7 @@ function lattices(height, width, half) {
  * @param {number} width
  * @param {LowLattice} lattice
  * @param {number[]} classes
- * @param {Reader} reader
+ * @param {Residuals} reader
  */
 async function refineLattice(q, width, lattice, classes, reader) {
   const predicted = new Int32Array(lattice.rows * lattice.columns);
@@ -2046,6 +2104,10 @@ class Cells {
   }
 }
 
+const CORNER_STRIPS = 3; // the first ones of the low-pass: a single place, in three colours
+const MIDDLE = 128; // 8-bit level of a picture of which nothing is known
+const COARSEST_STEP = 256; // levels: the largest that the decoder is told
+
 /** An embedded stream ("Embedded streams"). */
 class EmbeddedJob extends Job {
   #sizes; // the walk that knows them
@@ -2053,6 +2115,7 @@ class EmbeddedJob extends Job {
   #bands; // detail bands from coarse to fine
   #low;
   #lowExtent = 0; // 1/16 levels
+  #certain = 0; // strips of the low-pass, of one that is cut off; infinite of a whole one
   #coder = /** @type {RangeDecoder | null} */ (null);
   #start = 0; // of the decisions
   #spent = 0;
@@ -2095,7 +2158,7 @@ class EmbeddedJob extends Job {
     }
   }
 
-  /** Read the low-pass and open the decisions; false if the file ends before. */
+  /** Read the low-pass and open the decisions; false if the file ends before them. */
   async #begin() {
     const { feed } = this;
     for (;;) {
@@ -2104,13 +2167,22 @@ class EmbeddedJob extends Job {
       do count += (stream[at] & 127) * 128 ** at;
       while (stream[at++] >= 128 && at < 5);
       if (at === 5 && stream[4] >= 128) throw damaged("a number is longer than five bytes");
+      if (at > 1 && stream[at - 1] === 0) throw damaged("a number is not in its shortest form");
       if (at + count <= stream.length) {
-        const q = await this.#sizes.lowPass(new Reader(this.bundle.tables, stream.slice(at, at + count)));
-        this.#low = q.map((v) => clamp(v, -MAX_LOW, MAX_LOW) * LOW_STEP * 16);
+        await this.#startLow(new Reader(this.bundle.tables, stream.slice(at, at + count)));
+        this.#certain = Infinity;
         this.#start = at + count;
         break;
       }
-      if (!(await feed.more())) return false;
+      if (await feed.more()) continue;
+      if (at > feed.stream.length) return false; // not even the number is there
+      const reader = new PrefixReader(this.bundle.tables, stream.slice(at), at + count - stream.length);
+      const untouched = this.#low;
+      await this.#startLow(reader);
+      this.#certain = reader.certain;
+      if (this.#certain < CORNER_STRIPS) this.#low = untouched;
+      this.progress++;
+      return false;
     }
     this.#lowExtent = LOW_STEP * 16;
     this.#depth = 0;
@@ -2118,6 +2190,12 @@ class EmbeddedJob extends Job {
     while (!feed.ended && feed.stream.length < this.#start + 8) await feed.more();
     this.#coder = new RangeDecoder(feed.stream, this.#start);
     return true;
+  }
+
+  /** @param {Residuals} reader of the low-pass */
+  async #startLow(reader) {
+    const q = await this.#sizes.lowPass(reader);
+    this.#low = q.map((v) => clamp(v, -MAX_LOW, MAX_LOW) * LOW_STEP * 16);
   }
 
   /**
@@ -2391,6 +2469,10 @@ class EmbeddedJob extends Job {
 
   /** @param {Uint8ClampedArray} rgba @param {() => void} check */
   async paint(rgba, check) {
+    if (this.#certain < CORNER_STRIPS) {
+      rgba.fill(MIDDLE);
+      return;
+    }
     const walk = this.#walk;
     if (walk) await walk.rest(walk.number, walk.strip, (strip, values) => this.#strip(strip, values, false), check);
     check();
@@ -2414,7 +2496,12 @@ class EmbeddedJob extends Job {
       }
       latents.push(values);
     });
-    await synthesise(this.#sizes, latents, 4096 * 2 ** (1 - Math.max(this.#depth, 0)), rgba);
+    const delta = Math.min(4096 * 2 ** (1 - Math.max(this.#depth, 0)), COARSEST_STEP);
+    await synthesise(this.#sizes, latents, delta, rgba);
+    if (this.#certain < 2 * CORNER_STRIPS) {
+      if (this.feed.header?.grey) makeGrey(rgba);
+      rgba.forEach((v, k) => (rgba[k] = (v + MIDDLE) >> 1));
+    }
   }
 
   symbols() {
@@ -2632,7 +2719,8 @@ class LosslessJob extends Job {
     const wrong = damaged("its packed samples cannot be read");
     this.#count(segment.units);
     const [kind, { width, height }, channels] = [segment.payload[0], this, this.#axes];
-    if (segment.units !== LOSSLESS_UNITS || !(kind < 3)) throw wrong;
+    if (segment.units !== LOSSLESS_UNITS || !(kind <= WEBP)) throw wrong;
+    if (kind === WEBP) throw this.feed.webpError("what the file holds");
     const samples = await this.bundle.unpack(segment.payload.subarray(1), width * height * channels);
     if (!samples) throw wrong;
     const row = width * channels;
@@ -2921,10 +3009,18 @@ async function open(feed, model, { maxPixels = DEFAULT_MAX_PIXELS, symbols = fal
 /** The alpha channel of a file, or null ("alpha"). @param {Job} job */
 async function alphaOf({ feed, bundle, width, height }) {
   if (!feed.alpha) return null;
+  if (feed.alpha[0] === WEBP_SIGNATURE) throw feed.webpError("its transparency");
   const alpha = await bundle.unpack(feed.alpha, width * height);
   if (!alpha) throw damaged("its transparency cannot be decoded");
   for (let at = width; at < alpha.length; at++) alpha[at] += alpha[at - width];
   return alpha;
+}
+
+/** The rounded mean of every pixel's three levels in place of each. @param {Uint8ClampedArray} rgba */
+function makeGrey(rgba) {
+  for (let at = 0; at < rgba.length; at += 4) {
+    rgba[at] = rgba[at + 1] = rgba[at + 2] = Math.floor((rgba[at] + rgba[at + 1] + rgba[at + 2] + 1) / 3);
+  }
 }
 
 /**
@@ -2940,8 +3036,8 @@ async function pictureOf(job, alpha, check) {
   const data = new Uint8ClampedArray(4 * width * height);
   await job.paint(data, check);
   const grey = feed.header?.grey ?? feed.tiny?.grey ?? false;
+  if (grey) makeGrey(data);
   for (let at = 0, k = 0; at < data.length; at += 4, k++) {
-    if (grey) data[at] = data[at + 1] = data[at + 2] = Math.floor((data[at] + data[at + 1] + data[at + 2]) / 3 + 0.5);
     data[at + 3] = alpha ? alpha[k] : 255;
   }
   return { width, height, data, alpha: alpha !== null, grey, complete: feed.ended && feed.complete };
