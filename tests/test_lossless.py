@@ -212,7 +212,7 @@ def test_exported_graphs_are_integer_arithmetic() -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
-    from eocodec_export.lossless import Predictor, integers, predictor_graph
+    from eocodec_export.predictor import Predictor, integers, predictor_graph
 
     torch.manual_seed(0)
     predictor = Predictor(20, 16).requires_grad_(False)
