@@ -41,6 +41,7 @@ Floats = npt.NDArray[np.float64]
 QUANTISED = 0.3  # last part of the iterations, which is trained with rounded weights
 HOLD_OUT = 40
 COUNTED = 100  # pictures that the tables are fitted to
+CHUNK = 4096  # samples that are predicted at once: what is in between stays in the cache
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ class Nets:
 
 def _full() -> dict[int, Nets]:
     return {
-        1: Nets((96, 96), 8, (8000, 6000)),
-        2: Nets((80, 80), 8, (3000, 2500)),
-        4: Nets((48, 48), 8, (1500, 1200)),
+        1: Nets((96, 96), 32, (3500, 2500)),
+        2: Nets((80, 64), 24, (1000, 1000)),
+        4: Nets((64, 48), 16, (1300, 1300)),
     }
 
 
@@ -81,8 +82,8 @@ class Effort:
     pictures: int = 400
     nets: dict[int, Nets] = field(default_factory=_full)
     batch: int = 4096
-    rate: float = 4e-3
-    linear_rate: float = 3e-4
+    rate: float = 1.6e-2
+    linear_rate: float = 2e-3
 
 
 FULL = Effort()
@@ -164,15 +165,17 @@ class _Store:
 
     Arguments:
         folder: where they are kept; None keeps nothing.
-        settings: what a net must have been trained with to be taken.
+        effort: what a net must have been trained with to be taken, other lattices and the iterations apart.
+        samples: of all pictures, likewise.
     """
 
-    def __init__(self, folder: Path | None, settings: dict[str, Any]) -> None:
-        self.folder, self.settings = folder, settings
+    def __init__(self, folder: Path | None, effort: Effort, samples: int) -> None:
+        self.folder = folder
+        self.settings = {**asdict(effort), "samples": samples}
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
-    def load(self, name: str, model: Predictor) -> bool:
+    def load(self, name: str, half: int, model: Predictor) -> bool:
         """Fill in the weights of a net, if it is there.
 
         Raises:
@@ -181,18 +184,21 @@ class _Store:
         if self.folder is None or not self._path(name).exists():
             return False
         kept = torch.load(self._path(name), weights_only=True)
-        if kept["settings"] != self.settings:
+        if kept["settings"] != self._of(half):
             raise ModelError(f"{self._path(name)} was trained with other settings; remove it or take another folder")
         model.load_state_dict(kept["weights"])
         model.requires_grad_(False)
         return True
 
-    def save(self, name: str, model: Predictor) -> None:
+    def save(self, name: str, half: int, model: Predictor) -> None:
         """Keep a net; it is there as a whole or not at all."""
         if self.folder is not None:
             path = self._path(name)
-            torch.save({"settings": self.settings, "weights": model.state_dict()}, path.with_suffix(".part"))
+            torch.save({"settings": self._of(half), "weights": model.state_dict()}, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
+
+    def _of(self, half: int) -> dict[str, Any]:
+        return {**self.settings, "nets": {**self.settings["nets"][half], "iterations": None}}
 
     def _path(self, name: str) -> Path:
         assert self.folder is not None
@@ -204,7 +210,7 @@ def train(
 ) -> dict[str, Predictor]:
     """Nets by graph name, trained in coding order: each sees the residuals that those before it leave."""
     planes = [to_planes(p) for p in pictures]
-    store = _Store(folder, {**asdict(effort), "samples": sum(p.size for p in planes)})
+    store = _Store(folder, effort, sum(p.size for p in planes))
     residuals: list[list[Int16]] = []  # by picture and axis, of the lattice of stride 2h
     predictors: dict[str, Predictor] = {}
     for half in (8, 4, 2, 1):
@@ -263,11 +269,11 @@ def _train_phase(
     else:
         nets, name = effort.nets[half], lossless_walk.graph_name(half, axis, phase)
         model = Predictor(context.shape[1], nets.hidden, nets.gates)
-        if not store.load(name, model):
+        if not store.load(name, half, model):
             model = fit_predictor(context, target, nets, nets.iterations[axis > 0], effort, 9 * half + 3 * axis + phase)
-            store.save(name, model)
+            store.save(name, half, model)
         predictors[name] = model
-        pieces = [model(*model.inputs(context[k : k + 65536]), True) for k in range(0, len(context), 65536)]
+        pieces = [model(*model.inputs(context[k : k + CHUNK]), True) for k in range(0, len(context), CHUNK)]
         mean, index = (torch.cat(part) for part in zip(*pieces, strict=True))
         bits = float(mixture_bits(torch.from_numpy(target.astype(np.float32)) - mean, index).mean())
         mean, said = mean.numpy(), f"{bits:.4f} bits a sample"
@@ -407,7 +413,7 @@ def add_lossless(
         folder: training photos; those held out by the usual rule are not used.
         out: the `.eocm` file to write.
         source: take the lossless files of this bundle instead of training.
-        effort: of training, :data:`FULL` takes the better part of an hour on a CPU core.
+        effort: of training, :data:`FULL` takes half an hour on a CPU core.
         nets: folder where finished nets are kept, see :func:`lossless_files`.
         report: called with one line per stage.
 

@@ -31,7 +31,7 @@ from eocodec.flow.context import (
     IntegerNet,
     round_through,
 )
-from eocodec_export.graphs import EXACT, MEAN_LIMIT, GraphBuilder
+from eocodec_export.graphs import EXACT, MEAN_LIMIT, GraphBuilder, halved
 
 __all__ = ["LARGEST", "Predictor", "integers", "mixture_bits", "predictor_graph"]
 
@@ -42,7 +42,8 @@ LINEAR_UNIT = 2048  # of the linear parts' weights
 GATE_UNIT = 128  # a gate is -128 ... 127 of these
 GATE_RANGE = GATE_UNIT // ACTIVATION_UNIT  # the net's output where a gate is fully open
 LARGEST = 510  # magnitude of an input
-LIMIT = 1023 * MEAN_UNIT  # of the mean, and of a gated prediction
+LIMIT = 1023 * MEAN_UNIT  # of the mean
+GATED_LIMIT = 255 * MEAN_UNIT  # of a gated prediction
 SHARE = 0.5  # of the Laplace density in the mixture that is trained; the rest is logistic
 FLOOR = 1e-6
 FIRST_INDEX = 3.3  # of the net before training, a scale of 2 levels
@@ -164,9 +165,10 @@ def predictor_graph(model: Predictor) -> bytes:
         return g.node("Floor", g.node("Add", g.node("Mul", value, g.constant(np.float32(1 / divisor))), half))
 
     def predictions(linear: Tensor) -> str:
-        weights = _weights(linear).astype(np.float32)[:, :, None, None]
-        sums = g.node("Conv", x, g.constant(weights), kernel_shape=[1, 1])
-        return rounded(sums, LINEAR_UNIT // MEAN_UNIT)
+        weights = _weights(linear)[:, :, None, None] * (MEAN_UNIT / LINEAR_UNIT)  # a power of two: sums stay exact
+        half = g.constant(np.full(len(weights), 0.5, np.float32))
+        sums = g.node("Conv", x, g.constant(weights.astype(np.float32)), half, kernel_shape=[1, 1])
+        return g.node("Floor", sums)
 
     correction = output(0, 1, MEAN_UNIT, -MEAN_LIMIT, MEAN_LIMIT)
     index = output(1, 1, INDEX_UNIT, 0, SCALES - 1)
@@ -175,11 +177,13 @@ def predictor_graph(model: Predictor) -> bytes:
     mean = g.node("Add", predictions(model.linear[None]), rounded(g.node("Mul", correction, unit), MEAN_UNIT))
     if gates:
         gate = output(2, gates, ACTIVATION_UNIT, -GATE_UNIT, GATE_UNIT - 1)
-        gated = g.node("Mul", gate, g.clip(predictions(model.gated), -LIMIT, LIMIT))
-        total = g.node("ReduceSum", rounded(gated, GATE_UNIT), g.constant(np.array([1], np.int64)), keepdims=1)
-        mean = g.node("Add", mean, total)
+        if gates * GATE_UNIT * GATED_LIMIT >= EXACT:
+            raise ModelError(f"{gates} gates could leave the exact range of 2**24")
+        gated = g.node("Mul", gate, g.clip(predictions(model.gated), -GATED_LIMIT, GATED_LIMIT))
+        total = g.node("ReduceSum", gated, g.constant(np.array([1], np.int64)), keepdims=1)
+        mean = g.node("Add", mean, rounded(total, GATE_UNIT))
     mean = g.clip(mean, -LIMIT, LIMIT)
-    return g.finish([(mean, "mean", TensorProto.INT16, 1), (index, "index", TensorProto.UINT8, 1)])
+    return halved(g.finish([(mean, "mean", TensorProto.INT16, 1), (index, "index", TensorProto.UINT8, 1)]))
 
 
 def integers(model: Predictor, context: Int16) -> tuple[Integers, Integers]:
@@ -204,6 +208,7 @@ def integers(model: Predictor, context: Int16) -> tuple[Integers, Integers]:
         return (context.astype(np.int64) @ _weights(linear).astype(np.int64).T + divisor // 2) // divisor
 
     gate = np.clip(x[:, 2:], -GATE_UNIT, GATE_UNIT - 1)
-    gated = (gate * np.clip(predictions(model.gated), -LIMIT, LIMIT) + GATE_UNIT // 2) // GATE_UNIT
+    gated = (gate * np.clip(predictions(model.gated), -GATED_LIMIT, GATED_LIMIT)).sum(1)
     scaled = (correction * scale_table()[index] + MEAN_UNIT // 2) // MEAN_UNIT
-    return np.clip(predictions(model.linear) + gated.sum(1) + scaled, -LIMIT, LIMIT), index
+    opened = (gated + GATE_UNIT // 2) // GATE_UNIT
+    return np.clip(predictions(model.linear) + opened + scaled, -LIMIT, LIMIT), index
