@@ -245,6 +245,7 @@ def test_a_graph_with_more_gates_than_are_exact_is_refused() -> None:
         predictor_graph(Predictor(20, (8,), 33).requires_grad_(False))
 
 
+@pytest.mark.slow
 def test_nets_are_trained_kept_and_taken_up_again(tmp_path: Path, samples: dict[str, np.ndarray]) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("onnx")

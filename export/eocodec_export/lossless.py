@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 from eocodec.coding import lossless_tables, lossless_walk
-from eocodec.coding.lattice import Lattice, to_planes
+from eocodec.coding.lattice import Lattice, context_channels, to_planes
 from eocodec.coding.lossless_tables import CLASSES, COARSE, TABLES, TABLES_FILE
 from eocodec.coding.lossless_walk import SETS, Strip
 from eocodec.coding.units import PHASES
@@ -40,6 +40,7 @@ Floats = npt.NDArray[np.float64]
 
 QUANTISED = 0.3  # last part of the iterations, which is trained with rounded weights
 HOLD_OUT = 40
+LEAST_SQUARES = 1_000_000  # samples that the linear prediction is fitted to before training
 COUNTED = 100  # pictures that the tables are fitted to
 CHUNK = 4096  # samples that are predicted at once: what is in between stays in the cache
 
@@ -99,13 +100,12 @@ def _least_squares(context: Int16, target: Int16) -> npt.NDArray[np.float32]:
     return np.linalg.solve(gram, (x * weight).T @ target.astype(np.float32)).astype(np.float32)
 
 
-def fit_predictor(context: Int16, target: Int16, nets: Nets, iterations: int, effort: Effort, seed: int) -> Predictor:
+def fit_predictor(model: Predictor, context: Int16, target: Int16, iterations: int, effort: Effort, seed: int) -> None:
     """Train on samples: `context (N, channels)`, `target (N,)` minus the reference values."""
     generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)
-    model = Predictor(context.shape[1], nets.hidden, nets.gates)
+    every = max(1, len(target) // LEAST_SQUARES)
     with torch.no_grad():
-        model.linear.copy_(torch.from_numpy(_least_squares(context, target)))
+        model.linear.copy_(torch.from_numpy(_least_squares(context[::every], target[::every])))
     optimiser = Soap(
         [
             {"params": model.net.parameters(), "lr": effort.rate},
@@ -125,7 +125,7 @@ def fit_predictor(context: Int16, target: Int16, nets: Nets, iterations: int, ef
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-    return model.requires_grad_(False)
+    model.requires_grad_(False)
 
 
 def prepared(pictures: Sequence[Bytes], count: int) -> list[Bytes]:
@@ -175,26 +175,31 @@ class _Store:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
-    def load(self, name: str, half: int, model: Predictor) -> bool:
-        """Fill in the weights of a net, if it is there.
+    def load(self, name: str, half: int, model: Predictor) -> Int16 | None:
+        """Fill in the weights of a net and give the residuals that it leaves, if it is there.
 
         Raises:
             ModelError: it was trained with other settings.
         """
         if self.folder is None or not self._path(name).exists():
-            return False
+            return None
         kept = torch.load(self._path(name), weights_only=True)
         if kept["settings"] != self._of(half):
             raise ModelError(f"{self._path(name)} was trained with other settings; remove it or take another folder")
         model.load_state_dict(kept["weights"])
         model.requires_grad_(False)
-        return True
+        return np.asarray(kept["residuals"].numpy())
 
-    def save(self, name: str, half: int, model: Predictor) -> None:
+    def save(self, name: str, half: int, model: Predictor, residuals: Int16) -> None:
         """Keep a net; it is there as a whole or not at all."""
         if self.folder is not None:
             path = self._path(name)
-            torch.save({"settings": self._of(half), "weights": model.state_dict()}, path.with_suffix(".part"))
+            kept = {
+                "settings": self._of(half),
+                "weights": model.state_dict(),
+                "residuals": torch.from_numpy(residuals),
+            }
+            torch.save(kept, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
 
     def _of(self, half: int) -> dict[str, Any]:
@@ -213,6 +218,7 @@ def train(
     store = _Store(folder, effort, sum(p.size for p in planes))
     residuals: list[list[Int16]] = []  # by picture and axis, of the lattice of stride 2h
     predictors: dict[str, Predictor] = {}
+    torch.manual_seed(0)
     for half in (8, 4, 2, 1):
         finished: list[list[Lattice]] = [[] for _ in planes]
         for axis in range(3):
@@ -262,28 +268,43 @@ def _train_phase(
     At h = 8 a linear predictor stands in.
     """
     i, j = PHASES[phase]
-    context, target = _samples(lattices, phase)
     if half == 8:
-        mean = context.astype(np.float32) @ _least_squares(context, target)
-        said = "linear"
+        context, target = _samples(lattices, phase)
+        left, said = _left(target, context.astype(np.float32) @ _least_squares(context, target)), "linear"
     else:
-        nets, name = effort.nets[half], lossless_walk.graph_name(half, axis, phase)
-        model = Predictor(context.shape[1], nets.hidden, nets.gates)
-        if not store.load(name, half, model):
-            model = fit_predictor(context, target, nets, nets.iterations[axis > 0], effort, 9 * half + 3 * axis + phase)
-            store.save(name, half, model)
-        predictors[name] = model
-        pieces = [model(*model.inputs(context[k : k + CHUNK]), True) for k in range(0, len(context), CHUNK)]
-        mean, index = (torch.cat(part) for part in zip(*pieces, strict=True))
-        bits = float(mixture_bits(torch.from_numpy(target.astype(np.float32)) - mean, index).mean())
-        mean, said = mean.numpy(), f"{bits:.4f} bits a sample"
-    left = np.clip(np.floor(target - mean + 0.5), -LARGEST, LARGEST).astype(np.int16)
+        name = lossless_walk.graph_name(half, axis, phase)
+        model = predictors[name] = Predictor(
+            context_channels(phase, axis), effort.nets[half].hidden, effort.nets[half].gates
+        )
+        kept = store.load(name, half, model)
+        if kept is not None:
+            left, said = kept, "kept"
+        else:
+            context, target = _samples(lattices, phase)
+            fit_predictor(
+                model, context, target, effort.nets[half].iterations[axis > 0], effort, 9 * half + 3 * axis + phase
+            )
+            left, bits = _predict(model, context, target)
+            said = f"{bits:.4f} bits a sample"
+            store.save(name, half, model, left)
     at = 0
     for lattice, values in lattices:
         own = np.ascontiguousarray(values[i::2, j::2])
         lattice.add(own, left[at : at + own.size].reshape(own.shape))
         at += own.size
     return said
+
+
+def _left(target: Int16, mean: npt.NDArray[np.float32]) -> Int16:
+    return np.clip(np.floor(target - mean + 0.5), -LARGEST, LARGEST).astype(np.int16)
+
+
+def _predict(model: Predictor, context: Int16, target: Int16) -> tuple[Int16, float]:
+    """What a net's prediction leaves of every sample, and the bits a sample takes on average."""
+    pieces = [model(*model.inputs(context[k : k + CHUNK]), True) for k in range(0, len(context), CHUNK)]
+    mean, index = (torch.cat(part) for part in zip(*pieces, strict=True))
+    bits = mixture_bits(torch.from_numpy(target.astype(np.float32)) - mean, index).mean()
+    return _left(target, mean.numpy()), float(bits)
 
 
 class _Counter:
