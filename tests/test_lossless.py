@@ -22,6 +22,7 @@ from eocodec.coding.registry import LOSSLESS
 from eocodec.errors import EocodecError, FormatError, ModelError
 from eocodec.image import as_picture, read_picture
 from eocodec.model.bundle import Model
+from eocodec.model.library import load_model
 
 SIZES = [(1, 1), (1, 2), (2, 1), (3, 17), (17, 3), (33, 64), (1, 70), (70, 1), (65, 66)]
 
@@ -208,16 +209,18 @@ def test_the_command_writes_shows_and_reads_lossless_files(tmp_path: Path, chels
         assert refused.exit_code == 2 and "--lossless excludes" in refused.output
 
 
-def test_exported_graphs_are_integer_arithmetic() -> None:
+@pytest.mark.parametrize(("hidden", "gates"), [((16, 16), 0), ((16,), 5), ((24, 16, 8), 32)])
+def test_exported_graphs_are_integer_arithmetic(hidden: tuple[int, ...], gates: int) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
-    from eocodec_export.lossless import Predictor, integers, predictor_graph
+    from eocodec_export.predictor import Predictor, integers, predictor_graph
 
     torch.manual_seed(0)
-    predictor = Predictor(20, 16).requires_grad_(False)
+    predictor = Predictor(20, hidden, gates).requires_grad_(False)
     for p in predictor.parameters():
         p.normal_(0, 0.2)
+    predictor.net.convs[-1].bias[1] = 3.0
     session = onnxruntime.InferenceSession(predictor_graph(predictor), providers=["CPUExecutionProvider"])
     context = np.random.default_rng(0).integers(-510, 511, (20, 30, 40)).astype(np.int16)
     context[:, 15:] //= 40
@@ -225,9 +228,48 @@ def test_exported_graphs_are_integer_arithmetic() -> None:
     want = integers(predictor, context.reshape(20, -1).T)
     assert np.array_equal(mean.ravel(), want[0]) and np.array_equal(index.ravel(), want[1])
     assert len(np.unique(index)) > 5 and len(np.unique(mean)) > 100
+    small = context[:, 15:].reshape(20, -1).T
+    floats = predictor(*predictor.inputs(small), True)
+    assert np.abs(floats[0].numpy() - integers(predictor, small)[0] / 16).max() < 0.2
     predictor.linear.fill_(2.0)
     with pytest.raises(ModelError, match="exact range"):
         predictor_graph(predictor)
+
+
+def test_a_graph_with_more_gates_than_are_exact_is_refused() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from eocodec_export.predictor import Predictor, predictor_graph
+
+    with pytest.raises(ModelError, match="33 gates"):
+        predictor_graph(Predictor(20, (8,), 33).requires_grad_(False))
+
+
+@pytest.mark.slow
+def test_nets_are_trained_kept_and_taken_up_again(tmp_path: Path, samples: dict[str, np.ndarray]) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from eocodec_export.lossless import Effort, Nets, lossless_files
+
+    model = load_model("photo")
+    base = {name: content for name, content in model.files.items() if not name.startswith("lossless/")}
+    pictures = [p[:90, :120] for p in samples.values()]
+    tiny = {1: Nets((8, 8), 2, (40, 30)), 2: Nets((8,), 0, (20, 20)), 4: Nets((8,), 1, (20, 20))}
+    effort = Effort(pictures=3, nets=tiny, batch=256)
+    said: list[str] = []
+    files = lossless_files(base, pictures, effort=effort, folder=tmp_path, report=said.append)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.pt")}
+    assert len(files) == 28 and len(kept) == 27 and sum("bits a sample" in line for line in said) == 27
+    picture = samples["coffee"][100:180, 200:290]
+    trained = Model({**base, **files})
+    data = codec.compress(picture, model=trained, lossless=True)
+    assert (codec.decompress(data, trained) == picture).all() and len(data) < 0.8 * picture.size
+    last = next(path for path in kept if path.name == "1_2_3.pt")
+    last.unlink()
+    assert lossless_files(base, pictures, effort=effort, folder=tmp_path) == files
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items() if path != last)
+    with pytest.raises(ModelError, match="other settings"):
+        lossless_files(base, pictures, effort=replace(effort, batch=128), folder=tmp_path)
 
 
 def test_drawings_and_noise_are_packed(chelsea: np.ndarray) -> None:

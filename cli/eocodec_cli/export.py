@@ -24,7 +24,11 @@ from eocodec_cli import files
 @click.option(
     "--pictures", type=click.IntRange(min=2), default=96, show_default=True, help="Photos the tables are fitted on."
 )
-@click.option("--lossless", is_flag=True, help="Also train the nets for lossless files, three minutes; photo models.")
+@click.option("--lossless", is_flag=True, help="Also train the nets for lossless files, half an hour; photo models.")
+@click.option(
+    "--lossless-nets", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
+    help="Keep each finished net of --lossless there and take what is there already, so that a second start goes on.",
+)  # fmt: skip
 @click.option("--lossless-from", metavar="MODEL", help="Instead: take them from a model, they fit all; name or .eocm.")
 @click.option(
     "--parts-from", metavar="MODEL",
@@ -40,6 +44,7 @@ def command(
     card: str,
     pictures: int,
     lossless: bool,
+    lossless_nets: Path | None,
     lossless_from: str | None,
     parts_from: str | None,
     tiny: int,
@@ -84,7 +89,7 @@ def command(
         report=report,
     )
     if lossless or source is not None:
-        model = add_lossless(output, data, output, source=source, report=report)
+        model = add_lossless(output, data, output, source=source, nets=lossless_nets, report=report)
     if giver is not None:
         model = add_parts(output, giver, output, report)
     click.echo(f"{output}  id {model.id.hex()}  {output.stat().st_size / 1e6:.2f} MB")

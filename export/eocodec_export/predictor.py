@@ -1,0 +1,214 @@
+"""A net for lossless files: mean and scale of a sample from its context, trained in floats and exported in integers.
+
+In: a training context, see `eocodec.coding.lattice.Lattice.context`. Out: a graph of integer arithmetic, and the same
+in 64-bit integers to check it with.
+
+The mean is a linear prediction, plus a few more of them, each times a gate between -1 and 1 that the net opens, plus a
+correction in units of the scale. Gates let the prediction turn with the edges of the picture; a net alone, which sees
+its inputs on a logarithmic scale, can say how large they are but hardly add them up.
+
+References:
+    Jacobs, Jordan, Nowlan & Hinton, *Adaptive mixtures of local experts*, Neural Computation 3, 1991.
+    https://doi.org/10.1162/neco.1991.3.1.79
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from onnx import TensorProto
+from torch import Tensor, nn
+
+from eocodec.errors import ModelError
+from eocodec.flow.context import (
+    ACTIVATION_UNIT,
+    BITS_PER_NAT,
+    INDEX_UNIT,
+    MEAN_UNIT,
+    SCALE_MIN,
+    SCALE_PER_OCTAVE,
+    SCALES,
+    IntegerConv,
+    IntegerNet,
+    round_through,
+)
+from eocodec_export.graphs import EXACT, MEAN_LIMIT, GraphBuilder, halved
+
+__all__ = ["LARGEST", "Predictor", "integers", "mixture_bits", "predictor_graph"]
+
+Int16 = npt.NDArray[np.int16]
+Integers = npt.NDArray[np.int64]
+
+LINEAR_UNIT = 2048  # of the linear parts' weights
+GATE_UNIT = 128  # a gate is -128 ... 127 of these
+GATE_RANGE = GATE_UNIT // ACTIVATION_UNIT  # the net's output where a gate is fully open
+LARGEST = 510  # magnitude of an input
+LIMIT = 1023 * MEAN_UNIT  # of the mean
+GATED_LIMIT = 255 * MEAN_UNIT  # of a gated prediction
+SHARE = 0.5  # of the Laplace density in the mixture that is trained; the rest is logistic
+FLOOR = 1e-6
+FIRST_INDEX = 3.3  # of the net before training, a scale of 2 levels
+
+
+def compand_table() -> npt.NDArray[np.int8]:
+    """What the nets see of −510 … 510: sign · round(14 · log2(1 + |d|)), at 0, 1, …, 510, −510, …, −1."""
+    d = np.concatenate([np.arange(LARGEST + 1), np.arange(-LARGEST, 0)])
+    return (np.sign(d) * np.floor(14 * np.log2(1.0 + np.abs(d)) + 0.5)).astype(np.int8)
+
+
+def scale_table() -> Integers:
+    """Scale of every index in 1/16 levels, at least 1: the unit of the nets' correction of the mean."""
+    k = np.arange(SCALES)
+    return np.maximum(1, np.floor(MEAN_UNIT * SCALE_MIN * 2.0 ** (k / SCALE_PER_OCTAVE) + 0.5)).astype(np.int64)
+
+
+class Predictor(nn.Module):
+    """Mean and scale of a sample from its context `(N, channels)`.
+
+    Arguments:
+        channels: of the context.
+        hidden: channels of the net's hidden layers.
+        gates: linear predictions besides the first, each with a gate.
+    """
+
+    compand: Tensor
+    scales: Tensor
+
+    def __init__(self, channels: int, hidden: tuple[int, ...], gates: int) -> None:
+        super().__init__()
+        self.linear = nn.Parameter(torch.zeros(channels))
+        self.gated = nn.Parameter(torch.empty(gates, channels).normal_(0, 0.1))
+        self.net = IntegerNet([channels, *hidden, 2 + gates], [1] * (len(hidden) + 1), False)
+        last = self.net.convs[-1]
+        assert last.bias is not None
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        with torch.no_grad():
+            last.bias[1] = FIRST_INDEX
+        self.register_buffer("compand", torch.from_numpy(compand_table().astype(np.float32)), persistent=False)
+        self.register_buffer("scales", torch.from_numpy(scale_table().astype(np.float32)), persistent=False)
+
+    def inputs(self, context: Int16) -> tuple[Tensor, Tensor]:
+        """Float context, and companded in 1/32."""
+        index = torch.from_numpy(context.astype(np.int32))
+        return index.float(), self.compand[index.reshape(-1)].reshape(index.shape) / ACTIVATION_UNIT
+
+    def forward(self, context: Tensor, companded: Tensor, quantised: bool) -> tuple[Tensor, Tensor]:
+        """Mean minus reference value, in levels, and scale index, `(N,)` each."""
+        x = companded
+        for k, conv in enumerate(self.net.convs):
+            w, b = conv.rounded() if quantised else (conv.weight, conv.bias)
+            x = torch.nn.functional.linear(x, w[:, :, 0, 0], b)
+            if k + 1 < len(self.net.convs):
+                if quantised:
+                    x = round_through(x * ACTIVATION_UNIT) / ACTIVATION_UNIT
+                x = x.clamp(0, 255 / ACTIVATION_UNIT)
+        correction, index, gate = x[:, 0], x[:, 1] * INDEX_UNIT, x[:, 2:] / GATE_RANGE
+        if quantised:
+            correction, index = round_through(correction * MEAN_UNIT) / MEAN_UNIT, round_through(index)
+            gate = round_through(gate * GATE_UNIT) / GATE_UNIT
+        index = index.clamp(0, SCALES - 1)
+        unit = SCALE_MIN * torch.exp2(index / SCALE_PER_OCTAVE)
+        if quantised:
+            unit = unit * (self.scales[index.detach().long()] / MEAN_UNIT / unit).detach()
+        correction = correction.clamp(-MEAN_LIMIT / MEAN_UNIT, MEAN_LIMIT / MEAN_UNIT) * unit
+        gated = (gate.clamp(-1, 1 - 1 / GATE_UNIT) * (context @ self.gated.T)).sum(1)
+        return context @ self.linear + gated + correction, index
+
+
+def mixture_bits(residual: Tensor, index: Tensor) -> Tensor:
+    """Bits of integers at distance `residual` from the mean: Laplace and logistic densities over unit bins."""
+    scale = SCALE_MIN * torch.exp2(index / SCALE_PER_OCTAVE)
+    low, high = residual.abs() - 0.5, residual.abs() + 0.5
+    tail = 0.5 * torch.exp(-low.abs() / scale)
+    laplace = torch.where(low < 0, 1 - tail, tail) - 0.5 * torch.exp(-high / scale)
+    logistic = torch.sigmoid(-low / (0.7 * scale)) - torch.sigmoid(-high / (0.7 * scale))
+    return -torch.log(SHARE * laplace.abs() + (1 - SHARE) * logistic.abs() + FLOOR) * BITS_PER_NAT
+
+
+def _weights(linear: Tensor) -> npt.NDArray[np.float64]:
+    weights = np.floor(linear.detach().double().numpy() * LINEAR_UNIT + 0.5)
+    if weights.size and np.abs(weights).sum(-1).max() * LARGEST + LINEAR_UNIT >= EXACT:
+        raise ModelError("a linear predictor's sums could leave the exact range of 2**24")
+    return np.asarray(weights)
+
+
+def _outputs(last: nn.Module, first: int, count: int) -> IntegerConv:
+    """Some output channels of a net's last layer as a layer of their own."""
+    assert isinstance(last, IntegerConv) and last.bias is not None
+    part = IntegerConv(last.in_channels, count, 1)
+    part.weight = nn.Parameter(last.weight[first : first + count])
+    part.bias = nn.Parameter(last.bias[first : first + count])
+    return part
+
+
+def predictor_graph(model: Predictor) -> bytes:
+    """`context (B, channels, rows, columns)` int16 → `mean` int16, 1/16 levels from the reference; `index` uint8.
+
+    Raises:
+        ModelError: a partial sum could leave the exactly representable range.
+    """
+    g = GraphBuilder()
+    channels, gates = len(model.linear), len(model.gated)
+    x = g.input("context", TensorProto.INT16, channels)
+    places = g.node("Cast", "context", to=TensorProto.INT32)
+    t = g.node("Gather", g.constant(compand_table().astype(np.float32)), places, axis=0)
+    last = len(model.net.convs) - 1
+    hidden = g.hidden(model.net, t, np.full(channels, 127), last)
+
+    def output(first: int, count: int, unit: int, low: int, high: int) -> str:
+        conv = _outputs(model.net.convs[-1], first, count)
+        shift = (ACTIVATION_UNIT // unit).bit_length() - 1
+        return g.clip(g.conv(conv, hidden, np.full(conv.in_channels, 255), shift)[0], low, high)
+
+    def rounded(value: str, divisor: int) -> str:
+        half = g.constant(np.float32(0.5))
+        return g.node("Floor", g.node("Add", g.node("Mul", value, g.constant(np.float32(1 / divisor))), half))
+
+    def predictions(linear: Tensor) -> str:
+        weights = _weights(linear)[:, :, None, None] * (MEAN_UNIT / LINEAR_UNIT)  # a power of two: sums stay exact
+        half = g.constant(np.full(len(weights), 0.5, np.float32))
+        sums = g.node("Conv", x, g.constant(weights.astype(np.float32)), half, kernel_shape=[1, 1])
+        return g.node("Floor", sums)
+
+    correction = output(0, 1, MEAN_UNIT, -MEAN_LIMIT, MEAN_LIMIT)
+    index = output(1, 1, INDEX_UNIT, 0, SCALES - 1)
+    table = g.constant(scale_table().astype(np.float32))
+    unit = g.node("Gather", table, g.node("Cast", index, to=TensorProto.INT32), axis=0)
+    mean = g.node("Add", predictions(model.linear[None]), rounded(g.node("Mul", correction, unit), MEAN_UNIT))
+    if gates:
+        gate = output(2, gates, ACTIVATION_UNIT, -GATE_UNIT, GATE_UNIT - 1)
+        if gates * GATE_UNIT * GATED_LIMIT >= EXACT:
+            raise ModelError(f"{gates} gates could leave the exact range of 2**24")
+        gated = g.node("Mul", gate, g.clip(predictions(model.gated), -GATED_LIMIT, GATED_LIMIT))
+        total = g.node("ReduceSum", gated, g.constant(np.array([1], np.int64)), keepdims=1)
+        mean = g.node("Add", mean, rounded(total, GATE_UNIT))
+    mean = g.clip(mean, -LIMIT, LIMIT)
+    return halved(g.finish([(mean, "mean", TensorProto.INT16, 1), (index, "index", TensorProto.UINT8, 1)]))
+
+
+def integers(model: Predictor, context: Int16) -> tuple[Integers, Integers]:
+    """What the graph must give for `context (N, channels)`, in 64-bit integers: mean in 1/16, index."""
+    x = compand_table().astype(np.int64)[context]
+    for k, conv in enumerate(model.net.convs):
+        assert isinstance(conv, IntegerConv) and conv.bias is not None
+        exponent = conv.exponent().double().numpy()
+        w = np.floor(conv.weight[:, :, 0, 0].double().numpy() * 2 ** exponent[:, None] + 0.5).astype(np.int64)
+        b = np.floor(conv.bias.double().numpy() * 2**exponent * ACTIVATION_UNIT + 0.5).astype(np.int64)
+        last = k + 1 == len(model.net.convs)
+        units = np.array([1, 2] + [0] * len(model.gated))  # 1/16, 1/8, and 1/32 as in hidden layers
+        shift = exponent.astype(np.int64) + (units if last else 0)
+        half = np.where(shift > 0, 1 << np.maximum(shift - 1, 0), 0)
+        x = (x @ w.T + b + half) >> shift
+        if not last:
+            x = np.clip(x, 0, 255)
+    correction, index = np.clip(x[:, 0], -MEAN_LIMIT, MEAN_LIMIT), np.clip(x[:, 1], 0, SCALES - 1)
+    divisor = LINEAR_UNIT // MEAN_UNIT
+
+    def predictions(linear: Tensor) -> Integers:
+        return (context.astype(np.int64) @ _weights(linear).astype(np.int64).T + divisor // 2) // divisor
+
+    gate = np.clip(x[:, 2:], -GATE_UNIT, GATE_UNIT - 1)
+    gated = (gate * np.clip(predictions(model.gated), -GATED_LIMIT, GATED_LIMIT)).sum(1)
+    scaled = (correction * scale_table()[index] + MEAN_UNIT // 2) // MEAN_UNIT
+    opened = (gated + GATE_UNIT // 2) // GATE_UNIT
+    return np.clip(predictions(model.linear) + opened + scaled, -LIMIT, LIMIT), index
