@@ -21,6 +21,7 @@ from eocodec.coding import lattice, lossless, lossless_tables, lossless_walk
 from eocodec.coding.registry import LOSSLESS
 from eocodec.errors import EocodecError, FormatError, ModelError
 from eocodec.image import as_picture, read_picture
+from eocodec.model import parts
 from eocodec.model.bundle import Model
 from eocodec.model.library import load_model
 
@@ -261,7 +262,7 @@ def test_nets_are_trained_kept_and_taken_up_again(tmp_path: Path, samples: dict[
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.pt")}
     assert len(files) == 28 and len(kept) == 27 and sum("bits a sample" in line for line in said) == 27
     picture = samples["coffee"][100:180, 200:290]
-    trained = Model({**base, **files})
+    trained = Model(parts.listed({**base, **files}))
     data = codec.compress(picture, model=trained, lossless=True)
     assert (codec.decompress(data, trained) == picture).all() and len(data) < 0.8 * picture.size
     last = next(path for path in kept if path.name == "1_2_3.pt")

@@ -393,7 +393,7 @@ def lossless_files(
     predictors = train(chosen, effort, folder, report)
     assert len(predictors) == 9 * SETS
     graphs = {f"{name}.onnx": predictor_graph(p) for name, p in predictors.items()}
-    model = Model({**base, **graphs})
+    model = Model(parts.listed({**base, **graphs}))
     check(predictors, model)
     report("lossless tables")
     counter = _Counter()
