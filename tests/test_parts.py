@@ -1,5 +1,6 @@
 """Bundles without some of their parts: the same id, the same decoding, clear words for what is missing."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 import eocodec
 from eocodec.errors import EocodecError, ModelError
-from eocodec.model import library, parts
+from eocodec.model import library, parts, shelf
 from eocodec.model.bundle import Model, bundle_id, read_bundle, write_bundle
 from eocodec.model.library import Library, load_model
 from eocodec.model.shelf import peek_id, shipped_models
@@ -97,3 +98,23 @@ def test_files_of_earlier_models_stay_readable(monkeypatch: pytest.MonkeyPatch) 
         assert "encoder.onnx" not in model.files
         wanted = np.asarray(Image.open(VECTORS / f"{name}.png").convert("RGB")).astype(int)
         assert np.abs(eocodec.decompress(data) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "lossless, digest",
+    [
+        (True, "65bbda853f24f4f856172ddd80c129ea173ad602e3a2724715a4b6a9199d6f77"),
+        (False, "bd5be9b8deea8146ee6689d7a2d60b0122d46a403a93ac0083dc1a6edbd4ade9"),
+    ],
+)
+def test_a_model_that_differs_in_some_nets_only_is_kept_as_a_delta(
+    lossless: bool, digest: str, samples: dict[str, np.ndarray]
+) -> None:
+    """Files of `a84efb79`, whose nets for lossless files were smaller than those of its successor."""
+    picture = samples["coffee"][100:180, 200:290]
+    model = Library().of_id(bytes.fromhex("a84efb79"))
+    data = eocodec.compress(picture, None if lossless else 24, lossless=lossless, model=model)
+    assert hashlib.sha256(data).hexdigest() == digest and data[4:8].hex() == "a84efb79"
+    found = eocodec.decompress(data)  # without being given the model
+    assert (found == picture).all() if lossless else found.shape == picture.shape
+    assert (installed := shelf.plate_of(bytes.fromhex("a84efb79"))) is not None and installed.name == "photo"

@@ -2,7 +2,8 @@
 
 In: the files of two bundles, or of a delta and its base. Out: the delta's files, or the whole bundle's. A delta is a
 `.eocm` like any other but for its entry `delta.json`: `{"format": 1, "base": ID, "dropped": [NAMES]}`, ID being the
-base's full id in 64 hexadecimal digits. A delta has the id of the bundle it stands for, so files name both alike.
+base's full id in 64 hexadecimal digits. A delta has the id of the bundle it stands for, so files name both alike; and
+its manifest, so that one sees what it is without its base.
 """
 
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from eocodec.errors import ModelError
 from eocodec.model.bundle import bundle_id, write_bundle
+from eocodec.model.shelf import MANIFEST
 
 __all__ = ["DELTA", "base_of", "composed", "difference", "write_delta"]
 
@@ -20,7 +22,7 @@ ID_DIGITS = 64
 
 
 def difference(base: Mapping[str, bytes], files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The files of a delta: those of `files` that `base` lacks or has otherwise, and which of the base's are dropped.
+    """The files of a delta: the manifest, those that `base` lacks or has otherwise, and which of the base's are dropped.
 
     Example:
         >>> delta = difference({"a": b"1", "b": b"2", "c": b"3"}, {"a": b"1", "b": b"4"})
@@ -30,7 +32,7 @@ def difference(base: Mapping[str, bytes], files: Mapping[str, bytes]) -> dict[st
         {'a': b'1', 'b': b'4'}
     """
     note = {"format": FORMAT, "base": bundle_id(dict(base)).hex(), "dropped": sorted(base.keys() - files.keys())}
-    changed = {name: content for name, content in files.items() if base.get(name) != content}
+    changed = {name: content for name, content in files.items() if name == MANIFEST or base.get(name) != content}
     return {**changed, DELTA: json.dumps(note, separators=(",", ":"), sort_keys=True).encode()}
 
 

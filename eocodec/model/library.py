@@ -99,7 +99,8 @@ def _completed(path: Path, deepest: int) -> Mapping[str, bytes]:
 def _with_id(identity: bytes, delta: Path) -> Path | None:
     """The bundle with this full id among the installed ones and those beside a delta."""
     beside = (p for p in sorted(delta.parent.glob("*.eocm")) if not p.samefile(delta))
-    return next((p for p in (*installed_models().values(), *beside) if peek_id(p) == identity and p != delta), None)
+    known = (*installed_models().values(), *earlier_models(), *beside)
+    return next((p for p in known if peek_id(p) == identity and p != delta), None)
 
 
 _loading = threading.Lock()
