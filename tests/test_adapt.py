@@ -146,7 +146,8 @@ def test_compact_weights_stay_as_they_are_and_take_8_bits() -> None:
 
 @pytest.mark.parametrize("goal", GOALS.values(), ids=lambda g: g.name)
 def test_shares_of_the_time_add_up(goal: object) -> None:
-    assert sum(p.share for p in goal.parts()) == pytest.approx(1)  # type: ignore[attr-defined]
+    for tuned in (False, True):
+        assert sum(p.share for p in goal.parts(tuned)) == pytest.approx(1)  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow

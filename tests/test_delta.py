@@ -69,6 +69,27 @@ def test_a_delta_of_a_delta_is_completed(delta: Path, tmp_path: Path) -> None:
     assert bundle_files(second) == files
 
 
+def test_weights_that_moved_a_little_are_held_as_differences(tmp_path: Path) -> None:
+    base = dict(read_bundle(PHOTO))
+    name = "entropy/luma2_1.onnx"
+    weights = np.frombuffer(base[name], np.uint8).copy()
+    weights[2000::3] += 1
+    files = listed({**base, name: weights.tobytes()})
+    path = tmp_path / "mine.eocm"
+    write_delta(path, base, files)
+    assert path.stat().st_size < len(base[name]) / 4
+    assert bundle_files(path) == files
+    delta = read_bundle(path)
+    assert json.loads(delta[DELTA])["format"] == 2 and name not in delta
+    moved = {**delta, f"differences/{name}": delta[f"differences/{name}"][:-1] + b"\x07"}
+    with pytest.raises(ModelError, match="damaged"):
+        composed(moved, base)
+    with pytest.raises(ModelError, match="does not fit"):
+        composed({**delta, f"differences/{name}": b"short"}, base)
+    with pytest.raises(ModelError, match="does not fit"):
+        composed({**delta, "differences/none": b"12"}, base)
+
+
 def test_what_differs_is_held_and_nothing_else() -> None:
     base = {"a": b"1", "b": b"2", "denoise/x": b"3"}
     files = {"a": b"1", "b": b"9", "c": b"4"}
@@ -91,7 +112,7 @@ def test_a_damaged_note_is_refused(note: bytes) -> None:
     with pytest.raises(ModelError, match="damaged"):
         base_of({DELTA: note})
     with pytest.raises(ModelError, match="another format version"):
-        base_of({DELTA: b'{"format": 2, "base": "", "dropped": []}'})
+        base_of({DELTA: b'{"format": 3, "base": "", "dropped": []}'})
 
 
 def test_a_delta_without_its_base_says_which_is_missing(tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ class Goal(ABC):
     """A gain below this is none."""
 
     @abstractmethod
-    def parts(self) -> tuple[Part, ...]:
-        """The stretches of training in order; their shares add up to 1."""
+    def parts(self, tuned: bool) -> tuple[Part, ...]:
+        """The stretches of training in order, for a model that can be tuned or not; their shares add up to 1."""
 
     def sizes(self, config: PhotoConfig) -> PhotoConfig:
         """Sizes of the model to train, given the bundle's: without nets that are not needed for it.
@@ -95,10 +95,11 @@ class Rate(Goal):
     gain_unit = "% fewer bytes"
     least = 0.5
 
-    def parts(self) -> tuple[Part, ...]:
-        """See :meth:`Goal.parts`."""
-        joint = _stage("rate-distortion", 1e-3, 5e-5, flow_rate=0.5)
-        return Part(0.82, joint), Part(0.18, _stage("entropy", 5e-4, 1e-5), compact=True)
+    def parts(self, tuned: bool) -> tuple[Part, ...]:
+        """See :meth:`Goal.parts`; some crops have steps that follow the eye, for files of that tuning gain too."""
+        mixed = {"tuned": 0.3, "varied": 0.15} if tuned else {}
+        joint = _stage("rate-distortion", 1e-3, 5e-5, flow_rate=0.5, **mixed)
+        return Part(0.82, joint), Part(0.18, _stage("entropy", 5e-4, 1e-5, **mixed), compact=True)
 
     def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
         """See :meth:`Goal.estimate`."""
@@ -107,25 +108,27 @@ class Rate(Goal):
 
     def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Point]:
         """See :meth:`Goal.measure`."""
-        return file_points(model, pictures, psnr)
+        return file_points(model, pictures, psnr, **({"tune": "psnr"} if model.manifest.tuned else {}))
 
 
 class Eye(Goal):
-    """Fewer bytes at equal SSIMULACRA2: steps that follow the eye from level to level, and nets for these steps."""
+    """Fewer bytes at equal SSIMULACRA2.
+
+    Models that can be tuned are trained as they are, mostly with steps that follow the eye. The others get such steps
+    for good, and nets for them.
+    """
 
     name = "eye"
     quality_name = "SSIMULACRA2"
     gain_unit = "% fewer bytes"
     least = 0.5
 
-    def sizes(self, config: PhotoConfig) -> PhotoConfig:
-        """See :meth:`Goal.sizes`."""
-        if config.tuned:
-            raise EocodecError("this model can follow the eye already; adapt it for the rate")
-        return super().sizes(config)
-
-    def parts(self) -> tuple[Part, ...]:
-        """See :meth:`Goal.parts`; no stage that measures the gains anew, which would undo :meth:`prepare`."""
+    def parts(self, tuned: bool) -> tuple[Part, ...]:
+        """See :meth:`Goal.parts`; without tuning no stage that measures the gains anew, which :meth:`prepare` sets."""
+        if tuned:
+            mixed = {"tuned": 0.75, "varied": 0.25, "eye": 0.7}
+            joint = _stage("rate-distortion", 1e-3, 5e-5, flow_rate=0.5, **mixed)
+            return Part(0.82, joint), Part(0.18, _stage("entropy", 5e-4, 1e-5, **mixed), compact=True)
         return (
             Part(0.55, _stage("entropy", 3e-3, 2e-4)),
             Part(0.3, _stage("refinement", 1e-3, 1e-5, eye=0.7)),
@@ -135,6 +138,8 @@ class Eye(Goal):
     @torch.no_grad()
     def prepare(self, model: PhotoModel) -> None:
         """Let the steps of low-pass and levels differ as the eye's sensitivity does (docs/METHOD.md, section 11)."""
+        if model.config.tuned:
+            return
         offsets = [EYE_OFFSETS[0], *EYE_OFFSETS[-model.config.levels :]]
         for gain, offset in zip(model.latents.gains, offsets, strict=True):
             gain += offset / OCTAVE * math.log(2)
@@ -148,6 +153,7 @@ class Eye(Goal):
             manifest.dead_zone,
             manifest.refine_from,
             lambda x, y: float(score(x, torch.floor(y.clamp(0, 1) * 255 + 0.5) / 255).mean()),
+            tune=1.0,
         )
 
     def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Point]:
@@ -157,7 +163,7 @@ class Eye(Goal):
             x, y = (torch.from_numpy(p.copy()).permute(2, 0, 1)[None].float() / 255 for p in (original, decoded))
             return float(score(x, y).mean())
 
-        return file_points(model, pictures, quality)
+        return file_points(model, pictures, quality, **({"tune": "eye"} if model.manifest.tuned else {}))
 
 
 class Denoise(Goal):
@@ -174,7 +180,7 @@ class Denoise(Goal):
             raise EocodecError("this model has no nets for denoising that could be adapted")
         return config
 
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self, tuned: bool) -> tuple[Part, ...]:
         """See :meth:`Goal.parts`."""
         stage = Stage("denoising", 1, learning_rate=3e-4, final_rate=3e-6, warmup=50, noise=70.0)
         return (Part(1.0, stage),)

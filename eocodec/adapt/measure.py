@@ -45,7 +45,12 @@ def centre(picture: Picture, multiple: int, edge: int = EDGE) -> Picture:
 
 @torch.no_grad()
 def estimated(
-    model: PhotoModel, pictures: Sequence[Picture], dead_zone: float, refine_from: float, quality: TensorQuality
+    model: PhotoModel,
+    pictures: Sequence[Picture],
+    dead_zone: float,
+    refine_from: float,
+    quality: TensorQuality,
+    tune: float = 0.0,
 ) -> list[Point]:
     """Points by the model's own estimate of bits, with the entropy nets rounded as in files.
 
@@ -54,6 +59,7 @@ def estimated(
         pictures: `(H, W, 3)`.
         dead_zone, refine_from: of the manifest.
         quality: of original and decoded `(1, 3, H, W)`.
+        tune: how much the steps follow the eye, 0 to 1; models that cannot be tuned take no notice of it.
     """
     device = next(model.parameters()).device
     points = []
@@ -62,7 +68,8 @@ def estimated(
         for picture in pictures:
             part = torch.from_numpy(centre(picture, 2 ** (model.config.levels + 1))).to(device)
             x = part.permute(2, 0, 1)[None].float() / 255
-            steps = Steps(torch.tensor([level / 255.0], device=device))
+            follows = torch.tensor([tune], device=device) if model.config.tuned else None
+            steps = Steps(torch.tensor([level / 255.0], device=device), follows)
             refined, bits, plain = model.rate_distortion(x, steps, dead_zone, True)
             rates.append(float(bits) / (x.shape[2] * x.shape[3]))
             qualities.append(quality(x, refined if level >= refine_from else plain))

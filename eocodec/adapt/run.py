@@ -197,7 +197,7 @@ def adapt(
         notes=pictures.notes,
         iterations={
             f"{k + 1}, {p.stage.objective}": n
-            for k, (p, n) in enumerate(zip(goal.parts(), training.progress.iterations, strict=False))
+            for k, (p, n) in enumerate(zip(training.parts, training.progress.iterations, strict=False))
         },
         history=training.progress.history,
         seconds=clock.now(),
@@ -228,8 +228,8 @@ class _Training:
         self, order: Order, goal: Goal, pictures: Survey, path: Path, base: Model, report: Callable[[str], None]
     ) -> None:
         self.order, self.goal, self.base, self.report = order, goal, base, report
-        self.parts = goal.parts()
         started = load_start(path)
+        self.parts = goal.parts(started.config.tuned)
         self.sizes = goal.sizes(started.config)
         self.start = started.average
         self.held = [p for _, p in _evenly(pictures.held_out, FOLLOWED)]
