@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 from click.testing import CliRunner, Result
 from eocodec_cli import cli
 from paths import SAMPLES
@@ -80,21 +81,34 @@ def test_weights_that_moved_a_little_are_held_as_differences(tmp_path: Path) -> 
     assert path.stat().st_size < len(base[name]) / 4
     assert bundle_files(path) == files
     delta = read_bundle(path)
-    assert json.loads(delta[DELTA])["format"] == 2 and name not in delta
-    moved = {**delta, f"differences/{name}": delta[f"differences/{name}"][:-1] + b"\x07"}
+    note = json.loads(delta[DELTA])
+    assert note["format"] == 2 and note["changes"] == [[name, len(base[name]), True]]
+
+    def composed_with(**changed: object) -> dict[str, bytes]:
+        return composed({**delta, DELTA: json.dumps({**note, **changed}).encode()}, base)
+
+    moved = zstandard.ZstdCompressor().compress(bytes(len(base[name])))
     with pytest.raises(ModelError, match="damaged"):
-        composed(moved, base)
+        composed({**delta, "changes.zst": moved}, base)
+    with pytest.raises(ModelError, match="changes are damaged"):
+        composed({**delta, "changes.zst": b"none"}, base)
+    with pytest.raises(ModelError, match="not as long"):
+        composed_with(changes=[[name, len(base[name]) - 1, True]])
     with pytest.raises(ModelError, match="does not fit"):
-        composed({**delta, f"differences/{name}": b"short"}, base)
-    with pytest.raises(ModelError, match="does not fit"):
-        composed({**delta, "differences/none": b"12"}, base)
+        composed_with(changes=[["other", len(base[name]), True]])
+    with pytest.raises(ModelError, match="more than allowed"):
+        composed_with(changes=[[name, 1 << 40, True]])
+    for changes in ([[name, -1, True]], [[name, 1.5, True]], [[name]], [[3, 4, True]], 5):
+        with pytest.raises(ModelError, match="note of its base is damaged"):
+            composed_with(changes=changes)
 
 
 def test_what_differs_is_held_and_nothing_else() -> None:
     base = {"a": b"1", "b": b"2", "denoise/x": b"3"}
     files = {"a": b"1", "b": b"9", "c": b"4"}
     delta = difference(base, files)
-    assert set(delta) == {"b", "c", DELTA}
+    assert set(delta) == {"changes.zst", DELTA}
+    assert [name for name, _, _ in json.loads(delta[DELTA])["changes"]] == ["b", "c"]
     assert base_of(delta) == bundle_id(base) and base_of(files) is None
     assert composed(delta, base) == files
     with pytest.raises(ModelError, match="not of the one given as its base"):

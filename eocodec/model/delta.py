@@ -3,20 +3,23 @@
 In: the files of two bundles, or of a delta and its base. Out: the delta's files, or the whole bundle's. A delta is a
 `.eocm` like any other but for its entry `delta.json`:
 
-    {"format": 2, "base": ID, "dropped": [NAMES]}
+    {"format": 2, "base": ID, "dropped": [NAMES], "changes": [[NAME, LENGTH, DIFFERENCE], …]}
 
-ID is the base's full id in 64 hexadecimal digits. An entry `differences/NAME` holds what the bytes of the file NAME
-differ by from the base's, modulo 256: weights that training has moved by a few units pack better so. Format 1 has none.
+ID is the base's full id in 64 hexadecimal digits. `changes.zst` is one zstd frame of the contents of the files under
+"changes", one behind the other, since encoder and decoder have many weights in common. Where DIFFERENCE is true it has
+what the bytes differ by from the base's file, which is as long, modulo 256: weights that training has moved by a few
+units pack better so. In format 1 there is no such frame; all that changed are entries of their own.
 A delta has the id of the bundle it stands for, so files name both alike; and its manifest, so that one sees what it is
 without its base.
 """
 
 import json
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import zstandard
 
 from eocodec.errors import ModelError
 from eocodec.model import parts
@@ -26,12 +29,12 @@ from eocodec.model.shelf import MANIFEST
 __all__ = ["DELTA", "base_of", "composed", "difference", "write_delta"]
 
 DELTA = "delta.json"
+CHANGES = "changes.zst"
 PLAIN, FORMAT = 1, 2
 ID_DIGITS = 64
-
-
-DIFFERENCES = "differences/"
-WHOLE = (MANIFEST, parts.LIST)  # read before the base is known
+APART = (MANIFEST, parts.LIST)  # entries of their own, to be read before the base is known
+WINDOW = 27  # log2 of the bytes that the frame may refer back to
+LARGEST = 256 << 20  # bytes of all changes
 
 
 def difference(base: Mapping[str, bytes], files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -40,21 +43,22 @@ def difference(base: Mapping[str, bytes], files: Mapping[str, bytes]) -> dict[st
     Example:
         >>> delta = difference({"a": b"1", "b": b"2", "c": b"3"}, {"a": b"1", "b": b"4"})
         >>> sorted(delta), json.loads(delta["delta.json"])["dropped"]
-        (['b', 'delta.json'], ['c'])
+        (['changes.zst', 'delta.json'], ['c'])
         >>> composed(delta, {"a": b"1", "b": b"2", "c": b"3"})
         {'a': b'1', 'b': b'4'}
     """
-    changed = {name: content for name, content in files.items() if name == MANIFEST or base.get(name) != content}
-    packed = {n: _minus(c, base[n]) for n, c in changed.items() if n not in WHOLE and len(base.get(n, b"")) == len(c)}
-    packed = {n: c for n, c in packed.items() if len(zlib.compress(c)) < len(zlib.compress(changed[n]))}
+    changed = {n: c for n, c in sorted(files.items()) if n not in APART and base.get(n) != c}
+    moved = {n: _minus(c, base[n]) for n, c in changed.items() if len(base.get(n, b"")) == len(c)}
+    moved = {n: c for n, c in moved.items() if len(_packed(c, 9)) < len(_packed(changed[n], 9))}
     note = {
-        "format": FORMAT if packed else PLAIN,
+        "format": FORMAT,
         "base": bundle_id(dict(base)).hex(),
         "dropped": sorted(base.keys() - files.keys()),
+        "changes": [[n, len(c), n in moved] for n, c in changed.items()],
     }
     return {
-        **{n: c for n, c in changed.items() if n not in packed},
-        **{DIFFERENCES + n: c for n, c in packed.items()},
+        **{n: files[n] for n in APART if n in files},
+        CHANGES: _packed(b"".join(moved.get(n, c) for n, c in changed.items()), zstandard.MAX_COMPRESSION_LEVEL),
         DELTA: json.dumps(note, separators=(",", ":"), sort_keys=True).encode(),
     }
 
@@ -65,7 +69,7 @@ def base_of(files: Mapping[str, bytes]) -> bytes | None:
     Raises:
         ModelError: the note of the base is damaged, or of another version.
     """
-    return _note(files)[0] if DELTA in files else None
+    return _note(files).base if DELTA in files else None
 
 
 def composed(delta: Mapping[str, bytes], base: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -74,29 +78,22 @@ def composed(delta: Mapping[str, bytes], base: Mapping[str, bytes]) -> dict[str,
     Raises:
         ModelError: `base` is not the bundle that the delta names, or lacks what the delta drops.
     """
-    identity, dropped = _note(delta)
-    if bundle_id(dict(base)) != identity:
-        raise ModelError(f"the model bundle is a delta of model {identity.hex()[:8]}, not of the one given as its base")
-    if not dropped <= base.keys():
+    note = _note(delta)
+    if bundle_id(dict(base)) != note.base:
+        name = note.base.hex()[:8]
+        raise ModelError(f"the model bundle is a delta of model {name}, not of the one given as its base")
+    if not note.dropped <= base.keys():
         raise ModelError("the delta bundle drops what its base does not have")
-    files = {name: content for name, content in base.items() if name not in dropped}
-    files |= {n: c for n, c in delta.items() if n != DELTA and not n.startswith(DIFFERENCES)}
-    for entry in (n for n in delta if n.startswith(DIFFERENCES)):
-        name = entry.removeprefix(DIFFERENCES)
-        if len(base.get(name, b"")) != len(delta[entry]):
+    files = {name: content for name, content in base.items() if name not in note.dropped}
+    files |= {name: content for name, content in delta.items() if name not in (DELTA, CHANGES)}
+    listed = parts.entries(files[parts.LIST]) if parts.LIST in files else None
+    for name, content, moved in _changes(note, delta.get(CHANGES, b"")):
+        if moved and len(base.get(name, b"")) != len(content):
             raise ModelError(f"the delta bundle's difference from {name} does not fit its base")
-        files[name] = _plus(delta[entry], base[name])
-        if parts.LIST in files:
-            parts.check(name, files[name], parts.entries(files[parts.LIST]))
+        files[name] = _plus(content, base[name]) if moved else content
+        if listed is not None:
+            parts.check(name, files[name], listed)
     return files
-
-
-def _minus(content: bytes, base: bytes) -> bytes:
-    return (np.frombuffer(content, np.uint8) - np.frombuffer(base, np.uint8)).tobytes()
-
-
-def _plus(difference: bytes, base: bytes) -> bytes:
-    return (np.frombuffer(difference, np.uint8) + np.frombuffer(base, np.uint8)).tobytes()
 
 
 def write_delta(path: Path, base: Mapping[str, bytes], files: Mapping[str, bytes]) -> bytes:
@@ -108,16 +105,60 @@ def write_delta(path: Path, base: Mapping[str, bytes], files: Mapping[str, bytes
     return write_bundle(path, difference(base, files), bundle_id(dict(files)))
 
 
-def _note(files: Mapping[str, bytes]) -> tuple[bytes, set[str]]:
+@dataclass(frozen=True)
+class _Note:
+    """What `delta.json` says; changes are names, lengths, and whether they are differences."""
+
+    base: bytes
+    dropped: frozenset[str]
+    changes: tuple[tuple[str, int, bool], ...]
+
+
+def _note(files: Mapping[str, bytes]) -> _Note:
     try:
         note = json.loads(files[DELTA])
         if note["format"] not in (PLAIN, FORMAT):
             raise ModelError("the delta bundle has another format version than this program reads")
-        base, dropped = note["base"], note["dropped"]
+        base, dropped, changes = note["base"], note["dropped"], note.get("changes", [])
         if not isinstance(base, str) or len(base) != ID_DIGITS or not isinstance(dropped, list):
             raise ValueError("no id")
         if not all(isinstance(name, str) for name in dropped):
             raise ValueError("no names")
-        return bytes.fromhex(base), set(dropped)
+        for name, length, moved in changes:
+            if not (isinstance(name, str) and type(length) is int and isinstance(moved, bool) and length >= 0):
+                raise ValueError("no changes")
+        return _Note(bytes.fromhex(base), frozenset(dropped), tuple((n, k, m) for n, k, m in changes))
     except (KeyError, ValueError, TypeError) as e:
         raise ModelError(f"the delta bundle's note of its base is damaged ({e})") from None
+
+
+def _changes(note: _Note, frame: bytes) -> Iterator[tuple[str, bytes, bool]]:
+    """Names and contents that the frame holds, and whether these are differences."""
+    if not note.changes:
+        return
+    total = sum(length for _, length, _ in note.changes)
+    if total > LARGEST or len({name for name, _, _ in note.changes}) != len(note.changes):
+        raise ModelError("the delta bundle changes more than allowed")
+    try:
+        with zstandard.ZstdDecompressor(max_window_size=1 << WINDOW).stream_reader(frame) as reader:
+            content = reader.read(total + 1)
+    except (zstandard.ZstdError, MemoryError) as e:
+        raise ModelError(f"the delta bundle's changes are damaged ({e})") from None
+    if len(content) != total:
+        raise ModelError("the delta bundle's changes are not as long as its note says")
+    start = 0
+    for name, length, moved in note.changes:
+        yield name, content[start : start + length], moved
+        start += length
+
+
+def _packed(content: bytes, level: int) -> bytes:
+    return zstandard.ZstdCompressor(level=level).compress(content)
+
+
+def _minus(content: bytes, base: bytes) -> bytes:
+    return (np.frombuffer(content, np.uint8) - np.frombuffer(base, np.uint8)).tobytes()
+
+
+def _plus(difference: bytes, base: bytes) -> bytes:
+    return (np.frombuffer(difference, np.uint8) + np.frombuffer(base, np.uint8)).tobytes()
