@@ -99,7 +99,11 @@ class Rate(Goal):
         """See :meth:`Goal.parts`; some crops have steps that follow the eye, for files of that tuning gain too."""
         mixed = {"tuned": 0.3, "varied": 0.15} if tuned else {}
         joint = _stage("rate-distortion", 1e-3, 5e-5, flow_rate=0.5, **mixed)
-        return Part(0.82, joint), Part(0.18, _stage("entropy", 5e-4, 1e-5, **mixed), compact=True)
+        return (
+            Part(0.35, _stage("entropy", 3e-3, 1e-3, **mixed)),
+            Part(0.47, joint),
+            Part(0.18, _stage("entropy", 5e-4, 1e-5, **mixed), compact=True),
+        )
 
     def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
         """See :meth:`Goal.estimate`."""
