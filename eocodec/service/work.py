@@ -302,6 +302,6 @@ def _shown(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def opened_preview(path: str, identity: str, name: str, rate: float) -> Answer:
-    """A coarse preview, JPEG, of what the file at C decodes to."""
-    return Answer(_desk.preview(path, identity, _model(name), rate), "image/jpeg")
+def opened_preview(path: str, identity: str, name: str, rate: float, tune: str | None, focus: Any) -> Answer:
+    """A coarse preview, PNG, of what the file at C decodes to."""
+    return Answer(_shown(_desk.preview(path, identity, _model(name), rate, tune, focus)), "image/png")
