@@ -18,6 +18,7 @@ pytest.importorskip("cachetools", reason="the extra serve is not installed")
 
 from eocodec import format
 from eocodec.codec import compress_picture, decompress, truncate
+from eocodec.coding import ordinary
 from eocodec.coding.embedded import Embedded
 from eocodec.errors import EocodecError
 from eocodec.image import Picture, read_picture
@@ -74,6 +75,25 @@ def test_an_open_picture_is_transformed_once_for_all_its_files(opened: tuple[str
         assert reached == pytest.approx(expected.psnr, abs=1e-6)
         np.testing.assert_array_equal(np.asarray(image), decompress(made.data))
     assert desk.transforms == 2  # files for a PSNR are tuned for it
+
+
+def test_the_nets_are_asked_once_for_a_file_and_its_picture(
+    opened: tuple[str, str], model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    foresee = ordinary.foresee
+
+    def counted(model: Model, header: format.Header, *arguments: Any, **more: Any) -> Any:
+        asked.append(header.step)
+        return foresee(model, header, *arguments, **more)
+
+    monkeypatch.setattr(ordinary, "foresee", counted)
+    desk = Desk(read)
+    for k, rate in enumerate((20.0, 30.0, 50.0, 77.0, 130.0, 210.0)):  # some have a step that stands for another C
+        made = desk.file(*opened, model, {**RATE, "rate": rate})
+        image, _ = made.picture()
+        assert len(asked) == k + 1
+        np.testing.assert_array_equal(np.asarray(image), decompress(made.data))
 
 
 def test_what_a_process_keeps_open_is_bounded(tmp_path: Path, model: Model) -> None:

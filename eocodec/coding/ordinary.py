@@ -340,7 +340,7 @@ class OrdinaryJob(SteppedJob):
         model.runtime.open_ahead(Walk.graph_names(model))
         self._values = values
         self.latents = self._analysed()
-        self._last: tuple[Header, tuple[Callable[[], Bytes], Callable[[], File]]] | None = None
+        self._last: tuple[int, tuple[Callable[[], Bytes], Callable[[], tuple[Segment, ...]]]] | None = None
 
     def _analysed(self) -> list[Float32]:
         return transform.analyse(self.model, self.picture.rgb if self._values is None else self._values)
@@ -404,14 +404,15 @@ class OrdinaryJob(SteppedJob):
     def _foreseen(self, delta: float) -> tuple[Callable[[], Bytes], Callable[[], File]]:
         """What makes the picture, and what makes the file, of a step that the nets have been asked about."""
         header, fineness = self._plan(delta)
-        if self._last is not None and self._last[0] == header:
-            return self._last[1]
-        coder, latents = foresee(self.model, header, self.latents, fineness)
-        rgb = functools.cache(lambda: picture_of(self.model, header, latents, header.delta, fineness.places()))
-        makers = rgb, functools.cache(lambda: self._file(header, finish(header, coder)))
-        if self.remembers:
-            self._last = header, makers
-        return makers
+        if self._last is not None and self._last[0] == header.step:  # headers may still differ in C, which nets ignore
+            rgb, segments = self._last[1]
+        else:
+            coder, latents = foresee(self.model, header, self.latents, fineness)
+            rgb = functools.cache(lambda: picture_of(self.model, header, latents, header.delta, fineness.places()))
+            segments = functools.cache(lambda: finish(header, coder))
+            if self.remembers:
+                self._last = header.step, (rgb, segments)
+        return rgb, lambda: self._file(header, segments())
 
     def _file(self, header: Header, segments: tuple[Segment, ...]) -> File:
         return File(header, self.alpha, segments, offsets=self.offsets)
