@@ -96,6 +96,24 @@ def test_the_nets_are_asked_once_for_a_file_and_its_picture(
         np.testing.assert_array_equal(np.asarray(image), decompress(made.data))
 
 
+def test_a_picture_in_several_sizes_is_decoded_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+
+    def counted(body: bytes) -> Picture:
+        decoded.append(body)
+        return Picture(decompress(body, model))
+
+    monkeypatch.setattr(work, "_desk", Desk(counted))
+    data = compress_picture(read(body(200, 120)), 20, model=model).data
+    for width in (100, 50, 100):
+        made = work.render(data, "image/webp", ImageOptions(width=width).arguments(), identify(data))
+        assert Image.open(io.BytesIO(made.body)).width == width
+    assert decoded == [data]
+    cut = compress_picture(read(body(200, 120)), 5, model=model).data
+    work.render(cut, "image/webp", ImageOptions(width=50).arguments(), identify(cut))
+    assert decoded == [data, cut]
+
+
 def test_what_a_process_keeps_open_is_bounded(tmp_path: Path, model: Model) -> None:
     desk = Desk(read, pixels=100 * 64)
     path = tmp_path / "body"

@@ -80,6 +80,14 @@ class Desk:
             self._kept[key] = made, pixels(made)
         return made
 
+    def decoded(self, identity: str, body: bytes) -> Picture:
+        """The picture of a body; it stays open as well.
+
+        Raises:
+            EocodecError: it has none.
+        """
+        return self._keep((identity, "decoded"), lambda: self._read(body), lambda picture: picture.pixels)
+
     def _read_file(self, path: str) -> Picture:
         with open(path, "rb") as file:
             return self._read(file.read())

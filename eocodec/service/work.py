@@ -252,9 +252,12 @@ def marks(data: bytes) -> tuple[Mark, ...]:
     return Embedded().marks(_library().of(file), file)
 
 
-def render(data: bytes, kind: str, options: dict[str, Any]) -> Answer:
-    """A picture for a web page of a stored file, or of a picture file; see :mod:`eocodec.service.rendering`."""
-    picture = _read(data)
+def render(data: bytes, kind: str, options: dict[str, Any], identity: str) -> Answer:
+    """A picture for a web page of a stored file, or of a picture file; see :mod:`eocodec.service.rendering`.
+
+    Pages ask for the same one in several sizes: what was decoded is kept for the next, by the content's `identity`.
+    """
+    picture = _desk.decoded(identity, data)
     image = to_pillow(picture.rgb, picture.alpha, picture.grey)
     return Answer(rendering.render(image, kind, options), kind)
 
