@@ -185,7 +185,10 @@ def store(service: Service, body: bytes, name: str) -> dict[str, Any]:
 @click.option("--largest", default=SIZES[-1][0] * SIZES[-1][1], help="Pixels of the largest picture.")
 @click.option("--json", "target", type=click.Path(path_type=Path))
 def main(moves: int, largest: int, target: Path | None) -> None:
-    result: dict[str, Any] = {"moves": moves, "load_before": os.getloadavg()[0]}
+    from eocodec.model.library import load_model
+
+    model = load_model("photo").full_id.hex()
+    result: dict[str, Any] = {"model": model, "moves": moves, "load_before": os.getloadavg()[0]}
     with serving() as service:
         result["at_start"] = service.memory()
         for width, height in SIZES:

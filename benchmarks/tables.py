@@ -262,17 +262,20 @@ def denoise_compress() -> str:
 
 
 def service_load() -> str:
-    """Requests under load, for two lengths of the queue."""
+    """Requests under load: two lengths of the queue, and beside clients that leave or read slowly if that was run."""
     rows = []
-    for name in ("load", "load-queue4"):
+    for name in ("load", "load-queue4", "load-rude"):
+        if name == "load-rude" and not (FOLDER / f"{name}.json").exists():
+            continue
         r = measured(name)
+        rude = f", {r['abandoning']} leave, {r['dawdling']} read slowly" if r.get("abandoning") else ""
         answered = r["requests"]
         memory = f"{r['memory_first_third_mb']:.0f} / {r['memory_last_third_mb']:.0f} MB"
         library = " / ".join(f"{v:g}" for v in r["library_per_second"])
         without = r["refused_without_retry_after"]
         rows.append(
             [
-                *(f"{r['queue']}", f"{r['per_second']:g}", library, f"{100 * r['share_of_library']:.1f} %"),
+                *(f"{r['queue']}{rude}", f"{r['per_second']:g}", library, f"{100 * r['share_of_library']:.1f} %"),
                 *(f"{answered}", f"{r['refused'] - without}", f"{without}", f"{r['failed']}", memory),
             ]
         )
@@ -287,6 +290,33 @@ def service_load() -> str:
         "failed",
     ]
     return grid([*head, "memory, first and last third"], rows)
+
+
+def service_slider() -> str:
+    """Seconds until a moved slider shows its preview, file and picture; processor seconds in brackets."""
+    result = measured("slider")
+    rows = []
+    for size, found in result.items():
+        if "slider" not in (found if isinstance(found, dict) else {}):
+            continue
+        for what, row in (("first", found["slider"]["first_move"]), ("later", found["slider"]["moves"])):
+            times = [f"{row[f'{k}_s']:.2f} ({row[f'{k}_cpu_s']:.2f})" for k in ("shown", "file", "done")]
+            rows.append([f"{size.replace('x', '×')}, {what}", *times])
+    return grid(["move", "preview", "file", "picture and PSNR"], rows)
+
+
+def service_stored() -> str:
+    """Seconds of storing and showing pictures, processor seconds in brackets, and memory of the process."""
+    rows = []
+    for size, found in measured("slider").items():
+        if "stored" not in (found if isinstance(found, dict) else {}):
+            continue
+        row = found["stored"]
+        times = [
+            f"{row[f'{k}_s']:.2f} ({row[f'{k}_cpu_s']:.2f})" for k in ("put", "cut", "cut_again", "img", "img_again")
+        ]
+        rows.append([size.replace("x", "×"), *times, f"{row['resident_mb']} / {row['peak_mb']} MB"])
+    return grid(["picture", "PUT", "?rate=50", "again", "AVIF", "again", "memory, kept / peak so far"], rows)
 
 
 def service_latency() -> str:
@@ -395,6 +425,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "denoise-compress": denoise_compress,
     "service-load": service_load,
     "service-latency": service_latency,
+    "service-slider": service_slider,
+    "service-stored": service_stored,
     "fuzzing": fuzzing,
     "faces": faces,
     "face-denoising": face_denoising,
