@@ -7,7 +7,7 @@ timed by itself (it runs the transform), then `--moves` others: the preview, the
 the order in which the page asks for them; `shown` is when the first and `done` when the last of them has arrived. Then
 the picture is stored, shown as an `<img>` wants it (AVIF), and cut by `?rate=`, at its first time and again. Every time
 stands beside the processor seconds of the process in it, which other work on the machine changes little. Memory is that
-of the process, in MB: resident at the end of each part, and the peak until then.
+of the process, in MB: resident at the end of each part, and the peak until then. In the end both are printed as tables.
 """
 
 import contextlib
@@ -180,6 +180,36 @@ def store(service: Service, body: bytes, name: str) -> dict[str, Any]:
     return {**result, **service.memory()}
 
 
+def slider_table(result: dict[str, Any]) -> str:
+    """Seconds until a moved slider shows its preview, file and picture; processor seconds in brackets. Markdown."""
+    rows = [["move", "preview", "file", "picture and PSNR"], ["---"] * 4]
+    for size, found in _of_sizes(result, "slider"):
+        for what, row in (("first", found["first_move"]), ("later", found["moves"])):
+            rows.append([f"{size}, {what}", *(_time(row, key) for key in ("shown", "file", "done"))])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def stored_table(result: dict[str, Any]) -> str:
+    """Seconds of storing and showing pictures, processor seconds in brackets, and memory of the process. Markdown."""
+    head = ["picture", "PUT", "?rate=50", "again", "AVIF", "again", "memory, kept / peak so far"]
+    rows = [head, ["---"] * len(head)]
+    for size, row in _of_sizes(result, "stored"):
+        times = [_time(row, key) for key in ("put", "cut", "cut_again", "img", "img_again")]
+        rows.append([size, *times, f"{row['resident_mb']} / {row['peak_mb']} MB"])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _of_sizes(result: dict[str, Any], part: str) -> list[tuple[str, dict[str, Any]]]:
+    sizes = {
+        name.replace("x", "×"): result[name] for name in ("{}x{}".format(*size) for size in SIZES) if name in result
+    }
+    return [(size, found[part]) for size, found in sizes.items() if part in found]
+
+
+def _time(row: dict[str, Any], key: str) -> str:
+    return f"{row[f'{key}_s']:.2f} ({row[f'{key}_cpu_s']:.2f})"
+
+
 @click.command()
 @click.option("--moves", default=7, help="Moves of the slider after the first.")
 @click.option("--largest", default=SIZES[-1][0] * SIZES[-1][1], help="Pixels of the largest picture.")
@@ -200,6 +230,7 @@ def main(moves: int, largest: int, target: Path | None) -> None:
                 result[name]["slider"] = slide(service, body, moves)
             result[name]["stored"] = store(service, body, name)
             print(json.dumps({name: result[name]}, indent=1), flush=True)
+    print(slider_table(result), stored_table(result), sep="\n\n")
     if target is not None:
         target.write_text(json.dumps(result, indent=1) + "\n")
 

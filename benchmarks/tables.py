@@ -292,33 +292,6 @@ def service_load() -> str:
     return grid([*head, "memory, first and last third"], rows)
 
 
-def service_slider() -> str:
-    """Seconds until a moved slider shows its preview, file and picture; processor seconds in brackets."""
-    result = measured("slider")
-    rows = []
-    for size, found in result.items():
-        if "slider" not in (found if isinstance(found, dict) else {}):
-            continue
-        for what, row in (("first", found["slider"]["first_move"]), ("later", found["slider"]["moves"])):
-            times = [f"{row[f'{k}_s']:.2f} ({row[f'{k}_cpu_s']:.2f})" for k in ("shown", "file", "done")]
-            rows.append([f"{size.replace('x', '×')}, {what}", *times])
-    return grid(["move", "preview", "file", "picture and PSNR"], rows)
-
-
-def service_stored() -> str:
-    """Seconds of storing and showing pictures, processor seconds in brackets, and memory of the process."""
-    rows = []
-    for size, found in measured("slider").items():
-        if "stored" not in (found if isinstance(found, dict) else {}):
-            continue
-        row = found["stored"]
-        times = [
-            f"{row[f'{k}_s']:.2f} ({row[f'{k}_cpu_s']:.2f})" for k in ("put", "cut", "cut_again", "img", "img_again")
-        ]
-        rows.append([size.replace("x", "×"), *times, f"{row['resident_mb']} / {row['peak_mb']} MB"])
-    return grid(["picture", "PUT", "?rate=50", "again", "AVIF", "again", "memory, kept / peak so far"], rows)
-
-
 def service_latency() -> str:
     """Seconds a request takes under load."""
     result = measured("load")
@@ -425,8 +398,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "denoise-compress": denoise_compress,
     "service-load": service_load,
     "service-latency": service_latency,
-    "service-slider": service_slider,
-    "service-stored": service_stored,
     "fuzzing": fuzzing,
     "faces": faces,
     "face-denoising": face_denoising,
