@@ -5,7 +5,9 @@
 Clients send one request after another, each in turn: compress 64×64, compress 768×512, decompress both (PNG in, PNG
 out, C = 96). A 503 counts as refused, and the client waits as Retry-After says. Memory is the resident set of the
 service and all its processes, once a second. `--abandoning 2 --dawdling 8` puts clients beside them that leave before
-their answer comes and that read slowly.
+their answer comes and that read slowly:
+
+    python benchmarks/load.py --seconds 60 --clients 16 --abandoning 2 --dawdling 8 --json benchmarks/load-rude.json
 """
 
 import asyncio

@@ -262,17 +262,20 @@ def denoise_compress() -> str:
 
 
 def service_load() -> str:
-    """Requests under load, for two lengths of the queue."""
+    """Requests under load: two lengths of the queue, and beside clients that leave or read slowly if that was run."""
     rows = []
-    for name in ("load", "load-queue4"):
+    for name in ("load", "load-queue4", "load-rude"):
+        if name == "load-rude" and not (FOLDER / f"{name}.json").exists():
+            continue
         r = measured(name)
+        rude = f", {r['abandoning']} leave, {r['dawdling']} read slowly" if r.get("abandoning") else ""
         answered = r["requests"]
         memory = f"{r['memory_first_third_mb']:.0f} / {r['memory_last_third_mb']:.0f} MB"
         library = " / ".join(f"{v:g}" for v in r["library_per_second"])
         without = r["refused_without_retry_after"]
         rows.append(
             [
-                *(f"{r['queue']}", f"{r['per_second']:g}", library, f"{100 * r['share_of_library']:.1f} %"),
+                *(f"{r['queue']}{rude}", f"{r['per_second']:g}", library, f"{100 * r['share_of_library']:.1f} %"),
                 *(f"{answered}", f"{r['refused'] - without}", f"{without}", f"{r['failed']}", memory),
             ]
         )

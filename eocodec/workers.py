@@ -7,6 +7,7 @@ A process that is killed, at whatever moment, costs what it had and no lock that
     worker.send(f, x) ───────────> f(x) ── result or exception ───> receive()
     worker.call(f, x, limit): all of it, in a process that is started or replaced where that is needed
     worker.cancel(): the call in progress raises Cancelled; the process stays
+    worker.renew(): a fresh process in place of one that has grown too large (worker.resident)
 
 Importing this module imports neither NumPy nor a model, so that a process can set how many threads those take first.
 """
@@ -113,6 +114,28 @@ class Worker:
         """Of the process, if there is one."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def resident(self) -> int:
+        """Bytes of memory that the process takes now; 0 if there is none, or where the system does not say."""
+        try:
+            with open(f"/proc/{self.pid}/statm") as file:
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError, ValueError):
+            return 0
+
+    def renew(self) -> None:
+        """Put a fresh process in place of the one that there is, and wait until it is ready; between two calls.
+
+        Raises:
+            Died: it does not start, or the worker is stopped; there is no process then, and the next call starts one.
+            Exception: what the initializer raised.
+        """
+        self.start()
+        if self._stopped:
+            self.end()
+            raise Died("the worker is stopped")
+        self.await_ready()
+
     def start(self) -> None:
         """Start a process, without waiting for it; one that is there already is killed."""
         self.end()
@@ -181,11 +204,7 @@ class Worker:
         """
         for fresh in (False, True):
             if not self.alive:
-                self.start()
-                if self._stopped:
-                    self.end()
-                    raise Died("the worker is stopped")
-                self.await_ready()
+                self.renew()
             started = time.monotonic()
             clock = threading.Timer(limit, _kill, (self._process,))
             clock.start()

@@ -101,9 +101,19 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def drawn(page: Any) -> None:
+    """Wait until all that happened so far is on the screen: it is drawn with the next frame."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def becomes(page: Any, selector: str, name: str, value: str) -> None:
+    """Wait until an attribute has a value; a pointer's moves are handled when the browser gets to it."""
+    api.expect(page.locator(selector)).to_have_attribute(name, value, timeout=60_000)
+
+
 def settle(page: Any) -> None:
     """Wait until the last change is answered and shown: nothing under way, and no dash for a number."""
-    page.wait_for_timeout(60)
+    drawn(page)
     page.wait_for_function("() => document.querySelector('.side').ariaBusy !== 'true' && "
                            "![...document.querySelectorAll('.panel:not([hidden]) :is(strong, dd)')]"
                            ".some(e => e.checkVisibility() && e.textContent === '–')")  # fmt: skip
@@ -274,6 +284,7 @@ def test_divider_moves_by_keyboard_and_pointer(page: Any, small: Path) -> None:
     for key, expected in (("ArrowLeft", 49), ("ArrowRight", 50), ("PageUp", 60), ("End", 100), ("ArrowRight", 100),
                           ("Home", 0), ("PageUp", 10), ("Shift+ArrowRight", 15)):  # fmt: skip
         page.keyboard.press(key)
+        becomes(page, ".divider", "aria-valuenow", str(expected))
         share, value = position()
         assert value == expected and share == pytest.approx(expected / 100, abs=0.002)
     box, view = divider.bounding_box(), page.locator("#view").bounding_box()
@@ -281,6 +292,7 @@ def test_divider_moves_by_keyboard_and_pointer(page: Any, small: Path) -> None:
     page.mouse.down()
     page.mouse.move(view["x"] + 0.75 * view["width"], view["y"] + 230, steps=5)
     page.mouse.up()
+    becomes(page, ".divider", "aria-valuenow", "75")
     share, value = position()
     assert value == 75 and share == pytest.approx(0.75, abs=0.005)
     assert divider.get_attribute("aria-valuetext") == "75 % Original, 25 % eocodec"
@@ -298,7 +310,7 @@ def test_zoom_shows_the_pixels_of_both_sides_in_step(visit: Opener, chelsea: np.
         return [...canvas.getContext('2d').getImageData(x, y, 64, 64).data].filter((_, i) => i % 4 < 3);
     }"""
 
-    def drawn(side: int) -> np.ndarray:
+    def shown(side: int) -> np.ndarray:
         return np.array(page.evaluate(middle, side)).reshape(64, 64, 3)
 
     def found(picture: np.ndarray, part: np.ndarray) -> list[tuple[int, int]]:
@@ -307,19 +319,19 @@ def test_zoom_shows_the_pixels_of_both_sides_in_step(visit: Opener, chelsea: np.
 
     for scale in (1, 2, 4):
         page.check(f"[name=zoom][value='{scale}']")
-        page.wait_for_timeout(100)
-        left, right = drawn(0), drawn(1)
+        drawn(page)
+        left, right = shown(0), shown(1)
         # Of the offsets at which every scale-th pixel is a pixel of the picture, each must show the same place twice.
         for dy, dx in ((0, 0), (scale - 1, scale - 1)):
             places = found(chelsea, left[dy::scale, dx::scale][:12, :12])
             assert len(places) == 1, f"at {scale}:1 the original's pixels are not shown as they are"
             y, x = places[0]
             np.testing.assert_array_equal(right[dy::scale, dx::scale][:12, :12], decoded[y : y + 12, x : x + 12])
-    before = drawn(0)
+    before = shown(0)
     page.focus(".surface")
     page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(100)
-    assert (drawn(0) != before).any()
+    drawn(page)
+    assert (shown(0) != before).any()
     page.keyboard.press("0")
     assert page.is_checked("[name=zoom][value=fit]")
 
@@ -400,13 +412,22 @@ def test_errors_are_the_servers_sentence(visit: Opener, small: Path) -> None:
     assert not page.is_visible("#notice") and number(page, "#c-bytes") > 0
 
 
+def await_request(page: Any, held: list[Any]) -> None:
+    """Wait until a request is held; its handler runs while the page is waited for."""
+    for _ in range(3000):
+        if held:
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError("what is waited for is not asked")
+
+
 def test_late_answers_are_never_shown(page: Any, small: Path, model: Model) -> None:
     load(page, small)
     original = rgb(small.read_bytes())
     held: list[Any] = []
     page.route(re.compile(r"rate=11\b"), lambda route: held.append(route))
     page.fill("#c-number", "11")
-    page.wait_for_timeout(500)
+    await_request(page, held)
     assert len(held) == 1
     page.fill("#c-number", "22")
     settle(page)
@@ -557,11 +578,12 @@ def test_phones_need_no_scrolling_sideways(visit: Opener) -> None:
     for kind, share in (("touchStart", 0.5), ("touchMove", 0.4), ("touchMove", 0.2), ("touchEnd", None)):
         at = [] if share is None else [{"x": share * 390, "y": view["y"] + view["height"] / 2}]
         touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": at})
-    assert page.get_attribute(".divider", "aria-valuenow") == "20"
+    becomes(page, ".divider", "aria-valuenow", "20")
     for selector in ("#tab-compress", "#tab-denoise", "#c-save", "#open", "label:has([name=target])", "#c-number"):
         for control in page.locator(selector).all():
             assert control.bounding_box()["height"] >= 38
     page.evaluate("scrollTo(0, 600)")
+    drawn(page)
     assert page.locator("#view").bounding_box()["y"] == pytest.approx(0, abs=1)  # the picture stays
     page.evaluate("scrollTo(0, 0)")
     page.tap("#tab-denoise")

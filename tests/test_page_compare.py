@@ -11,11 +11,14 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
+from paths import SAMPLES
 from test_page import CHELSEA, CHROMIUM, Opener, browser, load, number, page, server, settle, shows, small, visit  # noqa: F401
 
 from eocodec.codec import compress_picture
 from eocodec.image import read_picture
 from eocodec.model.bundle import Model
+
+COFFEE = SAMPLES / "coffee.png"  # larger than what is there as soon as a preview
 
 pytestmark = [
     pytest.mark.browser,
@@ -27,7 +30,7 @@ pytestmark = [
 def test_a_moved_slider_shows_a_preview_and_no_number_that_is_not_its_own(page: Any, model: Model) -> None:
     asked: Counter[str] = Counter()
     page.on("request", lambda r: asked.update([f"{r.method} {r.url.partition('?')[0].rpartition('/')[2]}"]))
-    load(page, CHELSEA)
+    load(page, COFFEE)
     seen = page.evaluate("""() => {
         const slider = document.querySelector('#c-slider');
         const chip = document.querySelectorAll('.chip')[1];
@@ -42,7 +45,7 @@ def test_a_moved_slider_shows_a_preview_and_no_number_that_is_not_its_own(page: 
     labels = page.evaluate("() => window.labels")
     assert labels[0] == "eocodec · coarse preview" and labels[-1].startswith("eocodec · ") and "kB" in labels[-1]
     rate = float(page.input_value("#c-number"))
-    shows(page, compress_picture(read_picture(CHELSEA), rate, model=model, measure=True))
+    shows(page, compress_picture(read_picture(COFFEE), rate, model=model, measure=True))
     assert asked["POST open"] == 1, "the picture goes up once"
     assert asked["POST compress"] == asked["POST decompress"] == 0
 

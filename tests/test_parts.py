@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import VECTORS
+from paths import VECTORS, Runner
 from PIL import Image
 
 import eocodec
 from eocodec.errors import EocodecError, ModelError
 from eocodec.model import library, parts, shelf
 from eocodec.model.bundle import Model, bundle_id, read_bundle, write_bundle
+from eocodec.model.delta import write_delta
 from eocodec.model.library import Library, load_model
 from eocodec.model.shelf import peek_id, shipped_models
 
@@ -69,6 +70,60 @@ def test_only_bundles_with_a_list_can_be_stripped(files: dict[str, dict[str, byt
     with pytest.raises(ModelError, match="export it again"):
         parts.strip(own, ("encoder",))
     assert bundle_id(parts.strip(parts.listed(own), ("encoder",))) == bundle_id(parts.listed(own))
+
+
+def test_models_are_stripped_by_a_command(run: Runner, tmp_path: Path, chelsea: np.ndarray) -> None:
+    whole = load_model("photo")
+    made = run("models", "strip", "photo", "--decode-only", "-o", "small.eocm")
+    size, before = (p.stat().st_size for p in (tmp_path / "small.eocm", shipped_models()["photo"]))
+    assert size < 0.45 * before
+    assert made.returncode == 0
+    assert made.stdout.decode() == (
+        f"small.eocm  id {whole.id.hex()}  {size / 1e6:.1f} MB of {before / 1e6:.1f}  without denoising, encoder\n"
+    )
+    assert not any(n.startswith(("denoise/", "encoder")) for n in read_bundle(tmp_path / "small.eocm"))
+    assert run("models", "strip", "photo", "--decode-only", "-o", "small.eocm").returncode == 1, "it is not replaced"
+    made = run("models", "strip", "small.eocm", "--without", "lossless,embedded", "-o", "smaller.eocm", "--json")
+    told = json.loads(made.stdout)
+    assert told == {
+        "path": "smaller.eocm",
+        "id": whole.id.hex(),
+        "without": ["embedded", "lossless"],
+        "bytes": (tmp_path / "smaller.eocm").stat().st_size,
+        "bytes_before": (tmp_path / "small.eocm").stat().st_size,
+    }
+    assert told["bytes"] < 0.85 * size
+    small, smaller = (load_model(tmp_path / name) for name in ("small.eocm", "smaller.eocm"))
+    for form in ({}, {"progressive": True}, {"lossless": True}):
+        data = eocodec.compress(chelsea[:32, :48], **form)
+        assert (eocodec.decompress(data, small) == eocodec.decompress(data, whole)).all()
+        if not form:
+            assert (eocodec.decompress(data, smaller) == eocodec.decompress(data, whole)).all()
+            continue
+        with pytest.raises(EocodecError, match=r"has no (tables|graphs)"):
+            eocodec.decompress(data, smaller)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("photo", "-o", "a.eocm"), "say what to leave out"),
+        (("photo", "--without", "decoder", "-o", "a.eocm"), "there are: encoder, denoising, embedded, lossless"),
+        (("photo", "--decode-only", "-o", "a.zip"), "must end in .eocm"),
+        (("nothing", "--decode-only", "-o", "a.eocm"), "no such model bundle"),
+        (("mine.eocm", "--decode-only", "--force", "-o", "mine.eocm"), "is the model itself"),
+        (("delta.eocm", "--decode-only", "-o", "a.eocm"), "strip its base instead"),
+    ],
+)
+def test_what_cannot_be_stripped_is_said(
+    run: Runner, tmp_path: Path, files: dict[str, dict[str, bytes]], arguments: tuple[str, ...], words: str
+) -> None:
+    write_bundle(tmp_path / "mine.eocm", files["face64"])
+    write_delta(tmp_path / "delta.eocm", files["photo"], parts.listed({**files["photo"], "denoise/level.onnx": b"x"}))
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    done = run("models", "strip", *arguments)
+    assert done.returncode in (1, 2) and words in done.stderr.decode()
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Parts of the service by themselves: open pictures, stored images, pictures for web pages, what is kept on disk."""
 
+import asyncio
 import io
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ pytest.importorskip("cachetools", reason="the extra serve is not installed")
 
 from eocodec import format
 from eocodec.codec import compress_picture, decompress, truncate
+from eocodec.coding import ordinary
 from eocodec.coding.embedded import Embedded
 from eocodec.errors import EocodecError
 from eocodec.image import Picture, read_picture
@@ -23,8 +27,10 @@ from eocodec.model.bundle import Model
 from eocodec.model.library import load_model
 from eocodec.service import rendering, work
 from eocodec.service.images import Images, StoreError, Taken, identify
-from eocodec.service.opened import PREVIEW_PIXELS, Desk
+from eocodec.service.opened import Desk
 from eocodec.service.options import ImageOptions
+from eocodec.service.pool import Pool
+from eocodec.service.preview import PREVIEW_PIXELS
 from eocodec.service.remote import allowed
 from eocodec.service.rivals import rival, rivals, ssimulacra2
 from eocodec.service.signing import check, sign
@@ -71,6 +77,43 @@ def test_an_open_picture_is_transformed_once_for_all_its_files(opened: tuple[str
     assert desk.transforms == 2  # files for a PSNR are tuned for it
 
 
+def test_the_nets_are_asked_once_for_a_file_and_its_picture(
+    opened: tuple[str, str], model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    foresee = ordinary.foresee
+
+    def counted(model: Model, header: format.Header, *arguments: Any, **more: Any) -> Any:
+        asked.append(header.step)
+        return foresee(model, header, *arguments, **more)
+
+    monkeypatch.setattr(ordinary, "foresee", counted)
+    desk = Desk(read)
+    for k, rate in enumerate((20.0, 30.0, 50.0, 77.0, 130.0, 210.0)):  # some have a step that stands for another C
+        made = desk.file(*opened, model, {**RATE, "rate": rate})
+        image, _ = made.picture()
+        assert len(asked) == k + 1
+        np.testing.assert_array_equal(np.asarray(image), decompress(made.data))
+
+
+def test_a_picture_in_several_sizes_is_decoded_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+
+    def counted(body: bytes) -> Picture:
+        decoded.append(body)
+        return Picture(decompress(body, model))
+
+    monkeypatch.setattr(work, "_desk", Desk(counted))
+    data = compress_picture(read(body(200, 120)), 20, model=model).data
+    for width in (100, 50, 100):
+        made = work.render(data, "image/webp", ImageOptions(width=width).arguments(), identify(data))
+        assert Image.open(io.BytesIO(made.body)).width == width
+    assert decoded == [data]
+    cut = compress_picture(read(body(200, 120)), 5, model=model).data
+    work.render(cut, "image/webp", ImageOptions(width=50).arguments(), identify(cut))
+    assert decoded == [data, cut]
+
+
 def test_what_a_process_keeps_open_is_bounded(tmp_path: Path, model: Model) -> None:
     desk = Desk(read, pixels=100 * 64)
     path = tmp_path / "body"
@@ -96,12 +139,18 @@ def test_a_preview_looks_like_what_the_file_decodes_to(tmp_path: Path, model: Mo
     path.write_bytes(out.getvalue())
     desk = Desk(read)
     original = np.asarray(picture.reduce(2))
-    for rate in (3, 48):
-        preview = np.asarray(Image.open(io.BytesIO(desk.preview(str(path), "a", model, rate))))
+    for rate, tune in ((3, "eye"), (48, "eye"), (48, "psnr")):
+        preview = np.asarray(desk.preview(str(path), "a", model, rate, tune))
         assert preview.shape == original.shape and preview.shape[0] * preview.shape[1] <= PREVIEW_PIXELS
-        data = compress_picture(Picture(np.asarray(picture)), rate, model=model).data
+        data = compress_picture(Picture(np.asarray(picture)), rate, model=model, tune=tune).data
         decoded = np.asarray(Image.fromarray(decompress(data)).reduce(2))
-        assert psnr(original, preview) == pytest.approx(psnr(original, decoded), abs=4)  # about as much is lost
+        assert psnr(original, preview) == pytest.approx(psnr(original, decoded), abs=1)  # as much is lost
+    plain, focused = (
+        np.abs(np.asarray(desk.preview(str(path), "a", model, 3, "eye", focus)).astype(float) - original)
+        for focus in (None, [[0, 0, 192, 384, 2.0]])
+    )
+    assert focused[:, :96].mean() < 0.8 * plain[:, :96].mean()
+    assert focused[:, 192:].mean() == pytest.approx(plain[:, 192:].mean(), rel=0.1)
 
 
 def test_previews_are_not_for_models_of_one_size(opened: tuple[str, str], model: Model) -> None:
@@ -135,6 +184,33 @@ def test_a_stored_picture_comes_with_the_marks_of_its_stream(model: Model, monke
     assert large.marks is None and large.data == compress_picture(read(body(48, 32)), 300, model=model).data
     tiny = (VECTORS / "face-tiny.eoc").read_bytes()
     assert work.store(tiny, options).data == tiny
+
+
+def hoard(megabytes: int) -> tuple[int, int]:
+    """Keep so much in this process; its id, and how much it keeps now."""
+    kept: list[bytes] = vars(hoard).setdefault("kept", [])
+    kept.append(b"x" * (megabytes << 20))
+    return os.getpid(), sum(map(len, kept)) >> 20
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not say what a process takes")
+def test_a_process_that_keeps_too_much_is_replaced_between_two_requests() -> None:
+    replaced: list[int] = []
+
+    async def use(memory: int) -> list[tuple[int, int]]:
+        pool = Pool(1, 0, 60, time.monotonic, (), memory=memory)
+        pool.renewed = replaced.append
+        try:
+            return [await pool.run(hoard, megabytes) for megabytes in (1, 2, 300, 1)]
+        finally:
+            await pool.close()
+
+    (first, a), (second, b), (third, c), (fourth, d) = asyncio.run(use(200 << 20))
+    assert first == second == third != fourth
+    assert (a, b, c, d) == (1, 3, 303, 1)
+    assert len(replaced) == 1 and replaced[0] > 300 << 20
+    assert len({pid for pid, _ in asyncio.run(use(0))}) == 1, "without a bound none is replaced"
+    assert len(replaced) == 1
 
 
 class Counting:

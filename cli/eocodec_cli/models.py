@@ -1,4 +1,4 @@
-"""`eocodec models`, with a command for each thing that is done to the models at hand: `add`, `remove`, `list`."""
+"""`eocodec models`, with a command for each thing that is done to models at hand: `add`, `remove`, `list`, `strip`."""
 
 import json
 import re
@@ -13,11 +13,22 @@ from eocodec_cli import files
 NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+def _parts(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Parts of bundles, with commas between them."""
+    from eocodec.model.parts import OPTIONAL
+
+    found = tuple(part.strip() for value in values for part in value.split(","))
+    for part in found:
+        if part not in OPTIONAL:
+            raise click.BadParameter(f"{part!r} is no part that can be left out; there are: {', '.join(OPTIONAL)}.")
+    return found
+
+
 @click.group("models", invoke_without_command=True)
 @files.json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Show, add and remove models. Without a command: list them.
+    """Show, add, remove and strip models. Without a command: list them.
 
     Models that are added lie in a folder of the user's; files made with them then need no --model to be decoded.
 
@@ -26,6 +37,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
       eocodec models
       eocodec models add mine.eocm
       eocodec models remove mine
+      eocodec models strip photo --decode-only -o small.eocm
     """
     if ctx.invoked_subcommand is None:
         _list(as_json)
@@ -101,6 +113,59 @@ def remove(name: str, force: bool) -> None:
     except OSError as e:
         raise EocodecError(f"{own[name]}: cannot be removed ({e.strerror or e})") from None
     click.echo(f"removed {own[name]}")
+
+
+@command.command("strip")
+@click.argument("model", shell_complete=files.complete_model)
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The .eocm bundle."
+)
+@click.option("--decode-only", is_flag=True, help="Leave out what no decoder needs: encoder and denoising.")
+@click.option(
+    "--without", "without", multiple=True, callback=_parts, metavar="PART,...",
+    help="Leave out encoder, denoising, embedded (progressive files) or lossless.",
+)  # fmt: skip
+@files.force_option
+@files.json_option
+def strip(model: str, output: Path, decode_only: bool, without: tuple[str, ...], force: bool, as_json: bool) -> None:
+    """Write a copy of a model, name or .eocm bundle, without some of its parts.
+
+    The copy has the same id, so files name both alike, and decodes all files but those of the forms left out.
+
+    \b
+    Examples:
+      eocodec models strip photo --decode-only -o small.eocm
+      eocodec models strip photo --decode-only --without lossless,embedded -o smaller.eocm
+    """
+    from eocodec.model import parts
+    from eocodec.model.bundle import Model, read_bundle, write_bundle
+    from eocodec.model.library import installed_models
+    from eocodec_cli.work import writing
+
+    if not decode_only and not without:
+        raise click.UsageError("say what to leave out: --decode-only, or --without PART")
+    if output.suffix != ".eocm":
+        raise EocodecError(f"{output}: a bundle's name must end in .eocm")
+    source = installed_models().get(model, Path(model))
+    if output.exists() and source.exists() and output.samefile(source):
+        raise EocodecError(f"{output} is the model itself; choose another output with -o")
+    files.check_new(str(output), force)
+    whole = read_bundle(source)
+    if _base(source) is not None:
+        raise EocodecError(f"{source}: this bundle is a delta, which only holds what differs; strip its base instead")
+    left = sorted({*without, *(parts.BESIDE_PARTS if decode_only else ())})
+    small = parts.strip(whole, left)
+    identity = Model(small, 1, device="cpu").full_id
+    with writing():
+        write_bundle(output, small)
+    size, before = output.stat().st_size, source.stat().st_size
+    if as_json:
+        row = {"path": str(output), "id": identity[:4].hex(), "without": left, "bytes": size, "bytes_before": before}
+        click.echo(json.dumps(row))
+        return
+    click.echo(
+        f"{output}  id {identity[:4].hex()}  {size / 1e6:.1f} MB of {before / 1e6:.1f}  without {', '.join(left)}"
+    )
 
 
 def _list(as_json: bool) -> None:

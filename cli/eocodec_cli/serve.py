@@ -79,6 +79,8 @@ def _root_path(ctx: click.Context, parameter: click.Parameter, value: str) -> st
 @files.device_option
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes that work on pictures; default: one per core.")
 @click.option("--threads", type=click.IntRange(min=0), default=1, show_default=True, help="Threads of each process.")
+@click.option("--worker-memory", type=click.IntRange(0, 1 << 20), default=1024, show_default=True, metavar="MIB",
+              help="A process that keeps more after a request is replaced; 0: none is.")  # fmt: skip
 @click.option("--queue", type=click.IntRange(0, 10000), default=16, show_default=True,
               help="Requests that may wait; further ones get 503.")  # fmt: skip
 @click.option(
@@ -142,6 +144,7 @@ def command(
     device: str,
     workers: int | None,
     threads: int,
+    worker_memory: int,
     queue: int,
     max_body: float,
     max_pixels: int,
@@ -219,6 +222,7 @@ def command(
         sources=sources,
         cache=int(cache * (1 << 20)),
         write_timeout=write_timeout,
+        worker_memory=worker_memory << 20,
         root_path=root_path,
         hosts=(host,),
     )

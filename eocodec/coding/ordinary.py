@@ -46,6 +46,7 @@ __all__ = ["Decoder", "Dequantiser", "Encoder", "Ordinary", "OrdinaryJob", "deco
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
+Content = tuple[tuple[Segment, ...], bytes]  # segments, and the choice of tables of deep files
 
 # Whether files of grey pictures leave chroma out (flag 64). All decoders of this package read such files, but the
 # decoders in samples/, which are written from docs/FORMAT.md alone, do not know the flag yet: until they do, nothing is
@@ -313,6 +314,12 @@ def finish(header: Header, coder: Encoder) -> tuple[Segment, ...]:
     return coder.segments(single=header.width * header.height <= SINGLE_SEGMENT_PIXELS)
 
 
+def _content(header: Header, coder: Encoder) -> Content:
+    """What a file holds of what a coder has seen."""
+    choice = coder.choice
+    return finish(header, coder), b"" if choice is None else choice.pack()
+
+
 def foresee(
     model: Model,
     header: Header,
@@ -398,7 +405,7 @@ class OrdinaryJob(SteppedJob):
         self.latents = self._analysed()
         self.luma_from = _chroma(self.latents) if LUMA_ALONE and picture.grey else math.inf
         self.finest = FINEST_DEEP if picture.depth > 8 else None
-        self._last: tuple[Header, tuple[Callable[[], Bytes], Callable[[], File]]] | None = None
+        self._last: tuple[int, tuple[Callable[[], Bytes], Callable[[], Content]]] | None = None
 
     def _analysed(self) -> list[Float32]:
         return transform.analyse(self.model, self.picture.rgb if self._values is None else self._values)
@@ -438,7 +445,7 @@ class OrdinaryJob(SteppedJob):
         latents = self.latents
         del self.latents
         coder, latents = foresee(self.model, header, latents, fineness, in_place=True)
-        file = self._file(header, coder)
+        file = self._file(header, _content(header, coder))
         del coder
         rgb, error = self.picture.rgb, 0.0
         for rows, columns, piece in pieces_of(self.model, header, latents, header.delta, fineness.places()):
@@ -455,7 +462,7 @@ class OrdinaryJob(SteppedJob):
         if self.remembers:
             return self._foreseen(delta)[1]()
         header, fineness = self._plan(delta)
-        return self._file(header, _coded(self.model, header, self.latents, fineness))
+        return self._file(header, _content(header, _coded(self.model, header, self.latents, fineness)))
 
     def draft(self, delta: float) -> tuple[Bytes, Callable[[], File]]:
         """See :meth:`SteppedJob.draft`."""
@@ -467,21 +474,19 @@ class OrdinaryJob(SteppedJob):
     def _foreseen(self, delta: float) -> tuple[Callable[[], Bytes], Callable[[], File]]:
         """What makes the picture, and what makes the file, of a step that the nets have been asked about."""
         header, fineness = self._plan(delta)
-        if self._last is not None and self._last[0] == header:
-            return self._last[1]
-        coder, latents = foresee(self.model, header, self.latents, fineness)
-        rgb = functools.cache(lambda: picture_of(self.model, header, latents, header.delta, fineness.places()))
-        makers = rgb, functools.cache(lambda: self._file(header, coder))
-        if self.remembers:
-            self._last = header, makers
-        return makers
+        if self._last is not None and self._last[0] == header.step:  # headers may still differ in C, which nets ignore
+            rgb, coded = self._last[1]
+        else:
+            coder, latents = foresee(self.model, header, self.latents, fineness)
+            rgb = functools.cache(lambda: picture_of(self.model, header, latents, header.delta, fineness.places()))
+            coded = functools.cache(lambda: _content(header, coder))
+            if self.remembers:
+                self._last = header.step, (rgb, coded)
+        return rgb, lambda: self._file(header, coded())
 
-    def _file(self, header: Header, coder: Encoder | None) -> File:
-        """The file of what a coder has seen; None: nothing."""
-        segments = () if coder is None else finish(header, coder)
-        choice = None if coder is None else coder.choice
-        tables = (b"" if choice is None else choice.pack()) if header.deep else None
-        return File(header, self.alpha, segments, offsets=self.offsets, tables=tables)
+    def _file(self, header: Header, coded: Content) -> File:
+        segments, tables = coded
+        return File(header, self.alpha, segments, offsets=self.offsets, tables=tables if header.deep else None)
 
     def rate(self, file: AnyFile) -> float:
         """C of the header."""
@@ -490,7 +495,7 @@ class OrdinaryJob(SteppedJob):
     def overhead(self) -> int:
         """See :meth:`SteppedJob.overhead`."""
         header = self._header(1.0)
-        return len(format.serialise(self._file(header, None)))
+        return len(format.serialise(self._file(header, ((), b""))))
 
 
 class Ordinary(OrdinaryForm, SegmentedCoding):

@@ -12,7 +12,19 @@ from typing import Any
 
 from eocodec.errors import ModelError
 
-__all__ = ["LIST", "OPTIONAL", "Listed", "check", "entries", "identity", "is_beside", "listed", "strip", "verify"]
+__all__ = [
+    "BESIDE_PARTS",
+    "LIST",
+    "OPTIONAL",
+    "Listed",
+    "check",
+    "entries",
+    "identity",
+    "is_beside",
+    "listed",
+    "strip",
+    "verify",
+]
 
 Listed = dict[str, Any]
 
@@ -25,6 +37,8 @@ OPTIONAL = {
     "lossless": ("lossless/",),
 }
 """What a bundle can be without, and the files of it: names, and folders with a slash at their end."""
+BESIDE_PARTS = ("encoder", "denoising")
+"""Of these the ones that no decoder needs."""
 ANCESTORS = {
     "ba6e0980bd42ebfc17190da20b1e138fb0528c5ee51cbbba310c59a08e70178b": (
         "26cc94c0a96a772cb349dacacae13926043a63b49bbfff6929a775e6f18c6a36"

@@ -38,6 +38,7 @@ __all__ = ["Gallery", "preset_options", "routes"]
 Name = Annotated[str, PathParameter(pattern=NAME)]
 STORED = described("an .eoc or tiny file, or a picture, which is compressed")
 CUTS = 4096  # lengths of prefixes that are remembered
+CONDITIONS = {"if-match", "if-none-match", "if-unmodified-since"}  # headers of requests that change an image
 TRIES = 5  # for an image that is replaced while it is served
 
 
@@ -94,6 +95,8 @@ class Gallery:
             arguments = chosen.arguments(self.state.default)
             if "progressive" not in chosen.model_fields_set:
                 arguments["progressive"] = None
+            if CONDITIONS & set(request.headers):  # what cannot be stored need not be made
+                _check_conditions(request, await self._about(name))
             kept = await pool.run(work.store, body, arguments, gone=request.is_disconnected)
             async with self._lock(name):
                 previous = await self._about(name)
@@ -116,7 +119,7 @@ class Gallery:
         """Remove an image, if it is the one that the request's conditions name."""
         images = self.images
         async with self._lock(name):
-            if {"if-match", "if-none-match", "if-unmodified-since"} & set(request.headers):
+            if CONDITIONS & set(request.headers):
                 _check_conditions(request, await self._about(name))
             if not await asyncio.to_thread(images.remove, name):
                 raise HTTPException(404, "there is no such image")
@@ -267,7 +270,8 @@ async def rendered(
 
     async def run(pool: Pool) -> Response:
         nonlocal body
-        body = (await pool.run(work.render, data, kind, arguments, gone=request.is_disconnected)).body
+        content, gone = identify(data), request.is_disconnected
+        body = (await pool.run(work.render, data, kind, arguments, content, gone=gone, about=content)).body
         return Response()
 
     await state.placed(request, run)

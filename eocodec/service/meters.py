@@ -46,6 +46,11 @@ class Meters:
         waiting.set_function(lambda: float(p.waiting) if (p := pool()) else 0.0)
         self.died = Counter("eocodec_processes_died_total", "Processes that ended at their work",
                             registry=self.registry)  # fmt: skip
+        self.renewed = Counter("eocodec_processes_renewed_total", "Processes replaced as they kept too much memory",
+                               registry=self.registry)  # fmt: skip
+        memory = Gauge("eocodec_processes_resident_bytes", "Memory of the processes that work on pictures",
+                       registry=self.registry)  # fmt: skip
+        memory.set_function(lambda: float(p.resident) if (p := pool()) else 0.0)
         version = Gauge("eocodec_info", "Version of the service", ["version"], registry=self.registry)
         version.labels(eocodec.__version__).set(1)
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 from cachetools import LRUCache
 from PIL import Image
 
@@ -18,8 +17,7 @@ from eocodec.codec import Opened, open_picture
 from eocodec.coding import matte
 from eocodec.coding.base import Coded
 from eocodec.coding.drawn import EitherJob
-from eocodec.coding.fineness import tuning_for
-from eocodec.coding.ordinary import OrdinaryJob
+from eocodec.coding.fineness import Focus, tuning_for
 from eocodec.coding.rate_control import Target
 from eocodec.coding.registry import ORDINARY
 from eocodec.errors import EocodecError
@@ -27,13 +25,12 @@ from eocodec.image import Picture, to_pillow
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 from eocodec.model.manifest import PhotoManifest
-from eocodec.service import rendering
+from eocodec.service.preview import Preview
 from eocodec.service.rivals import Rival, rival
 
-__all__ = ["KEPT_PIXELS", "PREVIEW_PIXELS", "Desk", "Made"]
+__all__ = ["KEPT_PIXELS", "Desk", "Made"]
 
 KEPT_PIXELS = 1 << 23  # of all pictures that a process keeps; some 60 bytes each
-PREVIEW_PIXELS = 1 << 17  # of a preview, at most: a fifth of a second of one core
 
 T = TypeVar("T")
 
@@ -82,6 +79,14 @@ class Desk:
         if pixels(made) <= self._kept.maxsize:
             self._kept[key] = made, pixels(made)
         return made
+
+    def decoded(self, identity: str, body: bytes) -> Picture:
+        """The picture of a body; it stays open as well.
+
+        Raises:
+            EocodecError: it has none.
+        """
+        return self._keep((identity, "decoded"), lambda: self._read(body), lambda picture: picture.pixels)
 
     def _read_file(self, path: str) -> Picture:
         with open(path, "rb") as file:
@@ -132,11 +137,23 @@ class Desk:
         key = identity, "rival", codec, size
         return self._keep(key, lambda: rival(picture.rgb, codec, size), lambda _: picture.pixels), picture
 
-    def preview(self, path: str, identity: str, model: Model, rate: float) -> bytes:
-        """About what a file of C looks like, from a smaller copy of the picture: a JPEG file.
+    def preview(
+        self,
+        path: str,
+        identity: str,
+        model: Model,
+        rate: float,
+        tune: str | None = None,
+        focus: Focus | None = None,
+    ) -> Image.Image:
+        """About what a file of C looks like, from a smaller copy of the picture.
 
-        Halving a picture halves the coefficients that its copy has in common with it, so half the step does the same to
-        them. Noise is not removed first: the copy has lost most of it.
+        Noise is not removed first: the copy has lost most of it.
+
+        Arguments:
+            path, identity, model: of the picture.
+            rate: C.
+            tune, focus: as of :func:`eocodec.codec.compress`.
 
         Raises:
             EocodecError: the model has no need of previews, or C is out of range.
@@ -145,24 +162,11 @@ class Desk:
         if not isinstance(manifest, PhotoManifest):
             raise EocodecError(f"the model {model.name} needs no preview; its pictures are small")
 
-        def make() -> tuple[OrdinaryJob, int]:
-            picture, factor = _reduced(matte.filled(self._read_file(path)))
+        def make() -> Preview:
+            picture = matte.filled(self._read_file(path))
             self.transforms += 1
-            tuning = tuning_for(manifest, ORDINARY.tunable, None, None, picture.rgb, False)
-            return OrdinaryJob(ORDINARY, model, picture, None, tuning), factor
+            return Preview(model, picture, tuning_for(manifest, ORDINARY.tunable, tune, focus, picture.rgb, False))
 
-        job, factor = self._keep((identity, model.name, "preview"), make, lambda made: made[0].picture.pixels)
-        delta = max(manifest.step_of(rate) / factor, manifest.step_of(model.block))
-        rgb, _ = job.draft(delta)
-        image = to_pillow(rgb, None, job.picture.grey)
-        return rendering.render(image, "image/jpeg", {"crop": None, "width": None, "height": None, "quality": 92})
-
-
-def _reduced(picture: Picture) -> tuple[Picture, int]:
-    """A copy of about :data:`PREVIEW_PIXELS` at most, its edges divided by a power of two; and by which."""
-    factor = 1
-    while picture.pixels > factor * factor * PREVIEW_PIXELS:
-        factor *= 2
-    if factor == 1:
-        return picture, 1
-    return Picture(np.asarray(Image.fromarray(picture.rgb).reduce(factor)), None, picture.grey), factor
+        key = identity, model.name, "preview", tune, repr(focus)
+        preview = self._keep(key, make, lambda made: made.picture.pixels)
+        return to_pillow(preview.at(rate), None, preview.picture.grey)

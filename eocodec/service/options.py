@@ -46,16 +46,9 @@ _REGIONS = r"^(-?\d{1,7}(\.\d+)?(,-?\d{1,7}(\.\d+)?){3}(:-?\d(\.\d+)?)?(;|$))+$"
 Finite = Field(gt=0, lt=1e12, allow_inf_nan=False)
 
 
-class FileOptions(_Options):
-    """Parameters of a file; at most one of rate, bpp, bytes and psnr."""
+class _Tuned(_Options):
+    """Parameters of steps."""
 
-    rate: Annotated[float | None, Field(ge=1, le=1e6, allow_inf_nan=False, description="C, latents a block")] = None
-    bpp: Annotated[float | None, Finite] = None
-    bytes: Annotated[int | None, Field(gt=0, lt=1 << 40)] = None
-    psnr: Annotated[float | None, Finite] = None
-    denoise: Level = None
-    progressive: bool = False
-    lossless: bool = False
     tune: Annotated[Literal["eye", "psnr"] | None, Field(description="what the steps follow")] = None
     focus: Annotated[
         str | None,
@@ -65,6 +58,24 @@ class FileOptions(_Options):
             description="regions that matter, x,y,width,height[:octaves] in pixels, several with semicolons",
         ),
     ] = None
+
+    def regions(self) -> list[list[float]] | None:
+        """The argument `focus` of :func:`eocodec.codec.compress`."""
+        if self.focus is None:
+            return None
+        return [[float(v) for v in r.replace(":", ",").split(",")] for r in self.focus.rstrip(";").split(";")]
+
+
+class FileOptions(_Tuned):
+    """Parameters of a file; at most one of rate, bpp, bytes and psnr."""
+
+    rate: Annotated[float | None, Field(ge=1, le=1e6, allow_inf_nan=False, description="C, latents a block")] = None
+    bpp: Annotated[float | None, Finite] = None
+    bytes: Annotated[int | None, Field(gt=0, lt=1 << 40)] = None
+    psnr: Annotated[float | None, Finite] = None
+    denoise: Level = None
+    progressive: bool = False
+    lossless: bool = False
 
     @model_validator(mode="after")
     def _one_target(self) -> "FileOptions":
@@ -78,9 +89,7 @@ class FileOptions(_Options):
         given["max_bytes"] = given.pop("bytes")
         given["denoise"] = _level(given["denoise"])
         given["model"] = given["model"] or default
-        if self.focus is not None:
-            regions = [r.replace(":", ",").split(",") for r in self.focus.rstrip(";").split(";")]
-            given["focus"] = [[float(v) for v in r] for r in regions]
+        given["focus"] = self.regions()
         return given
 
 
@@ -117,10 +126,14 @@ class CompressOptions(FileOptions):
         return super().arguments("face64" if self.tiny else default)
 
 
-class PreviewOptions(_Options):
+class PreviewOptions(_Tuned):
     """Parameters of a preview."""
 
     rate: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False, description="C, latents a block")]
+
+    def arguments(self, default: str) -> tuple[str, float, str | None, list[list[float]] | None]:
+        """Model, C, tuning and regions."""
+        return self.model or default, self.rate, self.tune, self.regions()
 
 
 class DecompressOptions(BaseModel):

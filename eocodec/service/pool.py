@@ -50,6 +50,7 @@ class Pool:
         timeout: seconds that a process may work at a request; then it is ended and replaced.
         initializer, arguments: run in every new process.
         interrupt: see :class:`eocodec.workers.Worker`.
+        memory: bytes that a process may keep between two requests; above it is replaced. 0: there is no bound.
     """
 
     def __init__(
@@ -60,10 +61,12 @@ class Pool:
         initializer: Function,
         arguments: tuple[Any, ...],
         interrupt: Callable[[], None] | None = None,
+        memory: int = 0,
     ) -> None:
-        self.workers, self.queue, self.timeout = workers, queue, timeout
+        self.workers, self.queue, self.timeout, self.memory = workers, queue, timeout, memory
         self.taken = 0
         self.died: Callable[[Exception], None] = lambda e: None  # hears of processes that end at their work
+        self.renewed: Callable[[int], None] = lambda size: None  # hears how large processes were that are replaced
         self._mean = 0.5  # seconds a request takes; only for Retry-After
         self._free = asyncio.Semaphore(workers)
         self._idle = [Worker(initializer, arguments, interrupt=interrupt) for _ in range(workers)]
@@ -75,6 +78,11 @@ class Pool:
     def waiting(self) -> int:
         """Requests that have a place but no process."""
         return max(0, self.taken - self.workers)
+
+    @property
+    def resident(self) -> int:
+        """Bytes of memory that the processes take, together; pages that they share count for each."""
+        return sum(process.resident for process in self._all)
 
     def wait_seconds(self) -> int:
         """When to try again: the time that the requests here need, in whole seconds, at most a minute."""
@@ -120,12 +128,7 @@ class Pool:
         process = self._take(about)
         call = functools.partial(process.call, function, *arguments, limit=self.timeout)
         work = asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-        def release(_: Any) -> None:
-            self._idle.append(process)
-            self._free.release()
-
-        work.add_done_callback(release)
+        work.add_done_callback(lambda _: self._release(process))
         try:
             while not (await asyncio.wait({work}, timeout=GLANCE))[0]:
                 if gone is not None and await gone():
@@ -143,6 +146,22 @@ class Pool:
             raise
         self._mean += SMOOTHING * (time.monotonic() - started - self._mean)
         return result
+
+    def _release(self, process: Worker) -> None:
+        """Let others have a process, or a fresh one in its place if it keeps too much; the answer does not wait."""
+        size = process.resident if self.memory else 0
+        if size > self.memory:
+            self.renewed(size)
+            self._known[process].clear()
+            renewal = asyncio.get_running_loop().run_in_executor(self._threads, process.renew)
+            renewal.add_done_callback(_forget)  # where it fails, the next request starts one, or hears why not
+            renewal.add_done_callback(lambda _: self._return(process))
+        else:
+            self._return(process)
+
+    def _return(self, process: Worker) -> None:
+        self._idle.append(process)
+        self._free.release()
 
     def _take(self, about: str | None) -> Worker:
         """A free process; where there is one, one that knows what the work is about."""

@@ -99,7 +99,7 @@ REMOTE: dict[int | str, dict[str, Any]] = {
 OPENED: dict[int | str, dict[str, Any]] = dict(PROBLEMS)
 VIEW: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
-    200: {"content": dict.fromkeys((work.EOC, "image/png", "image/jpeg"), BINARY), "headers": RESULT},
+    200: {"content": dict.fromkeys((work.EOC, "image/png"), BINARY), "headers": RESULT},
     404: {"model": Problem, "description": "the picture is not open, or not any more"},
 }
 LISTED: dict[int | str, dict[str, Any]] = dict(STORE)

@@ -85,8 +85,8 @@ def routes(state: State, access: Access) -> APIRouter:
     async def open_preview(
         identity: Identity, request: Request, options: Annotated[PreviewOptions, Query()]
     ) -> Response:
-        """About what the file at C looks like: a JPEG of a smaller copy, in a fifth of a second of one core."""
-        return await work_at(identity, request, work.opened_preview, options.model or state.default, options.rate)
+        """About what the file at C looks like: a PNG of a smaller copy, in a fifth of a second of one core."""
+        return await work_at(identity, request, work.opened_preview, *options.arguments(state.default))
 
     @router.get("/{identity}/rival", response_class=Response, responses=VIEW)
     async def open_rival(identity: Identity, request: Request, options: Annotated[RivalOptions, Query()]) -> Response:

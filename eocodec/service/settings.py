@@ -29,6 +29,7 @@ class Settings:
         sources: URLs that pictures may be fetched from, and all below them.
         cache: bytes on disk of pictures that were made.
         write_timeout: seconds that a client may take to read a chunk of an answer.
+        worker_memory: bytes that a process may keep between two requests; 0: there is no bound.
         root_path: prefix under which a proxy offers the service, which it takes off.
         hosts: without keys, names that the service may be called by besides those of this machine.
     """
@@ -52,6 +53,7 @@ class Settings:
     sources: tuple[str, ...] = ()
     cache: int = 256 << 20
     write_timeout: float = 30.0
+    worker_memory: int = 1 << 30
     root_path: str = ""
     hosts: tuple[str, ...] = ()
 

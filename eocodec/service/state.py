@@ -52,8 +52,8 @@ class State:
         """The application's life: processes start with it and end with it."""
         s = self.settings
         arguments = (s.models, s.threads, s.device, s.max_pixels)
-        self.pool = Pool(s.workers, s.queue, s.timeout, work.start, arguments, interrupt)
-        self.pool.died = self._died
+        self.pool = Pool(s.workers, s.queue, s.timeout, work.start, arguments, interrupt, s.worker_memory)
+        self.pool.died, self.pool.renewed = self._died, self._renewed
         warming = asyncio.create_task(self._warm(self.pool))
         yield
         self.ready = False
@@ -71,6 +71,10 @@ class State:
     def _died(self, e: Exception) -> None:
         self.meters.died.inc()
         structlog.get_logger("eocodec.service").warning("process ended", why=str(e), code=getattr(e, "code", None))
+
+    def _renewed(self, size: int) -> None:
+        self.meters.renewed.inc()
+        structlog.get_logger("eocodec.service").info("process renewed", memory=size)
 
     async def check(self) -> None:
         """See whether all that the service needs works.

@@ -259,9 +259,12 @@ def marks(data: bytes) -> tuple[Mark, ...]:
     return Embedded().marks(_library().of(file), file)
 
 
-def render(data: bytes, kind: str, options: dict[str, Any]) -> Answer:
-    """A picture for a web page of a stored file, or of a picture file; see :mod:`eocodec.service.rendering`."""
-    picture = _read(data)
+def render(data: bytes, kind: str, options: dict[str, Any], identity: str) -> Answer:
+    """A picture for a web page of a stored file, or of a picture file; see :mod:`eocodec.service.rendering`.
+
+    Pages ask for the same one in several sizes: what was decoded is kept for the next, by the content's `identity`.
+    """
+    picture = _desk.decoded(identity, data)
     image = to_pillow(picture.rgb, picture.alpha, picture.grey)
     return Answer(rendering.render(image, kind, options), kind)
 
@@ -309,6 +312,6 @@ def _shown(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def opened_preview(path: str, identity: str, name: str, rate: float) -> Answer:
-    """A coarse preview, JPEG, of what the file at C decodes to."""
-    return Answer(_desk.preview(path, identity, _model(name), rate), "image/jpeg")
+def opened_preview(path: str, identity: str, name: str, rate: float, tune: str | None, focus: Any) -> Answer:
+    """A coarse preview, PNG, of what the file at C decodes to."""
+    return Answer(_shown(_desk.preview(path, identity, _model(name), rate, tune, focus)), "image/png")

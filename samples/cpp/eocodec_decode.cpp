@@ -29,6 +29,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 #include <random>
 #include <set>
@@ -37,6 +38,10 @@
 #include <string>
 #include <utility>
 #include <vector>
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 namespace {
 
@@ -471,6 +476,19 @@ struct Inputs {
     template <class T>
     Inputs& add(const char* name, const Planes<T>& a) {
         return a.channels ? add(name, a.values, {1, a.channels, a.rows, a.columns}) : *this;
+    }
+
+    // Rows `top` to `bottom` of the first `count` planes; they are copied, unless they are all rows.
+    template <class T>
+    Inputs& add(const char* name, const Planes<T>& a, int count, int top, int bottom, Planes<T>& copy) {
+        if (top || bottom < a.rows) return add(name, copy = a.cut(count, top, bottom));
+        const std::vector<int64_t> shape{1, count, a.rows, a.columns};
+        static const Ort::MemoryInfo memory = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault);
+        if (!count) return *this;
+        names.push_back(name);
+        values.push_back(Ort::Value::CreateTensor<T>(memory, const_cast<T*>(a.values.data()),
+                                                     size_t(count) * a.rows * a.columns, shape.data(), shape.size()));
+        return *this;
     }
 };
 
@@ -1039,10 +1057,13 @@ class Walk {
     // A strip's rows of an output.
     template <class T, class Result>
     static Planes<Result> rows_of(const Ort::Value& value, int channels, const Strip& s) {
-        Planes<Result> all(channels, s.to - s.from, s.condition.columns);
-        const auto values = output<T>(value, {1, channels, all.rows, all.columns});
-        std::copy(values.begin(), values.end(), all.values.begin());
-        return all.cut(channels, s.top - s.from, s.bottom - s.from);
+        const int rows = s.to - s.from, columns = s.condition.columns;
+        const auto values = output<T>(value, {1, channels, rows, columns});
+        Planes<Result> result(channels, s.bottom - s.top, columns);
+        for (int c = 0; c < channels; ++c)
+            std::copy_n(values.data() + (size_t(c) * rows + s.top - s.from) * columns,
+                        size_t(result.rows) * columns, result.row(c, 0));
+        return result;
     }
 
     Planes<uint8_t> features(int level, const Planes<int8_t>& coarser, const Planes<uint8_t>& previous,
@@ -1050,11 +1071,12 @@ class Walk {
         const Size grid = geometry_.grid(level);
         Planes<uint8_t> result;
         for (const Strip& s : strips(level, 2, coder)) {
-            const auto around = coarser.cut(coarser.channels, s.from, s.to);
-            const auto before = previous.cut(previous.channels, s.from / 2, s.to / 2);
+            Planes<int8_t> around;
+            Planes<uint8_t> before;
             const auto known = coder.known(level, s.from, s.to);
             Inputs in;
-            in.add("coarser", around).add("condition", s.condition).add("previous", before).add("known", known);
+            in.add("coarser", coarser, coarser.channels, s.from, s.to, around).add("condition", s.condition);
+            in.add("previous", previous, previous.channels, s.from / 2, s.to / 2, before).add("known", known);
             const auto out = model_.run(folder_ + "/feature" + std::to_string(level), in, {"feature"});
             const auto shape = out[0].GetTensorTypeAndShapeInfo().GetShape();
             if (shape.size() != 4 || shape[1] < 1 || shape[1] > 4096) unfit();
@@ -1075,10 +1097,11 @@ class Walk {
             const Unit unit{number + pass, level, pass, rotated_};
             coder.begin(unit);
             for (const Strip& s : all) {
-                const auto around = feature.cut(feature.channels, s.from, s.to);
-                const auto context = seen.cut(unit.context(), s.from, s.to);
+                Planes<uint8_t> around;
+                Planes<int8_t> context;
                 Inputs in;
-                in.add("feature", around).add("condition", s.condition).add("seen", context);
+                in.add("feature", feature, feature.channels, s.from, s.to, around).add("condition", s.condition);
+                in.add("seen", seen, unit.context(), s.from, s.to, context);
                 const auto out = model_.run(folder_ + "/" + unit.graph(), in, {"mean", "index"});
                 const auto mean = rows_of<int16_t, int32_t>(out[0], unit.planes(), s);
                 const auto index = rows_of<uint8_t, uint8_t>(out[1], unit.planes(), s);
@@ -1383,6 +1406,8 @@ class Embedded final : public StripCoder {
         share_ = {0, 0};
         for (int k = 1; k <= model.levels; ++k) {
             bands_.push_back(geometry_.planes<Latent>(k));
+            found_.push_back(geometry_.planes<uint8_t>(k));
+            settled_.push_back(found_.back());
             const Size inside = geometry_.inside(k);
             for (int pass = 0; pass < kLevelUnits; ++pass)
                 share_.push_back(share_.back() + double(inside.rows) * inside.columns * Unit{0, 0, pass}.planes() / 4);
@@ -1414,7 +1439,7 @@ class Embedded final : public StripCoder {
     struct Latent {
         int8_t sign = 0;
         uint8_t index = 0;  // ⌊table index / 4⌋ of when it became significant
-        bool fresh = false, settled = false;
+        bool fresh = false;
         int16_t lower = 0, width = 0;  // half levels
         float guess = 0;               // its value without sign, levels
     };
@@ -1423,11 +1448,13 @@ class Embedded final : public StripCoder {
         uint16_t p;
         int mean;
         uint8_t index;
-        Latent* latent;
-        bool significant = false, agrees = false;
+        bool significant, agrees;
+        uint32_t at;  // in the band
     };
 
     Planes<Latent>& band(int level) { return bands_[geometry_.band(level) - 1]; }
+    Planes<uint8_t>& found(int level) { return found_[geometry_.band(level) - 1]; }
+    Planes<uint8_t>& settled(int level) { return settled_[geometry_.band(level) - 1]; }
 
     // Reads the low-pass; whether it is there as a whole. Then `stream_` goes on behind it.
     bool start_low() {
@@ -1475,8 +1502,7 @@ class Embedded final : public StripCoder {
         if (!active_) return;
         auto seen = low_;
         for (int32_t& q : seen.values) q = floor_divide(int64_t(4) * q, 3 * half_);
-        for (auto& band : bands_)
-            for (Latent& a : band.values) a.settled = false;
+        for (auto& band : settled_) std::fill(band.values.begin(), band.values.end(), uint8_t(0));
         for (stage_ = 0; stage_ < 2; ++stage_) {
             Walk(model_, geometry_, "embedded", false).details(seen, *this);
             if (ended_) throw Undecodable();
@@ -1494,21 +1520,28 @@ class Embedded final : public StripCoder {
 
     // The level's latents, and the largest of the finer ones below each.
     Planes<int8_t> known(int level, int top, int bottom) override {
-        Planes<int8_t> result(level > 1 ? 72 : 36, bottom - top, band(level).columns / 2);
+        Planes<int8_t> result(level > 1 ? 72 : 36, bottom - top, band(level).columns / 2, model_.compand(0));
         for (int k = 0; k < 36; ++k) {
             const auto [i, j] = kPhases[k / 9];
             for (int y = 0; y < result.rows; ++y) {
                 const int row = 2 * (top + y) + i;
                 const Latent* own = band(level).row(k % 9, row) + j;
-                for (int x = 0; x < result.columns; ++x) result.row(k, y)[x] = model_.compand(cell(own[2 * x]));
+                const uint8_t* there = found(level).row(k % 9, row) + j;
+                int8_t* to = result.row(k, y);
+                for (int x = 0; x < result.columns; ++x)
+                    if (there[2 * x]) to[x] = model_.compand(cell(own[2 * x]));
                 if (level == 1) continue;
-                const Latent* above = band(level - 1).row(k % 9, 2 * row) + 2 * j;
-                const Latent* below = band(level - 1).row(k % 9, 2 * row + 1) + 2 * j;
-                for (int x = 0; x < result.columns; ++x) {
+                const size_t first = band(level - 1).row(k % 9, 2 * row) - band(level - 1).values.data() + 2 * j;
+                const size_t second = first + band(level - 1).columns;
+                const Latent *above = &band(level - 1).values[first], *below = &band(level - 1).values[second];
+                const uint8_t *a = &found(level - 1).values[first], *b = &found(level - 1).values[second];
+                to = result.row(36 + k, y);
+                for (int x = 0; x < 4 * result.columns; x += 4) {
+                    if (!(a[x] | a[x + 1] | b[x] | b[x + 1])) continue;
                     int largest = 0;
-                    for (const Latent* a : {&above[4 * x], &above[4 * x + 1], &below[4 * x], &below[4 * x + 1]})
-                        largest = std::max(largest, std::abs(cell(*a)));
-                    result.row(36 + k, y)[x] = model_.compand(largest);
+                    for (const Latent* l : {&above[x], &above[x + 1], &below[x], &below[x + 1]})
+                        largest = std::max(largest, std::abs(cell(*l)));
+                    to[x / 4] = model_.compand(largest);
                 }
             }
         }
@@ -1517,23 +1550,21 @@ class Embedded final : public StripCoder {
 
     // Class of every latent of a level by its significant neighbours and those below it.
     Planes<uint8_t> neighbourhood(int level) {
-        constexpr uint8_t kClasses[9] = {0, 1, 2, 3, 3, 4, 4, 4, 4};
-        const auto& own = band(level);
-        Planes<uint8_t> result(own.channels, own.rows, own.columns), found(1, own.rows + 2, own.columns + 2);
+        const auto& own = found(level);
+        Planes<uint8_t> result(own.channels, own.rows, own.columns), padded(1, own.rows + 2, own.columns + 2);
         for (int c = 0; c < own.channels; ++c) {
-            for (int y = 0; y < own.rows; ++y)
-                for (int x = 0; x < own.columns; ++x) found.row(0, y + 1)[x + 1] = own.row(c, y)[x].sign != 0;
+            for (int y = 0; y < own.rows; ++y) std::copy_n(own.row(c, y), own.columns, padded.row(0, y + 1) + 1);
             for (int y = 0; y < own.rows; ++y) {
-                const uint8_t *a = found.row(0, y), *b = found.row(0, y + 1), *d = found.row(0, y + 2);
-                for (int x = 0; x < own.columns; ++x) {
-                    const int count = a[x] + a[x + 1] + a[x + 2] + b[x] + b[x + 2] + d[x] + d[x + 1] + d[x + 2];
-                    result.row(c, y)[x] = kClasses[count];
+                const uint8_t *a = padded.row(0, y), *b = padded.row(0, y + 1), *d = padded.row(0, y + 2);
+                uint8_t* to = result.row(c, y);
+                for (int x = 0; x < own.columns; ++x) {  // classes of 0, 1, 2, 3 to 4, and more neighbours
+                    const uint8_t n = a[x] + a[x + 1] + a[x + 2] + b[x] + b[x + 2] + d[x] + d[x + 1] + d[x + 2];
+                    to[x] = uint8_t((n > 0) + (n > 1) + (n > 2) + (n > 4));
                 }
                 if (level == 1) continue;
-                const Latent *above = band(level - 1).row(c, 2 * y), *below = band(level - 1).row(c, 2 * y + 1);
+                const uint8_t *above = found(level - 1).row(c, 2 * y), *below = found(level - 1).row(c, 2 * y + 1);
                 for (int x = 0; x < own.columns; ++x)
-                    if (above[2 * x].sign || above[2 * x + 1].sign || below[2 * x].sign || below[2 * x + 1].sign)
-                        result.row(c, y)[x] += 5;
+                    to[x] += 5 * (above[2 * x] | above[2 * x + 1] | below[2 * x] | below[2 * x + 1]);
             }
         }
         return result;
@@ -1555,11 +1586,14 @@ class Embedded final : public StripCoder {
             const auto [i, j] = unit.place(plane);
             for (int y = 0; y < mean.rows; ++y) {
                 Latent* latent = band(unit.level).row(unit.channel(plane), 2 * (top + y) + i) + j;
+                const int32_t* means = mean.row(plane, y);
+                const uint8_t* indices = index.row(plane, y);
+                int32_t* to = seen.row(plane, y);
                 for (int x = 0; x < mean.columns; ++x) {
                     Latent& a = latent[2 * x];
-                    const int middle = std::clamp(mean.row(plane, y)[x], -kLimit, kLimit);
-                    if (!a.sign) a.guess = float(middle * p_.zero[index.row(plane, y)[x]]) / 256 * (3 * half_) / 64;
-                    seen.row(plane, y)[x] = a.sign ? cell(a) : middle;
+                    const int middle = std::clamp(means[x], -kLimit, kLimit);
+                    if (!a.sign) a.guess = float(middle * p_.zero[indices[x]]) / 256 * (3 * half_) / 64;
+                    to[x] = a.sign ? cell(a) : middle;
                 }
             }
         }
@@ -1569,17 +1603,28 @@ class Embedded final : public StripCoder {
     // Which latents of a strip become significant, of the phase whose first plane this is.
     void decide(const Unit& unit, int plane, int top, const Planes<int32_t>& mean, const Planes<uint8_t>& index) {
         const Size inside = geometry_.inside(geometry_.band(unit.level));
-        std::vector<Candidate> candidates;
-        for (const auto& [p, y, x] : coded(unit, plane, plane + unit.channels(), inside, top, mean.rows)) {
-            const int channel = unit.channel(p), row = 2 * (top + y) + unit.place(p)[0],
-                      column = 2 * x + unit.place(p)[1];
-            Latent& a = band(unit.level).row(channel, row)[column];
-            const int k = index.row(p, y)[x], mu = mean.row(p, y)[x], size = std::abs(mu);
-            if (a.sign || (stage_ ? a.settled : k < 14)) continue;
-            const auto& by_mean = p_.significance[stage_][k][(size >= 2) + (size >= 5) + (size >= 9)];
-            candidates.push_back({by_mean[class_.row(channel, row)[column]], mu, uint8_t(k / 4), &a});
+        auto &found = this->found(unit.level), &settled = this->settled(unit.level);
+        auto& latents = band(unit.level).values;
+        std::vector<Candidate>& candidates = candidates_;
+        candidates.clear();
+        for (int p = plane; p < plane + unit.channels(); ++p) {
+            const auto [i, j] = unit.place(p);
+            const Size part = unit.part(p, inside);
+            for (int y = 0; y < std::min(mean.rows, part.rows - top); ++y) {
+                const size_t first = found.row(unit.channel(p), 2 * (top + y) + i) + j - found.values.data();
+                const uint8_t *there = &found.values[first], *done = &settled.values[first];
+                const uint8_t *classes = &class_.values[first], *indices = index.row(p, y);
+                const int32_t* means = mean.row(p, y);
+                for (int x = 0; x < part.columns; ++x) {
+                    const int k = indices[x], mu = means[x], size = std::abs(mu);
+                    if (there[2 * x] || (stage_ ? done[2 * x] : k < 14)) continue;
+                    const auto& by_mean = p_.significance[stage_][k][(size >= 2) + (size >= 5) + (size >= 9)];
+                    candidates.push_back(
+                        {by_mean[classes[2 * x]], mu, uint8_t(k / 4), false, false, uint32_t(first + 2 * x)});
+                }
+            }
         }
-        std::stable_sort(candidates.begin(), candidates.end(), [](auto& a, auto& b) { return a.p > b.p; });
+        sort(candidates);
         // Rows of the unit's phases one below the other: of all, these come next.
         const int phase_rows = unit.part(0, inside).rows, rows = unit.planes() / unit.channels() * phase_rows;
         const int first = plane / unit.channels() * phase_rows + top;
@@ -1594,16 +1639,30 @@ class Embedded final : public StripCoder {
                 const double part = (first + next * double(end) / double(candidates.size())) / rows;
                 group(stage_ ? 0.3 : 0, stage_ ? 0.4 : 0.3, done(unit, part));
                 for (const Candidate& a : these) {
-                    a.latent->settled = true;
+                    settled.values[a.at] = true;
                     if (!a.significant) continue;
-                    a.latent->sign = a.agrees == (a.mean >= 0) ? 1 : -1;
-                    a.latent->index = a.index;
-                    a.latent->fresh = true;
-                    a.latent->lower = a.latent->width = int16_t(half_);
+                    Latent& latent = latents[a.at];
+                    found.values[a.at] = true;
+                    latent.sign = a.agrees == (a.mean >= 0) ? 1 : -1;
+                    latent.index = a.index;
+                    latent.fresh = true;
+                    latent.lower = latent.width = int16_t(half_);
                 }
             }
         } catch (const Undecodable&) {
             ended_ = true;
+        }
+    }
+
+    // By falling probability, equal ones in their order: a radix sort, as there are 16 bits.
+    void sort(std::vector<Candidate>& candidates) {
+        sorted_.resize(candidates.size());
+        for (int shift : {0, 8}) {
+            size_t places[256] = {};
+            for (const Candidate& a : candidates) ++places[255 - (a.p >> shift & 255)];
+            std::exclusive_scan(std::begin(places), std::end(places), std::begin(places), size_t(0));
+            for (const Candidate& a : candidates) sorted_[places[255 - (a.p >> shift & 255)]++] = a;
+            std::swap(candidates, sorted_);
         }
     }
 
@@ -1625,13 +1684,16 @@ class Embedded final : public StripCoder {
         const auto [i, j] = unit.place(plane);
         std::vector<std::pair<Latent*, uint16_t>> chosen;  // with the probability of the upper half
         for (int c = unit.channel(plane); c < unit.channel(plane) + unit.channels(); ++c)
-            for (int y = i; y < latents.rows; y += 2)
+            for (int y = i; y < latents.rows; y += 2) {
+                const uint8_t *there = found(unit.level).row(c, y), *classes = class_.row(c, y);
                 for (int x = j; x < latents.columns; x += 2) {
+                    if (!there[x]) continue;
                     Latent& a = latents.row(c, y)[x];
                     if (a.width != 2 * half_) continue;
                     const int place = std::min(a.lower / a.width, 4) - 1;
-                    chosen.emplace_back(&a, p_.upper[place][a.index][class_.row(c, y)[x]]);
+                    chosen.emplace_back(&a, p_.upper[place][a.index][classes[x]]);
                 }
+            }
         std::vector<bool> upper;
         for (size_t begin = 0; begin < chosen.size(); begin += kGroup) {
             const size_t end = std::min(begin + kGroup, chosen.size());
@@ -1710,8 +1772,10 @@ class Embedded final : public StripCoder {
     DecisionReader* reader_ = nullptr;
     Planes<int32_t> low_;  // 1/16 levels
     int low_width_ = 0;
-    std::vector<Planes<Latent>> bands_;  // details L … 1
-    std::vector<double> share_;          // of latents, before each unit
+    std::vector<Planes<Latent>> bands_;            // details L … 1
+    std::vector<Planes<uint8_t>> found_, settled_;  // whether a latent has a sign; whether it has been decided
+    std::vector<Candidate> candidates_, sorted_;
+    std::vector<double> share_;                    // of latents, before each unit
     Planes<uint8_t> class_;              // neighbourhood
     int layer_ = 0, stage_ = 0, half_ = kTop, active_ = 0;
     bool ended_ = false;
@@ -2344,6 +2408,10 @@ void run(const std::vector<std::string>& paths, const std::string& symbols_path,
 }  // namespace
 
 int main(int argc, char** argv) {
+#ifdef __GLIBC__  // else every run of a net takes its memory anew from the system, page by page
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
     std::vector<std::string> paths;
     std::string symbols;
     uint64_t max_pixels = kMaxPixels;

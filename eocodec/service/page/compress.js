@@ -9,7 +9,7 @@ import { Spectrum } from "./spectrum.js";
 import * as words from "./words.js";
 
 const PAUSE = 60; // ms after the last change of a slider; what is outdated is given up by the service as well
-const SMALL = 1 << 17; // pixels up to which the picture itself is there as soon as a preview
+const SMALL = 3 << 16; // pixels up to which the picture itself is there as soon as a preview
 const KEPT = "eocodec-compress"; // name of the settings in the browser's store
 const UNDONE = 50; // settings that can be gone back to
 const UNMET = 422; // status of a target that is out of reach
@@ -282,7 +282,12 @@ export class CompressPanel {
   /** Show about what the picture at C will be, coarse and at once, where the picture itself takes longer. */
   async #preview(picture, rate, signal) {
     if (picture.width * picture.height <= SMALL || this.#model.size) return;
-    const parameters = { model: this.#model.name, rate: Math.min(rate, this.#model.block) };
+    const untuned = this.#target === "psnr" || byId("c-progressive").checked; // as the file will be
+    const parameters = {
+      model: this.#model.name,
+      rate: Math.min(rate, this.#model.block),
+      tune: untuned ? "psnr" : undefined,
+    };
     const blob = await (await picture.opened.ask("preview", parameters, signal)).blob();
     const size = { resizeWidth: picture.width, resizeHeight: picture.height, resizeQuality: "medium" };
     const bitmap = await createImageBitmap(blob, size);
