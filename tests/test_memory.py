@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import eocodec
-from eocodec.coding import walk
+from eocodec.coding import ordinary, walk
 from eocodec.model.bundle import Model
 
 BETWEEN = """
@@ -61,3 +61,22 @@ def test_pictures_of_the_right_mode_are_not_copied(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(Image.Image, "copy", refuse)
     assert eocodec.image.read_picture(tmp_path / "a.png").rgb.shape == (8, 8, 3)
+
+
+def test_symbols_of_large_pictures_wait_deflated(
+    coffee: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bool] = []
+    begun = ordinary._Symbols.__init__
+
+    def begin(self: ordinary._Symbols, m: np.ndarray, index: np.ndarray, deflated: bool) -> None:
+        kept.append(deflated)
+        begun(self, m, index, deflated)
+
+    monkeypatch.setattr(ordinary._Symbols, "__init__", begin)
+    usual = eocodec.compress(coffee[:96, :160], 200, model=model)
+    assert kept and not any(kept)
+    kept.clear()
+    monkeypatch.setattr(ordinary, "DEFLATED", 1 << 10)
+    assert eocodec.compress(coffee[:96, :160], 200, model=model) == usual
+    assert kept and all(kept)

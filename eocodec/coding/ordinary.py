@@ -5,6 +5,7 @@ value is m + μ/16 steps: μ the integer mean from the graphs, m the coded resid
 """
 
 import functools
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -48,6 +49,7 @@ Float32 = npt.NDArray[np.float32]
 NEARLY_EMPTY = 0.05  # bits per pixel, below which a finer step is tried
 LITTLE, LITTLE_SHARE = 16, 3  # bytes that it may cost, or one part in three; details double with half the step
 SMOOTH_STEP = 12 / 255  # the finest one that is tried so
+DEFLATED = 1 << 24  # pixels, beyond which symbols wait deflated: from 6 bytes a pixel to 2 or 3, a few % of the time
 
 
 class Dequantiser:
@@ -118,7 +120,8 @@ class Encoder:
         self.targets, self.dequantiser = targets, dequantiser
         self.steps = steps and [np.broadcast_to(s, band.shape) for s, band in zip(steps, targets, strict=True)]
         self.levels = model.manifest.levels
-        self.symbols: list[list[tuple[npt.NDArray[np.signedinteger[Any]], UInt8]]] = []
+        self.symbols: list[list[_Symbols]] = []
+        self.deflated = sum(t.size for t in targets) > 3 * DEFLATED
         self.nonzero: list[bool] = []
 
     def wants(self, unit: int) -> bool:
@@ -161,7 +164,7 @@ class Encoder:
 
     def _record(self, m: Int32, index: UInt8) -> None:
         low, high = (int(m.min()), int(m.max())) if m.size else (0, 0)
-        self.symbols[-1].append((m.ravel().astype(_smallest(low, high)), index.ravel()))
+        self.symbols[-1].append(_Symbols(m.ravel().astype(_smallest(low, high)), index.ravel(), self.deflated))
         self.nonzero[-1] |= low < 0 or high > 0
 
     def end(self) -> int:
@@ -174,8 +177,8 @@ class Encoder:
         writers = []
         for unit in self.symbols[:last]:
             writers.append(Writer(self.tables))
-            for m, index in unit:
-                writers[-1].put(m.astype(np.int32), index)
+            for symbols in unit:
+                writers[-1].put(*symbols.given())
         sizes = [writer.size() for writer in writers]
         total = sum(sizes)
         goal = total + 1 if single else max(SEGMENT_MINIMUM, total // SEGMENT_TARGET)
@@ -187,11 +190,33 @@ class Encoder:
             if (pending >= goal and rest >= SEGMENT_MINIMUM // 2) or k + 1 == last:
                 writer = writers[first]  # holds its unit already; most of the bytes are in units that stay alone
                 for unit in self.symbols[first + 1 : k + 1]:
-                    for m, index in unit:
-                        writer.put(m.astype(np.int32), index)
+                    for symbols in unit:
+                        writer.put(*symbols.given())
                 result.append(Segment(k + 1 - first, writer.payload()))
                 first, pending = k + 1, 0
         return tuple(result)
+
+
+class _Symbols:
+    """Residuals and table indices of a strip `(n,)`, waiting until it is known which segment they are in.
+
+    Arguments:
+        m: residuals, of any kind of integer.
+        index: of the tables.
+        deflated: keep them deflated.
+    """
+
+    def __init__(self, m: npt.NDArray[np.signedinteger[Any]], index: UInt8, deflated: bool) -> None:
+        self._kind, self._deflated = m.dtype, deflated
+        self._m: Any = zlib.compress(m.tobytes(), 1) if deflated else m
+        self._index: Any = zlib.compress(index.tobytes(), 1) if deflated else index
+
+    def given(self) -> tuple[Int32, UInt8]:
+        """Both of them."""
+        if not self._deflated:
+            return self._m.astype(np.int32), self._index
+        m = np.frombuffer(zlib.decompress(self._m), self._kind)
+        return m.astype(np.int32), np.frombuffer(zlib.decompress(self._index), np.uint8)
 
 
 class Decoder:
