@@ -77,6 +77,18 @@ def test_symbols_of_large_pictures_wait_deflated(
     usual = eocodec.compress(coffee[:96, :160], 200, model=model)
     assert kept and not any(kept)
     kept.clear()
-    monkeypatch.setattr(ordinary, "DEFLATED", 1 << 10)
+    monkeypatch.setattr(ordinary, "LARGE", 1 << 10)
     assert eocodec.compress(coffee[:96, :160], 200, model=model) == usual
     assert kept and all(kept)
+
+
+def test_what_coding_took_is_given_back_before_the_picture_is_decoded(
+    coffee: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(ordinary, "trim_memory", lambda: calls.append(None))
+    usual = eocodec.compress_picture(coffee[:96, :160], model=model, measure=True)
+    assert not calls
+    monkeypatch.setattr(ordinary, "LARGE", 1 << 10)
+    assert eocodec.compress_picture(coffee[:96, :160], model=model, measure=True) == usual
+    assert len(calls) == 1

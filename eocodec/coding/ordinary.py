@@ -35,6 +35,7 @@ from eocodec.coding.walk import Walk, from_symbols, to_symbols
 from eocodec.errors import FormatError
 from eocodec.format import AnyFile, File, Header, Segment, rate_code
 from eocodec.image import Bytes, Picture
+from eocodec.memory import trim_memory
 from eocodec.metrics import decibels, squared_error
 from eocodec.model import transform
 from eocodec.model.bundle import Model
@@ -49,7 +50,7 @@ Float32 = npt.NDArray[np.float32]
 NEARLY_EMPTY = 0.05  # bits per pixel, below which a finer step is tried
 LITTLE, LITTLE_SHARE = 16, 3  # bytes that it may cost, or one part in three; details double with half the step
 SMOOTH_STEP = 12 / 255  # the finest one that is tried so
-DEFLATED = 1 << 24  # pixels, beyond which symbols wait deflated: from 6 bytes a pixel to 2 or 3, a few % of the time
+LARGE = 1 << 24  # pixels, beyond which symbols wait deflated, in 2 to 3 bytes a pixel instead of 6
 
 
 class Dequantiser:
@@ -121,7 +122,7 @@ class Encoder:
         self.steps = steps and [np.broadcast_to(s, band.shape) for s, band in zip(steps, targets, strict=True)]
         self.levels = model.manifest.levels
         self.symbols: list[list[_Symbols]] = []
-        self.deflated = sum(t.size for t in targets) > 3 * DEFLATED
+        self.deflated = sum(t.size for t in targets) > 3 * LARGE
         self.nonzero: list[bool] = []
 
     def wants(self, unit: int) -> bool:
@@ -407,6 +408,8 @@ class OrdinaryJob(SteppedJob):
         coder, latents = foresee(self.model, header, latents, fineness, in_place=True)
         file = self._file(header, finish(header, coder))
         del coder
+        if self.picture.pixels > LARGE:
+            trim_memory()
         error = 0.0
         for rows, columns, rgb in pieces_of(self.model, header, latents, header.delta, fineness.places()):
             error += squared_error(self.picture.rgb[rows, columns], rgb)
