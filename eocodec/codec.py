@@ -389,7 +389,8 @@ def truncate(data: bytes, *, rate: float | None = None, max_bytes: int | None = 
 
     Arguments:
         data: the file.
-        rate: keep the first C latents of every block (whole segments that lie within them).
+        rate: of a progressive file: what :func:`compress` gives at this C. Of an ordinary one: whole segments that lie
+            within the first C latents of every block, which keep their fine step: not what :func:`compress` gives.
         max_bytes: keep as many whole segments as fit, of a progressive file as many bytes.
         model: bundle, or library of bundles; only the rate of a progressive file needs its model to be found. Default:
             the shipped ones.

@@ -495,7 +495,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     if profile:
         with suppress(ImageCms.PyCMSError, OSError, ValueError):  # a broken profile must not lose the picture
             image = _converted(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
 def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:

@@ -217,6 +217,16 @@ def test_the_command_tells_method_and_level(run: Runner, tmp_path: Path, crop: n
     assert Image.open(io.BytesIO(core.stdout)).size == (256, 192)
 
 
+def test_the_command_says_when_it_finds_no_noise(run: Runner, tmp_path: Path, chelsea: np.ndarray) -> None:
+    crop = chelsea[:192, :256]
+    Image.fromarray(crop).save(tmp_path / "clean.png")
+    done = run("denoise", "clean.png", "--json")
+    assert len(json.loads(done.stdout)["warnings"]) == 1 and b"no noise was found" in done.stderr
+    assert (np.asarray(Image.open(tmp_path / "clean.denoised.png")) == crop).all()
+    told = run("denoise", "clean.png", "--sigma", "0", "-o", "told.png", "--json")
+    assert json.loads(told.stdout)["warnings"] == []
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -7,7 +7,7 @@ from PIL import Image
 
 import eocodec
 from eocodec.denoising import denoise_picture, estimate_sigma
-from eocodec.denoising.noise_areas import correlated, hidden_level, trusted
+from eocodec.denoising.noise_areas import correlated, hidden, trusted
 from eocodec.image import Picture
 from eocodec.model.bundle import Model
 
@@ -82,7 +82,7 @@ def test_noise_seen_through_a_demosaicer_is_found_and_removed(model: Model, coff
 def test_texture_is_no_noise(samples: dict[str, np.ndarray]) -> None:
     for picture in samples.values():
         values = picture.astype(np.float32) / np.float32(255)
-        assert hidden_level(values, trusted(values)) == 0
+        assert hidden(values, trusted(values)) is None
 
 
 def test_what_is_too_small_or_flat_has_no_level() -> None:
@@ -137,6 +137,29 @@ def test_noise_that_channels_share_behind_a_demosaicer_is_found(grey: bool, mode
     done = denoise_picture(noisy, shifts=1, model=model)
     assert done.sigma is not None and 4 < done.sigma < 10
     assert _psnr(clean, done.rgb) > _psnr(clean, noisy) + 1.5
+
+
+def _enlarged(values: np.ndarray) -> np.ndarray:
+    """Twice as large, bilinear."""
+    size = (2 * values.shape[1], 2 * values.shape[0])
+    planes = [Image.fromarray(v.astype(np.float32)) for v in values.transpose(2, 0, 1)]
+    large = np.dstack([np.asarray(plane.resize(size, Image.Resampling.BILINEAR)) for plane in planes])
+    return np.clip(large + 0.5, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_noise_that_was_enlarged_is_found_and_removed_at_the_scale_that_it_has(grey: bool, model: Model) -> None:
+    scene = np.asarray(Image.open(SAMPLES / "rocket.png").convert("RGB"))[:128, 60:188].astype(float)
+    noise = np.random.default_rng(0).normal(0, 12, scene.shape)
+    if grey:
+        scene, noise = (v[..., 1:2].repeat(3, 2) for v in (scene, noise))
+    clean, noisy = _enlarged(scene), _enlarged(scene + noise)
+    level = float((noisy.astype(float) - clean).std())
+    assert estimate_sigma(clean, model) < 0.3
+    done = denoise_picture(noisy, shifts=1, model=model)
+    assert done.sigma == pytest.approx(level, rel=0.25)
+    told = denoise_picture(noisy, level, shifts=1, model=model)  # at one scale
+    assert _psnr(clean, done.rgb) > max(_psnr(clean, noisy) + 4, _psnr(clean, told.rgb) + 1)
 
 
 def test_texture_is_no_noise_at_coarser_scales_either(samples: dict[str, np.ndarray], model: Model) -> None:

@@ -96,6 +96,7 @@ def command(
     """Remove noise from pictures.
 
     Writes NAME.denoised.png beside the input unless -o is given. Transparency is kept. Pictures and .eoc files go in.
+    Noise that may as well be texture is left alone, which is said on standard error and in "warnings" of --json.
 
     \b
     Examples:
@@ -108,7 +109,7 @@ def command(
       eocodec denoise --rate 48 noisy.png -o core.png
       cat noisy.png | eocodec denoise - > clean.png
     """
-    from eocodec.denoising import denoise_picture
+    from eocodec.denoising import SMALLEST_SIGMA, denoise_picture
     from eocodec.image import check_suffix, encode_picture, to_pillow
     from eocodec.model.library import load_model
 
@@ -142,6 +143,9 @@ def command(
         suffix = ".png" if job.target == files.PIPE else Path(job.target).suffix
         image = to_pillow(done.rgb, picture.alpha, picture.grey)
         files.write_bytes(job.target, encode_picture(image, suffix), job.source if keep_times else None)
+        warnings = list(picture.notes)
+        if sigma == "auto" and done.sigma is not None and done.sigma < SMALLEST_SIGMA:
+            warnings.append("no noise was found that cannot be texture, and nothing was changed; --sigma S removes it")
         return {
             "input": job.source,
             "output": job.target,
@@ -151,7 +155,7 @@ def command(
             "sigma": None if done.sigma is None else round(done.sigma, 2),
             "rate": rate,
             "frames": picture.frames,
-            "warnings": list(picture.notes),
+            "warnings": warnings,
         }
 
     def line(r: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ value is m + μ/16 steps: μ the integer mean from the graphs, m the coded resid
 
 import functools
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -36,6 +37,7 @@ from eocodec.coding.walk import Walk, from_symbols, to_symbols
 from eocodec.errors import FormatError
 from eocodec.format import AnyFile, File, Header, Segment, rate_code
 from eocodec.image import Bytes, Picture
+from eocodec.memory import trim_memory
 from eocodec.metrics import decibels, peak, squared_error
 from eocodec.model import transform, unrefined
 from eocodec.model.bundle import Model
@@ -57,6 +59,7 @@ FINEST_DEEP = -10.0  # log2 of the finest step of 16-bit files in 8-bit levels: 
 NEARLY_EMPTY = 0.05  # bits per pixel, below which a finer step is tried
 LITTLE, LITTLE_SHARE = 16, 3  # bytes that it may cost, or one part in three; details double with half the step
 SMOOTH_STEP = 12 / 255  # the finest one that is tried so
+LARGE = 1 << 24  # pixels, beyond which symbols wait deflated, in 2 to 3 bytes a pixel instead of 6
 
 
 class Dequantiser:
@@ -131,7 +134,8 @@ class Encoder:
         self.targets, self.dequantiser = targets, dequantiser
         self.steps = steps and [np.broadcast_to(s, band.shape) for s, band in zip(steps, targets, strict=True)]
         self.levels = model.manifest.levels
-        self.symbols: list[list[tuple[npt.NDArray[np.signedinteger[Any]], UInt8]]] = []
+        self.symbols: list[list[_Symbols]] = []
+        self.deflated = sum(t.size for t in targets) > 3 * LARGE
         self.nonzero: list[bool] = []
 
     def wants(self, unit: int) -> bool:
@@ -175,7 +179,7 @@ class Encoder:
 
     def _record(self, m: Int32, index: UInt8) -> None:
         low, high = (int(m.min()), int(m.max())) if m.size else (0, 0)
-        self.symbols[-1].append((m.ravel().astype(_smallest(low, high)), index.ravel()))
+        self.symbols[-1].append(_Symbols(m.ravel().astype(_smallest(low, high)), index.ravel(), self.deflated))
         self.nonzero[-1] |= low < 0 or high > 0
 
     def end(self) -> int:
@@ -189,17 +193,18 @@ class Encoder:
             return None
         groups: list[list[tuple[Int32, UInt8]]] = [[] for _ in range(2 * self.levels)]
         for unit, strips in list(zip(units(self.levels), self.symbols, strict=False))[1:]:
-            groups[deep.group_of(unit)] += [(m.astype(np.int32), index) for m, index in strips]
+            groups[deep.group_of(unit)] += [symbols.given() for symbols in strips]
         return deep.choose(self.fine, groups, deep.code_lengths(self.model.tables))
 
     def _put(self, writer: Writer, number: int) -> None:
         """Write a unit."""
         unit = units(self.levels)[number]
-        for m, index in self.symbols[number]:
+        for symbols in self.symbols[number]:
+            m, index = symbols.given()
             if self.choice is None or number == 0:
-                writer.put(m.astype(np.int32), index)
+                writer.put(m, index)
             else:
-                deep.put(writer, m.astype(np.int32), *self.choice.tables(deep.group_of(unit), index))
+                deep.put(writer, m, *self.choice.tables(deep.group_of(unit), index))
 
     def segments(self, single: bool = False) -> tuple[Segment, ...]:
         """Units grouped into segments, or in a `single` one; units of zeros at the end are left out."""
@@ -223,6 +228,28 @@ class Encoder:
                 result.append(Segment(k + 1 - first, writer.payload()))
                 first, pending = k + 1, 0
         return tuple(result)
+
+
+class _Symbols:
+    """Residuals and table indices of a strip `(n,)`, waiting until it is known which segment they are in.
+
+    Arguments:
+        m: residuals, of any kind of integer.
+        index: of the tables.
+        deflated: keep them deflated.
+    """
+
+    def __init__(self, m: npt.NDArray[np.signedinteger[Any]], index: UInt8, deflated: bool) -> None:
+        self._kind, self._deflated = m.dtype, deflated
+        self._m: Any = zlib.compress(m.tobytes(), 1) if deflated else m
+        self._index: Any = zlib.compress(index.tobytes(), 1) if deflated else index
+
+    def given(self) -> tuple[Int32, UInt8]:
+        """Both of them."""
+        if not self._deflated:
+            return self._m.astype(np.int32), self._index
+        m = np.frombuffer(zlib.decompress(self._m), self._kind)
+        return m.astype(np.int32), np.frombuffer(zlib.decompress(self._index), np.uint8)
 
 
 class Decoder:
@@ -447,6 +474,8 @@ class OrdinaryJob(SteppedJob):
         coder, latents = foresee(self.model, header, latents, fineness, in_place=True)
         file = self._file(header, _content(header, coder))
         del coder
+        if self.picture.pixels > LARGE:
+            trim_memory()
         rgb, error = self.picture.rgb, 0.0
         for rows, columns, piece in pieces_of(self.model, header, latents, header.delta, fineness.places()):
             error += squared_error(rgb[rows, columns], piece)

@@ -19,6 +19,7 @@ from eocodec.coding.fineness import Fineness
 from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
 from eocodec.coding.units import LEVEL_UNITS, PHASES, Unit, units
 from eocodec.format import Header
+from eocodec.memory import trim_memory
 from eocodec.model.bundle import Model
 from eocodec.model.threads import in_order
 from eocodec.steps import STEP_UNIT, scale_shift
@@ -183,6 +184,8 @@ class Walk:
         results = in_order(run, [piece for part in parts for piece in part], threads)
         for rows, part in zip(strips, parts, strict=True):
             found = [next(results) for _ in part]
+            if len(strips) > 1:
+                trim_memory()
             yield rows, found[0] if len(found) == 1 else [np.concatenate(o, axis=1) for o in zip(*found, strict=True)]
 
     @classmethod

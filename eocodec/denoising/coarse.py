@@ -1,6 +1,7 @@
-"""Noise that has lost its finest frequencies, told from the picture at half and at a quarter of its size.
+"""Noise that has lost its finest frequencies: told, and removed, at half the size of the picture.
 
-In: values `(H, W, 3)`, float32 in 0 to 1, and a measure of white noise. Out: the level of noise that is not white.
+In: values `(H, W, 3)`, float32 in 0 to 1, and what measures or removes white noise. Out: how strong noise is that is
+not white; the picture without it.
 
 Demosaicers, scalers and blurs correlate neighbouring pixels. Means of 2x2 pixels depend on one another much less, so
 the measure for white noise sees the noise there; how much stronger it is at full size the smoothest patches tell. At a
@@ -13,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec.denoising import noise_areas
+from eocodec.denoising.noise_areas import Hidden
 
-__all__ = ["coarse_level", "halved"]
+__all__ = ["coarse_level", "coarse_removed", "halved"]
 
 Float32 = npt.NDArray[np.float32]
 Areas = npt.NDArray[np.bool_]
@@ -32,8 +34,8 @@ def coarse_level(
     alpha: npt.NDArray[np.uint8] | None,
     measure: Callable[[Float32, Areas], float],
     spread: float = 1.0,
-) -> float:
-    """Level of noise (range 0 to 1) as seen at coarser scales, in the terms of `measure`; 0 where it may be texture.
+) -> Hidden | None:
+    """Noise as seen at coarser scales, in the terms of `measure`; None where it may be texture.
 
     Arguments:
         values: the picture.
@@ -43,25 +45,43 @@ def coarse_level(
         spread: what `measure` gives for the standard deviation of a channel; √3 for the luma axis of grey pictures.
     """
     if min(values.shape[:2]) < SMALLEST_EDGE:
-        return 0.0
+        return None
     half = halved(values)
     clear = None if alpha is None else alpha[::2, ::2][: half.shape[0], : half.shape[1]]
     half_areas = noise_areas.trusted(half, clear)
     if not half_areas.any():
-        return 0.0
+        return None
     level = measure(half, half_areas)
     if level < LEAST:
-        return 0.0
+        return None
     quarter = halved(half)
     clear = None if clear is None else clear[::2, ::2][: quarter.shape[0], : quarter.shape[1]]
     quarter_areas = noise_areas.trusted(quarter, clear)
     if not quarter_areas.any() or measure(quarter, quarter_areas) > TEXTURE * level:
-        return 0.0
+        return None
     fine, coarse = noise_areas.correlated(values, areas), noise_areas.correlated(half, half_areas)
     if fine is None or coarse is None or (spread == 1 and fine.colours > ALIKE):
-        return 0.0
+        return None
     ratio = min(max(fine.roughness / coarse.roughness, 1.0), LARGEST_RATIO)
-    return min(level * ratio, spread * fine.roughness)  # nowhere is there less than the noise
+    return Hidden(min(level * ratio, spread * fine.roughness), level)  # nowhere is there less than the noise
+
+
+def coarse_removed(values: Float32, coarse: float, remove: Callable[[Float32, float], Float32]) -> Float32:
+    """The picture without the part of its noise that is left in means of 2x2 pixels; the finer part is still there.
+
+    What takes noise for white and works at full size finds the fine part weaker and the coarse part stronger than it
+    expects: of the latter it leaves most.
+
+    Arguments:
+        values: the picture.
+        coarse: standard deviation of the noise in means of 2x2 pixels, in the terms of `remove`.
+        remove: gives a picture without white noise of a level.
+    """
+    height, width = values.shape[:2]
+    even = np.pad(values, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+    half = halved(even)
+    noise = half - remove(half, coarse)
+    return values - noise.repeat(2, 0).repeat(2, 1)[:height, :width]
 
 
 def halved(values: Float32) -> Float32:

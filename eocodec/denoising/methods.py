@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from eocodec.arguments import check_numbers
 from eocodec.denoising import dropping, net, noise_areas, shrinkage
-from eocodec.denoising.coarse import coarse_level
+from eocodec.denoising.coarse import coarse_level, coarse_removed
 from eocodec.denoising.net import Noise
 from eocodec.errors import EocodecError
 from eocodec.image import Bytes, ImageLike, Picture, as_picture
@@ -207,17 +207,25 @@ class _PhotoDenoiser(_Denoiser):
     def measure(self, values: Float32, grey: bool, areas: Areas, alpha: Bytes | None = None) -> Noise:
         if "net" in self.model.denoising_methods:
             noise = net.measure(self.model, values, areas)
-            hidden = 0.0 if grey else noise_areas.hidden_level(values, areas)
-            if hidden == 0 and noise.sigma * 255 < OVERLOOKED:
-                spread = math.sqrt(3) if grey else 1.0
+            spread = math.sqrt(3) if grey else 1.0
+            hidden = noise_areas.hidden(values, areas, grey)
+            if hidden is not None:
+                hidden = noise_areas.Hidden(hidden.level * spread, hidden.coarse * spread)
+            elif noise.sigma * 255 < OVERLOOKED:
                 hidden = coarse_level(values, areas, alpha, lambda v, a: net.measure(self.model, v, a).sigma, spread)
-            return Noise.white(hidden) if noise.sigma < UNSEEN * hidden else noise
+            if hidden is None or noise.sigma >= UNSEEN * hidden.level:
+                return noise
+            return Noise.correlated(hidden.level, hidden.coarse)
         if grey:
             return Noise.white(math.sqrt(3) * min(_grey_level(values[..., 0]), 1.0))
         return Noise.white(min(shrinkage.noise_level(self.model, values), 1.0))
 
     def remove(self, values: Float32, noise: Noise, method: str, shifts: int) -> Float32:
         if method == "net":
+            if noise.coarse is not None:
+                values = coarse_removed(
+                    values, noise.coarse, lambda v, s: net.apply(self.model, v, Noise.white(s), shifts)
+                )
             return net.apply(self.model, values, noise, shifts)
         estimator = {"shrink": shrinkage.shrink, "drop": shrinkage.drop}[method]
         clean = _averaged(functools.partial(estimator, self.model, noise=noise.sigma), values, shifts)

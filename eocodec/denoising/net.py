@@ -46,20 +46,29 @@ class Noise:
     Arguments:
         sigma: standard deviation over the whole picture.
         floor, slope: of the variance; for white noise σ² and 0.
+        coarse: standard deviation of means of 2x2 pixels, of noise that is not white; None for white noise, of which
+            it is half of `sigma`.
     """
 
     sigma: float
     floor: float
     slope: float
+    coarse: float | None = None
 
     @classmethod
     def white(cls, sigma: float) -> "Noise":
         """Noise that is the same everywhere."""
         return cls(sigma, sigma**2, 0.0)
 
+    @classmethod
+    def correlated(cls, sigma: float, coarse: float) -> "Noise":
+        """Noise that went through a filter, the same everywhere."""
+        return cls(sigma, sigma**2, 0.0, coarse)
+
     def scaled(self, factor: float) -> "Noise":
         """The same noise with `factor` times the standard deviation."""
-        return Noise(self.sigma * factor, self.floor * factor**2, self.slope * factor**2)
+        coarse = None if self.coarse is None else self.coarse * factor
+        return Noise(self.sigma * factor, self.floor * factor**2, self.slope * factor**2, coarse)
 
     def plane(self, values: Float32) -> Float32:
         """Standard deviation for every 2x2 pixels of a picture with even sides, `(H/2, W/2)`."""

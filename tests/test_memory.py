@@ -1,0 +1,94 @@
+"""Large pictures do not take more memory than is in use at once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import eocodec
+from eocodec.coding import ordinary, walk
+from eocodec.model.bundle import Model
+
+BETWEEN = """
+import sys
+from pathlib import Path
+from eocodec.memory import trim_memory
+def megabytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+large, small = [], []
+for _ in range(200):
+    large.append(bytearray(1 << 20))
+    small.append(bytearray(4000))
+full = megabytes()
+del large
+kept = megabytes()
+trim_memory()
+print(full, kept, megabytes())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "confstr") or "CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="needs glibc")
+def test_pages_between_arrays_that_stay_are_given_back() -> None:
+    heap = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}  # what glibc comes to by itself
+    done = subprocess.run([sys.executable, "-c", BETWEEN], env=heap, capture_output=True, check=True, timeout=60)
+    full, kept, after = map(float, done.stdout.split())
+    assert kept > full - 20 and after < full - 150
+
+
+def test_large_pictures_give_memory_back_after_every_strip(
+    coffee: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(walk, "trim_memory", lambda: calls.append(None))
+    part = coffee[:128, :128]
+    eocodec.compress(part, model=model)
+    assert not calls
+    monkeypatch.setattr(walk, "STRIP", 64)
+    eocodec.compress(part, model=model)
+    assert len(calls) > 20
+
+
+def test_pictures_of_the_right_mode_are_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a copy")
+
+    monkeypatch.setattr(Image.Image, "copy", refuse)
+    assert eocodec.image.read_picture(tmp_path / "a.png").rgb.shape == (8, 8, 3)
+
+
+def test_symbols_of_large_pictures_wait_deflated(
+    coffee: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[bool] = []
+    begun = ordinary._Symbols.__init__
+
+    def begin(self: ordinary._Symbols, m: np.ndarray, index: np.ndarray, deflated: bool) -> None:
+        kept.append(deflated)
+        begun(self, m, index, deflated)
+
+    monkeypatch.setattr(ordinary._Symbols, "__init__", begin)
+    usual = eocodec.compress(coffee[:96, :160], 200, model=model)
+    assert kept and not any(kept)
+    kept.clear()
+    monkeypatch.setattr(ordinary, "LARGE", 1 << 10)
+    assert eocodec.compress(coffee[:96, :160], 200, model=model) == usual
+    assert kept and all(kept)
+
+
+def test_what_coding_took_is_given_back_before_the_picture_is_decoded(
+    coffee: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(ordinary, "trim_memory", lambda: calls.append(None))
+    usual = eocodec.compress_picture(coffee[:96, :160], model=model, measure=True)
+    assert not calls
+    monkeypatch.setattr(ordinary, "LARGE", 1 << 10)
+    assert eocodec.compress_picture(coffee[:96, :160], model=model, measure=True) == usual
+    assert len(calls) == 1
