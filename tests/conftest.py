@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from paths import ROOT, SAMPLES, Maker, Runner, environment
+from eocodec_cli import group, main
 from PIL import Image
 
 from eocodec.model.bundle import Model
@@ -91,6 +92,25 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Maker:
         return folder
 
     return maker
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Runner:
+    """What `run` does, but in this process: for tests of what commands do, not of how they start and end."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(group, "_leave_at_once", lambda code: None)
+
+    def caller(*arguments: object) -> "subprocess.CompletedProcess[bytes]":
+        capfdbinary.readouterr()
+        code: object = 0
+        try:
+            main(list(map(str, arguments)))
+        except SystemExit as e:
+            code = e.code
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(arguments, code, *capfdbinary.readouterr())
+
+    return caller
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ class Server:
 
     @contextmanager
     def at_a_standstill(self) -> Iterator[list[int]]:
-        """The processes that work on pictures, stopped meanwhile: whatever they are given takes as long as is wanted."""
+        """The processes that work on pictures, stopped meanwhile: what they are given takes as long as is wanted."""
         children = self.children()
         for child in children:
             os.kill(child, signal.SIGSTOP)

@@ -111,6 +111,7 @@ def test_restored_subjects_are_those_that_were_trained(finished):
         np.testing.assert_array_equal(subject.encode(data.held_out).mean, again.encode(data.held_out).mean)
 
 
+@pytest.mark.slow
 def test_pictures_have_traversals_on_their_page(tmp_path):
     (tmp_path / "r.toml").write_text(
         'seeds = 1\ntop = 3\n[data]\nset = "sprites"\nsamples = 60\n[[subject]]\nkind = "pca"\nlatents = 3\n'

@@ -467,8 +467,8 @@ def test_a_foreign_name_for_this_machine_is_refused_without_keys(client: httpx.C
 @pytest.mark.parametrize(
     "arguments", [("--timeout", "inf"), ("--max-body", "nan"), ("--upload-timeout", "nan"), ("--store", "")]
 )
-def test_wrong_settings_are_one_sentence(arguments: tuple[str, str], run: Runner) -> None:
-    refused = run("serve", "--port", 0, *arguments)
+def test_wrong_settings_are_one_sentence(arguments: tuple[str, str], call: Runner) -> None:
+    refused = call("serve", "--port", 0, *arguments)
     assert refused.returncode == 2 and b"Traceback" not in refused.stderr
 
 

@@ -319,8 +319,8 @@ def test_signed_urls_open_what_they_name(tmp_path: Path) -> None:
     [("--cors", "https://example.org/"), ("--cors", "example.org"), ("--preset", "a=colour=red"), ("--preset", "a"),
      ("--allow-source", "https://example.org"), ("--root-path", "x/")],
 )  # fmt: skip
-def test_values_that_mean_nothing_are_refused_at_the_start(arguments: tuple[str, str], run: Any) -> None:
-    refused = run("serve", "--port", 0, *arguments)
+def test_values_that_mean_nothing_are_refused_at_the_start(arguments: tuple[str, str], call: Any) -> None:
+    refused = call("serve", "--port", 0, *arguments)
     assert refused.returncode in (1, 2) and b"Traceback" not in refused.stderr
 
 

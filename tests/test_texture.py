@@ -61,9 +61,9 @@ def test_wrong_amounts_are_refused(texture: object, chelsea: np.ndarray) -> None
         eocodec.decompress(eocodec.compress(chelsea[:32, :32]), texture=texture)  # type: ignore[arg-type]
 
 
-def test_the_command_draws_texture(run: Runner, tmp_path: Path, chelsea: np.ndarray) -> None:
+def test_the_command_draws_texture(call: Runner, tmp_path: Path, chelsea: np.ndarray) -> None:
     data = eocodec.compress(chelsea[:96, :128], bpp=0.3)
     (tmp_path / "a.eoc").write_bytes(data)
-    assert run("decompress", "--texture", 0.7, "a.eoc").returncode == 0
+    assert call("decompress", "--texture", 0.7, "a.eoc").returncode == 0
     assert (np.asarray(Image.open(tmp_path / "a.png")) == eocodec.decompress(data, texture=0.7)).all()
-    assert run("decompress", "--texture", 2, "a.eoc", "-o", "b.png").returncode == 2
+    assert call("decompress", "--texture", 2, "a.eoc", "-o", "b.png").returncode == 2
