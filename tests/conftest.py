@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import ROOT, SAMPLES, Maker, Runner, environment
 from eocodec_cli import group, main
+from paths import ROOT, SAMPLES, Maker, Runner, environment
 from PIL import Image
 
 from eocodec.model.bundle import Model

@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
         ("x.png", ("denoise", "a.png", "--sigma", 5, "-o", "x.png")),
         ("b.cut.eoc", ("truncate", "b.eoc", "--bytes", 400)),
         ("x.eoc", ("truncate", "b.eoc", "--bytes", 400, "-o", "x.eoc")),
-        ("eocodec-demo.png", ("demo",)),
+        pytest.param("eocodec-demo.png", ("demo",), marks=pytest.mark.slow),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
