@@ -140,6 +140,7 @@ def test_the_command_writes_cuts_and_describes_progressive_files(
     assert run("compress", "--progressive", "--lossless", "p.png").returncode == 2
 
 
+@pytest.mark.slow
 def test_the_first_bytes_show_a_colour_then_a_coarse_picture(samples: dict[str, np.ndarray]) -> None:
     cuts = (17, 26, 40, 64, 100, 160, 256, 400, 640, 1000, 1600)
     quality = []

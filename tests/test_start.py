@@ -156,6 +156,7 @@ def test_damaged_denoising_nets_are_refused_when_they_are_used(tmp_path: Path) -
         model.runtime.open("denoise/level")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"rate": 200}, {"lossless": True}, {"progressive": True, "rate": 20}], ids=str)
 def test_side_by_side_gives_the_same_bytes_and_pictures(
     options: dict[str, object], chelsea: np.ndarray, monkeypatch: pytest.MonkeyPatch
