@@ -47,6 +47,7 @@ def _scan() -> np.ndarray:
 KINDS = {"text": _text, "chart": _chart, "pixel art": _pixel_art, "scan": _scan}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_lossy_file_is_larger_than_the_lossless_one(kind: str, model: Model) -> None:
     picture = KINDS[kind]()
@@ -73,6 +74,7 @@ def test_the_exact_file_is_hardly_larger_than_webp_and_comes_back(kind: str, mod
     assert (eocodec.decompress(data, model) == (picture if picture.ndim == 3 else picture[..., None])).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["text", "chart", "pixel art"])
 def test_targets_that_the_exact_file_meets_are_met_by_it(kind: str, model: Model) -> None:
     picture = KINDS[kind]()

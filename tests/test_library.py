@@ -83,6 +83,7 @@ def test_own_models_come_before_shipped_ones() -> None:
         describe(tiny)
 
 
+@pytest.mark.slow
 def test_every_operation_takes_a_users_own_model(mine: Path, picture: np.ndarray, data: bytes) -> None:
     own = load_model(mine)
     shown, values = eocodec.decompress(data, own), symbols(data, own)

@@ -50,6 +50,7 @@ def test_bd_rate_is_near_that_of_bjontegaards_polynomials() -> None:
     assert bd_rate(anchor, test, 1e-9, 1e9) == pytest.approx(want, abs=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["noise", "weak noise", "smooth", "dark"])
 def test_psnr_and_ms_ssim_are_those_of_torchmetrics(change: str, coffee: np.ndarray) -> None:
     torch = pytest.importorskip("torch")

@@ -25,6 +25,7 @@ def crop() -> np.ndarray:
     return np.asarray(Image.open(SAMPLES / "coffee.png").convert("RGB"))[100:260, 150:390]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0, 255, 128])
 def test_flat_margins_do_not_hide_noise(crop: np.ndarray, model: Model, value: int) -> None:
     noisy = np.pad(_noisy(crop, 20), ((70, 70), (70, 70), (0, 0)), constant_values=value)

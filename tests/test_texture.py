@@ -42,6 +42,7 @@ def test_draws_depend_on_the_place_alone() -> None:
     assert (whole * 2 == Texture(1.0).residuals(unit, slice(0, 12), index)).all()
 
 
+@pytest.mark.slow
 def test_smooth_areas_become_as_rough_as_they_were(chelsea: np.ndarray) -> None:
     """At a low rate the picture lacks fine contrast; with texture it has more of it again."""
     data = eocodec.compress(chelsea, bpp=0.2)
