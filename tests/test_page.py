@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paths import SAMPLES
+from paths import SAMPLES, wait_until
 from PIL import Image
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
@@ -64,7 +64,7 @@ def visit(browser: Any, server: Server) -> Iterator[Opener]:
     def opener(url: str = server.url, expected: str = "", **options: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
         contexts.append(context)
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(120_000)  # only what a broken page takes
         page = context.new_page()
         page.add_init_script(REFUSALS)
         page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -107,6 +107,11 @@ def settle(page: Any) -> None:
     page.wait_for_function("() => document.querySelector('.side').ariaBusy !== 'true' && "
                            "![...document.querySelectorAll('.panel:not([hidden]) :is(strong, dd)')]"
                            ".some(e => e.checkVisibility() && e.textContent === '–')")  # fmt: skip
+
+
+def await_drawing(page: Any) -> None:
+    """Wait until the frame after the next one, in which the last change is drawn."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
 
 
 def load(page: Any, *files: Any) -> None:
@@ -307,7 +312,7 @@ def test_zoom_shows_the_pixels_of_both_sides_in_step(visit: Opener, chelsea: np.
 
     for scale in (1, 2, 4):
         page.check(f"[name=zoom][value='{scale}']")
-        page.wait_for_timeout(100)
+        await_drawing(page)
         left, right = drawn(0), drawn(1)
         # Of the offsets at which every scale-th pixel is a pixel of the picture, each must show the same place twice.
         for dy, dx in ((0, 0), (scale - 1, scale - 1)):
@@ -318,7 +323,7 @@ def test_zoom_shows_the_pixels_of_both_sides_in_step(visit: Opener, chelsea: np.
     before = drawn(0)
     page.focus(".surface")
     page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(100)
+    await_drawing(page)
     assert (drawn(0) != before).any()
     page.keyboard.press("0")
     assert page.is_checked("[name=zoom][value=fit]")
@@ -406,7 +411,7 @@ def test_late_answers_are_never_shown(page: Any, small: Path, model: Model) -> N
     held: list[Any] = []
     page.route(re.compile(r"rate=11\b"), lambda route: held.append(route))
     page.fill("#c-number", "11")
-    page.wait_for_timeout(500)
+    wait_until(lambda: page.wait_for_timeout(20) or held)  # requests are seen while the page is waited for
     assert len(held) == 1
     page.fill("#c-number", "22")
     settle(page)
