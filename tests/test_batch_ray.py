@@ -75,6 +75,7 @@ def workers_of(node: Any) -> list[int]:
     return found
 
 
+@pytest.mark.timeout(900)  # three Ray processes begin, and one is missed after some seconds
 def test_all_files_are_done_once_though_a_worker_and_a_machine_are_killed(cluster: Any, tmp_path: Path) -> None:
     names = make_corpus(tmp_path / "in", COUNT, edge=96)
     (tmp_path / "in" / "bad.png").write_text("no picture")
