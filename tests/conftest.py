@@ -1,18 +1,26 @@
 """Fixtures: sample pictures, the shipped model, a runner for the command, and the measuring data where it is."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import ROOT, SAMPLES, Runner, environment
+from eocodec_cli import group, main
+from paths import ROOT, SAMPLES, Maker, Runner, environment
 from PIL import Image
 
 from eocodec.model.bundle import Model
 from eocodec.model.library import FOLDER_VARIABLE, load_model
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 collect_ignore_glob = ["vectors/*.py"]  # programs that make the vectors
 
@@ -61,6 +69,48 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no measuring data beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """Make a folder of that name once for all processes of this run; the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    # A process's folder is in one that it shares with the others; without locks each makes its own.
+    if "PYTEST_XDIST_WORKER" in os.environ and fcntl is not None:
+        base = base.parent
+
+    def maker(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = base / f"once-{name}", base / f"once-{name}.done"
+        with open(base / f"once-{name}.lock", "w") as lock:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a try that failed
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return maker
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Runner:
+    """What `run` does, but in this process: for tests of what commands do, not of how they start and end."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(group, "_leave_at_once", lambda code: None)
+
+    def caller(*arguments: object) -> "subprocess.CompletedProcess[bytes]":
+        capfdbinary.readouterr()
+        code: object = 0
+        try:
+            main(list(map(str, arguments)))
+        except SystemExit as e:
+            code = e.code
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(arguments, code, *capfdbinary.readouterr())
+
+    return caller
 
 
 @pytest.fixture

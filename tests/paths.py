@@ -1,4 +1,4 @@
-"""Where things are, for the tests; and the type of the `run` fixture."""
+"""Where things are, for the tests; and the types of the fixtures `run` and `made_once`."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ SAMPLES = ROOT / "samples"
 VECTORS = ROOT / "tests" / "vectors"
 MODELS = ROOT / "eocodec" / "models"
 Runner = Callable[..., subprocess.CompletedProcess[bytes]]
+Maker = Callable[[str, Callable[[Path], object]], Path]
 
 
 def bundle_of(model: str) -> Path:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -53,13 +53,28 @@ class Server:
             assert found, f"no {event} in {self.lines}"
             return next(r for r in self.log if r["event"] == event)
 
+    def get(self, path: str) -> httpx.Response:
+        """The answer on a connection of its own. Certificates, which take longer than all the rest, are not loaded."""
+        return httpx.get(self.url + path, verify=False, timeout=60)
+
     def await_ready(self) -> None:
         """Wait until /readyz says so."""
-        wait_until(lambda: httpx.get(self.url + "readyz").status_code == 200)
+        wait_until(lambda: self.get("readyz").status_code == 200, every=0.05)
+
+    def await_deaf(self) -> None:
+        """Wait until it has begun to end: it listens no more."""
+
+        def deaf() -> bool:
+            with suppress(httpx.ConnectError):
+                self.get("healthz")
+                return False
+            return True
+
+        wait_until(deaf)
 
     def in_work(self) -> int:
         """Requests that have a place."""
-        found = re.search(r"^eocodec_requests_in_work ([0-9.]+)$", httpx.get(self.url + "metrics").text, re.M)
+        found = re.search(r"^eocodec_requests_in_work ([0-9.]+)$", self.get("metrics").text, re.M)
         assert found
         return int(float(found[1]))
 
@@ -70,6 +85,19 @@ class Server:
     def worked(self) -> float:
         """Processor seconds of the processes that work on pictures."""
         return sum(map(processor_seconds, self.children()))
+
+    @contextmanager
+    def at_a_standstill(self) -> Iterator[list[int]]:
+        """The processes that work on pictures, stopped meanwhile: what they are given takes as long as is wanted."""
+        children = self.children()
+        for child in children:
+            os.kill(child, signal.SIGSTOP)
+        try:
+            yield children
+        finally:
+            for child in children:
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGCONT)
 
     def stop(self, sign: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
         """Send a signal and wait for the end."""

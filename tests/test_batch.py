@@ -115,7 +115,7 @@ def test_json_has_one_object_per_file_then_the_totals(run: Runner, tmp_path: Pat
         assert np.array_equal(exact, np.asarray(image))
 
 
-def test_errors_in_pictures_are_collected_and_not_fatal(run: Runner, tmp_path: Path) -> None:
+def test_errors_in_pictures_are_collected_and_not_fatal(call: Runner, tmp_path: Path) -> None:
     names = make_corpus(tmp_path / "in", 2)
     whole = (tmp_path / "in" / names[0]).read_bytes()
     (tmp_path / "in" / "cut.png").write_bytes(whole[: len(whole) // 2])
@@ -124,7 +124,7 @@ def test_errors_in_pictures_are_collected_and_not_fatal(run: Runner, tmp_path: P
     (tmp_path / "in" / "gone.png").symlink_to("nowhere.png")
     Image.new("RGB", (65, 64)).save(tmp_path / "in" / "large.png")
     os.close(os.open(os.fsencode(tmp_path / "in") + b"/\xff.png", os.O_CREAT))
-    done = run("batch", "in", "out", "--rate", 24, "--max-pixels", 64 * 64)
+    done = call("batch", "in", "out", "--rate", 24, "--max-pixels", 64 * 64)
     assert done.returncode == 1
     errors = {r["source"]: r["error"] for r in manifest(tmp_path / "out") if r["status"] == "failed"}
     assert sorted(errors) == ["\\udcff.png", "cut.png", "empty.webp", "gone.png", "large.png", "text.jpg"]
@@ -134,9 +134,9 @@ def test_errors_in_pictures_are_collected_and_not_fatal(run: Runner, tmp_path: P
     assert len(lines) == 6 and "1 more failed" in lines[-1] and "manifest.parquet" in lines[-1]
     assert "8 files: 2 done, 6 failed" in done.stdout.decode()
     assert files_in(tmp_path / "out") == [*(f"{n}.eoc" for n in names), "manifest.parquet"]
-    again = run("batch", "in", "out", "--rate", 24)  # failed before: not tried again, and still not well
+    again = call("batch", "in", "out", "--rate", 24)  # failed before: not tried again, and still not well
     assert again.returncode == 1 and "6 failed" in again.stdout.decode()
-    retried = run("batch", "in", "out", "--rate", 24, "--retry-failed")
+    retried = call("batch", "in", "out", "--rate", 24, "--retry-failed")
     assert retried.returncode == 1 and "3 done (2 before), 5 failed" in retried.stdout.decode()
     assert "large.png.eoc" in files_in(tmp_path / "out")
 
@@ -163,7 +163,7 @@ def test_what_is_done_is_left_alone_and_what_has_changed_is_done_again(tmp_path:
     assert [r["source"] for r in manifest(tmp_path / "out")] == names
 
 
-def test_other_settings_and_other_corpora_are_refused_unless_forced(run: Runner, tmp_path: Path) -> None:
+def test_other_settings_and_other_corpora_are_refused_unless_forced(call: Runner, tmp_path: Path) -> None:
     names = make_corpus(tmp_path / "in", 3)
     source, moved, target = (str(tmp_path / name) for name in ("in", "moved", "out"))
     all_of(Batch(source, target, SMALL))
@@ -172,13 +172,13 @@ def test_other_settings_and_other_corpora_are_refused_unless_forced(run: Runner,
         with pytest.raises(EocodecError, match=r"rate=24 .*--force"):
             all_of(Batch(source, target, replace(SMALL, **change)))  # type: ignore[arg-type]
     (tmp_path / "in").rename(moved)
-    refused = run("batch", "moved", "out", "--rate", 24)
+    refused = call("batch", "moved", "out", "--rate", 24)
     assert refused.returncode == 1 and refused.stderr.count(b"\n") == 1
     assert b"/in;" in refused.stderr and b"--force" in refused.stderr
     assert before == {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert all_of(Batch(moved, target, SMALL, force=True)) == []
     assert all_of(Batch(moved, target, SMALL)) == []
-    forced = run("batch", "moved", "out", "--rate", 25, "--force", "--json", "--workers", 1)
+    forced = call("batch", "moved", "out", "--rate", 25, "--force", "--json", "--workers", 1)
     assert forced.returncode == 0 and len(forced.stdout.splitlines()) == 4
     assert {r["rate"] for r in manifest(tmp_path / "out")} == {25.0}
     assert all_of(Batch(moved, target, replace(SMALL, rate=25))) == []
@@ -435,7 +435,7 @@ def test_two_batches_cannot_work_at_the_same_results(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_begin_is_one_sentence_and_leaves_nothing(
-    run: Runner, tmp_path: Path, arguments: list[str], word: str
+    call: Runner, tmp_path: Path, arguments: list[str], word: str
 ) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "empty").mkdir()
@@ -443,7 +443,7 @@ def test_what_cannot_begin_is_one_sentence_and_leaves_nothing(
     Image.new("L", (8, 8)).save(tmp_path / "in" / "a.png")
     (tmp_path / "strange" / "manifest.parquet").write_bytes(b"somebody else's")
     before = files_in(tmp_path)
-    done = run("batch", *arguments)
+    done = call("batch", *arguments)
     message = done.stderr.decode()
     assert done.returncode in (1, 2) and word in message and "Traceback" not in message
     assert len([x for x in message.splitlines() if x and not x.startswith(("Usage:", "Try "))]) == 1

@@ -112,13 +112,13 @@ def test_pipes(run: Runner) -> None:
     assert Image.open(io.BytesIO(clean.stdout)).size == (451, 300)
 
 
-def test_several_inputs_go_to_a_folder_and_errors_are_not_fatal(run: Runner, tmp_path: Path) -> None:
+def test_several_inputs_go_to_a_folder_and_errors_are_not_fatal(call: Runner, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("no picture")
-    done = run("compress", SAMPLES / "chelsea.png", "bad.png", SAMPLES / "coffee.png", "-o", "out/", "--no-measure")
+    done = call("compress", SAMPLES / "chelsea.png", "bad.png", SAMPLES / "coffee.png", "-o", "out/", "--no-measure")
     assert done.returncode == 1
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["chelsea.eoc", "coffee.eoc"]
     assert done.stderr.decode().count("\n") == 1 and b"bad.png" in done.stderr
-    twice = run("compress", SAMPLES / "chelsea.png", ROOT / "eocodec" / "data" / "chelsea.png", "-o", "out/")
+    twice = call("compress", SAMPLES / "chelsea.png", ROOT / "eocodec" / "data" / "chelsea.png", "-o", "out/")
     assert twice.returncode == 1 and b"several inputs" in twice.stderr
 
 
@@ -162,7 +162,7 @@ def compressed() -> bytes:
     ],
 )
 def test_bad_input_is_one_clear_line_and_leaves_nothing(
-    run: Runner, tmp_path: Path, compressed: bytes, arguments: tuple[str, ...]
+    call: Runner, tmp_path: Path, compressed: bytes, arguments: tuple[str, ...]
 ) -> None:
     Image.open(SAMPLES / "chelsea.png").crop(CROP).save(tmp_path / "ok.png")
     (tmp_path / "text.png").write_text("this is not a picture")
@@ -175,7 +175,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(
     (tmp_path / "flipped.eoc").write_bytes(bytes(flipped))
     (tmp_path / "huge.eoc").write_bytes(compressed[:9] + b"\xff\xff\xff\x7f" * 2 + compressed[11:])
     before = {p.name: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
-    done = run(*arguments)
+    done = call(*arguments)
     message = done.stderr.decode()
     assert done.returncode in (1, 2), message
     assert "Traceback" not in message and message.strip()
@@ -184,32 +184,32 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
 
 
-def test_nothing_is_overwritten_by_accident(run: Runner, tmp_path: Path) -> None:
+def test_nothing_is_overwritten_by_accident(call: Runner, tmp_path: Path) -> None:
     Image.open(SAMPLES / "chelsea.png").crop((0, 0, 80, 60)).save(tmp_path / "a.png")
     original = (tmp_path / "a.png").read_bytes()
-    assert run("compress", "a.png").returncode == 0
-    refused = run("decompress", "a.eoc")
+    assert call("compress", "a.png").returncode == 0
+    refused = call("decompress", "a.eoc")
     assert refused.returncode == 1 and b"--force" in refused.stderr
     assert (tmp_path / "a.png").read_bytes() == original
-    assert run("denoise", "a.png", "-o", "a.png").returncode == 1
-    assert run("decompress", "a.eoc", "--force").returncode == 0
+    assert call("denoise", "a.png", "-o", "a.png").returncode == 1
+    assert call("decompress", "a.eoc", "--force").returncode == 0
     assert (tmp_path / "a.png").read_bytes() != original
 
 
-def test_a_prefix_without_an_intact_segment_is_called_flat(run: Runner, tmp_path: Path) -> None:
-    run("compress", SAMPLES / "coffee.png", "-o", "c.eoc", "--no-measure")
+def test_a_prefix_without_an_intact_segment_is_called_flat(call: Runner, tmp_path: Path) -> None:
+    call("compress", SAMPLES / "coffee.png", "-o", "c.eoc", "--no-measure")
     raw = (tmp_path / "c.eoc").read_bytes()
-    first = json.loads(run("info", "c.eoc", "--json").stdout)["segments"][0]["end"]
+    first = json.loads(call("info", "c.eoc", "--json").stdout)["segments"][0]["end"]
     for end, word in ((first - 1, b"flat picture"), (first + 1, b"lower rate")):
         (tmp_path / "cut.eoc").write_bytes(raw[:end])
-        assert word in run("decompress", "cut.eoc", "-o", "cut.png", "-f").stdout
+        assert word in call("decompress", "cut.eoc", "-o", "cut.png", "-f").stdout
 
 
-def test_salvage(run: Runner, tmp_path: Path) -> None:
-    run("compress", SAMPLES / "coffee.png", "-o", "c.eoc")
+def test_salvage(call: Runner, tmp_path: Path) -> None:
+    call("compress", SAMPLES / "coffee.png", "-o", "c.eoc")
     raw = bytearray((tmp_path / "c.eoc").read_bytes())
     raw[len(raw) // 2] ^= 16
     (tmp_path / "c.eoc").write_bytes(bytes(raw))
-    assert run("decompress", "c.eoc").returncode == 1
-    done = run("decompress", "c.eoc", "--salvage", "--json")
+    assert call("decompress", "c.eoc").returncode == 1
+    done = call("decompress", "c.eoc", "--salvage", "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["damaged"]

@@ -71,17 +71,17 @@ def test_bad_arguments_are_named(noisy: np.ndarray) -> None:
             eocodec.compress(noisy, denoise=level)
 
 
-def test_the_command_tells_the_level(run: Runner, tmp_path: Path, noisy: np.ndarray) -> None:
+def test_the_command_tells_the_level(call: Runner, tmp_path: Path, noisy: np.ndarray) -> None:
     Image.fromarray(noisy).save(tmp_path / "noisy.png")
-    estimated = json.loads(run("compress", "noisy.png", "--json", "--denoise").stdout)
+    estimated = json.loads(call("compress", "noisy.png", "--json", "--denoise").stdout)
     assert estimated["sigma"] == pytest.approx(25, rel=0.25)
-    given = json.loads(run("compress", "--denoise=30", "noisy.png", "--json", "-f").stdout)
+    given = json.loads(call("compress", "--denoise=30", "noisy.png", "--json", "-f").stdout)
     assert given["sigma"] == 30 and given["bytes"] < estimated["bytes"]
-    assert json.loads(run("compress", "noisy.png", "--json", "-f").stdout)["sigma"] is None
+    assert json.loads(call("compress", "noisy.png", "--json", "-f").stdout)["sigma"] is None
 
 
 @pytest.mark.parametrize("arguments", [("--denoise", "noisy.png"), ("noisy.png", "--denoise", "--lossless")])
-def test_the_command_says_what_does_not_go(run: Runner, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_the_command_says_what_does_not_go(call: Runner, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "noisy.png")
-    done = run("compress", *arguments)
+    done = call("compress", *arguments)
     assert done.returncode == 2 and b"denoise" in done.stderr and not (tmp_path / "noisy.eoc").exists()

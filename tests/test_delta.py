@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,16 @@ from eocodec.model.parts import listed
 PHOTO = shipped_models()["photo"]
 
 
+@cache
+def _photo() -> dict[str, bytes]:
+    return dict(read_bundle(PHOTO))
+
+
+@cache
 def _changed(name: str = "mine") -> dict[str, bytes]:
-    """The shipped photo model with another name and rounding, and without embedded streams."""
-    files = {k: v for k, v in read_bundle(PHOTO).items() if not k.startswith("embedded/") and k != "progressive.bin"}
+    """The shipped photo model with another name and rounding, and without embedded and lossless files or denoising."""
+    left_out = ("embedded/", "progressive.bin", "lossless/", "denoise/")
+    files = {k: v for k, v in _photo().items() if not k.startswith(left_out)}
     manifest = {**json.loads(files["manifest.json"]), "name": name, "dead_zone": 0.2}
     return listed({**files, "manifest.json": json.dumps(manifest).encode()})
 
@@ -37,7 +45,7 @@ def _run(*arguments: str | Path) -> Result:
 def delta(tmp_path: Path) -> Path:
     path = tmp_path / "delta" / "mine.eocm"
     path.parent.mkdir()
-    write_delta(path, read_bundle(PHOTO), _changed())
+    write_delta(path, _photo(), _changed())
     return path
 
 

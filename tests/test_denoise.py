@@ -204,16 +204,16 @@ def test_values_that_are_no_picture_are_refused(value: float, crop: np.ndarray) 
         eocodec.denoise(picture, 20)
 
 
-def test_the_command_tells_method_and_level(run: Runner, tmp_path: Path, crop: np.ndarray) -> None:
+def test_the_command_tells_method_and_level(call: Runner, tmp_path: Path, crop: np.ndarray) -> None:
     alpha = np.arange(crop.shape[0] * crop.shape[1]).reshape(crop.shape[:2]).astype(np.uint8)
     noisy = np.clip(np.round(_noisy(crop, 25) * 255), 0, 255).astype(np.uint8)
     Image.fromarray(np.dstack([noisy, alpha])).save(tmp_path / "noisy.png")
-    done = run("denoise", "noisy.png", "--method", "drop", "--strength", "0.9", "--shifts", "2", "--json")
+    done = call("denoise", "noisy.png", "--method", "drop", "--strength", "0.9", "--shifts", "2", "--json")
     told = json.loads(done.stdout)
     assert told["method"] == "drop" and told["sigma"] == pytest.approx(25, rel=0.25)
     clean = np.asarray(Image.open(tmp_path / "noisy.denoised.png"))
     assert (clean[:, :, 3] == alpha).all() and psnr(crop, clean[:, :, :3]) > psnr(crop, noisy) + 5
-    core = run("denoise", "noisy.png", "--rate", "40", "--shifts", "1", "-o", "-", "--json")
+    core = call("denoise", "noisy.png", "--rate", "40", "--shifts", "1", "-o", "-", "--json")
     assert Image.open(io.BytesIO(core.stdout)).size == (256, 192)
 
 
@@ -237,6 +237,6 @@ def test_the_command_says_when_it_finds_no_noise(run: Runner, tmp_path: Path, ch
         ("--method", "magic"),
     ],
 )
-def test_conflicting_options_are_usage_errors(run: Runner, arguments: tuple[str, ...]) -> None:
-    done = run("denoise", "missing.png", *arguments)
+def test_conflicting_options_are_usage_errors(call: Runner, arguments: tuple[str, ...]) -> None:
+    done = call("denoise", "missing.png", *arguments)
     assert done.returncode == 2 and done.stderr.decode().strip().count("Error:") == 1

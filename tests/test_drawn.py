@@ -20,7 +20,7 @@ from eocodec.image import Picture
 from eocodec.model.bundle import Model
 
 
-def _text(width: int = 240, height: int = 120) -> np.ndarray:
+def _text(width: int = 200, height: int = 90) -> np.ndarray:
     image = Image.new("RGB", (width, height), "white")
     draw, font, rng = ImageDraw.Draw(image), ImageFont.load_default(13), np.random.default_rng(0)
     for y in range(6, height - 10, 18):
@@ -36,7 +36,7 @@ def _chart() -> np.ndarray:
 
 
 def _pixel_art() -> np.ndarray:
-    cells = np.random.default_rng(1).integers(0, 256, (20, 30, 3), np.uint8)
+    cells = np.random.default_rng(1).integers(0, 256, (14, 20, 3), np.uint8)
     return cells.repeat(7, 0).repeat(7, 1)
 
 
@@ -47,6 +47,7 @@ def _scan() -> np.ndarray:
 KINDS = {"text": _text, "chart": _chart, "pixel art": _pixel_art, "scan": _scan}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_lossy_file_is_larger_than_the_lossless_one(kind: str, model: Model) -> None:
     picture = KINDS[kind]()
@@ -73,6 +74,7 @@ def test_the_exact_file_is_hardly_larger_than_webp_and_comes_back(kind: str, mod
     assert (eocodec.decompress(data, model) == (picture if picture.ndim == 3 else picture[..., None])).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["text", "chart", "pixel art"])
 def test_targets_that_the_exact_file_meets_are_met_by_it(kind: str, model: Model) -> None:
     picture = KINDS[kind]()
@@ -159,9 +161,9 @@ def test_a_webp_part_is_named_by_a_flag_and_checked_before_it_is_read(model: Mod
 
 
 def test_transparency_that_repeats_itself_is_a_webp_stream_where_that_is_smaller(model: Model) -> None:
-    y, x = np.mgrid[:300, :400]
-    disc = ((np.hypot(y - 150, x - 200) < 120) * 255).astype(np.uint8)
-    colours = np.full((300, 400, 3), 90, np.uint8)
+    y, x = np.mgrid[:160, :200]
+    disc = ((np.hypot(y - 80, x - 100) < 65) * 255).astype(np.uint8)
+    colours = np.full((160, 200, 3), 90, np.uint8)
     for form in ({"rate": 20}, {"rate": 20, "progressive": True}, {"lossless": True}):
         data = eocodec.compress(np.dstack([colours, disc]), model=model, **form)  # type: ignore[arg-type]
         assert (eocodec.decompress(data, model)[..., 3] == disc).all()
@@ -196,6 +198,7 @@ def test_flat_colours_come_back_exactly_at_any_rate(colour: tuple[int, int, int]
     assert len(eocodec.compress(picture, max_bytes=48, model=model)) <= 48
 
 
+@pytest.mark.slow
 def test_smooth_pictures_have_no_coarse_stairs_where_finer_ones_cost_little(model: Model) -> None:
     y, x = np.mgrid[:256, :384] / 256
     sky = np.dstack([90 + 60 * y + 20 * np.sin(x * 2), 140 + 45 * y, 200 + 25 * y - 10 * x]) / 8

@@ -87,16 +87,16 @@ def test_the_command_line_with_tiny_files(run: Runner, tmp_path: Path) -> None:
     assert cut.returncode == 1 and cut.stderr.count(b"\n") == 1
 
 
-def test_the_command_line_resizes_on_request_only(run: Runner, tmp_path: Path) -> None:
+def test_the_command_line_resizes_on_request_only(call: Runner, tmp_path: Path) -> None:
     portrait = SAMPLES / "astronaut.png"
-    refused = run("compress", "--model", "face64", portrait, "-o", "a.eoc")
+    refused = call("compress", "--model", "face64", portrait, "-o", "a.eoc")
     assert refused.returncode == 1 and b"--resize" in refused.stderr and refused.stderr.count(b"\n") == 1
     assert not (tmp_path / "a.eoc").exists()
-    done = run("compress", "--model", "face64", "--resize", portrait, "-o", "a.eoc")
+    done = call("compress", "--model", "face64", "--resize", portrait, "-o", "a.eoc")
     assert done.returncode == 0, done.stderr
-    assert run("decompress", "a.eoc", "-o", "a.png").returncode == 0
+    assert call("decompress", "a.eoc", "-o", "a.png").returncode == 0
     assert Image.open(tmp_path / "a.png").size == (64, 64)
-    assert run("info", "a.eoc").returncode == 0
+    assert call("info", "a.eoc").returncode == 0
 
 
 def test_denoising_by_dropping(face: np.ndarray, face64: Model) -> None:

@@ -157,6 +157,7 @@ class TestScenes:
         assert both[1] == pytest.approx(turned[1], abs=0.01)
 
 
+@pytest.mark.slow
 def test_direction_of_a_linear_world_is_found():
     """Latents that move by a: the gradient of a potential fitted to the moved latents points along a."""
     torch.manual_seed(0)

@@ -56,6 +56,7 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_subject_has_page_and_measures_and_stands_in_the_comparison(finished):
     out = finished / "report"
     table = json.loads((out / "comparison.json").read_text())
@@ -77,6 +78,7 @@ def test_every_subject_has_page_and_measures_and_stands_in_the_comparison(finish
     assert json.loads((finished / "printed.json").read_text()) == table
 
 
+@pytest.mark.slow
 def test_finished_runs_are_not_repeated_and_changed_ones_are(finished, monkeypatch, tmp_path):
     trained = []
     for plan in set(PLANS.values()):
@@ -97,6 +99,7 @@ def test_finished_runs_are_not_repeated_and_changed_ones_are(finished, monkeypat
     assert trained == [("bfVAE", 1), ("EOFlow", 0), ("EOFlow", 1)]
 
 
+@pytest.mark.slow
 def test_restored_subjects_are_those_that_were_trained(finished):
     report = load_report(finished / "report.toml")
     from eocodec.lab.data.library import load_set
@@ -108,6 +111,7 @@ def test_restored_subjects_are_those_that_were_trained(finished):
         np.testing.assert_array_equal(subject.encode(data.held_out).mean, again.encode(data.held_out).mean)
 
 
+@pytest.mark.slow
 def test_pictures_have_traversals_on_their_page(tmp_path):
     (tmp_path / "r.toml").write_text(
         'seeds = 1\ntop = 3\n[data]\nset = "sprites"\nsamples = 60\n[[subject]]\nkind = "pca"\nlatents = 3\n'
@@ -181,6 +185,7 @@ def test_directions_of_a_subject_are_shared_with_itself():
     assert np.abs(found - np.diag(np.diag(found))).max() < 1e-9
 
 
+@pytest.mark.slow
 def test_the_start_of_the_documentation_runs(tmp_path, capsys):
     text = (ROOT / "docs" / "LAB.md").read_text()
     report = text.split("<<'END'\n", 1)[1].split("\nEND", 1)[0]

@@ -20,6 +20,8 @@ from eocodec.lab.subjects.vae import Training, train_vae
 
 pytestmark = pytest.mark.slow
 
+ITERATIONS = 700  # of a VAE; twice as many change the measures by less than 0.02
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
@@ -40,24 +42,24 @@ def latents_of(weights: Weights, iterations: int, seed: int = 0) -> tuple[float,
 
 
 def test_total_correlation_finds_the_factors_that_a_vae_mixes_and_correlated_noise_hides_them():
-    plain, _, _ = latents_of(METHODS["VAE"], 1500)
+    plain, _, _ = latents_of(METHODS["VAE"], ITERATIONS)
     assert plain < 0.45
-    runs = [latents_of(METHODS["FactorVAE"], 1500, seed) for seed in range(2)]
+    runs = [latents_of(METHODS["FactorVAE"], ITERATIONS, seed) for seed in range(2)]
     factors = factor_analysis("fa15").factors.values
     for lssi, regression, codes in runs:
         assert lssi > 0.95 and abs(lssi - regression) < 0.05
         assert codes.shape[1] == 3
         assert similarity(codes, factors).max(0).min() > 0.95
     assert stability([codes for _, _, codes in runs]) > 0.98
-    violated, _, _ = latents_of(dataclasses.replace(METHODS["FactorVAE"], correlation=0.9), 1500)
+    violated, _, _ = latents_of(dataclasses.replace(METHODS["FactorVAE"], correlation=0.9), ITERATIONS)
     assert runs[0][0] - violated > 0.5
 
 
 def test_torus_entropies_are_found():
-    data = torus()
-    flow = train_flow(torch.from_numpy(data.train), 1.0, FlowTraining(1500, 512, 5e-3, 1e-3, 3, 64))
+    data = torus(circles=3)
+    flow = train_flow(torch.from_numpy(data.train), 1.0, FlowTraining(300, 256, 1e-2, 4e-3, 2, 32))
     subject = FlowSubject("flow", flow, data.shape, data.noise)
-    z = subject.encode(data.held_out[:800]).mean
+    z = subject.encode(data.held_out[:400]).mean
     found = manifold(subject.grams(z, 200), log_normal(torch.from_numpy(z)).numpy())
-    assert np.abs(np.sort(found.spectrum)[::-1] - torus_spectrum()).max() < 0.35
-    assert found.total_correlation < 0.6
+    assert np.abs(np.sort(found.spectrum)[::-1] - torus_spectrum(3)).max() < 0.35
+    assert found.total_correlation < 0.3

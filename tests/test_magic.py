@@ -138,6 +138,6 @@ def test_zsh_takes_the_script(command: dict[str, str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", sorted(FILES))
-def test_scripts_fall_back_to_files(run: Runner, shell: str) -> None:
-    done = run("completion", shell)
+def test_scripts_fall_back_to_files(call: Runner, shell: str) -> None:
+    done = call("completion", shell)
     assert done.returncode == 0 and FILES[shell][1] in done.stdout.decode()

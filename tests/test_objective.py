@@ -137,7 +137,7 @@ def test_dense_total_correlation_is_unbiased(stratified: bool, weighted: bool) -
     with torch.no_grad():
         draws = [
             dense_total_correlation(flow.inverse, z, generator, log_det, weights, stratified).mean().item()
-            for _ in range(200)
+            for _ in range(100)
         ]
     error = np.std(draws) / math.sqrt(len(draws))
     print("mean", np.mean(draws), "truth", exact, "standard error", error)
@@ -289,7 +289,7 @@ def test_likelihood_alone_does_not_find_the_principal_components() -> None:
 
 @pytest.mark.parametrize("source", [CURVE, SURFACE], ids=lambda s: s.name)
 def test_flow_finds_a_curved_manifold_and_its_noise(source: Source) -> None:
-    flow = trained(source, 1.0, 0)
+    flow = trained(source, 1.0, 0, steps=400)
     clean, x = source.sample(4000, torch.Generator().manual_seed(5))
     with torch.no_grad():
         z, log_det = flow(x)

@@ -35,33 +35,33 @@ def folder(tmp_path: Path) -> Path:
         ("x.png", ("denoise", "a.png", "--sigma", 5, "-o", "x.png")),
         ("b.cut.eoc", ("truncate", "b.eoc", "--bytes", 400)),
         ("x.eoc", ("truncate", "b.eoc", "--bytes", 400, "-o", "x.eoc")),
-        ("eocodec-demo.png", ("demo",)),
+        pytest.param("eocodec-demo.png", ("demo",), marks=pytest.mark.slow),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
 def test_no_existing_file_is_replaced_unasked(
-    run: Runner, folder: Path, target: str, arguments: tuple[str, ...]
+    call: Runner, folder: Path, target: str, arguments: tuple[str, ...]
 ) -> None:
     (folder / "out").mkdir()
     (folder / target).write_bytes(OLD)
-    refused = run(*arguments)
+    refused = call(*arguments)
     assert refused.returncode == 1 and refused.stderr.count(b"\n") == 1 and b"--force" in refused.stderr
     assert (folder / target).read_bytes() == OLD
-    assert run(*arguments, "--force").returncode == 0
+    assert call(*arguments, "--force").returncode == 0
     assert (folder / target).read_bytes() != OLD
 
 
-def test_the_file_of_another_picture_is_not_replaced(run: Runner, folder: Path) -> None:
-    assert run("compress", "--lossless", "a.png").returncode == 0
+def test_the_file_of_another_picture_is_not_replaced(call: Runner, folder: Path) -> None:
+    assert call("compress", "--lossless", "a.png").returncode == 0
     before = (folder / "a.eoc").read_bytes()
-    assert run("compress", "a.jpg").returncode == 1
+    assert call("compress", "a.jpg").returncode == 1
     assert (folder / "a.eoc").read_bytes() == before
 
 
-def test_a_refused_input_leaves_the_others_alone(run: Runner, folder: Path) -> None:
+def test_a_refused_input_leaves_the_others_alone(call: Runner, folder: Path) -> None:
     (folder / "c.png").write_bytes((folder / "a.png").read_bytes())
     (folder / "a.eoc").write_bytes(OLD)
-    done = run("compress", "a.png", "c.png", "--json")
+    done = call("compress", "a.png", "c.png", "--json")
     assert done.returncode == 1 and done.stderr.startswith(b"eocodec: a.png: a.eoc exists")
     first, second = (json.loads(line) for line in done.stdout.splitlines())
     assert "error" in first and second["output"] == "c.eoc" and (folder / "c.eoc").exists()
@@ -69,46 +69,46 @@ def test_a_refused_input_leaves_the_others_alone(run: Runner, folder: Path) -> N
 
 
 @pytest.mark.parametrize("force", [(), ("--force",)])
-def test_pipes_and_devices_are_written_into(run: Runner, folder: Path, force: tuple[str, ...]) -> None:
+def test_pipes_and_devices_are_written_into(call: Runner, folder: Path, force: tuple[str, ...]) -> None:
     os.mkfifo(folder / "pipe.eoc")
     reader = subprocess.Popen(["cat", "pipe.eoc"], cwd=folder, stdout=subprocess.PIPE)
-    assert run("compress", "a.png", "-o", "pipe.eoc", *force).returncode == 0
+    assert call("compress", "a.png", "-o", "pipe.eoc", *force).returncode == 0
     assert reader.communicate(timeout=30)[0].startswith(b"EOC")
     assert stat.S_ISFIFO((folder / "pipe.eoc").stat().st_mode)
-    assert run("compress", "a.png", "-o", os.devnull, *force).returncode == 0
+    assert call("compress", "a.png", "-o", os.devnull, *force).returncode == 0
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
 
 
-def test_links_are_followed_and_modes_kept(run: Runner, folder: Path) -> None:
+def test_links_are_followed_and_modes_kept(call: Runner, folder: Path) -> None:
     (folder / "disk").mkdir()
     (folder / "disk" / "real.eoc").write_bytes(OLD)
     (folder / "disk" / "real.eoc").chmod(0o600)
     (folder / "link.eoc").symlink_to("disk/real.eoc")
-    assert run("compress", "a.png", "-o", "link.eoc").returncode == 1
-    assert run("compress", "a.png", "-o", "link.eoc", "-f").returncode == 0
+    assert call("compress", "a.png", "-o", "link.eoc").returncode == 1
+    assert call("compress", "a.png", "-o", "link.eoc", "-f").returncode == 0
     assert (folder / "link.eoc").is_symlink()
     assert (folder / "disk" / "real.eoc").read_bytes().startswith(b"EOC")
     assert stat.S_IMODE((folder / "disk" / "real.eoc").stat().st_mode) == 0o600
 
 
-def test_names_as_long_as_they_can_be(run: Runner, folder: Path) -> None:
+def test_names_as_long_as_they_can_be(call: Runner, folder: Path) -> None:
     name = "n" * 251 + ".eoc"
-    assert run("compress", "a.png", "-o", name).returncode == 0
+    assert call("compress", "a.png", "-o", name).returncode == 0
     assert (folder / name).exists()
 
 
-def test_control_characters_of_names_do_not_reach_the_terminal(run: Runner, folder: Path) -> None:
+def test_control_characters_of_names_do_not_reach_the_terminal(call: Runner, folder: Path) -> None:
     name = "a\x1b[2Jb\n.png"
     (folder / name).write_bytes((folder / "a.png").read_bytes())
-    done = run("compress", name, name + ".jpg", "-o", "out/")
+    done = call("compress", name, name + ".jpg", "-o", "out/")
     assert b"\x1b" not in done.stdout + done.stderr and rb"out/a\x1b[2Jb\n.eoc" in done.stdout
     assert (done.stdout.count(b"\n"), done.stderr.count(b"\n")) == (1, 1)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
-def test_names_that_are_not_utf_8(run: Runner, folder: Path) -> None:
+def test_names_that_are_not_utf_8(call: Runner, folder: Path) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     (folder / name).write_bytes((folder / "a.png").read_bytes())
-    done = run("compress", name, "--json")
+    done = call("compress", name, "--json")
     assert done.returncode == 0 and (folder / os.fsdecode(b"caf\xe9.eoc")).exists()
-    assert rb"caf\xe9.eoc" in run("compress", name, "-f").stdout
+    assert rb"caf\xe9.eoc" in call("compress", name, "-f").stdout

@@ -1,6 +1,7 @@
 """What a release consists of: one version everywhere, and distributions that hold what they should and no more."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -58,12 +59,15 @@ def _normal(name: str) -> str:
 
 @pytest.mark.slow
 def test_distributions_build_and_are_complete(tmp_path: Path) -> None:
-    pytest.importorskip("build")
-    pytest.importorskip("hatchling", reason="building without a network needs hatchling")
-    subprocess.run(
-        [sys.executable, "-m", "build", "-q", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)], check=True
-    )
-    (wheel,), (source,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    """Those in the folder EOCODEC_DISTRIBUTIONS, just built by continuous integration, or else built here."""
+    folder = Path(os.environ.get("EOCODEC_DISTRIBUTIONS", tmp_path))
+    if folder == tmp_path:
+        pytest.importorskip("build")
+        pytest.importorskip("hatchling", reason="building without a network needs hatchling")
+        subprocess.run(
+            [sys.executable, "-m", "build", "-q", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)], check=True
+        )
+    (wheel,), (source,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     assert max(p.stat().st_size for p in (wheel, source)) < LARGEST
     names = set(zipfile.ZipFile(wheel).namelist())
     for needed in ("eocodec/py.typed", "eocodec/models/photo.eocm", "eocodec/models/face64.eocm",

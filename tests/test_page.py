@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paths import SAMPLES
+from paths import SAMPLES, wait_until
 from PIL import Image
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
@@ -64,7 +64,7 @@ def visit(browser: Any, server: Server) -> Iterator[Opener]:
     def opener(url: str = server.url, expected: str = "", **options: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
         contexts.append(context)
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(120_000)  # only what a broken page takes
         page = context.new_page()
         page.add_init_script(REFUSALS)
         page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -117,6 +117,11 @@ def settle(page: Any) -> None:
     page.wait_for_function("() => document.querySelector('.side').ariaBusy !== 'true' && "
                            "![...document.querySelectorAll('.panel:not([hidden]) :is(strong, dd)')]"
                            ".some(e => e.checkVisibility() && e.textContent === '–')")  # fmt: skip
+
+
+def await_drawing(page: Any) -> None:
+    """Wait until the frame after the next one, in which the last change is drawn."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
 
 
 def load(page: Any, *files: Any) -> None:

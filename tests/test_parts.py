@@ -53,6 +53,7 @@ def test_a_list_of_parts_stands_for_what_decoding_needs(files: dict[str, dict[st
             Model({**listed, name: content})
 
 
+@pytest.mark.slow
 def test_contents_are_checked_when_they_are_unpacked(files: dict[str, dict[str, bytes]], tmp_path: Path) -> None:
     listed = parts.listed(files["photo"])
     wrong = {**listed, "lossless/tables.bin": listed["lossless/tables.bin"][:-1] + b"x"}

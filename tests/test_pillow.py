@@ -105,6 +105,7 @@ def test_targets_are_met(crop: Image.Image) -> None:
     assert opened(saved(face, model="face64")).size == (64, 64)
 
 
+@pytest.mark.slow
 def test_quality_is_monotone_and_other_targets_come_first(crop: Image.Image) -> None:
     rates = [rate_of_quality(q) for q in range(1, 101)]
     assert rates == sorted(rates) and rates[0] == 1 and rates[-1] == 768
@@ -160,6 +161,7 @@ def test_a_model_of_ones_own_can_be_added(crop: Image.Image, tmp_path: Path, mon
     opened(data).load()
 
 
+@pytest.mark.slow
 def test_a_prefix_is_a_picture_at_a_lower_rate(crop: Image.Image) -> None:
     for options in ({"rate": 200}, {"progressive": True, "rate": 200}):
         data = saved(crop, **options)

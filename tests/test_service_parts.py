@@ -51,6 +51,7 @@ def read(data: bytes) -> Picture:
     return read_picture(io.BytesIO(data))
 
 
+@pytest.mark.slow
 @pytest.fixture
 def opened(tmp_path: Path) -> tuple[str, str]:
     """Path and identity of an open picture."""
@@ -159,6 +160,7 @@ def test_previews_are_not_for_models_of_one_size(opened: tuple[str, str], model:
         Desk(read).preview(*opened, load_model("face64"), 100)
 
 
+@pytest.mark.slow
 def test_marks_beside_a_stream_cut_it_as_decoding_does() -> None:
     data, model = (VECTORS / "embedded.eoc").read_bytes(), load_model(bundle_of("photo"))
     file = format.from_bytes(data)

@@ -26,6 +26,7 @@ def bare(change: float = 0.0) -> dict[str, bytes]:
     return {**files, "manifest.json": json.dumps(manifest).encode()}
 
 
+@pytest.mark.slow
 def test_parts_go_to_a_bundle_with_the_same_flow(tmp_path: Path) -> None:
     photo = shipped_models()["photo"]
     write_bundle(tmp_path / "bare.eocm", bare())

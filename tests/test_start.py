@@ -70,6 +70,7 @@ def test_completing_a_command_line_imports_nothing_heavy() -> None:
     assert not found & HEAVY
 
 
+@pytest.mark.slow
 def test_an_ordinary_picture_needs_no_other_form_and_no_denoising(tmp_path: Path) -> None:
     picture, made = str(SAMPLES / "faces" / "astronaut.png"), str(tmp_path / "made.eoc")
     others = {"eocodec.coding.embedded", "eocodec.coding.flat", "eocodec.denoising", "eocodec.service", "torch"}
@@ -137,6 +138,7 @@ def test_a_bundle_whose_nets_are_damaged_is_refused_when_they_are_wanted(tmp_pat
         load_model(path)
 
 
+@pytest.mark.slow
 def test_a_bundle_with_other_nets_than_its_id_stands_for_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
     files = read_bundle(shipped_models()["photo"])
     path = tmp_path / "mine.eocm"
@@ -156,6 +158,7 @@ def test_damaged_denoising_nets_are_refused_when_they_are_used(tmp_path: Path) -
         model.runtime.open("denoise/level")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"rate": 200}, {"lossless": True}, {"progressive": True, "rate": 20}], ids=str)
 def test_side_by_side_gives_the_same_bytes_and_pictures(
     options: dict[str, object], chelsea: np.ndarray, monkeypatch: pytest.MonkeyPatch

@@ -42,6 +42,7 @@ def test_draws_depend_on_the_place_alone() -> None:
     assert (whole * 2 == Texture(1.0).residuals(unit, slice(0, 12), index)).all()
 
 
+@pytest.mark.slow
 def test_smooth_areas_become_as_rough_as_they_were(chelsea: np.ndarray) -> None:
     """At a low rate the picture lacks fine contrast; with texture it has more of it again."""
     data = eocodec.compress(chelsea, bpp=0.2)
@@ -61,9 +62,9 @@ def test_wrong_amounts_are_refused(texture: object, chelsea: np.ndarray) -> None
         eocodec.decompress(eocodec.compress(chelsea[:32, :32]), texture=texture)  # type: ignore[arg-type]
 
 
-def test_the_command_draws_texture(run: Runner, tmp_path: Path, chelsea: np.ndarray) -> None:
+def test_the_command_draws_texture(call: Runner, tmp_path: Path, chelsea: np.ndarray) -> None:
     data = eocodec.compress(chelsea[:96, :128], bpp=0.3)
     (tmp_path / "a.eoc").write_bytes(data)
-    assert run("decompress", "--texture", 0.7, "a.eoc").returncode == 0
+    assert call("decompress", "--texture", 0.7, "a.eoc").returncode == 0
     assert (np.asarray(Image.open(tmp_path / "a.png")) == eocodec.decompress(data, texture=0.7)).all()
-    assert run("decompress", "--texture", 2, "a.eoc", "-o", "b.png").returncode == 2
+    assert call("decompress", "--texture", 2, "a.eoc", "-o", "b.png").returncode == 2

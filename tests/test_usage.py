@@ -40,49 +40,49 @@ def test_quality_rises_over_its_whole_scale_and_means_the_same_on_every_picture(
             rate_of_step_quality(model, wrong)
 
 
-def test_quality_is_an_option(run: Runner, folder: Path) -> None:
-    sizes = [json.loads(run("compress", "a.png", "-q", q, "--json", "-f").stdout)["bytes"] for q in (20, 60, 95)]
+def test_quality_is_an_option(call: Runner, folder: Path) -> None:
+    sizes = [json.loads(call("compress", "a.png", "-q", q, "--json", "-f").stdout)["bytes"] for q in (20, 60, 95)]
     assert sizes == sorted(sizes) and sizes[2] > 3 * sizes[0]
-    assert run("compress", "a.png", "-q", 50, "--rate", 20, "-f").returncode == 2
+    assert call("compress", "a.png", "-q", 50, "--rate", 20, "-f").returncode == 2
 
 
-def test_the_second_of_two_names_is_the_output(run: Runner, folder: Path) -> None:
-    assert run("compress", "a.png", "b.eoc").returncode == 0
-    assert run("decompress", "b.eoc", "c.webp").returncode == 0
+def test_the_second_of_two_names_is_the_output(call: Runner, folder: Path) -> None:
+    assert call("compress", "a.png", "b.eoc").returncode == 0
+    assert call("decompress", "b.eoc", "c.webp").returncode == 0
     assert sorted(p.name for p in folder.iterdir()) == ["a.png", "b.eoc", "c.webp"]
-    assert run("compress", "a.png", "b.eoc").returncode == 1  # it exists
+    assert call("compress", "a.png", "b.eoc").returncode == 1  # it exists
 
 
-def test_folders_are_walked_when_asked_for(run: Runner, folder: Path) -> None:
+def test_folders_are_walked_when_asked_for(call: Runner, folder: Path) -> None:
     (folder / "in" / "deep").mkdir(parents=True)
     for name in ("in/x.png", "in/deep/y.png"):
         (folder / name).write_bytes((folder / "a.png").read_bytes())
     (folder / "in" / "notes.txt").write_text("no picture")
-    assert run("compress", "in").returncode == 1
-    assert run("compress", "-r", "in", "-o", "out", "--no-measure").returncode == 0
+    assert call("compress", "in").returncode == 1
+    assert call("compress", "-r", "in", "-o", "out", "--no-measure").returncode == 0
     found = sorted(str(p.relative_to(folder / "out")) for p in (folder / "out").rglob("*") if p.is_file())
     assert found == ["deep/y.eoc", "x.eoc"]
-    assert run("decompress", "-r", "out", "-o", "back").returncode == 0
+    assert call("decompress", "-r", "out", "-o", "back").returncode == 0
     assert (folder / "back" / "deep" / "y.png").exists()
     (folder / "empty").mkdir()
-    assert b"nothing in this folder" in run("compress", "-r", "empty").stderr
+    assert b"nothing in this folder" in call("compress", "-r", "empty").stderr
 
 
-def test_eoc_files_are_pictures(run: Runner, folder: Path) -> None:
-    assert run("compress", "a.png", "--rate", 300).returncode == 0
-    again = json.loads(run("compress", "a.eoc", "-o", "small.eoc", "--rate", 20, "--json").stdout)
+def test_eoc_files_are_pictures(call: Runner, folder: Path) -> None:
+    assert call("compress", "a.png", "--rate", 300).returncode == 0
+    again = json.loads(call("compress", "a.eoc", "-o", "small.eoc", "--rate", 20, "--json").stdout)
     assert again["bytes"] < again["bytes_in"] == (folder / "a.eoc").stat().st_size
-    assert run("denoise", "a.eoc", "--sigma", 5, "--shifts", 1).returncode == 0
+    assert call("denoise", "a.eoc", "--sigma", 5, "--shifts", 1).returncode == 0
     assert Image.open(folder / "a.denoised.png").size == (80, 60)
-    assert b"is the input itself" in run("compress", "a.eoc").stderr
+    assert b"is the input itself" in call("compress", "a.eoc").stderr
 
 
-def test_time_stamps_are_kept_on_request(run: Runner, folder: Path) -> None:
+def test_time_stamps_are_kept_on_request(call: Runner, folder: Path) -> None:
     os.utime(folder / "a.png", (1e9, 1e9))
-    assert run("compress", "a.png").returncode == 0 and (folder / "a.eoc").stat().st_mtime > 1.5e9
-    assert run("compress", "a.png", "--keep-times", "-f").returncode == 0
+    assert call("compress", "a.png").returncode == 0 and (folder / "a.eoc").stat().st_mtime > 1.5e9
+    assert call("compress", "a.png", "--keep-times", "-f").returncode == 0
     assert (folder / "a.eoc").stat().st_mtime == 1e9
-    assert run("decompress", "a.eoc", "b.png", "--keep-times").returncode == 0
+    assert call("decompress", "a.eoc", "b.png", "--keep-times").returncode == 0
     assert (folder / "b.png").stat().st_mtime == 1e9
 
 
@@ -95,8 +95,8 @@ def test_time_stamps_are_kept_on_request(run: Runner, folder: Path) -> None:
         (("compress", "--psnr", 70, "a.png"), "--lossless"),
     ],
 )
-def test_errors_name_what_helps(run: Runner, folder: Path, arguments: tuple[object, ...], words: str) -> None:
-    done = run(*arguments)
+def test_errors_name_what_helps(call: Runner, folder: Path, arguments: tuple[object, ...], words: str) -> None:
+    done = call(*arguments)
     assert done.returncode in (1, 2) and words in done.stderr.decode()
 
 
@@ -117,14 +117,14 @@ def test_planning_many_files_takes_no_time_to_speak_of(tmp_path: Path) -> None:
     assert len(jobs) == 20000 and time.process_time() - begun < 5
 
 
-def test_the_same_rate_means_the_same_in_truncate_as_in_compress(run: Runner, folder: Path) -> None:
+def test_the_same_rate_means_the_same_in_truncate_as_in_compress(call: Runner, folder: Path) -> None:
     for name, extra in (("p", ["--progressive"]), ("o", [])):
-        assert run("compress", "a.png", f"{name}.eoc", "--rate", 200, "--no-measure", *extra).returncode == 0
-    assert run("truncate", "--rate", 40, "p.eoc").returncode == 0
-    assert run("compress", "a.png", "q.eoc", "--rate", 40, "--progressive", "--no-measure").returncode == 0
+        assert call("compress", "a.png", f"{name}.eoc", "--rate", 200, "--no-measure", *extra).returncode == 0
+    assert call("truncate", "--rate", 40, "p.eoc").returncode == 0
+    assert call("compress", "a.png", "q.eoc", "--rate", 40, "--progressive", "--no-measure").returncode == 0
     assert (folder / "p.cut.eoc").read_bytes() == (folder / "q.eoc").read_bytes()
-    refused = run("truncate", "--rate", 40, "o.eoc")
+    refused = call("truncate", "--rate", 40, "o.eoc")
     assert refused.returncode == 1 and b"compress the picture again" in refused.stderr
-    assert run("truncate", "--latents", 768, "o.eoc").returncode == 0 and (folder / "o.cut.eoc").exists()
-    assert b"no segment" in run("truncate", "--latents", 1, "o.eoc", "-f").stderr
-    assert b"--rate or --bytes" in run("truncate", "--latents", 40, "p.eoc", "-f").stderr
+    assert call("truncate", "--latents", 768, "o.eoc").returncode == 0 and (folder / "o.cut.eoc").exists()
+    assert b"no segment" in call("truncate", "--latents", 1, "o.eoc", "-f").stderr
+    assert b"--rate or --bytes" in call("truncate", "--latents", 40, "p.eoc", "-f").stderr

@@ -18,30 +18,36 @@ ANGLES = 0.44 * np.exp(np.linspace(-1.5, 0, 10))
 RADII = 0.05 * np.exp(np.linspace(-1.5, 0, 10))
 
 
-def torus(samples: int = 20000, seed: int = 0) -> Dataset:
-    """Ten circles, angles `N(π/2, s_k)` and radii `N(1, t_k)`, in 20 dimensions turned at random.
+def torus(samples: int = 20000, seed: int = 0, circles: int = len(ANGLES)) -> Dataset:
+    """Circles, angles `N(π/2, s_k)` and radii `N(1, t_k)`, each in two of the dimensions, which are turned at random.
+
+    Arguments:
+        samples: for training; at most 2000 more are held out.
+        seed: of samples and turn.
+        circles: ten, or fewer of them, those that spread most.
 
     Example:
         >>> torus(10).train.shape
         (10, 20)
     """
     random = np.random.default_rng(seed)
-    turn = np.linalg.qr(random.standard_normal((20, 20)))[0]
+    dims = 2 * circles
+    turn = np.linalg.qr(random.standard_normal((dims, dims)))[0]
 
     def draw(count: int) -> Floats:
-        angle = math.pi / 2 + ANGLES * random.standard_normal((count, 10))
-        radius = 1 + RADII * random.standard_normal((count, 10))
+        angle = math.pi / 2 + ANGLES[-circles:] * random.standard_normal((count, circles))
+        radius = 1 + RADII[-circles:] * random.standard_normal((count, circles))
         points = np.stack([radius * np.cos(angle), radius * np.sin(angle) - 1], 2)
-        return points.reshape(count, 20) @ turn
+        return points.reshape(count, dims) @ turn
 
     train, held_out = (draw(n).astype(np.float32) for n in (samples, min(samples, 2000)))
-    names = tuple(f"x{k + 1}" for k in range(20))
+    names = tuple(f"x{k + 1}" for k in range(dims))
     return Dataset("torus", train, held_out, None, names, noise=float(RADII.min()) / 10)
 
 
-def torus_spectrum() -> Floats:
-    """True explained entropies of the torus' angles and radii, falling, in nats: `H0 + log s`, `(20,)`."""
-    return np.sort(H0 + np.log(np.concatenate([ANGLES, RADII])))[::-1]
+def torus_spectrum(circles: int = len(ANGLES)) -> Floats:
+    """True explained entropies of the torus' angles and radii, falling, in nats: `H0 + log s`, `(2 circles,)`."""
+    return np.sort(H0 + np.log(np.concatenate([ANGLES[-circles:], RADII[-circles:]])))[::-1]
 
 
 def two_moons(samples: int = 10000, noise: float = 0.1, seed: int = 0) -> Dataset:
