@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paths import SAMPLES, wait_until
+from paths import SAMPLES
 from PIL import Image
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
@@ -117,11 +117,6 @@ def settle(page: Any) -> None:
     page.wait_for_function("() => document.querySelector('.side').ariaBusy !== 'true' && "
                            "![...document.querySelectorAll('.panel:not([hidden]) :is(strong, dd)')]"
                            ".some(e => e.checkVisibility() && e.textContent === '–')")  # fmt: skip
-
-
-def await_drawing(page: Any) -> None:
-    """Wait until the frame after the next one, in which the last change is drawn."""
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
 
 
 def load(page: Any, *files: Any) -> None:

@@ -51,7 +51,6 @@ def read(data: bytes) -> Picture:
     return read_picture(io.BytesIO(data))
 
 
-@pytest.mark.slow
 @pytest.fixture
 def opened(tmp_path: Path) -> tuple[str, str]:
     """Path and identity of an open picture."""
