@@ -785,7 +785,9 @@ struct Segment {
 struct File {
     ModelId model{};
     int width = 0, height = 0, step = 0, tuning = 0;
-    bool grey = false, embedded = false, webp = false;  // webp: streams of WebP are allowed
+    bool grey = false, embedded = false;
+    bool luma = false;  // there are no chroma units
+    bool webp = false;  // streams of WebP are allowed
     std::optional<View> alpha, offsets, lossless;
     std::vector<Segment> segments;
     Bytes stream;  // embedded
@@ -991,8 +993,8 @@ class StripCoder {
 // what they give does not depend on strips.
 class Walk {
  public:
-    Walk(Model& model, const Geometry& geometry, std::string folder, bool rotated)
-        : model_(model), geometry_(geometry), folder_(std::move(folder)), rotated_(rotated) {}
+    Walk(Model& model, const Geometry& geometry, std::string folder, bool rotated, bool luma = false)
+        : model_(model), geometry_(geometry), folder_(std::move(folder)), rotated_(rotated), luma_(luma) {}
 
     // Codes all levels, given the low-pass in 1/16 steps.
     void details(const Planes<int32_t>& low, StripCoder& coder) {
@@ -1073,6 +1075,7 @@ class Walk {
         const auto all = strips(level, 2, coder);
         for (int pass = 0; pass < kLevelUnits; ++pass) {
             const Unit unit{number + pass, level, pass, rotated_};
+            if (luma_ && !unit.luma()) break;
             coder.begin(unit);
             for (const Strip& s : all) {
                 const auto around = feature.cut(feature.channels, s.from, s.to);
@@ -1101,7 +1104,7 @@ class Walk {
     Model& model_;
     const Geometry geometry_;
     const std::string folder_;
-    const bool rotated_;
+    const bool rotated_, luma_;  // luma: chroma units are not there, and zero
 };
 
 // What the nets see of a step's code, in 1/16 octave around 32 levels.
@@ -1166,10 +1169,13 @@ class Fineness {
     Planes<int8_t> offsets_;
 };
 
+// What the decoder is told where Δ is too fine for its refinement; where the picture then is that of the flow alone.
+constexpr double kTooFine = 1e-4, kFlowAlone = 1e-6;
+
 // The picture (rows, columns, 3) of latents at step Δ, 0 … 1; large ones in tiles with a halo, which leaves no seams.
 // What a file says of its steps besides is for models that are `tuned`.
 Bytes synthesise(Model& model, const Geometry& geometry, const Latents& latents, double delta,
-                 const Fineness* fineness = nullptr) {
+                 const Fineness* fineness = nullptr, double too_fine = kTooFine) {
     constexpr int kTile = 1024, kHalo = 128, kWhole = 1 << 21;
     const int width = geometry.width, height = geometry.height, bands = int(latents.size());
     const Size padded{latents[0].rows << geometry.levels, latents[0].columns << geometry.levels};
@@ -1177,7 +1183,7 @@ Bytes synthesise(Model& model, const Geometry& geometry, const Latents& latents,
     const int edge = whole ? std::max(padded.rows, padded.columns) : kTile;
     const auto told = [&](int a) {  // of a place where the map says a
         const double step = delta * std::exp2(a / 16.0);
-        return float(step * 255 < model.refine_from ? 1e-4 : step);
+        return float(step * 255 < model.refine_from ? too_fine : step);
     };
     const bool mapped = fineness && fineness->offsets().channels;
     const Planes<float> tune(1, 1, 1, float(fineness ? fineness->tuning() / 32.0 : 0));
@@ -1241,6 +1247,7 @@ class Ordinary final : public StripCoder {
         : model_(model),
           geometry_{model.levels, file.width, file.height},
           fineness_(model, file),
+          luma_(file.luma),
           streams_(model.tables, file.segments, 1 + kLevelUnits * uint64_t(model.levels)) {
         for (int k = 0; k <= model.levels; ++k) {
             latents_.push_back(geometry_.planes<float>(k));
@@ -1258,8 +1265,9 @@ class Ordinary final : public StripCoder {
                            [&](int32_t value) { return float(value) * steps_[0][c]; });
         if (!values_.empty()) values_[0] = q;
         for (int32_t& value : q.values) value = 16 * std::clamp(value, -(1 << 24), 1 << 24);
-        Walk(model_, geometry_, "entropy", model_.rotated).details(q, *this);
-        Decoded result{synthesise(model_, geometry_, latents_, delta_of(fineness_.step()), &fineness_), {}};
+        Walk(model_, geometry_, "entropy", model_.rotated, luma_).details(q, *this);
+        const double too_fine = luma_ && !fineness_.offsets().channels ? kFlowAlone : kTooFine;
+        Decoded result{synthesise(model_, geometry_, latents_, delta_of(fineness_.step()), &fineness_, too_fine), {}};
         for (const auto& band : values_)
             result.symbols.insert(result.symbols.end(), band.values.begin(), band.values.end());
         return result;
@@ -1309,6 +1317,7 @@ class Ordinary final : public StripCoder {
     Model& model_;
     const Geometry geometry_;
     const Fineness fineness_;
+    const bool luma_;  // alone
     Streams streams_;
     std::vector<std::vector<float>> steps_;  // by band and channel, where the map has nothing to say
     Latents latents_;
@@ -2120,7 +2129,7 @@ bool is_tiny(View data) {
 File parse(View data) {
     constexpr uint64_t kMaxSide = 1 << 20, kMaxSideElement = 1 << 30, kMaxLossless = 4096;
     constexpr size_t kPiece = 2048;
-    enum { kGrey = 1, kSides = 2, kEmbedded = 4, kLossless = 8, kTuned = 16, kWebp = 128 };
+    enum { kGrey = 1, kSides = 2, kEmbedded = 4, kLossless = 8, kTuned = 16, kLuma = 64, kWebp = 128 };
     enum { kEnd = 0, kAlpha = 1, kMap = 2 };
     if (data.size() < 3 || data[0] != 'E' || data[1] != 'O' || data[2] != 'C') throw Error("not an .eoc file");
     File file;
@@ -2141,7 +2150,7 @@ File parse(View data) {
     const View model = in.take(4);
     std::copy(model.begin(), model.end(), file.model.begin());
     const auto flags = in.number(1);
-    if (flags & ~uint64_t(kGrey | kSides | kEmbedded | kLossless | kTuned | kWebp))
+    if (flags & ~uint64_t(kGrey | kSides | kEmbedded | kLossless | kTuned | kLuma | kWebp))
         throw Error("the file uses features that this program does not know");
     const auto width = in.varint(), height = in.varint();
     if (width < 1 || height < 1 || width > kMaxSide || height > kMaxSide || width * height > kMaxPixels)
@@ -2156,6 +2165,8 @@ File parse(View data) {
     file.embedded = flags & kEmbedded;
     if (file.embedded && (rate || file.step)) damaged("an embedded stream has no rate");
     const bool stepped = !(flags & (kEmbedded | kLossless));
+    file.luma = flags & kLuma;
+    if (file.luma && !(file.grey && stepped)) damaged("it has luma alone, but colours or another form");
     if (flags & kTuned) file.tuning = int(in.number(1));
     if (flags & kTuned && (file.tuning < 1 || file.tuning > 32 || !stepped)) damaged("its tuning is out of range");
     head = in.since(0);

@@ -54,11 +54,12 @@ MAX_TUNING = 32
 LARGEST_OFFSET = 32  # of a map's entry, in 1/16 octave
 STRIP = 65536  # positions of a strip; nets and coder work strip by strip
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))  # (row, column) in the 2×2 quads
-NO_REFINEMENT = 1e-4  # the decoder's `step` at which it refines nothing
+NO_REFINEMENT = 1e-4  # the decoder's `step` where Δ is too fine for its refinement
+FLOW_ALONE = 1e-6  # … in files whose picture then is that of the flow: it refines nothing
 COARSEST_STEP = 256.0  # levels; that of embedded streams whose Δ is larger
 MIDDLE = 128  # 8-bit level of a picture of which nothing is known
 LOOK_AHEAD = 16  # bytes that stand for those that are missing behind a low-pass that is cut off
-WEBP_FLAG = 128
+LUMA_FLAG, WEBP_FLAG = 64, 128
 WEBP = 3  # first byte of packed samples: a WebP stream comes
 WEBP_SIGNATURE = 0x2F  # first byte of such a stream
 
@@ -330,7 +331,8 @@ class File:
 
     `segments` are pairs of a number of coding units and their range coder stream; `stream` is an embedded stream,
     `lossless` the lossless element, `alpha` and `offsets` the packed transparency and map of steps, None in files
-    without. `tuning` is 0 in files that are not tuned. `webp`: WebP streams are allowed in place of zstd frames.
+    without. `tuning` is 0 in files that are not tuned. `luma`: there are no chroma units. `webp`: WebP streams are allowed
+    in place of zstd frames.
     """
 
     model: bytes
@@ -339,6 +341,7 @@ class File:
     height: int
     step: int
     tuning: int
+    luma: bool
     webp: bool
     alpha: bytes | None
     offsets: bytes | None
@@ -401,7 +404,7 @@ def parse(content: bytes) -> File:
         if version != 1:
             raise Rejected(f"the file has format version {version}; this program reads version 1")
         model, flags = cursor.take(4), cursor.take(1)[0]
-        if flags & ~(31 | WEBP_FLAG):
+        if flags & ~(31 | LUMA_FLAG | WEBP_FLAG):
             raise Rejected("the file uses features that this program does not know")
         width, height = cursor.varint(), cursor.varint()
         if not (1 <= width <= 1 << 20 and 1 <= height <= 1 << 20 and width * height <= MAX_PIXELS):
@@ -410,6 +413,8 @@ def parse(content: bytes) -> File:
         tuning = cursor.take(1)[0] if flags & 16 else 0
         if flags & 16 and (not 1 <= tuning <= MAX_TUNING or flags & 12):
             raise Rejected("the file is damaged: its tuning is out of range")
+        if flags & LUMA_FLAG and (not flags & 1 or flags & 12):
+            raise Rejected("the file is damaged: it has luma alone, but colours or another form")
         head = content[: cursor.at]
         sides: dict[int, bytes] = {}
         lossless = stream = None
@@ -463,8 +468,8 @@ def parse(content: bytes) -> File:
     except CutOff:
         pass  # a prefix: what is whole counts
     alpha, offsets = sides.get(1), sides.get(2)
-    grey, webp = bool(flags & 1), bool(flags & WEBP_FLAG)
-    return File(model, grey, width, height, step, tuning, webp, alpha, offsets, lossless, stream, segments)
+    grey, luma, webp = (bool(flags & flag) for flag in (1, LUMA_FLAG, WEBP_FLAG))
+    return File(model, grey, width, height, step, tuning, luma, webp, alpha, offsets, lossless, stream, segments)
 
 
 def _zstd(frame: bytes, *shape: int) -> Array:
@@ -710,6 +715,7 @@ class Walk(ABC):
     """
 
     graphs = "entropy"  # folder of the nets
+    luma = False  # whether there are no chroma units
 
     def __init__(self, bundle: Bundle, width: int, height: int) -> None:
         self.bundle, self.width, self.height = bundle, width, height
@@ -822,6 +828,8 @@ class Walk(ABC):
         result = np.zeros((9, 2 * height, 2 * width), np.int8)
         at = 0
         for unit in (u for u in self.units if u.level == level):
+            if self.luma and unit.graph.startswith("chroma"):
+                continue  # zero, also as what nets see
             for rows in self.strips(level):
                 top, bottom = max(0, rows.start - 2), min(height, rows.stop + 2)
                 inputs = {"feature": feature[None, :, top:bottom]}
@@ -916,13 +924,12 @@ class Ordinary(Walk):
 
     def __init__(self, bundle: Bundle, file: File) -> None:
         super().__init__(bundle, file.width, file.height)
+        self.luma = file.luma
         self.fineness = Fineness(bundle, file)
         self.steps = [self.fineness.steps(band, g) for band, g in enumerate(self.gain)]
-        self.payloads: dict[int, bytes] = {}
-        self.end = 0
-        for units, payload in file.segments:
-            self.payloads[self.end] = payload
-            self.end += units
+        self.segments = list(file.segments)
+        self.begun = 0  # the first unit behind the segment that is being read
+        self.end = sum(units for units, _ in self.segments)
         self.reader: SymbolReader | None = None
         shapes = [(9, *(2 * n for n in self.grid(level))) for level in range(self.levels, 0, -1)]
         self.integers = [np.zeros(shape, np.int32) for shape in shapes]
@@ -936,11 +943,14 @@ class Ordinary(Walk):
         return [(q * self.steps[0]).astype(np.float32), *self.latents], [q, *self.integers]
 
     def _open(self, number: int) -> None:
-        """Begin the segment that starts with a unit."""
-        if number in self.payloads:
-            self.reader = SymbolReader(self.bundle.tables, self.payloads.pop(number))
-        elif number >= self.end:
+        """Go to the segment that holds a unit."""
+        while number >= self.begun:
             self.reader = None
+            if not self.segments:
+                break
+            units, payload = self.segments.pop(0)
+            self.begun += units
+            self.reader = SymbolReader(self.bundle.tables, payload)
 
     def condition(self, level: int, rows: slice) -> Array:
         """What the nets see of the steps, and with `tuned` models of the tuning."""
@@ -1263,18 +1273,25 @@ def _tiles(length: int, whole: bool) -> list[tuple[int, int, int, int]]:
 
 
 def synthesise(
-    bundle: Bundle, latents: list[Array], delta: float, width: int, height: int, fineness: Fineness | None = None
+    bundle: Bundle,
+    latents: list[Array],
+    delta: float,
+    width: int,
+    height: int,
+    fineness: Fineness | None = None,
+    too_fine: float = NO_REFINEMENT,
 ) -> Array:
     """The picture `(H, W, 3)` of latents at a step of `delta` levels; large ones in tiles with a halo of 128 pixels.
 
-    `fineness` is what `tuned` models take besides, if the file says anything of it.
+    `fineness` is what `tuned` models take besides, if the file says anything of it; `too_fine` is what the decoder is
+    told where the step is too fine for its refinement.
     """
     levels = bundle.manifest["levels"]
     names = ["low", *(f"detail{level}" for level in range(levels, 0, -1))]
     scales = [1 << levels, *(1 << level for level in range(levels, 0, -1))]  # pixels per latent
     offsets = np.zeros((1, 1)) if fineness is None or fineness.offsets is None else fineness.offsets
     deltas = delta * np.exp2(offsets / 16)
-    steps = np.where(deltas >= bundle.manifest["refine_from"], deltas / 255, NO_REFINEMENT).astype(np.float32)
+    steps = np.where(deltas >= bundle.manifest["refine_from"], deltas / 255, too_fine).astype(np.float32)
     full_height, full_width = (n * scales[0] for n in latents[0].shape[1:])
     whole = full_height * full_width <= 1 << 21
     picture = np.empty((height, width, 3), np.uint8)
@@ -1598,8 +1615,9 @@ def _decode_pixels(bundle: Bundle, file: File) -> tuple[Array, list[Array]]:
         return embedded.picture(latents, file.grey), integers
     ordinary = Ordinary(bundle, file)
     latents, integers = ordinary.decode()
-    delta = delta_of(file.step)
-    return synthesise(bundle, latents, delta, file.width, file.height, ordinary.fineness), integers
+    place = delta_of(file.step), file.width, file.height, ordinary.fineness
+    alone = file.luma and file.offsets is None
+    return synthesise(bundle, latents, *place, FLOW_ALONE if alone else NO_REFINEMENT), integers
 
 
 def png(picture: npt.NDArray[np.uint8]) -> bytes:

@@ -119,7 +119,7 @@ export function crc32(...parts) {
 
 // ---------------------------------------------------------------------------------------------- the bytes of a file
 
-const FLAGS = { grey: 1, sides: 2, embedded: 4, lossless: 8, tuned: 16, webp: 128 };
+const FLAGS = { grey: 1, sides: 2, embedded: 4, lossless: 8, tuned: 16, luma: 64, webp: 128 };
 const KNOWN_FLAGS = Object.values(FLAGS).reduce((a, b) => a | b);
 const SIDES = { end: 0, alpha: 1, map: 2 };
 const MAX_TUNING = 32;
@@ -144,6 +144,7 @@ const SHORT = new EocodecError("the file is cut off before its first segment");
  * @property {number} tuning 0: the file is not tuned
  * @property {boolean} grey
  * @property {boolean} embedded
+ * @property {boolean} luma there are no chroma units
  *
  * @typedef {{ units: number, payload: Uint8Array }} Segment
  * @typedef {{ number: number, step: number, grey: boolean, payload: Uint8Array }} Tiny
@@ -334,9 +335,11 @@ class Feed {
     if (flags & FLAGS.tuned && !(tuning >= 1 && tuning <= MAX_TUNING && stepped)) {
       throw damaged("its tuning is out of range");
     }
+    const luma = Boolean(flags & FLAGS.luma);
+    if (luma && !(grey && stepped)) throw damaged("it has luma alone, but colours or another form");
     this.#at = cursor.at;
     this.#head = bytes.slice(0, cursor.at);
-    this.header = { model, width, height, step, tuning, grey, embedded };
+    this.header = { model, width, height, step, tuning, grey, embedded, luma };
   }
 
   /** The elements before the segments. @param {Uint8Array} bytes */
@@ -1267,6 +1270,7 @@ class Probabilities {
 // --------------------------------------------------------------------------------------- units and the entropy model
 
 const LEVEL_UNITS = 6;
+const LUMA_PLANES = 12; // of a level's strips, which its chroma nets see
 const LOW_LIMIT = 2 ** 24;
 
 /**
@@ -1456,6 +1460,7 @@ class Walk {
   level = 0;
   number = 0; // of the unit in progress
   strip = 0; // in progress
+  luma = false; // whether chroma units are not there, and zero
 
   /**
    * @param {Bundle} bundle
@@ -1612,6 +1617,7 @@ class Walk {
    */
   async code(number, coder, from = 0) {
     const unit = this.units[number - 1];
+    if (this.luma && unit.seen >= LUMA_PLANES) return;
     const [height, width] = this.grid(unit.level);
     const [bandRows, bandColumns] = this.size(unit.level);
     const valid = /** @type {[number, number][]} */ (
@@ -1794,7 +1800,8 @@ async function refineLattice(q, width, lattice, classes, reader) {
 const TILE = 1024; // pixels
 const HALO = 128;
 const WHOLE = 2 ** 21; // pixels up to which a picture is one tile
-const NO_REFINEMENT = 1e-4;
+const TOO_FINE = 1e-4; // what the decoder is told where Δ is too fine for its refinement
+const FLOW_ALONE = 1e-6; // … in files whose picture then is that of the flow alone
 
 /** Δ of a header's code, in 8-bit levels. @param {number} code */
 const levelsOf = (code) => 2 ** ((code - 32768) / 2048);
@@ -1806,14 +1813,14 @@ const level8 = (x) => Math.floor(clamp(x, 0, 1) * 255 + 0.5);
  * Fill in R, G, B of a picture of dequantised latents.
  *
  * @param {Walk} walk knows all sizes @param {Float32Array[]} latents @param {number} delta Δ in 8-bit levels
- * @param {Uint8ClampedArray} rgba
+ * @param {Uint8ClampedArray} rgba @param {number} [tooFine] what the decoder is told of steps too fine to refine at
  */
-async function synthesise(walk, latents, delta, rgba) {
+async function synthesise(walk, latents, delta, rgba, tooFine = TOO_FINE) {
   const { bundle, levels, width, height, fineness } = walk;
   const [fullHeight, fullWidth] = walk.grid(levels).map((n) => n * 2 ** (levels + 1));
   const told = (/** @type {number} */ a) => {
     const step = delta * 2 ** (a / 16); // of a place where the map says a
-    return step < bundle.manifest.refine_from ? NO_REFINEMENT : step / 255;
+    return step < bundle.manifest.refine_from ? tooFine : step / 255;
   };
   const whole = fullWidth * fullHeight <= WHOLE;
   const [tileHeight, tileWidth] = whole ? [fullHeight, fullWidth] : [TILE, TILE];
@@ -1933,6 +1940,7 @@ class OrdinaryJob extends Job {
   constructor(feed, bundle, header, fineness, symbols) {
     super(feed, bundle, header.width, header.height);
     this.#walk = new Walk(bundle, header.width, header.height, fineness);
+    this.#walk.luma = header.luma;
     this.delta = levelsOf(header.step);
     const sizes = this.#walk.bandLengths();
     this.latents = sizes.map((size) => new Float32Array(size));
@@ -2029,7 +2037,8 @@ class OrdinaryJob extends Job {
       await this.#walk.rest(this.#next, 0, (strip, values) => this.#strip(strip, values, null), check);
     }
     check();
-    await synthesise(this.#walk, this.latents, this.delta, rgba);
+    const alone = this.#walk.luma && !this.#walk.fineness.map;
+    await synthesise(this.#walk, this.latents, this.delta, rgba, alone ? FLOW_ALONE : TOO_FINE);
   }
 
   symbols() {
@@ -2947,7 +2956,7 @@ class FlatJob extends Job {
   /** @param {Uint8ClampedArray} rgba */
   async paint(rgba) {
     const { bundle } = this;
-    const step = this.#step <= bundle.manifest.rest_step ? NO_REFINEMENT : Math.max(levelsOf(this.#step), 20) / 255;
+    const step = this.#step <= bundle.manifest.rest_step ? TOO_FINE : Math.max(levelsOf(this.#step), 20) / 255;
     const { picture } = await bundle.run("decoder", {
       latents: [this.#latents, [1, this.#latents.length]],
       step: [Float32Array.of(step), [1]],
