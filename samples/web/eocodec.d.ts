@@ -5,8 +5,10 @@ export type Bytes = Uint8Array | ArrayBuffer;
 export interface Picture {
   width: number;
   height: number;
-  /** R, G, B, alpha of every pixel, row by row, as `ImageData` takes them. */
+  /** R, G, B, alpha of every pixel, row by row, as `ImageData` takes them; samples of 16 bits are rounded to 8. */
   data: Uint8ClampedArray<ArrayBuffer>;
+  /** The same with 16 bits, of files that have so many. */
+  samples?: Uint16Array;
   /** Whether the file holds transparency. */
   alpha: boolean;
   /** Whether R = G = B. */

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from make_small import drawn
 from paths import bundle_of
@@ -38,6 +39,12 @@ LARGEST_PICTURE = 65536  # pixels; of larger vectors only the symbols are kept
 def crop(name: str, left: int, top: int, width: int, height: int) -> np.ndarray:
     picture = np.asarray(Image.open(SAMPLES / f"{name}.png").convert("RGB"))
     return np.ascontiguousarray(picture[top : top + height, left : left + width])
+
+
+def transparent_deep(plane: np.ndarray) -> np.ndarray:
+    """Grey of 16 bits with transparency of 8, which zstd packs best."""
+    alpha = np.random.default_rng(5).integers(0, 256, plane.shape).astype(np.uint16) * 257
+    return np.dstack([plane, alpha])
 
 
 def transparent(picture: np.ndarray) -> np.ndarray:
@@ -99,12 +106,36 @@ VECTORS: dict[str, Callable[[], bytes]] = {
     "luma-fine": lambda: luma_alone(crop("rocket", 280, 90, 61, 47)[..., 0], 1.5, model=PHOTO),
     "small-luma": lambda: luma_alone(drawn(110, 77, 66)[..., 1], 20, 32),
     "small-luma-map": lambda: luma_alone(drawn(111, 84, 61)[..., 2], 6, 9, mapped(84, 61)),
+    "deep": lambda: compress(light(crop("chelsea", 150, 80, 75, 58)), psnr=80),
+    "deep-coarse": lambda: compress(light(crop("coffee", 240, 120, 90, 70)), rate=60),
+    "deep-alpha": lambda: compress(transparent_deep(light(crop("astronaut", 180, 60, 33, 40))[..., 1]), psnr=70),
+    "deep-luma": lambda: compress(light(crop("rocket", 300, 100, 95, 71))[..., 1], psnr=50),
+    "deep-prefix": lambda: (HERE / "deep.eoc").read_bytes()[:9000],
+    "small-deep": lambda: deep_file(drawn(112, 70, 53), 0.07),
+    "lossless-deep": lambda: compress(light(crop("chelsea", 120, 70, 85, 50)), lossless=True),
+    "lossless-deep-grey": lambda: compress(light(crop("rocket", 300, 100, 60, 47))[..., 1], lossless=True),
+    "lossless-deep-ranks": lambda: compress(light(crop("coffee", 200, 100, 40, 31)) >> 5 << 5, lossless=True),
+    "lossless-deep-packed": lambda: compress(drawing(64, 48).astype(np.uint16) * 200 + 77, lossless=True),
+    "lossless-deep-prefix": lambda: (HERE / "lossless-deep.eoc").read_bytes()[:9000],
 }
 
 
 def compress(picture: np.ndarray, model: str | Path = PHOTO, **options: Any) -> bytes:
     """A file of the first photo model, or of another."""
     return eocodec.compress(picture, model=model, **options)
+
+
+def light(picture: np.ndarray) -> np.ndarray:
+    """A picture's light with a sensor's noise, 16 bits."""
+    light = (picture / 255.0) ** 2.2
+    noise = np.random.default_rng(0).normal(0, 1, light.shape) * np.sqrt(2e-6 + 4e-5 * light)
+    return np.rint(np.clip(light + noise, 0, 1) * 65535).astype(np.uint16)
+
+
+def deep_file(picture: np.ndarray, delta: float) -> bytes:
+    """A file of the small model at a step of so many 8-bit levels, 16 bits a sample."""
+    job = ORDINARY.open(eocodec.load_model(SMALL), as_picture(light(picture), 16), None)
+    return to_bytes(job.file(delta / 255))
 
 
 def luma_alone(
@@ -164,9 +195,13 @@ def main() -> None:
             "picture": height * width <= LARGEST_PICTURE,
         }
         if entry["picture"]:
-            image = to_pillow(decoded.rgb, decoded.alpha, decoded.grey)
-            assert as_picture(image).pixels == width * height
-            image.save(HERE / f"{name}.png", optimize=True)
+            if decoded.rgb.dtype == np.uint16:
+                picture = eocodec.decompress(data, loaded)
+                cv2.imwrite(str(HERE / f"{name}.png"), np.dstack([picture[..., 2::-1], picture[..., 3:]]))
+            else:
+                image = to_pillow(decoded.rgb, decoded.alpha, decoded.grey)
+                assert as_picture(image).pixels == width * height
+                image.save(HERE / f"{name}.png", optimize=True)
         known.append(entry)
         print(name, len(data), "bytes", width, height, np.abs(values).max())
     index.write_text("[\n" + ",\n".join("  " + json.dumps(v) for v in known) + "\n]\n")
