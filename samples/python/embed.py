@@ -408,7 +408,7 @@ def parse(content: bytes) -> File:
         if length > MAX_ELEMENT:
             raise Rejected(f"the file is damaged: its {what} cannot be read")
         inside = cursor.take(length)
-        check(start, f"its {what}")
+        check(start, f"the {what}")
         return inside
 
     try:

@@ -188,6 +188,7 @@ def main() -> None:
             "model_id": loaded.id.hex(),
             "width": width,
             "height": height,
+            "depth": 8 * decoded.rgb.itemsize,
             "alpha": decoded.alpha is not None,
             "exact": name.startswith("lossless"),
             "symbols": len(values),
