@@ -50,7 +50,7 @@ export interface Need {
 export interface BundleOptions {
   /** Options of ONNX Runtime's sessions. */
   session?: object;
-  /** Loads the module `fzstd`, which transparency, maps of steps and packed lossless files need. */
+  /** Loads the module `fzstd`, which transparency, maps of steps, packed lossless files and most of 16 bits need. */
   zstd?: () => Promise<unknown>;
 }
 
