@@ -5,6 +5,11 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
@@ -22,6 +27,19 @@ def bundle_of(model: str) -> Path:
     if model == "photo":
         return MODELS / "earlier" / "photo-26cc94c0.eocm"
     return VECTORS / model if model.endswith(".eocm") else MODELS / f"{model}.eocm"
+
+
+def in_rgb(read: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A picture as OpenCV reads it, `(H, W)` or `(H, W, 3|4)` with blue first, as `(H, W, 3|4)` with red first."""
+    if read.ndim == 2:
+        return np.repeat(read[..., None], 3, 2)
+    return np.dstack([read[..., 2::-1], read[..., 3:]])
+
+
+def picture_of(vector: dict[str, Any]) -> npt.NDArray[Any]:
+    """What a test vector decodes to, `(H, W, 3)` or with transparency `(H, W, 4)`, of 8 or 16 bits."""
+    picture = in_rgb(cv2.imread(str(VECTORS / f"{vector['name']}.png"), cv2.IMREAD_UNCHANGED))
+    return picture if vector["alpha"] else picture[..., :3]
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 120, every: float = 0.02) -> None:

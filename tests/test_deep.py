@@ -14,7 +14,7 @@ from PIL import Image
 
 import eocodec
 from eocodec import codec, format
-from eocodec.coding import deep, lossless_deep, ordinary
+from eocodec.coding import deep, lossless_deep
 from eocodec.coding.symbols import symbols
 from eocodec.errors import EocodecError, FormatError
 from eocodec.image import read_picture
@@ -102,7 +102,6 @@ def test_prefixes_are_pictures_and_damage_is_noticed(scene: Words) -> None:
 
 def test_readers_that_do_not_know_the_flags_refuse_them(scene: Words, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [eocodec.compress(scene[:32, :32], 60), eocodec.compress(scene[:32, :32], lossless=True)]
-    monkeypatch.setattr(ordinary, "LUMA_ALONE", True)
     files.append(eocodec.compress((scene[..., 1] >> 8).astype(np.uint8), 60))
     monkeypatch.setattr(format, "KNOWN_FLAGS", 31)
     for data in files:
@@ -268,8 +267,6 @@ def test_colours_of_16_bits_are_turned_as_the_file_says(scene: Words, tmp_path: 
 
 def test_grey_files_leave_chroma_out_where_it_is_next_to_nothing(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     grey = np.asarray(Image.open(SAMPLES / "chelsea.png").convert("L"))[60:220, 130:330]
-    assert not format.parse(eocodec.compress(grey, psnr=40)).header.luma  # unless it is switched on
-    monkeypatch.setattr(ordinary, "LUMA_ALONE", True)
     names: list[str] = []
     run = type(model).run
     monkeypatch.setattr(type(model), "run", lambda self, name, inputs: names.append(name) or run(self, name, inputs))

@@ -16,10 +16,11 @@ from types import ModuleType
 from typing import Any
 
 import constriction
+import cv2
 import numpy as np
 import pytest
 from bundles import HOSTILE, LISTED, STRIPPED, id_of, named, zipped
-from paths import MODELS, SAMPLES, VECTORS, bundle_of
+from paths import MODELS, SAMPLES, VECTORS, bundle_of, in_rgb, picture_of
 from PIL import Image
 from streams import beginnings, webp_picture, with_webp_alpha, without_its_flag
 
@@ -70,18 +71,30 @@ def test_vectors_decode_to_their_symbols_and_pictures(
     data = vector(entry["name"])
     picture, values = embed.decode_with_symbols(data, bundles[entry["model"]])
     assert picture.shape == (entry["height"], entry["width"], 4 if entry["alpha"] else 3)
-    assert picture.dtype == np.uint8
+    assert picture.dtype == (np.uint16 if entry.get("depth") == 16 else np.uint8)
     assert len(values) == entry["symbols"]
     assert hashlib.sha256(values.astype("<i4").tobytes()).hexdigest() == entry["sha256"]
     expected = [eocodec.decompress(data, bundle_of(entry["model"]))]
     if entry["picture"]:
-        image = Image.open(VECTORS / f"{entry['name']}.png").convert("RGBA" if entry["alpha"] else "RGB")
-        expected.append(np.asarray(image))
+        expected.append(picture_of(entry))
     for other in expected:
         assert np.abs(other.astype(int) - picture).max() <= (0 if entry["exact"] else 1)
 
 
-@pytest.mark.parametrize("name", ["segments", "embedded", "embedded-deep", "embedded-alpha", "lossless", "face-fine"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "segments",
+        "embedded",
+        "embedded-deep",
+        "embedded-alpha",
+        "lossless",
+        "face-fine",
+        "luma",
+        "deep",
+        "lossless-deep",
+    ],
+)
 def test_prefixes_decode_as_in_the_library(embed: ModuleType, bundles: dict[str, Any], name: str) -> None:
     data = vector(name)
     model = "face64" if name.startswith("face") else "photo"
@@ -95,6 +108,28 @@ def test_prefixes_decode_as_in_the_library(embed: ModuleType, bundles: dict[str,
             picture, values = embed.decode_with_symbols(data[:length], bundles[model])
             assert np.array_equal(values, expected), length
             assert np.abs(eocodec.decompress(data[:length]).astype(int) - picture).max() <= 1, length
+
+
+@pytest.mark.parametrize("name", ["deep-alpha", "lossless-deep"])
+def test_pictures_of_16_bits_become_png_files_of_16_bits(
+    embed: ModuleType, bundles: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    picture = embed.decode(vector(name), bundles["photo"])
+    (tmp_path / "a.png").write_bytes(embed.png(picture))
+    read = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    assert read.dtype == np.uint16 and np.array_equal(in_rgb(read), picture)
+
+
+def test_parameters_of_16_bits_that_do_not_fit_are_refused(embed: ModuleType, bundles: dict[str, Any]) -> None:
+    file = format.parse(vector("lossless-deep"))
+    for content in (b"", b"1234\x08\0\0\0\0", b"1234\0\x09\0\0\0", b"1234\4\xff\xff", b"1234\0\0\0\0\xff",
+                    b"1234\6\0\0\0\0", b"1234\0\0\0\0\4", b"1234\0\0\1\0\0"):  # fmt: skip
+        with pytest.raises(embed.Rejected):
+            embed.decode(format.serialise(replace(file, lossless=content)), bundles["photo"])
+    file = format.parse(vector("deep"))
+    for content in (b"x", (file.tables or b"")[:-3]):
+        with pytest.raises(embed.Rejected, match="packed bytes"):
+            embed.decode(format.serialise(replace(file, tables=content)), bundles["photo"])
 
 
 @pytest.mark.parametrize("name", ["embedded", "embedded-grey"])
@@ -252,7 +287,13 @@ BAD = {
     "text": (b"+text", "not an .eoc file"),
     "magic": (b"EOD" + header()[3:], "not an .eoc file"),
     "version": (header(version=2), "format version 2"),
-    "flags": (header(flags=32), "features"),
+    "embedded of 16 bits": (header(flags=36), "a form that has none"),
+    "tuned of 16 bits": (header(flags=48) + b"\x20", "a form that has none"),
+    "no choice": (header(flags=32), "cut off"),
+    "long choice": (header(flags=32) + b"\x81\x20", "choice of tables cannot be read"),
+    "choice": (vector("deep")[:30] + b"?" + vector("deep")[31:], "checksum of the choice of tables"),
+    "luma in colour": (header(flags=64), "luma alone, but colours"),
+    "lossless luma": (header(flags=73), "luma alone, but colours"),
     "cut": (header()[:-1], "cut off"),
     "model": (b"EOC\x01abcd" + header()[8:], "made with the model 61626364"),
     "untuned model": (header(flags=16) + b"\x20", "its steps differ"),
@@ -297,7 +338,7 @@ def test_bad_files_are_refused_in_one_sentence(
 
 
 def test_any_damage_is_refused_or_decodes(embed: ModuleType, bundles: dict[str, Any]) -> None:
-    for name in ("one-pixel", "embedded-grey", "lossless-grey", "lossless-packed"):
+    for name in ("one-pixel", "embedded-grey", "lossless-grey", "lossless-packed", "deep-alpha", "lossless-deep-ranks"):
         data, rng = vector(name), np.random.default_rng(5)
         for place in rng.integers(0, len(data), 12).tolist():
             damaged = bytearray(data)

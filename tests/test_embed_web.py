@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import constriction
+import cv2
 import numpy as np
 import pytest
 from bundles import HOSTILE, STRIPPED, named, zipped
-from paths import MODELS, ROOT, SAMPLES, VECTORS, bundle_of, environment
+from paths import MODELS, ROOT, SAMPLES, VECTORS, bundle_of, environment, in_rgb
 from PIL import Image
 from streams import beginnings, webp_picture, with_webp_alpha, without_its_flag
 
@@ -63,8 +64,9 @@ const bundles = {};
 for (const { name, model, data } of JSON.parse(readFileSync(list))) {
   bundles[model] ??= await Bundle.load(readFileSync(model), ort);
   const picture = await decode(data.text ?? Buffer.from(data, 'base64'), bundles[model], { symbols: true });
-  const { symbols, data: rgba, ...rest } = picture;
-  writeFileSync(`${folder}/${name}.rgba`, rgba);
+  const { symbols, data: rgba, samples, ...rest } = picture;
+  writeFileSync(`${folder}/${name}.rgba`, samples ? new Uint8Array(samples.buffer) : rgba);
+  if (samples) rest.rounded = samples.every((v, k) => Math.floor((v + 128) / 257) === rgba[k]);
   writeFileSync(`${folder}/${name}.v`, new Uint8Array(symbols.buffer));
   const sha256 = createHash('sha256').update(new Uint8Array(symbols.buffer)).digest('hex');
   console.log(JSON.stringify({ name, symbols: symbols.length, sha256, ...rest }));
@@ -179,6 +181,9 @@ def cuts() -> dict[str, bytes]:
         ("segments", (18, 700, 2500, 6000)),
         ("embedded", (17, 40, 120, 333, 1000, 2047, 2054, 4100)),
         ("lossless", (900, 3000)),
+        ("luma", (700, 1500)),
+        ("deep", (900, 7000)),
+        ("lossless-deep", (2000, 9500)),
     ):
         for n in lengths:
             result[f"{name}-{n}"] = read(name)[:n]
@@ -203,13 +208,14 @@ def decoded(
     result = {entry["name"]: entry for entry in lines(node(DECODE, folder / "list.json", folder))}
     for name, entry in result.items():
         shape = entry["height"], entry["width"], 4
-        entry["pixels"] = np.fromfile(folder / f"{name}.rgba", np.uint8).reshape(shape)
+        kind = "<u2" if "rounded" in entry else np.uint8
+        entry["pixels"] = np.fromfile(folder / f"{name}.rgba", kind).reshape(shape)
     return result
 
 
 def assert_equal_pixels(pixels: np.ndarray, expected: np.ndarray, within: int) -> None:
     if expected.shape[2] == 3:
-        assert (pixels[..., 3] == 255).all()
+        assert (pixels[..., 3] == np.iinfo(pixels.dtype).max).all()
     assert np.abs(pixels[..., : expected.shape[2]].astype(int) - expected).max() <= within
 
 
@@ -222,6 +228,7 @@ def test_vectors_decode_in_node(decoded: dict[str, Any], vector: dict[str, Any])
     )
     expected = eocodec.decompress(read(vector["name"]), bundle_of(vector["model"]))
     assert_equal_pixels(result["pixels"], expected, 0 if vector["exact"] else 1)
+    assert result["pixels"].dtype == expected.dtype and result.get("rounded", True)
 
 
 @pytest.mark.parametrize("name", cuts())
@@ -298,6 +305,16 @@ def flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
 
 
+def test_the_command_writes_16_bits(node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    for name in ("deep-alpha", "lossless-deep"):
+        process = node("decode.mjs", bundle_of("photo"), VECTORS / f"{name}.eoc", tmp_path / "out.png")
+        assert (process.returncode, process.stderr) == (0, "")
+        picture = in_rgb(cv2.imread(str(tmp_path / "out.png"), cv2.IMREAD_UNCHANGED))
+        expected = eocodec.decompress(read(name), bundle_of("photo"))
+        assert picture.dtype == np.uint16 and picture.shape == expected.shape
+        assert np.abs(picture.astype(int) - expected).max() <= (0 if "lossless" in name else 1)
+
+
 def test_the_command_writes_picture_and_symbols(
     node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -317,7 +334,7 @@ def test_the_command_writes_picture_and_symbols(
         (read("colour")[:11], "photo", "cut off before its first segment"),
         (read("colour"), "face64", "made with model 26cc94c0, not with face64"),
         (b"\x89PNG\r\n\x1a\n", "photo", "not an .eoc file"),
-        (read("colour")[:8] + b"\x20" + read("colour")[9:], "photo", "features this program does not know"),
+        (read("colour")[:8] + b"\x30" + read("colour")[9:], "photo", "16 bits a sample, but a form that has none"),
         (with_webp_alpha(), "photo", "its transparency is a WebP stream, which this decoder does not read"),
         (webp_picture(False), "photo", "what the file holds is a WebP stream, which this decoder does not read"),
         (without_its_flag(with_webp_alpha()), "photo", "of a kind that its flags do not name"),

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paths import VECTORS, bundle_of
-from PIL import Image
+from paths import VECTORS, bundle_of, picture_of
 
 import eocodec
 from eocodec.coding.symbols import symbols
@@ -25,8 +24,9 @@ def test_vectors_decode_to_what_they_were_made_with(vector: dict[str, Any]) -> N
     picture = eocodec.decompress(data, model)
     assert picture.shape == (vector["height"], vector["width"], 4 if vector["alpha"] else 3)
     if vector["picture"]:
-        image = Image.open(VECTORS / f"{vector['name']}.png").convert("RGBA" if vector["alpha"] else "RGB")
-        difference = np.abs(np.asarray(image).astype(int) - picture)
+        expected = picture_of(vector)
+        assert expected.dtype == picture.dtype
+        difference = np.abs(expected.astype(int) - picture)
         assert difference.max() <= (0 if vector["exact"] else 1)
 
 
@@ -45,8 +45,10 @@ def test_every_kind_of_file_has_a_vector() -> None:
         kinds |= {"alpha"} if file.alpha else set()
         kinds |= {"tuned"} if file.header.tuning else set()
         kinds |= {"map"} if file.offsets else set()
+        kinds |= {"deep"} if file.header.deep else set()
+        kinds |= {"luma"} if file.header.luma else set()
         kinds |= set() if file.complete else {"prefix"}
     assert kinds == {
         *("photo", "face64", "small.eocm", "embedded", "lossless", "tiny"),
-        *("grey", "alpha", "tuned", "map", "prefix"),
+        *("grey", "alpha", "tuned", "map", "deep", "luma", "prefix"),
     }

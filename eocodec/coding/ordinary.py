@@ -50,10 +50,6 @@ UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 Content = tuple[tuple[Segment, ...], bytes]  # segments, and the choice of tables of deep files
 
-# Whether files of grey pictures leave chroma out (flag 64). All decoders of this package read such files, but the
-# decoders in samples/, which are written from docs/FORMAT.md alone, do not know the flag yet: until they do, nothing is
-# written that they would refuse.
-LUMA_ALONE = False
 CHROMA_SHARE = 0.1  # of the error that the step makes, up to which a grey picture's chroma is left out
 FINEST_DEEP = -10.0  # log2 of the finest step of 16-bit files in 8-bit levels: a quarter of a 16-bit level
 NEARLY_EMPTY = 0.05  # bits per pixel, below which a finer step is tried
@@ -430,7 +426,7 @@ class OrdinaryJob(SteppedJob):
         model.runtime.open_ahead(Walk.graph_names(model))
         self._values = values
         self.latents = self._analysed()
-        self.luma_from = _chroma(self.latents) if LUMA_ALONE and picture.grey else math.inf
+        self.luma_from = _chroma(self.latents) if picture.grey else math.inf
         self.finest = FINEST_DEEP if picture.depth > 8 else None
         self._last: tuple[int, tuple[Callable[[], Bytes], Callable[[], Content]]] | None = None
 

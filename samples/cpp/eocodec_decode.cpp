@@ -18,6 +18,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <csetjmp>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -700,6 +701,17 @@ class RangeDecoder {
     uint64_t size_ = ~uint64_t(0), code_ = 0, scale_ = 0;
 };
 
+int ceil_divide(int a, int b) { return (a + b - 1) / b; }
+
+// A wanted table of scales: beyond the last one, five more are a low bit that is coded as it is.
+struct Scale {
+    explicit Scale(int wanted)
+        : rest(uint8_t(std::clamp(wanted > 63 ? ceil_divide(wanted - 63, 5) : 0, 0, 12))),
+          table(uint8_t(std::clamp(wanted - 5 * rest, 0, 63))) {}
+
+    uint8_t rest, table;
+};
+
 // Residuals of a range coder stream, strip by strip.
 class SymbolReader {
  public:
@@ -723,6 +735,17 @@ class SymbolReader {
             }
             escapes(escaped, m);
         }
+        return m;
+    }
+
+    // Residuals m of which these many low bits are coded as they are, behind the symbols of those above.
+    std::vector<int32_t> take(const std::vector<uint8_t>& index, const std::vector<uint8_t>& rest) {
+        auto m = take(index);
+        for (size_t k = 0; k < m.size(); ++k) m[k] = int32_t(uint32_t(m[k]) << rest[k]);
+        const int most = rest.empty() ? 0 : *std::max_element(rest.begin(), rest.end());
+        for (int r = 1; r <= most; ++r)
+            for (size_t k = 0; k < m.size(); ++k)
+                if (rest[k] == r) m[k] |= int32_t(coder_.uniform(1u << r));
         return m;
     }
 
@@ -803,8 +826,11 @@ struct Segment {
 struct File {
     ModelId model{};
     int width = 0, height = 0, step = 0, tuning = 0;
-    bool grey = false, embedded = false, webp = false;  // webp: streams of WebP are allowed
-    std::optional<View> alpha, offsets, lossless;
+    bool grey = false, embedded = false;
+    bool deep = false;  // samples have 16 bits
+    bool luma = false;  // there are no chroma units
+    bool webp = false;  // streams of WebP are allowed
+    std::optional<View> alpha, offsets, lossless, choice;  // choice: of tables
     std::vector<Segment> segments;
     Bytes stream;  // embedded
 };
@@ -851,13 +877,13 @@ struct Size {
     int rows, columns;
 };
 
-int ceil_divide(int a, int b) { return (a + b - 1) / b; }
 int log2_of(int n) { return int(std::bit_width(unsigned(n))) - 1; }
 int power_from(int n) { return int(std::bit_ceil(unsigned(n))); }
 
 // Sizes of a picture's bands: k = 0 is the low-pass, then come details L … 1.
 struct Geometry {
     int levels, width, height;
+    bool all = false;  // whether what lies in the padding is coded too
 
     int level(int k) const { return levels + 1 - std::max(k, 1); }
     int band(int level) const { return levels + 1 - level; }
@@ -876,6 +902,7 @@ struct Geometry {
     Size inside(int k) const {  // what is coded
         const Size quads = grid(level(k));
         const int n = 1 << level(k);
+        if (all) return {2 * quads.rows, 2 * quads.columns};
         return {std::min(ceil_divide(height, n) + 1, 2 * quads.rows),
                 std::min(ceil_divide(width, n) + 1, 2 * quads.columns)};
     }
@@ -1009,8 +1036,8 @@ class StripCoder {
 // what they give does not depend on strips.
 class Walk {
  public:
-    Walk(Model& model, const Geometry& geometry, std::string folder, bool rotated)
-        : model_(model), geometry_(geometry), folder_(std::move(folder)), rotated_(rotated) {}
+    Walk(Model& model, const Geometry& geometry, std::string folder, bool rotated, bool luma = false, int fine = 0)
+        : model_(model), geometry_(geometry), folder_(std::move(folder)), rotated_(rotated), luma_(luma), fine_(fine) {}
 
     // Codes all levels, given the low-pass in 1/16 steps.
     void details(const Planes<int32_t>& low, StripCoder& coder) {
@@ -1023,7 +1050,7 @@ class Walk {
                 const int32_t* next = low.row(k % 3, std::min(y + down, low.rows - 1));
                 for (int x = j; x < low.columns; x += 2) {
                     const int64_t gradient = int64_t(next[std::min(x + !down, low.columns - 1)]) - here[x];
-                    coarser.row(k, y / 2)[x / 2] = model_.compand(gradient);
+                    coarser.row(k, y / 2)[x / 2] = compand(gradient);
                 }
             }
         }
@@ -1041,6 +1068,8 @@ class Walk {
         int from, to;     // with those that nets see
         Planes<int8_t> condition;
     };
+
+    int8_t compand(int64_t v) const { return model_.compand((v + (1 << fine_ >> 1)) >> fine_); }
 
     std::vector<Strip> strips(int level, int reach, StripCoder& coder) const {
         const Size grid = geometry_.grid(level);
@@ -1095,6 +1124,7 @@ class Walk {
         const auto all = strips(level, 2, coder);
         for (int pass = 0; pass < kLevelUnits; ++pass) {
             const Unit unit{number + pass, level, pass, rotated_};
+            if (luma_ && !unit.luma()) break;
             coder.begin(unit);
             for (const Strip& s : all) {
                 Planes<uint8_t> around;
@@ -1113,7 +1143,7 @@ class Walk {
                         int8_t* beside = seen.row(unit.context() + plane, s.top + y);
                         int8_t* target = result.row(unit.channel(plane), 2 * (s.top + y) + i) + j;
                         for (int x = 0; x < grid.columns; ++x)
-                            target[2 * x] = beside[x] = model_.compand(values.row(plane, y)[x]);
+                            target[2 * x] = beside[x] = compand(values.row(plane, y)[x]);
                     }
                 }
             }
@@ -1124,7 +1154,8 @@ class Walk {
     Model& model_;
     const Geometry geometry_;
     const std::string folder_;
-    const bool rotated_;
+    const bool rotated_, luma_;  // luma: chroma units are not there, and zero
+    const int fine_;             // k: nets see values in steps that are 2^k times those of the file
 };
 
 // What the nets see of a step's code, in 1/16 octave around 32 levels.
@@ -1132,14 +1163,21 @@ int condition_of(int step) { return (step - 32768 - 5 * 2048 + 64) >> 7; }
 
 double delta_of(int step) { return std::exp2((step - 32768) / 2048.0) / 255; }  // 0 … 1
 
-uint8_t to_level(float value) { return uint8_t(std::floor((value > 0 ? std::min(value, 1.0f) : 0) * 255.0f + 0.5f)); }
+using Samples = std::vector<uint16_t>;  // of 8 or 16 bits
+
+uint16_t to_level(float value, float most = 255) {
+    return uint16_t(std::floor((value > 0 ? std::min(value, 1.0f) : 0) * most + 0.5f));
+}
 
 using Latents = std::vector<Planes<float>>;  // by band
 
 // The steps of a file: Δ, how much the bands follow the eye, and the map of steps in 1/16 octave.
 class Fineness {
  public:
-    Fineness(const Model& model, const File& file) : model_(model), step_(file.step), tuning_(file.tuning) {
+    Fineness(const Model& model, const File& file) : model_(model),
+          step_(file.step),
+          tuning_(file.tuning),
+          fine_(file.deep ? std::max(0, -((file.step - 32768) >> 11)) : 0) {
         if ((file.tuning || file.offsets) && !model.tuned)
             damaged("its steps differ, which its model does not know");
         if (!file.offsets) return;
@@ -1156,6 +1194,7 @@ class Fineness {
 
     int step() const { return step_; }
     int tuning() const { return tuning_; }
+    int fine() const { return fine_; }  // k, see "Fine steps"
     const Planes<int8_t>& offsets() const { return offsets_; }  // without planes: none
 
     // Code of the step of a band; it may lie outside the range of a header's.
@@ -1176,7 +1215,7 @@ class Fineness {
     Planes<int8_t> condition(int band, Size rows, int columns) const {
         const auto [top, bottom] = rows;
         Planes<int8_t> planes(1 + model_.tuned, bottom - top, columns, int8_t(tuning_));
-        const int base = condition_of(code(band));
+        const int base = condition_of(code(band) + 2048 * fine_);
         for (int y = top; y < bottom; ++y)
             for (int x = 0; x < columns; ++x)
                 planes.row(0, y - top)[x] = int8_t(std::clamp(base + at(y, x, band - 1), -80, 48));
@@ -1185,14 +1224,17 @@ class Fineness {
 
  private:
     const Model& model_;
-    const int step_, tuning_;
+    const int step_, tuning_, fine_;
     Planes<int8_t> offsets_;
 };
 
+// What the decoder is told where Δ is too fine for its refinement; where the picture then is that of the flow alone.
+constexpr double kTooFine = 1e-4, kFlowAlone = 1e-6;
+
 // The picture (rows, columns, 3) of latents at step Δ, 0 … 1; large ones in tiles with a halo, which leaves no seams.
 // What a file says of its steps besides is for models that are `tuned`.
-Bytes synthesise(Model& model, const Geometry& geometry, const Latents& latents, double delta,
-                 const Fineness* fineness = nullptr) {
+Samples synthesise(Model& model, const Geometry& geometry, const Latents& latents, double delta,
+                   const Fineness* fineness = nullptr, double too_fine = kTooFine, bool deep = false) {
     constexpr int kTile = 1024, kHalo = 128, kWhole = 1 << 21;
     const int width = geometry.width, height = geometry.height, bands = int(latents.size());
     const Size padded{latents[0].rows << geometry.levels, latents[0].columns << geometry.levels};
@@ -1200,13 +1242,13 @@ Bytes synthesise(Model& model, const Geometry& geometry, const Latents& latents,
     const int edge = whole ? std::max(padded.rows, padded.columns) : kTile;
     const auto told = [&](int a) {  // of a place where the map says a
         const double step = delta * std::exp2(a / 16.0);
-        return float(step * 255 < model.refine_from ? 1e-4 : step);
+        return float(step * 255 < model.refine_from ? too_fine : step);
     };
     const bool mapped = fineness && fineness->offsets().channels;
     const Planes<float> tune(1, 1, 1, float(fineness ? fineness->tuning() / 32.0 : 0));
     std::vector<std::string> names{"low"};
     for (int k = 1; k < bands; ++k) names.push_back("detail" + std::to_string(geometry.level(k)));
-    Bytes rgb(size_t(3) * width * height);
+    Samples rgb(size_t(3) * width * height);
     for (int top = 0; top < height; top += edge) {
         for (int left = 0; left < width; left += edge) {
             const int up = std::max(0, top - kHalo), down = std::min(padded.rows, top + edge + kHalo);
@@ -1238,22 +1280,22 @@ Bytes synthesise(Model& model, const Geometry& geometry, const Latents& latents,
                 for (int y = top; y < std::min(top + edge, height); ++y)
                     for (int x = left; x < std::min(left + edge, width); ++x)
                         rgb[(size_t(y) * width + x) * 3 + c] =
-                            to_level(picture[(c * rows + y - up) * columns + x - west]);
+                            to_level(picture[(c * rows + y - up) * columns + x - west], deep ? 65535 : 255);
         }
     }
     return rgb;
 }
 
 // The rounded mean of a pixel's three levels in place of each.
-void make_grey(Bytes& rgb) {
+void make_grey(Samples& rgb) {
     for (size_t k = 0; k < rgb.size(); k += 3) {
-        const auto mean = uint8_t((rgb[k] + rgb[k + 1] + rgb[k + 2] + 1) / 3);
+        const auto mean = uint16_t((rgb[k] + rgb[k + 1] + rgb[k + 2] + 1) / 3);
         std::fill_n(&rgb[k], 3, mean);
     }
 }
 
 struct Decoded {
-    Bytes rgb;                     // (rows, columns, 3)
+    Samples rgb;                   // (rows, columns, 3)
     std::vector<int32_t> symbols;  // what --symbols writes
 };
 
@@ -1262,9 +1304,14 @@ class Ordinary final : public StripCoder {
  public:
     Ordinary(Model& model, const File& file, bool with_symbols)
         : model_(model),
-          geometry_{model.levels, file.width, file.height},
           fineness_(model, file),
+          geometry_{model.levels, file.width, file.height, fineness_.fine() > 0},
+          luma_(file.luma),
+          deep_(file.deep),
           streams_(model.tables, file.segments, 1 + kLevelUnits * uint64_t(model.levels)) {
+        corrections_.resize(128 * size_t(model.levels));
+        if (fineness_.fine() && file.choice && !file.choice->empty())
+            corrections_ = unzstd(*file.choice, corrections_.size(), "its choice of tables cannot be read");
         for (int k = 0; k <= model.levels; ++k) {
             latents_.push_back(geometry_.planes<float>(k));
             if (with_symbols) values_.push_back(geometry_.planes<int32_t>(k));
@@ -1281,8 +1328,10 @@ class Ordinary final : public StripCoder {
                            [&](int32_t value) { return float(value) * steps_[0][c]; });
         if (!values_.empty()) values_[0] = q;
         for (int32_t& value : q.values) value = 16 * std::clamp(value, -(1 << 24), 1 << 24);
-        Walk(model_, geometry_, "entropy", model_.rotated).details(q, *this);
-        Decoded result{synthesise(model_, geometry_, latents_, delta_of(fineness_.step()), &fineness_), {}};
+        Walk(model_, geometry_, "entropy", model_.rotated, luma_, fineness_.fine()).details(q, *this);
+        const double too_fine = (luma_ || deep_) && !fineness_.offsets().channels ? kFlowAlone : kTooFine;
+        Decoded result;
+        result.rgb = synthesise(model_, geometry_, latents_, delta_of(fineness_.step()), &fineness_, too_fine, deep_);
         for (const auto& band : values_)
             result.symbols.insert(result.symbols.end(), band.values.begin(), band.values.end());
         return result;
@@ -1297,13 +1346,21 @@ class Ordinary final : public StripCoder {
 
     Planes<int32_t> strip(const Unit& unit, int top, const Planes<int32_t>& mean,
                           const Planes<uint8_t>& index) override {
-        const int band = geometry_.band(unit.level);
+        const int band = geometry_.band(unit.level), fine = fineness_.fine();
         const auto places = coded(unit, 0, unit.planes(), geometry_.inside(band), top, mean.rows);
         Planes<int32_t> values(mean.channels, mean.rows, mean.columns);  // first residuals, which are zero outside
         if (SymbolReader* reader = streams_.of(unit.number)) {
-            std::vector<uint8_t> tables;
-            for (const auto& [plane, y, x] : places) tables.push_back(index.row(plane, y)[x]);
-            auto m = reader->take(tables);
+            std::vector<uint8_t> tables, rest;
+            const size_t group = 2 * (unit.level - 1) + !unit.luma();
+            for (const auto& [plane, y, x] : places) {
+                const int i = index.row(plane, y)[x];
+                tables.push_back(uint8_t(i));
+                if (!fine) continue;
+                const Scale scale(i + 5 * fine + int8_t(corrections_[64 * group + i]));
+                tables.back() = scale.table;
+                rest.push_back(scale.rest);
+            }
+            const auto m = fine ? reader->take(tables, rest) : reader->take(tables);
             for (size_t k = 0; k < m.size(); ++k) values.row(places[k].plane, places[k].y)[places[k].x] = m[k];
         }
         for (int plane = 0; plane < values.channels; ++plane) {
@@ -1314,10 +1371,12 @@ class Ordinary final : public StripCoder {
                 float* latent = latents_[band].row(channel, row) + j;
                 for (int x = 0; x < values.columns; ++x) {
                     int32_t& value = values.row(plane, y)[x];
-                    const int mu = mean.row(plane, y)[x];
+                    const auto mu = int32_t(uint32_t(mean.row(plane, y)[x]) << fine);
                     const float step = fineness_.step_at(steps_[band][channel], band, row, 2 * x + j);
-                    latent[2 * x] = model_.dequantised(value, mu, index.row(plane, y)[x]) * step;
-                    value = 16 * value + mu;
+                    const float around = fine ? float(value) + float(mu) / 16
+                                              : model_.dequantised(value, mu, index.row(plane, y)[x]);
+                    latent[2 * x] = around * step;
+                    value = int32_t(16 * uint32_t(value) + uint32_t(mu));  // what no encoder writes may overflow
                 }
             }
         }
@@ -1330,8 +1389,10 @@ class Ordinary final : public StripCoder {
     }
 
     Model& model_;
-    const Geometry geometry_;
     const Fineness fineness_;
+    const Geometry geometry_;
+    const bool luma_, deep_;  // luma alone; 16 bits
+    Bytes corrections_;       // of indices, by level and axis
     Streams streams_;
     std::vector<std::vector<float>> steps_;  // by band and channel, where the map has nothing to say
     Latents latents_;
@@ -1759,7 +1820,7 @@ class Embedded final : public StripCoder {
         result.rgb = synthesise(model_, geometry_, latents, std::min(4096 * std::exp2(1 - depth_), kCoarsest) / 255);
         if (certain_ < 2 * kCorner) {  // a single place is known
             if (grey_) make_grey(result.rgb);
-            for (uint8_t& v : result.rgb) v = uint8_t((v + kMiddle) >> 1);
+            for (uint16_t& v : result.rgb) v = uint16_t((v + kMiddle) >> 1);
         }
         return result;
     }
@@ -1783,7 +1844,7 @@ class Embedded final : public StripCoder {
     int certain_ = std::numeric_limits<int>::max();  // strips of a low-pass that is cut off
 };
 
-using Lattice = Planes<int16_t>;                  // of one channel
+using Lattice = Planes<int32_t>;                  // of one channel
 using Offsets = std::vector<std::array<int, 2>>;  // (rows, columns)
 
 int phase_at(int row, int column) { return row & 1 ? (column & 1 ? 1 : 3) : (column & 1 ? 2 : 0); }
@@ -1821,8 +1882,12 @@ class Lossless {
     Decoded decode() {
         const bool packed = content_.size() == 5 && (content_[4] == 2 || content_[4] == 3);
         Decoded result{packed ? unpack() : predicted(), {}};
-        if (streams_.units == kUnits &&
-            crc32_z(0, result.rgb.data(), result.rgb.size()) != Cursor(content_, {}).number(4))
+        Bytes bytes;
+        for (const uint16_t sample : result.rgb) {
+            bytes.push_back(uint8_t(sample));
+            if (file_.deep) bytes.push_back(uint8_t(sample >> 8));
+        }
+        if (streams_.units == kUnits && crc32_z(0, bytes.data(), bytes.size()) != Cursor(content_, {}).number(4))
             damaged("its pixels are not those that were compressed");
         result.symbols.assign(result.rgb.begin(), result.rgb.end());
         return result;
@@ -1830,66 +1895,106 @@ class Lossless {
 
  private:
     static constexpr int kUnits = 37, kFirstTuned = 19, kTables = 160, kWebp = 3;
-    static constexpr int kLowest[3] = {0, -255, -255}, kHighest = 255;
+    static constexpr int kLargest = 510;  // difference that the nets know
 
     struct Axis {
         Lattice full, full_residuals;              // of stride 2h, in the end of h
         std::array<Lattice, 4> values, residuals;  // phases
     };
 
-    Bytes unpack() const {
+    Samples unpack() const {
         const std::string complaint = "its packed samples cannot be read";
-        Bytes rgb(size_t(3) * width_ * height_);
+        Samples rgb(size_t(3) * width_ * height_);
         if (segments_.empty()) return rgb;
         const View payload = segments_[0].payload;
         if (segments_.size() != 1 || streams_.units != kUnits || payload.empty() || payload[0] > kWebp)
             damaged(complaint);
+        if (payload[0] == kWebp && file_.deep) damaged(complaint);
         if (payload[0] == kWebp) refuse_webp(file_, "what the file holds");
-        const size_t channels = content_[4] == 3 ? 3 : 1, row = channels * width_;
-        Bytes samples = unzstd(payload.subspan(1), row * height_, complaint);
-        for (size_t k = 0; payload[0] == 2 && k < samples.size(); ++k)
-            if (k % row >= channels) samples[k] += samples[k - channels];
-        for (size_t k = row; payload[0] && k < samples.size(); ++k) samples[k] += samples[k - row];
+        const size_t channels = content_[4] == 3 ? 3 : 1, row = channels * width_, count = row * height_;
+        const Bytes bytes = unzstd(payload.subspan(1), count * (file_.deep ? 2 : 1), complaint);
+        Samples samples(bytes.begin(), bytes.begin() + ptrdiff_t(count));  // of 16 bits the upper bytes come first
+        for (size_t k = 0; file_.deep && k < count; ++k) samples[k] = uint16_t(samples[k] << 8 | bytes[count + k]);
+        const auto add = [&](size_t k, size_t before) { samples[k] = uint16_t((samples[k] + samples[before]) & top_); };
+        for (size_t k = 0; payload[0] == 2 && k < count; ++k)
+            if (k % row >= channels) add(k, k - channels);
+        for (size_t k = row; payload[0] && k < count; ++k) add(k, k - row);
         for (size_t k = 0; k < rgb.size(); ++k) rgb[k] = samples[channels == 3 ? k : k / 3];
         return rgb;
     }
 
+    [[noreturn]] static void unreadable() { damaged("its lossless parameters cannot be read"); }
+
     void read_parameters() {
-        const Error broken("the file is damaged: its lossless parameters cannot be read");
-        Cursor in(content_, broken.what());
+        Cursor in(content_, "the file is damaged: its lossless parameters cannot be read");
         in.take(4);
-        const auto colour = in.number(1), corrections = in.number(5), tuned = in.number(3);
-        if (colour > 1 || corrections >> 36 || tuned >> (kUnits - kFirstTuned)) throw broken;
-        axes_.resize(colour ? 3 : 1);
-        for (int k = 0; k < 9; ++k) corrections_[k] = int((corrections >> 4 * k & 15) ^ 8) - 8;
+        const auto flags = in.number(1);
+        axes_.resize(flags & 1 ? 3 : 1);
+        if (file_.deep) {
+            if (flags > 7 || flags & 2) unreadable();
+            if (flags & 4) read_levels(in.take(in.number(2)));
+            scale_ = int(in.number(1));
+            if (scale_ > 8) unreadable();
+            read_tunings(in);
+            if (const size_t rest = in.left()) {
+                const std::string complaint = "its lossless parameters cannot be read";
+                const Bytes bytes = unzstd(in.take(rest), corrections_.size(), complaint);
+                std::copy(bytes.begin(), bytes.end(), corrections_.begin());
+            }
+        } else {
+            const auto corrections = in.number(5);
+            if (flags > 1 || corrections >> 36) unreadable();
+            for (int k = 0; k < 9; ++k)
+                std::fill_n(corrections_.begin() + 64 * k, 64, int8_t(int((corrections >> 4 * k & 15) ^ 8) - 8));
+            read_tunings(in);
+        }
+        if (in.left()) unreadable();
+    }
+
+    void read_tunings(Cursor& in) {
+        const auto tuned = in.number(3);
+        if (tuned >> (kUnits - kFirstTuned)) unreadable();
         for (int unit = kFirstTuned; unit < kUnits; ++unit) {
             if (!(tuned >> (unit - kFirstTuned) & 1)) continue;
             const int axis = (unit - 1) % 9 / 3, phase = (unit - 1) % 3 + 1;
             for (const uint8_t byte : in.take(neighbours(phase).size() + 4 + 10 * axis))
                 tunings_[unit].push_back(int8_t(byte));
         }
-        if (in.left()) throw broken;
     }
 
-    Bytes predicted() {
+    // The levels that there are: samples are coded as ranks among them.
+    void read_levels(View frame) {
+        const Bytes bits = unzstd(frame, 8192, "its lossless parameters cannot be read");
+        for (int level = 0; level <= 65535; ++level)
+            if (bits[level >> 3] >> (7 - (level & 7)) & 1) levels_.push_back(uint16_t(level));
+        if (levels_.empty()) unreadable();
+    }
+
+    int lowest(int axis) const { return axis ? -top_ : 0; }
+
+    Samples predicted() {
         read_parameters();
-        for (size_t axis = 0; axis < axes_.size(); ++axis) {
+        for (int axis = 0; axis < int(axes_.size()); ++axis) {
             SymbolReader* reader = streams_.of(0);
-            const int value = (axis ? 0 : 128) + (reader ? reader->take({kTables - 1})[0] : 0);
-            axes_[axis].full = Lattice(1, 1, 1, int16_t(std::clamp(value, kLowest[axis], kHighest)));
+            const int value = (axis ? 0 : (top_ + 1) / 2) + (reader ? reader->take({kTables - 1})[0] : 0);
+            axes_[axis].full = Lattice(1, 1, 1, std::clamp(value, lowest(axis), top_));
             axes_[axis].full_residuals = Lattice(1, 1, 1);
         }
         for (int h = power_from(std::max(width_, height_)) / 2; h >= 1; h /= 2)
             for (size_t axis = 0; axis < axes_.size(); ++axis) refine(h, int(axis));
-        Bytes rgb(size_t(3) * width_ * height_);
+        Samples rgb(size_t(3) * width_ * height_);
+        const auto sample = [&](int value) {
+            const int rank = std::clamp(value, 0, top_);
+            return levels_.empty() ? uint16_t(rank) : levels_[std::min(size_t(rank), levels_.size() - 1)];
+        };
         for (int y = 0; y < height_; ++y) {
-            uint8_t* pixel = rgb.data() + size_t(3) * width_ * y;
+            uint16_t* pixel = rgb.data() + size_t(3) * width_ * y;
             for (int x = 0; x < width_; ++x, pixel += 3) {
                 const auto at = [&](size_t axis) { return axis < axes_.size() ? axes_[axis].full.row(0, y)[x] : 0; };
                 const int co = at(1), cg = at(2), t = at(0) - (cg >> 1), b = t - (co >> 1);
-                pixel[0] = uint8_t(std::clamp(b + co, 0, 255));
-                pixel[1] = uint8_t(std::clamp(cg + t, 0, 255));
-                pixel[2] = uint8_t(std::clamp(b, 0, 255));
+                pixel[0] = sample(b + co);
+                pixel[1] = sample(cg + t);
+                pixel[2] = sample(b);
             }
         }
         return rgb;
@@ -1921,17 +2026,17 @@ class Lossless {
     }
 
     // What is known around the samples of a strip (channels, rows, columns), and their reference values.
-    std::pair<Planes<int16_t>, std::vector<int16_t>> context(int axis, int phase, int top, int rows) const {
+    std::pair<Planes<int16_t>, std::vector<int32_t>> context(int axis, int phase, int top, int rows) const {
         const auto [i, j] = kPhases[phase];
         const Offsets offsets = neighbours(phase);
         const Axis& own = axes_[axis];
         const int columns = own.values[phase].columns;
-        Planes<int16_t> known(int(offsets.size()) + 4 + 10 * axis, rows, columns);
+        Planes<int32_t> known(int(offsets.size()) + 4 + 10 * axis, rows, columns);
         int plane = 0;
         // Fills the next plane with every `stride`-th sample of a lattice, which goes on with its edge.
         const auto add = [&](const Lattice& from, int stride, int down, int right) {
             for (int y = 0; y < rows && !from.values.empty(); ++y) {
-                const int16_t* row = from.row(0, std::clamp(stride * (top + y) + down, 0, from.rows - 1));
+                const int32_t* row = from.row(0, std::clamp(stride * (top + y) + down, 0, from.rows - 1));
                 for (int x = 0; x < columns; ++x)
                     known.row(plane, y)[x] = row[std::clamp(stride * x + right, 0, from.columns - 1)];
             }
@@ -1939,14 +2044,14 @@ class Lossless {
         };
         // Makes planes differences to the rounded mean of four of them, which it returns.
         const auto subtract_mean = [&](const std::vector<int>& planes, const std::vector<int>& four) {
-            std::vector<int16_t> mean(size_t(rows) * columns);
+            std::vector<int32_t> mean(size_t(rows) * columns);
             for (size_t n = 0; n < mean.size(); ++n) {
                 int sum = 2;
                 for (const int k : four) sum += known.row(k, 0)[n];
-                mean[n] = int16_t(sum >> 2);
+                mean[n] = sum >> 2;
             }
             for (const int k : planes)
-                for (size_t n = 0; n < mean.size(); ++n) known.row(k, 0)[n] = int16_t(known.row(k, 0)[n] - mean[n]);
+                for (size_t n = 0; n < mean.size(); ++n) known.row(k, 0)[n] -= mean[n];
             return mean;
         };
         const auto source = [&, i = i, j = j](const std::array<Lattice, 4>& phases, int k) {
@@ -1976,13 +2081,17 @@ class Lossless {
             subtract_mean(nine, four);
             add(axes_[before].residuals[phase], 1, 0, 0);
         }
-        return {std::move(known), reference};
+        Planes<int16_t> seen(known.channels, rows, columns);  // 2^s levels count as one
+        std::transform(known.values.begin(), known.values.end(), seen.values.begin(), [&](int32_t d) {
+            return int16_t(std::clamp((d + (1 << scale_ >> 1)) >> scale_, -kLargest, kLargest));
+        });
+        return {std::move(seen), reference};
     }
 
     void strip(int h, int axis, int phase, int top, int rows) {
         const int log = log2_of(h), set = std::min(log, 2);
         const int unit = h >= 16 ? 0 : 1 + 9 * (3 - log) + 3 * axis + phase - 1;
-        const int lowest = kLowest[axis], columns = axes_[axis].values[phase].columns;
+        const int columns = axes_[axis].values[phase].columns;
         const auto [known, reference] = context(axis, phase, top, rows);
         std::vector<int> tuning(reference.size());  // in 1/256 of the mean's unit
         const auto tuned = tunings_.find(unit);
@@ -1996,23 +2105,28 @@ class Lossless {
         const auto mean = output<int16_t>(out[0], {1, 1, rows, columns});
         const auto index = output<uint8_t>(out[1], {1, 1, rows, columns});
         std::vector<int> means(reference.size());
-        std::vector<uint8_t> tables(reference.size());
-        const auto inside = [&](int m) { return std::clamp(m, 16 * lowest, 16 * kHighest); };
+        std::vector<uint8_t> tables(reference.size()), rest(reference.size());
+        const int lowest = this->lowest(axis);
+        const auto inside = [&](int m) { return std::clamp(m, 16 * lowest, 16 * top_); };
+        const auto centre = [&](size_t n) { return inside(16 * reference[n] + mean[n] * (1 << scale_)); };
         for (size_t n = 0; n < tables.size(); ++n) {
-            means[n] = inside(inside(16 * reference[n] + mean[n]) + ((tuning[n] + 8) >> 4));
+            means[n] = inside(centre(n) + ((tuning[n] + 8) >> 4) * (1 << scale_));
             const int fraction = means[n] - 16 * ((means[n] + 8) >> 4), c = std::min((std::abs(fraction) + 1) >> 1, 3);
-            const int k = std::clamp(index[n] + corrections_[3 * set + axis], 0, 63);
-            tables[n] = uint8_t(k < 32 ? 4 * k + c : 96 + k);
+            if (index[n] > 63) unfit();
+            const int wanted = index[n] + 5 * scale_ + corrections_[64 * (3 * set + axis) + index[n]];
+            const Scale scale(file_.deep ? wanted : std::min(wanted, 63));
+            tables[n] = uint8_t(scale.table < 32 ? 4 * scale.table + c : 96 + scale.table);
+            rest[n] = scale.rest;
         }
         SymbolReader* reader = streams_.of(unit);
-        const auto m = reader ? reader->take(tables) : std::vector<int32_t>(tables.size());
+        const auto m = reader ? reader->take(tables, rest) : std::vector<int32_t>(tables.size());
         for (size_t n = 0; n < m.size(); ++n) {
-            const int predicted = (means[n] + 8) >> 4, untuned = (inside(16 * reference[n] + mean[n]) + 8) >> 4;
-            const int value =
-                std::clamp(means[n] < 16 * predicted ? predicted - m[n] : predicted + m[n], lowest, kHighest);
+            const int predicted = (means[n] + 8) >> 4, untuned = (centre(n) + 8) >> 4;
+            const int64_t there = means[n] < 16 * predicted ? int64_t(predicted) - m[n] : int64_t(predicted) + m[n];
+            const int value = int(std::clamp<int64_t>(there, lowest, top_));
             const int y = top + int(n / columns), x = int(n % columns);
-            axes_[axis].values[phase].row(0, y)[x] = int16_t(value);
-            axes_[axis].residuals[phase].row(0, y)[x] = int16_t(value - untuned);
+            axes_[axis].values[phase].row(0, y)[x] = value;
+            axes_[axis].residuals[phase].row(0, y)[x] = value - untuned;
         }
     }
 
@@ -2023,7 +2137,10 @@ class Lossless {
     const std::vector<Segment>& segments_;
     const std::vector<Table> tables_;
     Streams streams_;
-    std::array<int, 9> corrections_{};
+    const int top_ = file_.deep ? 65535 : 255;  // highest sample
+    int scale_ = 0;                             // s: 2^s levels count as one to the nets
+    std::vector<uint16_t> levels_;              // that ranks stand for; none: all
+    std::array<int8_t, 9 * 64> corrections_{};  // of indices, by group
     std::map<int, std::vector<int8_t>> tunings_;
     std::vector<Axis> axes_;
 };
@@ -2090,7 +2207,7 @@ class Flat {
     }
 
  private:
-    Bytes synthesise(const std::vector<float>& latents) {
+    Samples synthesise(const std::vector<float>& latents) {
         const std::vector<float> step{float(step_ <= model_.rest_step ? 1e-4 : std::max(delta_of(step_), 20.0 / 255))};
         const int64_t dims = int64_t(latents.size()), size = model_.size;
         unpack_basis(int(dims));
@@ -2101,7 +2218,7 @@ class Flat {
         in.add("signs", signs_, {dims});
         const auto out = model_.run("decoder", in, {"picture"});
         const auto picture = output<float>(out[0], {1, 3, size, size});
-        Bytes rgb(dims);
+        Samples rgb(dims);
         for (size_t k = 0; k < rgb.size(); ++k) rgb[k] = to_level(picture[k % 3 * size * size + k / 3]);
         return rgb;
     }
@@ -2182,9 +2299,9 @@ bool is_tiny(View data) {
 
 // Takes a file or a prefix of one apart; `data` must outlive the result.
 File parse(View data) {
-    constexpr uint64_t kMaxSide = 1 << 20, kMaxSideElement = 1 << 30, kMaxLossless = 4096;
+    constexpr uint64_t kMaxSide = 1 << 20, kMaxSideElement = 1 << 30, kMaxElement = 4096;
     constexpr size_t kPiece = 2048;
-    enum { kGrey = 1, kSides = 2, kEmbedded = 4, kLossless = 8, kTuned = 16, kWebp = 128 };
+    enum { kGrey = 1, kSides = 2, kEmbedded = 4, kLossless = 8, kTuned = 16, kDeep = 32, kLuma = 64, kWebp = 128 };
     enum { kEnd = 0, kAlpha = 1, kMap = 2 };
     if (data.size() < 3 || data[0] != 'E' || data[1] != 'O' || data[2] != 'C') throw Error("not an .eoc file");
     File file;
@@ -2205,8 +2322,6 @@ File parse(View data) {
     const View model = in.take(4);
     std::copy(model.begin(), model.end(), file.model.begin());
     const auto flags = in.number(1);
-    if (flags & ~uint64_t(kGrey | kSides | kEmbedded | kLossless | kTuned | kWebp))
-        throw Error("the file uses features that this program does not know");
     const auto width = in.varint(), height = in.varint();
     if (width < 1 || height < 1 || width > kMaxSide || height > kMaxSide || width * height > kMaxPixels)
         throw Error("the file claims " + std::to_string(width) + "x" + std::to_string(height) +
@@ -2220,6 +2335,10 @@ File parse(View data) {
     file.embedded = flags & kEmbedded;
     if (file.embedded && (rate || file.step)) damaged("an embedded stream has no rate");
     const bool stepped = !(flags & (kEmbedded | kLossless));
+    file.deep = flags & kDeep;
+    if (file.deep && flags & (kEmbedded | kTuned)) damaged("it has 16 bits a sample, but a form that has none");
+    file.luma = flags & kLuma;
+    if (file.luma && !(file.grey && stepped)) damaged("it has luma alone, but colours or another form");
     if (flags & kTuned) file.tuning = int(in.number(1));
     if (flags & kTuned && (file.tuning < 1 || file.tuning > 32 || !stepped)) damaged("its tuning is out of range");
     head = in.since(0);
@@ -2229,7 +2348,8 @@ File parse(View data) {
         if (kind == kEnd) break;
         if (kind > kMap) damaged("it has an unknown element");
         auto& side = kind == kAlpha ? file.alpha : file.offsets;
-        if (side || (kind == kMap && !stepped)) damaged("it has an element that is repeated or not of its form");
+        if (side || (kind == kMap && (!stepped || file.deep)))
+            damaged("it has an element that is repeated or not of its form");
         const auto length = in.varint();
         if (length > kMaxSideElement) damaged("an element is too long");
         side = in.take(length);
@@ -2238,14 +2358,15 @@ File parse(View data) {
             damaged(std::string("the checksum of its ") + (kind == kAlpha ? "transparency" : "map of steps") +
                     " does not match");
     }
-    if (flags & kLossless) {
+    if (flags & (kLossless | kDeep)) {
+        const std::string what = flags & kLossless ? "lossless parameters" : "choice of tables";
         const size_t start = in.at();
         const auto length = in.varint();
-        if (length > kMaxLossless || file.step != 32768 || file.embedded)
-            damaged("its lossless parameters cannot be read");
-        file.lossless = in.take(length);
+        if (length > kMaxElement || (flags & kLossless && (file.step != 32768 || file.embedded)))
+            damaged("its " + what + " cannot be read");
+        (flags & kLossless ? file.lossless : file.choice) = in.take(length);
         const View element = in.since(start);
-        if (!intact(element, in.number(4))) damaged("the checksum of its lossless parameters does not match");
+        if (!intact(element, in.number(4))) damaged("the checksum of its " + what + " does not match");
     }
     while (file.embedded && in.left()) {
         const View whole = in.take(std::min(in.left(), kPiece + 4));
@@ -2279,7 +2400,8 @@ struct Picture {
     int width, height;
     bool grey;
     Decoded decoded;
-    Bytes alpha;  // empty: opaque
+    Bytes alpha;        // empty: opaque
+    bool deep = false;  // 16 bits a sample; alpha has 8
 };
 
 // The picture of a file; its bundle is opened once the file has been found intact.
@@ -2290,13 +2412,13 @@ Picture decode(const std::string& bundle, View data, bool with_symbols, uint64_t
         if (!model.flat || model.tiny != number)
             throw Error("the tiny file needs model number " + std::to_string(number) + ", which is not this one");
         Flat flat(model, 32768 + 3072 + 64 * data[1], data.subspan(2));
-        return {model.size, model.size, bool(tag & 1), flat.decode(), {}};
+        return {model.size, model.size, bool(tag & 1), flat.decode(), {}, false};
     }
     const File file = parse(data);
     if (uint64_t(file.width) * file.height > max_pixels)
         throw Error("the file holds " + std::to_string(file.width) + "x" + std::to_string(file.height) +
                     " pixels, more than the limit of " + std::to_string(max_pixels));
-    Picture picture{file.width, file.height, file.grey, {}, {}};
+    Picture picture{file.width, file.height, file.grey, {}, {}, file.deep};
     if (file.alpha) {
         if (!file.alpha->empty() && file.alpha->front() == kWebpSignature) refuse_webp(file, "its transparency");
         picture.alpha = unzstd(*file.alpha, size_t(file.width) * file.height, "its transparency cannot be decoded");
@@ -2306,7 +2428,7 @@ Picture decode(const std::string& bundle, View data, bool with_symbols, uint64_t
     if (file.model != model.id)
         throw Error("the file was made with model " + hexadecimal(file.model) + ", not with " + hexadecimal(model.id));
     if (model.flat) {
-        const bool special = file.embedded || file.lossless || file.tuning || file.offsets;
+        const bool special = file.embedded || file.lossless || file.tuning || file.offsets || file.deep || file.luma;
         const bool fits = file.width == model.size && file.height == model.size && !special;
         if (!fits || file.segments.size() > 1) damaged("this model does not make such files");
         Streams(model.tables, file.segments, model.blocks.size() + 1);  // refuses more units
@@ -2360,26 +2482,53 @@ class Output {
     FILE* file_;
 };
 
-void write_png(Output& out, const Picture& picture) {
-    const Bytes& rgb = picture.decoded.rgb;
-    const bool alpha = !picture.alpha.empty();
-    Bytes samples;
-    samples.reserve(rgb.size() + picture.alpha.size());
+// Rows of samples, grey where R = G = B, each in `Sample` with alpha spread over its range.
+template <class Sample>
+std::vector<uint8_t> interleaved(const Picture& picture) {
+    const Samples& rgb = picture.decoded.rgb;
+    std::vector<uint8_t> bytes;
+    bytes.reserve((rgb.size() + picture.alpha.size()) * sizeof(Sample));
+    const auto put = [&](unsigned sample) {
+        if (sizeof(Sample) > 1) bytes.push_back(uint8_t(sample >> 8));
+        bytes.push_back(uint8_t(sample));
+    };
     for (size_t k = 0; k < rgb.size() / 3; ++k) {
-        const uint8_t* pixel = &rgb[3 * k];
+        const uint16_t* pixel = &rgb[3 * k];
         if (picture.grey)
-            samples.push_back(uint8_t((pixel[0] + pixel[1] + pixel[2] + 1) / 3));  // rounded mean
+            put((pixel[0] + pixel[1] + pixel[2] + 1) / 3);  // rounded mean
         else
-            samples.insert(samples.end(), pixel, pixel + 3);
-        if (alpha) samples.push_back(picture.alpha[k]);
+            for (int c = 0; c < 3; ++c) put(pixel[c]);
+        if (!picture.alpha.empty()) put(picture.alpha[k] * (sizeof(Sample) > 1 ? 257 : 1));
     }
-    png_image image{};
-    image.version = PNG_IMAGE_VERSION;
-    image.width = png_uint_32(picture.width);
-    image.height = png_uint_32(picture.height);
-    image.format = (picture.grey ? 0 : PNG_FORMAT_FLAG_COLOR) | (alpha ? PNG_FORMAT_FLAG_ALPHA : 0);
-    if (!png_image_write_to_stdio(&image, out.file(), 0, samples.data(), 0, nullptr))
-        throw Error(std::string("the picture cannot be written: ") + image.message);
+    return bytes;
+}
+
+// Writes rows; false after an error of libpng, which comes back by a jump: nothing here has a destructor.
+bool wrote(png_structp png, png_infop info, FILE* file, const Picture& picture, const Bytes& samples) {
+    if (setjmp(png_jmpbuf(png))) return false;
+    const int kind = (picture.grey ? 0 : PNG_COLOR_MASK_COLOR) | (picture.alpha.empty() ? 0 : PNG_COLOR_MASK_ALPHA);
+    png_init_io(png, file);
+    png_set_IHDR(png, info, png_uint_32(picture.width), png_uint_32(picture.height), picture.deep ? 16 : 8, kind,
+                 PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    png_write_info(png, info);
+    for (int y = 0; y < picture.height; ++y) png_write_row(png, &samples[samples.size() / picture.height * y]);
+    png_write_end(png, info);
+    return true;
+}
+
+void write_png(Output& out, const Picture& picture) {
+    const Bytes samples = picture.deep ? interleaved<uint16_t>(picture) : interleaved<uint8_t>(picture);
+    std::string reason = "libpng has no memory";
+    const auto fail = [](png_structp png, png_const_charp why) {
+        *static_cast<std::string*>(png_get_error_ptr(png)) = why;
+        png_longjmp(png, 1);
+    };
+    const auto ignore = [](png_structp, png_const_charp) {};
+    png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &reason, fail, ignore);
+    png_infop info = png ? png_create_info_struct(png) : nullptr;
+    const bool good = info && wrote(png, info, out.file(), picture, samples);
+    png_destroy_write_struct(&png, &info);
+    if (!good) throw Error("the picture cannot be written: " + reason);
 }
 
 void write_symbols(Output& out, const std::vector<int32_t>& symbols) {

@@ -1,9 +1,10 @@
 """Decode `.eoc` pictures with ONNX Runtime and NumPy alone: one file to copy into another program.
 
-In: a model bundle (`.eocm`) and the bytes of an `.eoc` file. Out: `(H, W, 3)` uint8, `(H, W, 4)` with transparency.
-docs/FORMAT.md gives every byte and integer that is read here; names and letters are those of that page. Transparency
-and packed lossless files also need zstd (`pip install zstandard`, or Python from 3.14 on), and those that have a WebP
-stream in its place need Pillow.
+In: a model bundle (`.eocm`) and the bytes of an `.eoc` file. Out: `(H, W, 3)`, `(H, W, 4)` with transparency; uint8, or
+uint16 of files of 16 bits a sample.
+docs/FORMAT.md gives every byte and integer that is read here; names and letters are those of that page. Transparency,
+packed lossless files and most of 16 bits also need zstd (`pip install zstandard`, or Python from 3.14 on), and those
+that have a WebP stream in its place need Pillow.
 
     python embed.py photo.eocm picture.eoc picture.png
 
@@ -49,16 +50,18 @@ Array = npt.NDArray[Any]
 STEP_UNIT = 2048  # log2 of the step Δ (8-bit levels) is stored in 1/2048 …
 STEP_ORIGIN = 32768  # … around this
 LOSSLESS_UNITS = 37
+MAX_ELEMENT = 4096  # bytes of lossless parameters or of a choice of tables
 MAX_PIXELS = 1 << 28
 MAX_TUNING = 32
 LARGEST_OFFSET = 32  # of a map's entry, in 1/16 octave
 STRIP = 65536  # positions of a strip; nets and coder work strip by strip
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))  # (row, column) in the 2×2 quads
-NO_REFINEMENT = 1e-4  # the decoder's `step` at which it refines nothing
+NO_REFINEMENT = 1e-4  # the decoder's `step` where Δ is too fine for its refinement
+FLOW_ALONE = 1e-6  # … in files whose picture then is that of the flow: it refines nothing
 COARSEST_STEP = 256.0  # levels; that of embedded streams whose Δ is larger
 MIDDLE = 128  # 8-bit level of a picture of which nothing is known
 LOOK_AHEAD = 16  # bytes that stand for those that are missing behind a low-pass that is cut off
-WEBP_FLAG = 128
+DEEP_FLAG, LUMA_FLAG, WEBP_FLAG = 32, 64, 128
 WEBP = 3  # first byte of packed samples: a WebP stream comes
 WEBP_SIGNATURE = 0x2F  # first byte of such a stream
 
@@ -329,8 +332,9 @@ class File:
     """A file taken apart: what its header says, and the elements that are whole.
 
     `segments` are pairs of a number of coding units and their range coder stream; `stream` is an embedded stream,
-    `lossless` the lossless element, `alpha` and `offsets` the packed transparency and map of steps, None in files
-    without. `tuning` is 0 in files that are not tuned. `webp`: WebP streams are allowed in place of zstd frames.
+    `lossless` the lossless element, `choice` that of tables, `alpha` and `offsets` the packed transparency and map of
+    steps, None in files without. `tuning` is 0 in files that are not tuned. `deep`: samples have 16 bits. `luma`: there
+    are no chroma units. `webp`: WebP streams are allowed in place of zstd frames.
     """
 
     model: bytes
@@ -339,10 +343,13 @@ class File:
     height: int
     step: int
     tuning: int
+    deep: bool
+    luma: bool
     webp: bool
     alpha: bytes | None
     offsets: bytes | None
     lossless: bytes | None
+    choice: bytes | None
     stream: bytes | None
     segments: list[tuple[int, bytes]]
 
@@ -396,13 +403,19 @@ def parse(content: bytes) -> File:
             raise Rejected(f"the file is damaged: the checksum of {what} does not match")
         ordinal += 1
 
+    def element(what: str) -> bytes:
+        start, length = cursor.at, cursor.varint()
+        if length > MAX_ELEMENT:
+            raise Rejected(f"the file is damaged: its {what} cannot be read")
+        inside = cursor.take(length)
+        check(start, f"the {what}")
+        return inside
+
     try:
         version = cursor.take(4)[3]
         if version != 1:
             raise Rejected(f"the file has format version {version}; this program reads version 1")
         model, flags = cursor.take(4), cursor.take(1)[0]
-        if flags & ~(31 | WEBP_FLAG):
-            raise Rejected("the file uses features that this program does not know")
         width, height = cursor.varint(), cursor.varint()
         if not (1 <= width <= 1 << 20 and 1 <= height <= 1 << 20 and width * height <= MAX_PIXELS):
             raise Rejected(f"the file claims {width}x{height} pixels, beyond the format's limits")
@@ -410,9 +423,13 @@ def parse(content: bytes) -> File:
         tuning = cursor.take(1)[0] if flags & 16 else 0
         if flags & 16 and (not 1 <= tuning <= MAX_TUNING or flags & 12):
             raise Rejected("the file is damaged: its tuning is out of range")
+        if flags & DEEP_FLAG and flags & 20:
+            raise Rejected("the file is damaged: it has 16 bits a sample, but a form that has none")
+        if flags & LUMA_FLAG and (not flags & 1 or flags & 12):
+            raise Rejected("the file is damaged: it has luma alone, but colours or another form")
         head = content[: cursor.at]
         sides: dict[int, bytes] = {}
-        lossless = stream = None
+        lossless = choice = stream = None
         while flags & 2 and (kind := cursor.take(1)[0]):
             start = cursor.at - 1
             if kind not in SIDES or kind in sides:
@@ -422,15 +439,14 @@ def parse(content: bytes) -> File:
                 raise Rejected("the file is damaged: a side element is too long")
             sides[kind] = cursor.take(length)
             check(start, SIDES[kind])
-        if 2 in sides and flags & 12:
+        if 2 in sides and flags & (12 | DEEP_FLAG):
             raise Rejected("the file is damaged: it has a map of steps, which its form has not")
         if flags & 8:
-            start = cursor.at
-            length = cursor.varint()
-            lossless = cursor.take(length) if length <= 4096 else b""
-            check(start, "the lossless parameters")
-            if not lossless or step != STEP_ORIGIN or flags & 4:
+            lossless = element("lossless parameters")
+            if step != STEP_ORIGIN or flags & 4:
                 raise Rejected("the file is damaged: its lossless parameters cannot be read")
+        elif flags & DEEP_FLAG:
+            choice = element("choice of tables")
     except CutOff:
         raise Rejected("the file is cut off before its first segment") from None
     segments = []
@@ -463,8 +479,9 @@ def parse(content: bytes) -> File:
     except CutOff:
         pass  # a prefix: what is whole counts
     alpha, offsets = sides.get(1), sides.get(2)
-    grey, webp = bool(flags & 1), bool(flags & WEBP_FLAG)
-    return File(model, grey, width, height, step, tuning, webp, alpha, offsets, lossless, stream, segments)
+    grey, deep, luma, webp = (bool(flags & flag) for flag in (1, DEEP_FLAG, LUMA_FLAG, WEBP_FLAG))
+    place, kind = (width, height, step, tuning), (deep, luma, webp)
+    return File(model, grey, *place, *kind, alpha, offsets, lossless, choice, stream, segments)
 
 
 def _zstd(frame: bytes, *shape: int) -> Array:
@@ -622,6 +639,24 @@ class SymbolReader:
         return (value - 1).astype(np.int32)
 
 
+MAX_REST = 12  # low bits of a residual that are coded as they are
+
+
+def table_and_rest(wanted: Array) -> tuple[Array, Array]:
+    """Tables of wanted indices, and r: beyond the last table five more are a low bit that is coded as it is."""
+    rest = np.clip(-((63 - wanted) // 5), 0, MAX_REST)
+    return np.clip(wanted - 5 * rest, 0, 63), rest
+
+
+def take_deep(reader: SymbolReader, table: Array, rest: Array) -> Array:
+    """The residuals `(n,)` of a strip whose symbols are those of ⌊m / 2^r⌋; their low r bits follow."""
+    m = reader.take(table) << rest
+    for r in range(1, int(rest.max(initial=0)) + 1):
+        chosen = np.flatnonzero(rest == r)
+        m[chosen] |= np.array(reader.decoder.symbols(uniform(1 << r), len(chosen)), m.dtype)
+    return m.astype(np.int32)
+
+
 class PrefixReader:
     """Reads a low-pass that was cut off: what is certain, and zeros after it.
 
@@ -710,6 +745,8 @@ class Walk(ABC):
     """
 
     graphs = "entropy"  # folder of the nets
+    luma = False  # whether there are no chroma units
+    fine = 0  # k: the nets see latents in steps 2^k times those of the file
 
     def __init__(self, bundle: Bundle, width: int, height: int) -> None:
         self.bundle, self.width, self.height = bundle, width, height
@@ -727,6 +764,8 @@ class Walk(ABC):
     def inside(self, level: int) -> tuple[int, int]:
         """Rows and columns of a level's bands that are coded: those in the picture, and one beyond."""
         (rows, columns), n = self.grid(level), 1 << level
+        if self.fine:
+            return 2 * rows, 2 * columns
         return min(-(-self.height // n) + 1, 2 * rows), min(-(-self.width // n) + 1, 2 * columns)
 
     def coded(self, unit: Unit, rows: slice) -> Array:
@@ -788,13 +827,17 @@ class Walk(ABC):
         gradients = np.zeros((6, *low.shape[1:]), np.int64)
         gradients[:3, :, :-1] = np.diff(low, axis=2)
         gradients[3:, :-1] = np.diff(low, axis=1)
-        coarser = np.concatenate([self.bundle.compand(gradients)[:, i::2, j::2] for i, j in PHASES])
+        coarser = np.concatenate([self._compand(gradients)[:, i::2, j::2] for i, j in PHASES])
         feature: Array | None = None
         for first in self.units[::6]:
             if not self.enter(first):
                 break
             feature = self._feature(first.level, coarser, feature)
             coarser = self._level(first.level, feature)
+
+    def _compand(self, v: Array) -> Array:
+        """What the nets see of values in 1/16 steps of the file."""
+        return self.bundle.compand((v + (1 << self.fine >> 1)) >> self.fine)
 
     def condition(self, level: int, rows: slice) -> Array:
         """What all nets of a level see of the step in some rows of its quads, `(1, planes, rows, columns)`."""
@@ -822,6 +865,8 @@ class Walk(ABC):
         result = np.zeros((9, 2 * height, 2 * width), np.int8)
         at = 0
         for unit in (u for u in self.units if u.level == level):
+            if self.luma and unit.graph.startswith("chroma"):
+                continue  # zero, also as what nets see
             for rows in self.strips(level):
                 top, bottom = max(0, rows.start - 2), min(height, rows.stop + 2)
                 inputs = {"feature": feature[None, :, top:bottom]}
@@ -832,7 +877,7 @@ class Walk(ABC):
                     out[0, :, rows.start - top : rows.stop - top]
                     for out in self.bundle.run(f"{self.graphs}/{unit.graph}", **inputs)
                 )
-                v = self.bundle.compand(self.strip(unit, rows, mean.astype(np.int32), index))
+                v = self._compand(self.strip(unit, rows, mean.astype(np.int32), index))
                 seen[at : at + unit.planes, rows] = v
                 for part in unit.parts:
                     result[places(part, rows)] = v[part.planes]
@@ -916,13 +961,16 @@ class Ordinary(Walk):
 
     def __init__(self, bundle: Bundle, file: File) -> None:
         super().__init__(bundle, file.width, file.height)
+        self.luma = file.luma
+        self.fine = max(0, -((file.step - STEP_ORIGIN) // STEP_UNIT)) if file.deep else 0
+        self.corrections = np.zeros((2 * self.levels, 64), np.int8)
+        if self.fine and file.choice:
+            self.corrections = _zstd(file.choice, 2 * self.levels, 64).view(np.int8)
         self.fineness = Fineness(bundle, file)
         self.steps = [self.fineness.steps(band, g) for band, g in enumerate(self.gain)]
-        self.payloads: dict[int, bytes] = {}
-        self.end = 0
-        for units, payload in file.segments:
-            self.payloads[self.end] = payload
-            self.end += units
+        self.segments = list(file.segments)
+        self.begun = 0  # the first unit behind the segment that is being read
+        self.end = sum(units for units, _ in self.segments)
         self.reader: SymbolReader | None = None
         shapes = [(9, *(2 * n for n in self.grid(level))) for level in range(self.levels, 0, -1)]
         self.integers = [np.zeros(shape, np.int32) for shape in shapes]
@@ -936,18 +984,21 @@ class Ordinary(Walk):
         return [(q * self.steps[0]).astype(np.float32), *self.latents], [q, *self.integers]
 
     def _open(self, number: int) -> None:
-        """Begin the segment that starts with a unit."""
-        if number in self.payloads:
-            self.reader = SymbolReader(self.bundle.tables, self.payloads.pop(number))
-        elif number >= self.end:
+        """Go to the segment that holds a unit."""
+        while number >= self.begun:
             self.reader = None
+            if not self.segments:
+                break
+            units, payload = self.segments.pop(0)
+            self.begun += units
+            self.reader = SymbolReader(self.bundle.tables, payload)
 
     def condition(self, level: int, rows: slice) -> Array:
         """What the nets see of the steps, and with `tuned` models of the tuning."""
         fineness, band = self.fineness, 1 + self.levels - level
         planes = np.zeros((1, 1 + fineness.tuned, rows.stop - rows.start, self.grid(level)[1]), np.int8)
-        offsets = fineness.map(1 << (band - 1), rows)
-        planes[:, 0] = np.clip(condition_of(fineness.code(band)) + (0 if offsets is None else offsets), -80, 48)
+        offsets, told = fineness.map(1 << (band - 1), rows), fineness.code(band) + STEP_UNIT * self.fine
+        planes[:, 0] = np.clip(condition_of(told) + (0 if offsets is None else offsets), -80, 48)
         planes[:, 1:] = fineness.tuning
         return planes
 
@@ -960,10 +1011,18 @@ class Ordinary(Walk):
         self._open(unit.number)
         inside = self.coded(unit, rows)
         m = np.zeros(mean.shape, np.int32)
-        if self.reader:
+        if self.reader and self.fine:
+            corrections = self.corrections[2 * (unit.level - 1) + unit.graph.startswith("chroma")]
+            wanted = index[inside].astype(np.int32) + 5 * self.fine + corrections[index[inside]]
+            m[inside] = take_deep(self.reader, *table_and_rest(wanted))
+        elif self.reader:
             m[inside] = self.reader.take(index[inside])
+        mean = mean << self.fine
         v = 16 * m + mean
-        value = self.bundle.dequantise(m, mean, index)
+        if self.fine:
+            value = m.astype(np.float32) + mean.astype(np.float32) * np.float32(1 / 16)
+        else:
+            value = self.bundle.dequantise(m, mean, index)
         k = self.levels - unit.level
         step = np.broadcast_to(self.steps[1 + k], self.latents[k].shape)
         for part in unit.parts:
@@ -1263,21 +1322,29 @@ def _tiles(length: int, whole: bool) -> list[tuple[int, int, int, int]]:
 
 
 def synthesise(
-    bundle: Bundle, latents: list[Array], delta: float, width: int, height: int, fineness: Fineness | None = None
+    bundle: Bundle,
+    latents: list[Array],
+    delta: float,
+    width: int,
+    height: int,
+    fineness: Fineness | None = None,
+    too_fine: float = NO_REFINEMENT,
+    deep: bool = False,
 ) -> Array:
     """The picture `(H, W, 3)` of latents at a step of `delta` levels; large ones in tiles with a halo of 128 pixels.
 
-    `fineness` is what `tuned` models take besides, if the file says anything of it.
+    `fineness` is what `tuned` models take besides, if the file says anything of it; `too_fine` is what the decoder is
+    told where the step is too fine for its refinement. The picture has 8 bits a sample, or 16 if it is `deep`.
     """
     levels = bundle.manifest["levels"]
     names = ["low", *(f"detail{level}" for level in range(levels, 0, -1))]
     scales = [1 << levels, *(1 << level for level in range(levels, 0, -1))]  # pixels per latent
     offsets = np.zeros((1, 1)) if fineness is None or fineness.offsets is None else fineness.offsets
     deltas = delta * np.exp2(offsets / 16)
-    steps = np.where(deltas >= bundle.manifest["refine_from"], deltas / 255, NO_REFINEMENT).astype(np.float32)
+    steps = np.where(deltas >= bundle.manifest["refine_from"], deltas / 255, too_fine).astype(np.float32)
     full_height, full_width = (n * scales[0] for n in latents[0].shape[1:])
     whole = full_height * full_width <= 1 << 21
-    picture = np.empty((height, width, 3), np.uint8)
+    picture = np.empty((height, width, 3), np.uint16 if deep else np.uint8)
     for top, bottom, first_row, last_row in _tiles(full_height, whole):
         for left, right, first_column, last_column in _tiles(full_width, whole):
             if first_row >= height or first_column >= width:
@@ -1298,13 +1365,14 @@ def synthesise(
             (out,) = bundle.run("decoder", **inputs)
             rows, columns = slice(first_row, min(last_row, height)), slice(first_column, min(last_column, width))
             tile = out[0, :, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-            picture[rows, columns] = _to_bytes(tile)
+            picture[rows, columns] = _to_levels(tile, deep)
     return picture
 
 
-def _to_bytes(planes: Array) -> Array:
-    """8-bit levels `(H, W, 3)` of `(3, H, W)` in 0 to 1."""
-    return np.floor(np.clip(planes, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8).transpose(1, 2, 0)
+def _to_levels(planes: Array, deep: bool = False) -> Array:
+    """8-bit or 16-bit levels `(H, W, 3)` of `(3, H, W)` in 0 to 1."""
+    levels = np.floor(np.clip(planes, 0, 1) * np.float32(65535 if deep else 255) + np.float32(0.5))
+    return levels.astype(np.uint16 if deep else np.uint8).transpose(1, 2, 0)
 
 
 def _decode_flat(bundle: Bundle, step: int, payload: bytes | None) -> tuple[Array, list[Array]]:
@@ -1336,7 +1404,7 @@ def _decode_flat(bundle: Bundle, step: int, payload: bytes | None) -> tuple[Arra
     latents = values * (delta / 255 * np.exp(np.array(manifest["gain"]))).astype(np.float32)
     told = np.array([NO_REFINEMENT if fine else max(delta, 20.0) / 255], np.float32)
     (picture,) = bundle.run("decoder", latents=latents[None], step=told, **bundle.rotation)
-    return _to_bytes(picture[0]), [v]
+    return _to_levels(picture[0]), [v]
 
 
 def _tiny(content: bytes) -> bytes | None:
@@ -1350,7 +1418,7 @@ def _tiny(content: bytes) -> bytes | None:
     return content if 2 <= len(content) <= 1 << 15 and 0xF8 <= content[0] <= 0xFD else None
 
 
-LOWEST, HIGHEST, CORNER = (0, -255, -255), (255, 255, 255), (128, 0, 0)  # of Y, Co, Cg
+LARGEST = 510  # difference that the nets know
 AROUND = ((0, 0), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 BEYOND = 2  # samples of a phase that are looked at beyond its edges
 
@@ -1374,7 +1442,7 @@ class Lattice:
 
     def __init__(self, height: int, width: int, coarser: Array, before: list["Lattice"]) -> None:
         self.height, self.width, self.before = height, width, before
-        self.full = np.zeros((2, height, width), np.int16)  # values and residuals of stride h
+        self.full = np.zeros((2, height, width), np.int32)  # values and residuals of stride h
         self.planes: list[Array | None] = []
         self.add(coarser)
 
@@ -1408,7 +1476,7 @@ class Lattice:
         """Reference values `(rows, columns)` of a strip and what the nets see, `(channels, rows, columns)`."""
         i, j = PHASES[phase]
         near = [self.neighbours(phase, offset, rows) for offset in OFFSETS[phase]]
-        absent = np.zeros((rows.stop - rows.start, self.shape(phase)[1]), np.int16)
+        absent = np.zeros((rows.stop - rows.start, self.shape(phase)[1]), np.int32)
         four = [x[0] for x in near[:4] if x is not None]
         reference = (sum(four * (4 // len(four)), absent) + 2) >> 2  # two stand for four at a single row or column
         seen = [absent if x is None else x[0] - reference for x in near]
@@ -1426,25 +1494,56 @@ class Lossless:
     """Reads the samples of a lossless file; those of units that are not there are what is predicted for them."""
 
     def __init__(self, bundle: Bundle, file: File, element: bytes) -> None:
-        self.bundle, self.height, self.width = bundle, file.height, file.width
+        self.bundle, self.height, self.width, self.deep = bundle, file.height, file.width, file.deep
         self.segments = list(file.segments)
         self.end = 0
         self.reader: SymbolReader | None = None
-        cursor = Cursor(element)
+        self.top = 65535 if file.deep else 255  # highest sample
+        self.scale = 0  # s: 2^s levels count as one to the nets
+        self.levels: Array | None = None  # those that ranks stand for
+        self.corrections = np.zeros((9, 64), np.int8)  # of indices, by group
         self.tunings: dict[int, Array] = {}
+        cursor = Cursor(element)
         try:
-            colour = cursor.take(5)[4]
-            halves = [half for byte in cursor.take(5) for half in (byte & 15, byte >> 4)]
-            tuned = int.from_bytes(cursor.take(3), "little")
-            for unit in (19 + k for k in range(18) if tuned >> k & 1):
-                axis, phase = divmod((unit - 1) % 9, 3)
-                channels = len(OFFSETS[phase + 1]) + 4 + 10 * axis
-                self.tunings[unit] = np.frombuffer(cursor.take(channels), np.int8).astype(np.int32)
-            if colour > 1 or halves[9] or tuned >> 18 or cursor.at < len(element):
+            flags = cursor.take(5)[4]
+            self.colour = bool(flags & 1)
+            if file.deep:
+                self._deep_parameters(cursor, flags)
+            else:
+                halves = [half for byte in cursor.take(5) for half in (byte & 15, byte >> 4)]
+                self.corrections += np.array([(half ^ 8) - 8 for half in halves[:9]], np.int8)[:, None]
+                if flags > 1 or halves[9]:
+                    raise CutOff
+                self._tunings(cursor)
+            if cursor.at < len(element):
                 raise CutOff
         except CutOff:
             raise Rejected("the file is damaged: its lossless parameters cannot be read") from None
-        self.colour, self.corrections = bool(colour), [(half ^ 8) - 8 for half in halves]
+
+    def _deep_parameters(self, cursor: Cursor, flags: int) -> None:
+        if flags > 7 or flags & 2:
+            raise CutOff
+        if flags & 4:
+            there = _zstd(cursor.take(int.from_bytes(cursor.take(2), "little")), 8192)
+            self.levels = np.flatnonzero(np.unpackbits(there))
+            if not len(self.levels):
+                raise CutOff
+        self.scale = cursor.take(1)[0]
+        if self.scale > 8:
+            raise CutOff
+        self._tunings(cursor)
+        rest = cursor.take(len(cursor.content) - cursor.at)
+        if rest:
+            self.corrections = _zstd(rest, 9, 64).view(np.int8)
+
+    def _tunings(self, cursor: Cursor) -> None:
+        tuned = int.from_bytes(cursor.take(3), "little")
+        if tuned >> 18:
+            raise CutOff
+        for unit in (19 + k for k in range(18) if tuned >> k & 1):
+            axis, phase = divmod((unit - 1) % 9, 3)
+            channels = len(OFFSETS[phase + 1]) + 4 + 10 * axis
+            self.tunings[unit] = np.frombuffer(cursor.take(channels), np.int8).astype(np.int32)
 
     def decode(self) -> Array:
         """The picture `(H, W, 3)`."""
@@ -1460,11 +1559,17 @@ class Lossless:
                 done.append(lattice)
             full = [lattice.full for lattice in done]
             h >>= 1
-        y, co, cg = [*(plane[0] for plane in full), np.int16(0), np.int16(0)][:3]
+        y, co, cg = [*(plane[0] for plane in full), np.int32(0), np.int32(0)][:3]
         t = y - (cg >> 1)
         b = t - (co >> 1)
-        picture: Array = np.clip(np.stack([b + co, cg + t, b], -1), 0, 255).astype(np.uint8)
-        return picture
+        picture: Array = np.clip(np.stack([b + co, cg + t, b], -1), 0, self.top)
+        if self.levels is not None:
+            picture = self.levels[np.minimum(picture, len(self.levels) - 1)]
+        return picture.astype(np.uint16 if self.deep else np.uint8)
+
+    def _range(self, axis: int) -> tuple[int, int]:
+        """The lowest and the highest value of an axis."""
+        return -self.top if axis else 0, self.top
 
     def _open(self, unit: int) -> SymbolReader | None:
         """The stream that holds a unit."""
@@ -1479,65 +1584,82 @@ class Lossless:
     def _corner(self, axis: int) -> Array:
         """Value and residual of an axis's first sample, `(2, 1, 1)`."""
         reader = self._open(0)
-        value = CORNER[axis] + (int(reader.take(np.array([159]))[0]) if reader else 0)
-        return np.array([min(max(value, LOWEST[axis]), HIGHEST[axis]), 0], np.int16).reshape(2, 1, 1)
+        start = 0 if axis else (self.top + 1) // 2
+        value = start + (int(reader.take(np.array([159]))[0]) if reader else 0)
+        return np.array([np.clip(value, *self._range(axis)), 0], np.int32).reshape(2, 1, 1)
 
     def _phase(self, lattice: Lattice, h: int, phase: int) -> Array:
         """Values and residuals of one phase, `(2, rows, columns)`."""
         axis = len(lattice.before)
         rows, columns = lattice.shape(phase)
-        found = np.empty((2, rows, columns), np.int16)
+        found = np.empty((2, rows, columns), np.int32)
         step = max(1, STRIP // max(1, columns))
         unit = 0 if h >= 16 else 1 + 9 * (4 - h.bit_length()) + 3 * axis + phase - 1
         net = min(h.bit_length(), 3)
-        lowest, highest = LOWEST[axis], HIGHEST[axis]
+        lowest, highest = self._range(axis)
         for top in range(0, rows if columns else 0, step):
             strip = slice(top, min(top + step, rows))
             reference, context = lattice.context(phase, strip)
+            context = np.clip((context + (1 << self.scale >> 1)) >> self.scale, -LARGEST, LARGEST).astype(np.int16)
             mean, index = self.bundle.run(f"lossless/{net}_{axis}_{phase}", context=context[None])
-            mean = tuned = np.clip(16 * reference.astype(np.int32) + mean[0, 0], 16 * lowest, 16 * highest)
+            mean = 16 * reference + (mean[0, 0].astype(np.int32) << self.scale)
+            mean = tuned = np.clip(mean, 16 * lowest, 16 * highest)
             if unit in self.tunings:
                 shift = np.tensordot(self.tunings[unit], context.astype(np.int32), 1)
-                tuned = np.clip(mean + ((shift + 8) >> 4), 16 * lowest, 16 * highest)
+                tuned = np.clip(mean + ((shift + 8) >> 4 << self.scale), 16 * lowest, 16 * highest)
             value = (tuned + 8) >> 4
             reader = self._open(unit)
             if reader:
                 fraction = tuned - 16 * value
                 c = np.minimum((np.abs(fraction) + 1) >> 1, 3)
-                k = np.clip(index[0, 0].astype(np.int32) + self.corrections[3 * (net - 1) + axis], 0, 63)
-                m = reader.take(np.where(k < 32, 4 * k + c, 96 + k).ravel()).reshape(value.shape)
+                k, rest = self._wanted(3 * (net - 1) + axis, index[0, 0])
+                table = np.where(k < 32, 4 * k + c, 96 + k)
+                m = take_deep(reader, table.ravel(), rest.ravel()).reshape(value.shape)
                 value = np.clip(value + np.where(fraction < 0, -m, m), lowest, highest)
             found[:, strip] = value, value - ((mean + 8) >> 4)
         return found
+
+    def _wanted(self, group: int, index: Array) -> tuple[Array, Array]:
+        """Tables without their class, and low bits that are coded as they are."""
+        wanted = index.astype(np.int32) + 5 * self.scale + self.corrections[group][index]
+        return table_and_rest(wanted if self.deep else np.clip(wanted, 0, 63))
 
 
 def _decode_lossless(bundle: Bundle, file: File, element: bytes) -> Array:
     packed = len(element) == 5 and element[4] in (2, 3)
     picture = _unpack(file, 3 if element[4] == 3 else 1) if packed else Lossless(bundle, file, element).decode()
     whole = sum(units for units, _ in file.segments) == LOSSLESS_UNITS
-    if whole and zlib.crc32(picture.tobytes()) != int.from_bytes(element[:4], "little"):
+    if whole and zlib.crc32(picture.astype(picture.dtype.newbyteorder("<")).tobytes()) != int.from_bytes(
+        element[:4], "little"
+    ):
         raise Rejected("the file is damaged: its pixels are not those that were compressed")
     return picture
 
 
 def _unpack(file: File, channels: int) -> Array:
     """The picture `(H, W, 3)` of packed samples; black if they are cut off."""
+    kind, shape = np.dtype(np.uint16 if file.deep else np.uint8), (file.height, file.width, channels)
     if not file.segments:
-        return np.zeros((file.height, file.width, 3), np.uint8)
+        return np.zeros((file.height, file.width, 3), kind)
     units, payload = file.segments[0]
-    if units != LOSSLESS_UNITS or not payload or payload[0] > WEBP:
+    if units != LOSSLESS_UNITS or not payload or payload[0] > WEBP or (file.deep and payload[0] == WEBP):
         raise Rejected("the file is damaged: its packed samples cannot be read")
     if payload[0] == WEBP:
         colours = _webp(file, payload[1:])
         return colours if channels == 3 else np.repeat(colours[:, :, 1:2], 3, axis=2)
-    samples = _zstd(payload[1:], file.height, file.width, channels)
+    halves = _zstd(payload[1:], kind.itemsize, *shape)  # upper bytes come first
+    samples = halves[0].astype(kind)
+    if file.deep:
+        samples = samples << 8 | halves[1]
     for axis in {0: (), 1: (0,), 2: (1, 0)}[payload[0]]:
-        samples = np.add.accumulate(samples, axis=axis, dtype=np.uint8)
+        samples = np.add.accumulate(samples, axis=axis, dtype=kind)
     return np.repeat(samples, 3 // channels, axis=2)
 
 
-def decode(content: bytes, bundle: Bundle, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+def decode(content: bytes, bundle: Bundle, max_pixels: int = MAX_PIXELS) -> Array:
     """The picture `(H, W, 3)`, or `(H, W, 4)` with transparency, of an `.eoc` file, a prefix of one or a tiny file.
+
+    It is uint8, or uint16 if the file has 16 bits a sample.
 
     Raises:
         Rejected: not such a file, a damaged one, of another model, or of more than `max_pixels`.
@@ -1547,7 +1669,7 @@ def decode(content: bytes, bundle: Bundle, max_pixels: int = MAX_PIXELS) -> npt.
 
 def decode_with_symbols(
     content: bytes, bundle: Bundle, max_pixels: int = MAX_PIXELS
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+) -> tuple[Array, npt.NDArray[np.int32]]:
     """The picture as from :func:`decode`, and the integers of the file (docs/FORMAT.md, "Test vectors")."""
     tiny = _tiny(content)
     if tiny is not None:
@@ -1567,6 +1689,7 @@ def decode_with_symbols(
         picture, integers = _decode_pixels(bundle, file)
     picture = _greyed(picture, bool(grey))
     if alpha is not None:
+        alpha = alpha * picture.dtype.type(np.iinfo(picture.dtype).max // 255)
         picture = np.concatenate([picture, alpha], 2)
     return picture, np.concatenate([band.ravel() for band in integers]).astype(np.int32)
 
@@ -1575,8 +1698,8 @@ def _greyed(picture: Array, grey: bool) -> Array:
     """The picture, with the rounded mean of its three levels everywhere if it is grey."""
     if not grey:
         return picture
-    mean: Array = (picture.sum(2, dtype=np.uint16, keepdims=True) + 1) // 3
-    return np.repeat(mean.astype(np.uint8), 3, axis=2)
+    mean: Array = (picture.sum(2, dtype=np.uint32, keepdims=True) + 1) // 3
+    return np.repeat(mean.astype(picture.dtype), 3, axis=2)
 
 
 def _decode_pixels(bundle: Bundle, file: File) -> tuple[Array, list[Array]]:
@@ -1584,7 +1707,7 @@ def _decode_pixels(bundle: Bundle, file: File) -> tuple[Array, list[Array]]:
         raise Rejected("the file is damaged: it has more coding units than the model")
     if bundle.flat:
         size = bundle.manifest["size"]
-        special = file.tuning or len(file.segments) > 1
+        special = file.tuning or file.deep or file.luma or len(file.segments) > 1
         special = special or any(part is not None for part in (file.offsets, file.lossless, file.stream))
         if special or (file.width, file.height) != (size, size):
             raise Rejected("the file is damaged: its model does not make such files")
@@ -1598,20 +1721,22 @@ def _decode_pixels(bundle: Bundle, file: File) -> tuple[Array, list[Array]]:
         return embedded.picture(latents, file.grey), integers
     ordinary = Ordinary(bundle, file)
     latents, integers = ordinary.decode()
-    delta = delta_of(file.step)
-    return synthesise(bundle, latents, delta, file.width, file.height, ordinary.fineness), integers
+    place = delta_of(file.step), file.width, file.height, ordinary.fineness
+    alone = (file.luma or file.deep) and file.offsets is None
+    return synthesise(bundle, latents, *place, FLOW_ALONE if alone else NO_REFINEMENT, file.deep), integers
 
 
-def png(picture: npt.NDArray[np.uint8]) -> bytes:
-    """An 8-bit PNG of `(H, W, 3)` or `(H, W, 4)`."""
+def png(picture: Array) -> bytes:
+    """A PNG of `(H, W, 3)` or `(H, W, 4)`, of 8 or 16 bits as the picture has."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     height, width, channels = picture.shape
-    rows = picture.reshape(height, -1)
+    rows = picture.astype(picture.dtype.newbyteorder(">")).reshape(height, -1).view(np.uint8)
     rows = rows - np.pad(rows[:-1], ((1, 0), (0, 0)))  # filter 2: less the row above, modulo 256
-    head = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 6, 0, 0, 0)
+    depth = 8 * picture.dtype.itemsize
+    head = struct.pack(">IIBBBBB", width, height, depth, 2 if channels == 3 else 6, 0, 0, 0)
     body = zlib.compress(np.pad(rows, ((0, 0), (1, 0)), constant_values=2).tobytes())
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 

@@ -18,23 +18,26 @@ const USAGE = "usage: node decode.mjs BUNDLE.eocm FILE.eoc OUT.png [--symbols FI
 const OPTIONS = /** @type {const} */ ({ symbols: { type: "string" }, "max-pixels": { type: "string" } });
 
 /**
- * A PNG file: RGB, or RGBA if the picture has transparency.
+ * A PNG file: RGB, or RGBA if the picture has transparency, with 16 bits a sample if it has.
  *
  * @param {import('./eocodec.js').Picture} picture
  */
-export function toPng({ width, height, data, alpha }) {
-  const channels = alpha ? 4 : 3;
-  const rows = Buffer.alloc(height * (1 + channels * width));
+export function toPng({ width, height, data, samples, alpha }) {
+  const [channels, size] = [alpha ? 4 : 3, samples ? 2 : 1];
+  const rows = Buffer.alloc(height * (1 + size * channels * width));
   for (let y = 0, from = 0, to = 0; y < height; y++) {
-    rows[to++] = 1; // less the pixel to the left
+    rows[to++] = 1; // less the pixel to the left, byte by byte
     for (let x = 0; x < width; x++, from += 4) {
-      for (let c = 0; c < channels; c++) rows[to++] = data[from + c] - (x ? data[from + c - 4] : 0);
+      for (let c = from; c < from + channels; c++) {
+        if (samples) rows[to++] = (samples[c] >> 8) - (x ? samples[c - 4] >> 8 : 0);
+        rows[to++] = samples ? (samples[c] & 255) - (x ? samples[c - 4] & 255 : 0) : data[c] - (x ? data[c - 4] : 0);
+      }
     }
   }
   const header = Buffer.alloc(13);
   header.writeUInt32BE(width, 0);
   header.writeUInt32BE(height, 4);
-  header.set([8, alpha ? 6 : 2], 8);
+  header.set([8 * size, alpha ? 6 : 2], 8);
   const chunk = (/** @type {string} */ name, /** @type {Uint8Array} */ content) => {
     const result = Buffer.alloc(12 + content.length);
     result.writeUInt32BE(content.length, 0);

@@ -5,8 +5,10 @@ export type Bytes = Uint8Array | ArrayBuffer;
 export interface Picture {
   width: number;
   height: number;
-  /** R, G, B, alpha of every pixel, row by row, as `ImageData` takes them. */
+  /** R, G, B, alpha of every pixel, row by row, as `ImageData` takes them; samples of 16 bits are rounded to 8. */
   data: Uint8ClampedArray<ArrayBuffer>;
+  /** The same with 16 bits, of files that have so many. */
+  samples?: Uint16Array;
   /** Whether the file holds transparency. */
   alpha: boolean;
   /** Whether R = G = B. */
@@ -48,7 +50,7 @@ export interface Need {
 export interface BundleOptions {
   /** Options of ONNX Runtime's sessions. */
   session?: object;
-  /** Loads the module `fzstd`, which transparency, maps of steps and packed lossless files need. */
+  /** Loads the module `fzstd`, which transparency, maps of steps, packed lossless files and most of 16 bits need. */
   zstd?: () => Promise<unknown>;
 }
 

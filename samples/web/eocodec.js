@@ -21,7 +21,8 @@
  * @typedef {object} Picture
  * @property {number} width
  * @property {number} height
- * @property {Uint8ClampedArray<ArrayBuffer>} data R, G, B, alpha of every pixel, row by row
+ * @property {Uint8ClampedArray<ArrayBuffer>} data R, G, B, alpha of every pixel, row by row; 16 bits are rounded to 8
+ * @property {Uint16Array} [samples] the same with 16 bits, of files that have so many
  * @property {boolean} alpha whether the file holds transparency
  * @property {boolean} grey whether R = G = B
  * @property {boolean} complete whether the file ends where an encoder ended it, as far as that can be told
@@ -119,15 +120,14 @@ export function crc32(...parts) {
 
 // ---------------------------------------------------------------------------------------------- the bytes of a file
 
-const FLAGS = { grey: 1, sides: 2, embedded: 4, lossless: 8, tuned: 16, webp: 128 };
-const KNOWN_FLAGS = Object.values(FLAGS).reduce((a, b) => a | b);
+const FLAGS = { grey: 1, sides: 2, embedded: 4, lossless: 8, tuned: 16, deep: 32, luma: 64, webp: 128 };
 const SIDES = { end: 0, alpha: 1, map: 2 };
 const MAX_TUNING = 32;
 const LARGEST_OFFSET = 32; // of a map's entry, 1/16 octave
 const MAX_SIDE = 2 ** 20;
 const MAX_PIXELS = 2 ** 28;
 const MAX_SIDE_ELEMENT = 2 ** 30; // bytes
-const MAX_LOSSLESS = 4096; // bytes of the lossless element
+const MAX_ELEMENT = 4096; // bytes of lossless parameters or of a choice of tables
 const MAX_TINY = 32768; // bytes
 const PIECE = 2048; // bytes of an embedded stream between two checksums
 const LOSSLESS_UNITS = 37;
@@ -144,6 +144,8 @@ const SHORT = new EocodecError("the file is cut off before its first segment");
  * @property {number} tuning 0: the file is not tuned
  * @property {boolean} grey
  * @property {boolean} embedded
+ * @property {boolean} deep samples have 16 bits
+ * @property {boolean} luma there are no chroma units
  *
  * @typedef {{ units: number, payload: Uint8Array }} Segment
  * @typedef {{ number: number, step: number, grey: boolean, payload: Uint8Array }} Tiny
@@ -200,6 +202,7 @@ class Feed {
   alpha = /** @type {Uint8Array | null} */ (null);
   map = /** @type {Uint8Array | null} */ (null); // of steps
   lossless = /** @type {Uint8Array | null} */ (null);
+  choice = /** @type {Uint8Array | null} */ (null); // of tables
   segments = /** @type {Segment[]} */ ([]);
   /** An embedded stream as far as it is there. */
   stream = new Uint8Array(0);
@@ -318,7 +321,6 @@ class Feed {
     if (version !== 1) throw new EocodecError(`the file has format version ${version}; this program reads version 1`);
     const model = hex(cursor.take(4));
     const flags = cursor.take(1)[0];
-    if (flags & ~KNOWN_FLAGS) throw new EocodecError("the file uses features this program does not know");
     const [width, height] = [cursor.varint(), cursor.varint()];
     if (!(width && height && width <= MAX_SIDE && height <= MAX_SIDE && width * height <= MAX_PIXELS)) {
       throw new EocodecError(`the file claims ${width}x${height} pixels, beyond the format's limits`);
@@ -334,9 +336,13 @@ class Feed {
     if (flags & FLAGS.tuned && !(tuning >= 1 && tuning <= MAX_TUNING && stepped)) {
       throw damaged("its tuning is out of range");
     }
+    const deep = Boolean(flags & FLAGS.deep);
+    if (deep && (embedded || tuning)) throw damaged("it has 16 bits a sample, but a form that has none");
+    const luma = Boolean(flags & FLAGS.luma);
+    if (luma && !(grey && stepped)) throw damaged("it has luma alone, but colours or another form");
     this.#at = cursor.at;
     this.#head = bytes.slice(0, cursor.at);
-    this.header = { model, width, height, step, tuning, grey, embedded };
+    this.header = { model, width, height, step, tuning, grey, embedded, deep, luma };
   }
 
   /** The elements before the segments. @param {Uint8Array} bytes */
@@ -353,7 +359,7 @@ class Feed {
       if (kind > SIDES.map || (kind === SIDES.alpha ? this.alpha : this.map)) {
         throw damaged("unknown or repeated side segment");
       }
-      if (kind === SIDES.map && flags & (FLAGS.embedded | FLAGS.lossless)) {
+      if (kind === SIDES.map && flags & (FLAGS.embedded | FLAGS.lossless | FLAGS.deep)) {
         throw damaged("a map of steps in a file that has none");
       }
       const length = cursor.varint();
@@ -366,13 +372,15 @@ class Feed {
       this.#ordinal++;
       this.#at = cursor.at;
     }
-    if (flags & FLAGS.lossless) {
+    if (flags & (FLAGS.lossless | FLAGS.deep)) {
+      const name = flags & FLAGS.lossless ? "lossless parameters" : "choice of tables";
       const cursor = new Cursor(bytes, this.#at);
       const length = cursor.varint();
-      if (length > MAX_LOSSLESS) throw damaged("its lossless parameters cannot be read");
-      const lossless = cursor.take(length).slice();
-      if (!this.#passes(cursor)) throw damaged("the checksum of its lossless parameters does not match");
-      this.lossless = lossless;
+      if (length > MAX_ELEMENT) throw damaged(`its ${name} cannot be read`);
+      const content = cursor.take(length).slice();
+      if (!this.#passes(cursor)) throw damaged(`the checksum of its ${name} does not match`);
+      if (flags & FLAGS.lossless) this.lossless = content;
+      else this.choice = content;
       this.#ordinal++;
       this.#at = cursor.at;
     }
@@ -618,7 +626,17 @@ export class RangeDecoder {
 
 const MAX_ESCAPE = 22;
 
+const LAST = 63; // table of scales
+const MAX_REST = 12;
+
 /** @typedef {{ take: (index: Uint8Array) => Promise<Int32Array> }} Residuals what reads them */
+
+/**
+ * Low bits that are coded as they are: beyond the last table five more are one.
+ *
+ * @param {number} wanted table
+ */
+const restOf = (wanted) => clamp(Math.ceil((wanted - LAST) / 5), 0, MAX_REST);
 
 /** A segment being read: residuals with their escapes ("Symbols"). */
 class Reader {
@@ -646,6 +664,20 @@ class Reader {
         if (value === radius || value === -radius) escaped.push(order[j]);
       }
       if (escaped.length) this.#escape(escaped, m);
+      await breathe();
+    }
+    return m;
+  }
+
+  /**
+   * Residuals of which some low bits are coded as they are, behind the symbols of what is above them.
+   *
+   * @param {Uint8Array} index tables @param {Uint8Array} rest how many bits
+   */
+  async takeDeep(index, rest) {
+    const m = (await this.take(index)).map((above, k) => above << rest[k]);
+    for (let r = 1; r <= MAX_REST; r++) {
+      for (let k = 0; k < m.length; k++) if (rest[k] === r) m[k] |= this.coder.uniform(2 ** r);
       await breathe();
     }
     return m;
@@ -1267,6 +1299,7 @@ class Probabilities {
 // --------------------------------------------------------------------------------------- units and the entropy model
 
 const LEVEL_UNITS = 6;
+const LUMA_PLANES = 12; // of a level's strips, which its chroma nets see
 const LOW_LIMIT = 2 ** 24;
 
 /**
@@ -1387,8 +1420,11 @@ class Fineness {
    * @param {number} [tuning] 0 to 32
    * @param {number[]} [eye] what the steps of the bands differ by at full tuning, 1/16 octave
    * @param {{ values: Int8Array, columns: number } | null} [map] entries of blocks in 1/16 octave
+   * @param {boolean} [deep] whether the file has 16 bits
    */
-  constructor(step, tuned = false, tuning = 0, eye = [], map = null) {
+  constructor(step, tuned = false, tuning = 0, eye = [], map = null, deep = false) {
+    /** k: the nets see latents in steps that are 2^k times those of the file ("Fine steps"). */
+    this.fine = deep ? Math.max(0, Math.ceil((32768 - step) / 2048)) : 0;
     this.step = step;
     this.tuned = tuned;
     this.tuning = tuning;
@@ -1419,7 +1455,7 @@ class Fineness {
   condition(band, top, bottom, columns) {
     const size = (bottom - top) * columns;
     const planes = new Int8Array((this.tuned ? 2 : 1) * size).fill(this.tuning);
-    const base = conditionOf(this.code(band));
+    const base = conditionOf(this.code(band) + 2048 * this.fine);
     if (!this.map) planes.fill(clamp(base, -80, 48), 0, size);
     for (let y = top, at = 0; this.map && y < bottom; y++) {
       for (let x = 0; x < columns; x++) planes[at++] = clamp(base + this.at(y, x, band - 1), -80, 48);
@@ -1434,10 +1470,10 @@ class Fineness {
  * @param {Feed} feed @param {Bundle} bundle @returns {Promise<Fineness>}
  */
 async function finenessOf(feed, bundle) {
-  const { width, height, step, tuning } = /** @type {Header} */ (feed.header);
+  const { width, height, step, tuning, deep } = /** @type {Header} */ (feed.header);
   const { levels, tuned = false, eye } = bundle.manifest;
   if ((tuning || feed.map) && !tuned) throw damaged("its steps differ, which its model does not know");
-  if (!feed.map) return new Fineness(step, tuned, tuning, eye);
+  if (!feed.map) return new Fineness(step, tuned, tuning, eye, null, deep);
   const [rows, columns] = [height, width].map((n) => Math.ceil(n / 2 ** (levels + 1)));
   const bytes = await bundle.unpack(feed.map, rows * columns);
   if (!bytes) throw damaged("its map of steps cannot be read");
@@ -1456,6 +1492,7 @@ class Walk {
   level = 0;
   number = 0; // of the unit in progress
   strip = 0; // in progress
+  luma = false; // whether chroma units are not there, and zero
 
   /**
    * @param {Bundle} bundle
@@ -1496,6 +1533,7 @@ class Walk {
   size(level) {
     const n = 2 ** (level || this.levels);
     const [rows, columns] = this.grid(level || this.levels);
+    if (this.fineness.fine) return [2 * rows, 2 * columns];
     return [Math.min(Math.ceil(this.height / n) + 1, 2 * rows), Math.min(Math.ceil(this.width / n) + 1, 2 * columns)];
   }
 
@@ -1552,7 +1590,7 @@ class Walk {
             for (let k = j; k < width; k += 2, at++) {
               const place = (c * height + r) * width + k;
               const inside = r + down < height && k + right < width;
-              if (inside) this.coarser[at] = this.bundle.compand(low[place + down * width + right] - low[place]);
+              if (inside) this.coarser[at] = this.#compand(low[place + down * width + right] - low[place]);
             }
           }
         }
@@ -1600,6 +1638,12 @@ class Walk {
     this.coarser = new Int8Array(36 * height * width);
   }
 
+  /** What the nets see of a value in 1/16 steps of the file. @param {number} v */
+  #compand(v) {
+    const { fine } = this.fineness;
+    return this.bundle.compand(fine ? Math.floor((v + 2 ** (fine - 1)) / 2 ** fine) : v);
+  }
+
   /** @param {number} level @param {number} top @param {number} bottom rows of its quad grid */
   #condition(level, top, bottom) {
     return this.fineness.condition(1 + this.levels - level, top, bottom, this.grid(level)[1]);
@@ -1612,6 +1656,7 @@ class Walk {
    */
   async code(number, coder, from = 0) {
     const unit = this.units[number - 1];
+    if (this.luma && unit.seen >= LUMA_PLANES) return;
     const [height, width] = this.grid(unit.level);
     const [bandRows, bandColumns] = this.size(unit.level);
     const valid = /** @type {[number, number][]} */ (
@@ -1659,14 +1704,14 @@ class Walk {
     const keep = unit.seen + unit.planes <= 24;
     for (const part of unit.parts) {
       visitPart(strip, part, [rows, width], [2 * height, 2 * width], (source, place) => {
-        this.coarser[place] = this.bundle.compand(values[source]);
+        this.coarser[place] = this.#compand(values[source]);
       });
     }
     if (!keep) return;
     for (let k = 0; k < unit.planes; k++) {
       const from = (k * strip.rows + strip.skip) * width;
       const to = ((unit.seen + k) * height + strip.start) * width;
-      for (let x = 0; x < rows * width; x++) this.seen[to + x] = this.bundle.compand(values[from + x]);
+      for (let x = 0; x < rows * width; x++) this.seen[to + x] = this.#compand(values[from + x]);
     }
   }
 
@@ -1794,27 +1839,31 @@ async function refineLattice(q, width, lattice, classes, reader) {
 const TILE = 1024; // pixels
 const HALO = 128;
 const WHOLE = 2 ** 21; // pixels up to which a picture is one tile
-const NO_REFINEMENT = 1e-4;
+const TOO_FINE = 1e-4; // what the decoder is told where Δ is too fine for its refinement
+const FLOW_ALONE = 1e-6; // … in files whose picture then is that of the flow alone
 
 /** Δ of a header's code, in 8-bit levels. @param {number} code */
 const levelsOf = (code) => 2 ** ((code - 32768) / 2048);
 
-/** The 8-bit level of a value. @param {number} x */
-const level8 = (x) => Math.floor(clamp(x, 0, 1) * 255 + 0.5);
+/** The 8-bit level of a value, or another one. @param {number} x @param {number} [most] the highest */
+const levelOf = (x, most = 255) => Math.floor(clamp(x, 0, 1) * most + 0.5);
+
+/** @typedef {Uint8ClampedArray | Uint16Array} Samples R, G, B, alpha of every pixel, of 8 or 16 bits */
 
 /**
  * Fill in R, G, B of a picture of dequantised latents.
  *
  * @param {Walk} walk knows all sizes @param {Float32Array[]} latents @param {number} delta Δ in 8-bit levels
- * @param {Uint8ClampedArray} rgba
+ * @param {Samples} rgba @param {number} [tooFine] what the decoder is told of steps too fine to refine at
  */
-async function synthesise(walk, latents, delta, rgba) {
+async function synthesise(walk, latents, delta, rgba, tooFine = TOO_FINE) {
   const { bundle, levels, width, height, fineness } = walk;
   const [fullHeight, fullWidth] = walk.grid(levels).map((n) => n * 2 ** (levels + 1));
   const told = (/** @type {number} */ a) => {
     const step = delta * 2 ** (a / 16); // of a place where the map says a
-    return step < bundle.manifest.refine_from ? NO_REFINEMENT : step / 255;
+    return step < bundle.manifest.refine_from ? tooFine : step / 255;
   };
+  const most = rgba instanceof Uint16Array ? 65535 : 255;
   const whole = fullWidth * fullHeight <= WHOLE;
   const [tileHeight, tileWidth] = whole ? [fullHeight, fullWidth] : [TILE, TILE];
   for (let top = 0; top < height; top += tileHeight) {
@@ -1863,7 +1912,7 @@ async function synthesise(walk, latents, delta, rgba) {
         let from = (y - outer.top) * columns + left - outer.left;
         let to = 4 * (y * width + left);
         for (let x = left; x < Math.min(right, width); x++, from++, to += 4) {
-          for (let c = 0; c < 3; c++) rgba[to + c] = level8(picture[c * rows * columns + from]);
+          for (let c = 0; c < 3; c++) rgba[to + c] = levelOf(picture[c * rows * columns + from], most);
         }
       }
       await breathe();
@@ -1894,7 +1943,7 @@ class Job {
   /**
    * Fill in R, G, B of what is known; `check` is called where it can be given up.
    *
-   * @param {Uint8ClampedArray} _rgba @param {() => void} _check @returns {Promise<void>}
+   * @param {Samples} _rgba @param {() => void} _check @returns {Promise<void>}
    */
   async paint(_rgba, _check) {
     throw new Error("not implemented");
@@ -1925,14 +1974,19 @@ class OrdinaryJob extends Job {
   #reader = /** @type {Reader | null} */ (null);
   #low;
   #values = /** @type {Int32Array[]} */ ([]);
+  #deep;
+  #corrections; // of table indices, by level and axis
 
   /**
    * @param {Feed} feed @param {Bundle} bundle @param {Header} header @param {Fineness} fineness
-   * @param {boolean} symbols
+   * @param {Int8Array} corrections of table indices, 64 for every level and axis @param {boolean} symbols
    */
-  constructor(feed, bundle, header, fineness, symbols) {
+  constructor(feed, bundle, header, fineness, corrections, symbols) {
     super(feed, bundle, header.width, header.height);
+    this.#deep = header.deep;
+    this.#corrections = corrections;
     this.#walk = new Walk(bundle, header.width, header.height, fineness);
+    this.#walk.luma = header.luma;
     this.delta = levelsOf(header.step);
     const sizes = this.#walk.bandLengths();
     this.latents = sizes.map((size) => new Float32Array(size));
@@ -1980,6 +2034,19 @@ class OrdinaryJob extends Job {
     return this.#reader;
   }
 
+  /** Residuals of places with these table indices. @param {Reader} reader @param {Unit} unit @param {Uint8Array} index */
+  async #take(reader, unit, index) {
+    const { fine } = this.#walk.fineness;
+    if (!fine) return reader.take(index);
+    const group = 64 * (2 * (unit.level - 1) + (unit.seen >= LUMA_PLANES ? 1 : 0));
+    const wanted = Int32Array.from(index, (i) => i + 5 * fine + this.#corrections[group + i]);
+    const rest = Uint8Array.from(wanted, restOf);
+    return reader.takeDeep(
+      Uint8Array.from(wanted, (w, k) => clamp(w - 5 * rest[k], 0, LAST)),
+      rest,
+    );
+  }
+
   /**
    * Read and dequantise a strip; without a reader all residuals are zero.
    *
@@ -1995,7 +2062,7 @@ class OrdinaryJob extends Job {
       const asked = new Uint8Array(counts.reduce((sum, count) => sum + count, 0));
       let at = 0;
       unit.parts.forEach((p, n) => visitPart(strip, p, insides[n], size, (k) => (asked[at++] = index[k])));
-      const m = await reader.take(asked);
+      const m = await this.#take(reader, unit, asked);
       at = 0;
       unit.parts.forEach((p, n) => visitPart(strip, p, insides[n], size, (k) => (residuals[k] = m[at++])));
     }
@@ -2009,10 +2076,10 @@ class OrdinaryJob extends Job {
     const { fineness } = this.#walk;
     unit.parts.forEach((part, n) => {
       visitPart(strip, part, [strip.stop - strip.start, strip.width], size, (source, place, channel) => {
-        const m = residuals[source];
-        values[source] = 16 * m + mean[source];
-        let value = m + mean[source] / 16;
-        if (m) value -= (Math.sign(m) * shift[index[source]][Math.min(Math.abs(m), 3) - 1]) / 256;
+        const [m, around] = [residuals[source], mean[source] << fineness.fine];
+        values[source] = 16 * m + around;
+        let value = m + around / 16;
+        if (m && !fineness.fine) value -= (Math.sign(m) * shift[index[source]][Math.min(Math.abs(m), 3) - 1]) / 256;
         if (fineness.map) {
           const [row, column] = [Math.floor(place / size[1]) % size[0], place % size[1]];
           value *= 2 ** (fineness.at(row, column, band) / 16);
@@ -2023,13 +2090,14 @@ class OrdinaryJob extends Job {
     });
   }
 
-  /** @param {Uint8ClampedArray} rgba @param {() => void} check */
+  /** @param {Samples} rgba @param {() => void} check */
   async paint(rgba, check) {
     if ((this.#next - 1) % LEVEL_UNITS) {
       await this.#walk.rest(this.#next, 0, (strip, values) => this.#strip(strip, values, null), check);
     }
     check();
-    await synthesise(this.#walk, this.latents, this.delta, rgba);
+    const alone = (this.#walk.luma || this.#deep) && !this.#walk.fineness.map;
+    await synthesise(this.#walk, this.latents, this.delta, rgba, alone ? FLOW_ALONE : TOO_FINE);
   }
 
   symbols() {
@@ -2467,7 +2535,7 @@ class EmbeddedJob extends Job {
     this.#lowExtent = extent / 2;
   }
 
-  /** @param {Uint8ClampedArray} rgba @param {() => void} check */
+  /** @param {Samples} rgba @param {() => void} check */
   async paint(rgba, check) {
     if (this.#certain < CORNER_STRIPS) {
       rgba.fill(MIDDLE);
@@ -2512,9 +2580,7 @@ class EmbeddedJob extends Job {
   }
 }
 
-const LOWEST = [0, -255, -255]; // of Y, Co, Cg
-const HIGHEST = [255, 255, 255];
-const CORNER = [128, 0, 0]; // what the first sample of an axis is predicted as
+const LARGEST = 510; // difference that the nets know
 const FIRST_TUNED = 19;
 const AROUND = [
   [0, 0],
@@ -2546,7 +2612,7 @@ const OFFSETS = [1, 2, 3].map((phase) => {
 /** Inputs of a net. @param {number} phase @param {number} axis */
 const contextChannels = (phase, axis) => OFFSETS[phase - 1].length + 4 + 10 * axis;
 
-/** @typedef {{ rows: number, columns: number, values: Int16Array, residuals: Int16Array }} Plane of a phase */
+/** @typedef {{ rows: number, columns: number, values: Int32Array, residuals: Int32Array }} Plane of a phase */
 
 /** One axis while it goes from stride 2h to h. */
 class Lattice {
@@ -2565,7 +2631,7 @@ class Lattice {
   /** Values and residuals of the whole lattice. @returns {Plane} */
   whole() {
     const { rows, columns } = this;
-    const result = { rows, columns, values: new Int16Array(rows * columns), residuals: new Int16Array(rows * columns) };
+    const result = { rows, columns, values: new Int32Array(rows * columns), residuals: new Int32Array(rows * columns) };
     this.phases.forEach((plane, p) => {
       const [i, j] = PHASES[p];
       for (let y = 0, k = 0; y < plane.rows; y++) {
@@ -2579,7 +2645,7 @@ class Lattice {
   }
 
   /**
-   * Reference values and the nets' inputs of some rows of a phase.
+   * Reference values of some rows of a phase, and differences around them in levels.
    *
    * @param {number} phase @param {number} top @param {number} bottom
    * @param {{ lattice: Lattice, whole: Plane }[]} before axes of which this lattice is finished
@@ -2589,17 +2655,17 @@ class Lattice {
     const columns = this.size(phase)[1];
     const count = (bottom - top) * columns;
     const offsets = OFFSETS[phase - 1];
-    const result = new Int16Array(contextChannels(phase, before.length) * count);
+    const result = new Int32Array(contextChannels(phase, before.length) * count);
 
     /**
      * Copy what lies at steps of `stride` from (y, x), the plane going on with its edge.
      *
      * @param {Plane} plane
-     * @param {Int16Array} samples its values or residuals
+     * @param {Int32Array} samples its values or residuals
      * @param {number} y
      * @param {number} x
      * @param {number} stride
-     * @param {Int16Array} target
+     * @param {Int32Array} target
      */
     const gather = (plane, samples, y, x, stride, target) => {
       for (let r = 0, at = 0; r < bottom - top; r++) {
@@ -2619,7 +2685,7 @@ class Lattice {
       near.push(k);
       gather(plane, plane.residuals, y, x, 1, channel(offsets.length + k));
     });
-    const reference = new Int16Array(count);
+    const reference = new Int32Array(count);
     const weight = 4 / near.length; // 2 if there is a single row or column
     for (let at = 0; at < count; at++) {
       let sum = 2;
@@ -2632,7 +2698,7 @@ class Lattice {
     });
     before.forEach(({ lattice, whole }, axis) => {
       const first = offsets.length + 4 + 10 * axis;
-      const sum = new Int16Array(count).fill(2);
+      const sum = new Int32Array(count).fill(2);
       AROUND.forEach(([a, b], k) => {
         gather(whole, whole.values, 2 * top + i + a, j + b, 2, channel(first + k));
         if (Math.abs(a) + Math.abs(b) === (phase === 1 ? 2 : 1)) channel(first + k).forEach((v, at) => (sum[at] += v));
@@ -2662,10 +2728,13 @@ class LosslessJob extends Job {
   #element;
   #packed;
   #axes;
-  #corrections = /** @type {number[]} */ ([]);
+  #top; // highest sample
+  #scale = 0; // s: 2^s levels count as one to the nets
+  #levels = /** @type {number[]} */ ([]); // that ranks stand for; none: all
+  #corrections = new Int8Array(9 * 64); // of indices, by group
   #tunings = /** @type {Map<number, Int8Array>} */ (new Map());
   #position = /** @type {Position | null} */ (null);
-  #rgb = /** @type {Uint8Array | null} */ (null);
+  #rgb = /** @type {Uint8Array | Uint16Array | null} */ (null);
   #end = 0; // units that segments so far hold
   #reader = /** @type {Reader | null} */ (null);
 
@@ -2673,27 +2742,64 @@ class LosslessJob extends Job {
   constructor(feed, bundle, header) {
     super(feed, bundle, header.width, header.height);
     this.#element = /** @type {Uint8Array} */ (feed.lossless);
-    const colour = this.#element[4];
-    this.#packed = this.#element.length === 5 && (colour === 2 || colour === 3);
-    this.#axes = colour & 1 ? 3 : 1;
-    if (!this.#packed) this.#readParameters();
+    const flags = this.#element[4];
+    this.#packed = this.#element.length === 5 && (flags === 2 || flags === 3);
+    this.#axes = flags & 1 ? 3 : 1;
+    this.#top = header.deep ? 65535 : 255;
   }
 
-  #readParameters() {
-    const element = this.#element;
+  get #deep() {
+    return this.#top > 255;
+  }
+
+  /** Take the lossless element apart. */
+  async begin() {
+    if (this.#packed) return;
     const wrong = damaged("its lossless parameters cannot be read");
-    if (element.length < 13 || element[4] > 1 || element[9] > 15) throw wrong;
-    for (let k = 0; k < 9; k++) this.#corrections.push((((element[5 + (k >> 1)] >> (4 * (k & 1))) & 15) ^ 8) - 8);
-    const mask = element[10] | (element[11] << 8) | (element[12] << 16);
-    if (mask >> (LOSSLESS_UNITS - FIRST_TUNED)) throw wrong;
-    let at = 13;
+    const cursor = new Cursor(this.#element, 4);
+    const unpack = async (/** @type {Uint8Array} */ frame, /** @type {number} */ size) => {
+      const bytes = await this.bundle.unpack(frame, size);
+      if (!bytes) throw wrong;
+      return bytes;
+    };
+    try {
+      const flags = cursor.number(1);
+      if (flags > (this.#deep ? 7 : 1) || flags & 2) throw wrong;
+      if (!this.#deep) {
+        const halves = [...cursor.take(5)].flatMap((byte) => [byte & 15, byte >> 4]);
+        if (halves[9]) throw wrong;
+        for (let k = 0; k < 9; k++) this.#corrections.fill((halves[k] ^ 8) - 8, 64 * k, 64 * k + 64);
+      }
+      if (flags & 4) {
+        const bits = await unpack(cursor.take(cursor.number(2)), 8192);
+        for (let v = 0; v <= this.#top; v++) if ((bits[v >> 3] >> (7 - (v & 7))) & 1) this.#levels.push(v);
+        if (!this.#levels.length) throw wrong;
+      }
+      if (this.#deep) this.#scale = cursor.number(1);
+      if (this.#scale > 8) throw wrong;
+      this.#readTunings(cursor);
+      const rest = this.#element.subarray(cursor.at);
+      if (!this.#deep && rest.length) throw wrong;
+      if (rest.length) this.#corrections = new Int8Array((await unpack(rest, 9 * 64)).buffer);
+    } catch (e) {
+      throw e === SHORT ? wrong : e;
+    }
+  }
+
+  /** @param {Cursor} cursor */
+  #readTunings(cursor) {
+    const mask = cursor.number(3);
+    if (mask >> (LOSSLESS_UNITS - FIRST_TUNED)) throw SHORT;
     for (let unit = FIRST_TUNED; unit < LOSSLESS_UNITS; unit++) {
       if (!((mask >> (unit - FIRST_TUNED)) & 1)) continue;
       const count = contextChannels(((unit - 1) % 3) + 1, Math.floor(((unit - 1) % 9) / 3));
-      this.#tunings.set(unit, Int8Array.from(element.subarray(at, at + count)));
-      at += count;
+      this.#tunings.set(unit, Int8Array.from(cursor.take(count)));
     }
-    if (at !== element.length) throw wrong;
+  }
+
+  /** The lowest value of an axis. @param {number} axis */
+  #lowest(axis) {
+    return axis ? -this.#top : 0;
   }
 
   async run() {
@@ -2701,7 +2807,10 @@ class LosslessJob extends Job {
     else await this.#decode();
     while (await this.feed.segment()) this.#count(1);
     if (this.#end === LOSSLESS_UNITS && this.#rgb) {
-      if (crc32(this.#rgb) !== viewOf(this.#element).getUint32(0, true)) {
+      const rgb = this.#rgb;
+      const bytes = rgb instanceof Uint16Array ? new Uint8Array(2 * rgb.length) : rgb;
+      if (rgb instanceof Uint16Array) rgb.forEach((v, k) => viewOf(bytes).setUint16(2 * k, v, true));
+      if (crc32(bytes) !== viewOf(this.#element).getUint32(0, true)) {
         throw damaged("its pixels are not those that were compressed");
       }
     }
@@ -2719,16 +2828,22 @@ class LosslessJob extends Job {
     const wrong = damaged("its packed samples cannot be read");
     this.#count(segment.units);
     const [kind, { width, height }, channels] = [segment.payload[0], this, this.#axes];
-    if (segment.units !== LOSSLESS_UNITS || !(kind <= WEBP)) throw wrong;
+    if (segment.units !== LOSSLESS_UNITS || !(kind <= (this.#deep ? WEBP - 1 : WEBP))) throw wrong;
     if (kind === WEBP) throw this.feed.webpError("what the file holds");
-    const samples = await this.bundle.unpack(segment.payload.subarray(1), width * height * channels);
-    if (!samples) throw wrong;
+    const count = width * height * channels;
+    const bytes = await this.bundle.unpack(segment.payload.subarray(1), count * (this.#deep ? 2 : 1));
+    if (!bytes) throw wrong;
+    // Of 16 bits the upper bytes come first.
+    const samples = this.#deep ? Uint16Array.from({ length: count }, (_, k) => bytes[k] * 256 + bytes[count + k]) : bytes;
     const row = width * channels;
     for (let y = 0, at = 0; y < height; y++) {
       for (let x = 0; x < row; x++, at++) if (kind === 2 && x >= channels) samples[at] += samples[at - channels];
     }
-    for (let at = row; kind && at < samples.length; at++) samples[at] += samples[at - row];
-    this.#rgb = channels === 3 ? samples : new Uint8Array(3 * samples.length).map((_, i) => samples[Math.floor(i / 3)]);
+    for (let at = row; kind && at < count; at++) samples[at] += samples[at - row];
+    this.#rgb = samples;
+    if (channels === 1) {
+      this.#rgb = new (this.#deep ? Uint16Array : Uint8Array)(3 * count).map((_, i) => samples[Math.floor(i / 3)]);
+    }
     this.progress++;
   }
 
@@ -2738,8 +2853,8 @@ class LosslessJob extends Job {
     for (let axis = 0; axis < this.#axes; axis++) {
       const reader = await this.#open(0);
       const m = reader ? (await reader.take(Uint8Array.of(this.bundle.losslessTables.length - 1)))[0] : 0;
-      const value = clamp(CORNER[axis] + m, LOWEST[axis], HIGHEST[axis]);
-      planes.push({ rows: 1, columns: 1, values: Int16Array.of(value), residuals: new Int16Array(1) });
+      const value = clamp((axis ? 0 : (this.#top + 1) / 2) + m, this.#lowest(axis), this.#top);
+      planes.push({ rows: 1, columns: 1, values: Int32Array.of(value), residuals: new Int32Array(1) });
     }
     const half = size > 1 ? 2 ** (bitLength(size - 1) - 1) : 0;
     this.#position = { half, axis: 0, phase: 1, planes, done: [], lattice: null };
@@ -2748,7 +2863,7 @@ class LosslessJob extends Job {
       (unit) => this.#open(unit),
       () => {},
     );
-    this.#rgb = toRgb(this.#position.planes);
+    this.#rgb = this.#toRgb(this.#position.planes);
   }
 
   /** The stream that holds a unit, or null after the end. @param {number} unit */
@@ -2783,8 +2898,8 @@ class LosslessJob extends Job {
           const plane = {
             rows: height,
             columns: width,
-            values: new Int16Array(height * width),
-            residuals: new Int16Array(height * width),
+            values: new Int32Array(height * width),
+            residuals: new Int32Array(height * width),
           };
           const reader = height * width ? await open(unit) : null;
           const step = Math.max(1, Math.floor(STRIP / Math.max(1, width)));
@@ -2809,46 +2924,50 @@ class LosslessJob extends Job {
    * @param {number} unit @param {number} top @param {number} bottom @param {Reader | null} reader
    */
   async #strip({ half, axis, phase, done }, lattice, plane, unit, top, bottom, reader) {
-    const { reference, context } = lattice.context(phase, top, bottom, done);
-    const count = reference.length;
-    const channels = context.length / count;
+    const { reference, context: differences } = lattice.context(phase, top, bottom, done);
+    const [count, scale] = [reference.length, this.#scale];
+    const channels = differences.length / count;
+    const middle = scale ? 2 ** (scale - 1) : 0;
+    const context = Int16Array.from(differences, (d) => clamp((d + middle) >> scale, -LARGEST, LARGEST));
     const set = Math.min(bitLength(half), 3);
     const { mean, index } = await this.bundle.run(`lossless/${set}_${axis}_${phase}`, {
       context: [context, [1, channels, bottom - top, plane.columns]],
     });
-    const [lowest, highest, tuning] = [LOWEST[axis], HIGHEST[axis], this.#tunings.get(unit)];
-    const correction = this.#corrections[3 * (set - 1) + axis];
-    const [untuned, predicted, turned] = [new Int16Array(count), new Int16Array(count), new Uint8Array(count)];
-    const tables = new Uint8Array(count);
+    const [lowest, highest, tuning] = [this.#lowest(axis), this.#top, this.#tunings.get(unit)];
+    const corrections = this.#corrections.subarray(64 * (3 * (set - 1) + axis));
+    const [untuned, predicted, turned] = [new Int32Array(count), new Int32Array(count), new Uint8Array(count)];
+    const [tables, rest] = [new Uint8Array(count), new Uint8Array(count)];
     for (let at = 0; at < count; at++) {
-      let centre = clamp(16 * reference[at] + mean[at], 16 * lowest, 16 * highest);
+      let centre = clamp(16 * reference[at] + mean[at] * 2 ** scale, 16 * lowest, 16 * highest);
       untuned[at] = (centre + 8) >> 4;
       if (tuning) {
         let shift = 8;
         for (let k = 0; k < channels; k++) shift += tuning[k] * context[k * count + at];
-        centre = clamp(centre + (shift >> 4), 16 * lowest, 16 * highest);
+        centre = clamp(centre + (shift >> 4) * 2 ** scale, 16 * lowest, 16 * highest);
       }
       predicted[at] = (centre + 8) >> 4;
       const fraction = centre - 16 * predicted[at];
       turned[at] = fraction < 0 ? 1 : 0;
-      const k = clamp(index[at] + correction, 0, 63);
+      const wanted = index[at] + 5 * scale + corrections[index[at]];
+      rest[at] = this.#deep ? restOf(wanted) : 0;
+      const k = clamp(wanted - 5 * rest[at], 0, LAST);
       tables[at] = k < 32 ? 4 * k + Math.min((Math.abs(fraction) + 1) >> 1, 3) : 96 + k;
     }
-    const m = reader ? await reader.take(tables) : new Int32Array(count);
+    const m = reader ? await reader.takeDeep(tables, rest) : new Int32Array(count);
     for (let at = 0, to = top * plane.columns; at < count; at++, to++) {
       plane.values[to] = clamp(predicted[at] + (turned[at] ? -m[at] : m[at]), lowest, highest);
       plane.residuals[to] = plane.values[to] - untuned[at];
     }
   }
 
-  /** @param {Uint8ClampedArray} rgba @param {() => void} check */
+  /** @param {Samples} rgba @param {() => void} check */
   async paint(rgba, check) {
     let rgb = this.#rgb;
     if (!rgb && this.#position) {
       const s = { ...this.#position, done: [...this.#position.done] };
       if (s.lattice) s.lattice = new Lattice(s.lattice.rows, s.lattice.columns, [...s.lattice.phases]);
       await this.#walk(s, async () => null, check);
-      rgb = toRgb(s.planes);
+      rgb = this.#toRgb(s.planes);
     }
     rgb ??= new Uint8Array(3 * this.width * this.height);
     for (let from = 0, to = 0; from < rgb.length; from += 3, to += 4) {
@@ -2856,24 +2975,28 @@ class LosslessJob extends Job {
     }
   }
 
+  /** R, G, B of every pixel, from Y and, if there are, Co and Cg ("Colour"). @param {Plane[]} planes */
+  #toRgb([y, co, cg]) {
+    const [count, levels] = [y.values.length, this.#levels];
+    const rgb = new (this.#deep ? Uint16Array : Uint8Array)(3 * count);
+    const sample = (/** @type {number} */ value) => {
+      const rank = clamp(value, 0, this.#top);
+      return levels.length ? levels[Math.min(rank, levels.length - 1)] : rank;
+    };
+    for (let k = 0; k < count; k++) {
+      const [orange, green] = co ? [co.values[k], cg.values[k]] : [0, 0];
+      const t = y.values[k] - (green >> 1);
+      const blue = t - (orange >> 1);
+      rgb[3 * k] = sample(orange + blue);
+      rgb[3 * k + 1] = sample(green + t);
+      rgb[3 * k + 2] = sample(blue);
+    }
+    return rgb;
+  }
+
   symbols() {
     return Int32Array.from(this.#rgb ?? new Uint8Array(3 * this.width * this.height));
   }
-}
-
-/** R, G, B of every pixel, from Y and, if there are, Co and Cg ("Colour"). @param {Plane[]} planes */
-function toRgb([y, co, cg]) {
-  const count = y.values.length;
-  const rgb = new Uint8ClampedArray(3 * count);
-  for (let k = 0; k < count; k++) {
-    const [orange, green] = co ? [co.values[k], cg.values[k]] : [0, 0];
-    const t = y.values[k] - (green >> 1);
-    const blue = t - (orange >> 1);
-    rgb[3 * k] = orange + blue;
-    rgb[3 * k + 1] = green + t;
-    rgb[3 * k + 2] = blue;
-  }
-  return new Uint8Array(rgb.buffer);
 }
 
 const REST_INDEX = 6;
@@ -2947,14 +3070,14 @@ class FlatJob extends Job {
   /** @param {Uint8ClampedArray} rgba */
   async paint(rgba) {
     const { bundle } = this;
-    const step = this.#step <= bundle.manifest.rest_step ? NO_REFINEMENT : Math.max(levelsOf(this.#step), 20) / 255;
+    const step = this.#step <= bundle.manifest.rest_step ? TOO_FINE : Math.max(levelsOf(this.#step), 20) / 255;
     const { picture } = await bundle.run("decoder", {
       latents: [this.#latents, [1, this.#latents.length]],
       step: [Float32Array.of(step), [1]],
       ...(await bundle.basis()),
     });
     const size = picture.length / 3;
-    for (let c = 0; c < 3; c++) for (let k = 0; k < size; k++) rgba[4 * k + c] = level8(picture[c * size + k]);
+    for (let c = 0; c < 3; c++) for (let k = 0; k < size; k++) rgba[4 * k + c] = levelOf(picture[c * size + k]);
   }
 
   symbols() {
@@ -2998,12 +3121,20 @@ async function open(feed, model, { maxPixels = DEFAULT_MAX_PIXELS, symbols = fal
   if (bundle.kind === "flat") {
     const { size } = bundle.manifest;
     if (header.width !== size || header.height !== size || header.embedded || feed.lossless) throw notMadeBy(bundle);
-    if (header.tuning || feed.map) throw notMadeBy(bundle);
+    if (header.tuning || header.deep || header.luma || feed.map) throw notMadeBy(bundle);
     return new FlatJob(feed, bundle, header.step, null);
   }
-  if (feed.lossless) return new LosslessJob(feed, bundle, header);
+  if (feed.lossless) {
+    const job = new LosslessJob(feed, bundle, header);
+    await job.begin();
+    return job;
+  }
   if (header.embedded) return new EmbeddedJob(feed, bundle, header);
-  return new OrdinaryJob(feed, bundle, header, await finenessOf(feed, bundle), symbols);
+  const fineness = await finenessOf(feed, bundle);
+  const groups = 128 * bundle.manifest.levels;
+  const choice = fineness.fine && feed.choice?.length ? await bundle.unpack(feed.choice, groups) : new Uint8Array(groups);
+  if (!choice) throw damaged("its choice of tables cannot be read");
+  return new OrdinaryJob(feed, bundle, header, fineness, new Int8Array(choice.buffer), symbols);
 }
 
 /** The alpha channel of a file, or null ("alpha"). @param {Job} job */
@@ -3016,7 +3147,7 @@ async function alphaOf({ feed, bundle, width, height }) {
   return alpha;
 }
 
-/** The rounded mean of every pixel's three levels in place of each. @param {Uint8ClampedArray} rgba */
+/** The rounded mean of every pixel's three levels in place of each. @param {Samples} rgba */
 function makeGrey(rgba) {
   for (let at = 0; at < rgba.length; at += 4) {
     rgba[at] = rgba[at + 1] = rgba[at + 2] = Math.floor((rgba[at] + rgba[at + 1] + rgba[at + 2] + 1) / 3);
@@ -3033,14 +3164,18 @@ function makeGrey(rgba) {
  */
 async function pictureOf(job, alpha, check) {
   const { feed, width, height } = job;
-  const data = new Uint8ClampedArray(4 * width * height);
-  await job.paint(data, check);
+  const deep = feed.header?.deep ?? false;
+  const samples = deep ? new Uint16Array(4 * width * height) : new Uint8ClampedArray(4 * width * height);
+  await job.paint(samples, check);
   const grey = feed.header?.grey ?? feed.tiny?.grey ?? false;
-  if (grey) makeGrey(data);
-  for (let at = 0, k = 0; at < data.length; at += 4, k++) {
-    data[at + 3] = alpha ? alpha[k] : 255;
+  if (grey) makeGrey(samples);
+  for (let at = 0, k = 0; at < samples.length; at += 4, k++) {
+    samples[at + 3] = (alpha ? alpha[k] : 255) * (deep ? 257 : 1);
   }
-  return { width, height, data, alpha: alpha !== null, grey, complete: feed.ended && feed.complete };
+  const data = samples instanceof Uint16Array ? Uint8ClampedArray.from(samples, (v) => v / 257) : samples; // rounds
+  const complete = feed.ended && feed.complete;
+  const picture = { width, height, data, alpha: alpha !== null, grey, complete };
+  return samples instanceof Uint16Array ? { ...picture, samples } : picture;
 }
 
 /**
