@@ -21,6 +21,7 @@ from streams import beginnings, webp_picture, with_webp_alpha, without_its_flag
 import eocodec
 from eocodec import format
 from eocodec.coding import ordinary
+from eocodec.coding.residuals import Encoder
 from eocodec.coding.symbols import symbols
 from eocodec.coding.walk import Walk
 from eocodec.errors import EocodecError
@@ -116,7 +117,7 @@ def test_large_pictures_are_decoded_in_tiles_as_by_the_library(model: Model, dec
     targets = [np.zeros((9, 2 * h, 2 * w), np.float32) for h, w in map(walk.grid_size, range(4, 0, -1))]
     low = np.random.default_rng(0).normal(0, 4, (3, *targets[0].shape[1:])).cumsum(2).astype(np.float32)
 
-    class OnlyLow(ordinary.Encoder):
+    class OnlyLow(Encoder):
         def wants(self, unit: int) -> bool:
             return False
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from eocodec.coding.ordinary import Encoder
+from eocodec.coding.residuals import Encoder
 from eocodec.coding.scales import MEAN_UNIT
 from eocodec.coding.units import Unit
 from eocodec.coding.walk import Walk, activity_class, from_symbols, lattices, to_symbols

@@ -1,0 +1,290 @@
+"""The two coders of ordinary files: residuals of a walk to segments and back, and to latents.
+
+In: what `eocodec.coding.walk` asks of a coder, strip by strip. Out: segments (:class:`Encoder`), residuals
+(:class:`Decoder`), dequantised latents (:class:`Dequantiser`).
+"""
+
+import functools
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eocodec.coding import deep
+from eocodec.coding.base import SEGMENT_MINIMUM, SEGMENT_TARGET
+from eocodec.coding.range_coder import Reader, Writer, tables_of
+from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
+from eocodec.coding.texture import Texture
+from eocodec.coding.units import Unit, units
+from eocodec.coding.walk import Walk, from_symbols, to_symbols
+from eocodec.errors import FormatError
+from eocodec.format import Segment
+from eocodec.model.bundle import Model
+
+__all__ = ["Decoder", "Dequantiser", "Encoder"]
+
+Int32 = npt.NDArray[np.int32]
+UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+
+LARGE = 1 << 24  # pixels, beyond which symbols wait deflated, in 2 to 3 bytes a pixel instead of 6
+
+
+class Dequantiser:
+    """Latents `[LL (3, h, w), details L (9, h, w), …]` from residuals, unit by unit; what is not coded stays zero.
+
+    Arguments:
+        model: the bundle.
+        walk: that gives the residuals.
+        texture: how much is drawn where residuals are zero, see `eocodec.coding.texture`.
+        latents: where to put them, if not into new arrays; then everything has to be coded.
+    """
+
+    def __init__(self, model: Model, walk: Walk, texture: float = 0.0, latents: list[Float32] | None = None) -> None:
+        self.levels = model.manifest.levels
+        self.fine = walk.fine
+        self.texture = Texture(texture) if texture else None
+        # What centroids take from residuals of −3 and below, −2, …, 3 and above, by table index.
+        shift = np.array(model.manifest.shift, np.float32) / 256
+        self.shift = np.concatenate([-shift[:, ::-1], np.zeros((len(shift), 1), np.float32), shift], 1).ravel()
+        self.latents: list[Float32] = [] if latents is None else latents
+        for level in [0, *range(self.levels, 0, -1)] if latents is None else ():
+            height, width = walk.grid_size(level or self.levels)
+            self.latents.append(np.zeros((9 if level else 3, 2 * height, 2 * width), np.float32))
+        steps = walk.fineness.steps()
+        self.steps = [np.broadcast_to(s, band.shape) for s, band in zip(steps, self.latents, strict=True)]
+
+    def low(self, integers: Int32) -> None:
+        """The low-pass `(3, h, w)`."""
+        self.latents[0][...] = integers * self.steps[0]
+
+    def strip(self, unit: Unit, rows: slice, m: Int32, mean: Int32, index: UInt8) -> None:
+        """A strip's residuals m around their means (1/16 steps)."""
+        value = m.astype(np.float32)
+        if not self.fine:  # where the nets do not know the scale, values stand for themselves
+            place = np.clip(m, -3, 3)
+            place += 3
+            place += index * np.int32(7)
+            value -= self.shift[place]
+            if self.texture is not None and unit.axis == "luma":  # noise in colours is unpleasant
+                np.copyto(value, self.texture.residuals(unit, rows, index), where=m == 0)
+        value += mean.astype(np.float32) * np.float32(1 / MEAN_UNIT)
+        k = 1 + self.levels - unit.level
+        band, step = self.latents[k], self.steps[k]
+        for part in unit.parts:
+            to = (part.channels, slice(part.row, None, 2), slice(part.column, None, 2))
+            np.multiply(value[part.at], step[to][:, rows], out=band[to][:, rows])
+
+
+class Encoder:
+    """The encoding coder: rounds latents and writes each unit into a stream of its own.
+
+    Arguments:
+        model: the bundle.
+        targets: latents, `[LL (3, h, w), details L (9, h, w), …]`, padding included: in steps, or with `steps`.
+        dequantiser: takes the latents as a decoder will have them; None: they are not needed.
+        steps: of the bands.
+        eye: round as people see it, not for the smallest squared error.
+        fine: octaves between the step of the file and that of the nets, see `eocodec.coding.deep`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        targets: list[Float32],
+        dequantiser: Dequantiser | None = None,
+        steps: list[Float32] | None = None,
+        eye: bool = False,
+        fine: int = 0,
+    ) -> None:
+        self.model, self.tables, self.fine = model, tables_of(model), fine
+        self.weights = model.manifest.eye_dead_zone if eye else []
+        self.targets, self.dequantiser = targets, dequantiser
+        self.steps = steps and [np.broadcast_to(s, band.shape) for s, band in zip(steps, targets, strict=True)]
+        self.levels = model.manifest.levels
+        self.symbols: list[list[_Symbols]] = []
+        self.deflated = sum(t.size for t in targets) > 3 * LARGE
+        self.nonzero: list[bool] = []
+
+    def wants(self, unit: int) -> bool:
+        """Every unit is coded."""
+        return True
+
+    def begin(self, unit: int) -> None:
+        """Start a unit's stream."""
+        self.symbols.append([])
+        self.nonzero.append(False)
+
+    def low(self, predicted: Int32, index: UInt8, place: tuple[int, slice, slice]) -> Int32:
+        """Round the low-pass and record what the prediction misses."""
+        target = self.targets[0][place[0]][place[1:]]
+        if self.steps is not None:
+            target = target / self.steps[0][place[0]][place[1:]]
+        value = np.floor(target + np.float32(0.5)).astype(np.int32)
+        self._record(value - predicted, index)
+        return value
+
+    def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
+        """Round a strip's latents around their means and record the residuals."""
+        k = 1 + self.levels - unit.level
+        y = unit.gather(self.targets[k], rows)
+        if self.steps is not None:
+            y /= unit.gather(self.steps[k], rows)
+        mean, likely = finer(mean, index, self.fine)
+        m = self.tables.round(y - mean.astype(np.float32) * np.float32(1 / MEAN_UNIT), likely, self.weight(unit))
+        symbols = to_symbols(m, unit, rows, valid)
+        self._record(symbols, to_symbols(index, unit, rows, valid))
+        m = from_symbols(symbols, m, unit, rows, valid)
+        if self.dequantiser is not None:
+            self.dequantiser.strip(unit, rows, m, mean, index)
+        return m * MEAN_UNIT + mean
+
+    def weight(self, unit: Unit) -> float | None:
+        """The rate's weight in rounding, None for the usual one."""
+        if not self.weights:
+            return None
+        return self.weights[0] if unit.axis == "chroma" else self.weights[1 + self.levels - unit.level]
+
+    def _record(self, m: Int32, index: UInt8) -> None:
+        low, high = (int(m.min()), int(m.max())) if m.size else (0, 0)
+        self.symbols[-1].append(_Symbols(m.ravel().astype(_smallest(low, high)), index.ravel(), self.deflated))
+        self.nonzero[-1] |= low < 0 or high > 0
+
+    def end(self) -> int:
+        """Number of units up to the last one that is not all zero."""
+        return max((k + 1 for k, nonzero in enumerate(self.nonzero) if nonzero), default=0)
+
+    @functools.cached_property
+    def choice(self) -> deep.Choice | None:
+        """The tables that suit what was seen, where the nets do not know them."""
+        if not self.fine:
+            return None
+        groups: list[list[tuple[Int32, UInt8]]] = [[] for _ in range(2 * self.levels)]
+        for unit, strips in list(zip(units(self.levels), self.symbols, strict=False))[1:]:
+            groups[deep.group_of(unit)] += [symbols.given() for symbols in strips]
+        return deep.choose(self.fine, groups, deep.code_lengths(self.model.tables))
+
+    def _put(self, writer: Writer, number: int) -> None:
+        """Write a unit."""
+        unit = units(self.levels)[number]
+        for symbols in self.symbols[number]:
+            m, index = symbols.given()
+            if self.choice is None or number == 0:
+                writer.put(m, index)
+            else:
+                deep.put(writer, m, *self.choice.tables(deep.group_of(unit), index))
+
+    def segments(self, single: bool = False) -> tuple[Segment, ...]:
+        """Units grouped into segments, or in a `single` one; units of zeros at the end are left out."""
+        last = self.end()
+        writers = []
+        for number in range(last):
+            writers.append(Writer(self.tables))
+            self._put(writers[-1], number)
+        sizes = [writer.size() for writer in writers]
+        total = sum(sizes)
+        goal = total + 1 if single else max(SEGMENT_MINIMUM, total // SEGMENT_TARGET)
+        result: list[Segment] = []
+        first = pending = 0
+        for k, size in enumerate(sizes):
+            pending += size
+            rest = sum(sizes[k + 1 :])
+            if (pending >= goal and rest >= SEGMENT_MINIMUM // 2) or k + 1 == last:
+                writer = writers[first]  # holds its unit already; most of the bytes are in units that stay alone
+                for number in range(first + 1, k + 1):
+                    self._put(writer, number)
+                result.append(Segment(k + 1 - first, writer.payload()))
+                first, pending = k + 1, 0
+        return tuple(result)
+
+
+class _Symbols:
+    """Residuals and table indices of a strip `(n,)`, waiting until it is known which segment they are in.
+
+    Arguments:
+        m: residuals, of any kind of integer.
+        index: of the tables.
+        deflated: keep them deflated.
+    """
+
+    def __init__(self, m: npt.NDArray[np.signedinteger[Any]], index: UInt8, deflated: bool) -> None:
+        self._kind, self._deflated = m.dtype, deflated
+        self._m: Any = zlib.compress(m.tobytes(), 1) if deflated else m
+        self._index: Any = zlib.compress(index.tobytes(), 1) if deflated else index
+
+    def given(self) -> tuple[Int32, UInt8]:
+        """Both of them."""
+        if not self._deflated:
+            return self._m.astype(np.int32), self._index
+        m = np.frombuffer(zlib.decompress(self._m), self._kind)
+        return m.astype(np.int32), np.frombuffer(zlib.decompress(self._index), np.uint8)
+
+
+class Decoder:
+    """The decoding coder: reads residuals from segments; units beyond the last segment are zero."""
+
+    def __init__(
+        self, model: Model, segments: tuple[Segment, ...], walk: Walk, texture: float = 0.0, choice: bytes = b""
+    ) -> None:
+        self.tables = tables_of(model)
+        self.choice = deep.Choice.unpack(choice, walk.fine, 2 * model.manifest.levels) if walk.fine else None
+        self.levels = model.manifest.levels
+        self.segments = segments
+        self.starts: dict[int, int] = {}
+        at = 0
+        for k, s in enumerate(segments):
+            self.starts[at] = k
+            at += s.units
+        self.end = at
+        if at > len(units(self.levels)):
+            raise FormatError("the file is damaged: it has more coding units than the model")
+        self.reader: Reader | None = None
+        self.dequantiser = Dequantiser(model, walk, texture)
+
+    def wants(self, unit: int) -> bool:
+        """Whether the file goes on."""
+        return unit < self.end
+
+    def begin(self, unit: int) -> None:
+        """Open the segment that starts with this unit; after the last one there is none."""
+        if unit in self.starts:
+            self.reader = Reader(self.tables, self.segments[self.starts[unit]].payload)
+        elif unit >= self.end:
+            self.reader = None
+
+    def low(self, predicted: Int32, index: UInt8, place: tuple[int, slice, slice]) -> Int32:
+        """Prediction plus the residuals read."""
+        if self.reader is None:
+            return predicted
+        return predicted + self.reader.take(index.ravel()).reshape(predicted.shape)
+
+    def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
+        """Read a strip's residuals and dequantise its latents."""
+        mean, _ = finer(mean, index, self.dequantiser.fine)
+        if self.reader is None:
+            m = np.zeros_like(mean)
+        else:
+            symbols = to_symbols(index, unit, rows, valid)
+            if self.choice is None:
+                symbols = self.reader.take(symbols)
+            else:
+                symbols = deep.take(self.reader, *self.choice.tables(deep.group_of(unit), symbols))
+            m = from_symbols(symbols, mean, unit, rows, valid)
+        self.dequantiser.strip(unit, rows, m, mean, index)
+        return m * MEAN_UNIT + mean
+
+
+def finer(mean: Int32, index: UInt8, fine: int) -> tuple[Int32, UInt8]:
+    """Means and indices of the nets at a step that is so many octaves finer than theirs."""
+    if not fine:
+        return mean, index
+    return mean << fine, np.minimum(index + SCALE_PER_OCTAVE * fine, SCALES - 1).astype(np.uint8)
+
+
+def _smallest(low: int, high: int) -> type[np.signedinteger[Any]]:
+    """The smallest kind of integer that holds all from `low` to `high`: nearly all strips have small ones."""
+    for kind in (np.int8, np.int16):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return kind
+    return np.int32
