@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import eocodec
-from eocodec.coding import ordinary, walk
+from eocodec.coding import ordinary, residuals, walk
 from eocodec.model.bundle import Model
 
 BETWEEN = """
@@ -67,17 +67,17 @@ def test_symbols_of_large_pictures_wait_deflated(
     coffee: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[bool] = []
-    begun = ordinary._Symbols.__init__
+    begun = residuals._Symbols.__init__
 
-    def begin(self: ordinary._Symbols, m: np.ndarray, index: np.ndarray, deflated: bool) -> None:
+    def begin(self: residuals._Symbols, m: np.ndarray, index: np.ndarray, deflated: bool) -> None:
         kept.append(deflated)
         begun(self, m, index, deflated)
 
-    monkeypatch.setattr(ordinary._Symbols, "__init__", begin)
+    monkeypatch.setattr(residuals._Symbols, "__init__", begin)
     usual = eocodec.compress(coffee[:96, :160], 200, model=model)
     assert kept and not any(kept)
     kept.clear()
-    monkeypatch.setattr(ordinary, "LARGE", 1 << 10)
+    monkeypatch.setattr(residuals, "LARGE", 1 << 10)
     assert eocodec.compress(coffee[:96, :160], 200, model=model) == usual
     assert kept and all(kept)
 
