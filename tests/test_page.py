@@ -23,6 +23,7 @@ from servers import Server, serving  # noqa: E402
 
 import eocodec  # noqa: E402
 from eocodec.codec import Compressed, compress_picture  # noqa: E402
+from eocodec.lab.paths import editing  # noqa: E402
 from eocodec.metrics import psnr  # noqa: E402
 from eocodec.model.bundle import Model  # noqa: E402
 
@@ -383,6 +384,34 @@ def test_eoc_files_are_shown_with_their_facts(page: Any, small: Path) -> None:
     page.wait_for_selector("#panel-compress:not([hidden])")
     settle(page)
     assert number(page, "#c-bytes") > 0
+
+
+def test_faces_change_by_sliders_and_towards_another(page: Any, small: Path) -> None:
+    face = np.asarray(Image.open(SAMPLES / "faces" / "astronaut.png").convert("RGB"))
+    data = eocodec.compress(face, 400, model="face64")
+    load(page, {"name": "cat.eoc", "mimeType": "", "buffer": eocodec.compress(rgb(small.read_bytes()), 20)})
+    assert not page.is_visible("#f-paths")
+    load(page, {"name": "face.eoc", "mimeType": "", "buffer": data})
+    assert page.is_visible("#f-paths") and not page.is_visible("#f-share-row") and page.is_disabled("#f-edited")
+    paths, model = editing.load_paths("face64"), eocodec.load_model("face64")
+    assert page.locator("#f-steps label").all_inner_texts() == [n.capitalize() for n in paths.manifest.names]
+    page.get_by_label("Light", exact=True).focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    settle(page)
+    wanted = editing.edit(eocodec.decompress(data), {"light": 1.0}, paths, model)
+    assert page.is_visible(".divider") and "+1" in page.inner_text("#f-steps")
+    name, file = kept(page, "#f-edited")
+    assert name == "face-changed.eoc" and file == eocodec.compress(wanted, model="face64", max_bytes=len(data))
+    other = eocodec.compress(face[:, ::-1].copy(), 400, model="face64")
+    page.set_input_files("#f-other", {"name": "b.eoc", "mimeType": "", "buffer": other})
+    settle(page)
+    assert "50 %" in page.inner_text("#f-share-row")
+    (between,) = editing.blend(wanted, eocodec.decompress(other), [0.5], model)
+    assert kept(page, "#f-edited")[1] == eocodec.compress(between, model="face64", max_bytes=len(data))
+    page.click("#f-reset")
+    settle(page)
+    assert not page.is_visible(".divider") and page.is_disabled("#f-edited")
 
 
 def test_face64_is_offered_for_its_size_only(page: Any, small: Path) -> None:

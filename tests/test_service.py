@@ -28,6 +28,7 @@ import eocodec  # noqa: E402
 from eocodec.codec import compress_picture  # noqa: E402
 from eocodec.format import parse  # noqa: E402
 from eocodec.image import read_picture  # noqa: E402
+from eocodec.lab.paths import editing  # noqa: E402
 from eocodec.workers import STILLBORN  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -123,6 +124,38 @@ def test_denoising_over_http_gives_the_pixels_of_the_library(client: httpx.Clien
     assert float(estimated.headers["x-eocodec-sigma"]) == pytest.approx(20, rel=0.2)
 
 
+def test_faces_change_along_paths_and_towards_another(client: httpx.Client) -> None:
+    paths, model = editing.load_paths("face64"), eocodec.load_model("face64")
+    names = client.get("/v1/models").json()["models"][1]["paths"]
+    assert names == paths.manifest.names
+    face = np.asarray(Image.open(SAMPLES / "faces" / "astronaut.png").convert("RGB"))
+    files = {tiny: eocodec.compress(face, 400, model="face64", tiny=tiny) for tiny in (False, True)}
+    for data in files.values():
+        before = eocodec.decompress(data)
+        wanted = editing.edit(before, {"light": 1.0, "tint": -0.5}, paths, model)
+        asked = {"paths": "light=+1;tint=-0.5"}
+        answer = client.post("/v1/edit", params=asked, content=data)
+        assert answer.status_code == 200, answer.text
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), wanted)
+        file = client.post("/v1/edit", params={**asked, "format": "eoc"}, content=data).content
+        assert file == eocodec.compress(wanted, model="face64", max_bytes=len(data), tiny=len(data) < len(files[False]))
+        both = [("a", ("a.eoc", data)), ("b", ("b.eoc", files[False]))]
+        answer = client.post("/v1/edit", files=both, data={"share": "0.25"})
+        (between,) = editing.blend(before, eocodec.decompress(files[False]), [0.25], model)
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), between)
+    for options, sentence in (
+        ({"params": {"paths": "smile=1"}, "content": data}, "no path is called smile"),
+        ({"params": {"paths": "light=9"}, "content": data}, "amounts from -5 to 5"),
+        ({"params": {"paths": "light"}, "content": data}, "paths"),
+        ({"params": {"share": 0.5}, "content": data}, "second face"),
+        ({"content": small()}, "no paths for pictures of this size"),
+    ):
+        refused = client.post("/v1/edit", **options)
+        assert refused.status_code == 422 and sentence in detail(refused)
+    three = [(name, ("x.eoc", data)) for name in "abc"]
+    assert client.post("/v1/edit", files=three).status_code == 400
+
+
 def test_info_and_models_say_what_the_library_says(client: httpx.Client) -> None:
     from eocodec.coding.describe import describe
 
@@ -142,7 +175,15 @@ def test_info_and_models_say_what_the_library_says(client: httpx.Client) -> None
 
 def test_the_specification_describes_every_route(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
-    wanted = {"/v1/compress", "/v1/decompress", "/v1/denoise", "/v1/info", "/v1/models", "/v1/images/{name}"}
+    wanted = {
+        "/v1/compress",
+        "/v1/decompress",
+        "/v1/denoise",
+        "/v1/edit",
+        "/v1/info",
+        "/v1/models",
+        "/v1/images/{name}",
+    }
     assert wanted | {"/healthz", "/readyz", "/metrics"} <= set(paths)
     names = {p["name"] for p in paths["/v1/compress"]["post"]["parameters"]}
     assert {"rate", "bpp", "bytes", "psnr", "model", "denoise", "progressive", "lossless"} <= names

@@ -34,18 +34,27 @@ class Bodies:
         Raises:
             HTTPException: 413 too long, 408 too slow, 400 not a form.
         """
+        (body,), fields = await self.read_files(request, 1)
+        return body, fields
+
+    async def read_files(self, request: Request, most: int) -> tuple[list[bytes], dict[str, str]]:
+        """One picture or, of a form, up to `most`, in their order, and the other fields.
+
+        Raises:
+            HTTPException: as :meth:`read`.
+        """
         try:
-            return await self._read(request)
+            return await self._read(request, most)
         except HTTPException:
             await self.drain(request)
             raise
 
-    async def _read(self, request: Request) -> tuple[bytes, dict[str, str]]:
+    async def _read(self, request: Request, most: int) -> tuple[list[bytes], dict[str, str]]:
         try:
             async with asyncio.timeout(self.seconds):
                 if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-                    return await self._form(request)
-                return b"".join([chunk async for chunk in self._chunks(request)]), {}
+                    return await self._form(request, most)
+                return [b"".join([chunk async for chunk in self._chunks(request)])], {}
         except ClientDisconnect:
             raise Gone from None
         except TimeoutError:
@@ -82,18 +91,18 @@ class Bodies:
                 raise too_long
             yield chunk
 
-    async def _form(self, request: Request) -> tuple[bytes, dict[str, str]]:
+    async def _form(self, request: Request, most: int) -> tuple[list[bytes], dict[str, str]]:
         parser = MultiPartParser(
-            request.headers, self._chunks(request), max_files=1, max_fields=32, max_part_size=LARGEST_FIELD
+            request.headers, self._chunks(request), max_files=most, max_fields=32, max_part_size=LARGEST_FIELD
         )
         form = FormData()
         try:
             form = await parser.parse()
-            image = next((v for v in form.values() if isinstance(v, UploadFile)), None)
-            if image is None:
+            images = [v for _, v in form.multi_items() if isinstance(v, UploadFile)]
+            if not images:
                 raise HTTPException(400, "the form has no file; send the picture in one of its fields")
             fields = {k: v for k, v in form.items() if isinstance(v, str)}
-            return await image.read(), fields
+            return [await image.read() for image in images], fields
         except (MultiPartException, UnicodeError) as e:
             raise HTTPException(400, f"the form cannot be read ({getattr(e, 'message', 'its text')})") from None
         finally:

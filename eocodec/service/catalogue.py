@@ -10,6 +10,7 @@ from fastapi import APIRouter, HTTPException
 from eocodec.codec import DEFAULT_RATE
 from eocodec.coding.embedded_tables import TABLES_FILE as EMBEDDED_TABLES
 from eocodec.coding.lossless_tables import TABLES_FILE as LOSSLESS_TABLES
+from eocodec.lab.paths.editing import shipped_paths
 from eocodec.model.bundle import Model
 from eocodec.service.access import Access
 from eocodec.service.problems import Problem
@@ -32,6 +33,7 @@ def described(model: Model, default: str) -> dict[str, Any]:
         "methods": list(model.denoising_methods),
         "lossless": LOSSLESS_TABLES in model.files,
         "progressive": EMBEDDED_TABLES in model.files,
+        "paths": paths.manifest.names if (paths := shipped_paths(model)) else [],
         "tiny": bool(model.any_manifest.tiny_number),
         "licence": model.any_manifest.licence,
         "card": model.any_manifest.card,

@@ -9,16 +9,16 @@ from eocodec.service import work
 from eocodec.service.access import Access
 from eocodec.service.bodies import described
 from eocodec.service.negotiation import accepted
-from eocodec.service.options import CompressOptions, DecompressOptions, DenoiseOptions, NoOptions, merged
+from eocodec.service.options import CompressOptions, DecompressOptions, DenoiseOptions, EditOptions, NoOptions, merged
 from eocodec.service.pool import Pool
-from eocodec.service.problems import FILE, PICTURE, PROBLEMS
+from eocodec.service.problems import EDITED, FILE, PICTURE, PROBLEMS
 from eocodec.service.state import State, answer
 
 __all__ = ["routes"]
 
 
 def routes(state: State, access: Access) -> APIRouter:
-    """Routes /v1/compress, /v1/decompress, /v1/denoise and /v1/info."""
+    """Routes /v1/compress, /v1/decompress, /v1/denoise, /v1/edit and /v1/info."""
     router = APIRouter(prefix="/v1", dependencies=access.private)
     bodies = state.bodies
 
@@ -56,6 +56,20 @@ def routes(state: State, access: Access) -> APIRouter:
             body, fields = await bodies.read(request)
             arguments = merged(options, fields).arguments(state.default)
             return answer(await pool.run(work.denoise, body, kind, arguments, gone=request.is_disconnected))
+
+        return await state.placed(request, run)
+
+    @router.post(
+        "/edit", responses=EDITED, response_class=Response, openapi_extra=described("a face: an .eoc or tiny file")
+    )
+    async def edit(request: Request, options: Annotated[EditOptions, Query()]) -> Response:
+        """Change a face along named paths in its latents, and on towards that of a form's second file."""
+        kind = accepted(request.headers.get("accept", ""))
+
+        async def run(pool: Pool) -> Response:
+            faces, fields = await bodies.read_files(request, 2)
+            arguments = merged(options, fields).arguments()
+            return answer(await pool.run(work.edit, faces, kind, arguments, gone=request.is_disconnected))
 
         return await state.placed(request, run)
 

@@ -11,6 +11,7 @@ __all__ = [
     "CompressOptions",
     "DecompressOptions",
     "DenoiseOptions",
+    "EditOptions",
     "FileOptions",
     "ImageOptions",
     "ListOptions",
@@ -43,6 +44,7 @@ Level = Annotated[
     Field(pattern=r"^(auto|\d{1,3}(\.\d{1,6})?)$", description="noise level in 8-bit levels, 0 to 255, or auto"),
 ]
 _REGIONS = r"^(-?\d{1,7}(\.\d+)?(,-?\d{1,7}(\.\d+)?){3}(:-?\d(\.\d+)?)?(;|$))+$"
+_STEPS = r"^([A-Za-z][A-Za-z0-9 _-]{0,63}=[+-]?\d(\.\d{1,6})?(;|$))+$"
 Finite = Field(gt=0, lt=1e12, allow_inf_nan=False)
 
 
@@ -163,6 +165,32 @@ class DenoiseOptions(_Options):
         """Arguments of :func:`eocodec.denoising.denoise_picture`."""
         given = self.model_dump()
         return {**given, "sigma": _level(given["sigma"]), "model": given["model"] or default}
+
+
+class EditOptions(BaseModel):
+    """Parameters of /v1/edit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    paths: Annotated[
+        str | None,
+        Field(pattern=_STEPS, max_length=1000, description="name=amount of each path, several with semicolons"),
+    ] = None
+    share: Annotated[
+        float, Field(ge=0, le=1, allow_inf_nan=False, description="how far the result goes to the form's second file")
+    ] = 0.0
+    format: Annotated[
+        Literal["picture", "eoc"], Field(description="eoc: a file of the size that the first one has")
+    ] = "picture"
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of :func:`eocodec.service.work.edit`."""
+        amounts: dict[str, float] = {}
+        for step in (self.paths or "").rstrip(";").split(";"):
+            name, _, amount = step.partition("=")
+            if name:
+                amounts[name] = amounts.get(name, 0.0) + float(amount)
+        return {"amounts": amounts, "share": self.share, "as_file": self.format == "eoc"}
 
 
 Edge = Annotated[int | None, Field(ge=1, le=LARGEST_EDGE, description="pixels, before dpr")]

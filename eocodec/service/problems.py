@@ -18,6 +18,7 @@ from eocodec.workers import Died, TooSlow
 __all__ = [
     "COMMON",
     "DELETED",
+    "EDITED",
     "FILE",
     "LISTED",
     "OPENED",
@@ -74,6 +75,10 @@ PICTURE: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
     200: {"content": dict.fromkeys(work.TYPES, BINARY), "headers": RESULT},
     406: {"model": Problem, "description": "none of the accepted types can be sent"},
+}
+EDITED: dict[int | str, dict[str, Any]] = {
+    **PICTURE,
+    200: {"content": dict.fromkeys((work.EOC, *work.TYPES), BINARY), "headers": RESULT},
 }
 FILE: dict[int | str, dict[str, Any]] = {**PROBLEMS, 200: {"content": {work.EOC: BINARY}, "headers": RESULT}}
 

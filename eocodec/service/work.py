@@ -4,6 +4,7 @@ Models are loaded once in every process (:func:`start`). Everything that goes wr
 :class:`EocodecError`.
 """
 
+import functools
 import io
 import time
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError, FormatError, LimitError
 from eocodec.format import MAGIC, is_tiny, parse, parse_tiny, tiny_from_text
 from eocodec.image import Picture, encode_picture, read_picture, to_pillow
+from eocodec.lab.paths import editing
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 from eocodec.model.library import DEFAULT, Library, load_model
@@ -185,6 +187,48 @@ def denoise(body: bytes, kind: str, options: dict[str, Any]) -> Answer:
     if done.sigma is not None:
         headers["Sigma"] = f"{done.sigma:.2f}"
     return Answer(encode_picture(image, TYPES[kind]), kind, headers)
+
+
+@functools.cache
+def _paths(model: Model) -> editing.Paths | None:
+    return editing.shipped_paths(model)
+
+
+def edit(faces: list[bytes], kind: str, options: dict[str, Any]) -> Answer:
+    """Change a face along paths, and on towards a second one.
+
+    Arguments:
+        faces: one or two files or pictures, of a model that has paths.
+        kind: of picture, in :data:`TYPES`.
+        options: `amounts` by path, `share` of the second face, and whether the result is to be a file.
+    """
+    started = time.perf_counter()
+    pictures = [_read(face) for face in faces]
+    if options["share"] and len(pictures) < 2:
+        raise EocodecError("a share needs a second face: send both in a form")
+    if any(p.alpha is not None for p in pictures):
+        raise EocodecError("the face has transparency, which paths do not know")
+    height, width = pictures[0].rgb.shape[:2]
+    model = next((m for m in _models.values() if m.size == f"{width}x{height}" and _paths(m)), None)
+    if model is None:
+        raise EocodecError("this service has no paths for pictures of this size")
+    paths = _paths(model)
+    assert paths is not None
+    result = editing.edit(pictures[0].rgb, options["amounts"], paths, model)
+    if options["share"]:
+        (result,) = editing.blend(result, pictures[1].rgb, [options["share"]], model)
+    headers = {
+        "Width": str(width),
+        "Height": str(height),
+        "Model": model.name,
+        "Seconds": f"{time.perf_counter() - started:.3f}",
+    }
+    if not options["as_file"]:
+        return Answer(encode_picture(to_pillow(result, None, False), TYPES[kind]), kind, headers)
+    given = tiny_from_text(faces[0])
+    limit = len(given) if given.startswith(MAGIC) or is_tiny(given) else None
+    data = compress_picture(Picture(result), max_bytes=limit, tiny=is_tiny(given), model=model).data
+    return Answer(data, EOC, {**headers, "Bytes": str(len(data))})
 
 
 def info(body: bytes) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from eocodec.model.manifest import FLOW_ONLY
 from eocodec.model.shelf import SHIPPED
 from eocodec.model.transform import analyse_vector, synthesise_vectors, to_levels
 
-__all__ = ["LARGEST", "PathManifest", "Paths", "edit", "load_paths", "morph", "write_paths"]
+__all__ = ["LARGEST", "PathManifest", "Paths", "blend", "edit", "load_paths", "morph", "shipped_paths", "write_paths"]
 
 LARGEST = 5.0  # amount of a path
 FORMAT = 1
@@ -153,6 +153,15 @@ def load_paths(source: str | Path) -> Paths:
     return Paths(read_bundle(path))
 
 
+def shipped_paths(model: Model) -> Paths | None:
+    """The paths that are shipped with a model, if there are any."""
+    try:
+        paths = load_paths(model.name)
+    except ModelError:
+        return None
+    return paths if paths.manifest.model == model.id.hex() else None
+
+
 def _encoded(model: Model, picture: Bytes) -> Float32:
     size = model.flat.size
     if picture.shape != (size, size, 3):
@@ -205,7 +214,21 @@ def morph(first: Bytes, last: Bytes, count: int, model: str | Path | Model = "fa
     """
     if count < 2:
         raise EocodecError(f"a morph has two pictures or more, not {count}")
+    return blend(first, last, np.linspace(0, 1, count), model)
+
+
+def blend(first: Bytes, last: Bytes, shares: npt.ArrayLike, model: str | Path | Model = "face64") -> Bytes:
+    """Pictures `(N, S, S, 3)` on the straight line between the latents of two.
+
+    Arguments:
+        first, last: `(S, S, 3)`, 8-bit levels.
+        shares: of `last`, `(N,)`, 0 to 1.
+        model: name, path or loaded.
+
+    Raises:
+        EocodecError: a picture has another size.
+    """
     loaded = load_model(model)
     a, b = _encoded(loaded, first), _encoded(loaded, last)
-    share = np.linspace(0, 1, count, dtype=np.float32)[:, None]
+    share = np.asarray(shares, np.float32)[:, None]
     return _decoded(loaded, (1 - share) * a + share * b)

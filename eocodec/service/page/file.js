@@ -3,6 +3,7 @@
  * picture that any first bytes of it give.
  */
 
+import { FacePaths } from "./face.js";
 import { Latest } from "./latest.js";
 import * as words from "./words.js";
 
@@ -19,6 +20,7 @@ export class FilePanel {
   /** @param {object} page what the tabs share, see app.js, with `open`, which takes a picture into the tabs */
   constructor(page) {
     this.page = page;
+    this.paths = new FacePaths(page);
     this.latest = new Latest({ onbusy: (busy) => page.busy(this, busy), onerror: page.fail });
     byId("f-slider").addEventListener("input", () => this.#cut());
     byId("f-save").addEventListener("click", () => page.save(this.#png, `${words.stem(this.#name)}.png`));
@@ -41,11 +43,14 @@ export class FilePanel {
     byId("f-slider").value = String(STEPS);
     this.#size(blob.size);
     this.#show({ blob, facts, png, bitmap });
+    const names = this.page.models.find((m) => m.name === facts.model && m.size === `${facts.width}x${facts.height}`)?.paths ?? [];
+    this.paths.open({ name, blob, names, shown: { bitmap, label: `eocodec · ${words.size(blob.size)}` } });
     this.page.say(`${name} opened: ${words.size(blob.size)}, ${facts.width} by ${facts.height} pixels.`);
   }
 
   deactivate() {
     this.latest.stop();
+    this.paths.stop();
   }
 
   #size(bytes) {
