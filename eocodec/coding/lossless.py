@@ -38,7 +38,7 @@ from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.coding.forms import LosslessForm, cumulative_samples
 from eocodec.coding.lattice import HIGHEST, LOWEST, Lattice, context_channels, from_planes, to_planes
 from eocodec.coding.lossless_tables import CLASSES, TABLES, LosslessTables, table_of, tables_of
-from eocodec.coding.lossless_walk import SETS, Strip, Tuning, predict, residual_code, walk
+from eocodec.coding.lossless_walk import SETS, Strip, Tuning, fitted_tunings, predict, residual_code, walk
 from eocodec.coding.range_coder import Reader, Writer
 from eocodec.coding.scales import MEAN_UNIT, SCALES, scales
 from eocodec.errors import EocodecError, FormatError
@@ -65,10 +65,8 @@ CORRECTION_LIMIT = 8  # corrections of the scale index lie in −8 … 7
 TOP_INDEX = SCALES - 1
 PARAMETERS = 13  # bytes before the tunings: CRC-32, colour, nine corrections, which units are tuned
 FIRST_TUNED = 19  # units of h = 2 and h = 1 can be tuned to the picture
-TUNING_UNIT = 256
 TUNING_SAMPLES = 1 << 17  # of a unit, that its tuning is found from
 BLOCK = 64  # samples whose products are added up at a time
-TUNING_MINIMUM = 40  # samples per weight
 COUNTED = 64  # residuals up to here are told apart when choices are priced
 # Weights in least squares by scale index: inverse squares, in integers.
 _WEIGHTS = np.maximum(1, np.floor(1024 / (1 + scales() ** 2)))
@@ -107,17 +105,7 @@ class _Survey:
 
     def tunings(self) -> dict[int, Tuning]:
         """Corrections of the linear weights, in 1/256, of the units with enough samples to find them."""
-        result = {}
-        for unit, sums in self.sums.items():
-            channels = len(sums) - 1
-            if self.counts[unit] > TUNING_MINIMUM * channels:
-                gram = sums[:-1, :-1]
-                gram = gram + (1e-4 * np.trace(gram) / channels + 1) * np.eye(channels)
-                weights = np.linalg.solve(gram, sums[:-1, -1]) / MEAN_UNIT
-                tuning = np.clip(np.floor(weights * TUNING_UNIT + 0.5), -127, 127).astype(np.int8)
-                if tuning.any():
-                    result[unit] = tuning
-        return result
+        return fitted_tunings(self.sums, self.counts)
 
 
 def _weighted_products(rows: Int16, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

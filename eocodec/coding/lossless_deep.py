@@ -23,7 +23,7 @@ from eocodec.coding import deep
 from eocodec.coding.base import SEGMENT_MINIMUM, SEGMENT_TARGET
 from eocodec.coding.lattice import Lattice, context_channels
 from eocodec.coding.lossless_tables import CLASSES, COARSE, TABLES, LosslessTables, table_of, tables_of
-from eocodec.coding.lossless_walk import SETS, Strip, Tuning, graph_name, walk
+from eocodec.coding.lossless_walk import SETS, Strip, Tuning, fitted_tunings, graph_name, walk
 from eocodec.coding.range_coder import Reader, Writer
 from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES, scales
 from eocodec.errors import FormatError
@@ -49,9 +49,7 @@ COLOUR, PACKED, RANKED = 1, 2, 4  # bits of the element's fifth byte
 GROUPS = 3 * SETS
 MAX_LEVELS = 1024  # bytes of the list of levels
 FIRST_TUNED = 19  # units of h = 2 and h = 1 can be tuned to the picture
-TUNING_UNIT = 256
 TUNING_SAMPLES = 1 << 17
-TUNING_MINIMUM = 40  # samples per weight
 ORDERS = 3  # of differences before packing
 _WEIGHTS = np.maximum(1, np.floor(1024 / (1 + scales() ** 2)))
 
@@ -156,17 +154,7 @@ class _Survey:
 
     def tunings(self) -> dict[int, Tuning]:
         """Corrections of the linear weights, in 1/256, of the units with enough samples to find them."""
-        result = {}
-        for unit, sums in self.sums.items():
-            channels = len(sums) - 1
-            if self.counts[unit] > TUNING_MINIMUM * channels:
-                gram = sums[:-1, :-1]
-                gram = gram + (1e-4 * np.trace(gram) / channels + 1) * np.eye(channels)
-                weights = np.linalg.solve(gram, sums[:-1, -1]) / MEAN_UNIT
-                tuning = np.clip(np.floor(weights * TUNING_UNIT + 0.5), -127, 127).astype(np.int8)
-                if tuning.any():
-                    result[unit] = tuning
-        return result
+        return fitted_tunings(self.sums, self.counts)
 
 
 class _Encoder:
