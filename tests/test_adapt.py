@@ -180,7 +180,11 @@ def test_a_narrow_domain_gains_and_the_delta_decodes(scans: Path, ticking: None,
     assert any("going on after" in s for s in said)
     assert isinstance(outcome, Outcome) and outcome.gain > 1
     assert not order.state.exists()
-    assert base_of(read_bundle(out)) == load_model("photo").full_id and out.stat().st_size < 2.7e6
+    assert base_of(read_bundle(out)) == load_model("photo").full_id and out.stat().st_size < 2e6
+    mine, shipped = bundle_files(out), bundle_files(shipped_models()["photo"])
+    changed = {n for n in shipped if n.startswith(("entropy/luma", "entropy/chroma")) and mine[n] != shipped[n]}
+    fine = ("entropy/luma1", "entropy/luma2", "entropy/chroma1", "entropy/chroma2")
+    assert changed == {n for n in shipped if n.startswith(fine)}
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert "Model card" in out.with_suffix(".md").read_text()
     assert json.loads(out.with_suffix(".json").read_text())["identity"] == load_model(out).full_id.hex()

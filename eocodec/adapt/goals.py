@@ -26,6 +26,7 @@ from eocodec.model.bundle import Model
 __all__ = ["GOALS", "Goal", "Part"]
 
 STEP_RANGE = (3.0, 160.0)  # 8-bit levels
+COARSE = 3  # the entropy nets from this level on are half of all bytes of the nets, and code a tenth of the bits
 SIGMAS = (10.0, 25.0, 50.0)  # 8-bit levels of white noise on which denoising is measured
 
 
@@ -74,6 +75,10 @@ class Goal(ABC):
         """Change what is not learnt, once, before training."""
         return
 
+    def freeze(self, model: PhotoModel) -> None:
+        """Exclude from training what is not worth its bytes in a delta."""
+        return
+
     @abstractmethod
     def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
         """Points of a model in training on held-out pictures; `base` is the bundle it started from."""
@@ -104,6 +109,10 @@ class Rate(Goal):
             Part(0.47, joint),
             Part(0.18, _stage("entropy", 5e-4, 1e-5, **mixed), compact=True),
         )
+
+    def freeze(self, model: PhotoModel) -> None:
+        """See :meth:`Goal.freeze`."""
+        _freeze_coarse(model)
 
     def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
         """See :meth:`Goal.estimate`."""
@@ -147,6 +156,11 @@ class Eye(Goal):
         offsets = [EYE_OFFSETS[0], *EYE_OFFSETS[-model.config.levels :]]
         for gain, offset in zip(model.latents.gains, offsets, strict=True):
             gain += offset / OCTAVE * math.log(2)
+
+    def freeze(self, model: PhotoModel) -> None:
+        """See :meth:`Goal.freeze`; steps that follow the eye are new to the nets of a model that cannot be tuned."""
+        if model.config.tuned:
+            _freeze_coarse(model)
 
     def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
         """See :meth:`Goal.estimate`."""
@@ -221,6 +235,13 @@ class Denoise(Goal):
     def gain(self, before: Sequence[Point], after: Sequence[Point]) -> float:
         """Mean gain in dB over the levels of noise."""
         return float(np.mean([b[1] - a[1] for a, b in zip(before, after, strict=True)]))
+
+
+def _freeze_coarse(model: PhotoModel) -> None:
+    """Exclude the entropy nets of the coarse levels from training."""
+    for name, parameter in model.latents.context.named_parameters():
+        level = next((int(part) for part in name.split(".") if part.isdigit()), 0)
+        parameter.requires_grad_(level < COARSE)
 
 
 def _noisy(picture: Picture, sigma: float, seed: int) -> Picture:

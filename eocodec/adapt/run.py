@@ -248,6 +248,7 @@ class _Training:
         self.run = Run(config, device, resume, None if resume else path, pictures=(pictures.train, pictures.held_out))
         assert isinstance(self.run.model, PhotoModel)  # no other kind has weights in its bundle
         self.model = self.run.model
+        goal.freeze(self.model)
         began = time.monotonic()
         goal_before = self._estimate_of(self.model)
         self.look_seconds = time.monotonic() - began

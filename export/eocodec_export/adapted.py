@@ -28,6 +28,7 @@ from eocodec.model.bundle import Model
 from eocodec_export import calibration
 from eocodec_export.bundle import check_parity
 from eocodec_export.denoising import check_denoising, denoising_graphs, fit_level, round_weights
+from eocodec_export.embedded import fit_probabilities
 from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs, halved
 
 __all__ = ["adapted_files"]
@@ -69,7 +70,7 @@ def adapted_files(
     base = {n: content for n, content in base.items() if n != parts.LIST}
     _, start = photo_weights(base)
     now = model.state_dict()
-    changed = {p for p in ("flow.", "refine.", "latents.", "gains.") if _differs(p, start, now)}
+    changed = {p for p in ("flow.", "refine.", "latents.", "embedded.", "gains.") if _differs(p, start, now)}
     unit = 2 ** (model.config.levels + 1)
     fitted = [centre(p, unit, EDGE) for p in pictures]
     checked = [centre(p, unit, EDGE) for p in held_out[:4]]
@@ -93,6 +94,11 @@ def adapted_files(
         files.update({f"{graph}.onnx": content for graph, content in graphs.items()})
         manifest["gain"] = [g.tolist() for g in model.latents.gains]
         manifest = _with_tables(files, manifest, fitted, report)
+    if "embedded." in changed:
+        report("embedded stream")
+        files.update({f"{graph}.onnx": c for graph, c in entropy_graphs(model.embedded, "embedded").items()})
+        bundle = Model({**files, "manifest.json": _packed(manifest)})
+        files[EMBEDDED_TABLES] = fit_probabilities(bundle, fitted).pack()
     if "gains." in changed:
         report("graphs of the denoising nets")
         files.update(_denoising(model, files, fitted, checked))
