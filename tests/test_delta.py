@@ -111,6 +111,21 @@ def test_weights_that_moved_a_little_are_held_as_differences(tmp_path: Path) -> 
             composed_with(changes=changes)
 
 
+def test_weights_that_are_elsewhere_in_the_base_are_not_held_again() -> None:
+    weights = np.random.default_rng(0).integers(0, 256, 60_000, np.uint8).tobytes()
+    base = {"decoder.onnx": b"head" + weights, "encoder.onnx": b"1"}
+    files = {"decoder.onnx": b"other head" + weights[:50_000], "encoder.onnx": weights[:40_000]}
+    delta = difference(base, files)
+    assert len(delta["changes.zst"]) < 1000 and composed(delta, base) == files
+    note = json.loads(delta[DELTA])
+    with pytest.raises(ModelError, match="stripped"):
+        composed({**delta, DELTA: json.dumps({**note, "dictionary": ["other"]}).encode()}, base)
+    with pytest.raises(ModelError, match="note of its base is damaged"):
+        composed({**delta, DELTA: json.dumps({**note, "dictionary": [3]}).encode()}, base)
+    with pytest.raises(ModelError, match="damaged"):
+        composed({**delta, DELTA: json.dumps({**note, "dictionary": ["encoder.onnx"]}).encode()}, base)
+
+
 def test_what_differs_is_held_and_nothing_else() -> None:
     base = {"a": b"1", "b": b"2", "denoise/x": b"3"}
     files = {"a": b"1", "b": b"9", "c": b"4"}

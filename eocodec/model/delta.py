@@ -3,18 +3,20 @@
 In: the files of two bundles, or of a delta and its base. Out: the delta's files, or the whole bundle's. A delta is a
 `.eocm` like any other but for its entry `delta.json`:
 
-    {"format": 2, "base": ID, "dropped": [NAMES], "changes": [[NAME, LENGTH, DIFFERENCE], …]}
+    {"format": 2, "base": ID, "dropped": [NAMES], "changes": [[NAME, LENGTH, DIFFERENCE], …], "dictionary": [NAMES]}
 
 ID is the base's full id in 64 hexadecimal digits. `changes.zst` is one zstd frame of the contents of the files under
-"changes", one behind the other, since encoder and decoder have many weights in common. Where DIFFERENCE is true it has
-what the bytes differ by from the base's file, which is as long, modulo 256: weights that training has moved by a few
-units pack better so. In format 1 there is no such frame; all that changed are entries of their own.
+"changes", one behind the other, since encoder and decoder have many weights in common; its dictionary is the raw
+content of the base's files under "dictionary" (none if it is missing), for weights that are elsewhere there. Where
+DIFFERENCE is true it has what the bytes differ by from the base's file, which is as long, modulo 256: weights that
+training has moved by a few units pack better so. In format 1 there is no such frame; all that changed are entries of
+their own.
 A delta has the id of the bundle it stands for, so files name both alike; and its manifest, so that one sees what it is
 without its base.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +34,7 @@ DELTA = "delta.json"
 CHANGES = "changes.zst"
 PLAIN, FORMAT = 1, 2
 ID_DIGITS = 64
+SHARED = ("decoder.onnx",)  # holds all float weights that files depend on
 APART = (MANIFEST, parts.LIST)  # entries of their own, to be read before the base is known
 WINDOW = 27  # log2 of the bytes that the frame may refer back to
 LARGEST = 256 << 20  # bytes of all changes
@@ -50,15 +53,19 @@ def difference(base: Mapping[str, bytes], files: Mapping[str, bytes]) -> dict[st
     changed = {n: c for n, c in sorted(files.items()) if n not in APART and base.get(n) != c}
     moved = {n: _minus(c, base[n]) for n, c in changed.items() if len(base.get(n, b"")) == len(c)}
     moved = {n: c for n, c in moved.items() if len(_packed(c, 9)) < len(_packed(changed[n], 9))}
+    dictionary = [n for n in SHARED if n in changed and n in base]
     note = {
         "format": FORMAT,
         "base": bundle_id(dict(base)).hex(),
         "dropped": sorted(base.keys() - files.keys()),
         "changes": [[n, len(c), n in moved] for n, c in changed.items()],
+        "dictionary": dictionary,
     }
     return {
         **{n: files[n] for n in APART if n in files},
-        CHANGES: _packed(b"".join(moved.get(n, c) for n, c in changed.items()), zstandard.MAX_COMPRESSION_LEVEL),
+        CHANGES: _packed(
+            b"".join(moved.get(n, c) for n, c in changed.items()), zstandard.MAX_COMPRESSION_LEVEL, base, dictionary
+        ),
         DELTA: json.dumps(note, separators=(",", ":"), sort_keys=True).encode(),
     }
 
@@ -82,12 +89,14 @@ def composed(delta: Mapping[str, bytes], base: Mapping[str, bytes]) -> dict[str,
     if bundle_id(dict(base)) != note.base:
         name = note.base.hex()[:8]
         raise ModelError(f"the model bundle is a delta of model {name}, not of the one given as its base")
+    if not base.keys() >= set(note.dictionary):
+        raise ModelError("the delta bundle needs a file that its base does not have: was something stripped from it?")
     if not note.dropped <= base.keys():
         raise ModelError("the delta bundle drops what its base does not have")
     files = {name: content for name, content in base.items() if name not in note.dropped}
     files |= {name: content for name, content in delta.items() if name not in (DELTA, CHANGES)}
     listed = parts.entries(files[parts.LIST]) if parts.LIST in files else None
-    for name, content, moved in _changes(note, delta.get(CHANGES, b"")):
+    for name, content, moved in _changes(note, delta.get(CHANGES, b""), base):
         if moved and len(base.get(name, b"")) != len(content):
             raise ModelError(f"the delta bundle's difference from {name} does not fit its base")
         files[name] = _plus(content, base[name]) if moved else content
@@ -112,6 +121,7 @@ class _Note:
     base: bytes
     dropped: frozenset[str]
     changes: tuple[tuple[str, int, bool], ...]
+    dictionary: tuple[str, ...]
 
 
 def _note(files: Mapping[str, bytes]) -> _Note:
@@ -120,19 +130,21 @@ def _note(files: Mapping[str, bytes]) -> _Note:
         if note["format"] not in (PLAIN, FORMAT):
             raise ModelError("the delta bundle has another format version than this program reads")
         base, dropped, changes = note["base"], note["dropped"], note.get("changes", [])
+        dictionary = note.get("dictionary", [])
         if not isinstance(base, str) or len(base) != ID_DIGITS or not isinstance(dropped, list):
             raise ValueError("no id")
-        if not all(isinstance(name, str) for name in dropped):
+        if not isinstance(dictionary, list) or not all(isinstance(name, str) for name in [*dropped, *dictionary]):
             raise ValueError("no names")
         for name, length, moved in changes:
             if not (isinstance(name, str) and type(length) is int and isinstance(moved, bool) and length >= 0):
                 raise ValueError("no changes")
-        return _Note(bytes.fromhex(base), frozenset(dropped), tuple((n, k, m) for n, k, m in changes))
+        moved = tuple((n, k, m) for n, k, m in changes)
+        return _Note(bytes.fromhex(base), frozenset(dropped), moved, tuple(dictionary))
     except (KeyError, ValueError, TypeError) as e:
         raise ModelError(f"the delta bundle's note of its base is damaged ({e})") from None
 
 
-def _changes(note: _Note, frame: bytes) -> Iterator[tuple[str, bytes, bool]]:
+def _changes(note: _Note, frame: bytes, base: Mapping[str, bytes]) -> Iterator[tuple[str, bytes, bool]]:
     """Names and contents that the frame holds, and whether these are differences."""
     if not note.changes:
         return
@@ -140,7 +152,10 @@ def _changes(note: _Note, frame: bytes) -> Iterator[tuple[str, bytes, bool]]:
     if total > LARGEST or len({name for name, _, _ in note.changes}) != len(note.changes):
         raise ModelError("the delta bundle changes more than allowed")
     try:
-        with zstandard.ZstdDecompressor(max_window_size=1 << WINDOW).stream_reader(frame) as reader:
+        unpacking = zstandard.ZstdDecompressor(
+            dict_data=_dictionary(base, note.dictionary), max_window_size=1 << WINDOW
+        )
+        with unpacking.stream_reader(frame) as reader:
             content = reader.read(total + 1)
     except (zstandard.ZstdError, MemoryError) as e:
         raise ModelError(f"the delta bundle's changes are damaged ({e})") from None
@@ -152,8 +167,15 @@ def _changes(note: _Note, frame: bytes) -> Iterator[tuple[str, bytes, bool]]:
         start += length
 
 
-def _packed(content: bytes, level: int) -> bytes:
-    return zstandard.ZstdCompressor(level=level).compress(content)
+def _packed(content: bytes, level: int, base: Mapping[str, bytes] | None = None, names: Sequence[str] = ()) -> bytes:
+    how = zstandard.ZstdCompressionParameters.from_level(level, window_log=WINDOW, enable_ldm=bool(names))
+    return zstandard.ZstdCompressor(dict_data=_dictionary(base or {}, names), compression_params=how).compress(content)
+
+
+def _dictionary(base: Mapping[str, bytes], names: Sequence[str]) -> zstandard.ZstdCompressionDict | None:
+    if not names:
+        return None
+    return zstandard.ZstdCompressionDict(b"".join(base[n] for n in names), dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
 
 def _minus(content: bytes, base: bytes) -> bytes:
