@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ import pytest
 from click.testing import CliRunner
 from eocodec_cli import cli, files
 from eocodec_cli.work import for_each
-from paths import SAMPLES
+from paths import SAMPLES, end_pool
 from PIL import Image
 
 from eocodec import codec, format
 from eocodec.coding import ordinary
 from eocodec.errors import EocodecError
-from eocodec.model import library, runtime, transform
+from eocodec.model import library, runtime, threads, transform
 from eocodec.model.bundle import Model
 from eocodec.model.library import load_model
 
@@ -53,6 +54,7 @@ def files_of_photo() -> dict[str, bytes]:
 
 
 def _patched(monkeypatch: pytest.MonkeyPatch, cuda: str) -> Sessions:
+    end_pool()  # what it opens ahead was asked for before
     sessions = Sessions(cuda)
     monkeypatch.setattr(ort, "InferenceSession", sessions)
     monkeypatch.setattr(ort, "get_available_providers", lambda: OFFERED if cuda != "missing" else [runtime.CPU])
@@ -163,6 +165,23 @@ def test_files_decode_to_identical_symbols_where_transforms_differ(
     data = codec.compress(picture, 120, model=other)
     assert data != codec.compress(picture, 120, model=exact)
     assert all((a == b).all() for a, b in zip(_symbols(exact, data), _symbols(other, data), strict=True))
+
+
+def test_what_is_opened_ahead_is_open_before_sessions_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    end_pool()
+    begun, opened = threading.Event(), []
+
+    def opens(graph: str) -> None:
+        begun.set()
+        time.sleep(0.02)
+        opened.append((graph, ort.InferenceSession))
+
+    real = ort.InferenceSession
+    threads.ahead(opens, ["a", "b", "c"], 2)
+    assert begun.wait(20)
+    _patched(monkeypatch, "missing")
+    assert opened == [("a", real), ("b", real), ("c", real)]
 
 
 @pytest.mark.parametrize("name", ["compress", "decompress", "denoise", "bench"])
