@@ -17,7 +17,7 @@ from eocodec.coding.symbols import symbols
 from eocodec.model.library import load_model
 
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
-EMULATED = ("colour", "grey", "noise", "embedded-grey", "lossless-grey", "face-tiny", "small-map")
+EMULATED = ("colour", "grey", "noise", "embedded-deep", "lossless-grey", "face-tiny", "small-map")
 PROGRAM = """
 import sys
 sys.path[:0] = {path!r}

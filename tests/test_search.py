@@ -58,7 +58,7 @@ def test_quality_is_never_below_and_at_most_a_tenth_above(
     assert done.psnr == reached and done.tries <= 8
 
 
-@pytest.mark.parametrize("target", [{"rate": 50}, {"bpp": 0.7}, {"max_bytes": 9000}, {"psnr": 33}])
+@pytest.mark.parametrize("target", [{"rate": 50}, {"bpp": 0.7}, {"max_bytes": 2000}, {"psnr": 33}])
 def test_the_transform_runs_once(
     target: dict[str, float], chelsea: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,7 +70,7 @@ def test_the_transform_runs_once(
         return run(self, graph, inputs)
 
     monkeypatch.setattr(Model, "run", counted)
-    codec.compress_picture(chelsea, model=model, **target)  # type: ignore[arg-type]
+    codec.compress_picture(chelsea[:150, :190], model=model, **target)  # type: ignore[arg-type]
     assert graphs.count("encoder") == 1
 
 
