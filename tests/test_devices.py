@@ -220,9 +220,9 @@ def test_batches_give_the_same_files_in_the_same_order(tmp_path: Path) -> None:
     (tmp_path / "2.png").write_text("no picture")
     names = [str(tmp_path / f"{k}.png") for k in range(5)]
     lines = []
-    for threads, folder in ((1, "one/"), (3, "three/")):
+    for number, folder in ((1, "one/"), (3, "three/")):
         done = CliRunner().invoke(
-            cli, ["compress", *names, "-o", f"{tmp_path}/{folder}", "--threads", str(threads), "--json"]
+            cli, ["compress", *names, "-o", f"{tmp_path}/{folder}", "--threads", str(number), "--json"]
         )
         assert done.exit_code == 1 and done.stderr.count("\n") == 1 and "2.png" in done.stderr
         rows = [json.loads(x) for x in done.stdout.splitlines()]
