@@ -227,5 +227,5 @@ def test_the_reported_quality_is_that_of_the_decoded_file(chelsea: np.ndarray) -
     from eocodec.metrics import psnr
 
     for options in ({"rate": 40.0}, {"psnr": 36.0}, {"max_bytes": 4000}, {"rate": 300.0}):
-        done = compress_picture(chelsea[:131, :203], measure=True, **options)  # type: ignore[arg-type]
-        assert done.psnr == psnr(chelsea[:131, :203], eocodec.decompress(done.data))
+        done = compress_picture(chelsea[:125, :187], measure=True, **options)  # type: ignore[arg-type]
+        assert done.psnr == psnr(chelsea[:125, :187], eocodec.decompress(done.data))
