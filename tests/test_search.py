@@ -28,7 +28,7 @@ def _icon(samples: dict[str, np.ndarray]) -> np.ndarray:
 
 def _part(picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
-    return np.ascontiguousarray(picture[height - 212 : height - 20, width // 2 - 128 : width // 2 + 128])
+    return np.ascontiguousarray(picture[height - 148 : height - 20, width // 2 - 96 : width // 2 + 96])
 
 
 @pytest.mark.slow
