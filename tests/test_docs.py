@@ -52,6 +52,7 @@ def _anchors(path: Path) -> set[str]:
 # Figures
 
 
+@pytest.mark.slow
 def test_tables_are_those_of_the_measurements() -> None:
     pytest.importorskip("scipy")
     pytest.importorskip("torch", reason="the table of the objective comes from a program that needs torch")
