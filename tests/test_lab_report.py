@@ -30,7 +30,7 @@ seeds = 2
 top = 4
 [data]
 set = "fa15"
-samples = 120
+samples = 200
 [[subject]]
 kind = "pca"
 latents = 4
@@ -70,7 +70,7 @@ def test_every_subject_has_page_and_measures_and_stands_in_the_comparison(finish
         run = held["runs"][0]
         assert np.array(run["fvh"]["variance"]).shape == (4, 15) == np.array(run["dbsr"]["block"]).shape
         assert len(run["gaps"]["c"]) == 4 == len(run["variation"])
-        assert run["supervised"]["samples"] == 120
+        assert run["supervised"]["samples"] == 200
         assert run["gaps"]["sum"] == pytest.approx(run["gaps"]["tc"] + run["gaps"]["dtc"], abs=2e-4)
         assert f"| {name} |" in (out / "comparison.md").read_text()
     assert table["PCA"]["mean c, nats"][0] == pytest.approx(0, abs=1e-6)
@@ -131,8 +131,8 @@ def test_pictures_have_traversals_on_their_page(tmp_path):
         (("seeds = 2", "seeds = 0"), "seeds must be from 1 to 64"),
         (("seeds = 2", "sedes = 2"), "unknown entry sedes"),
         (('set = "fa15"', 'set = "dsprites"'), "no set is called dsprites"),
-        (("samples = 120", "samples = -3"), "samples of the set fa15"),
-        (("samples = 120", "sample = 3"), "no option sample"),
+        (("samples = 200", "samples = -3"), "samples of the set fa15"),
+        (("samples = 200", "sample = 3"), "no option sample"),
         (('kind = "pca"', 'kind = "ica"'), "a subject's kind is one of"),
         (('method = "bfVAE"', 'method = "XVAE"'), "no VAE is called XVAE"),
         (("latents = 5", "latents = 0"), "latents of a subject"),
