@@ -60,6 +60,12 @@ def test_what_is_written_is_read(file: File) -> None:
     assert format.parse(format.serialise(file)) == file
 
 
+@pytest.mark.parametrize(("alpha", "said"), [(None, False), (b"", False), (b"\x28" + WEBP, False), (WEBP + b"x", True)])
+def test_the_header_says_where_transparency_may_be_a_webp_stream(alpha: bytes | None, said: bool) -> None:
+    header = Header(b"none", 8, 8, 0, 0)
+    assert format.parse(format.serialise(File(header, alpha, ()))).header == replace(header, webp=said)
+
+
 @given(files, st.data())
 @settings(max_examples=200)
 def test_every_prefix_is_a_lower_rate_file_or_a_clear_error(file: File, data: st.DataObject) -> None:
