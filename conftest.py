@@ -1,11 +1,14 @@
 """What pytest does where an extra is not installed: modules that need it are skipped, tests and doctests alike.
 
 In: the reports of collection. Out: the same, a missing optional package turned from an error into a skip that names it.
-Anything else that cannot be imported stays an error. And the tests that run side by side take one thread each.
+Anything else that cannot be imported stays an error. Modules that hold nothing but tests that are not wanted are not
+imported. And the tests that run side by side take one thread each.
 """
 
 import os
+import re
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +60,15 @@ def _missing(error: BaseException | None) -> str | None:
             return name if name in OPTIONAL else None
         error = error.__cause__ or error.__context__
     return None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out modules whose mark, which all of their tests have, is not wanted: some take seconds to import."""
+    if not re.fullmatch(r"test_\w+\.py", collection_path.name):
+        return None
+    marks = re.search(r"^pytestmark = ([^\n\[]+|\[\n.*?^\]|\[[^\n]+)", collection_path.read_text(), re.M | re.S)
+    unwanted = {w.removeprefix("not ") for w in config.option.markexpr.split(" and ") if w.startswith("not ")}
+    return True if marks and unwanted & set(re.findall(r"pytest\.mark\.(\w+)", marks[1])) else None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,13 +5,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from eocodec_cli import group, main
-from paths import ROOT, SAMPLES, Maker, Runner, environment
+from paths import ROOT, SAMPLES, Maker, Runner, end_pool, environment
 from PIL import Image
 
 from eocodec.model.bundle import Model
@@ -40,6 +40,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture, mark in KINDS.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(mark)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_goes_on(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test has begun in the library's threads ends before its patches do."""
+    yield
+    end_pool()
 
 
 @pytest.fixture(scope="session")

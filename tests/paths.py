@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.model import threads
+
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
 VECTORS = ROOT / "tests" / "vectors"
@@ -52,6 +54,18 @@ def wait_until(condition: Callable[[], object], seconds: float = 120, every: flo
     while not condition():
         assert time.monotonic() < end, "what is waited for does not happen"
         time.sleep(every)
+
+
+def end_pool() -> None:
+    """Let the library's threads finish what they have begun, and end them; new ones start when they are needed.
+
+    Sessions that are opened ahead outlive the call that began to open them: a test that replaces what they use, or
+    counts what is done, would otherwise meet those of the one before.
+    """
+    pool = threads._pool
+    if pool is not None:
+        pool.shutdown()
+    threads._abandon()
 
 
 def processor_seconds(pid: int) -> float:

@@ -57,3 +57,13 @@ def test_an_unknown_mark_is_an_error(tmp_path: Path) -> None:
     test.write_text("import pytest\n\n\n@pytest.mark.slwo\ndef test_nothing() -> None:\n    pass\n")
     done = _collect(tmp_path, "-c", str(ROOT / "pyproject.toml"), str(test))
     assert done.returncode == 2 and "'slwo' not found in `markers`" in done.stdout
+
+
+@pytest.mark.slow
+def test_modules_without_a_test_that_is_wanted_are_not_even_imported(tmp_path: Path) -> None:
+    some = [f"--ignore-glob=*/test_{others}*" for others in ("[!emv]", "e[!mn]", "m[!a]", "v[!a]", "en[!d]", "ma[!t]")]
+    kept = [f"tests/test_{name}.py::" for name in ("ending", "embed_cpp", "embed_web", "matrix", "varint")]
+    every, quick = (_collect(tmp_path, *mark, "tests", *some) for mark in ((), ("-m", "not slow and not ports")))
+    assert quick.returncode == 0 and "deselected" not in quick.stdout, "imported first"
+    assert [name for name in kept if name in quick.stdout] == [kept[-1]]
+    assert kept[0] in every.stdout and kept[-2] in every.stdout  # the others may lack what they need

@@ -29,7 +29,7 @@ Words = npt.NDArray[np.uint16]
 @pytest.fixture(scope="module")
 def scene() -> Words:
     """A photograph in linear light with a sensor's noise, 16 bits."""
-    rgb = np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))[80:176, 140:268]
+    rgb = np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))[80:142, 140:267]
     light = (rgb / 255.0) ** 2.2
     noise = np.random.default_rng(0).normal(0, 1, light.shape) * np.sqrt(2e-6 + 4e-5 * light)
     return np.rint(np.clip(light + noise, 0, 1) * 65535).astype(np.uint16)
@@ -71,8 +71,8 @@ def test_fine_steps_cost_what_rate_and_distortion_say(scene: Words) -> None:
 
 def test_sizes_are_met_and_grey_and_alpha_stay(scene: Words) -> None:
     alpha = np.random.default_rng(1).integers(0, 65536, scene.shape[:2]).astype(np.uint16)
-    done = codec.compress_picture(np.dstack([scene[..., 1], alpha]), max_bytes=24000, measure=True)
-    assert 0.98 * 24000 - 13000 < len(done.data) <= 24000
+    done = codec.compress_picture(np.dstack([scene[..., 1], alpha]), max_bytes=15000, measure=True)
+    assert 0.98 * 15000 - 8000 < len(done.data) <= 15000
     got = eocodec.decompress(done.data)
     assert got.shape == (*scene.shape[:2], 4) and (got[..., :3] == got[..., :1]).all()
     assert (got[..., 3] == np.rint(alpha / 257) * 257).all()

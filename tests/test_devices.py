@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ import pytest
 from click.testing import CliRunner
 from eocodec_cli import cli, files
 from eocodec_cli.work import for_each
-from paths import SAMPLES
+from paths import SAMPLES, end_pool
 from PIL import Image
 
 from eocodec import codec, format
 from eocodec.coding import ordinary
 from eocodec.errors import EocodecError
-from eocodec.model import library, runtime, transform
+from eocodec.model import library, runtime, threads, transform
 from eocodec.model.bundle import Model
 from eocodec.model.library import load_model
 
@@ -53,6 +54,7 @@ def files_of_photo() -> dict[str, bytes]:
 
 
 def _patched(monkeypatch: pytest.MonkeyPatch, cuda: str) -> Sessions:
+    end_pool()  # what it opens ahead was asked for before
     sessions = Sessions(cuda)
     monkeypatch.setattr(ort, "InferenceSession", sessions)
     monkeypatch.setattr(ort, "get_available_providers", lambda: OFFERED if cuda != "missing" else [runtime.CPU])
@@ -165,6 +167,23 @@ def test_files_decode_to_identical_symbols_where_transforms_differ(
     assert all((a == b).all() for a, b in zip(_symbols(exact, data), _symbols(other, data), strict=True))
 
 
+def test_what_is_opened_ahead_is_open_before_sessions_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    end_pool()
+    begun, opened = threading.Event(), []
+
+    def opens(graph: str) -> None:
+        begun.set()
+        time.sleep(0.02)
+        opened.append((graph, ort.InferenceSession))
+
+    real = ort.InferenceSession
+    threads.ahead(opens, ["a", "b", "c"], 2)
+    assert begun.wait(20)
+    _patched(monkeypatch, "missing")
+    assert opened == [("a", real), ("b", real), ("c", real)]
+
+
 @pytest.mark.parametrize("name", ["compress", "decompress", "denoise", "bench"])
 @pytest.mark.parametrize(("pictures", "asked", "expected"), [(1, 3, {3}), (2, 2, {1}), (2, 3, {3})])
 def test_threads_reach_every_session(
@@ -179,7 +198,12 @@ def test_threads_reach_every_session(
         else:
             small.save(inputs[-1])
     sessions = _patched(monkeypatch, "missing")
-    monkeypatch.setattr(runtime, "bound_threads", lambda o, n, exact: setattr(o, "intra_op_num_threads", n))
+
+    def bound(options: Any, number: int, exact: bool) -> None:
+        options.intra_op_num_threads = number
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # on a core that others need
+
+    monkeypatch.setattr(runtime, "bound_threads", bound)
     if name == "bench":  # its pictures come one after another: it takes times
         pytest.importorskip("matplotlib")
         from eocodec.bench.codecs import CODECS
@@ -201,9 +225,9 @@ def test_batches_give_the_same_files_in_the_same_order(tmp_path: Path) -> None:
     (tmp_path / "2.png").write_text("no picture")
     names = [str(tmp_path / f"{k}.png") for k in range(5)]
     lines = []
-    for threads, folder in ((1, "one/"), (3, "three/")):
+    for number, folder in ((1, "one/"), (3, "three/")):
         done = CliRunner().invoke(
-            cli, ["compress", *names, "-o", f"{tmp_path}/{folder}", "--threads", str(threads), "--json"]
+            cli, ["compress", *names, "-o", f"{tmp_path}/{folder}", "--threads", str(number), "--json"]
         )
         assert done.exit_code == 1 and done.stderr.count("\n") == 1 and "2.png" in done.stderr
         rows = [json.loads(x) for x in done.stdout.splitlines()]

@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 import pytest
 from bundles import HOSTILE, STRIPPED, named, zipped
-from paths import MODELS, ROOT, SAMPLES, VECTORS, bundle_of, environment, in_rgb
+from paths import MODELS, ROOT, SAMPLES, VECTORS, Maker, bundle_of, environment, in_rgb
 from PIL import Image
 from streams import beginnings, webp_picture, with_webp_alpha, without_its_flag
 
@@ -193,19 +193,21 @@ def cuts() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def decoded(
-    node: Callable[..., subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
+def decoded(node: Callable[..., subprocess.CompletedProcess[str]], made_once: Maker) -> dict[str, Any]:
     """What the module makes of all vectors, of prefixes, and of a tiny file as text."""
-    folder = tmp_path_factory.mktemp("decoded")
     files: list[dict[str, Any]] = []
     files += [{"name": v["name"], "model": v["model"], "data": text(read(v["name"]))} for v in INDEX]
     files += [{"name": name, "model": "photo", "data": text(data)} for name, data in cuts().items()]
     files.append({"name": "text", "model": "face64", "data": {"text": text(read("face-tiny"))}})
     for file in files:
         file["model"] = str(bundle_of(file["model"]))
-    (folder / "list.json").write_text(json.dumps(files))
-    result = {entry["name"]: entry for entry in lines(node(DECODE, folder / "list.json", folder))}
+
+    def decode(folder: Path) -> None:
+        (folder / "list.json").write_text(json.dumps(files))
+        (folder / "result.json").write_text(json.dumps(lines(node(DECODE, folder / "list.json", folder))))
+
+    folder = made_once("decoded-in-node", decode)
+    result = {entry["name"]: entry for entry in json.loads((folder / "result.json").read_text())}
     for name, entry in result.items():
         shape = entry["height"], entry["width"], 4
         kind = "<u2" if "rounded" in entry else np.uint8
@@ -545,11 +547,9 @@ def test_the_canvas_is_drawn_while_bytes_arrive(browser: Any, address: str, name
     assert result["same"]  # as `decode` of the whole file
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_shows_a_file_on_a_phone(browser: Any, address: str, scheme: str) -> None:
+def test_the_page_shows_a_file_on_a_phone(browser: Any, address: str) -> None:
     wrong = []
-    options = {"viewport": {"width": 390, "height": 844}, "color_scheme": scheme}
-    with browser.new_context(**options) as context:
+    with browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="light") as context:
         page = context.new_page()
         page.set_default_timeout(120_000)
         page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -558,7 +558,12 @@ def test_the_page_shows_a_file_on_a_phone(browser: Any, address: str, scheme: st
         page.wait_for_selector("[data-state=done]")
         assert page.locator("#bytes").inner_text() == "267 of 267"
         assert page.locator("#size").inner_text() == "64 × 64"
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        backgrounds = set()
+        for scheme in ("light", "dark"):  # what follows happens in the dark
+            page.emulate_media(color_scheme=scheme)
+            backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert len(backgrounds) == 2
         drawn = page.evaluate("document.querySelector('canvas').toDataURL()")
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(drawn.split(",")[1]))))
         assert_equal_pixels(pixels, eocodec.decompress(read("face")), 1)

@@ -1,14 +1,14 @@
 """From a training run to a bundle that compresses; parity is asserted, not assumed."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import SAMPLES, Runner, environment
+from click.testing import CliRunner
+from eocodec_cli import cli
+from paths import SAMPLES, Runner
 from PIL import Image
 
 torch = pytest.importorskip("torch")
@@ -84,18 +84,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("chelsea", "coffee", "rocket", "astronaut"):
         Image.open(SAMPLES / f"{name}.png").crop((60, 60, 236, 204)).save(base / "pictures" / f"{name}.png")
     (base / "small.toml").write_text(CONFIG)
-    for arguments in (
-        ["train", "small.toml", "--device", "cpu"],
-        EXPORT.split(),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "eocodec_cli", *arguments],
-            cwd=base,
-            env=environment(),
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(base)
+        for arguments in ("train small.toml --device cpu", EXPORT):
+            done = CliRunner().invoke(cli, arguments)
+            assert done.exit_code == 0, done.output
     return base
 
 
@@ -106,15 +99,15 @@ def test_training_leaves_a_checkpoint_a_log_and_pictures(trained: Path) -> None:
     assert list(run.glob("validation*.png"))
 
 
-def test_an_exported_bundle_compresses(trained: Path, chelsea: np.ndarray, run: Runner) -> None:
+def test_an_exported_bundle_compresses(trained: Path, chelsea: np.ndarray, call: Runner) -> None:
     bundle = trained / "small.eocm"
     done = codec.compress_picture(chelsea, 100, model=bundle, measure=True)
     assert done.psnr is not None and done.psnr > 24
     assert psnr(chelsea, codec.decompress(done.data, bundle)) == pytest.approx(done.psnr)
-    assert run("compress", SAMPLES / "chelsea.png", "--model", bundle, "-o", "c.eoc").returncode == 0
-    refused = run("decompress", "c.eoc")
+    assert call("compress", SAMPLES / "chelsea.png", "--model", bundle, "-o", "c.eoc").returncode == 0
+    refused = call("decompress", "c.eoc")
     assert refused.returncode == 1 and b"give its bundle as the model" in refused.stderr
-    assert run("decompress", "c.eoc", "--model", bundle, "-o", "c.png").returncode == 0
+    assert call("decompress", "c.eoc", "--model", bundle, "-o", "c.png").returncode == 0
 
 
 def test_an_exported_bundle_writes_embedded_and_lossless_files(trained: Path, chelsea: np.ndarray) -> None:

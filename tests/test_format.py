@@ -18,9 +18,16 @@ headers = st.builds(
     rate=st.integers(0, 65535),
     step=st.integers(0, 65535),
     grey=st.booleans(),
+    webp=st.booleans(),
 )
 segments = st.lists(st.builds(Segment, st.integers(1, 300), st.binary(max_size=60)), max_size=5).map(tuple)
-ordinary = st.builds(File, header=headers, alpha=st.none() | st.binary(max_size=40), segments=segments)
+WEBP = bytes([format.VP8L_SIGNATURE])
+webp_streams = st.binary(max_size=40).map(lambda rest: WEBP + rest)
+alphas = st.none() | st.binary(max_size=40) | webp_streams
+ordinary = st.builds(File, header=headers, alpha=alphas, segments=segments).map(
+    # The header says that transparency may be a WebP stream wherever it begins like one.
+    lambda file: replace(file, header=replace(file.header, webp=file.header.webp or (file.alpha or b"")[:1] == WEBP))
+)
 lossless = st.builds(
     lambda file, parameters, rest: replace(
         file,
@@ -51,6 +58,12 @@ def _ends(file: File) -> list[int]:
 @given(files)
 def test_what_is_written_is_read(file: File) -> None:
     assert format.parse(format.serialise(file)) == file
+
+
+@pytest.mark.parametrize(("alpha", "said"), [(None, False), (b"", False), (b"\x28" + WEBP, False), (WEBP + b"x", True)])
+def test_the_header_says_where_transparency_may_be_a_webp_stream(alpha: bytes | None, said: bool) -> None:
+    header = Header(b"none", 8, 8, 0, 0)
+    assert format.parse(format.serialise(File(header, alpha, ()))).header == replace(header, webp=said)
 
 
 @given(files, st.data())

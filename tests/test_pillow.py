@@ -22,7 +22,7 @@ from eocodec.pillow import EocImageFile, rate_of_quality
 
 @pytest.fixture
 def crop() -> Image.Image:
-    return Image.open(SAMPLES / "chelsea.png").convert("RGB").crop((100, 50, 260, 170))
+    return Image.open(SAMPLES / "chelsea.png").convert("RGB").crop((100, 50, 220, 110))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_save_and_open_by_extension(crop: Image.Image, tmp_path: Path) -> None:
     crop.save(tmp_path / "x.eoc", rate=60)
     assert (tmp_path / "x.eoc").read_bytes() == compress(crop, rate=60)
     with Image.open(tmp_path / "x.eoc") as image:
-        assert (image.format, image.size, image.mode) == ("EOC", (160, 120), "RGB")
+        assert (image.format, image.size, image.mode) == ("EOC", (120, 60), "RGB")
         assert image.get_format_mimetype() == Image.MIME["EOC"] == "image/x-eoc"
         assert image.info == {"model": load_model("photo").id.hex(), "lossless": False, "progressive": False}
         assert np.array_equal(np.asarray(image), decompress((tmp_path / "x.eoc").read_bytes()))
@@ -62,7 +62,7 @@ import sys
 from PIL import Image
 import eocodec.pillow
 image = Image.open("x.eoc")
-assert image.size == (160, 120) and image.mode == "RGB" and image.fp.tell() <= 4096
+assert image.size == (120, 60) and image.mode == "RGB" and image.fp.tell() <= 4096
 assert "onnxruntime" not in sys.modules
 image.load()
 assert "onnxruntime" in sys.modules and image.fp is None
@@ -96,7 +96,7 @@ def test_modes(crop: Image.Image, mode: str, back: str, options: dict[str, Any])
 
 def test_targets_are_met(crop: Image.Image) -> None:
     assert len(saved(crop, max_bytes=1500)) <= 1500
-    assert 8 * len(saved(crop, bpp=0.5)) <= 0.5 * 160 * 120
+    assert 8 * len(saved(crop, bpp=0.5)) <= 0.5 * 120 * 60
     difference = np.asarray(opened(saved(crop, psnr=36))).astype(float) - np.asarray(crop)
     assert 36 <= 10 * np.log10(255**2 / np.mean(difference**2)) <= 36.1
     assert saved(crop, denoise="auto", rate=40) == compress(crop, 40, denoise="auto")
@@ -179,10 +179,10 @@ def test_load_truncated_images_gives_what_is_there(crop: Image.Image) -> None:
     start = format.segment_ends(format.parse(data))[0]
     assert np.asarray(opened(data[: start + 3])).std((0, 1)).max() < 2  # flat: no segment is there
     damaged = bytearray(data)
-    damaged[len(data) // 2] ^= 1
+    damaged[3 * len(data) // 4] ^= 1
     assert np.asarray(opened(bytes(damaged))).std((0, 1)).min() > 5
     exact = saved(crop, lossless=True)
-    assert np.asarray(opened(exact[: len(exact) // 2])).shape == (120, 160, 3)
+    assert np.asarray(opened(exact[: len(exact) // 2])).shape == (60, 120, 3)
 
 
 def test_a_cut_without_a_picture_and_damage_are_os_errors(crop: Image.Image) -> None:
@@ -233,7 +233,7 @@ def test_orientation_is_applied_since_files_hold_none(crop: Image.Image, tmp_pat
     crop.save(tmp_path / "turned.png", exif=exif)
     with Image.open(tmp_path / "turned.png") as turned:
         image = opened(saved(turned, lossless=True))
-        assert image.size == (120, 160) and np.array_equal(image, ImageOps.exif_transpose(turned))
+        assert image.size == (60, 120) and np.array_equal(image, ImageOps.exif_transpose(turned))
 
 
 def test_thumbnails_copies_and_conversions(crop: Image.Image, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_thumbnails_copies_and_conversions(crop: Image.Image, tmp_path: Path) ->
         assert isinstance(image, EocImageFile)
         assert image.convert("L").mode == "L" and image.resize((10, 10)).size == (10, 10)
         image.thumbnail((50, 50))
-        assert image.size == (50, 38)
+        assert image.size == (50, 25)
     with (tmp_path / "x.eoc").open("rb") as stream:
         image = Image.open(stream)
         image.load()

@@ -28,7 +28,7 @@ def _icon(samples: dict[str, np.ndarray]) -> np.ndarray:
 
 def _part(picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
-    return np.ascontiguousarray(picture[height - 212 : height - 20, width // 2 - 128 : width // 2 + 128])
+    return np.ascontiguousarray(picture[height - 148 : height - 20, width // 2 - 96 : width // 2 + 96])
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ def test_quality_is_never_below_and_at_most_a_tenth_above(
     assert done.psnr == reached and done.tries <= 8
 
 
-@pytest.mark.parametrize("target", [{"rate": 50}, {"bpp": 0.7}, {"max_bytes": 9000}, {"psnr": 33}])
+@pytest.mark.parametrize("target", [{"rate": 50}, {"bpp": 0.7}, {"max_bytes": 2000}, {"psnr": 33}])
 def test_the_transform_runs_once(
     target: dict[str, float], chelsea: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,12 +70,12 @@ def test_the_transform_runs_once(
         return run(self, graph, inputs)
 
     monkeypatch.setattr(Model, "run", counted)
-    codec.compress_picture(chelsea, model=model, **target)  # type: ignore[arg-type]
+    codec.compress_picture(chelsea[:150, :190], model=model, **target)  # type: ignore[arg-type]
     assert graphs.count("encoder") == 1
 
 
 @pytest.mark.parametrize("rate", [1, 1.5, 4, 96, 500])
-@pytest.mark.parametrize("crop", [(300, 451), (64, 64), (33, 17), (1, 1)])
+@pytest.mark.parametrize("crop", [(170, 231), (64, 64), (33, 17), (1, 1)])
 def test_the_picture_foreseen_is_the_one_decoded(
     rate: float, crop: tuple[int, int], chelsea: np.ndarray, model: Model
 ) -> None:

@@ -55,13 +55,13 @@ def read(data: bytes) -> Picture:
 def opened(tmp_path: Path) -> tuple[str, str]:
     """Path and identity of an open picture."""
     path = tmp_path / "body"
-    path.write_bytes(body(200, 120))
+    path.write_bytes(body(120, 60))
     return str(path), "a"
 
 
 def test_an_open_picture_is_transformed_once_for_all_its_files(opened: tuple[str, str], model: Model) -> None:
     desk = Desk(read)
-    picture = read(body(200, 120))
+    picture = read(body(120, 60))
     for options in (
         RATE,
         {**RATE, "rate": 200.0},
@@ -104,12 +104,12 @@ def test_a_picture_in_several_sizes_is_decoded_once(model: Model, monkeypatch: p
         return Picture(decompress(body, model))
 
     monkeypatch.setattr(work, "_desk", Desk(counted))
-    data = compress_picture(read(body(200, 120)), 20, model=model).data
+    data = compress_picture(read(body(120, 60)), 20, model=model).data
     for width in (100, 50, 100):
         made = work.render(data, "image/webp", ImageOptions(width=width).arguments(), identify(data))
         assert Image.open(io.BytesIO(made.body)).width == width
     assert decoded == [data]
-    cut = compress_picture(read(body(200, 120)), 5, model=model).data
+    cut = compress_picture(read(body(120, 60)), 5, model=model).data
     work.render(cut, "image/webp", ImageOptions(width=50).arguments(), identify(cut))
     assert decoded == [data, cut]
 
@@ -124,7 +124,7 @@ def test_what_a_process_keeps_open_is_bounded(tmp_path: Path, model: Model) -> N
     assert desk.transforms == 3
     desk.file(str(path), "a", model, RATE)
     assert desk.transforms == 4
-    path.write_bytes(body(200, 120))
+    path.write_bytes(body(120, 60))
     for rate in (20.0, 30.0):  # too large to be kept at all, and made all the same
         assert desk.file(str(path), "large", model, {**RATE, "rate": rate}).data
     assert desk.transforms == 6
@@ -194,6 +194,7 @@ def hoard(megabytes: int) -> tuple[int, int]:
     return os.getpid(), sum(map(len, kept)) >> 20
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not say what a process takes")
 def test_a_process_that_keeps_too_much_is_replaced_between_two_requests() -> None:
     replaced: list[int] = []

@@ -179,7 +179,7 @@ def test_two_processes_give_the_curve_of_one(tmp_path: Path, pictures: Path, cur
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").iteration == 13
 
 
-def test_a_killed_run_resumes_to_the_identical_log_and_checkpoint(tmp_path: Path, pictures: Path, run: Runner) -> None:
+def test_a_killed_run_resumes_to_the_identical_log_and_checkpoint(tmp_path: Path, pictures: Path, call: Runner) -> None:
     keys, first, second = "checkpoint_every = 7\nvalidate_every = 1000", 10, 30
     whole = configure(tmp_path / "whole", pictures, keys, first, second)
     for _ in Run(whole, CPU):
@@ -207,7 +207,7 @@ def test_a_killed_run_resumes_to_the_identical_log_and_checkpoint(tmp_path: Path
     assert load_checkpoint(checkpoint).iteration < killed < first + second
     with open(log, "a") as file:
         file.write('{"iteration": 99, "lo')  # a line that the kill cut off
-    assert run(*command, "--resume").returncode == 0
+    assert call(*command, "--resume").returncode == 0
     assert log.read_bytes() == (whole.out / "log.jsonl").read_bytes()
     got, want = (load_checkpoint(p).raw for p in (checkpoint, whole.out / "checkpoint.pt"))
     assert_identical(got, want)
@@ -416,13 +416,13 @@ def test_a_crop_that_the_model_does_not_take_is_refused(tmp_path: Path, pictures
         Run(load_config(path, pictures), CPU)
 
 
-def test_a_dry_run_and_the_loader_benchmark_write_nothing(tmp_path: Path, pictures: Path, run: Runner) -> None:
+def test_a_dry_run_and_the_loader_benchmark_write_nothing(tmp_path: Path, pictures: Path, call: Runner) -> None:
     config = write_config(tmp_path)
-    done = run("train", config, "--data", pictures, "--device", "cpu", "--dry-run")
+    done = call("train", config, "--data", pictures, "--device", "cpu", "--dry-run")
     assert done.returncode == 0, done.stderr
     text = done.stdout.decode()
     assert "stage 1, likelihood" in text and "stage 2, rate-distortion" in text and "nothing was written" in text
-    done = run("train", config, "--data", pictures, "--benchmark-loader")
+    done = call("train", config, "--data", pictures, "--benchmark-loader")
     assert done.returncode == 0 and b"megapixels/s" in done.stdout
     assert not (tmp_path / "run").exists()
 

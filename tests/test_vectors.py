@@ -14,7 +14,9 @@ from eocodec.coding.symbols import symbols
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
 
 
-@pytest.mark.parametrize("vector", INDEX, ids=lambda v: v["name"])
+@pytest.mark.parametrize(
+    "vector", [pytest.param(v, id=v["name"], marks=[pytest.mark.slow] * (v["symbols"] > 1_000_000)) for v in INDEX]
+)
 def test_vectors_decode_to_what_they_were_made_with(vector: dict[str, Any]) -> None:
     data = (VECTORS / f"{vector['name']}.eoc").read_bytes()
     model = bundle_of(vector["model"])

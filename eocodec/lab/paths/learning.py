@@ -107,19 +107,18 @@ def train_paths(
     random = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), training.rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.iterations)
+    times = torch.arange(training.steps + 1, dtype=grey.dtype).repeat_interleave(training.batch)
     for iteration in range(training.iterations):
         batch = grey[torch.randint(len(grey), (training.batch,), generator=random)]
         k = int(torch.randint(len(training.names), (), generator=random))
-        x = transformed(batch, {})
-        mean, log_variance = model.encode(x)
+        targets = transformed(batch.repeat(training.steps + 1, 1, 1, 1), {training.names[k]: times})  # x_0 … x_T
+        mean, log_variance = model.encode(targets[: training.batch])
         noise = torch.randn(mean.shape, generator=random)
         z = mean + torch.exp(0.5 * log_variance) * noise
         density = -0.5 * (noise.square() + log_variance + math.log(2 * math.pi)).sum(1)
         path, loss = model.mover.travel(k, z, density, training.steps)
-        loss = loss + model.reconstruction(x, z) + kl_divergence(mean, log_variance).mean()
-        for t, z_t in enumerate(path, 1):
-            target = transformed(batch, {training.names[k]: torch.full((len(batch),), float(t))})
-            loss = loss + model.reconstruction(target, z_t)
+        recovered = (training.steps + 1) * model.reconstruction(targets, torch.cat([z, *path]))
+        loss = loss + recovered + kl_divergence(mean, log_variance).mean()
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 100.0)

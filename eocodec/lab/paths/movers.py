@@ -106,16 +106,18 @@ class FlowMover(Mover):
         loss = at_rest * still.mean()
         out, size = [], 0.0
         for t in range(1, steps + 1):
-            r = residual(potential, z, self._time(z, t), force)
+            time = self._time(z, t)
+            gradient = potential.gradient(z, time)
+            r = residual(potential, z, time, force, gradient)
             loss = loss + transport * r.square().mean()
             size += float(r.detach().abs().mean()) / steps
             if density:
-                z, log_det = step(potential, z, self._time(z, t))
+                z, log_det = step(potential, z, time, gradient)
                 log_density = log_density - log_det
                 away = log_density - log_diffused(z, t, self.diffusion)
                 loss = loss + density / steps * away.mean()
             else:
-                z = z + self.displacement(k, z, t)
+                z = z + gradient
             out.append(z)
         self.residual = size
         return out, loss

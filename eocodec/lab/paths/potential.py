@@ -79,6 +79,14 @@ class NetPotential(Potential):
         angle = t[:, None] * self.frequencies
         return self.second(functional.gelu(self.first(torch.cat([angle.sin(), angle.cos()], 1))))
 
+    def _speed(self, t: Tensor) -> Tensor:
+        """de/dt, `(B, width)`; gelu(x) is x Φ(x), and its derivative Φ(x) + x φ(x)."""
+        angle = t[:, None] * self.frequencies
+        x = self.first(torch.cat([angle.sin(), angle.cos()], 1))
+        turning = torch.cat([angle.cos() * self.frequencies, -angle.sin() * self.frequencies], 1)
+        slope = torch.special.ndtr(x) + x * torch.exp(-0.5 * x.square()) / math.sqrt(2 * math.pi)
+        return (slope * (turning @ self.first.weight.mT)) @ self.second.weight.mT
+
     def _layers(self, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         low = torch.tanh(self.inner(z))
         return low, torch.tanh(self.outer(low + self.time(t)))
@@ -105,26 +113,32 @@ class NetPotential(Potential):
 
     def time_derivative(self, z: Tensor, t: Tensor) -> Tensor:
         back, _ = self._to_low(*self._layers(z, t))
-        speed = torch.func.jvp(self.time, (t,), (torch.ones_like(t),))[1]
-        return (back * speed).sum(1)
+        return (back * self._speed(t)).sum(1)
 
 
-def residual(potential: Potential, z: Tensor, t: Tensor, force: Potential | None = None) -> Tensor:
-    """`u_t + ½ ‖∇u‖² + f²` `(B,)` at latents `(B, d)` and times `(B,)`.
+def residual(
+    potential: Potential, z: Tensor, t: Tensor, force: Potential | None = None, gradient: Tensor | None = None
+) -> Tensor:
+    """`u_t + ½ ‖∇u‖² + f²` `(B,)` at latents `(B, d)` and times `(B,)`; `gradient`: ∇u where it is known already.
 
     Example:
         >>> r = residual(NetPotential(3), torch.randn(4, 3), torch.ones(4))
         >>> r.shape
         torch.Size([4])
     """
-    value = potential.time_derivative(z, t) + 0.5 * potential.gradient(z, t).square().sum(1)
+    gradient = potential.gradient(z, t) if gradient is None else gradient
+    value = potential.time_derivative(z, t) + 0.5 * gradient.square().sum(1)
     return value if force is None else value + force(z, t).square()
 
 
-def step(potential: Potential, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """`z + ∇u(z, t)` `(B, d)` and `log |det(1 + Hess u)|` `(B,)`, exact: for d up to some dozens."""
+def step(potential: Potential, z: Tensor, t: Tensor, gradient: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """`z + ∇u(z, t)` `(B, d)` and `log |det(1 + Hess u)|` `(B,)`, exact: for d up to some dozens.
+
+    `gradient`: ∇u where it is known already.
+    """
     eye = torch.eye(z.shape[1], dtype=z.dtype)
-    return z + potential.gradient(z, t), torch.linalg.slogdet(eye + potential.hessian(z, t))[1]
+    gradient = potential.gradient(z, t) if gradient is None else gradient
+    return z + gradient, torch.linalg.slogdet(eye + potential.hessian(z, t))[1]
 
 
 def log_diffused(z: Tensor, t: float, diffusion: float) -> Tensor:
