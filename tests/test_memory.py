@@ -38,6 +38,32 @@ def test_pages_between_arrays_that_stay_are_given_back() -> None:
     assert kept > full - 20 and after < full - 150
 
 
+AGAIN = """
+import resource, sys
+from eocodec.memory import keep_memory, trim_memory
+if sys.argv[1] == "keep":
+    keep_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    bytearray(16 << 20)
+before = faults()
+for _ in range(10):
+    a, b, c = (bytearray(16 << 20) for _ in range(3))
+    del a, b, c
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "confstr") or "CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="needs glibc")
+def test_freed_buffers_are_used_again_where_memory_is_kept() -> None:
+    faults = [
+        int(subprocess.run([sys.executable, "-c", AGAIN, how], capture_output=True, check=True, timeout=60).stdout)
+        for how in ("keep", "usual")
+    ]
+    assert 2 * faults[0] < faults[1]
+
+
 def test_large_pictures_give_memory_back_after_every_strip(
     coffee: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
