@@ -109,14 +109,14 @@ def test_a_cut_is_smaller_and_still_of_its_form(form: Form, coded: Coded) -> Non
     library = Library()
     if form.coding is registry.TINY:
         with pytest.raises(EocodecError, match="cannot be cut"):
-            form.coding.cut(coded.file, None, size - 1, library)
+            form.coding.cut(coded.file, library, max_bytes=size - 1)
         return
-    cut = form.coding.cut(coded.file, None, size - 1, library)
+    cut = form.coding.cut(coded.file, library, max_bytes=size - 1)
     data = format.to_bytes(cut)
     assert len(data) < size and form.coding.holds(cut, load_model(form.model).any_manifest)
     assert codec.decode_file(data).rgb.shape == (64, 64, 3)
     with pytest.raises(EocodecError, match="its smallest form has"):
-        form.coding.cut(coded.file, None, 3, library)
+        form.coding.cut(coded.file, library, max_bytes=3)
 
 
 def test_verifying_works_alike_and_finds_what_differs(

@@ -16,11 +16,19 @@ import eocodec
 from eocodec_cli import COMMANDS
 from eocodec_cli.shown import printable
 
-__all__ = ["cli", "run"]
+__all__ = ["alone", "cli", "run"]
 
 NO_MEMORY = "not enough memory for this picture"
 # What loaders and the threading library say when the address space or the number of processes is exhausted.
 MEMORY_SIGNS = ("cannot allocate memory", "failed to map segment", "can't start new thread", "cannot enlarge memory")
+
+
+_alone = False
+
+
+def alone() -> bool:
+    """Whether the process is there for the command that runs, and for nothing else."""
+    return _alone
 
 
 class Lazy(click.Group):
@@ -71,6 +79,8 @@ def cli() -> None:
 
 def run(arguments: list[str] | None = None) -> None:
     """Run a command and end the process with its code where that is not 0."""
+    global _alone
+    _alone = arguments is None
     _hold_streams()
     try:
         code = cli.main(args=arguments, prog_name="eocodec", standalone_mode=False)
@@ -85,7 +95,7 @@ def run(arguments: list[str] | None = None) -> None:
     except (Exception, SystemExit) as e:
         code = _ended_by(e)
     number = code if isinstance(code, int) else 0  # click returns the code of an Exit
-    _leave_at_once(number, whole=arguments is None)
+    _leave_at_once(number)
     if number:
         sys.exit(number)
 
@@ -145,16 +155,16 @@ def _discard_output() -> None:
         os.close(null)
 
 
-def _leave_at_once(code: int, whole: bool) -> None:
+def _leave_at_once(code: int) -> None:
     """End the process without taking it apart, where that saves time.
 
     Where threads still work at pictures, the interpreter would wait for them. Where all is done and the process is
-    there for this command alone (`whole`), sessions and buffers would be freed one by one, for a tenth of a second.
+    there for this command :func:`alone`, sessions and buffers would be freed one by one, for a tenth of a second.
     """
     work = sys.modules.get("eocodec_cli.work")
     if work is None:
         return
-    if (working := work.busy()) or (whole and work.done()):
+    if (working := work.busy()) or (alone() and work.done()):
         if not working:
             atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):

@@ -17,7 +17,7 @@ import click
 from eocodec.errors import EocodecError
 from eocodec.memory import keep_memory
 from eocodec_cli.files import PIPE, Job
-from eocodec_cli.group import NO_MEMORY, lacks_memory
+from eocodec_cli.group import NO_MEMORY, alone, lacks_memory
 from eocodec_cli.shown import printable
 
 __all__ = ["busy", "done", "for_each", "writing"]
@@ -92,7 +92,8 @@ def for_each(
     a result goes to standard output. What a row has in "warnings" goes to standard error. All work is done in threads,
     so that an interrupt is noticed at once, whatever they do; on a terminal one sees what is worked at.
     """
-    keep_memory()
+    if alone():
+        keep_memory()
     piped = any(j.target == PIPE for j in jobs)
     failed = 0
     shown = _Shown(jobs)
