@@ -25,7 +25,7 @@ from eocodec.errors import EocodecError
 from eocodec.image import Picture, read_picture
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
-from eocodec.model.library import load_model
+from eocodec.model.library import load_model, shipped_models
 from eocodec.service import rendering, work
 from eocodec.service.images import Images, StoreError, Taken, identify
 from eocodec.service.opened import Desk
@@ -443,7 +443,7 @@ def test_a_process_has_the_sessions_of_its_first_model_open_before_it_is_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "mine.eocm"
-    path.write_bytes(bundle_of("photo").read_bytes())
+    path.write_bytes(shipped_models()["photo"].read_bytes())
     monkeypatch.setattr(work, "_models", {})
     monkeypatch.setattr(work, "keep_memory", lambda: None)
     monkeypatch.setattr(work, "_pixels", 0)
