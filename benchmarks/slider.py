@@ -5,9 +5,10 @@
 One client over loopback, one process of the service. For each size a picture is opened, the first move of the slider is
 timed by itself (it runs the transform), then `--moves` others: the preview, the file, and the picture with its PSNR, in
 the order in which the page asks for them; `shown` is when the first and `done` when the last of them has arrived. Then
-the picture is stored, shown as an `<img>` wants it (AVIF), and cut by `?rate=`, at its first time and again. Every time
-stands beside the processor seconds of the process in it, which other work on the machine changes little. Memory is that
-of the process, in MB: resident at the end of each part, and the peak until then. In the end both are printed as tables.
+the picture is stored, shown as an `<img>` wants it (AVIF), and cut (a stream by `?rate=`, an ordinary file by
+`?latents=`), at its first time and again. Every time stands beside the processor seconds of the process in it, which
+other work on the machine changes little. Memory is that of the process, in MB: resident at the end of each part, and
+the peak until then. In the end both are printed as tables.
 """
 
 import contextlib
@@ -173,8 +174,10 @@ def store(service: Service, body: bytes, name: str) -> dict[str, Any]:
     path = f"/v1/images/{name}"
     result["stored_bytes"] = json.loads(timed("put", "PUT", path, body))["bytes"]
     result["put_memory"] = service.memory()
-    timed("cut", "GET", f"{path}?rate=50", None, "image/x-eoc")
-    timed("cut_again", "GET", f"{path}?rate=50", None, "image/x-eoc")
+    stream = json.loads(service.ask("GET", f"{path}/info")[0]).get("progressive", False)
+    part = f"{path}?{'rate=50' if stream else 'latents=200'}"
+    timed("cut", "GET", part, None, "image/x-eoc")
+    timed("cut_again", "GET", part, None, "image/x-eoc")
     result["img_bytes"] = len(timed("img", "GET", path, None, "image/avif,image/*"))
     timed("img_again", "GET", path, None, "image/avif,image/*")
     return {**result, **service.memory()}
@@ -191,7 +194,7 @@ def slider_table(result: dict[str, Any]) -> str:
 
 def stored_table(result: dict[str, Any]) -> str:
     """Seconds of storing and showing pictures, processor seconds in brackets, and memory of the process. Markdown."""
-    head = ["picture", "PUT", "?rate=50", "again", "AVIF", "again", "memory, kept / peak so far"]
+    head = ["picture", "PUT", "cut", "again", "AVIF", "again", "memory, kept / peak so far"]
     rows = [head, ["---"] * len(head)]
     for size, row in _of_sizes(result, "stored"):
         times = [_time(row, key) for key in ("put", "cut", "cut_again", "img", "img_again")]

@@ -384,27 +384,37 @@ def decompress(
     return decoded.rgb
 
 
-def truncate(data: bytes, *, rate: float | None = None, max_bytes: int | None = None, model: Models = None) -> bytes:
+def truncate(
+    data: bytes,
+    *,
+    rate: float | None = None,
+    latents: float | None = None,
+    max_bytes: int | None = None,
+    model: Models = None,
+) -> bytes:
     """Cut a file to a lower rate; nothing is coded again.
 
     Arguments:
         data: the file.
-        rate: of a progressive file: what :func:`compress` gives at this C. Of an ordinary one: whole segments that lie
-            within the first C latents of every block, which keep their fine step: not what :func:`compress` gives.
+        rate: of a progressive file: what :func:`compress` gives at this C. An ordinary file, whose step is finer, holds
+            no such thing.
+        latents: of an ordinary file: whole segments that lie within the first latents of every block, which keep their
+            fine step.
         max_bytes: keep as many whole segments as fit, of a progressive file as many bytes.
         model: bundle, or library of bundles; only the rate of a progressive file needs its model to be found. Default:
             the shipped ones.
 
     Raises:
-        EocodecError: not exactly one target, or out of range.
-        FormatError: not an `.eoc` file, or damaged; no cut is as small as asked.
+        EocodecError: not exactly one target, out of range, not for this form of file, or no cut is as small as asked.
+        FormatError: not an `.eoc` file, or damaged; a rate needs a model that is not at hand.
     """
     data = file_bytes(data)
-    check_numbers(rate=rate, max_bytes=max_bytes)
-    if (rate is None) == (max_bytes is None):
-        raise EocodecError("give either rate or bytes")
+    check_numbers(rate=rate, latents=latents, max_bytes=max_bytes)
+    if sum(target is not None for target in (rate, latents, max_bytes)) != 1:
+        raise EocodecError("give one of rate, latents and bytes")
     file = format.from_bytes(data)
-    return format.to_bytes(coding_of(file).cut(file, rate, max_bytes, library_of(model)))
+    cut = coding_of(file).cut(file, library_of(model), rate=rate, latents=latents, max_bytes=max_bytes)
+    return format.to_bytes(cut)
 
 
 if not TYPE_CHECKING:  # type checkers are not to take every name for granted

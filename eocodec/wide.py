@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from eocodec.errors import ImageError
+from eocodec.kinds import kind_of
 
 __all__ = ["EXTRA", "FORMATS", "available", "colours", "encode", "holds"]
 
@@ -37,7 +38,7 @@ def available() -> bool:
 
 def holds(suffix: str) -> bool:
     """Whether pictures of 16 bits can be written as the type of an extension such as ".png"."""
-    return Image.registered_extensions().get(suffix.lower()) in FORMATS
+    return kind_of(suffix) in FORMATS
 
 
 def colours(data: bytes, rgb: Bytes) -> Words | None:
@@ -82,7 +83,7 @@ def encode(rgb: Words, alpha: Bytes | None, grey: bool, suffix: str) -> bytes:
     """
     if grey and alpha is None:
         out = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(rgb[:, :, 0])).save(out, Image.registered_extensions()[suffix.lower()])
+        Image.fromarray(np.ascontiguousarray(rgb[:, :, 0])).save(out, kind_of(suffix))
         return out.getvalue()
     cv2 = _opencv()
     if cv2 is None:

@@ -236,6 +236,6 @@ def test_cuts_that_make_no_sense_are_refused(face: np.ndarray) -> None:
     with pytest.raises(EocodecError, match="tiny file cannot be cut"):
         eocodec.truncate(eocodec.compress(face, max_bytes=40, tiny=True), max_bytes=20)
     data = eocodec.compress(face, 100)
-    for rate in (0, 0.99, float("nan")):
-        with pytest.raises(EocodecError, match="rate must be at least 1"):
-            eocodec.truncate(data, rate=rate)
+    for latents in (0, 0.99, float("nan")):
+        with pytest.raises(EocodecError, match="latents must be at least 1"):
+            eocodec.truncate(data, latents=latents)

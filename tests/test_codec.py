@@ -69,12 +69,31 @@ def test_overhead_is_at_most_24_bytes_on_64x64(chelsea: np.ndarray, model: Model
         assert len(data) - sum(len(s.payload) for s in file.segments) <= 24, rate
 
 
-def test_truncate_by_rate_keeps_whole_segments(coffee: np.ndarray) -> None:
+def test_truncate_by_latents_keeps_whole_segments(coffee: np.ndarray) -> None:
     data = eocodec.compress(coffee, 200)
     kept = ORDINARY.latents_after_segments(format.parse(data))
     assert kept[-1] <= 768
-    cut = eocodec.truncate(data, rate=100)
+    cut = eocodec.truncate(data, latents=100)
     assert ORDINARY.latents_after_segments(format.parse(cut))[-1] <= 100
+
+
+@pytest.mark.slow
+def test_files_are_cut_by_what_they_hold(coffee: np.ndarray) -> None:
+    """A rate means what it means in compress: streams hold all of them, ordinary files none but their own."""
+    small = coffee[:96, :128]
+    stream, ordinary, exact = (
+        eocodec.compress(small, **how)
+        for how in ({"rate": 200, "progressive": True}, {"rate": 200}, {"lossless": True})
+    )
+    assert eocodec.truncate(stream, rate=40) == eocodec.compress(small, 40, progressive=True)
+    for data in (ordinary, exact):
+        with pytest.raises(EocodecError, match="cannot be cut from an ordinary file"):
+            eocodec.truncate(data, rate=40)
+        with pytest.raises(EocodecError, match="no segment"):
+            eocodec.truncate(data, latents=1)
+        assert eocodec.truncate(data, latents=1e6) == data
+    with pytest.raises(EocodecError, match="rate or bytes"):
+        eocodec.truncate(stream, latents=40)
 
 
 @pytest.mark.slow

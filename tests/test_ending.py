@@ -124,3 +124,28 @@ def test_too_little_memory_is_one_sentence_that_says_so(tmp_path: Path, large: P
     )  # fmt: skip
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "memory" in done.stderr
     assert os.listdir(tmp_path) == ["large.jpg"]
+
+
+LAST = """
+import atexit, sys
+from eocodec_cli import main
+class Kept:
+    def __del__(self):
+        print("taken apart", flush=True)
+sys.modules["kept"] = Kept()
+atexit.register(print, "last words")
+sys.argv = ["eocodec", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [(str(FACE), 0), ("missing.png", 1)])
+def test_a_command_that_is_done_says_all_it_has_to_say_and_leaves(tmp_path: Path, name: str, code: int) -> None:
+    """Streams are flushed and what was registered for the end is run, but nothing is freed piece by piece."""
+    done = subprocess.run(
+        [sys.executable, "-c", LAST, "compress", name, "-o", "x.eoc"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == code
+    assert done.stdout.splitlines()[-1] == "last words" and "taken apart" not in done.stdout
+    assert code or (tmp_path / "x.eoc").read_bytes()[:3] == b"EOC"

@@ -169,9 +169,9 @@ def test_damage_is_refused_unless_salvage_is_requested(small: np.ndarray) -> Non
     assert saved.damaged and not codec.decode_file(eocodec.compress(small, 200)).damaged
 
 
-@pytest.mark.parametrize("targets", [{}, {"rate": 9, "max_bytes": 900}])
+@pytest.mark.parametrize("targets", [{}, {"rate": 9, "max_bytes": 900}, {"rate": 9, "latents": 9}])
 def test_a_cut_has_exactly_one_target(small: np.ndarray, targets: dict[str, float]) -> None:
-    with pytest.raises(EocodecError, match="either rate or bytes"):
+    with pytest.raises(EocodecError, match="give one of rate, latents and bytes"):
         eocodec.truncate(eocodec.compress(small, 40), **targets)  # type: ignore[arg-type]
     with pytest.raises(EocodecError, match="rate"):
         eocodec.truncate(eocodec.compress(small, 40), rate="much")  # type: ignore[arg-type]
@@ -179,5 +179,5 @@ def test_a_cut_has_exactly_one_target(small: np.ndarray, targets: dict[str, floa
 
 def test_cuts_are_prefixes_that_decode(small: np.ndarray) -> None:
     data = eocodec.compress(small, 400)
-    for cut in (eocodec.truncate(data, max_bytes=len(data) - 1), eocodec.truncate(data, rate=48)):
-        assert len(cut) < len(data) and codec.decode_file(cut).rgb.shape == small.shape
+    cut = eocodec.truncate(data, max_bytes=len(data) - 1)
+    assert len(cut) < len(data) and codec.decode_file(cut).rgb.shape == small.shape

@@ -109,14 +109,14 @@ def test_a_cut_is_smaller_and_still_of_its_form(form: Form, coded: Coded) -> Non
     library = Library()
     if form.coding is registry.TINY:
         with pytest.raises(EocodecError, match="cannot be cut"):
-            form.coding.cut(coded.file, None, size - 1, library)
+            form.coding.cut(coded.file, library, max_bytes=size - 1)
         return
-    cut = form.coding.cut(coded.file, None, size - 1, library)
+    cut = form.coding.cut(coded.file, library, max_bytes=size - 1)
     data = format.to_bytes(cut)
     assert len(data) < size and form.coding.holds(cut, load_model(form.model).any_manifest)
     assert codec.decode_file(data).rgb.shape == (64, 64, 3)
     with pytest.raises(EocodecError, match="its smallest form has"):
-        form.coding.cut(coded.file, None, 3, library)
+        form.coding.cut(coded.file, library, max_bytes=3)
 
 
 def test_verifying_works_alike_and_finds_what_differs(
@@ -164,13 +164,25 @@ SIDES = st.integers(1, 400)
 
 
 @settings(deadline=None)
-@given(SIDES, SIDES, st.integers(20, 90), st.integers(0, 40), st.sampled_from([0, 4000, 1 << 20]))
+@given(SIDES, SIDES, st.integers(20, 90), st.integers(0, 40), st.sampled_from([0, 4000, 20000, 1 << 20]), st.booleans())
 def test_tiles_cover_every_pixel_once_and_stay_inside(
-    width: int, height: int, edge: int, halo: int, whole: int
+    width: int, height: int, edge: int, halo: int, whole: int, strips: bool
 ) -> None:
     covered = np.zeros((height, width), int)
-    for t in tiles(width, height, edge, halo, whole):
+    for t in tiles(width, height, edge, halo, whole, strips):
         covered[t.rows, t.columns] += 1
         for inner, outer, size in ((t.rows, t.outer_rows, height), (t.columns, t.outer_columns, width)):
             assert outer.start == max(0, inner.start - halo) and outer.stop == min(size, inner.stop + halo)
     assert (covered == 1).all()
+
+
+@pytest.mark.parametrize("size", [(2048, 1536), (1536, 2048), (1792, 1280), (4000, 3008), (10000, 320)])
+def test_strips_are_taken_where_they_are_less_work_and_stay_within_the_limit(size: tuple[int, int]) -> None:
+    def work(strips: bool) -> list[int]:
+        found = tiles(*size, 1024, 128, 1 << 21, strips)
+        return [
+            len(range(*t.outer_rows.indices(1 << 20))) * len(range(*t.outer_columns.indices(1 << 20))) for t in found
+        ]
+
+    assert sum(work(True)) <= sum(work(False)) and max(work(True)) <= 1 << 21
+    assert (sum(work(True)) < sum(work(False))) == (size != (4000, 3008))

@@ -182,3 +182,23 @@ def test_the_limit_of_pixels_outlasts_the_first_of_two_readers_and_is_restored_a
     assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
     second.__exit__(None, None, None)
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_photographs_are_deflated_the_quick_way_and_drawn_pictures_the_small_one(chelsea: np.ndarray) -> None:
+    """A pattern without runs, which repeats, is what the quick way would make several times larger."""
+
+    def usual(rgb: np.ndarray) -> int:
+        out = io.BytesIO()
+        Image.fromarray(rgb).save(out, "PNG")
+        return len(out.getvalue())
+
+    tile = np.random.default_rng(0).integers(0, 256, (8, 16, 3), np.uint8)
+    drawn = np.full((240, 320, 3), 255, np.uint8)
+    drawn[40:200:8, 30:290] = 0
+    cases = {"photograph": chelsea, "pattern": np.tile(tile, (30, 20, 1)), "drawn": drawn, "low": chelsea[:5]}
+    sizes = {name: (len(encode_picture(to_pillow(rgb), ".png")), usual(rgb)) for name, rgb in cases.items()}
+    assert sizes["photograph"][0] != sizes["photograph"][1]
+    assert all(made <= 1.04 * before for made, before in sizes.values()), sizes
+    assert sizes["pattern"][0] == sizes["pattern"][1] and sizes["drawn"][0] == sizes["drawn"][1]
+    for rgb in cases.values():
+        assert np.array_equal(read_picture(io.BytesIO(encode_picture(to_pillow(rgb), ".png"))).rgb, rgb)

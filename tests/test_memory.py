@@ -38,7 +38,33 @@ def test_pages_between_arrays_that_stay_are_given_back() -> None:
     assert kept > full - 20 and after < full - 150
 
 
-def test_large_pictures_give_memory_back_after_every_strip(
+AGAIN = """
+import resource, sys
+from eocodec.memory import keep_memory, trim_memory
+if sys.argv[1] == "keep":
+    keep_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    bytearray(16 << 20)
+before = faults()
+for _ in range(10):
+    a, b, c = (bytearray(16 << 20) for _ in range(3))
+    del a, b, c
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "confstr") or "CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="needs glibc")
+def test_freed_buffers_are_used_again_where_memory_is_kept() -> None:
+    faults = [
+        int(subprocess.run([sys.executable, "-c", AGAIN, how], capture_output=True, check=True, timeout=60).stdout)
+        for how in ("keep", "usual")
+    ]
+    assert 2 * faults[0] < faults[1]
+
+
+def test_large_pictures_give_memory_back_every_few_strips(
     coffee: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[None] = []
@@ -48,7 +74,8 @@ def test_large_pictures_give_memory_back_after_every_strip(
     assert not calls
     monkeypatch.setattr(walk, "STRIP", 64)
     eocodec.compress(part, model=model)
-    assert len(calls) > 20
+    strips = sum(7 * 4**k for k in (2, 1))  # of the two levels that have several: of 64 places, by seven nets
+    assert strips // walk.TRIM_AFTER <= len(calls) <= strips // walk.TRIM_AFTER + 1
 
 
 def test_pictures_of_the_right_mode_are_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,11 +20,12 @@ from eocodec import format
 from eocodec.codec import compress_picture, decompress, truncate
 from eocodec.coding import ordinary
 from eocodec.coding.embedded import Embedded
+from eocodec.coding.walk import Walk
 from eocodec.errors import EocodecError
 from eocodec.image import Picture, read_picture
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
-from eocodec.model.library import load_model
+from eocodec.model.library import load_model, shipped_models
 from eocodec.service import rendering, work
 from eocodec.service.images import Images, StoreError, Taken, identify
 from eocodec.service.opened import Desk
@@ -437,3 +438,16 @@ def test_ssimulacra2_of_a_picture_with_itself_is_a_hundred() -> None:
     same, worse = ssimulacra2(rgb, rgb), ssimulacra2(rgb, rival(rgb, "jpeg", 900).rgb)
     assert same == pytest.approx(100) and worse is not None and worse < 90
     assert ssimulacra2(rgb[:4], rgb[:4]) is None
+
+
+def test_a_process_has_the_sessions_of_its_first_model_open_before_it_is_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.eocm"
+    path.write_bytes(shipped_models()["photo"].read_bytes())
+    monkeypatch.setattr(work, "_models", {})
+    monkeypatch.setattr(work, "keep_memory", lambda: None)
+    monkeypatch.setattr(work, "_pixels", 0)
+    work.start({"mine": str(path), "face64": str(bundle_of("face64"))}, 1, "cpu", 1 << 20)
+    opened = work._models["mine"].runtime._sessions
+    assert {"encoder", "decoder", *Walk.graph_names(work._models["mine"])} == set(opened)

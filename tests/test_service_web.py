@@ -124,8 +124,13 @@ def test_large_pictures_are_stored_in_the_form_that_is_quick(client: Any) -> Non
         assert client.put("/v1/images/photo", content=size).status_code in (200, 201)
         whole = client.get("/v1/images/photo").content
         assert parse(whole).header.embedded is embedded
-        part = client.get("/v1/images/photo", params={"rate": 30}).content
-        assert part == eocodec.truncate(whole, rate=30) and len(part) < len(whole)
+        own, other = ("rate", "latents") if embedded else ("latents", "rate")
+        part = client.get("/v1/images/photo", params={own: 200})
+        assert part.content == eocodec.truncate(whole, **{own: 200}) and len(part.content) < len(whole)
+        assert part.headers["etag"] != client.get("/v1/images/photo").headers["etag"]
+        refused = client.get("/v1/images/photo", params={other: 200})
+        assert refused.status_code == 422 and "file" in refused.json()["detail"]
+        assert client.get("/v1/images/photo", params={"rate": 200, "latents": 200}).status_code == 422
     assert client.delete("/v1/images/photo").status_code == 204
 
 

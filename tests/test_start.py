@@ -78,6 +78,7 @@ def test_an_ordinary_picture_needs_no_other_form_and_no_denoising(tmp_path: Path
     shown = _imported(COMMAND.format(arguments=["decompress", made, "-o", str(tmp_path / "shown.png")]))
     for found in (compressed, shown):
         assert "onnxruntime" in found and not found & (others | {"email", "importlib.metadata", "numpy.ma"})
+        assert "PIL.PngImagePlugin" in found and "PIL.PdfImagePlugin" not in found
     assert "eocodec.coding.lossless" not in shown
 
 

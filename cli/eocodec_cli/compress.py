@@ -162,6 +162,8 @@ def command(
     if quality is not None:
         rate = rate_of_step_quality(loaded, quality)
     files.make_folders(jobs)
+    if lanes.workers == 1 and not options["lossless"]:
+        loaded.runtime.open_ahead(["encoder"])  # while the picture is read
     options["measure"] = not no_measure
     wanted = options.pop("depth")
     options["depth"] = None if wanted is None else int(wanted)

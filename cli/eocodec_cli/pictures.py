@@ -37,9 +37,10 @@ class Source:
 
 def is_picture_name(name: str) -> bool:
     """Whether a file is a picture, or an `.eoc` file, by the end of its name."""
-    from PIL import Image
+    from eocodec.kinds import kind_of
 
-    return Path(name).suffix.lower() in {EOC, *Image.registered_extensions()}
+    suffix = Path(name).suffix
+    return suffix.lower() == EOC or kind_of(suffix) is not None
 
 
 def read(job: files.Job, frame: int = 0, lenient: bool = False, model: "Model | None" = None) -> Source:

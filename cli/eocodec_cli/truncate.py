@@ -42,8 +42,7 @@ def command(
       eocodec truncate --latents 48 photo.eoc
     """
     from eocodec.codec import truncate
-    from eocodec.errors import EocodecError
-    from eocodec.format import File, from_bytes
+    from eocodec.errors import EocodecError, FormatError
     from eocodec.model.library import library_of
 
     if sum(t is not None for t in (rate, latents, max_bytes)) != 1:
@@ -54,19 +53,12 @@ def command(
 
     def work(job: files.Job) -> dict[str, Any]:
         data = files.read_bytes(job.source)
-        file = from_bytes(data)
-        if isinstance(file, File):
-            if rate is not None and not file.header.embedded:
-                raise EocodecError(
-                    f"what compress --rate {rate:g} gives cannot be cut from an ordinary file, whose step is finer; "
-                    "compress the picture again, cut a progressive file, or use --latents or --bytes"
-                )
-            if latents is not None and file.header.embedded:
-                raise EocodecError("a progressive file is cut with --rate or --bytes")
-        cut = truncate(data, rate=rate if latents is None else latents, max_bytes=max_bytes, model=library)
-        left = from_bytes(cut)
-        if latents is not None and isinstance(left, File) and not left.segments:
-            raise EocodecError(f"no segment of the file ends within {latents:g} latents; info shows where they end")
+        try:
+            cut = truncate(data, rate=rate, latents=latents, max_bytes=max_bytes, model=library)
+        except FormatError:
+            raise
+        except EocodecError as e:
+            raise EocodecError(_hint(str(e))) from None
         files.write_bytes(job.target, cut, job.source if keep_times else None)
         return {"input": job.source, "output": job.target, "bytes_before": len(data), "bytes": len(cut)}
 
@@ -74,3 +66,9 @@ def command(
         return f"{r['input']} -> {r['output']}  {r['bytes_before']} -> {r['bytes']} bytes"
 
     for_each(jobs, work, line, as_json)
+
+
+def _hint(message: str) -> str:
+    """The library's sentence with the names of options."""
+    said = message.replace("choose latents or bytes", "use --latents or --bytes")
+    return said.replace("rate or bytes, not latents", "--rate or --bytes, not --latents")

@@ -15,11 +15,12 @@ from typing import Any
 import click
 
 from eocodec.errors import EocodecError
+from eocodec.memory import keep_memory
 from eocodec_cli.files import PIPE, Job
-from eocodec_cli.group import NO_MEMORY, lacks_memory
+from eocodec_cli.group import NO_MEMORY, alone, lacks_memory
 from eocodec_cli.shown import printable
 
-__all__ = ["busy", "for_each", "writing"]
+__all__ = ["busy", "done", "for_each", "writing"]
 
 Row = dict[str, Any]
 
@@ -73,6 +74,11 @@ def busy() -> bool:
     return True
 
 
+def done() -> bool:
+    """Whether a loop over pictures has run to its end, so that no thread has anything left to do."""
+    return bool(_running) and all(f.done() for f in _running)
+
+
 def for_each(
     jobs: Sequence[Job],
     work: Callable[[Job], Row],
@@ -86,6 +92,8 @@ def for_each(
     a result goes to standard output. What a row has in "warnings" goes to standard error. All work is done in threads,
     so that an interrupt is noticed at once, whatever they do; on a terminal one sees what is worked at.
     """
+    if alone():
+        keep_memory()
     piped = any(j.target == PIPE for j in jobs)
     failed = 0
     shown = _Shown(jobs)

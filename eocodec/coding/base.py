@@ -157,8 +157,23 @@ class Coding(Form):
         """What a file of `size` bytes holds, see `eocodec.coding.describe`."""
 
     @abstractmethod
-    def cut(self, file: AnyFile, rate: float | None, max_bytes: int | None, library: Library) -> AnyFile:
-        """The file at a lower rate: C, or bytes.
+    def cut(
+        self,
+        file: AnyFile,
+        library: Library,
+        *,
+        rate: float | None = None,
+        latents: float | None = None,
+        max_bytes: int | None = None,
+    ) -> AnyFile:
+        """The file at a lower rate; exactly one target is given.
+
+        Arguments:
+            file: as parsed.
+            library: where the model of an embedded stream is found, for a rate.
+            rate: C; the file is that which is made at this C. Embedded streams only.
+            latents: of every block, which are kept at the step that they have. Files of segments only.
+            max_bytes: not to exceed.
 
         Raises:
             EocodecError: the form cannot be cut, not so short, or the rate is out of range.

@@ -364,10 +364,20 @@ class Embedded(EmbeddedForm, Coding):
         length = _end(marks, depth_of_delta(manifest.step_of(rate)), file.payload)
         return replace(file, segments=(Segment(1, file.payload[:length]),) if file.payload else ())
 
-    def cut(self, file: AnyFile, rate: float | None, max_bytes: int | None, library: Library) -> File:
+    def cut(
+        self,
+        file: AnyFile,
+        library: Library,
+        *,
+        rate: float | None = None,
+        latents: float | None = None,
+        max_bytes: int | None = None,
+    ) -> File:
         """What fits, to the byte; or the stream as far as C goes, which takes its model to find."""
         file = whole_file(file)
         payload = file.payload
+        if latents is not None:
+            raise EocodecError("a progressive file is cut with rate or bytes, not latents")
         if max_bytes is None:
             assert rate is not None
             model = library.of_id(file.header.model)

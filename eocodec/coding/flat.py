@@ -324,6 +324,14 @@ class TinyFlat(TinyForm, Coding):
             "damaged": False,
         }
 
-    def cut(self, file: AnyFile, rate: float | None, max_bytes: int | None, library: Library) -> AnyFile:
+    def cut(
+        self,
+        file: AnyFile,
+        library: Library,
+        *,
+        rate: float | None = None,
+        latents: float | None = None,
+        max_bytes: int | None = None,
+    ) -> AnyFile:
         """See :meth:`Coding.cut`."""
         raise EocodecError("a tiny file cannot be cut; compress the picture again to fewer bytes")

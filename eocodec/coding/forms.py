@@ -86,20 +86,35 @@ class SegmentedForm(Form):
             ],
         }
 
-    def cut(self, file: AnyFile, rate: float | None, max_bytes: int | None, library: "Library") -> File:
-        """As many whole segments as fit, or lie within the first C latents; no model is needed."""
+    def cut(
+        self,
+        file: AnyFile,
+        library: "Library",
+        *,
+        rate: float | None = None,
+        latents: float | None = None,
+        max_bytes: int | None = None,
+    ) -> File:
+        """As many whole segments as fit, or lie within the first latents; no model is needed."""
         file = whole_file(file)
+        if rate is not None:
+            raise EocodecError(
+                f"what compress gives at rate {rate:g} cannot be cut from an ordinary file, whose step is finer; "
+                "compress the picture again, cut a progressive file, or choose latents or bytes"
+            )
         if max_bytes is not None:
             ends = format.segment_ends(file)
             keep = max((k for k, end in enumerate(ends) if end <= max_bytes), default=-1)
             if keep < 0:
                 raise EocodecError(f"the file cannot be cut to {max_bytes} bytes; its smallest form has {ends[0]}")
         else:
-            assert rate is not None
-            if not rate >= 1:
-                raise EocodecError(f"the rate must be at least 1, not {rate:g}")
+            assert latents is not None
+            if not latents >= 1:
+                raise EocodecError(f"the latents must be at least 1, not {latents:g}")
             kept = self.latents_after_segments(file)
-            keep = max((k for k, latents in enumerate(kept) if latents <= rate), default=0)
+            keep = max((k for k, present in enumerate(kept) if present <= latents), default=0)
+            if not keep and file.segments:
+                raise EocodecError(f"no segment of the file ends within {latents:g} latents; info shows where they end")
         return replace(file, segments=file.segments[:keep])
 
 

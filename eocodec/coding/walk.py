@@ -42,6 +42,7 @@ Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 
 STRIP = 65536  # grid positions of a strip; nets and coder work strip by strip
+TRIM_AFTER = 8  # strips; after each, the system would be asked for the same pages again, for a fifth of the time
 PIECE = 2048  # grid positions that are worth handing to another thread
 REACH = 2  # rows above and below a place that any of the nets sees: two layers of 3x3
 MARGIN = 1  # latents coded beyond the right and bottom edge, see docs/METHOD.md
@@ -91,6 +92,7 @@ class Walk:
         self.units = self.order(model)
         self.fine = header.fine  # octaves between the step of the file and that of the nets
         multiple = model.multiple
+        self._strips_done = 0  # since memory was given back
         self.grid = (-(-header.height // multiple), -(-header.width // multiple))  # of the coarsest level's quads
 
     @staticmethod
@@ -138,6 +140,13 @@ class Walk:
             feature = self._feature(level, coarser, feature)
             coarser = self._level(level, feature, coder, number)
             number += LEVEL_UNITS
+        self._trim(1)  # what comes next needs buffers of other sizes
+
+    def _trim(self, strips: int) -> None:
+        """Give memory back if so many strips of large pictures have been visited since that was last done."""
+        if self._strips_done >= strips:
+            self._strips_done = 0
+            trim_memory()
 
     def _strips(self, level: int) -> Iterator[slice]:
         height, width = self.grid_size(level)
@@ -184,8 +193,8 @@ class Walk:
         results = in_order(run, [piece for part in parts for piece in part], threads)
         for rows, part in zip(strips, parts, strict=True):
             found = [next(results) for _ in part]
-            if len(strips) > 1:
-                trim_memory()
+            self._strips_done += len(strips) > 1
+            self._trim(TRIM_AFTER)
             yield rows, found[0] if len(found) == 1 else [np.concatenate(o, axis=1) for o in zip(*found, strict=True)]
 
     @classmethod

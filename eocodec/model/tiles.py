@@ -24,7 +24,7 @@ def padded(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
-def tiles(width: int, height: int, edge: int, halo: int, whole: int) -> Iterator[Tile]:
+def tiles(width: int, height: int, edge: int, halo: int, whole: int, strips: bool = False) -> Iterator[Tile]:
     """The tiles of a picture, row by row.
 
     Arguments:
@@ -32,8 +32,12 @@ def tiles(width: int, height: int, edge: int, halo: int, whole: int) -> Iterator
         edge: of the part of a tile that is kept.
         halo: what is computed beyond it on each side, where the picture goes on.
         whole: pixels up to which the picture is one tile.
+        strips: cut the longer side only, into tiles of at most `whole` pixels, where that takes less work: they have
+            halos on two sides only.
     """
     tall, wide = (height, width) if width * height <= whole else (edge, edge)
+    if strips and width * height > whole:
+        tall, wide = _cheaper(width, height, edge, halo, whole)
     for top in range(0, height, tall):
         for left in range(0, width, wide):
             bottom, right = min(top + tall, height), min(left + wide, width)
@@ -43,6 +47,23 @@ def tiles(width: int, height: int, edge: int, halo: int, whole: int) -> Iterator
                 slice(top, bottom),
                 slice(left, right),
             )
+
+
+def _cheaper(width: int, height: int, edge: int, halo: int, whole: int) -> tuple[int, int]:
+    """Rows and columns that are kept of a tile: of a square one, or of a strip."""
+    long, short, halo, whole = max(width, height), min(width, height), max(1, halo), max(1, whole)
+    parts = -(-long * short // whole)
+    kept = padded(-(-long // parts), halo)
+    if (kept + 2 * halo) * short > whole and kept < long:
+        kept = (whole // short - 2 * halo) // halo * halo  # halos have made them too large
+    if kept < halo or _outer(long, kept, halo) * short >= _outer(long, edge, halo) * _outer(short, edge, halo):
+        return edge, edge
+    return (height, kept) if width >= height else (kept, width)
+
+
+def _outer(size: int, kept: int, halo: int) -> int:
+    """Pixels along a side that is cut, halos included."""
+    return sum(min(size, at + kept + halo) - max(0, at - halo) for at in range(0, size, kept))
 
 
 def scaled(s: slice, n: int) -> slice:

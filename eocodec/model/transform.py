@@ -77,7 +77,7 @@ def analyse(model: Model, rgb: Bytes | Float32) -> Latents:
     latents = [
         np.empty((3 if k == 0 else 9, full_height // f, full_width // f), np.float32) for k, f in enumerate(factors)
     ]
-    for t in tiles(full_width, full_height, TILE, HALO, WHOLE):
+    for t in tiles(full_width, full_height, TILE, HALO, WHOLE, strips=True):
         rows, columns = t.outer_rows, t.outer_columns
         piece: npt.NDArray[Any] = rgb[rows.start : rows.stop, columns.start : columns.stop]
         missing = (rows.stop - rows.start - piece.shape[0], columns.stop - columns.start - piece.shape[1])
@@ -143,7 +143,7 @@ def synthesise_tiles(
     full_height, full_width = (n * factors[0] for n in latents[0].shape[1:])
     graph, delta = ("decoder", delta) if refined else (unrefined.GRAPH, NO_REFINEMENT)
     step = step_inputs(model, delta)
-    for t in tiles(full_width, full_height, TILE, HALO, WHOLE):
+    for t in tiles(full_width, full_height, TILE, HALO, WHOLE, strips=True):
         if t.rows.start >= height or t.columns.start >= width:
             continue
         inputs = {

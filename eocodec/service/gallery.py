@@ -27,7 +27,7 @@ from eocodec.service.access import Access
 from eocodec.service.bodies import described
 from eocodec.service.images import NAME, About, Images, StoreError, Taken, identify
 from eocodec.service.negotiation import modified_since, names_tag, span, wants_picture
-from eocodec.service.options import CompressOptions, ImageOptions, ListOptions, NoOptions, merged
+from eocodec.service.options import CompressOptions, Cut, ImageOptions, ListOptions, NoOptions, merged
 from eocodec.service.pool import Pool
 from eocodec.service.problems import DELETED, LISTED, PART, PUT
 from eocodec.service.spool import sent
@@ -55,7 +55,7 @@ class Gallery:
         self._images = Images(store, self._facts) if store is not None else None
         if self._images is not None:
             state.checks.append(self._images.check)
-        self._cuts: LRUCache[tuple[str, float | None, int | None], int] = LRUCache(CUTS)
+        self._cuts: LRUCache[tuple[str, Cut], int] = LRUCache(CUTS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
@@ -168,15 +168,15 @@ class Gallery:
 
     async def _file(self, name: str, request: Request, options: ImageOptions, about: About) -> Response | None:
         """The file or a prefix of it; None: it has been replaced meanwhile."""
-        wanted = options.rate, options.bytes
-        whole = wanted == (None, None) or (options.bytes or 0) >= about.bytes
-        size = about.bytes if whole else self._cuts.get((about.tag, *wanted))
+        wanted = options.cut
+        whole = not any(wanted) or (options.bytes or 0) >= about.bytes
+        size = about.bytes if whole else self._cuts.get((about.tag, wanted))
         part: bytes | None = None
         if size is None:
-            part = await self._cut(name, request, about, *wanted)
+            part = await self._cut(name, request, about, wanted)
             if part is None:
                 return None
-            size = self._cuts[about.tag, *wanted] = len(part)
+            size = self._cuts[about.tag, wanted] = len(part)
         headers = self._headers(f"{about.tag}-{size}" if size < about.bytes else about.tag, about)
         if (early := _unneeded(request, headers)) is not None:
             return early
@@ -184,24 +184,21 @@ class Gallery:
             return Response(b"", 200, {**headers, "Content-Length": str(size)}, work.EOC)
         found, status, headers = _span(request, headers, size)
         if not whole and part is None:
-            part = await self._cut(name, request, about, *wanted)
+            part = await self._cut(name, request, about, wanted)
         elif whole:
             opened = await asyncio.to_thread(self.images.open, name, about)
             return None if opened is None else sent(opened, work.EOC, headers, status, found)
         return None if part is None else await asyncio.to_thread(sent, part, work.EOC, headers, status, found)
 
-    async def _cut(
-        self, name: str, request: Request, about: About, rate: float | None, size: int | None
-    ) -> bytes | None:
+    async def _cut(self, name: str, request: Request, about: About, wanted: Cut) -> bytes | None:
         """A prefix of an image, cut without decoding where its marks are known; None: it has been replaced."""
         data = await asyncio.to_thread(self.images.read, name)
         if data is None or len(data) != about.bytes or identify(data) != about.tag:
             return None
-        if rate is None:
-            return await asyncio.to_thread(lambda: truncate(data, max_bytes=size))
+        rate, latents, size = wanted
         file = format.from_bytes(data)
-        if isinstance(file, Tiny) or not file.header.embedded:
-            return await asyncio.to_thread(lambda: truncate(data, rate=rate))
+        if rate is None or isinstance(file, Tiny) or not file.header.embedded:
+            return await asyncio.to_thread(lambda: truncate(data, rate=rate, latents=latents, max_bytes=size))
         marks = await asyncio.to_thread(self.images.marks, about.tag)
         if marks is None:
             marks = await self._found_marks(request, data, about.tag)
@@ -227,7 +224,7 @@ class Gallery:
         """A picture made of an image; None: it has been replaced meanwhile."""
         arguments = options.arguments()
         rendering.finished_size(about.size, arguments)
-        wanted = options.rate, options.bytes
+        wanted = options.cut
         tag = hashlib.sha256(repr((about.tag, wanted, kind, arguments)).encode()).hexdigest()[:32]
         headers = self._headers(tag, about)
         if (early := _unneeded(request, headers)) is not None:
@@ -236,11 +233,11 @@ class Gallery:
             return Response(b"", 200, headers, kind)
         kept = self.state.results.open(tag)
         if kept is None:
-            if wanted == (None, None) or (options.bytes or 0) >= about.bytes:
+            if not any(wanted) or (options.bytes or 0) >= about.bytes:
                 data = await asyncio.to_thread(self.images.read, name)
                 data = data if data is not None and identify(data) == about.tag else None
             else:
-                data = await self._cut(name, request, about, *wanted)
+                data = await self._cut(name, request, about, wanted)
             if data is None:
                 return None
             body = await rendered(self.state, request, data, kind, arguments, tag)
@@ -372,7 +369,7 @@ def routes(state: State, access: Access) -> APIRouter:
     @router.head("/{name}", dependencies=access.readable, include_in_schema=False)
     @router.get("/{name}", dependencies=access.readable, response_class=Response, responses=PART)
     async def get_image(name: Name, request: Request, options: Annotated[ImageOptions, Query()]) -> Response:
-        """A stored image, or its first C latents or N bytes; nothing is encoded again.
+        """A stored image, or a part of it: of a stream at C, of other files whole segments; nothing is encoded.
 
         Where a picture is wanted, as a browser's `<img>` says it is, or by `format`, `width`, `height`, `crop`, it
         comes decoded, cropped and scaled.

@@ -193,6 +193,8 @@ class EditOptions(BaseModel):
         return {"amounts": amounts, "share": self.share, "as_file": self.format == "eoc"}
 
 
+Cut = tuple[float | None, float | None, int | None]
+"""C, latents and bytes of a part of a file; at most one is given."""
 Edge = Annotated[int | None, Field(ge=1, le=LARGEST_EDGE, description="pixels, before dpr")]
 
 
@@ -201,9 +203,13 @@ class ImageOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    rate: Annotated[float | None, Field(ge=1, le=1e6, allow_inf_nan=False, description="only the first C latents")] = (
-        None
-    )
+    rate: Annotated[
+        float | None, Field(ge=1, le=1e6, allow_inf_nan=False, description="of an embedded stream: what C gives")
+    ] = None
+    latents: Annotated[
+        float | None,
+        Field(ge=1, le=1e6, allow_inf_nan=False, description="of an ordinary file: the first latents, with their step"),
+    ] = None
     bytes: Annotated[int | None, Field(gt=0, lt=1 << 40, description="at most so many bytes")] = None
     format: Annotated[
         Literal["auto", "eoc", "avif", "webp", "jpeg", "png"],
@@ -227,11 +233,16 @@ class ImageOptions(BaseModel):
 
     @model_validator(mode="after")
     def _one_target(self) -> "ImageOptions":
-        if self.rate is not None and self.bytes is not None:
-            raise ValueError("give only one of rate and bytes")
+        if sum(target is not None for target in self.cut) > 1:
+            raise ValueError("give only one of rate, latents and bytes")
         if self.format == "eoc" and self.made:
             raise ValueError("a file cannot be cropped or scaled; choose a type of picture")
         return self
+
+    @property
+    def cut(self) -> Cut:
+        """Which part of the file: C, latents, bytes; nothing for all of it."""
+        return self.rate, self.latents, self.bytes
 
     @property
     def made(self) -> bool:

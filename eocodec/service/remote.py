@@ -107,8 +107,8 @@ def routes(state: State, access: Access) -> APIRouter:
         url = options.url
         wanted = preset_options(ImageOptions.model_validate(options.model_dump(exclude_unset=True, exclude={"url"})),
                                 settings.presets)  # fmt: skip
-        if wanted.rate is not None or wanted.bytes is not None or wanted.format == "eoc":
-            raise HTTPException(422, "rate, bytes and format=eoc are for stored images")
+        if any(wanted.cut) or wanted.format == "eoc":
+            raise HTTPException(422, "rate, latents, bytes and format=eoc are for stored images")
         arguments, accept = wanted.arguments(), request.headers.get("accept", "")
         edges = [e for e in (arguments["width"], arguments["height"]) if e is not None]
         size = (max(edges), max(edges)) if edges else (1, 1)

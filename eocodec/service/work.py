@@ -17,14 +17,17 @@ from eocodec.coding.describe import describe
 from eocodec.coding.embedded import Embedded, EmbeddedJob, Mark
 from eocodec.coding.embedded_tables import TABLES_FILE as EMBEDDED_TABLES
 from eocodec.coding.rate_control import Target
+from eocodec.coding.walk import Walk
 from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError, FormatError, LimitError
 from eocodec.format import MAGIC, is_tiny, parse, parse_tiny, tiny_from_text
 from eocodec.image import Picture, encode_picture, read_picture, to_pillow
 from eocodec.lab.paths import editing
+from eocodec.memory import keep_memory
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 from eocodec.model.library import DEFAULT, Library, load_model
+from eocodec.model.manifest import PhotoManifest
 from eocodec.results import Compressed
 from eocodec.service import rendering
 from eocodec.service.opened import Desk
@@ -81,12 +84,22 @@ _desk = Desk(lambda body: _read(body))
 
 
 def start(models: dict[str, str], threads: int, device: str, pixels: int) -> None:
-    """Load the models, by name, and remember the largest picture; called once in every process."""
+    """Load the models, by name, and remember the largest picture; called once in every process.
+
+    Sessions for ordinary files of the first model are opened now, so that its first picture is as quick as any other.
+    Buffers are kept while a request is worked at; afterwards they go back, as :mod:`eocodec.workers` sees to.
+    """
     global _pixels
     _pixels = pixels
+    keep_memory()
     for name, path in models.items():
         _models[name] = load_model(path, threads, device=device)
         _models[name].settle()
+    first = next(iter(_models.values()))
+    if isinstance(first.any_manifest, PhotoManifest):
+        for graph in ("encoder", *Walk.graph_names(first)):
+            if f"{graph}.onnx" in first.files:  # a bundle for decoders has no encoder
+                first.runtime.open(graph)
 
 
 def ready() -> str:

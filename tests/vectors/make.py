@@ -73,7 +73,7 @@ VECTORS: dict[str, Callable[[], bytes]] = {
     "colour": lambda: compress(crop("chelsea", 100, 60, 67, 45), rate=96),
     "segments": lambda: compress(crop("coffee", 200, 100, 203, 151), rate=250),
     "prefix": lambda: (HERE / "segments.eoc").read_bytes()[:3333],
-    "header-only": lambda: eocodec.truncate((HERE / "segments.eoc").read_bytes(), rate=1),
+    "header-only": lambda: eocodec.truncate((HERE / "segments.eoc").read_bytes(), max_bytes=30),
     "grey": lambda: compress(crop("rocket", 300, 100, 33, 17)[..., 1], rate=120),
     "alpha": lambda: compress(transparent(crop("astronaut", 180, 60, 52, 60)), rate=64),
     "one-pixel": lambda: compress(np.array([[[200, 30, 90]]], np.uint8), rate=96),
