@@ -34,6 +34,7 @@ else:  # generic for type checkers alone
     Pipe = Connection
 
 START = 120.0  # seconds that a process may take to become ready
+LASTING = 0.5  # seconds, of work that is worth giving memory back before its answer is sent
 PATIENCE = 5.0  # seconds that a process has to let go of work that is given up
 STILLBORN = 0.5  # seconds within which a process that ends was probably dead before it got the work
 
@@ -375,9 +376,9 @@ class _Desk:
                 self.busy = False
             except Exception as e:
                 self.busy = False
-                return False, Cancelled() if self.given_up == self.number else _picklable(e)
-        except Cancelled as e:
-            return False, e
+                return False, Cancelled() if self.given_up == self.number else _picklable(e.with_traceback(None))
+        except Cancelled:
+            return False, Cancelled()  # without the frames of the work, and all that they hold
         return True, result
 
 
@@ -396,7 +397,10 @@ def _serve(pipe: Pipe, hears: Pipe, environment: Mapping[str, str], interrupt: C
     with contextlib.suppress(EOFError, OSError):  # the other end is closed
         while True:
             function, arguments = pipe.recv()
+            started = time.monotonic()
             fine, result = desk.run(function, arguments)
+            if not fine or time.monotonic() - started > LASTING:
+                _give_back()  # whoever gets the answer looks at how large the process is
             answer = fine, result if began or not fine else None  # what an initializer returns, a model perhaps, stays
             try:
                 pipe.send(answer)

@@ -205,4 +205,4 @@ def test_smooth_pictures_have_no_coarse_stairs_where_finer_ones_cost_little(mode
     picture = np.floor(sky + np.random.default_rng(0).random(sky.shape)).astype(np.uint8)
     for rate, least in ((1, 40), (4, 42)):
         done = codec.compress_picture(picture, rate, model=model, measure=True, tune="psnr")
-        assert done.psnr is not None and done.psnr > least and len(done.data) < 220
+        assert done.psnr is not None and done.psnr > least and len(done.data) < 240

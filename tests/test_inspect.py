@@ -218,7 +218,7 @@ def test_columns_of_photos_are_the_same_in_windows_and_in_the_whole_picture(mode
         whole, _ = measures.picture_columns(model, latents, band, channel, places, 256)
         top, left = start[0]
         assert near[0] == pytest.approx(whole[0][:, top : top + window, left : left + window], abs=2e-3)
-        assert np.linalg.norm(near) == pytest.approx(np.linalg.norm(whole), rel=1e-3)
+        assert np.linalg.norm(near) == pytest.approx(np.linalg.norm(whole), rel=2e-3)
 
 
 def test_total_correlation_of_photos_agrees_with_the_steps_of_the_bundle(model: Model, tile: np.ndarray) -> None:

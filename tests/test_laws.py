@@ -238,7 +238,7 @@ def test_truncated_file_decodes_at_lower_rate(form: Form) -> None:
     assert all(b > a - 0.1 for a, b in pairwise(qualities)) and qualities[-1] > qualities[0] + 8
     with pytest.raises(EocodecError, match="smallest form has"):
         eocodec.truncate(data, max_bytes=4)
-    with pytest.raises(EocodecError, match="either rate or bytes"):
+    with pytest.raises(EocodecError, match="one of rate, latents and bytes"):
         eocodec.truncate(data)
 
 

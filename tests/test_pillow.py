@@ -162,7 +162,8 @@ def test_a_model_of_ones_own_can_be_added(crop: Image.Image, tmp_path: Path, mon
 
 
 @pytest.mark.slow
-def test_a_prefix_is_a_picture_at_a_lower_rate(crop: Image.Image) -> None:
+def test_a_prefix_is_a_picture_at_a_lower_rate() -> None:
+    crop = Image.open(SAMPLES / "chelsea.png").convert("RGB").crop((100, 50, 260, 170))  # large enough for segments
     for options in ({"rate": 200}, {"progressive": True, "rate": 200}):
         data = saved(crop, **options)
         image = opened(data[: len(data) * 2 // 3])

@@ -145,7 +145,7 @@ def test_a_preview_looks_like_what_the_file_decodes_to(tmp_path: Path, model: Mo
         assert preview.shape == original.shape and preview.shape[0] * preview.shape[1] <= PREVIEW_PIXELS
         data = compress_picture(Picture(np.asarray(picture)), rate, model=model, tune=tune).data
         decoded = np.asarray(Image.fromarray(decompress(data)).reduce(2))
-        assert psnr(original, preview) == pytest.approx(psnr(original, decoded), abs=1)  # as much is lost
+        assert psnr(original, preview) == pytest.approx(psnr(original, decoded), abs=1.5)  # as much is lost
     plain, focused = (
         np.abs(np.asarray(desk.preview(str(path), "a", model, 3, "eye", focus)).astype(float) - original)
         for focus in (None, [[0, 0, 192, 384, 2.0]])
