@@ -180,7 +180,7 @@ def open_picture(
         clean = denoise_picture(picture, denoise, model=model)
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
     tunable = coding.tunable and picture.depth == 8
-    tuning = tuning_for(model.any_manifest, tunable, tune, focus, picture.rgb, squared)
+    tuning = tuning_for(model, tunable, tune, focus, picture.rgb, squared)
     return Opened(drawn.open_either(coding, model, picture, values, tuning), sigma, lossless)
 
 

@@ -27,7 +27,7 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
 def with_list(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The files with a list of them as parts, as docs/FORMAT.md has it."""
     entries = {name: [len(content), hashlib.sha256(content).hexdigest()] for name, content in files.items()}
-    beside = {n: e for n, e in entries.items() if n.startswith(("encoder.onnx", "denoise/"))}
+    beside = {n: e for n, e in entries.items() if n.startswith(("encoder.", "denoise/"))}
     decoding = {n: e for n, e in entries.items() if n not in beside}
     return {**files, "parts.json": json.dumps({"decoding": decoding, "beside": beside}).encode()}
 

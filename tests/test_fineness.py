@@ -48,13 +48,13 @@ def test_what_is_no_region_is_refused(focus: object) -> None:
 
 def test_busy_blocks_are_coarser_and_smooth_ones_finer() -> None:
     picture = np.full((100, 131, 3), 120, np.uint8)
-    assert not masking(picture, BLOCK).any()
+    assert not masking(picture, BLOCK, 0.3).any()
     picture[:64, :64] = np.random.default_rng(0).integers(0, 256, (64, 64, 3))
-    entries = masking(picture, BLOCK)
+    entries = masking(picture, BLOCK, 0.3)
     assert entries.shape == (4, 5)
     assert (entries[:2, :2] > 8).all() and (entries[2:] < 0).all() and (entries[:, 2:] < 0).all()
     assert abs(entries.mean()) <= 2
-    assert (masking(picture[:, ::-1], BLOCK)[:, 0] <= entries[:, -1]).all()
+    assert (masking(picture[:, ::-1], BLOCK, 0.3)[:, 0] <= entries[:, -1]).all()
 
 
 def test_models_and_forms_that_cannot_say_so(chelsea: np.ndarray) -> None:

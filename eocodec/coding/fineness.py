@@ -26,7 +26,7 @@ from eocodec.errors import EocodecError, FormatError
 from eocodec.format import MAX_TUNING, Header
 from eocodec.image import Bytes
 from eocodec.model.bundle import Model
-from eocodec.model.manifest import Manifest, PhotoManifest
+from eocodec.model.manifest import PhotoManifest
 from eocodec.model.transform import Places
 from eocodec.steps import CONDITION_UNIT, STEP_UNIT, condition
 
@@ -50,7 +50,6 @@ Int8 = npt.NDArray[np.int8]
 LARGEST_OFFSET = 2 * CONDITION_UNIT  # of a map's entry, 1/16 octave
 LUMA = (0.299, 0.587, 0.114)
 CELL = 8  # pixels, over which the contrast of a place is measured
-MASKING = 0.3  # octaves of the step for an octave of contrast; chosen by SSIMULACRA2 on training photos
 COARSE_ENTRY = 4  # entries of a masking map are multiples, so that it takes few bytes
 CONDITION_RANGE = (-80, 48)
 UNIT = STEP_UNIT // CONDITION_UNIT  # step codes of 1/16 octave
@@ -76,12 +75,12 @@ UNTUNED = StepTuning()
 
 
 def tuning_for(
-    manifest: Manifest, tunable: bool, tune: str | None, focus: Focus | None, rgb: Bytes, squared: bool
+    model: Model, tunable: bool, tune: str | None, focus: Focus | None, rgb: Bytes, squared: bool
 ) -> StepTuning:
     """What a caller's wishes mean for an encoder.
 
     Arguments:
-        manifest: of the model.
+        model: that encodes.
         tunable: whether the form of file has steps that can differ.
         tune: "eye" or "psnr"; None: "eye" where that is possible and no PSNR is to be reached.
         focus: regions of interest or a mask, see :func:`focused`; None: none.
@@ -93,6 +92,7 @@ def tuning_for(
     """
     if tune not in (None, "eye", "psnr"):
         raise EocodecError(f"a file is tuned for eye or psnr, not for {tune}")
+    manifest = model.any_manifest
     able = tunable and isinstance(manifest, PhotoManifest) and manifest.tuned
     wish = "be tuned for the eye" if tune == "eye" else "have regions of interest" if focus is not None else None
     if wish is not None and not able:
@@ -102,13 +102,13 @@ def tuning_for(
     offsets: Int8 | None = None
     if isinstance(manifest, PhotoManifest) and able and (eye or focus is not None):
         block = int(2 ** (manifest.levels + 1))
-        offsets = masking(rgb, block) if eye else None
+        offsets = masking(rgb, block, model.encoding.masking) if eye else None
         if focus is not None:
             nearer = focused(focus, rgb.shape[:2], block)
             offsets = nearer if offsets is None else np.clip(nearer + offsets, -LARGEST_OFFSET, LARGEST_OFFSET)
         if offsets is not None and not offsets.any():
             offsets = None
-    return StepTuning(MAX_TUNING if eye else 0, offsets)
+    return StepTuning(model.encoding.tuning if eye else 0, offsets)
 
 
 class Fineness:
@@ -208,15 +208,16 @@ def offsets_of(data: bytes | None, header: Header, model: Model) -> Int8 | None:
     return offsets
 
 
-def masking(rgb: Bytes, block: int) -> Int8:
+def masking(rgb: Bytes, block: int, strength: float) -> Int8:
     """The map by which busy blocks, which hide errors, are coarser than smooth ones: nothing on the whole.
 
     Arguments:
         rgb: the picture `(H, W, 3)`.
         block: edge of a map's block in pixels, a multiple of 8.
+        strength: octaves of the step for an octave of contrast.
     """
     busy = np.stack([_contrast(rgb[top : top + block], block) for top in range(0, rgb.shape[0], block)])
-    entry = np.rint(MASKING * CONDITION_UNIT / COARSE_ENTRY * (busy - busy.mean())) * COARSE_ENTRY
+    entry = np.rint(strength * CONDITION_UNIT / COARSE_ENTRY * (busy - busy.mean())) * COARSE_ENTRY
     return np.clip(entry, -LARGEST_OFFSET, LARGEST_OFFSET).astype(np.int8)
 
 

@@ -99,7 +99,7 @@ class Encoder:
         fine: int = 0,
     ) -> None:
         self.model, self.tables, self.fine = model, tables_of(model), fine
-        self.weights = model.manifest.eye_dead_zone if eye else []
+        self.weights = model.encoding.weights(eye)
         self.targets, self.dequantiser = targets, dequantiser
         self.steps = steps and [np.broadcast_to(s, band.shape) for s, band in zip(steps, targets, strict=True)]
         self.levels = model.manifest.levels

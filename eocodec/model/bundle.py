@@ -19,6 +19,7 @@ import numpy.typing as npt
 from eocodec.errors import ModelError
 from eocodec.files import atomic_file
 from eocodec.model import parts
+from eocodec.model.encoding import EncoderSettings
 from eocodec.model.manifest import FlatManifest, Manifest, PhotoManifest, read_manifest
 from eocodec.model.runtime import USUAL, Runtime, is_exact
 from eocodec.model.shelf import claimed_id, peek_id
@@ -214,6 +215,15 @@ class Model:
         if isinstance(self.any_manifest, PhotoManifest):
             return self.any_manifest
         raise ModelError(f"the model {self.name} cannot do this; it only codes pictures of {self.size} pixels")
+
+    @functools.cached_property
+    def encoding(self) -> EncoderSettings:
+        """How to encode with a model for pictures of any size.
+
+        Raises:
+            ModelError: this model is for pictures of one size, or its settings are damaged.
+        """
+        return EncoderSettings.of(self.files, self.manifest)
 
     @property
     def flat(self) -> FlatManifest:

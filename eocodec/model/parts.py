@@ -29,9 +29,9 @@ __all__ = [
 Listed = dict[str, Any]
 
 LIST = "parts.json"
-BESIDE = ("denoise/", "encoder.onnx")  # what no decoder needs
+BESIDE = ("denoise/", "encoder.onnx", "encoder.json")  # what no decoder needs
 OPTIONAL = {
-    "encoder": ("encoder.onnx",),
+    "encoder": ("encoder.onnx", "encoder.json"),
     "denoising": ("denoise/",),
     "embedded": ("embedded/", "progressive.bin"),
     "lossless": ("lossless/",),

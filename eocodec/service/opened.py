@@ -165,7 +165,7 @@ class Desk:
         def make() -> Preview:
             picture = matte.filled(self._read_file(path))
             self.transforms += 1
-            return Preview(model, picture, tuning_for(manifest, ORDINARY.tunable, tune, focus, picture.rgb, False))
+            return Preview(model, picture, tuning_for(model, ORDINARY.tunable, tune, focus, picture.rgb, False))
 
         key = identity, model.name, "preview", tune, repr(focus)
         preview = self._keep(key, make, lambda made: made.picture.pixels)

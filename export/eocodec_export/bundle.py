@@ -5,7 +5,7 @@ In: a checkpoint and a folder of photos. Out: an `.eocm` file, refused when torc
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from eocodec.flow.pictures import read_pictures, split
 from eocodec.flow.training import load_checkpoint
 from eocodec.model import parts, transform
 from eocodec.model.bundle import Model, write_bundle
+from eocodec.model.encoding import SETTINGS, EncoderSettings
 from eocodec.model.manifest import FORMAT
 from eocodec_export import calibration, embedded, flat
 from eocodec_export.denoising import check_denoising, denoising_graphs, fit_level, round_weights
@@ -34,8 +35,11 @@ Bytes = npt.NDArray[np.uint8]
 FLOAT_TOLERANCE = 1e-3  # of the range 0 to 1
 STEPS = (2.0, 6.0, 14.0, 28.0, 50.0, 80.0, 120.0, 180.0, 260.0)  # 8-bit levels at which the tables are fitted
 DEAD_ZONE = 0.12
-# Rounding for the eye, chosen by SSIMULACRA2 on training photos (docs/METHOD.md): of chroma, of luma from level 1 on.
-EYE_CHROMA, EYE_LUMA = 0.12, (0.12, 0.065, 0.04, 0.03)
+# Settings of encoders, chosen on training photos (docs/METHOD.md): weights of the rate in rounding, of chroma and of
+# luma from level 1 on, for the smallest squared error and, by SSIMULACRA2, for the eye; how much steps follow the eye.
+CHROMA, LUMA = 0.22, (0.17, 0.08, 0.06, 0.05)
+EYE_CHROMA, EYE_LUMA = 0.17, (0.17, 0.07, 0.045, 0.04)
+TUNING, MASKING = 28, 0.08
 HOLD_OUT = 40  # of checkpoints that do not say how their pictures were split
 # Then C is near the mean number of nonzero latents of a block (docs/METHOD.md).
 WATER = 0.5
@@ -45,7 +49,11 @@ SHRINKAGE = {"step": 1.5, "noise": 0.7, "estimate": 1.0}  # see docs/METHOD.md f
 
 
 def _files(model: PhotoModel, graphs: dict[str, bytes], manifest: dict[str, object], tables: bytes) -> dict[str, bytes]:
+    settings = _settings(model.config.levels)
+    if manifest["dead_zone"] != DEAD_ZONE:  # one weight for all was asked for
+        settings = replace(settings, dead_zone=())
     return {
+        **({SETTINGS: settings.pack()} if model.config.tuned else {}),
         **{f"{name}.onnx": content for name, content in graphs.items()},
         "manifest.json": json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode(),
         "tables.bin": tables,
@@ -53,9 +61,13 @@ def _files(model: PhotoModel, graphs: dict[str, bytes], manifest: dict[str, obje
     }
 
 
-def _eye_dead_zone(levels: int) -> list[float]:
-    """Weights of chroma, then of luma from level L to 1."""
-    return [EYE_CHROMA, *(EYE_LUMA[min(level, len(EYE_LUMA)) - 1] for level in range(levels, 0, -1))]
+def _settings(levels: int) -> EncoderSettings:
+    """How to encode with a model that knows of tuning."""
+
+    def weights(chroma: float, luma: tuple[float, ...]) -> tuple[float, ...]:
+        return (chroma, *(luma[min(level, len(luma)) - 1] for level in range(levels, 0, -1)))
+
+    return EncoderSettings(weights(CHROMA, LUMA), weights(EYE_CHROMA, EYE_LUMA), TUNING, MASKING)
 
 
 def export(
@@ -79,7 +91,7 @@ def export(
         name, card: for the manifest.
         pictures: how many training photos the tables are fitted on.
         tiny: number of the model in tiny files, 1 to 3; 0 for none. Only for models of one size.
-        dead_zone: weight of the rate in rounding, squared steps per bit.
+        dead_zone: weight of the rate in rounding, squared steps per bit, for all latents; None for what was found best.
         report: called with one line per stage.
 
     Raises:
@@ -146,7 +158,6 @@ def export(
         "rotated": loaded.config.rotated,
         "tuned": loaded.config.tuned,
         "eye": [round(v) for v in EYE_OFFSETS[: loaded.config.levels + 1]] if loaded.config.tuned else [],
-        "eye_dead_zone": _eye_dead_zone(loaded.config.levels) if loaded.config.tuned else [],
         "sizes": asdict(loaded.config),
         "denoise": denoising,
     }

@@ -145,7 +145,7 @@ def gather(model: Model, pictures: Sequence[UInt8], levels: Sequence[float]) -> 
             tuning = MAX_TUNING if model.manifest.tuned and (number + k) % 2 else 0
             code = step_code(level / 255.0)
             header = Header(model.id, picture.shape[1], picture.shape[0], 0, code, tuning=tuning)
-            statistics.weights = model.manifest.eye_dead_zone if tuning else []
+            statistics.weights = model.encoding.weights(eye=tuning > 0)
             walk = Walk(model, header)
             steps = walk.fineness.steps()
             statistics.targets = [h / s for h, s in zip(latents, steps, strict=True)]
