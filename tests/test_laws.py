@@ -289,7 +289,10 @@ def test_bytes_that_do_not_belong_to_a_stream_are_a_picture_or_a_sentence(form: 
     """Payloads of noise under checksums that match, for every form: never anything but a picture or a FormatError."""
     data, random = _file(form.name), np.random.default_rng(5)
     decoded = 0
-    for _ in range(12):
+    proves = form.floor == np.inf  # a lossless file proves its pixels
+    for attempt in range(80):
+        if attempt >= 12 and (decoded or proves):
+            break
         try:
             got = eocodec.decompress(_forged(form, data, random.bytes))
         except FormatError as e:
@@ -297,7 +300,7 @@ def test_bytes_that_do_not_belong_to_a_stream_are_a_picture_or_a_sentence(form: 
             continue
         decoded += 1
         assert got.shape == form.picture().shape
-    assert decoded or form.floor == np.inf  # a lossless file proves its pixels
+    assert decoded or proves
 
 
 def _forged(form: Form, data: bytes, noise: Callable[[int], bytes]) -> bytes:
