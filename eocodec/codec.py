@@ -181,7 +181,8 @@ def open_picture(
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
     tunable = coding.tunable and picture.depth == 8
     tuning = tuning_for(model.any_manifest, tunable, tune, focus, picture.rgb, squared)
-    return Opened(drawn.open_either(coding, model, picture, values, tuning), sigma, lossless)
+    job = drawn.open_either(coding, model, picture, values, tuning, pages=focus is None)
+    return Opened(job, sigma, lossless)
 
 
 def _plain(denoise: float | str | None, tune: str | None, focus: Focus | None) -> bool:

@@ -1,0 +1,183 @@
+"""Pages of text and photographs: bytes of a page, of an ordinary file and of WebP lossless, and what photographs lose.
+
+In: the photographs in samples/, around which text is drawn with Pillow's own font. Out: pages.json. `photographs` is
+the PSNR over the photographs' pixels, `rest` that over all others; null where these are exact.
+
+    python benchmarks/pages.py [--out benchmarks/pages.json]
+"""
+
+import argparse
+import io
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from eocodec import codec, format
+from eocodec.coding import registry, segmentation
+from eocodec.coding.drawn import EitherJob
+from eocodec.coding.rate_control import Target
+from eocodec.image import as_picture, to_pillow
+from eocodec.metrics import decibels, squared_error
+from eocodec.model.library import load_model
+
+Bytes = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+HERE = Path(__file__).parent
+WORDS = (HERE.parent / "docs" / "METHOD.md").read_text().replace("|", " ").replace("*", "").split()
+TARGETS: dict[str, dict[str, Any]] = {"C = 96": {"rate": 96}, "C = 24": {"rate": 24}, "40 dB": {"psnr": 40}}
+
+
+def sample(name: str, width: int, height: int) -> Image.Image:
+    """A photograph of samples/, scaled to fill a rectangle."""
+    image = Image.open(HERE.parent / "samples" / f"{name}.png").convert("RGB")
+    scale = max(width / image.width, height / image.height)
+    image = image.resize((math.ceil(image.width * scale), math.ceil(image.height * scale)), Image.Resampling.LANCZOS)
+    return image.crop((0, 0, width, height))
+
+
+class Sheet:
+    """A page that remembers where its photographs are."""
+
+    def __init__(self, width: int, height: int, colour: str) -> None:
+        self.image = Image.new("RGB", (width, height), colour)
+        self.draw = ImageDraw.Draw(self.image)
+        self.photographs = np.zeros((height, width), np.bool_)
+        self._word = 0
+
+    def photograph(self, name: str, x: int, y: int, width: int, height: int) -> None:
+        """Put a photograph down."""
+        self.image.paste(sample(name, width, height), (x, y))
+        self.photographs[y : y + height, x : x + width] = True
+
+    def text(self, x: int, y: int, width: int, height: int, size: int, colour: str = "black") -> None:
+        """Fill a rectangle with lines of text."""
+        font = ImageFont.load_default(size)
+        for top in range(y, y + height - size, size * 3 // 2):
+            line = WORDS[self._word % len(WORDS)]
+            self._word += 1
+            while self.draw.textlength(longer := f"{line} {WORDS[self._word % len(WORDS)]}", font) < width:
+                line = longer
+                self._word += 1
+            self.draw.text((x, top), line, colour, font)
+
+    def picture(self) -> Bytes:
+        """Its pixels."""
+        return np.asarray(self.image)
+
+
+def magazine() -> Sheet:
+    """Two columns, a headline, two photographs that text flows around."""
+    s = Sheet(1240, 1754, "white")
+    s.text(80, 60, 1080, 130, 64)
+    s.photograph("coffee", 80, 190, 1080, 560)
+    s.text(80, 770, 520, 900, 20)
+    s.text(640, 770, 520, 420, 20)
+    s.photograph("astronaut", 643, 1207, 511, 399)
+    s.text(640, 1625, 520, 60, 16, "dimgray")
+    return s
+
+
+def screen() -> Sheet:
+    """A window with a bar, a list with small pictures, and a photograph."""
+    s = Sheet(1280, 800, "#f3f3f5")
+    for y in range(40):
+        s.draw.line((0, y, 1280, y), (70 + y, 90 + y, 130 + y))
+    s.text(20, 8, 500, 40, 18, "white")
+    s.draw.rectangle((0, 40, 300, 800), "white", "#d0d0d6")
+    for k, name in enumerate(("chelsea", "astronaut", "rocket", "coffee") * 2):
+        s.photograph(name, 12, 56 + 90 * k, 56, 56)
+        s.text(80, 56 + 90 * k, 205, 56, 14)
+    s.draw.rounded_rectangle((330, 60, 1250, 780), 12, "white", "#d0d0d6")
+    s.photograph("rocket", 360, 90, 601, 433)
+    s.text(985, 90, 245, 430, 14)
+    s.text(360, 545, 860, 180, 15)
+    for k in range(4):
+        s.draw.rounded_rectangle((360 + 140 * k, 735, 480 + 140 * k, 765), 6, "#2f6fde")
+        s.text(375 + 140 * k, 741, 90, 20, 13, "white")
+    return s
+
+
+def slide() -> Sheet:
+    """A dark slide: title, points, a chart, a photograph."""
+    s = Sheet(1600, 900, "#10243e")
+    s.text(80, 60, 1400, 100, 56, "white")
+    for k in range(4):
+        s.draw.ellipse((84, 219 + 80 * k, 100, 235 + 80 * k), "#f0a030")
+        s.text(120, 208 + 80 * k, 640, 60, 30, "#dfe8f2")
+    for k, height in enumerate((40, 90, 130, 180, 220, 260)):
+        s.draw.rectangle((100 + 110 * k, 840 - height, 180 + 110 * k, 840), "#4c8dd0")
+    s.photograph("chelsea", 870, 210, 650, 433)
+    s.text(870, 660, 650, 60, 18, "#9fb4cc")
+    return s
+
+
+PAGES: dict[str, Callable[[], Sheet]] = {"magazine": magazine, "screen": screen, "slide": slide}
+
+
+def quality(picture: Bytes, decoded: Bytes, where: Bools) -> float | None:
+    """PSNR in dB over some pixels; None if they are the same."""
+    found = decibels(squared_error(picture[where], decoded[where]), int(3 * where.sum()), 255)
+    return None if math.isinf(found) else round(found, 2)
+
+
+def webp_size(picture: Bytes) -> int:
+    """Bytes of the page as a WebP lossless file."""
+    out = io.BytesIO()
+    to_pillow(picture).save(out, "WEBP", lossless=True, quality=100, method=6)
+    return len(out.getvalue())
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Everything about one page."""
+    sheet, model = PAGES[name](), load_model("photo")
+    rgb = sheet.picture()
+    started = time.process_time()
+    regions = segmentation.photographs(rgb)
+    seconds = time.process_time() - started
+    row: dict[str, Any] = {
+        "page": name,
+        "width": rgb.shape[1],
+        "height": rgb.shape[0],
+        "photographs": round(float(sheet.photographs.mean()), 3),
+        "regions": [[r.x, r.y, r.width, r.height] for r in regions],
+        "seconds_per_megapixel": round(1e6 * seconds / (rgb.shape[0] * rgb.shape[1]), 3),
+        "webp_lossless": webp_size(rgb),
+        "targets": {},
+    }
+    for label, target in TARGETS.items():
+        aim = Target(**{"rate": None, "bpp": None, "max_bytes": None, "psnr": None, **target})
+        found = {}
+        for kind in ("page", "ordinary"):
+            opened = codec.open_picture(as_picture(rgb), model, squared="psnr" in target)
+            if kind == "ordinary":
+                assert isinstance(opened.job, EitherJob)
+                opened = codec.Opened(opened.job.ordinary)
+            file = opened.coded(aim).file
+            decoded = registry.coding_of(file).decode(model, file)
+            found[kind] = {
+                "form": type(registry.coding_of(file)).__name__.lower(),
+                "bytes": len(format.to_bytes(file)),
+                "photographs": quality(rgb, decoded, sheet.photographs),
+                "rest": quality(rgb, decoded, ~sheet.photographs),
+            }
+        row["targets"][label] = found
+    return row
+
+
+def main() -> None:
+    """Measure all pages and write the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=HERE / "pages.json")
+    rows = [measure(name) for name in PAGES]
+    parser.parse_args().out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
