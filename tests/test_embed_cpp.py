@@ -29,7 +29,8 @@ from eocodec.format import File, Header
 from eocodec.model.bundle import Model
 from eocodec.model.library import load_model, shipped_models
 
-INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
+ALL: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
+INDEX = [v for v in ALL if not v.get("webp")]  # the others are refused
 BUNDLES = {**shipped_models(), "photo": bundle_of("photo")}
 RUNTIME = os.environ.get("ONNXRUNTIME_ROOT", "")
 # Pictures whose decoding takes the sanitizers a second at most; the rotation of face64 alone takes them ten.

@@ -48,7 +48,8 @@ pytestmark = [
     ),
 ]
 
-INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
+ALL: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
+INDEX = [v for v in ALL if not v.get("webp")]  # the others are refused
 SHAPES = {"segments": (200, 100, 203, 151), "embedded": (240, 120, 130, 98)}  # left, top, width, height in coffee.png
 PIECES = 12  # that the slow server sends a file in
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from eocodec import format, regions
 from eocodec.coding import registry, segmentation, webp
-from eocodec.coding.base import Coded, Job, SegmentedCoding, whole_file
+from eocodec.coding.base import Coded, SegmentedCoding, whole_file
 from eocodec.coding.fineness import UNTUNED, StepTuning, tuning_for
 from eocodec.coding.forms import PageForm, photograph_of
 from eocodec.coding.ordinary import OrdinaryJob

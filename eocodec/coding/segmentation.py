@@ -39,6 +39,7 @@ COLOURS, GREYS = 32, 12  # … with so many colours
 # Values of a block in a rectangle: what is saved, in tenths of what a photographic one saves, less what is lost.
 VALUES = {"photographic": 10, "noisy": 3, "smooth": 1, "flat": -1, "text": -5}
 TAKEN = -(1 << 30)  # the value of a block that another rectangle has
+FEWEST, SCARCE = 4, 100  # blocks of text beside photographs: so many, and one in so many
 PRICE = 5  # of a rectangle
 WORTH = 15  # that a rectangle must be
 SHARE = 8  # one pixel in so many of a row or column at its edge is new
@@ -58,7 +59,10 @@ class _Rectangle(NamedTuple):
 
 
 def photographs(rgb: Bytes) -> list[Region]:
-    """Up to :data:`MOST` rectangles, which do not overlap, from top to bottom; none if the page has no photographs."""
+    """Up to :data:`MOST` rectangles, which do not overlap, from top to bottom.
+
+    None if the page has no photographs, or hardly any text or drawings beside them, which are what a page is for.
+    """
     height, width = rgb.shape[:2]
     if min(height, width) < 2 * BLOCK:
         return []
@@ -67,11 +71,19 @@ def photographs(rgb: Bytes) -> list[Region]:
         colours <<= 8
         colours |= rgb[..., channel]
     new = _new(colours)
-    chosen = _chosen(_values(colours, new))
-    regions = [_in_pixels(r, height, width) for r in chosen]
-    for k in range(len(regions)):
-        regions[k] = _fitted(new, regions[k], regions[:k] + regions[k + 1 :])
-    return sorted(r for r in regions if min(r.height, r.width) >= SMALLEST)
+    values = _values(colours, new)
+    chosen = _chosen(values)
+    for r in chosen:
+        values[r.place] = TAKEN
+    if (values == VALUES["text"]).sum() < max(FEWEST, values.size // SCARCE):
+        return []
+    regions: list[Region] = []
+    for r in chosen:  # slivers that come last are often edges of what came before
+        rough = _in_pixels(r, height, width)
+        free = [x for x in (_fitted(new, rough), rough) if not any(x.overlaps(other) for other in regions)]
+        if free and min(free[0].height, free[0].width) >= SMALLEST:
+            regions.append(free[0])
+    return sorted(regions)
 
 
 def _new(colours: Colours) -> Bools:
@@ -186,7 +198,7 @@ def _in_pixels(r: _Rectangle, height: int, width: int) -> Region:
     return Region(r.top * BLOCK, r.left * BLOCK, bottom - r.top * BLOCK, right - r.left * BLOCK)
 
 
-def _fitted(new: Bools, region: Region, others: list[Region]) -> Region:
+def _fitted(new: Bools, region: Region) -> Region:
     """The region with its edges moved to where the photograph ends, by less than two blocks."""
     top, bottom = region.y, region.y + region.height
     left, right = region.x, region.x + region.width
@@ -194,8 +206,7 @@ def _fitted(new: Bools, region: Region, others: list[Region]) -> Region:
     bottom = _edge(new[:, left:right], bottom, 1)
     left = _edge(new[top:bottom].T, left, -1)
     right = _edge(new[top:bottom].T, right, 1)
-    fitted = Region(top, left, max(bottom - top, 0), max(right - left, 0))
-    return region if any(fitted.overlaps(other) for other in others) else fitted
+    return Region(top, left, max(bottom - top, 0), max(right - left, 0))
 
 
 def _edge(new: Bools, at: int, outwards: int) -> int:
