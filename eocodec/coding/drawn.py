@@ -110,19 +110,19 @@ class EitherJob(Job):
         pages: bool = True,
     ) -> None:
         super().__init__(coding, model, picture)
-        self._values, self._tuning, self._pages = values, tuning, pages
+        self._values, self.tuning, self._pages = values, tuning, pages
         self._exact = Exact(picture, lambda: self._exactly.at(1 / 255))
 
     def remember(self) -> None:
         """Keep what is found out about a step, see :class:`eocodec.coding.ordinary.OrdinaryJob`."""
         if isinstance(self._lossily, OrdinaryJob):
             self._lossily.remembers = True
-        if self._page is not None:
-            self._page.remember()
+        if self.page is not None:
+            self.page.remember()
 
     @functools.cached_property
     def _lossily(self) -> Job:
-        job = self.coding.open(self.model, self.picture, self._values, self._tuning)
+        job = self.coding.open(self.model, self.picture, self._values, self.tuning)
         job.measuring = self.measuring
         return job
 
@@ -131,11 +131,11 @@ class EitherJob(Job):
         return registry.LOSSLESS.open(self.model, replace(self.picture, deep=False))
 
     @functools.cached_property
-    def _page(self) -> PageJob | None:
+    def page(self) -> PageJob | None:
         """Photographs on an exact layer, if it is such a picture."""
         if not self._pages or self.picture.pixels > LARGE:
             return None
-        return registry.PAGE.attempted(self.model, self.picture, self._values, self._tuning)
+        return registry.PAGE.attempted(self.model, self.picture, self._values, self.tuning)
 
     def at(self, delta: float) -> Coded:
         """See :meth:`Job.at`."""
@@ -148,10 +148,10 @@ class EitherJob(Job):
 
     def _fitting_page(self, limit: int) -> Coded | None:
         """A page of so many bytes, whose photographs are no coarser than an ordinary file of so many bytes is."""
-        if self._page is None or self._page.quick_size > HOPE * limit or self._page.overhead() >= limit:
+        if self.page is None or self.page.quick_size > HOPE * limit or self.page.overhead() >= limit:
             return None
         try:
-            coded = self._page.fitting(limit)
+            coded = self.page.fitting(limit)
         except EocodecError:
             return None
         ordinary = self._lossily.at(coded.file.delta)
@@ -175,10 +175,10 @@ class EitherJob(Job):
     def _paged(self, coded: Coded | None, make: Callable[[PageJob], Coded]) -> Coded | None:
         """The page, if there is one that meets the same target in fewer bytes."""
         size = 4 * self.picture.pixels if coded is None else len(format.to_bytes(coded.file))
-        if self._page is None or self._page.quick_size > HOPE * size:
+        if self.page is None or self.page.quick_size > HOPE * size:
             return None
         try:
-            page = make(self._page)
+            page = make(self.page)
         except EocodecError:
             return None
         return page if len(format.to_bytes(page.file)) < size else None
@@ -197,8 +197,8 @@ class EitherJob(Job):
 
     def _job_of(self, file: AnyFile) -> Job:
         if isinstance(file, File) and file.header.page:
-            assert self._page is not None, "a page is made of a picture that is one"
-            return self._page
+            assert self.page is not None, "a page is made of a picture that is one"
+            return self.page
         return self._exactly if isinstance(file, File) and file.lossless is not None else self._lossily
 
 

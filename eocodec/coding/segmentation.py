@@ -72,18 +72,17 @@ def photographs(rgb: Bytes) -> list[Region]:
         colours |= rgb[..., channel]
     new = _new(colours)
     values = _values(colours, new)
-    chosen = _chosen(values)
-    for r in chosen:
-        values[r.place] = TAKEN
-    if (values == VALUES["text"]).sum() < max(FEWEST, values.size // SCARCE):
-        return []
     regions: list[Region] = []
-    for r in chosen:  # slivers that come last are often edges of what came before
+    for r in _chosen(values):  # slivers that come last are often edges of what came before
         rough = _in_pixels(r, height, width)
         free = [x for x in (_fitted(new, rough), rough) if not any(x.overlaps(other) for other in regions)]
         if free and min(free[0].height, free[0].width) >= SMALLEST:
             regions.append(free[0])
-    return sorted(regions)
+    for region in regions:
+        touched = (slice(s.start // BLOCK, -(-s.stop // BLOCK)) for s in region.place)
+        values[tuple(touched)] = TAKEN
+    enough = (values == VALUES["text"]).sum() >= max(FEWEST, values.size // SCARCE)
+    return sorted(regions) if enough else []
 
 
 def _new(colours: Colours) -> Bools:
@@ -221,7 +220,7 @@ def _edge(new: Bools, at: int, outwards: int) -> int:
     middle = min(at, 2 * BLOCK)
     above, below = near[:middle][::-1], near[middle:]
     outer, inner = (above, below) if outwards < 0 else (below, above)
-    return at + outwards * (_leading(outer[:BLOCK]) or -_leading(~inner))
+    return at + outwards * (_leading(outer) or -_leading(~inner))
 
 
 def _leading(flags: Bools) -> int:

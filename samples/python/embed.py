@@ -336,8 +336,8 @@ class File:
     `segments` are pairs of a number of coding units and their range coder stream; `stream` is an embedded stream,
     `lossless` the lossless element, `choice` that of tables, `alpha` and `offsets` the packed transparency and map of
     steps, None in files without. `tuning` is 0 in files that are not tuned. `deep`: samples have 16 bits. `luma`: there
-    are no chroma units. `webp`: WebP streams are allowed in place of zstd frames. `page` is the element of a page, whose
-    segments are files of its photographs, None in other files.
+    are no chroma units. `webp`: WebP streams are allowed in place of zstd frames. `page` is the element of a page, None
+    in other files; the segments of a page are files of its photographs.
     """
 
     model: bytes
