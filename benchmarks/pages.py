@@ -1,7 +1,8 @@
-"""Pages of text and photographs: bytes of a page, of an ordinary file and of WebP lossless, and what photographs lose.
+"""Text with photographs: bytes of a page, of what is written without pages and of WebP lossless; what both lose.
 
 In: the photographs in samples/, around which text is drawn with Pillow's own font. Out: pages.json. `photographs` is
-the PSNR over the photographs' pixels, `rest` that over all others; null where these are exact.
+the PSNR over the photographs' pixels, `rest` that over all others; null where these are exact. Seconds are those of the
+processor.
 
     python benchmarks/pages.py [--out benchmarks/pages.json]
 """
@@ -153,16 +154,18 @@ def measure(name: str) -> dict[str, Any]:
     }
     for label, target in TARGETS.items():
         aim = Target(**{"rate": None, "bpp": None, "max_bytes": None, "psnr": None, **target})
+        job = codec.open_picture(as_picture(rgb), model, squared="psnr" in target).job
+        assert isinstance(job, EitherJob)
         found = {}
-        for kind in ("page", "ordinary"):
-            opened = codec.open_picture(as_picture(rgb), model, squared="psnr" in target)
-            if kind == "ordinary":
-                assert isinstance(opened.job, EitherJob)
-                opened = codec.Opened(opened.job.ordinary)
-            file = opened.coded(aim).file
+        for kind, pages in (("with pages", True), ("without", False)):
+            tried = EitherJob(job.coding, model, job.picture, None, job.tuning, pages)
+            started = time.process_time()
+            file = codec.Opened(tried).coded(aim).file
+            seconds = time.process_time() - started
             decoded = registry.coding_of(file).decode(model, file)
             found[kind] = {
                 "form": type(registry.coding_of(file)).__name__.lower(),
+                "seconds": round(seconds, 2),
                 "bytes": len(format.to_bytes(file)),
                 "photographs": quality(rgb, decoded, sheet.photographs),
                 "rest": quality(rgb, decoded, ~sheet.photographs),
@@ -175,8 +178,8 @@ def main() -> None:
     """Measure all pages and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE / "pages.json")
-    rows = [measure(name) for name in PAGES]
-    parser.parse_args().out.write_text(json.dumps(rows, indent=1) + "\n")
+    result = {"model": load_model("photo").id.hex(), "pages": [measure(name) for name in PAGES]}
+    parser.parse_args().out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def _values(colours: Colours, new: Bools) -> Ints:
 
 def _chosen(values: Ints) -> list[_Rectangle]:
     """Rectangles of blocks: the one that is worth most, again and again, each in parts where that pays."""
-    left, found = values.copy(), []
+    left, found = values.copy(), list[_Rectangle]()
     while len(found) < MOST:
         r = _best(left)
         if left[r.place].sum() < WORTH:
