@@ -166,6 +166,7 @@ def test_all_but_the_photographs_is_exact_and_they_are_ordinary_files(
         assert segment.payload == alone and psnr(page[place.place], decoded[place.place]) > 26
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "target", [{"rate": 40}, {"rate": 96}, {"rate": 400}, {"psnr": 38}, {"rate": 96, "tune": "psnr"}]
 )
@@ -188,6 +189,7 @@ def test_a_page_is_never_larger_than_what_it_replaces(target: dict[str, float], 
         assert made < 0.9 * len(other)
 
 
+@pytest.mark.slow
 def test_sizes_and_qualities_are_met_by_the_photographs(model: Model) -> None:
     page = small()
     for bpp in (1.5, 2.5):
@@ -206,6 +208,7 @@ def test_targets_below_the_exact_layer_get_what_they_got_without_pages(model: Mo
     assert len(data) <= layer // 2 and not format.parse(data).header.page
 
 
+@pytest.mark.slow
 def test_forms_and_options_that_exclude_pages(model: Model) -> None:
     page = small()
     for options in ({"progressive": True}, {"lossless": True}, {"focus": (20, 30, 50, 40)}, {"depth": 16}):
@@ -215,6 +218,7 @@ def test_forms_and_options_that_exclude_pages(model: Model) -> None:
         registry.PAGE.open(model, as_picture(photograph("coffee", 100, 90)))
 
 
+@pytest.mark.slow
 def test_transparency_and_grey_stay(model: Model) -> None:
     page = small()
     alpha = np.full(page.shape[:2], 255, np.uint8)
@@ -232,6 +236,7 @@ def test_transparency_and_grey_stay(model: Model) -> None:
     assert parts == [True, False] and (eocodec.decompress(data, model)[:3] == half[:3]).all()
 
 
+@pytest.mark.slow
 def test_noise_can_be_taken_out_of_a_page(model: Model) -> None:
     rng = np.random.default_rng(3)
     noisy = small().copy()
