@@ -17,6 +17,7 @@ from eocodec.coding import alpha as transparency
 from eocodec.coding import drawn, matte
 from eocodec.coding.base import Coded, Job
 from eocodec.coding.fineness import Focus, tuning_for
+from eocodec.coding.forms import tuning_of
 from eocodec.coding.rate_control import Target
 from eocodec.coding.registry import coding_for, coding_of
 from eocodec.errors import EocodecError, LimitError
@@ -141,7 +142,7 @@ class Opened:
             (self.job.height, self.job.width),
             coded.tries,
             self.sigma,
-            "eye" if isinstance(coded.file, format.File) and coded.file.header.tuning else "psnr",
+            "eye" if tuning_of(coded.file) else "psnr",
             self.job.picture.depth,
         )
 

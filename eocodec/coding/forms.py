@@ -35,6 +35,7 @@ __all__ = [
     "described",
     "form_of",
     "photograph_of",
+    "tuning_of",
     "whole_file",
 ]
 
@@ -171,7 +172,9 @@ class PageForm(SegmentedForm):
                     "latents": 0.0 if part is None else self._latents(part),
                 }
             )
-        return {**super().describe(file, size, model), "page": True, "layer": len(layer), "regions": found}
+        tuning = round(tuning_of(file) / format.MAX_TUNING, 3)
+        told = {**super().describe(file, size, model), "tuning": tuning}
+        return {**told, "page": True, "layer": len(layer), "regions": found}
 
     def cut(
         self,
@@ -292,6 +295,16 @@ def photograph_of(file: File, place: Region, number: int) -> File:
     if file.header.grey and not header.grey:
         raise FormatError(f"{what} has colours, the page has none")
     return part
+
+
+def tuning_of(file: AnyFile) -> int:
+    """How much the steps of a file follow the eye, in 1/32; of a page, those of its first photograph."""
+    if not isinstance(file, File):
+        return 0
+    if not file.header.page or not file.segments:
+        return file.header.tuning
+    part = format.from_bytes(file.segments[0].payload)
+    return part.header.tuning if isinstance(part, File) else 0
 
 
 def described(file: File, size: int, model: Named | None) -> dict[str, Any]:

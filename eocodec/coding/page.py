@@ -72,7 +72,7 @@ class PageJob(SteppedJob):
         manifest, found = self.model.any_manifest, []
         for region in self.places:
             rgb = np.ascontiguousarray(self.picture.rgb[region.place])
-            grey = bool((rgb == rgb[..., :1]).all())
+            grey = self.picture.grey or bool((rgb == rgb[..., :1]).all())
             tuning = tuning_for(manifest, True, "eye" if self._tuning.degree else "psnr", None, rgb, False)
             values = None if self._values is None else np.ascontiguousarray(self._values[region.place])
             found.append(OrdinaryJob(registry.ORDINARY, self.model, Picture(rgb, grey=grey), values, tuning))

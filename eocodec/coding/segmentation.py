@@ -55,6 +55,7 @@ class _Rectangle(NamedTuple):
 
     @property
     def place(self) -> tuple[slice, slice]:
+        """Rows and columns."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
@@ -136,7 +137,8 @@ def _best(values: Ints) -> _Rectangle:
     """The rectangle of the largest sum: for all pairs of rows at once, the best run of columns."""
     rows, columns = values.shape
     if rows > columns:  # pairs of the fewer
-        return _Rectangle(*_best(values.T)[2:], *_best(values.T)[:2])
+        top, bottom, left, right = _best(values.T)
+        return _Rectangle(left, right, top, bottom)
     sums = np.zeros((rows + 1, columns), np.int64)
     np.cumsum(values, 0, out=sums[1:])
     tops, bottoms = np.triu_indices(rows + 1, 1)
@@ -174,9 +176,8 @@ def _parts(values: Ints, r: _Rectangle, most: int) -> list[_Rectangle]:
     found: list[_Rectangle] = []
     for half in halves:
         best = _best(values[half.place])
-        moved = _Rectangle(
-            half.top + best.top, half.top + best.bottom, half.left + best.left, half.left + best.right
-        )  # fmt: skip
+        rows, columns = (half.top + best.top, half.top + best.bottom), (half.left + best.left, half.left + best.right)
+        moved = _Rectangle(*rows, *columns)
         if values[moved.place].sum() >= WORTH:
             found += _parts(values, moved, most - len(found))
     return found[:most] or [r]
