@@ -320,8 +320,8 @@ def test_hostile_photographs_are_refused(file: format.File, data: bytes, model: 
                           eocodec.compress(np.dstack([photo, photo[..., 0]]), model=model),
                           eocodec.compress(photo.astype(np.uint16) * 256, depth=16, model=model)],
         "its place": [eocodec.compress(photo[:-1], model=model)],
-        "not an .eoc file": [b"", b"noise"],
-        "cut off": [file.segments[0].payload[:12]],
+        "photograph 1 cannot be read: not an .eoc file": [b"", b"noise"],
+        "photograph 1 cannot be read: the file is cut off": [file.segments[0].payload[:12]],
         "checksum": [file.segments[0].payload[:-1] + bytes([file.segments[0].payload[-1] ^ 1])],
     }  # fmt: skip
     for sentence, parts in forms.items():

@@ -283,8 +283,11 @@ def photograph_of(file: File, place: Region, number: int) -> File:
     Raises:
         FormatError: it is no file, or of another form, model or size than the page can hold there.
     """
-    part = format.from_bytes(file.segments[number].payload)
     what = f"the file is damaged: its photograph {number + 1}"
+    try:
+        part = format.from_bytes(file.segments[number].payload)
+    except FormatError as e:
+        raise FormatError(f"{what} cannot be read: {e}") from e
     if not isinstance(part, File) or form_of(part) != "ORDINARY":
         raise FormatError(f"{what} is not of the ordinary form")
     header = part.header
