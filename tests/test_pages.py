@@ -1,5 +1,6 @@
 """Pages: text and drawings stay exact beside photographs, which follow the rate, in fewer bytes than any other form."""
 
+import io
 import json
 import time
 from dataclasses import replace
@@ -413,6 +414,19 @@ def test_the_command_makes_reads_and_cuts_pages(run: Runner, tmp_path: Path) -> 
     outside = _outside(small(), PLACES)
     assert (np.asarray(Image.open(tmp_path / "less.png").convert("RGB"))[outside] == small()[outside]).all()
     assert run("denoise", "page.eoc", "-o", "clean.png").returncode == 0
+
+
+def test_pillow_opens_pages_and_says_when_they_are_cut(data: bytes, file: format.File, model: Model) -> None:
+    import eocodec.pillow
+
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.size, image.mode, image.info["lossless"]) == ((260, 200), "RGB", False)
+        assert np.array_equal(np.asarray(image), eocodec.decompress(data, model))
+    with (
+        Image.open(io.BytesIO(data[: format.segment_ends(file)[1]])) as image,
+        pytest.raises(OSError, match="truncated"),
+    ):
+        image.load()
 
 
 def test_pages_are_coded_once_for_several_targets(model: Model) -> None:
