@@ -189,6 +189,22 @@ def lossless() -> str:
     return grid([f"Mean of {count} pictures", *(f"{name}, bpp" for name in means)], rows)
 
 
+def pages() -> str:
+    """Text with photographs: bytes with pages, without, and of WebP lossless, at C = 96."""
+    rows = []
+    for row in measured("pages")["pages"]:
+        with_pages, without = (row["targets"]["C = 96"][kind] for kind in ("with pages", "without"))
+        rows.append(
+            [
+                f"{row['page']}, {row['width']}×{row['height']}, {100 * row['photographs']:.0f} % photographs",
+                f"**{with_pages['bytes']:,}**; {with_pages['photographs']:.1f} dB",
+                f"{without['bytes']:,}; {without['photographs']:.1f} dB, text {without['rest']:.1f} dB",
+                f"{row['webp_lossless']:,}",
+            ]
+        )
+    return grid(["Page", "Bytes", "Without pages", "WebP lossless"], rows)
+
+
 def stages() -> str:
     """Where the time of one picture goes."""
     from stages import table
@@ -391,6 +407,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "embedded-loss": embedded_loss,
     "rate-control": rate_control,
     "lossless": lossless,
+    "pages": pages,
     "stages": stages,
     "denoising": denoising,
     "noise-levels": noise_levels,

@@ -17,6 +17,7 @@ from eocodec.coding import alpha as transparency
 from eocodec.coding import drawn, matte
 from eocodec.coding.base import Coded, Job
 from eocodec.coding.fineness import Focus, tuning_for
+from eocodec.coding.forms import tuning_of
 from eocodec.coding.rate_control import Target
 from eocodec.coding.registry import coding_for, coding_of
 from eocodec.errors import EocodecError, LimitError
@@ -141,7 +142,7 @@ class Opened:
             (self.job.height, self.job.width),
             coded.tries,
             self.sigma,
-            "eye" if isinstance(coded.file, format.File) and coded.file.header.tuning else "psnr",
+            "eye" if tuning_of(coded.file) else "psnr",
             self.job.picture.depth,
         )
 
@@ -181,7 +182,8 @@ def open_picture(
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
     tunable = coding.tunable and picture.depth == 8
     tuning = tuning_for(model, tunable, tune, focus, picture.rgb, squared)
-    return Opened(drawn.open_either(coding, model, picture, values, tuning), sigma, lossless)
+    job = drawn.open_either(coding, model, picture, values, tuning, pages=focus is None)
+    return Opened(job, sigma, lossless)
 
 
 def _plain(denoise: float | str | None, tune: str | None, focus: Focus | None) -> bool:

@@ -8,7 +8,7 @@ import base64
 import zlib
 from dataclasses import dataclass, replace
 
-from eocodec import varint
+from eocodec import regions, varint
 from eocodec.errors import FormatError, LimitError, UnknownTypeError
 from eocodec.steps import STEP_ORIGIN, STEP_UNIT, TOP_CODE, exact_code, step_of_code
 
@@ -42,6 +42,8 @@ __all__ = [
 
 MAGIC = b"EOC"
 VERSION = 1
+PAGE_VERSION = 2  # of files whose flags a byte of the kind follows, of which there is one: pages
+PAGE_KIND = 1
 MAX_SIDE = 1 << 20  # pixels
 MAX_PIXELS = 1 << 28
 MAX_SIDE_SEGMENT = 1 << 30  # bytes
@@ -55,10 +57,12 @@ FLAG_DEEP = 32
 FLAG_LUMA = 64
 FLAG_WEBP = 128
 KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_TUNED | FLAG_DEEP | FLAG_LUMA | FLAG_WEBP
+PAGE_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_WEBP
 VP8L_SIGNATURE = 0x2F  # the first byte of a WebP stream; a zstd frame begins with 0x28
 LOSSLESS_UNITS = 37  # coding units of every lossless file
 LOSSLESS_STEP = STEP_ORIGIN  # Δ = 1 level
 MAX_LOSSLESS = 4096  # bytes of the lossless element, and of the deep one
+MAX_PAGE = 1 << 30  # bytes of a page's element
 PIECE = 2048  # bytes of an embedded stream between two checksums
 TINY_TAG = 0xF8  # first byte: tag + 2 · (number − 1) + grey; no UTF-8 text starts so, nor does a picture format
 TINY_NUMBERS = 3
@@ -87,6 +91,7 @@ class Header:
         webp: transparency or packed samples may be a WebP stream (`eocodec.coding.webp`).
         deep: the samples have 16 bits, see `eocodec.coding.deep`.
         luma: chroma details of a grey picture are zero and not coded.
+        page: segments are files of the photographs on a page, see `eocodec.coding.page`.
     """
 
     model: bytes
@@ -100,6 +105,7 @@ class Header:
     webp: bool = False
     deep: bool = False
     luma: bool = False
+    page: bool = False
 
     @property
     def fine(self) -> int:
@@ -138,7 +144,8 @@ class File:
 
     `lossless` is the lossless element (see `eocodec.coding.lossless.Parameters`), None in other files; `offsets` is the
     packed map of steps (see `eocodec.coding.fineness`), None where the step is the same everywhere; `tables` is the
-    element of a 16-bit file that is not lossless (see `eocodec.coding.deep`), None in other files.
+    element of a 16-bit file that is not lossless (see `eocodec.coding.deep`), `page` that of a page (see
+    `eocodec.regions`), None in other files.
     """
 
     header: Header
@@ -149,6 +156,7 @@ class File:
     lossless: bytes | None = None
     offsets: bytes | None = None
     tables: bytes | None = None
+    page: bytes | None = None
 
     @property
     def delta(self) -> float:
@@ -281,9 +289,9 @@ def _header_bytes(header: Header, side: bool, lossless: bool = False) -> bytes:
     return b"".join(
         [
             MAGIC,
-            bytes([VERSION]),
+            bytes([PAGE_VERSION if header.page else VERSION]),
             header.model,
-            bytes([flags]),
+            bytes([flags, PAGE_KIND] if header.page else [flags]),
             varint.write(header.width),
             varint.write(header.height),
             header.rate.to_bytes(2, "little"),
@@ -320,6 +328,9 @@ def serialise(file: File) -> bytes:
         raise FormatError("a file of 16 bits is ordinary or lossless, and all of its steps are the same")
     if h.luma and (not h.grey or h.embedded or file.lossless is not None):
         raise FormatError("only ordinary files of grey pictures can hold luma alone")
+    others = h.embedded or h.tuning or h.deep or h.luma or file.lossless is not None or file.offsets is not None
+    if (file.page is not None) != h.page or (h.page and others):
+        raise FormatError("a page has an exact layer, and nothing of other forms")
     if _is_webp(file.alpha):
         h = replace(h, webp=True)
     sides = [(k, c) for k, c in ((SIDE_ALPHA, file.alpha), (SIDE_OFFSETS, file.offsets)) if c is not None]
@@ -332,7 +343,7 @@ def serialise(file: File) -> bytes:
         position += 1
     if sides:
         out.append(bytes([SIDE_END]))
-    for parameters in (file.lossless, file.tables):
+    for parameters in (file.lossless, file.tables, file.page):
         if parameters is not None:
             element = varint.write(len(parameters)) + parameters
             out += [element, _checksum(head, position, element)]
@@ -368,10 +379,11 @@ def parse(data: bytes, salvage: bool = False) -> File:
     try:
         r.take(3)
         version = r.take(1)[0]
-        if version != VERSION:
-            raise FormatError(f"the file has format version {version}; this program reads version {VERSION}")
+        if version not in (VERSION, PAGE_VERSION):
+            raise FormatError(f"the file has format version {version}; this program reads versions 1 and 2")
         model, flags = r.take(4), r.take(1)[0]
-        if flags & ~KNOWN_FLAGS:
+        page = version == PAGE_VERSION
+        if flags & ~(PAGE_FLAGS if page else KNOWN_FLAGS) or (page and r.take(1)[0] != PAGE_KIND):
             raise FormatError("the file uses features this program does not know")
         width, height = r.varint(), r.varint()
         if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
@@ -397,19 +409,21 @@ def parse(data: bytes, salvage: bool = False) -> File:
             lossless = _element(r, head, position, "lossless parameters")
         elif flags & FLAG_DEEP:
             tables = _element(r, head, position, "choice of tables")
-        position += lossless is not None or tables is not None
+        layer = _element(r, head, position, "exact layer", MAX_PAGE) if page else None
+        position += lossless is not None or tables is not None or page
     except _Short:
         raise FormatError("the file is cut off before its first segment") from None
     alpha, offsets = sides.get(SIDE_ALPHA), sides.get(SIDE_OFFSETS)
-    if offsets is not None and flags & (FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_DEEP):
+    if offsets is not None and (page or flags & (FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_DEEP)):
         raise FormatError("the file is damaged: a map of steps in a file that has none")
     every = (FLAG_GREY, FLAG_EMBEDDED, FLAG_WEBP, FLAG_DEEP, FLAG_LUMA)
     grey, embedded, webp, deep, luma = (bool(flags & flag) for flag in every)
-    header = Header(model, width, height, rate, step, grey, embedded, tuning, webp, deep, luma)
+    header = Header(model, width, height, rate, step, grey, embedded, tuning, webp, deep, luma, page)
     if header.embedded:
         if rate or step:
             raise FormatError("the file is damaged: an embedded stream has no rate")
         return _embedded(header, alpha, head, position, data[r.at :], salvage)
+    photographs = 0 if layer is None else len(regions.unpack(layer, width, height)[0])
     segments: list[Segment] = []
     complete, damaged = True, False
     while r.at < len(data):
@@ -437,17 +451,20 @@ def parse(data: bytes, salvage: bool = False) -> File:
         position += 1
     if lossless is not None and sum(s.units for s in segments) < LOSSLESS_UNITS:
         complete = False
-    return File(header, alpha, tuple(segments), complete and not damaged, damaged, lossless, offsets, tables)
+    if len(segments) > photographs and page:
+        raise FormatError("the file is damaged: it has more photographs than places for them")
+    complete = complete and not damaged and (len(segments) == photographs or not page)
+    return File(header, alpha, tuple(segments), complete, damaged, lossless, offsets, tables, layer)
 
 
-def _element(r: _Reader, head: bytes, position: int, what: str) -> bytes:
+def _element(r: _Reader, head: bytes, position: int, what: str, most: int = MAX_LOSSLESS) -> bytes:
     """The content of an element between the sides and the segments; `what` names it in messages.
 
     Raises:
         FormatError: it is too long, or damaged.
     """
     start, length = r.at, r.varint()
-    if length > MAX_LOSSLESS:
+    if length > most:
         raise FormatError(f"the file is damaged: its {what} cannot be read")
     content = r.take(length)
     if r.take(4) != _checksum(head, position, r.data[start : r.at - 4]):

@@ -21,7 +21,8 @@ from eocodec.model.library import load_model
 __all__ = ["EocImageFile", "add_model", "rate_of_quality"]
 
 FORMAT = "EOC"
-MAGIC = format.MAGIC + bytes([format.VERSION])
+MAGIC, PAGE_MAGIC = (format.MAGIC + bytes([version]) for version in (format.VERSION, format.PAGE_VERSION))
+KIND = 9  # where the second version says what kind of file it is
 LONGEST_HEADER = 4096  # bytes that hold the header and, with few exceptions, a map of steps
 TARGETS = ("rate", "bpp", "max_bytes", "psnr", "lossless")  # with any of them, `quality` says nothing
 OPTIONS = (*TARGETS, "progressive", "denoise")
@@ -102,7 +103,8 @@ class EocImageFile(ImageFile.ImageFile):
     def _decoded(self, data: bytes) -> Image.Image:
         lenient = ImageFile.LOAD_TRUNCATED_IMAGES
         file = _parsed(data, salvage=lenient)
-        if not lenient and not file.complete and (file.lossless is not None or not file.segments):
+        whole = file.lossless is not None or file.header.page  # what is nothing else if it is cut
+        if not lenient and not file.complete and (whole or not file.segments):
             raise OSError("image file is truncated")
         try:
             decoded = codec.decode_file(data, _bundles.get(file.header.model), salvage=lenient, depth=8)
@@ -132,7 +134,8 @@ def _parsed(data: bytes, salvage: bool) -> format.File:
 
 
 def _accept(prefix: bytes) -> bool:
-    return prefix.startswith(MAGIC)
+    page = prefix.startswith(PAGE_MAGIC) and prefix[KIND : KIND + 1] == bytes([format.PAGE_KIND])
+    return page or prefix.startswith(MAGIC)
 
 
 def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:

@@ -25,7 +25,7 @@ from PIL import Image
 from streams import beginnings, webp_picture, with_webp_alpha, without_its_flag
 
 import eocodec
-from eocodec import format
+from eocodec import format, regions
 from eocodec.coding.fineness import LARGEST_OFFSET, Fineness, blocks_of, pack_offsets
 from eocodec.coding.symbols import symbols
 from eocodec.model import transform
@@ -286,7 +286,15 @@ BAD = {
     "picture": (b"\x89PNG\r\n\x1a\n", "not an .eoc file"),
     "text": (b"+text", "not an .eoc file"),
     "magic": (b"EOD" + header()[3:], "not an .eoc file"),
-    "version": (header(version=2), "format version 2"),
+    "version": (header(version=3), "format version 3"),
+    "version of pages": (header(version=2)[:9] + b"\x02" + header()[9:], "of a kind that this program does not know"),
+    "flags of pages": (header(version=2, flags=4)[:9] + b"\x01" + header()[9:], "of a kind that this program does not"),
+    "page without layer": (header(version=2, flags=128)[:9] + b"\x01" + header()[9:], "cut off"),
+    "long layer": (
+        header(version=2)[:9] + b"\x01" + header()[9:] + b"\x81\x80\x80\x80\x04",
+        "exact layer cannot be read",
+    ),
+    "layer": (vector("small-page-grey")[:70] + b"?" + vector("small-page-grey")[71:], "checksum of the exact layer"),
     "embedded of 16 bits": (header(flags=36), "a form that has none"),
     "tuned of 16 bits": (header(flags=48) + b"\x20", "a form that has none"),
     "no choice": (header(flags=32), "cut off"),
@@ -354,6 +362,60 @@ def test_lossless_files_are_exact_or_refused(embed: ModuleType, bundles: dict[st
     changed = eocodec.format.File(file.header, None, (wrong, *others), lossless=file.lossless)
     with pytest.raises(embed.Rejected, match=r"pixels are not those|cannot be decoded|out of range"):
         embed.decode(eocodec.format.serialise(changed), bundles["photo"])
+
+
+def pages_from_elsewhere() -> dict[str, tuple[bytes, str]]:
+    """Pages that no encoder writes, and what is said of them."""
+    file = format.parse(vector("small-page"))
+    (first, second), layer = regions.unpack(file.page or b"", file.header.width, file.header.height)
+    part = format.parse(file.segments[0].payload)
+    size = part.header.width, part.header.height
+
+    def placed(*places: regions.Region) -> bytes:
+        return format.serialise(replace(file, page=regions.pack(places, layer)))
+
+    def holding(payload: bytes) -> bytes:
+        segments = (format.Segment(1, payload), *file.segments[1:])
+        return format.serialise(replace(file, segments=segments))
+
+    def other(step: int = 0, header: dict[str, bool] | None = None, **changes: Any) -> bytes:
+        head = format.Header(part.header.model, *size, 0, step, **(header or {}))
+        return holding(format.serialise(replace(part, header=head, **{"segments": (), "offsets": None, **changes})))
+
+    kind = "a photograph is of another kind"
+    grey = format.serialise(replace(file, header=replace(file.header, grey=True)))
+    element = file.page or b""
+    unplaced = format.serialise(replace(file, page=element)).replace(element, b"\0" + element[1:])
+    return {
+        "outside": (placed(first, replace(second, x=file.header.width - second.width + 1)), "outside the page"),
+        "overlap": (placed(first, replace(second, y=first.y, x=first.x + 3)), "two photographs overlap"),
+        "empty": (placed(first, replace(second, height=0)), "is empty"),
+        "size": (placed(first, replace(second, width=second.width - 1)), "another size than its place"),
+        "more": (placed(first), "more photographs than places"),
+        "none": (unplaced, "checksum of the exact layer"),
+        "page": (holding(vector("small-page")), kind),
+        "embedded": (other(header={"embedded": True}), kind),
+        "lossless": (other(lossless=bytes(5), step=32768), kind),
+        "deep": (other(tables=b"", header={"deep": True}), kind),
+        "alpha": (other(alpha=b"?"), kind),
+        "model": (holding(vector("grey")), kind),
+        "colours": (grey, kind),
+        "text": (holding(b"text"), "not an .eoc file"),
+        "layer": (format.serialise(replace(file, page=element[:-30])), "WebP stream cannot be read"),
+    }
+
+
+@pytest.mark.parametrize("kind", pages_from_elsewhere())
+def test_hostile_pages_are_refused(embed: ModuleType, bundles: dict[str, Any], kind: str) -> None:
+    data, said = pages_from_elsewhere()[kind]
+    with pytest.raises(embed.Rejected, match=said):
+        embed.decode(data, bundles["small.eocm"])
+
+
+def test_pages_take_pillow(embed: ModuleType, bundles: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(embed.Rejected, match="pip install pillow"):
+        embed.decode(vector("small-page-grey"), bundles["small.eocm"])
 
 
 def test_zstd_is_asked_for_only_when_it_is_needed(

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import SAMPLES
 from PIL import Image
+from sheets import small
 
 from eocodec import codec, format
 from eocodec.coding import registry
@@ -36,6 +37,7 @@ FORMS = {
     "ordinary": Form(registry.ORDINARY, "photo", 500, 30),
     "embedded": Form(registry.EMBEDDED, "photo", 500, 30),
     "lossless": Form(registry.LOSSLESS, "photo", None, None),
+    "page": Form(registry.PAGE, "photo", 5000, 34),
     "flat": Form(registry.FLAT, "face64", 150, 24),
     "tiny": Form(registry.TINY, "face64", 60, 24),
 }
@@ -47,7 +49,9 @@ def form(request: pytest.FixtureRequest) -> Form:
 
 
 @pytest.fixture(scope="module")
-def picture() -> Picture:
+def picture(form: Form) -> Picture:
+    if form.coding is registry.PAGE:
+        return as_picture(small())
     return as_picture(Image.open(SAMPLES / "faces" / "astronaut.png").convert("RGB"))
 
 
@@ -82,12 +86,12 @@ def test_a_decoder_gives_what_the_encoder_expects(form: Form, job: Job, coded: C
     assert np.array_equal(symbols(data), form.coding.symbols(job.model, coded.file))
 
 
-def test_c_is_told_alike_by_encoder_and_description(form: Form, coded: Coded) -> None:
+def test_c_is_told_alike_by_encoder_and_description(form: Form, job: Job, coded: Coded) -> None:
     data = format.to_bytes(coded.file)
     told = describe(data)
     assert told["bytes"] == len(data) and told["model"] == form.model and told["complete"]
     assert told["rate"] == pytest.approx(coded.rate, rel=0.02)
-    assert (told["width"], told["height"]) == (64, 64)
+    assert (told["width"], told["height"]) == (job.width, job.height)
 
 
 def test_sizes_are_not_exceeded_and_qualities_are_reached(form: Form, job: Job) -> None:
@@ -104,7 +108,7 @@ def test_sizes_are_not_exceeded_and_qualities_are_reached(form: Form, job: Job) 
         assert found.tries >= 1
 
 
-def test_a_cut_is_smaller_and_still_of_its_form(form: Form, coded: Coded) -> None:
+def test_a_cut_is_smaller_and_still_of_its_form(form: Form, job: Job, coded: Coded) -> None:
     size = len(format.to_bytes(coded.file))
     library = Library()
     if form.coding is registry.TINY:
@@ -114,7 +118,7 @@ def test_a_cut_is_smaller_and_still_of_its_form(form: Form, coded: Coded) -> Non
     cut = form.coding.cut(coded.file, library, max_bytes=size - 1)
     data = format.to_bytes(cut)
     assert len(data) < size and form.coding.holds(cut, load_model(form.model).any_manifest)
-    assert codec.decode_file(data).rgb.shape == (64, 64, 3)
+    assert codec.decode_file(data).rgb.shape == job.picture.rgb.shape
     with pytest.raises(EocodecError, match="its smallest form has"):
         form.coding.cut(coded.file, library, max_bytes=3)
 

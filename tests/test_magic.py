@@ -13,6 +13,7 @@ from eocodec_cli import COMMANDS
 from eocodec_cli.completion import FILES
 from paths import SAMPLES, Runner, environment
 from PIL import Image
+from sheets import small
 
 from eocodec.codec import compress
 from eocodec.format import MAGIC, VERSION
@@ -41,6 +42,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
         ", with transparency": compress(seen_through, 50, tune="psnr"),
         ", progressive": compress(colour, 50, progressive=True),
         ", lossless": compress(colour, lossless=True),
+        ", page": compress(small(), 96),
         "foreign": b"EOC\x02" + bytes(50),
         "text": b"EOC is three letters",
     }

@@ -49,8 +49,9 @@ def test_every_kind_of_file_has_a_vector() -> None:
         kinds |= {"map"} if file.offsets else set()
         kinds |= {"deep"} if file.header.deep else set()
         kinds |= {"luma"} if file.header.luma else set()
+        kinds |= {"page"} if file.header.page else set()
         kinds |= set() if file.complete else {"prefix"}
     assert kinds == {
         *("photo", "face64", "small.eocm", "embedded", "lossless", "tiny"),
-        *("grey", "alpha", "tuned", "map", "deep", "luma", "prefix"),
+        *("grey", "alpha", "tuned", "map", "deep", "luma", "page", "prefix"),
     }

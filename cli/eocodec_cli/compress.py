@@ -218,10 +218,13 @@ def _hint(message: str, name: str) -> str:
 
 def _row(job: files.Job, source: pictures.Source, done: "Compressed", options: dict[str, Any]) -> dict[str, Any]:
     height, width = done.size
-    alpha, exact = _contents(done.data)
+    alpha, exact, photographs = _contents(done.data)
     warnings = [*source.picture.at_depth(done.depth).notes, *_on_depth(source.picture, done.depth, options["depth"])]
     if exact and not options["lossless"]:
         warnings.append("it is kept exactly, which takes no more bytes than a lossy file")
+    if photographs:
+        count = "one photograph" if photographs == 1 else f"{photographs} photographs"
+        warnings.append(f"it is kept as a page: all but {count} exactly, which takes fewer bytes than a lossy file")
     if source.size and len(done.data) > source.size:
         warnings.append(f"the file is larger than the input, which has {source.size} bytes")
     if alpha > NOTABLE * len(done.data) and source.picture.alpha is not None:
@@ -239,6 +242,7 @@ def _row(job: files.Job, source: pictures.Source, done: "Compressed", options: d
         "psnr": None if done.psnr is None or done.psnr == float("inf") else round(done.psnr, 3),
         "rate": round(done.rate, 3),
         "lossless": exact,
+        "photographs": photographs,
         "tune": done.tune,
         "sigma": None if done.sigma is None else round(done.sigma, 2),
         "frames": source.picture.frames,
@@ -260,14 +264,14 @@ def _on_depth(picture: "Picture", depth: int, asked: int | None) -> list[str]:
     return []
 
 
-def _contents(data: bytes) -> tuple[int, bool]:
-    """Bytes that transparency takes in a file, and whether the colours are kept exactly."""
+def _contents(data: bytes) -> tuple[int, bool, int]:
+    """Bytes that transparency takes, whether the colours are kept exactly, and how many photographs are on a page."""
     from eocodec.format import is_tiny, parse
 
     if is_tiny(data):
-        return 0, False
+        return 0, False, 0
     file = parse(data)
-    return len(file.alpha or b""), file.lossless is not None
+    return len(file.alpha or b""), file.lossless is not None, len(file.segments) if file.header.page else 0
 
 
 def _line(r: dict[str, Any]) -> str:

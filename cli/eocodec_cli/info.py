@@ -54,7 +54,17 @@ def command(inputs: tuple[str, ...], model: str | None, as_json: bool) -> None:
             f"{r['input']}: {r['width']}x{r['height']} {kind}, {r['bytes']} bytes ({r['bpp']:.3f} bpp), {state}",
             f"  model {r['model'] or 'unknown'} ({r['model_id']}), C={r['rate']:g}, step {r['step']:.2f} levels",
         ]
-        rows += [f"  to byte {s['end']:>9}: {s['latents']:g} latents a block" for s in r["segments"]]
+        if r.get("page"):
+            rows.append(f"  {r['layer']:>9} bytes: all but the photographs, exact")
+            rows += [f"  {p['bytes']:>9} bytes: {_photograph(p)}" for p in r["regions"]]
+        else:
+            rows += [f"  to byte {s['end']:>9}: {s['latents']:g} latents a block" for s in r["segments"]]
         return "\n".join(rows)
 
     for_each([files.Job(i, "") for i in inputs], work, line, as_json)
+
+
+def _photograph(p: dict[str, Any]) -> str:
+    """What is to be said of a photograph on a page."""
+    size = f"a photograph of {p['width']}x{p['height']} at ({p['x']}, {p['y']})"
+    return f"{size}, step {p['step']:.2f} levels" if p["bytes"] else f"{size}, which is missing"

@@ -1,6 +1,7 @@
-"""Pictures that are drawn rather than photographed: text, charts, pixel art, scans of one bit, screens.
+"""Pictures that are drawn rather than photographed, all of them or in part: text, charts, pixel art, scans, screens.
 
-In: a picture and a model. Out: a job that gives the exact file where it takes no more bytes than a lossy one would.
+In: a picture and a model. Out: a job that gives the exact file where it takes no more bytes than a lossy one would, and
+a page (`eocodec.coding.page`) where text and photographs apart take fewer than either.
 
 A transform made for photographs spends many bits on hard edges. Such pictures are recognised by repetition, and the
 size of their exact file is first estimated with WebP's lossless coder, which is fast.
@@ -19,6 +20,7 @@ from eocodec.coding.base import Coded, Coding, Job
 from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.coding.lossless_tables import available
 from eocodec.coding.ordinary import OrdinaryJob
+from eocodec.coding.page import PageJob
 from eocodec.errors import EocodecError
 from eocodec.format import AnyFile, File
 from eocodec.image import Bytes, Picture
@@ -71,18 +73,23 @@ def open_either(
     picture: Picture,
     values: Float32 | None = None,
     tuning: StepTuning = UNTUNED,
+    pages: bool = True,
 ) -> Job:
-    """A job as :meth:`Coding.open` gives it, which takes the exact form of a picture where that is no larger.
+    """A job as :meth:`Coding.open` gives it, which takes the exact form of a picture, or a page, where that is smaller.
 
-    Only ordinary files have an exact form in their place, and only where the model has nets for it.
+    Only ordinary files have such forms in their place, and only where the model has nets for exact ones.
+
+    Arguments:
+        coding, model, picture, values, tuning: see :meth:`Coding.open`.
+        pages: whether pages may be made, which have no map of steps of their own.
     """
     if coding is registry.ORDINARY and available(model) and picture.depth == 8:
-        return EitherJob(coding, model, picture, values, tuning)
+        return EitherJob(coding, model, picture, values, tuning, pages)
     return coding.open(model, picture, values, tuning)
 
 
 class EitherJob(Job):
-    """A picture on its way into its ordinary file, or into its exact one where that takes no more bytes.
+    """A picture on its way into its ordinary file, or into its exact one or a page where that takes no more bytes.
 
     Arguments:
         coding: the ordinary form.
@@ -90,6 +97,7 @@ class EitherJob(Job):
         picture: what is compressed; of one with more than 8 bits a sample, the 8 bits are what is exact.
         values: its colours before they were rounded, `(H, W, 3)` in 0 to 1, if they are known.
         tuning: of the ordinary file.
+        pages: whether a page may be made.
     """
 
     def __init__(
@@ -99,19 +107,22 @@ class EitherJob(Job):
         picture: Picture,
         values: Float32 | None = None,
         tuning: StepTuning = UNTUNED,
+        pages: bool = True,
     ) -> None:
         super().__init__(coding, model, picture)
-        self._values, self._tuning = values, tuning
+        self._values, self.tuning, self._pages = values, tuning, pages
         self._exact = Exact(picture, lambda: self._exactly.at(1 / 255))
 
     def remember(self) -> None:
         """Keep what is found out about a step, see :class:`eocodec.coding.ordinary.OrdinaryJob`."""
         if isinstance(self._lossily, OrdinaryJob):
             self._lossily.remembers = True
+        if self.page is not None:
+            self.page.remember()
 
     @functools.cached_property
     def _lossily(self) -> Job:
-        job = self.coding.open(self.model, self.picture, self._values, self._tuning)
+        job = self.coding.open(self.model, self.picture, self._values, self.tuning)
         job.measuring = self.measuring
         return job
 
@@ -119,23 +130,58 @@ class EitherJob(Job):
     def _exactly(self) -> Job:
         return registry.LOSSLESS.open(self.model, replace(self.picture, deep=False))
 
+    @functools.cached_property
+    def page(self) -> PageJob | None:
+        """Photographs on an exact layer, if it is such a picture."""
+        if not self._pages or self.picture.pixels > LARGE:
+            return None
+        return registry.PAGE.attempted(self.model, self.picture, self._values, self.tuning)
+
     def at(self, delta: float) -> Coded:
         """See :meth:`Job.at`."""
-        return self._smaller(self._lossily.at(delta))
+        coded = self._lossily.at(delta)
+        return self._smaller(self._paged(coded, lambda page: page.at(delta)) or coded)
 
     def fitting(self, limit: int) -> Coded:
         """See :meth:`Job.fitting`; the exact file is as good as a file can be."""
-        return self._exact.within(limit) or self._lossily.fitting(limit)
+        return self._exact.within(limit) or self._fitting_page(limit) or self._lossily.fitting(limit)
+
+    def _fitting_page(self, limit: int) -> Coded | None:
+        """A page of so many bytes, whose photographs are no coarser than an ordinary file of so many bytes is."""
+        if self.page is None or self.page.quick_size > HOPE * limit or self.page.overhead() >= limit:
+            return None
+        try:
+            coded = self.page.fitting(limit)
+        except EocodecError:
+            return None
+        ordinary = self._lossily.at(coded.file.delta)
+        return coded if len(format.to_bytes(ordinary.file)) > limit else None
 
     def reaching(self, target: float) -> Coded:
         """See :meth:`Job.reaching`; what no lossy file of a drawing reaches, the exact one does."""
+        coded: Coded | None = None
         try:
-            return self._smaller(self._lossily.reaching(target))
+            coded = self._lossily.reaching(target)
+        except EocodecError as e:
+            failure = e
+        coded = self._paged(coded, lambda page: page.reaching(target)) or coded
+        if coded is not None:
+            return self._smaller(coded)
+        exact = self._exact.within(4 * self.picture.pixels)
+        if exact is None:
+            raise failure
+        return exact
+
+    def _paged(self, coded: Coded | None, make: Callable[[PageJob], Coded]) -> Coded | None:
+        """The page, if there is one that meets the same target in fewer bytes."""
+        size = 4 * self.picture.pixels if coded is None else len(format.to_bytes(coded.file))
+        if self.page is None or self.page.quick_size > HOPE * size:
+            return None
+        try:
+            page = make(self.page)
         except EocodecError:
-            exact = self._exact.within(4 * self.picture.pixels)
-            if exact is None:
-                raise
-            return exact
+            return None
+        return page if len(format.to_bytes(page.file)) < size else None
 
     def expected(self, file: AnyFile) -> Bytes:
         """See :meth:`Job.expected`."""
@@ -150,6 +196,9 @@ class EitherJob(Job):
         return self._exact.within(max(len(format.to_bytes(coded.file)), FREE)) or coded
 
     def _job_of(self, file: AnyFile) -> Job:
+        if isinstance(file, File) and file.header.page:
+            assert self.page is not None, "a page is made of a picture that is one"
+            return self.page
         return self._exactly if isinstance(file, File) and file.lossless is not None else self._lossily
 
 

@@ -257,7 +257,7 @@ class Flat(FlatForm, SegmentedCoding):
         header = file.header
         units = sum(s.units for s in file.segments)
         fits = (header.width, header.height) == (model.flat.size,) * 2 and units <= len(model.flat.blocks) + 1
-        if not fits or len(file.segments) > 1 or header.embedded or file.lossless is not None:
+        if not fits or len(file.segments) > 1 or header.embedded or header.page or file.lossless is not None:
             raise FormatError(f"the file is damaged: the model {model.name} does not make such files")
         return file, file.segments[0].payload if file.segments else None
 

@@ -8,10 +8,11 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from eocodec import format
+from eocodec import format, regions
 from eocodec.coding.units import cumulative_latents
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import AnyFile, File, Tiny
+from eocodec.regions import Region
 
 if TYPE_CHECKING:
     from eocodec.model.bundle import Model
@@ -26,12 +27,15 @@ __all__ = [
     "LosslessForm",
     "Named",
     "OrdinaryForm",
+    "PageForm",
     "SegmentedForm",
     "TinyForm",
     "after_segments",
     "cumulative_samples",
     "described",
     "form_of",
+    "photograph_of",
+    "tuning_of",
     "whole_file",
 ]
 
@@ -142,6 +146,79 @@ class LosslessForm(SegmentedForm):
         return after_segments(file, cumulative_samples())
 
 
+class PageForm(SegmentedForm):
+    """Files of an exact layer and photographs on it, each of which is an ordinary file in a segment of its own."""
+
+    def holds(self, file: AnyFile, manifest: Kind | None) -> bool:
+        """All files whose header says so."""
+        return isinstance(file, File) and file.header.page
+
+    def latents_after_segments(self, file: File, model: "Model | None" = None) -> list[float]:
+        """All of C from the first photograph on."""
+        return [0.0] + [file.header.kept] * len(file.segments)
+
+    def describe(self, file: AnyFile, size: int, model: Named | None) -> dict[str, Any]:
+        """See :meth:`eocodec.coding.base.Coding.describe`; `regions` says where photographs are and what they take."""
+        file = whole_file(file)
+        places, layer = regions.unpack(file.page or b"", file.header.width, file.header.height)
+        found = []
+        for k, r in enumerate(places):
+            part = photograph_of(file, r, k) if k < len(file.segments) else None
+            found.append(
+                {
+                    **{"x": r.x, "y": r.y, "width": r.width, "height": r.height},
+                    "bytes": 0 if part is None else len(file.segments[k].payload),
+                    "step": None if part is None else round(part.header.delta * 255, 4),
+                    "latents": 0.0 if part is None else self._latents(part),
+                }
+            )
+        tuning = round(tuning_of(file) / format.MAX_TUNING, 3)
+        told = {**super().describe(file, size, model), "tuning": tuning}
+        return {**told, "page": True, "layer": len(layer), "regions": found}
+
+    def cut(
+        self,
+        file: AnyFile,
+        library: "Library",
+        *,
+        rate: float | None = None,
+        latents: float | None = None,
+        max_bytes: int | None = None,
+    ) -> File:
+        """Every photograph cut to the same number of latents: those given, or the most that fit; the layer stays.
+
+        Where even the smallest cut of the photographs does not fit, the last ones are left out.
+        """
+        file = whole_file(file)
+        if rate is not None or (latents is not None and not latents >= 1):
+            return super().cut(file, library, rate=rate, latents=latents)
+        if max_bytes is None:
+            assert latents is not None
+            return self._kept(file, latents)
+        places, _ = regions.unpack(file.page or b"", file.header.width, file.header.height)
+        parts = [photograph_of(file, place, k) for k, place in zip(range(len(file.segments)), places, strict=False)]
+        ends = {n for part in parts for n in ORDINARY.latents_after_segments(part)}
+        for most in sorted(ends, reverse=True):
+            cut = self._kept(file, most)
+            if len(format.to_bytes(cut)) <= max_bytes:
+                return cut
+        return super().cut(self._kept(file, 0), library, max_bytes=max_bytes)
+
+    def _latents(self, part: File) -> float:
+        return ORDINARY.latents_after_segments(part)[-1]
+
+    def _kept(self, file: File, latents: float) -> File:
+        """The page with segments of photographs that lie within the first latents."""
+        places, _ = regions.unpack(file.page or b"", file.header.width, file.header.height)
+        segments = []
+        for k, segment in enumerate(file.segments):
+            part = photograph_of(file, places[k], k)
+            after = ORDINARY.latents_after_segments(part)
+            keep = max(n for n, present in enumerate(after) if present <= latents)
+            segments.append(replace(segment, payload=format.to_bytes(format.keep_segments(part, keep))))
+        return replace(file, segments=tuple(segments))
+
+
 class FlatForm(SegmentedForm):
     """Files with a header, of models for pictures of one size: a single segment holds all latents."""
 
@@ -170,13 +247,16 @@ class TinyForm(Form):
         return isinstance(file, Tiny)
 
 
+ORDINARY = OrdinaryForm()
+
 # The first that holds a file counts. Names are those of `eocodec.coding.registry`.
 FORMS: dict[str, Form] = {
     "TINY": TinyForm(),
     "FLAT": FlatForm(),
+    "PAGE": PageForm(),
     "LOSSLESS": LosslessForm(),
     "EMBEDDED": EmbeddedForm(),
-    "ORDINARY": OrdinaryForm(),
+    "ORDINARY": ORDINARY,
 }
 
 
@@ -195,6 +275,39 @@ def whole_file(file: AnyFile) -> File:
     if not isinstance(file, File):
         raise FormatError("not an .eoc file with a header")
     return file
+
+
+def photograph_of(file: File, place: Region, number: int) -> File:
+    """The ordinary file in a page's segment `number`, from 0.
+
+    Raises:
+        FormatError: it is no file, or of another form, model or size than the page can hold there.
+    """
+    what = f"the file is damaged: its photograph {number + 1}"
+    try:
+        part = format.from_bytes(file.segments[number].payload)
+    except FormatError as e:
+        raise FormatError(f"{what} cannot be read: {e}") from e
+    if not isinstance(part, File) or form_of(part) != "ORDINARY":
+        raise FormatError(f"{what} is not of the ordinary form")
+    header = part.header
+    if header.model != file.header.model or header.deep or part.alpha is not None:
+        raise FormatError(f"{what} has another model than the page, 16 bits a sample or transparency")
+    if (header.width, header.height) != (place.width, place.height):
+        raise FormatError(f"{what} has {header.width}x{header.height} pixels, its place {place.width}x{place.height}")
+    if file.header.grey and not header.grey:
+        raise FormatError(f"{what} has colours, the page has none")
+    return part
+
+
+def tuning_of(file: AnyFile) -> int:
+    """How much the steps of a file follow the eye, in 1/32; of a page, those of its first photograph."""
+    if not isinstance(file, File):
+        return 0
+    if not file.header.page or not file.segments:
+        return file.header.tuning
+    part = format.from_bytes(file.segments[0].payload)
+    return part.header.tuning if isinstance(part, File) else 0
 
 
 def described(file: File, size: int, model: Named | None) -> dict[str, Any]:

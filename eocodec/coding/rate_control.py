@@ -273,6 +273,14 @@ class SteppedJob(Job):
         fine, coarse = (math.log2(manifest.step_of(c) * 255.0) for c in (manifest.block, 1))
         return fine if self.finest is None else self.finest, coarse
 
+    def first_for_size(self, limit: int) -> float:
+        """log2 of the step (8-bit levels) that a search for a size begins with."""
+        return START_SIZE - math.log2(8 * max(limit, 1) / self.picture.pixels) / SIZE_SLOPE
+
+    def first_for_quality(self, target: float) -> float:
+        """log2 of the step (8-bit levels) that a search for a quality begins with."""
+        return expected_step(target)
+
     def fitting(self, limit: int) -> Coded:
         """See :meth:`Job.fitting`; the transform is not run again."""
 
@@ -280,8 +288,8 @@ class SteppedJob(Job):
             file = self.file(2.0**x / 255.0)
             return len(format.to_bytes(file)), file
 
-        start = START_SIZE - math.log2(8 * max(limit, 1) / self.picture.pixels) / SIZE_SLOPE
-        found = match_size(attempt, limit, self.overhead(), self._bounds(), start, self.resolution, self.beyond)
+        start, bounds = self.first_for_size(limit), self._bounds()
+        found = match_size(attempt, limit, self.overhead(), bounds, start, self.resolution, self.beyond)
         return Coded(found.result, self.rate(found.result), found.tries)
 
     def reaching(self, target: float) -> Coded:
@@ -292,7 +300,7 @@ class SteppedJob(Job):
             reached = psnr(self.picture.rgb, rgb)
             return reached, lambda: (file(), reached)
 
-        found = match_quality(attempt, target, self._bounds(), expected_step(target), self.resolution)
+        found = match_quality(attempt, target, self._bounds(), self.first_for_quality(target), self.resolution)
         self._measured = found.result()
         file = self._measured[0]
         return Coded(file, self.rate(file), found.tries)

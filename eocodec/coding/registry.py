@@ -13,21 +13,24 @@ from eocodec.format import AnyFile
 
 if TYPE_CHECKING:
     from eocodec.coding.base import Coding
+    from eocodec.coding.page import Page
     from eocodec.model.manifest import Manifest
 
     TINY: Coding
     FLAT: Coding
+    PAGE: Page
     LOSSLESS: Coding
     EMBEDDED: Coding
     ORDINARY: Coding
     CODINGS: tuple[Coding, ...]
 
-__all__ = ["CODINGS", "EMBEDDED", "FLAT", "LOSSLESS", "ORDINARY", "TINY", "coding_for", "coding_of"]
+__all__ = ["CODINGS", "EMBEDDED", "FLAT", "LOSSLESS", "ORDINARY", "PAGE", "TINY", "coding_for", "coding_of"]
 
 # Where the class of each form in `eocodec.coding.forms.FORMS` is.
 HOMES = {
     "TINY": "flat:TinyFlat",
     "FLAT": "flat:Flat",
+    "PAGE": "page:Page",
     "LOSSLESS": "lossless:Lossless",
     "EMBEDDED": "embedded:Embedded",
     "ORDINARY": "ordinary:Ordinary",

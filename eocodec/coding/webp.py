@@ -30,9 +30,14 @@ def fits(height: int, width: int) -> bool:
     return max(height, width) <= EDGE and height * width <= LARGEST
 
 
-def pack(samples: Bytes) -> bytes:
-    """The stream of samples that :func:`fits`: the shorter one of two searches, neither of which is always better."""
-    methods = (4, 6) if samples.shape[0] * samples.shape[1] <= THOROUGH else (4,)
+def pack(samples: Bytes, thorough: bool = True) -> bytes:
+    """The stream of samples that :func:`fits`: the shorter one of two searches, neither of which is always better.
+
+    Arguments:
+        samples: of one channel or three.
+        thorough: try the slow one, too, if there are not too many samples.
+    """
+    methods = (4, 6) if thorough and samples.shape[0] * samples.shape[1] <= THOROUGH else (4,)
     return min((_stream(samples, 100, method) for method in methods), key=len)
 
 

@@ -37,9 +37,9 @@ STEPS = (2.0, 6.0, 14.0, 28.0, 50.0, 80.0, 120.0, 180.0, 260.0)  # 8-bit levels 
 DEAD_ZONE = 0.12
 # Settings of encoders, chosen on training photos (docs/METHOD.md): weights of the rate in rounding, of chroma and of
 # luma from level 1 on, for the smallest squared error and, by SSIMULACRA2, for the eye; how much steps follow the eye.
-CHROMA, LUMA = 0.22, (0.17, 0.08, 0.06, 0.05)
-EYE_CHROMA, EYE_LUMA = 0.17, (0.17, 0.07, 0.045, 0.04)
-TUNING, MASKING = 28, 0.08
+CHROMA, LUMA = 0.14, (0.13, 0.12, 0.10, 0.09)
+EYE_CHROMA, EYE_LUMA = 0.25, (0.17, 0.065, 0.04, 0.03)
+TUNING, MASKING = 30, 0.1
 HOLD_OUT = 40  # of checkpoints that do not say how their pictures were split
 # Then C is near the mean number of nonzero latents of a block (docs/METHOD.md).
 WATER = 0.5

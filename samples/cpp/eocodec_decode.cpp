@@ -2317,6 +2317,10 @@ File parse(View data) {
     };
     in.take(3);
     const auto version = in.number(1);
+    constexpr size_t kKindAt = 9;
+    if (version == 2 && data.size() > kKindAt && data[kKindAt] == 1)
+        throw Error("the file is a page with a WebP stream, which this program does not read: use the Python decoder "
+                    "or the library");
     if (version != 1)
         throw Error("the file has format version " + std::to_string(version) + "; this program reads version 1");
     const View model = in.take(4);

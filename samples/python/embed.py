@@ -4,7 +4,7 @@ In: a model bundle (`.eocm`) and the bytes of an `.eoc` file. Out: `(H, W, 3)`, 
 uint16 of files of 16 bits a sample.
 docs/FORMAT.md gives every byte and integer that is read here; names and letters are those of that page. Transparency,
 packed lossless files and most of 16 bits also need zstd (`pip install zstandard`, or Python from 3.14 on), and those
-that have a WebP stream in its place need Pillow.
+that have a WebP stream in its place, and pages, need Pillow.
 
     python embed.py photo.eocm picture.eoc picture.png
 
@@ -13,7 +13,8 @@ that have a WebP stream in its place need Pillow.
 
     decode ─┬─ parse ─┬─ Ordinary ─┬─ Walk: nets in coding order ── SymbolReader ── RangeDecoder
             │         ├─ Embedded ─┘  then synthesise: latents to pixels
-            │         └─ Lossless
+            │         ├─ Lossless
+            │         └─ _decode_page: a WebP stream, and an Ordinary for each photograph
             └─ _tiny ──── _decode_flat
 """
 
@@ -33,7 +34,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, pairwise, repeat
+from itertools import chain, combinations, pairwise, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +54,7 @@ LOSSLESS_UNITS = 37
 MAX_ELEMENT = 4096  # bytes of lossless parameters or of a choice of tables
 MAX_PIXELS = 1 << 28
 MAX_TUNING = 32
+MAX_PHOTOGRAPHS = 64
 LARGEST_OFFSET = 32  # of a map's entry, in 1/16 octave
 STRIP = 65536  # positions of a strip; nets and coder work strip by strip
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))  # (row, column) in the 2×2 quads
@@ -334,7 +336,8 @@ class File:
     `segments` are pairs of a number of coding units and their range coder stream; `stream` is an embedded stream,
     `lossless` the lossless element, `choice` that of tables, `alpha` and `offsets` the packed transparency and map of
     steps, None in files without. `tuning` is 0 in files that are not tuned. `deep`: samples have 16 bits. `luma`: there
-    are no chroma units. `webp`: WebP streams are allowed in place of zstd frames.
+    are no chroma units. `webp`: WebP streams are allowed in place of zstd frames. `page` is the element of a page, None
+    in other files; the segments of a page are files of its photographs.
     """
 
     model: bytes
@@ -352,6 +355,7 @@ class File:
     choice: bytes | None
     stream: bytes | None
     segments: list[tuple[int, bytes]]
+    page: bytes | None = None
 
 
 def delta_of(step: int) -> float:
@@ -403,9 +407,9 @@ def parse(content: bytes) -> File:
             raise Rejected(f"the file is damaged: the checksum of {what} does not match")
         ordinal += 1
 
-    def element(what: str) -> bytes:
+    def element(what: str, most: int = MAX_ELEMENT) -> bytes:
         start, length = cursor.at, cursor.varint()
-        if length > MAX_ELEMENT:
+        if length > most:
             raise Rejected(f"the file is damaged: its {what} cannot be read")
         inside = cursor.take(length)
         check(start, f"the {what}")
@@ -413,9 +417,12 @@ def parse(content: bytes) -> File:
 
     try:
         version = cursor.take(4)[3]
-        if version != 1:
-            raise Rejected(f"the file has format version {version}; this program reads version 1")
+        if version not in (1, 2):
+            raise Rejected(f"the file has format version {version}; this program reads versions 1 and 2")
         model, flags = cursor.take(4), cursor.take(1)[0]
+        paged = version == 2
+        if paged and (cursor.take(1)[0] != 1 or flags & ~(1 | 2 | WEBP_FLAG)):
+            raise Rejected("the file has format version 2, of a kind that this program does not know")
         width, height = cursor.varint(), cursor.varint()
         if not (1 <= width <= 1 << 20 and 1 <= height <= 1 << 20 and width * height <= MAX_PIXELS):
             raise Rejected(f"the file claims {width}x{height} pixels, beyond the format's limits")
@@ -429,7 +436,7 @@ def parse(content: bytes) -> File:
             raise Rejected("the file is damaged: it has luma alone, but colours or another form")
         head = content[: cursor.at]
         sides: dict[int, bytes] = {}
-        lossless = choice = stream = None
+        lossless = choice = stream = page = None
         while flags & 2 and (kind := cursor.take(1)[0]):
             start = cursor.at - 1
             if kind not in SIDES or kind in sides:
@@ -439,7 +446,7 @@ def parse(content: bytes) -> File:
                 raise Rejected("the file is damaged: a side element is too long")
             sides[kind] = cursor.take(length)
             check(start, SIDES[kind])
-        if 2 in sides and flags & (12 | DEEP_FLAG):
+        if 2 in sides and (paged or flags & (12 | DEEP_FLAG)):
             raise Rejected("the file is damaged: it has a map of steps, which its form has not")
         if flags & 8:
             lossless = element("lossless parameters")
@@ -447,6 +454,8 @@ def parse(content: bytes) -> File:
                 raise Rejected("the file is damaged: its lossless parameters cannot be read")
         elif flags & DEEP_FLAG:
             choice = element("choice of tables")
+        elif paged:
+            page = element("exact layer", 1 << 30)
     except CutOff:
         raise Rejected("the file is cut off before its first segment") from None
     segments = []
@@ -481,7 +490,7 @@ def parse(content: bytes) -> File:
     alpha, offsets = sides.get(1), sides.get(2)
     grey, deep, luma, webp = (bool(flags & flag) for flag in (1, DEEP_FLAG, LUMA_FLAG, WEBP_FLAG))
     place, kind = (width, height, step, tuning), (deep, luma, webp)
-    return File(model, grey, *place, *kind, alpha, offsets, lossless, choice, stream, segments)
+    return File(model, grey, *place, *kind, alpha, offsets, lossless, choice, stream, segments, page)
 
 
 def _zstd(frame: bytes, *shape: int) -> Array:
@@ -1702,13 +1711,59 @@ def _greyed(picture: Array, grey: bool) -> Array:
     return np.repeat(mean.astype(picture.dtype), 3, axis=2)
 
 
+def _places(file: File, element: bytes) -> tuple[list[tuple[int, int, int, int]], bytes]:
+    """x, y, width and height of a page's photographs, and its exact layer."""
+    cursor = Cursor(element)
+    try:
+        count = cursor.take(1)[0]
+        places = [(cursor.varint(), cursor.varint(), cursor.varint(), cursor.varint()) for _ in range(count)]
+    except CutOff:
+        count, places = 0, []
+    if not 1 <= count <= MAX_PHOTOGRAPHS:
+        raise Rejected("the file is damaged: the places of its photographs cannot be read")
+    if any(not w or not h or x + w > file.width or y + h > file.height for x, y, w, h in places):
+        raise Rejected("the file is damaged: a photograph is empty or lies outside the page")
+    for (x, y, w, h), (left, top, width, height) in combinations(places, 2):
+        if x < left + width and left < x + w and y < top + height and top < y + h:
+            raise Rejected("the file is damaged: two photographs overlap")
+    return places, element[cursor.at :]
+
+
+def _decode_page(bundle: Bundle, file: File, element: bytes) -> tuple[Array, list[Array]]:
+    """An exact layer with photographs on it, each an ordinary file; those that are not there leave the layer as it is.
+
+    All photographs are taken apart before the layer is decoded.
+    """
+    places, layer = _places(file, element)
+    if len(file.segments) > len(places):
+        raise Rejected("the file is damaged: it has more photographs than places for them")
+    parts = []
+    for (_, _, width, height), (_, payload) in zip(places, file.segments, strict=False):
+        part = parse(payload)
+        others = (part.page, part.lossless, part.stream, part.choice, part.alpha)
+        if part.model != file.model or any(other is not None for other in others) or (file.grey and not part.grey):
+            raise Rejected("the file is damaged: a photograph is of another kind or model than the page can hold")
+        if (part.width, part.height) != (width, height):
+            raise Rejected("the file is damaged: a photograph has another size than its place")
+        parts.append(part)
+    picture = _greyed(_webp(file, layer), file.grey).copy()
+    integers = [picture.copy()]
+    for (x, y, width, height), part in zip(places, parts, strict=False):
+        photograph, found = _decode_pixels(bundle, part)
+        picture[y : y + height, x : x + width] = _greyed(photograph, part.grey)
+        integers += found
+    return picture, integers
+
+
 def _decode_pixels(bundle: Bundle, file: File) -> tuple[Array, list[Array]]:
+    if file.page is not None and not bundle.flat:
+        return _decode_page(bundle, file, file.page)
     if sum(units for units, _ in file.segments) > (bundle.units if file.lossless is None else LOSSLESS_UNITS):
         raise Rejected("the file is damaged: it has more coding units than the model")
     if bundle.flat:
         size = bundle.manifest["size"]
         special = file.tuning or file.deep or file.luma or len(file.segments) > 1
-        special = special or any(part is not None for part in (file.offsets, file.lossless, file.stream))
+        special = special or any(part is not None for part in (file.offsets, file.lossless, file.stream, file.page))
         if special or (file.width, file.height) != (size, size):
             raise Rejected("the file is damaged: its model does not make such files")
         return _decode_flat(bundle, file.step, file.segments[0][1] if file.segments else None)

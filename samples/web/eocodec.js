@@ -318,6 +318,9 @@ class Feed {
     }
     const cursor = new Cursor(bytes, 3);
     const version = cursor.take(1)[0];
+    if (version === 2 && bytes[9] === 1) {
+      throw new EocodecError("the file is a page with a WebP stream, which this decoder does not read: the library does");
+    }
     if (version !== 1) throw new EocodecError(`the file has format version ${version}; this program reads version 1`);
     const model = hex(cursor.take(4));
     const flags = cursor.take(1)[0];

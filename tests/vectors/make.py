@@ -19,15 +19,17 @@ import cv2
 import numpy as np
 from make_small import drawn
 from paths import bundle_of
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 import eocodec
 from eocodec.codec import decode_file
 from eocodec.coding.fineness import StepTuning
-from eocodec.coding.registry import ORDINARY
+from eocodec.coding.page import PageJob
+from eocodec.coding.registry import ORDINARY, PAGE
 from eocodec.coding.symbols import symbols
 from eocodec.format import to_bytes
 from eocodec.image import as_picture, to_pillow
+from eocodec.regions import Region
 
 HERE = Path(__file__).parent
 PHOTO = Path(sys.argv[1]) if sys.argv[1:] else bundle_of("photo")
@@ -117,6 +119,8 @@ VECTORS: dict[str, Callable[[], bytes]] = {
     "lossless-deep-ranks": lambda: compress(light(crop("coffee", 200, 100, 40, 31)) >> 5 << 5, lossless=True),
     "lossless-deep-packed": lambda: compress(drawing(64, 48).astype(np.uint16) * 200 + 77, lossless=True),
     "lossless-deep-prefix": lambda: (HERE / "lossless-deep.eoc").read_bytes()[:9000],
+    "small-page": lambda: page(transparent(sheet(190, 130, 113)), 32),
+    "small-page-grey": lambda: page(sheet(190, 130, 114)[..., 1], 0)[:-9],
 }
 
 
@@ -152,6 +156,28 @@ def stepped(picture: np.ndarray, rate: float, tuning: int, offsets: np.ndarray |
     model = eocodec.load_model(SMALL)
     job = ORDINARY.open(model, as_picture(picture), None, StepTuning(tuning, offsets))
     return to_bytes(job.file(model.manifest.step_of(rate)))
+
+
+PLACES = [Region(10, 12, 48, 61), Region(70, 110, 41, 66)]
+
+
+def sheet(width: int, height: int, seed: int) -> np.ndarray:
+    """Text with a picture at each of :data:`PLACES`."""
+    image = Image.new("RGB", (width, height), (250, 248, 240))
+    for k, line in enumerate(("A page of text", "and pictures", "on a layer of", "its own", "0123456789", "αβγ .,;:")):
+        place, colour = (80 - 70 * (k > 2), 8 + 21 * k), (20 + 30 * k, 30, 60)
+        ImageDraw.Draw(image).text(place, line, colour, ImageFont.load_default(13))
+    result = np.array(image)
+    for k, place in enumerate(PLACES):
+        result[place.place] = drawn(seed + 10 * k, place.width, place.height)
+    return result
+
+
+def page(picture: np.ndarray, tuning: int) -> bytes:
+    """A page of the small model with pictures at :data:`PLACES`."""
+    model = eocodec.load_model(SMALL)
+    job = PageJob(PAGE, model, as_picture(picture), PLACES, None, StepTuning(tuning))
+    return to_bytes(job.file(model.manifest.step_of(48)))
 
 
 def mapped(width: int, height: int) -> np.ndarray:
@@ -203,6 +229,8 @@ def main() -> None:
                 image = to_pillow(decoded.rgb, decoded.alpha, decoded.grey)
                 assert as_picture(image).pixels == width * height
                 image.save(HERE / f"{name}.png", optimize=True)
+        if name.startswith("small-page"):  # not every reader has a decoder for what is inside
+            entry["webp"] = True
         known.append(entry)
         print(name, len(data), "bytes", width, height, np.abs(values).max())
     index.write_text("[\n" + ",\n".join("  " + json.dumps(v) for v in known) + "\n]\n")
