@@ -53,16 +53,16 @@ def test_without_settings_the_manifest_s_hold(photo: dict[str, bytes]) -> None:
     assert model.encoding.tuning == format.MAX_TUNING
 
 
-def test_weights_by_band_serve_squared_error(photo: dict[str, bytes], coffee: np.ndarray) -> None:
+def test_the_eye_s_files_lose_less_squared_error_than_without_settings(
+    photo: dict[str, bytes], coffee: np.ndarray
+) -> None:
     picture = coffee[:256, :256]
-    plain = _with(photo, None)
-    shipped = Model(photo, threads=1)
-    size = len(codec.compress(picture, rate=15, model=plain, tune="psnr"))
+    plain, shipped = _with(photo, None), Model(photo, threads=1)
+    size = len(codec.compress(picture, rate=30, model=plain))
     results = [
-        psnr(picture, codec.decompress(codec.compress(picture, max_bytes=size, model=m, tune="psnr"), m))
-        for m in (plain, shipped)
+        psnr(picture, codec.decompress(codec.compress(picture, max_bytes=size, model=m), m)) for m in (plain, shipped)
     ]
-    assert results[1] > results[0] + 0.02
+    assert results[1] > results[0] + 0.1
 
 
 @pytest.mark.parametrize(
