@@ -30,7 +30,7 @@ from eocodec.service import rendering, work
 from eocodec.service.images import Images, StoreError, Taken, identify
 from eocodec.service.opened import Desk
 from eocodec.service.options import ImageOptions
-from eocodec.service.pool import Pool
+from eocodec.service.pool import Gone, Pool
 from eocodec.service.preview import PREVIEW_PIXELS
 from eocodec.service.remote import allowed
 from eocodec.service.rivals import rival, rivals, ssimulacra2
@@ -152,6 +152,91 @@ def test_a_preview_looks_like_what_the_file_decodes_to(tmp_path: Path, model: Mo
     )
     assert focused[:, :96].mean() < 0.8 * plain[:, :96].mean()
     assert focused[:, 192:].mean() == pytest.approx(plain[:, 192:].mean(), rel=0.1)
+
+
+@pytest.mark.slow
+def test_estimates_come_near_and_are_exact_where_a_file_was_made(
+    tmp_path: Path, model: Model, coffee: np.ndarray
+) -> None:
+    path, desk = tmp_path / "body", Desk(read)
+    Image.fromarray(coffee).save(path, "PNG")
+
+    def estimate(rate: float) -> Any:
+        return desk.estimate("a", model, {**RATE, "rate": rate})
+
+    assert estimate(48) is None, "nothing is known of the picture"
+    desk.file(str(path), "a", model, {**RATE, "rate": 96.0})
+    early = estimate(48)
+    assert early is not None and early.psnr is None and not early.exact
+    desk.file(str(path), "a", model, {**RATE, "rate": 96.0}).picture()
+    picture = read(path.read_bytes())
+    for rate, bytes_off, psnr_off in ((16.0, 0.2, 0.6), (200.0, 0.1, 0.4)):
+        found, made = estimate(rate), compress_picture(picture, rate, model=model, measure=True)
+        assert found is not None and not found.exact
+        assert found.bytes == pytest.approx(len(made.data), rel=bytes_off)
+        assert found.psnr == pytest.approx(made.psnr, abs=psnr_off)
+    known = desk.file(str(path), "a", model, {**RATE, "rate": 16.0})
+    _, reached = known.picture()
+    found = estimate(16.0)
+    assert found is not None and (found.bytes, found.psnr, found.exact) == (len(known.data), reached, True)
+    nearer, made = estimate(24.0), compress_picture(picture, 24.0, model=model, measure=True)
+    assert nearer is not None and nearer.psnr is not None and made.psnr is not None
+    assert nearer.bytes == pytest.approx(len(made.data), rel=0.08)
+    assert nearer.psnr == pytest.approx(made.psnr, abs=0.3)
+    assert desk.transforms == 1
+
+
+def test_nothing_is_estimated_of_small_pictures_and_streams(opened: tuple[str, str], model: Model) -> None:
+    desk = Desk(read)
+    desk.file(*opened, model, RATE).picture()
+    assert desk.estimate(opened[1], model, {**RATE, "rate": 20.0}) is None, "it is smaller than the sample"
+    known = desk.estimate(opened[1], model, RATE)
+    assert known is not None and known.exact, "what was measured is known all the same"
+    assert desk.estimate(opened[1], model, {**RATE, "rate": 20.0, "progressive": True}) is None
+    with pytest.raises(EocodecError, match="rate"):
+        desk.estimate(opened[1], model, {**RATE, "rate": 1e5})
+
+
+def dawdle(seconds: float) -> int:
+    """The process, after a while; it takes a moment to give up."""
+    end = time.monotonic() + seconds
+    try:
+        while time.monotonic() < end:
+            time.sleep(0.001)
+    finally:
+        time.sleep(0.2 if time.monotonic() < end else 0)
+    return os.getpid()
+
+
+def test_work_about_a_picture_waits_for_its_process_that_gives_up_something_outdated() -> None:
+    async def run() -> None:
+        left = asyncio.Event()
+
+        async def gone() -> bool:
+            left.set()
+            return True
+
+        pool = Pool(2, 4, 60, time.monotonic, ())
+        try:
+            first = await pool.run(dawdle, 0.0, about="a")
+            outdated = asyncio.create_task(pool.run(dawdle, 30.0, gone=gone, about="a"))
+            await left.wait()
+            assert pool._leaving
+            assert await pool.run(dawdle, 0.0, about="a") == first, "the other one does not know the picture"
+            with pytest.raises(Gone):
+                await outdated
+            wanted = asyncio.create_task(pool.run(dawdle, 60.0, about="a"))
+            while len(pool._idle) > 1:
+                await asyncio.sleep(0.001)
+            assert await pool.run(dawdle, 0.0, about="a") != first, "nobody waits for work that is wanted"
+            assert not wanted.done()
+            wanted.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await wanted
+        finally:
+            await pool.close()
+
+    asyncio.run(run())
 
 
 def test_previews_are_not_for_models_of_one_size(opened: tuple[str, str], model: Model) -> None:

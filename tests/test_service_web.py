@@ -106,6 +106,12 @@ def test_an_open_picture_gives_files_and_views_without_being_sent_again(client: 
     exact = client.post("/v1/compress", params={"rate": 40, "measure": True}, content=body)
     assert view.headers["x-eocodec-psnr"] == exact.headers["x-eocodec-psnr"]
     assert image(client.get(f"{url}/preview", params={"rate": 40})).size == (200, 130)
+    estimate = client.get(f"{url}/estimate", params={"rate": 40})
+    reached = float(view.headers["x-eocodec-psnr"])
+    expected = {"bytes": len(file.content), "psnr": pytest.approx(reached, abs=1e-3), "exact": True}
+    nothing = {"bytes": None, "psnr": None, "exact": False}  # of the process that did not make the file
+    assert estimate.json() in (expected, nothing) and estimate.headers["cache-control"] == "no-store"
+    assert client.get(f"{url}/estimate").status_code == 422
     rival = client.get(f"{url}/rival", params={"codec": "webp", "bytes": len(file.content)})
     assert image(rival).size == (200, 130) and int(rival.headers["x-eocodec-bytes"]) <= len(file.content)
     assert client.get(f"{url}/file", params={"lossless": True}).status_code == 200

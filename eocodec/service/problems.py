@@ -19,6 +19,7 @@ __all__ = [
     "COMMON",
     "DELETED",
     "EDITED",
+    "ESTIMATED",
     "FILE",
     "LISTED",
     "OPENED",
@@ -37,6 +38,14 @@ class Problem(BaseModel):
     """Body of every error."""
 
     detail: str
+
+
+class Estimated(BaseModel):
+    """What a file is expected to be like."""
+
+    bytes: int | None
+    psnr: float | None
+    exact: bool
 
 
 def _told(names: tuple[str, ...], words: str) -> dict[str, Any]:
@@ -107,6 +116,7 @@ VIEW: dict[int | str, dict[str, Any]] = {
     200: {"content": dict.fromkeys((work.EOC, "image/png"), BINARY), "headers": RESULT},
     404: {"model": Problem, "description": "the picture is not open, or not any more"},
 }
+ESTIMATED: dict[int | str, dict[str, Any]] = {**PROBLEMS, 200: {"model": Estimated}, 404: VIEW[404]}
 LISTED: dict[int | str, dict[str, Any]] = dict(STORE)
 DELETED: dict[int | str, dict[str, Any]] = {**STORE, 412: PUT[412]}
 PART: dict[int | str, dict[str, Any]] = {
