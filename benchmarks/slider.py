@@ -6,10 +6,10 @@ One client over loopback, one process of the service. For each size a picture is
 timed by itself (it runs the transform), then `--moves` others: the preview, about what bytes and PSNR the file has, the
 file, and the picture with its PSNR, in the order in which the page asks for them; `shown` is when the first, `about`
 when the second and `done` when the last of them has arrived. The numbers told in advance are compared with those that
-were measured. Then the picture is stored, shown as an `<img>` wants it (AVIF), and cut (a stream by `?rate=`, an ordinary file by
-`?latents=`), at its first time and again. Every time stands beside the processor seconds of the process in it, which
-other work on the machine changes little. Memory is that of the process, in MB: resident at the end of each part, and
-the peak until then. In the end both are printed as tables.
+were measured. Then the picture is stored, shown as an `<img>` wants it (AVIF), and cut (a stream by `?rate=`, an
+ordinary file by `?latents=`), at its first time and again. Every time stands beside the processor seconds of the
+process in it, which other work on the machine changes little. Memory is that of the process, in MB: resident at the end
+of each part, and the peak until then. In the end both are printed as tables.
 """
 
 import contextlib
