@@ -213,9 +213,24 @@ def slider_table(result: dict[str, Any]) -> str:
     for size, found in _of_sizes(result, "slider"):
         for what, row in (("first", found["first_move"]), ("later", found["moves"])):
             times = [_time(row, key) for key in ("shown", "about", "file", "done")]
-            off = f"{100 * row['bytes_off']:.0f} %, {row['psnr_off']:.1f} dB" if "bytes_off" in row else ""
-            rows.append([f"{size}, {what}", *times, off])
+            rows.append([f"{size}, {what}", *times, _off(row)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def processor_table(result: dict[str, Any]) -> str:
+    """Processor seconds until a moved slider shows its parts, and how far estimates were off at most. Markdown."""
+    rows = [["move", "preview", "≈ bytes, PSNR", "file", "picture, PSNR", "≈ is off by at most"], ["---"] * 6]
+    for size, found in _of_sizes(result, "slider"):
+        for what, row in (("first", found["first_move"]), ("later", found["moves"])):
+            times = [f"{row[f'{key}_cpu_s']:.2f}" for key in ("shown", "about", "file", "done")]
+            if "bytes_off" not in row:
+                times[1] = "–"
+            rows.append([f"{size}, {what}", *times, _off(row)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _off(row: dict[str, Any]) -> str:
+    return f"{100 * row['bytes_off']:.0f} %, {row['psnr_off']:.1f} dB" if "bytes_off" in row else "–"
 
 
 def stored_table(result: dict[str, Any]) -> str:
