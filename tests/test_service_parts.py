@@ -1,10 +1,13 @@
 """Parts of the service by themselves: open pictures, stored images, pictures for web pages, what is kept on disk."""
 
 import asyncio
+import functools
 import io
+import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,15 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 pytest.importorskip("cachetools", reason="the extra serve is not installed")
 
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+
 from eocodec import format
 from eocodec.codec import compress_picture, decompress, truncate
 from eocodec.coding import ordinary
 from eocodec.coding.embedded import Embedded
 from eocodec.coding.walk import Walk
-from eocodec.errors import EocodecError
+from eocodec.errors import EocodecError, FormatError
 from eocodec.image import Picture, read_picture
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
@@ -30,12 +36,13 @@ from eocodec.service import rendering, work
 from eocodec.service.images import Images, StoreError, Taken, identify
 from eocodec.service.opened import Desk
 from eocodec.service.options import ImageOptions
-from eocodec.service.pool import Gone, Pool
+from eocodec.service.pool import Busy, Gone, Pool
 from eocodec.service.preview import PREVIEW_PIXELS
 from eocodec.service.remote import allowed
 from eocodec.service.rivals import rival, rivals, ssimulacra2
 from eocodec.service.signing import check, sign
 from eocodec.service.spool import Cache
+from eocodec.service.tasks import Tasks
 from eocodec.storage import Store
 
 RATE: dict[str, Any] = {"rate": 48.0, "bpp": None, "max_bytes": None, "psnr": None, "denoise": None,
@@ -235,6 +242,49 @@ def test_work_about_a_picture_waits_for_its_process_that_gives_up_something_outd
                 await wanted
         finally:
             await pool.close()
+
+    asyncio.run(run())
+
+
+def test_tasks_leave_room_for_those_who_wait() -> None:
+    begun: list[int] = []
+    given_back: list[int] = []
+
+    async def run() -> None:
+        tasks, may_end = Tasks(3, 1), asyncio.Event()
+        request = Request({"type": "http", "method": "PUT", "path": "/", "headers": [], "root_path": ""})
+
+        async def work(number: int) -> Response:
+            begun.append(number)
+            await may_end.wait()
+            if number == 1:
+                raise FormatError("it is damaged")
+            return JSONResponse({"name": "a"}, 201, {"Location": "/v1/images/a"})
+
+        answers = []
+        for number in range(3):
+            tasks.check_room(1)
+            held = AsyncExitStack()
+            held.callback(given_back.append, number)
+            answers.append(json.loads(bytes(tasks.start(request, functools.partial(work, number), held).body)))
+        with pytest.raises(Busy):
+            tasks.check_room(1)
+        await asyncio.sleep(0)
+        assert begun == [0] and given_back == [], "the others wait"
+        may_end.set()
+        while len(given_back) < 3:
+            await asyncio.sleep(0)
+        tasks.check_room(1)
+        done, failed, _ = (tasks.of(a["id"]) for a in answers)
+        assert done == {"id": answers[0]["id"], "state": "done", "status": 201, "image": "/v1/images/a", "name": "a"}
+        assert (failed["state"], failed["status"], failed["detail"]) == ("failed", 422, "it is damaged")
+        may_end.clear()
+        held = AsyncExitStack()
+        held.callback(given_back.append, 3)
+        tasks.start(request, functools.partial(work, 3), held)
+        await asyncio.sleep(0)
+        await tasks.end()
+        assert begun == given_back == [0, 1, 2, 3], "what is given up lets go of its place"
 
     asyncio.run(run())
 

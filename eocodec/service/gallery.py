@@ -42,6 +42,7 @@ Name = Annotated[str, PathParameter(pattern=NAME)]
 STORED = described("an .eoc or tiny file, or a picture, which is compressed")
 CUTS = 4096  # lengths of prefixes that are remembered
 CONDITIONS = {"if-match", "if-none-match", "if-unmodified-since"}  # headers of requests that change an image
+PATIENCE = 5.0  # how many times as long as usual work may take that no client waits for
 TRIES = 5  # for an image that is replaced while it is served
 
 
@@ -123,7 +124,7 @@ class Gallery:
         self, images: Images, name: str, request: Request, pool: Pool, body: bytes, arguments: dict[str, Any], gone: Any
     ) -> Response:
         """Make the file of a body and store it, if the request's conditions hold."""
-        kept = await pool.run(work.store, body, arguments, gone=gone)
+        kept = await pool.run(work.store, body, arguments, gone=gone, patience=1.0 if gone else PATIENCE)
         async with self._lock(name):
             previous = await self._about(name)
             _check_conditions(request, previous)

@@ -111,6 +111,7 @@ class Pool:
         *arguments: Any,
         gone: Callable[[], Awaitable[bool]] | None = None,
         about: str | None = None,
+        patience: float = 1.0,
     ) -> Any:
         """Run a function in a process; to be called while holding a place.
 
@@ -118,6 +119,7 @@ class Pool:
             function, arguments: what to run.
             gone: whether the client has left; its work is given up then.
             about: what it is about: a process that has worked at the same is preferred.
+            patience: how many times as long as usual it may take.
 
         Raises:
             Gone: it has left.
@@ -133,7 +135,7 @@ class Pool:
             raise
         started = time.monotonic()
         process = self._take(about)
-        call = functools.partial(process.call, function, *arguments, limit=self.timeout)
+        call = functools.partial(process.call, function, *arguments, limit=patience * self.timeout)
         work = asyncio.get_running_loop().run_in_executor(self._threads, call)
         work.add_done_callback(lambda _: self._release(process))
         try:

@@ -45,7 +45,7 @@ class State:
         self.bodies = Bodies(settings)
         self.meters = Meters(lambda: self.pool)
         self.results = Cache(settings.cache)
-        self.tasks = Tasks(max(1, settings.queue // 2))  # others find places, too
+        self.tasks = Tasks(max(1, settings.queue // 2), max(1, settings.workers - 1))  # others find places, too
         self.closing: list[Callable[[], None]] = [self.results.close]
         self.checks: list[Callable[[], None]] = []  # raise StoreError where what they look at does not work
 

@@ -51,10 +51,12 @@ class Tasks:
 
     Arguments:
         most: that may be under way.
+        at_once: that are worked at; the others wait, so that there are processes for those who wait for an answer.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, at_once: int) -> None:
         self.most = most
+        self._turns = asyncio.Semaphore(at_once)
         self._known: LRUCache[str, _Task] = LRUCache(REMEMBERED)
         self._running: set[asyncio.Task[None]] = set()
 
@@ -87,7 +89,7 @@ class Tasks:
     async def _run(
         self, request: Request, task: _Task, work: Callable[[], Awaitable[Response]], held: AsyncExitStack
     ) -> None:
-        async with held:
+        async with held, self._turns:
             try:
                 answer = await work()
             except Exception as e:
