@@ -3,9 +3,11 @@
     python benchmarks/load.py --seconds 60 --clients 16 --json benchmarks/load.json
 
 Clients send one request after another, each in turn: compress 64×64, compress 768×512, decompress both (PNG in, PNG
-out, C = 96). A 503 counts as refused, and the client waits as Retry-After says. Memory is the resident set of the
-service and all its processes, once a second. `--abandoning 2 --dawdling 8` puts clients beside them that leave before
-their answer comes and that read slowly:
+out, C = 96). A 503 counts as refused, and the client waits as Retry-After says. What counts is what is answered within
+the seconds after warming up. Memory is the resident set of the service and all its processes, once a second.
+`share_of_processor` says how much of what the processes of the service have used went into these answers: what the
+library uses for as many, over that. Other work on the machine changes it little, unlike `share_of_library`.
+`--abandoning 2 --dawdling 8` puts clients beside them that leave before their answer comes and that read slowly:
 
     python benchmarks/load.py --seconds 60 --clients 16 --abandoning 2 --dawdling 8 --json benchmarks/load-rude.json
 """
@@ -51,8 +53,10 @@ def bodies() -> list[tuple[str, str, bytes]]:
     return mix
 
 
-def library(mix: list[tuple[str, str, bytes]], seconds: float, found: "multiprocessing.Queue[int]") -> None:
-    """Do the mix again and again in this process, one thread; put how many were done."""
+def library(
+    mix: list[tuple[str, str, bytes]], seconds: float, found: "multiprocessing.Queue[tuple[int, float]]"
+) -> None:
+    """Do the mix again and again in this process, one thread; put how many were done, in how many processor seconds."""
     from eocodec.codec import compress_picture, decode_file
     from eocodec.image import encode_picture, read_picture, to_pillow
     from eocodec.model.library import load_model
@@ -68,30 +72,30 @@ def library(mix: list[tuple[str, str, bytes]], seconds: float, found: "multiproc
 
     for _, path, body in mix:
         one(path, body)
-    count, end = 0, time.monotonic() + seconds
+    count, end, used = 0, time.monotonic() + seconds, time.process_time()
     for _, path, body in itertools.cycle(mix):
         one(path, body)
         count += 1
-        if time.monotonic() > end:
+        if time.monotonic() > end and count % len(mix) == 0:
             break
-    found.put(count)
+    found.put((count, time.process_time() - used))
 
 
-def library_rate(mix: list[tuple[str, str, bytes]], processes: int, seconds: float) -> float:
-    """Requests a second that as many processes do by the library alone."""
+def library_rate(mix: list[tuple[str, str, bytes]], processes: int, seconds: float) -> tuple[float, float]:
+    """Requests a second that as many processes do by the library alone, and processor seconds of one request."""
     context = multiprocessing.get_context("spawn")
-    found: multiprocessing.Queue[int] = context.Queue()
+    found: multiprocessing.Queue[tuple[int, float]] = context.Queue()
     running = [context.Process(target=library, args=(mix, seconds, found)) for _ in range(processes)]
     for p in running:
         p.start()
-    total = sum(found.get() for _ in running)
+    done = [found.get() for _ in running]
     for p in running:
         p.join()
-    return total / seconds
+    return sum(n for n, _ in done) / seconds, sum(used for _, used in done) / sum(n for n, _ in done)
 
 
-def resident(pid: int) -> float:
-    """Resident memory of a process and all below it, MB, shared pages counted once (PSS)."""
+def family(pid: int) -> set[int]:
+    """A process and all below it."""
     parents: dict[int, int] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
@@ -99,8 +103,23 @@ def resident(pid: int) -> float:
     chosen = {pid}
     while more := {p for p, parent in parents.items() if parent in chosen} - chosen:
         chosen |= more
+    return chosen
+
+
+def processor(pid: int) -> float:
+    """Processor seconds that the processes below one have used, those that are gone included."""
     total = 0
-    for p in chosen:
+    for p in family(pid):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{p}/stat").read_text().rpartition(")")[2].split()
+            total += sum(map(int, fields[13:15] if p == pid else fields[11:15]))
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def resident(pid: int) -> float:
+    """Resident memory of a process and all below it, MB, shared pages counted once (PSS)."""
+    total = 0
+    for p in family(pid):
         with contextlib.suppress(OSError):
             text = Path(f"/proc/{p}/smaps_rollup").read_text()
             total += int(re.search(r"^Pss:\s+(\d+)", text, re.M)[1])  # type: ignore[index]
@@ -176,10 +195,10 @@ async def load(
     clients: int,
     seconds: float,
     rude: tuple[int, int] = (0, 0),
-) -> tuple[list[Client], list[float]]:
+) -> tuple[list[Client], list[float], float]:
     """Run the clients, and beside them those that leave and those that read slowly, whose requests do not count.
 
-    Returns what the clients saw, and the memory once a second after warming up.
+    Returns what the clients saw, the memory once a second after warming up, and processor seconds of the processes.
     """
     end = time.monotonic() + WARM + seconds
     picture, file = mix[-2][2], mix[-1][2]
@@ -189,16 +208,16 @@ async def load(
     ]
     running = [Client(port, mix, k % len(mix)) for k in range(clients)]
 
-    async def watch() -> list[float]:
+    async def watch() -> tuple[list[float], float]:
         await asyncio.sleep(WARM)
-        seen = []
+        seen, used = [], processor(pid)
         while time.monotonic() < end:
             seen.append(await asyncio.to_thread(resident, pid))
             await asyncio.sleep(1)
-        return seen
+        return seen, processor(pid) - used
 
-    memory, *_ = await asyncio.gather(watch(), *(c.run(end) for c in running), *others)
-    return running, memory
+    (memory, used), *_ = await asyncio.gather(watch(), *(c.run(end) for c in running), *others)
+    return running, memory, used
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
@@ -235,13 +254,13 @@ def main(
     drain.start()
     try:
         before = time.monotonic()
-        running, memory = asyncio.run(load(port, server.pid, mix, clients, seconds, (abandoning, dawdling)))
+        running, memory, used = asyncio.run(load(port, server.pid, mix, clients, seconds, (abandoning, dawdling)))
     finally:
         server.send_signal(signal.SIGTERM)
         code = server.wait(90)
         drain.terminate()
     own.append(library_rate(mix, workers, max(5.0, seconds / 4)))
-    rows = [r for c in running for r in c.rows if r[0] >= before + WARM]
+    rows = [r for c in running for r in c.rows if 0 <= r[0] + r[3] - before - WARM <= seconds]
     done = [r for r in rows if r[2] == 200]
     failed = [r for r in rows if r[2] not in (200, 503)]
     third = len(memory) // 3
@@ -257,8 +276,11 @@ def main(
         "dawdling": dawdling,
         "requests": len(done),
         "per_second": round(len(done) / seconds, 2),
-        "library_per_second": [round(o, 2) for o in own],
-        "share_of_library": round(len(done) / seconds / float(np.mean(own)), 3),
+        "library_per_second": [round(o, 2) for o, _ in own],
+        "share_of_library": round(len(done) / seconds / float(np.mean([o for o, _ in own])), 3),
+        "library_processor_s": [round(cost, 3) for _, cost in own],
+        "processor_s": round(used, 1),
+        "share_of_processor": round(len(done) * float(np.mean([cost for _, cost in own])) / used, 3),
         "refused": sum(r[2] == 503 for r in rows),
         "refused_without_retry_after": sum(c.bad for c in running),
         "failed": len(failed),

@@ -3,12 +3,13 @@
     OMP_NUM_THREADS=1 python benchmarks/slider.py --json benchmarks/slider.json
 
 One client over loopback, one process of the service. For each size a picture is opened, the first move of the slider is
-timed by itself (it runs the transform), then `--moves` others: the preview, the file, and the picture with its PSNR, in
-the order in which the page asks for them; `shown` is when the first and `done` when the last of them has arrived. Then
-the picture is stored, shown as an `<img>` wants it (AVIF), and cut (a stream by `?rate=`, an ordinary file by
-`?latents=`), at its first time and again. Every time stands beside the processor seconds of the process in it, which
-other work on the machine changes little. Memory is that of the process, in MB: resident at the end of each part, and
-the peak until then. In the end both are printed as tables.
+timed by itself (it runs the transform), then `--moves` others: the preview, about what bytes and PSNR the file has, the
+file, and the picture with its PSNR, in the order in which the page asks for them; `shown` is when the first, `about`
+when the second and `done` when the last of them has arrived. The numbers told in advance are compared with those that
+were measured. Then the picture is stored, shown as an `<img>` wants it (AVIF), and cut (a stream by `?rate=`, an
+ordinary file by `?latents=`), at its first time and again. Every time stands beside the processor seconds of the
+process in it, which other work on the machine changes little. Memory is that of the process, in MB: resident at the end
+of each part, and the peak until then. In the end both are printed as tables.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -124,30 +126,52 @@ class Clock:
         return time.perf_counter() - self.started, self.service.processor() - self.used
 
 
-def move(service: Service, identity: str, rate: float) -> dict[str, tuple[float, float]]:
-    """One move of the slider: seconds and processor seconds until each part has arrived."""
-    clock, at = Clock(service), {}
-    for view in ("preview", "file", "picture"):
-        service.ask("GET", f"/v1/open/{identity}/{view}?rate={rate:g}")
+@dataclass
+class Move:
+    """One move of the slider: seconds and processor seconds until each part has arrived.
+
+    `bytes_off` and `psnr_off` tell how far the numbers told in advance were from those of the file: a share, and dB.
+    """
+
+    at: dict[str, tuple[float, float]]
+    bytes_off: float | None = None
+    psnr_off: float | None = None
+
+
+def move(service: Service, identity: str, rate: float) -> Move:
+    """Move the slider."""
+    clock, at, answers = Clock(service), {}, {}
+    for view in ("preview", "estimate", "file", "picture"):
+        answers[view] = service.ask("GET", f"/v1/open/{identity}/{view}?rate={rate:g}")
         at[view] = clock.read()
-    return at
+    told, size = json.loads(answers["estimate"][0]), len(answers["file"][0])
+    if told["psnr"] is None:
+        return Move(at)
+    reached = float(answers["picture"][1]["X-Eocodec-Psnr"])
+    return Move(at, told["bytes"] / size - 1, told["psnr"] - reached)
 
 
-def summary(moves: list[dict[str, tuple[float, float]]]) -> dict[str, Any]:
+def summary(moves: list[Move]) -> dict[str, Any]:
     """Medians and largest of what moves took."""
 
     def of(k: int, view: str) -> list[float]:
-        return [m[view][k] for m in moves]
+        return [m.at[view][k] for m in moves]
 
+    off = {"bytes_off": [m.bytes_off for m in moves], "psnr_off": [m.psnr_off for m in moves]}
+    worst = {k: round(max(abs(x) for x in v if x is not None), 3) for k, v in off.items() if v[0] is not None}
     return {
         "shown_s": round(float(np.median(of(0, "preview"))), 3),
         "shown_max_s": round(max(of(0, "preview")), 3),
+        "about_s": round(float(np.median(of(0, "estimate"))), 3),
+        "about_max_s": round(max(of(0, "estimate")), 3),
         "file_s": round(float(np.median(of(0, "file"))), 3),
         "done_s": round(float(np.median(of(0, "picture"))), 3),
         "done_max_s": round(max(of(0, "picture")), 3),
         "shown_cpu_s": round(float(np.median(of(1, "preview"))), 3),
+        "about_cpu_s": round(float(np.median(of(1, "estimate"))), 3),
         "file_cpu_s": round(float(np.median(of(1, "file"))), 3),
         "done_cpu_s": round(float(np.median(of(1, "picture"))), 3),
+        **worst,
     }
 
 
@@ -184,12 +208,29 @@ def store(service: Service, body: bytes, name: str) -> dict[str, Any]:
 
 
 def slider_table(result: dict[str, Any]) -> str:
-    """Seconds until a moved slider shows its preview, file and picture; processor seconds in brackets. Markdown."""
-    rows = [["move", "preview", "file", "picture and PSNR"], ["---"] * 4]
+    """Seconds until a moved slider shows its parts; processor seconds in brackets; how far estimates are. Markdown."""
+    rows = [["move", "preview", "≈ bytes, PSNR", "file", "picture, PSNR", "at most off by"], ["---"] * 6]
     for size, found in _of_sizes(result, "slider"):
         for what, row in (("first", found["first_move"]), ("later", found["moves"])):
-            rows.append([f"{size}, {what}", *(_time(row, key) for key in ("shown", "file", "done"))])
+            times = [_time(row, key) for key in ("shown", "about", "file", "done")]
+            rows.append([f"{size}, {what}", *times, _off(row)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def processor_table(result: dict[str, Any]) -> str:
+    """Processor seconds until a moved slider shows its parts, and how far estimates were off at most. Markdown."""
+    rows = [["move", "preview", "≈ bytes, PSNR", "file", "picture, PSNR", "≈ is off by at most"], ["---"] * 6]
+    for size, found in _of_sizes(result, "slider"):
+        for what, row in (("first", found["first_move"]), ("later", found["moves"])):
+            times = [f"{row[f'{key}_cpu_s']:.2f}" for key in ("shown", "about", "file", "done")]
+            if "bytes_off" not in row:
+                times[1] = "–"
+            rows.append([f"{size}, {what}", *times, _off(row)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _off(row: dict[str, Any]) -> str:
+    return f"{100 * row['bytes_off']:.0f} %, {row['psnr_off']:.1f} dB" if "bytes_off" in row else "–"
 
 
 def stored_table(result: dict[str, Any]) -> str:

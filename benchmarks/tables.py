@@ -21,7 +21,7 @@ FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER))  # the programs that measure, imported by their names
 
 ROOT = FOLDER.parent
-DOCUMENTS = ("README.md", "docs/RESULTS.md", "docs/METHOD.md")
+DOCUMENTS = ("README.md", "docs/RESULTS.md", "docs/METHOD.md", "docs/SERVICE.md")
 BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.S)
 UNTRAINED = ("objective", "stability", "training_size")  # no bundle took part
 SHIPPED = ("photo", "face64")
@@ -308,6 +308,13 @@ def service_load() -> str:
     return grid([*head, "memory, first and last third"], rows)
 
 
+def slider_processor() -> str:
+    """Processor seconds until each part of what a moved slider shows is there, and how far estimates were off."""
+    from slider import processor_table
+
+    return str(processor_table(measured("slider")))
+
+
 def service_latency() -> str:
     """Seconds a request takes under load."""
     result = measured("load")
@@ -415,6 +422,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "denoise-compress": denoise_compress,
     "service-load": service_load,
     "service-latency": service_latency,
+    "slider-processor": slider_processor,
     "fuzzing": fuzzing,
     "faces": faces,
     "face-denoising": face_denoising,

@@ -34,7 +34,9 @@ def test_a_moved_slider_shows_a_preview_and_no_number_that_is_not_its_own(page: 
     seen = page.evaluate("""() => {
         const slider = document.querySelector('#c-slider');
         const chip = document.querySelectorAll('.chip')[1];
-        window.labels = [];
+        [window.labels, window.sizes] = [[], []];
+        const size = document.querySelector('#c-size');
+        new MutationObserver(() => sizes.push(size.textContent)).observe(size, {childList: true});
         new MutationObserver(() => labels.push(chip.textContent)).observe(chip, {childList: true});
         slider.value = 600;
         slider.dispatchEvent(new Event('input'));
@@ -43,6 +45,10 @@ def test_a_moved_slider_shows_a_preview_and_no_number_that_is_not_its_own(page: 
     assert seen == ["–"] * 5
     settle(page)
     labels = page.evaluate("() => window.labels")
+    sizes = page.evaluate("() => window.sizes")
+    assert sizes[1].startswith("≈ ") and not sizes[-1].startswith("≈"), sizes
+    psnr = page.inner_text("#c-psnr")
+    assert psnr.endswith(" dB") and "≈" not in psnr
     assert labels[0] == "eocodec · coarse preview" and labels[-1].startswith("eocodec · ") and "kB" in labels[-1]
     rate = float(page.input_value("#c-number"))
     shows(page, compress_picture(read_picture(COFFEE), rate, model=model, measure=True))

@@ -183,10 +183,15 @@ def test_the_specification_describes_every_route(client: httpx.Client) -> None:
         "/v1/info",
         "/v1/models",
         "/v1/images/{name}",
+        "/v1/open/{identity}/estimate",
+        "/v1/tasks/{identity}",
     }
     assert wanted | {"/healthz", "/readyz", "/metrics"} <= set(paths)
     names = {p["name"] for p in paths["/v1/compress"]["post"]["parameters"]}
     assert {"rate", "bpp", "bytes", "psnr", "model", "denoise", "progressive", "lossless"} <= names
+    put = paths["/v1/images/{name}"]["put"]
+    assert {"Location", "Preference-Applied", "Retry-After"} == set(put["responses"]["202"]["headers"])
+    assert "prefer" in {p["name"] for p in put["parameters"] if p["in"] == "header"}
     for path in ("/v1/compress", "/v1/decompress", "/v1/denoise", "/v1/info"):
         assert "multipart/form-data" in paths[path]["post"]["requestBody"]["content"]
         assert "503" in paths[path]["post"]["responses"]

@@ -1,10 +1,13 @@
 """Parts of the service by themselves: open pictures, stored images, pictures for web pages, what is kept on disk."""
 
 import asyncio
+import functools
 import io
+import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,15 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 pytest.importorskip("cachetools", reason="the extra serve is not installed")
 
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+
 from eocodec import format
 from eocodec.codec import compress_picture, decompress, truncate
 from eocodec.coding import ordinary
 from eocodec.coding.embedded import Embedded
 from eocodec.coding.walk import Walk
-from eocodec.errors import EocodecError
+from eocodec.errors import EocodecError, FormatError
 from eocodec.image import Picture, read_picture
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
@@ -30,12 +36,13 @@ from eocodec.service import rendering, work
 from eocodec.service.images import Images, StoreError, Taken, identify
 from eocodec.service.opened import Desk
 from eocodec.service.options import ImageOptions
-from eocodec.service.pool import Pool
+from eocodec.service.pool import Busy, Gone, Pool
 from eocodec.service.preview import PREVIEW_PIXELS
 from eocodec.service.remote import allowed
 from eocodec.service.rivals import rival, rivals, ssimulacra2
 from eocodec.service.signing import check, sign
 from eocodec.service.spool import Cache
+from eocodec.service.tasks import Tasks
 from eocodec.storage import Store
 
 RATE: dict[str, Any] = {"rate": 48.0, "bpp": None, "max_bytes": None, "psnr": None, "denoise": None,
@@ -152,6 +159,134 @@ def test_a_preview_looks_like_what_the_file_decodes_to(tmp_path: Path, model: Mo
     )
     assert focused[:, :96].mean() < 0.8 * plain[:, :96].mean()
     assert focused[:, 192:].mean() == pytest.approx(plain[:, 192:].mean(), rel=0.1)
+
+
+@pytest.mark.slow
+def test_estimates_come_near_and_are_exact_where_a_file_was_made(
+    tmp_path: Path, model: Model, coffee: np.ndarray
+) -> None:
+    path, desk = tmp_path / "body", Desk(read)
+    Image.fromarray(coffee).save(path, "PNG")
+
+    def estimate(rate: float) -> Any:
+        return desk.estimate("a", model, {**RATE, "rate": rate})
+
+    assert estimate(48) is None, "nothing is known of the picture"
+    desk.file(str(path), "a", model, {**RATE, "rate": 96.0})
+    early = estimate(48)
+    assert early is not None and early.psnr is None and not early.exact
+    desk.file(str(path), "a", model, {**RATE, "rate": 96.0}).picture()
+    picture = read(path.read_bytes())
+    for rate, bytes_off, psnr_off in ((16.0, 0.2, 0.6), (200.0, 0.1, 0.4)):
+        found, made = estimate(rate), compress_picture(picture, rate, model=model, measure=True)
+        assert found is not None and not found.exact
+        assert found.bytes == pytest.approx(len(made.data), rel=bytes_off)
+        assert found.psnr == pytest.approx(made.psnr, abs=psnr_off)
+    known = desk.file(str(path), "a", model, {**RATE, "rate": 16.0})
+    _, reached = known.picture()
+    found = estimate(16.0)
+    assert found is not None and (found.bytes, found.psnr, found.exact) == (len(known.data), reached, True)
+    nearer, made = estimate(24.0), compress_picture(picture, 24.0, model=model, measure=True)
+    assert nearer is not None and nearer.psnr is not None and made.psnr is not None
+    assert nearer.bytes == pytest.approx(len(made.data), rel=0.08)
+    assert nearer.psnr == pytest.approx(made.psnr, abs=0.3)
+    assert desk.transforms == 1
+
+
+def test_nothing_is_estimated_of_small_pictures_and_streams(opened: tuple[str, str], model: Model) -> None:
+    desk = Desk(read)
+    desk.file(*opened, model, RATE).picture()
+    assert desk.estimate(opened[1], model, {**RATE, "rate": 20.0}) is None, "it is smaller than the sample"
+    known = desk.estimate(opened[1], model, RATE)
+    assert known is not None and known.exact, "what was measured is known all the same"
+    assert desk.estimate(opened[1], model, {**RATE, "rate": 20.0, "progressive": True}) is None
+    with pytest.raises(EocodecError, match="rate"):
+        desk.estimate(opened[1], model, {**RATE, "rate": 1e5})
+
+
+def dawdle(seconds: float) -> int:
+    """The process, after a while; it takes a moment to give up."""
+    end = time.monotonic() + seconds
+    try:
+        while time.monotonic() < end:
+            time.sleep(0.001)
+    finally:
+        time.sleep(0.2 if time.monotonic() < end else 0)
+    return os.getpid()
+
+
+def test_work_about_a_picture_waits_for_its_process_that_gives_up_something_outdated() -> None:
+    async def run() -> None:
+        left = asyncio.Event()
+
+        async def gone() -> bool:
+            left.set()
+            return True
+
+        pool = Pool(2, 4, 60, time.monotonic, ())
+        try:
+            first = await pool.run(dawdle, 0.0, about="a")
+            outdated = asyncio.create_task(pool.run(dawdle, 30.0, gone=gone, about="a"))
+            await left.wait()
+            assert pool._leaving
+            assert await pool.run(dawdle, 0.0, about="a") == first, "the other one does not know the picture"
+            with pytest.raises(Gone):
+                await outdated
+            wanted = asyncio.create_task(pool.run(dawdle, 60.0, about="a"))
+            while len(pool._idle) > 1:
+                await asyncio.sleep(0.001)
+            assert await pool.run(dawdle, 0.0, about="a") != first, "nobody waits for work that is wanted"
+            assert not wanted.done()
+            wanted.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await wanted
+        finally:
+            await pool.close()
+
+    asyncio.run(run())
+
+
+def test_tasks_leave_room_for_those_who_wait() -> None:
+    begun: list[int] = []
+    given_back: list[int] = []
+
+    async def run() -> None:
+        tasks, may_end = Tasks(3, 1), asyncio.Event()
+        request = Request({"type": "http", "method": "PUT", "path": "/", "headers": [], "root_path": ""})
+
+        async def work(number: int) -> Response:
+            begun.append(number)
+            await may_end.wait()
+            if number == 1:
+                raise FormatError("it is damaged")
+            return JSONResponse({"name": "a"}, 201, {"Location": "/v1/images/a"})
+
+        answers = []
+        for number in range(3):
+            tasks.check_room(1)
+            held = AsyncExitStack()
+            held.callback(given_back.append, number)
+            answers.append(json.loads(bytes(tasks.start(request, functools.partial(work, number), held).body)))
+        with pytest.raises(Busy):
+            tasks.check_room(1)
+        await asyncio.sleep(0)
+        assert begun == [0] and given_back == [], "the others wait"
+        may_end.set()
+        while len(given_back) < 3:
+            await asyncio.sleep(0)
+        tasks.check_room(1)
+        done, failed, _ = (tasks.of(a["id"]) for a in answers)
+        assert done == {"id": answers[0]["id"], "state": "done", "status": 201, "image": "/v1/images/a", "name": "a"}
+        assert (failed["state"], failed["status"], failed["detail"]) == ("failed", 422, "it is damaged")
+        may_end.clear()
+        held = AsyncExitStack()
+        held.callback(given_back.append, 3)
+        tasks.start(request, functools.partial(work, 3), held)
+        await asyncio.sleep(0)
+        await tasks.end()
+        assert begun == given_back == [0, 1, 2, 3], "what is given up lets go of its place"
+
+    asyncio.run(run())
 
 
 def test_previews_are_not_for_models_of_one_size(opened: tuple[str, str], model: Model) -> None:

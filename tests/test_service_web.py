@@ -106,6 +106,12 @@ def test_an_open_picture_gives_files_and_views_without_being_sent_again(client: 
     exact = client.post("/v1/compress", params={"rate": 40, "measure": True}, content=body)
     assert view.headers["x-eocodec-psnr"] == exact.headers["x-eocodec-psnr"]
     assert image(client.get(f"{url}/preview", params={"rate": 40})).size == (200, 130)
+    estimate = client.get(f"{url}/estimate", params={"rate": 40})
+    reached = float(view.headers["x-eocodec-psnr"])
+    expected = {"bytes": len(file.content), "psnr": pytest.approx(reached, abs=1e-3), "exact": True}
+    nothing = {"bytes": None, "psnr": None, "exact": False}  # of the process that did not make the file
+    assert estimate.json() in (expected, nothing) and estimate.headers["cache-control"] == "no-store"
+    assert client.get(f"{url}/estimate").status_code == 422
     rival = client.get(f"{url}/rival", params={"codec": "webp", "bytes": len(file.content)})
     assert image(rival).size == (200, 130) and int(rival.headers["x-eocodec-bytes"]) <= len(file.content)
     assert client.get(f"{url}/file", params={"lossless": True}).status_code == 200
@@ -132,6 +138,67 @@ def test_large_pictures_are_stored_in_the_form_that_is_quick(client: Any) -> Non
         assert refused.status_code == 422 and "file" in refused.json()["detail"]
         assert client.get("/v1/images/photo", params={"rate": 200, "latents": 200}).status_code == 422
     assert client.delete("/v1/images/photo").status_code == 204
+
+
+LATER = {"prefer": "respond-async, wait=10"}
+
+
+def outcome(client: Any, accepted: Any) -> dict[str, Any]:
+    """What became of a task that an answer speaks of."""
+    assert accepted.status_code == 202 and accepted.headers["preference-applied"] == "respond-async"
+    path = accepted.headers["location"].removeprefix("/pictures")
+    assert accepted.json() == {"id": path.rpartition("/")[2], "state": "pending", "status": None, "image": None}
+    found: dict[str, Any] = {}
+
+    def over() -> bool:
+        answer = client.get(path)
+        assert answer.status_code == 200 and answer.headers["cache-control"] == "no-store"
+        found.update(answer.json())
+        assert ("retry-after" in answer.headers) == (found["state"] == "pending")
+        return found["state"] != "pending"
+
+    wait_until(over, every=0.05)
+    return found
+
+
+def test_pictures_can_be_stored_after_the_answer(client: Any) -> None:
+    body = picture(96, 64)
+    assert client.put("/v1/images/now", content=body).status_code == 201
+    done = outcome(client, client.put("/v1/images/later", content=body, headers=LATER))
+    assert (done["state"], done["status"], done["image"]) == ("done", 201, "/pictures/v1/images/later")
+    kept = client.get("/v1/images/later")
+    assert kept.content == client.get("/v1/images/now").content and len(kept.content) == done["bytes"]
+    again = outcome(client, client.put("/v1/images/later?rate=20", content=body, headers=LATER))
+    assert again["status"] == 200 and again["bytes"] < done["bytes"]
+    for content, headers, status in (
+        (b"no picture", {}, 415),
+        (body, {"if-unmodified-since": "Thu, 01 Jan 2099 00:00:00 GMT"}, 200),
+        ((VECTORS / "colour.eoc").read_bytes()[:300], {}, 422),
+    ):
+        found = outcome(client, client.put("/v1/images/later", content=content, headers={**LATER, **headers}))
+        assert found["status"] == status and ("detail" in found) == (status >= 400)
+    refused = client.put("/v1/images/later", content=body, headers={**LATER, "if-none-match": "*"})
+    assert refused.status_code == 412, "what is known to fail is not begun"
+    assert client.put("/v1/images/later?rate=0", content=body, headers=LATER).status_code == 422
+    assert client.get("/v1/tasks/" + "0" * 22).status_code == 404
+    for name in ("now", "later"):
+        assert client.delete(f"/v1/images/{name}").status_code == 204
+
+
+def test_what_is_stored_after_the_answer_is_bounded_and_needs_no_client(tmp_path: Path) -> None:
+    body = picture(96, 64)
+    with serving("--workers", 1, "--queue", 2, "--store", tmp_path) as server:
+        server.await_ready()
+        url = server.url + "v1/images/a"
+        with server.at_a_standstill():
+            accepted = httpx.put(url, content=body, headers=LATER)  # its connection is closed then
+            assert accepted.status_code == 202 and server.in_work() == 1
+            refused = httpx.put(url, content=body, headers=LATER)
+            assert refused.status_code == 503 and int(refused.headers["retry-after"]) >= 1
+            assert server.get("v1/images/a").status_code == 404
+        with httpx.Client(base_url=server.url.rstrip("/")) as client:
+            assert outcome(client, accepted)["status"] == 201
+        assert server.get("v1/images/a").status_code == 200 and server.in_work() == 0
 
 
 def test_a_rate_of_a_stored_stream_takes_no_decoding(client: Any, server: Server) -> None:

@@ -115,10 +115,15 @@ class EitherJob(Job):
 
     def remember(self) -> None:
         """Keep what is found out about a step, see :class:`eocodec.coding.ordinary.OrdinaryJob`."""
-        if isinstance(self._lossily, OrdinaryJob):
-            self._lossily.remembers = True
+        if self.ordinary is not None:
+            self.ordinary.remembers = True
         if self.page is not None:
             self.page.remember()
+
+    @property
+    def ordinary(self) -> OrdinaryJob | None:
+        """What makes the ordinary files, if their latents are coded anew for every step."""
+        return self._lossily if isinstance(self._lossily, OrdinaryJob) else None
 
     @functools.cached_property
     def _lossily(self) -> Job:

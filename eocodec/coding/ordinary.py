@@ -172,7 +172,7 @@ class OrdinaryJob(SteppedJob):
 
     def _plan(self, delta: float) -> tuple[Header, Fineness]:
         """The header, and the steps."""
-        header = self._header(delta)
+        header = self.header(delta)
         return header, Fineness(self.model, header, self.tuning.offsets)
 
     def at(self, delta: float) -> Coded:
@@ -210,7 +210,8 @@ class OrdinaryJob(SteppedJob):
         self._measured = file, decibels(error, rgb.size, peak(rgb))
         return Coded(file, self.rate(file))
 
-    def _header(self, delta: float) -> Header:
+    def header(self, delta: float) -> Header:
+        """The header of the file at a step (range 0 to 1)."""
         header = ordinary_header(self.model, self.picture, delta, self.tuning.degree)
         return replace(header, luma=header.delta >= self.luma_from, deep=self.picture.depth > 8)
 
@@ -251,7 +252,7 @@ class OrdinaryJob(SteppedJob):
 
     def overhead(self) -> int:
         """See :meth:`SteppedJob.overhead`."""
-        header = self._header(1.0)
+        header = self.header(1.0)
         return len(format.serialise(self._file(header, ((), b""))))
 
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 import eocodec
 from eocodec.errors import EocodecError
 from eocodec.model.bundle import Model
-from eocodec.service import catalogue, coding, gallery, remote, sessions
+from eocodec.service import catalogue, coding, gallery, remote, sessions, tasks
 from eocodec.service.access import Access
 from eocodec.service.manners import Manners
 from eocodec.service.meters import Watch
@@ -36,7 +36,7 @@ POLICY = (
 )
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 CONDITIONS = ("If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since")
-ALLOWED = ("Authorization", "X-API-Key", "Content-Type", "Range", "X-Request-Id", *CONDITIONS)
+ALLOWED = ("Authorization", "X-API-Key", "Content-Type", "Prefer", "Range", "X-Request-Id", *CONDITIONS)
 RESULTS = ("Rate", "Bpp", "Bytes", "Width", "Height", "Model", "Seconds", "Psnr", "Sigma", "Method", "State",
            "Ssimulacra2", "Quality")  # fmt: skip
 EXPOSED = (
@@ -44,6 +44,7 @@ EXPOSED = (
     "ETag",
     "Last-Modified",
     "Location",
+    "Preference-Applied",
     "Retry-After",
     "X-Request-Id",
     *(f"X-Eocodec-{name}" for name in RESULTS),
@@ -87,6 +88,7 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
     app.state.eocodec = state
     for room in (coding, catalogue, gallery, remote, sessions):
         app.include_router(room.routes(state, access), responses=COMMON)
+    app.include_router(tasks.routes(state.tasks, access), responses=COMMON)
     app.include_router(_health(state, access))
     if (PAGE / "index.html").exists():
         app.include_router(_page())

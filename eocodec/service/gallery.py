@@ -4,13 +4,15 @@ Nothing is encoded again to serve a file at a lower rate. Pictures for web pages
 """
 
 import asyncio
+import functools
 import hashlib
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 from weakref import WeakValueDictionary
 
 from cachetools import LRUCache
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, Header, HTTPException, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse, Response
 from werkzeug.http import http_date, quote_etag
@@ -28,10 +30,11 @@ from eocodec.service.bodies import described
 from eocodec.service.images import NAME, About, Images, StoreError, Taken, identify
 from eocodec.service.negotiation import modified_since, names_tag, span, wants_picture
 from eocodec.service.options import CompressOptions, Cut, ImageOptions, ListOptions, NoOptions, merged
-from eocodec.service.pool import Pool
+from eocodec.service.pool import Busy, Pool
 from eocodec.service.problems import DELETED, LISTED, PART, PUT
 from eocodec.service.spool import sent
 from eocodec.service.state import State
+from eocodec.service.tasks import wants_async
 
 __all__ = ["Gallery", "preset_options", "routes"]
 
@@ -39,6 +42,7 @@ Name = Annotated[str, PathParameter(pattern=NAME)]
 STORED = described("an .eoc or tiny file, or a picture, which is compressed")
 CUTS = 4096  # lengths of prefixes that are remembered
 CONDITIONS = {"if-match", "if-none-match", "if-unmodified-since"}  # headers of requests that change an image
+PATIENCE = 5.0  # how many times as long as usual work may take that no client waits for
 TRIES = 5  # for an image that is replaced while it is served
 
 
@@ -88,8 +92,11 @@ class Gallery:
     async def put(self, name: str, request: Request, options: CompressOptions) -> Response:
         """Store what a request brings."""
         images = self.images
-
-        async def run(pool: Pool) -> Response:
+        async with AsyncExitStack() as stack:
+            pool = await stack.enter_async_context(self.state.place(request))
+            later = wants_async(request)
+            if later:
+                await self._check_room(request, pool)
             body, fields = await self.state.bodies.read(request)
             chosen = merged(options, fields)
             arguments = chosen.arguments(self.state.default)
@@ -97,23 +104,41 @@ class Gallery:
                 arguments["progressive"] = None
             if CONDITIONS & set(request.headers):  # what cannot be stored need not be made
                 _check_conditions(request, await self._about(name))
-            kept = await pool.run(work.store, body, arguments, gone=request.is_disconnected)
-            async with self._lock(name):
-                previous = await self._about(name)
-                _check_conditions(request, previous)
-                new = request.headers.get("if-none-match", "").strip() == "*"
-                try:
-                    await asyncio.to_thread(images.write, name, kept.data, new)
-                except Taken:  # by another service on the same store
-                    raise HTTPException(412, "there is an image of this name already") from None
-            tag = identify(kept.data)
-            if kept.marks is not None:
-                await asyncio.to_thread(images.keep_marks, tag, kept.marks)
-            headers = {"ETag": quote_etag(tag), "Location": f"{request.scope.get('root_path', '')}/v1/images/{name}"}
-            answer = {"name": name, "bytes": len(kept.data)}
-            return JSONResponse(answer, 201 if previous is None else 200, headers)
+            gone = None if later else request.is_disconnected
+            store = functools.partial(self._store, images, name, request, pool, body, arguments, gone)
+            return self.state.tasks.start(request, store, stack.pop_all()) if later else await store()
 
-        return await self.state.placed(request, run)
+    async def _check_room(self, request: Request, pool: Pool) -> None:
+        """See whether one more picture may be stored after its answer.
+
+        Raises:
+            Busy: it may not.
+        """
+        try:
+            self.state.tasks.check_room(pool.wait_seconds())
+        except Busy:
+            await self.state.refuse(request)
+            raise
+
+    async def _store(
+        self, images: Images, name: str, request: Request, pool: Pool, body: bytes, arguments: dict[str, Any], gone: Any
+    ) -> Response:
+        """Make the file of a body and store it, if the request's conditions hold."""
+        kept = await pool.run(work.store, body, arguments, gone=gone, patience=1.0 if gone else PATIENCE)
+        async with self._lock(name):
+            previous = await self._about(name)
+            _check_conditions(request, previous)
+            new = request.headers.get("if-none-match", "").strip() == "*"
+            try:
+                await asyncio.to_thread(images.write, name, kept.data, new)
+            except Taken:  # by another service on the same store
+                raise HTTPException(412, "there is an image of this name already") from None
+        tag = identify(kept.data)
+        if kept.marks is not None:
+            await asyncio.to_thread(images.keep_marks, tag, kept.marks)
+        headers = {"ETag": quote_etag(tag), "Location": f"{request.scope.get('root_path', '')}/v1/images/{name}"}
+        answer = {"name": name, "bytes": len(kept.data)}
+        return JSONResponse(answer, 201 if previous is None else 200, headers)
 
     async def delete(self, name: str, request: Request) -> None:
         """Remove an image, if it is the one that the request's conditions name."""
@@ -349,10 +374,17 @@ def routes(state: State, access: Access) -> APIRouter:
         return await gallery.listed(options)
 
     @router.put("/{name}", dependencies=access.private, responses=PUT, openapi_extra=STORED)
-    async def put_image(name: Name, request: Request, options: Annotated[CompressOptions, Query()]) -> Response:
+    async def put_image(
+        name: Name,
+        request: Request,
+        options: Annotated[CompressOptions, Query()],
+        prefer: Annotated[str | None, Header(description="respond-async: an answer as soon as all has arrived")] = None,
+    ) -> Response:
         """Store an `.eoc` file under a name. A picture is compressed first, by default at C = 300.
 
-        Small pictures become embedded streams, larger ones ordinary files, unless `progressive` says which.
+        Small pictures become embedded streams, larger ones ordinary files, unless `progressive` says which. With
+        `Prefer: respond-async` the answer is a 202 as soon as the picture has arrived; at its Location stands what
+        became of it.
         """
         return await gallery.put(name, request, options)
 

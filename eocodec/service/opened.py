@@ -18,13 +18,16 @@ from eocodec.coding import matte
 from eocodec.coding.base import Coded
 from eocodec.coding.drawn import EitherJob
 from eocodec.coding.fineness import Focus, tuning_for
+from eocodec.coding.ordinary import OrdinaryJob
 from eocodec.coding.rate_control import Target
 from eocodec.coding.registry import ORDINARY
 from eocodec.errors import EocodecError
+from eocodec.format import File
 from eocodec.image import Picture, to_pillow
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 from eocodec.model.manifest import PhotoManifest
+from eocodec.service.estimates import Estimate, Estimator
 from eocodec.service.preview import Preview
 from eocodec.service.rivals import Rival, rival
 
@@ -37,12 +40,19 @@ T = TypeVar("T")
 
 @dataclass
 class Made:
-    """A file of an open picture, and the picture that it decodes to once that was asked for."""
+    """A file of an open picture, and the picture that it decodes to once that was asked for.
+
+    `estimator`, if there is one, hears of both.
+    """
 
     opened: Opened
     coded: Coded
     data: bytes
+    estimator: Estimator | None = None
     rgb: Any = None
+
+    def __post_init__(self) -> None:
+        self._note()
 
     @property
     def bits_per_pixel(self) -> float:
@@ -54,7 +64,22 @@ class Made:
         job = self.opened.job
         if self.rgb is None:
             self.rgb = job.expected(self.coded.file)
-        return to_pillow(self.rgb, job.picture.alpha, job.picture.grey), psnr(job.picture.rgb, self.rgb)
+        reached = psnr(job.picture.rgb, self.rgb)
+        self._note(reached)
+        return to_pillow(self.rgb, job.picture.alpha, job.picture.grey), reached
+
+    def _note(self, psnr: float | None = None) -> None:
+        file = self.coded.file
+        if self.estimator is not None and isinstance(file, File) and file.lossless is None:
+            self.estimator.note(file.header.delta, len(self.data), psnr)
+
+
+@dataclass
+class _Session:
+    """An open picture in one form, and what estimates its files if they are ordinary ones."""
+
+    opened: Opened
+    estimator: Estimator | None
 
 
 class Desk:
@@ -92,19 +117,17 @@ class Desk:
         with open(path, "rb") as file:
             return self._read(file.read())
 
-    def _open(self, path: str, identity: str, model: Model, options: dict[str, Any]) -> Opened:
-        form: dict[str, Any] = {name: options.get(name) for name in ("denoise", "progressive", "tune", "focus")}
-        form["squared"] = options["psnr"] is not None  # files for a PSNR are tuned for it
-
-        def make() -> Opened:
-            opened = open_picture(self._read_file(path), model, **form)
-            if isinstance(opened.job, EitherJob):
-                opened.job.remember()
+    def _open(self, path: str, identity: str, model: Model, options: dict[str, Any]) -> _Session:
+        def make() -> _Session:
+            opened = open_picture(self._read_file(path), model, **_form(options))
+            job = opened.job
+            if isinstance(job, EitherJob):
+                job.remember()
+                job = job.ordinary if job.page is None else job  # a page's bytes say nothing of an ordinary file's
             self.transforms += 1
-            return opened
+            return _Session(opened, Estimator(job) if isinstance(job, OrdinaryJob) else None)
 
-        key = identity, model.name, repr(form)
-        return self._keep(key, make, lambda o: o.job.picture.pixels)
+        return self._keep(_key(identity, model, options), make, lambda session: session.opened.job.picture.pixels)
 
     def file(self, path: str, identity: str, model: Model, options: dict[str, Any]) -> Made:
         """The file that options of :func:`eocodec.codec.compress` ask for.
@@ -119,13 +142,24 @@ class Desk:
         target = Target(options["rate"], options["bpp"], options["max_bytes"], options["psnr"])
         target.check()
         if options["lossless"]:
-            opened = open_picture(self._read_file(path), model, lossless=True)
+            session = _Session(open_picture(self._read_file(path), model, lossless=True), None)
         else:
-            opened = self._open(path, identity, model, options)
-        coded = opened.coded(target)
-        made = Made(opened, coded, format.to_bytes(coded.file))
+            session = self._open(path, identity, model, options)
+        coded = session.opened.coded(target)
+        made = Made(session.opened, coded, format.to_bytes(coded.file), session.estimator)
         self._last = key, made
         return made
+
+    def estimate(self, identity: str, model: Model, options: dict[str, Any]) -> Estimate | None:
+        """About what the file at a rate C is like, from files that were made of the picture before; None: not known.
+
+        Raises:
+            EocodecError: C is out of range.
+        """
+        delta = model.any_manifest.step_of(options["rate"])
+        kept = self._kept.get(_key(identity, model, options))
+        estimator = None if kept is None else kept[0].estimator
+        return None if estimator is None else estimator.at(delta)
 
     def rival(self, path: str, identity: str, codec: str, size: int) -> tuple[Rival, Picture]:
         """Another codec's file of at most `size` bytes, and the picture.
@@ -170,3 +204,15 @@ class Desk:
         key = identity, model.name, "preview", tune, repr(focus)
         preview = self._keep(key, make, lambda made: made.picture.pixels)
         return to_pillow(preview.at(rate), None, preview.picture.grey)
+
+
+def _form(options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of :func:`eocodec.codec.open_picture`: what files have in common that one transform is enough for."""
+    form: dict[str, Any] = {name: options.get(name) for name in ("denoise", "progressive", "tune", "focus")}
+    form["squared"] = options["psnr"] is not None  # files for a PSNR are tuned for it
+    return form
+
+
+def _key(identity: str, model: Model, options: dict[str, Any]) -> tuple[str, str, str]:
+    """What a session is kept by."""
+    return identity, model.name, repr(_form(options))

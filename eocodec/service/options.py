@@ -12,6 +12,7 @@ __all__ = [
     "DecompressOptions",
     "DenoiseOptions",
     "EditOptions",
+    "EstimateOptions",
     "FileOptions",
     "ImageOptions",
     "ListOptions",
@@ -136,6 +137,18 @@ class PreviewOptions(_Tuned):
     def arguments(self, default: str) -> tuple[str, float, str | None, list[list[float]] | None]:
         """Model, C, tuning and regions."""
         return self.model or default, self.rate, self.tune, self.regions()
+
+
+class EstimateOptions(_Tuned):
+    """Parameters of an estimate."""
+
+    rate: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False, description="C, latents a block")]
+    denoise: Level = None
+
+    def arguments(self, default: str) -> dict[str, Any]:
+        """Arguments of :func:`eocodec.codec.compress_picture`."""
+        given = FileOptions.model_validate(self.model_dump(exclude_unset=True))
+        return given.arguments(default)
 
 
 class DecompressOptions(BaseModel):

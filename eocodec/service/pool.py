@@ -18,6 +18,7 @@ from eocodec.workers import Cancelled, Died, TooSlow, Worker
 __all__ = ["Busy", "Gone", "Pool"]
 
 GLANCE = 0.1  # seconds between two looks whether a client that waits is still there
+LINGER = 0.4  # seconds that work may wait for a process that knows what it is about and is giving up something else
 PATIENCE = 2.0  # seconds that a process has at the end
 REMEMBERED = 8  # pictures of which is known in which process they are open
 SMOOTHING = 0.1  # weight of the last request in the mean time of one
@@ -71,6 +72,7 @@ class Pool:
         self._free = asyncio.Semaphore(workers)
         self._idle = [Worker(initializer, arguments, interrupt=interrupt) for _ in range(workers)]
         self._known: dict[Worker, deque[str]] = {w: deque(maxlen=REMEMBERED) for w in self._idle}
+        self._leaving: set[Worker] = set()  # what they work at was given up
         self._all = list(self._idle)
         self._threads = ThreadPoolExecutor(workers)  # each waits for one process
 
@@ -109,6 +111,7 @@ class Pool:
         *arguments: Any,
         gone: Callable[[], Awaitable[bool]] | None = None,
         about: str | None = None,
+        patience: float = 1.0,
     ) -> Any:
         """Run a function in a process; to be called while holding a place.
 
@@ -116,6 +119,7 @@ class Pool:
             function, arguments: what to run.
             gone: whether the client has left; its work is given up then.
             about: what it is about: a process that has worked at the same is preferred.
+            patience: how many times as long as usual it may take.
 
         Raises:
             Gone: it has left.
@@ -124,15 +128,20 @@ class Pool:
             Exception: what the function raised.
         """
         await self._turn(gone)
+        try:
+            await self._settled(about)
+        except BaseException:
+            self._free.release()
+            raise
         started = time.monotonic()
         process = self._take(about)
-        call = functools.partial(process.call, function, *arguments, limit=self.timeout)
+        call = functools.partial(process.call, function, *arguments, limit=patience * self.timeout)
         work = asyncio.get_running_loop().run_in_executor(self._threads, call)
         work.add_done_callback(lambda _: self._release(process))
         try:
             while not (await asyncio.wait({work}, timeout=GLANCE))[0]:
                 if gone is not None and await gone():
-                    process.cancel()
+                    self._cancel(process)
                     gone = None
             result = work.result()
         except Cancelled:
@@ -141,14 +150,32 @@ class Pool:
             self.died(e)
             raise
         except asyncio.CancelledError:
-            process.cancel()
+            self._cancel(process)
             work.add_done_callback(_forget)
             raise
         self._mean += SMOOTHING * (time.monotonic() - started - self._mean)
         return result
 
+    def _cancel(self, process: Worker) -> None:
+        process.cancel()
+        self._leaving.add(process)
+
+    async def _settled(self, about: str | None) -> None:
+        """Wait a moment for a process that knows what work is about, if it is giving up what it does.
+
+        Who moves a slider gives up one picture for the next of the same; another process would have to transform it.
+        """
+        end = time.monotonic() + LINGER
+        while about is not None and time.monotonic() < end:
+            if any(about in self._known[w] for w in self._idle):
+                return
+            if not any(about in self._known[w] for w in self._leaving):
+                return
+            await asyncio.sleep(GLANCE / 10)
+
     def _release(self, process: Worker) -> None:
         """Let others have a process, or a fresh one in its place if it keeps too much; the answer does not wait."""
+        self._leaving.discard(process)
         size = process.resident if self.memory else 0
         if size > self.memory:
             self.renewed(size)

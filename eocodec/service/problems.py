@@ -1,12 +1,12 @@
 """Errors as answers: `{"detail": "one sentence"}` with a status that says whose fault it is."""
 
-from typing import Any
+from typing import Any, Literal
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eocodec.errors import EocodecError, LimitError, UnknownTypeError
 from eocodec.service import work
@@ -19,6 +19,7 @@ __all__ = [
     "COMMON",
     "DELETED",
     "EDITED",
+    "ESTIMATED",
     "FILE",
     "LISTED",
     "OPENED",
@@ -27,9 +28,11 @@ __all__ = [
     "PROBLEMS",
     "PUT",
     "REMOTE",
+    "TASK",
     "VIEW",
     "Problem",
     "add_handlers",
+    "problem",
 ]
 
 
@@ -37,6 +40,25 @@ class Problem(BaseModel):
     """Body of every error."""
 
     detail: str
+
+
+class Estimated(BaseModel):
+    """What a file is expected to be like."""
+
+    bytes: int | None
+    psnr: float | None
+    exact: bool
+
+
+class Task(BaseModel):
+    """What became of work that was answered before it was done: `status` and other members of the answer it gives."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    state: Literal["pending", "done", "failed"]
+    status: int | None
+    image: str | None
 
 
 def _told(names: tuple[str, ...], words: str) -> dict[str, Any]:
@@ -91,7 +113,17 @@ PUT: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
     **STORE,
     201: {"description": "the name is new", "headers": _told(("ETag", "Location"), "of the stored image")},
+    202: {
+        "model": Task,
+        "description": "asked for by Prefer: respond-async; the picture has arrived and will be stored",
+        "headers": _told(("Location", "Preference-Applied", "Retry-After"), "where to look, and when"),
+    },
     412: {"model": Problem, "description": "If-Match or If-None-Match does not hold"},
+}
+TASK: dict[int | str, dict[str, Any]] = {
+    200: {"model": Task, "headers": _told(("Retry-After",), "while it is pending")},
+    404: {"model": Problem, "description": "no such task, or not any more"},
+    422: PROBLEMS[422],
 }
 REMOTE: dict[int | str, dict[str, Any]] = {
     **PICTURE,
@@ -107,6 +139,7 @@ VIEW: dict[int | str, dict[str, Any]] = {
     200: {"content": dict.fromkeys((work.EOC, "image/png"), BINARY), "headers": RESULT},
     404: {"model": Problem, "description": "the picture is not open, or not any more"},
 }
+ESTIMATED: dict[int | str, dict[str, Any]] = {**PROBLEMS, 200: {"model": Estimated}, 404: VIEW[404]}
 LISTED: dict[int | str, dict[str, Any]] = dict(STORE)
 DELETED: dict[int | str, dict[str, Any]] = {**STORE, 412: PUT[412]}
 PART: dict[int | str, dict[str, Any]] = {
@@ -120,9 +153,8 @@ PART: dict[int | str, dict[str, Any]] = {
 }
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Let the application answer exceptions with problems."""
-    handlers: dict[int | type[Exception], Any] = {
+def _handlers() -> dict[int | type[Exception], Any]:
+    return {
         EocodecError: _of_eocodec,
         Busy: _busy,
         TooSlow: _too_slow,
@@ -136,8 +168,24 @@ def add_handlers(app: FastAPI) -> None:
         405: _of_path,
         Exception: _fault,
     }
-    for kind, handler in handlers.items():
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Let the application answer exceptions with problems."""
+    for kind, handler in _handlers().items():
         app.add_exception_handler(kind, handler)
+
+
+async def problem(request: Request, e: Exception) -> JSONResponse:
+    """The answer to an exception of work that nobody waits for; faults of the service are logged here."""
+    if isinstance(e, HTTPException):
+        return _answer(e.status_code, str(e.detail), dict(e.headers or {}))
+    handlers = _handlers()
+    kind = next(k for k in type(e).__mro__ if k in handlers)
+    if kind is Exception:
+        structlog.get_logger("eocodec.service").error("task", exc_info=e)
+    found: JSONResponse = await handlers[kind](request, e)
+    return found
 
 
 def _answer(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -4,6 +4,7 @@
     GET  /v1/open/ID/file?rate=96         its .eoc file
     GET  /v1/open/ID/picture?rate=96      the picture that the file decodes to, and its PSNR, without decoding
     GET  /v1/open/ID/preview?rate=96      about the same, coarse and at once
+    GET  /v1/open/ID/estimate?rate=96     about what bytes and PSNR the file has, from files that were made before
     GET  /v1/open/ID/rival?codec=avif&bytes=9000    what another codec makes of as many bytes
 
 Bodies are kept on disk within a bound; the oldest go first, and with the service all.
@@ -20,9 +21,17 @@ from fastapi.responses import JSONResponse, Response
 from eocodec.service import work
 from eocodec.service.access import Access
 from eocodec.service.bodies import described
-from eocodec.service.options import FileOptions, NoOptions, PreviewOptions, RivalOptions, ViewOptions, merged
+from eocodec.service.options import (
+    EstimateOptions,
+    FileOptions,
+    NoOptions,
+    PreviewOptions,
+    RivalOptions,
+    ViewOptions,
+    merged,
+)
 from eocodec.service.pool import Pool
-from eocodec.service.problems import OPENED, VIEW
+from eocodec.service.problems import ESTIMATED, OPENED, VIEW
 from eocodec.service.spool import Cache
 from eocodec.service.state import State, answer
 
@@ -46,9 +55,10 @@ def routes(state: State, access: Access) -> APIRouter:
         async def run(pool: Pool) -> Response:
             try:
                 gone = request.is_disconnected
-                made = answer(await pool.run(function, path, identity, *arguments, gone=gone, about=identity))
+                found = await pool.run(function, path, identity, *arguments, gone=gone, about=identity)
             except FileNotFoundError:  # it made room for others just now
                 raise HTTPException(404, "this picture is not open any more; send it again") from None
+            made = answer(found) if isinstance(found, work.Answer) else JSONResponse(found)
             made.headers["Cache-Control"] = "no-store"
             return made
 
@@ -87,6 +97,16 @@ def routes(state: State, access: Access) -> APIRouter:
     ) -> Response:
         """About what the file at C looks like: a PNG of a smaller copy, in a fifth of a second of one core."""
         return await work_at(identity, request, work.opened_preview, *options.arguments(state.default))
+
+    @router.get("/{identity}/estimate", responses=ESTIMATED)
+    async def open_estimate(
+        identity: Identity, request: Request, options: Annotated[EstimateOptions, Query()]
+    ) -> Response:
+        """About how many bytes the file at C has, and what PSNR: null where files made before do not tell.
+
+        `exact` says that both were measured.
+        """
+        return await work_at(identity, request, work.opened_estimate, options.arguments(state.default))
 
     @router.get("/{identity}/rival", response_class=Response, responses=VIEW)
     async def open_rival(identity: Identity, request: Request, options: Annotated[RivalOptions, Query()]) -> Response:

@@ -20,6 +20,7 @@ from eocodec.service.meters import Meters
 from eocodec.service.pool import Busy, Pool
 from eocodec.service.settings import Settings
 from eocodec.service.spool import Cache
+from eocodec.service.tasks import Tasks
 
 __all__ = ["State", "answer"]
 
@@ -44,6 +45,7 @@ class State:
         self.bodies = Bodies(settings)
         self.meters = Meters(lambda: self.pool)
         self.results = Cache(settings.cache)
+        self.tasks = Tasks(max(1, settings.queue // 2), max(1, settings.workers - 1))  # others find places, too
         self.closing: list[Callable[[], None]] = [self.results.close]
         self.checks: list[Callable[[], None]] = []  # raise StoreError where what they look at does not work
 
@@ -58,6 +60,7 @@ class State:
         yield
         self.ready = False
         warming.cancel()
+        await self.tasks.end()
         await self.pool.close()
         for close in self.closing:
             close()
@@ -94,8 +97,9 @@ class State:
         self.ready = True
         structlog.get_logger("eocodec.service").info("ready", workers=pool.workers, device=device)
 
-    async def placed(self, request: Request, function: Callable[[Pool], Awaitable[R]]) -> R:
-        """Run a route's work while it holds a place in the pool.
+    @asynccontextmanager
+    async def place(self, request: Request) -> AsyncIterator[Pool]:
+        """Hold a place in the pool.
 
         Raises:
             Busy: there is none; the body is read to its end first.
@@ -105,10 +109,23 @@ class State:
             try:
                 await stack.enter_async_context(self.pool.place())
             except Busy:
-                self.meters.refused.inc()
-                await self.bodies.drain(request)
+                await self.refuse(request)
                 raise
-            return await function(self.pool)
+            yield self.pool
+
+    async def refuse(self, request: Request) -> None:
+        """Count a request that there is no room for, and read its body to the end."""
+        self.meters.refused.inc()
+        await self.bodies.drain(request)
+
+    async def placed(self, request: Request, function: Callable[[Pool], Awaitable[R]]) -> R:
+        """Run a route's work while it holds a place in the pool.
+
+        Raises:
+            Busy: there is none.
+        """
+        async with self.place(request) as pool:
+            return await function(pool)
 
 
 def answer(a: work.Answer) -> Response:

@@ -43,6 +43,7 @@ __all__ = [
     "denoise",
     "info",
     "marks",
+    "opened_estimate",
     "opened_file",
     "opened_picture",
     "opened_preview",
@@ -335,6 +336,18 @@ def opened_file(path: str, identity: str, options: dict[str, Any]) -> Answer:
     size = job.height, job.width
     done = Compressed(made.data, made.coded.rate, made.bits_per_pixel, None, size, made.coded.tries, made.opened.sigma)
     return Answer(made.data, EOC, _numbers(done, model, started))
+
+
+def opened_estimate(path: str, identity: str, options: dict[str, Any]) -> dict[str, Any]:
+    """About what the file of an open picture at a rate is like: bytes, bpp, psnr, None where that is not known."""
+    found = _desk.estimate(identity, _model(options["model"]), options)
+    if found is None:
+        return {"bytes": None, "psnr": None, "exact": False}
+    return {
+        "bytes": found.bytes,
+        "psnr": None if found.psnr is None else round(found.psnr, 3),
+        "exact": found.exact,
+    }
 
 
 def opened_picture(path: str, identity: str, options: dict[str, Any], scores: bool) -> Answer:

@@ -258,7 +258,10 @@ export class CompressPanel {
     this.latest.run(async (signal) => {
       const { measure, ...parameters } = this.#parameters();
       const wanted = this.#target === "rate" && !parameters.lossless ? this.#value : null;
-      if (wanted !== null) await this.#preview(picture, wanted, signal);
+      if (wanted !== null) {
+        await this.#preview(picture, wanted, signal);
+        await this.#estimate(picture, parameters, signal);
+      }
       const answer = await picture.opened.ask("file", parameters, signal);
       const file = await answer.blob();
       const number = (name) => Number(answer.headers.get(`X-Eocodec-${name}`) ?? NaN);
@@ -272,7 +275,7 @@ export class CompressPanel {
       };
       if (signal.aborted) return;
       this.#last = last;
-      this.#figures();
+      this.#figures(byId("c-psnr").textContent);
       if (wanted === null && !parameters.lossless) await this.#preview(picture, last.rate, signal);
       await this.#decode(picture, file, { ...parameters, scores: rival !== "" }, signal);
       if (rival !== "") await this.#compare(picture, rival, file.size, signal);
@@ -293,6 +296,20 @@ export class CompressPanel {
     const bitmap = await createImageBitmap(blob, size);
     if (signal.aborted) return bitmap.close();
     this.#take(bitmap, "eocodec · coarse preview");
+  }
+
+  /** Show about what numbers the file will have, as far as files of the picture that were made before tell. */
+  async #estimate(picture, { model, rate, denoise, progressive }, signal) {
+    if (progressive || picture.width * picture.height <= SMALL || this.#model.size) return;
+    const found = await (await picture.opened.ask("estimate", { model, rate, denoise }, signal)).json();
+    if (signal.aborted || found.bytes === null) return;
+    const about = found.exact ? "" : "≈ ";
+    const bytes = found.exact ? found.bytes : Number(found.bytes.toPrecision(2));
+    byId("c-size").textContent = about + words.size(bytes);
+    byId("c-bytes").textContent = about + words.count(bytes);
+    byId("c-bpp").textContent = about + words.bitsPerPixel((8 * bytes) / (picture.width * picture.height));
+    if (found.psnr === null) return;
+    byId("c-psnr").textContent = about + (found.exact ? words.decibels(found.psnr) : `${found.psnr.toFixed(1)} dB`);
   }
 
   /** Show the picture that the file decodes to. */
@@ -452,14 +469,15 @@ export class CompressPanel {
     this.page.fail(error);
   }
 
-  #figures() {
+  /** @param {string} unknown what stands in its place until it is known */
+  #figures(unknown = "–") {
     const { rate, bpp, bytes, psnr, sigma } = this.#last;
     byId("c-size").textContent = words.size(bytes);
     const { scale, blob } = this.#picture;
     byId("c-share").textContent = scale === 1 ? words.share(bytes / blob.size) : `at ${100 * scale} % scale`;
     byId("c-bytes").textContent = words.count(bytes);
     byId("c-bpp").textContent = words.bitsPerPixel(bpp);
-    byId("c-psnr").textContent = psnr === null ? "–" : words.decibels(psnr);
+    byId("c-psnr").textContent = psnr === null ? unknown : words.decibels(psnr);
     byId("c-rate").textContent = byId("c-lossless").checked ? "all" : words.rate(rate);
     const note = byId("c-note");
     note.hidden = sigma === null;

@@ -31,7 +31,7 @@ export class OpenPicture {
   /**
    * Ask for a view of it.
    *
-   * @param {"file" | "picture" | "preview" | "rival"} view
+   * @param {"file" | "picture" | "preview" | "estimate" | "rival"} view
    * @param {Record<string, unknown>} parameters
    * @param {AbortSignal} signal the service gives up the work as well
    */

@@ -1,0 +1,143 @@
+"""Work that is answered before it is done (`Prefer: respond-async`, RFC 7240), and what became of it.
+
+    PUT /v1/images/NAME            Prefer: respond-async ─► 202, Location: /v1/tasks/ID
+    GET /v1/tasks/ID               pending, done with the image's URL, or failed with the status and words of the error
+
+What is under way is bounded, and so is what is remembered; with the service all is forgotten.
+"""
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from cachetools import LRUCache
+from fastapi import APIRouter, HTTPException, Request
+from fastapi import Path as PathParameter
+from fastapi.responses import JSONResponse, Response
+
+from eocodec.service.access import Access
+from eocodec.service.pool import Busy
+from eocodec.service.problems import TASK, problem
+
+__all__ = ["Tasks", "routes", "wants_async"]
+
+REMEMBERED = 1024  # tasks
+AGAIN = 1  # seconds after which a client should look again
+
+Identity = Annotated[str, PathParameter(pattern="^[A-Za-z0-9_-]{22}$")]
+
+
+@dataclass
+class _Task:
+    """One piece of work. `facts` is the body of the answer that a client would have had."""
+
+    state: Literal["pending", "done", "failed"] = "pending"
+    image: str | None = None
+    facts: dict[str, Any] | None = None
+    status: int | None = None
+
+    def told(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"state": self.state, "status": self.status, "image": self.image, **(self.facts or {})}
+
+
+class Tasks:
+    """What is under way, and what became of the latest.
+
+    Arguments:
+        most: that may be under way.
+        at_once: that are worked at; the others wait, so that there are processes for those who wait for an answer.
+    """
+
+    def __init__(self, most: int, at_once: int) -> None:
+        self.most = most
+        self._turns = asyncio.Semaphore(at_once)
+        self._known: LRUCache[str, _Task] = LRUCache(REMEMBERED)
+        self._running: set[asyncio.Task[None]] = set()
+
+    def check_room(self, wait: int) -> None:
+        """See whether there is room for one more.
+
+        Raises:
+            Busy: too many are under way; `wait` seconds from now there may be room.
+        """
+        if len(self._running) >= self.most:
+            raise Busy(wait)
+
+    def start(self, request: Request, work: Callable[[], Awaitable[Response]], held: AsyncExitStack) -> JSONResponse:
+        """Begin work, which goes on when the client leaves, and answer 202.
+
+        Arguments:
+            request: that asks for it.
+            work: gives the answer that the client would have had.
+            held: what to let go of in the end, a place among the requests for instance.
+        """
+        identity, task = secrets.token_urlsafe(16), _Task()
+        self._known[identity] = task
+        running = asyncio.create_task(self._run(request, task, work, held))
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+        location = f"{request.scope.get('root_path', '')}/v1/tasks/{identity}"
+        headers = {"Location": location, "Preference-Applied": "respond-async", "Retry-After": str(AGAIN)}
+        return JSONResponse({"id": identity, **task.told()}, 202, headers)
+
+    async def _run(
+        self, request: Request, task: _Task, work: Callable[[], Awaitable[Response]], held: AsyncExitStack
+    ) -> None:
+        async with held, self._turns:
+            try:
+                answer = await work()
+            except Exception as e:
+                answer = await problem(request, e)
+        task.status, task.facts = answer.status_code, _content(answer)
+        task.state = "done" if answer.status_code < 400 else "failed"
+        task.image = answer.headers.get("location")
+
+    def of(self, identity: str) -> dict[str, Any]:
+        """What became of work.
+
+        Raises:
+            HTTPException: 404, nothing is known of it.
+        """
+        task = self._known.get(identity)
+        if task is None:
+            raise HTTPException(404, "there is no such task, or not any more")
+        return {"id": identity, **task.told()}
+
+    async def end(self) -> None:
+        """Give up what is under way."""
+        for running in list(self._running):
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+
+def _content(answer: Response) -> dict[str, Any]:
+    found = json.loads(bytes(answer.body))
+    assert isinstance(found, dict)
+    return found
+
+
+def wants_async(request: Request) -> bool:
+    """Whether a client prefers an answer before the work is done."""
+    preferences = ",".join(request.headers.getlist("prefer")).split(",")
+    return any(p.partition(";")[0].strip().lower() == "respond-async" for p in preferences)
+
+
+def routes(tasks: Tasks, access: Access) -> APIRouter:
+    """Routes of tasks."""
+    router = APIRouter(prefix="/v1/tasks", dependencies=access.private, tags=["images"])
+
+    @router.get("/{identity}", responses=TASK)
+    async def task(identity: Identity) -> JSONResponse:
+        """What became of work that was answered with 202: pending, done, or failed, with status and words as ever."""
+        found = tasks.of(identity)
+        waits = {"Retry-After": str(AGAIN)} if found["state"] == "pending" else {}
+        return JSONResponse(found, headers={"Cache-Control": "no-store", **waits})
+
+    return router
