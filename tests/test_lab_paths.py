@@ -80,10 +80,13 @@ def test_closed_forms_are_the_derivatives(z):
     for parameter in potential.parameters():
         nn.init.normal_(parameter, std=0.7)
     t = torch.linspace(0, 5, 50, dtype=torch.float64)
-    for name in ("gradient", "hessian", "time_derivative"):
+    together = potential.derivatives(z, t)
+    assert potential.derivatives(z, t, second=False).hessian is None
+    for name, also in (("gradient", "gradient"), ("hessian", "hessian"), ("time_derivative", "time")):
         exact, own = getattr(Potential, name)(potential, z, t), getattr(potential, name)(z, t)
         assert torch.allclose(exact, own, atol=1e-9), name
         assert own.abs().max() > 1e-3
+        assert torch.equal(getattr(together, also), own), name
 
 
 def test_force_enters_squared_and_the_kinetic_term_sums_over_dimensions(z):
