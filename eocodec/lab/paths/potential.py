@@ -156,9 +156,7 @@ def residual(
         torch.Size([4])
     """
     gradient, time = (
-        (potential.gradient(z, t), potential.time_derivative(z, t))
-        if known is None
-        else (known.gradient, known.time)
+        (potential.gradient(z, t), potential.time_derivative(z, t)) if known is None else (known.gradient, known.time)
     )
     value = time + 0.5 * gradient.square().sum(1)
     return value if force is None else value + force(z, t).square()
