@@ -70,7 +70,8 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "_Clock", Ticking)
     for name in ("FOLLOWED", "COMPARED"):
         monkeypatch.setattr(running, name, 1)
-    monkeypatch.setattr(running, "CALIBRATED", 2)
+    for name, size in (("CALIBRATED", 2), ("BATCH", 4)):
+        monkeypatch.setattr(running, name, size)
     monkeypatch.setattr("eocodec.adapt.measure.FILE_STEPS", (6.0, 12.0, 28.0, 80.0))
     monkeypatch.setattr("eocodec_export.adapted.FILE_STEPS", (6.0, 12.0, 28.0, 80.0))
     monkeypatch.setattr("eocodec_export.adapted.STEPS", (6.0, 28.0, 80.0))

@@ -98,13 +98,13 @@ def _shipped(identity: str) -> bool:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the samples in it, as the README's commands expect them, but cut to half their size."""
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """An empty folder with the samples in it, as the README's commands expect them, but cut to a small size."""
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples" / "faces").symlink_to(SAMPLES / "faces")
     for path in SAMPLES.glob("*.png"):
-        Image.open(path).crop((0, 0, 450, 300)).save(tmp_path / "samples" / path.name)
-    rocket = np.asarray(Image.open(SAMPLES / "rocket.png").convert("RGB"))[:200, :300].astype(float)
+        Image.open(path).crop((0, 0, *request.param)).save(tmp_path / "samples" / path.name)
+    rocket = np.asarray(Image.open(SAMPLES / "rocket.png").convert("RGB"))[:120, :180].astype(float)
     noisy = np.clip(rocket + np.random.default_rng(0).normal(0, 20, rocket.shape), 0, 255).astype(np.uint8)
     Image.fromarray(noisy).save(tmp_path / "noisy.png")
     Image.fromarray((rocket[..., 1] * 257 + 3).astype(np.uint16)).save(tmp_path / "scan16.tif")
@@ -113,6 +113,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("checkout", [(300, 200)], indirect=True)
 def test_the_commands_of_the_readme_run(checkout: Path) -> None:
     blocks = _blocks(README.partition("## Commands")[0], "console")
     lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ eocodec ")]
@@ -124,7 +125,7 @@ def test_the_commands_of_the_readme_run(checkout: Path) -> None:
         assert done.exit_code == 0, (command, done.output)
         if "-o" in command:
             assert (checkout / command[command.index("-o") + 1]).stat().st_size > 0
-    assert (checkout / "small.eoc").stat().st_size <= 8000
+    assert (checkout / "small.eoc").stat().st_size <= 8000 < (checkout / "any.eoc").stat().st_size
     assert len((checkout / "face.txt").read_bytes()) <= 33
     exact, coffee = (np.asarray(Image.open(p)) for p in (_decoded("exact.eoc"), "samples/coffee.png"))
     assert np.array_equal(exact, coffee)
@@ -136,6 +137,7 @@ def _decoded(name: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("checkout", [(450, 300)], indirect=True)
 def test_the_lines_of_python_of_the_readme_run(checkout: Path) -> None:
     (block,) = _blocks(README, "python")
     block, found = re.subn(re.escape("(400, 600, 3)"), "(300, 450, 3)", block)  # the noise, as large as the picture

@@ -105,25 +105,48 @@ eocodec_cli.main(["models"])
         assert "Traceback" not in done.stderr
 
 
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A picture of 24 megapixels."""
-    path = tmp_path_factory.mktemp("large") / "large.jpg"
-    Image.open(SAMPLES / "coffee.png").resize((6000, 4000)).save(path)
-    return path
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
-@pytest.mark.parametrize("kilobytes", [500_000, 900_000, 1_200_000])
-def test_too_little_memory_is_one_sentence_that_says_so(tmp_path: Path, large: Path, kilobytes: int) -> None:
-    (tmp_path / "large.jpg").symlink_to(large)
-    code = f"import resource as r; r.setrlimit(r.RLIMIT_AS, ({kilobytes << 10},) * 2); import eocodec_cli as c; "
+def _little_memory(folder: Path, size: tuple[int, int], code: str) -> None:
+    """Compress a picture in a process that limits its address space by `code`, and see what it says."""
+    Image.open(SAMPLES / "coffee.png").resize(size).save(folder / "large.jpg")
     done = subprocess.run(
-        [sys.executable, "-c", code + "c.main(['compress', '--no-measure', 'large.jpg'])"],
-        cwd=tmp_path, env={**environment(), "OPENBLAS_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+        [sys.executable, "-c", code + "\nimport eocodec_cli as c; c.main(['compress', '--no-measure', 'large.jpg'])"],
+        cwd=folder, env={**environment(), "OPENBLAS_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "memory" in done.stderr
-    assert os.listdir(tmp_path) == ["large.jpg"]
+    assert os.listdir(folder) == ["large.jpg"]
+
+
+limits_memory = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
+
+
+@limits_memory
+@pytest.mark.parametrize("kilobytes", [500_000, 900_000])
+def test_too_little_memory_is_one_sentence_that_says_so(tmp_path: Path, kilobytes: int) -> None:
+    """For the pixels of a picture of 24 megapixels; for the first of its tiles."""
+    code = f"import resource as r; r.setrlimit(r.RLIMIT_AS, ({kilobytes << 10},) * 2)"
+    _little_memory(tmp_path, (6000, 4000), code)
+
+
+LATE = """
+import resource
+from eocodec.coding.ordinary import OrdinaryJob
+
+plan = OrdinaryJob._plan
+
+def later(job, delta):
+    with open("/proc/self/statm") as file:
+        limit = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return plan(job, delta)
+
+OrdinaryJob._plan = later
+"""
+
+
+@limits_memory
+def test_memory_that_runs_out_while_symbols_are_coded_is_said_as_well(tmp_path: Path) -> None:
+    """From the moment when the latents are there, the process gets no more than it has."""
+    _little_memory(tmp_path, (1500, 1000), LATE)
 
 
 LAST = """

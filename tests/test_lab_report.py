@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -47,13 +48,22 @@ iterations = 3
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("lab")
-    (folder / "report.toml").write_text(REPORT)
-    result = CliRunner().invoke(command, [str(folder / "report.toml"), "--json"], catch_exceptions=False)
-    assert result.exit_code == 0
-    (folder / "printed.json").write_text(result.stdout)
-    return folder
+def finished(made_once) -> Path:
+    """A folder with a report that is complete; not to be changed."""
+
+    def make(folder: Path) -> None:
+        (folder / "report.toml").write_text(REPORT)
+        result = CliRunner().invoke(command, [str(folder / "report.toml"), "--json"], catch_exceptions=False)
+        assert result.exit_code == 0
+        (folder / "printed.json").write_text(result.stdout)
+
+    return made_once("lab-report", make)
+
+
+@pytest.fixture
+def without_pages(monkeypatch) -> None:
+    """Pages are not drawn, which takes as long as all that is measured: for tests of what is not on them."""
+    monkeypatch.setattr(running, "subject_page", lambda *arguments: "")
 
 
 @pytest.mark.slow
@@ -79,7 +89,9 @@ def test_every_subject_has_page_and_measures_and_stands_in_the_comparison(finish
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_pages")
 def test_finished_runs_are_not_repeated_and_changed_ones_are(finished, monkeypatch, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "lab")
     trained = []
     for plan in set(PLANS.values()):
         original = plan.train
@@ -89,13 +101,13 @@ def test_finished_runs_are_not_repeated_and_changed_ones_are(finished, monkeypat
             return original(self, data, seed, progress)
 
         monkeypatch.setattr(plan, "train", train)
-    before = (finished / "report" / "comparison.json").read_text()
-    running.carry_out(load_report(finished / "report.toml"))
-    assert trained == [] and (finished / "report" / "comparison.json").read_text() == before
+    before = (folder / "report" / "comparison.json").read_text()
+    running.carry_out(load_report(folder / "report.toml"))
+    assert trained == [] and (folder / "report" / "comparison.json").read_text() == before
     # a run that was lost, and a subject that has changed
-    (finished / "report" / "runs" / "bfVAE-1.pt").write_bytes(b"half written")
-    (finished / "changed.toml").write_text(REPORT.replace('name = "EOFlow"', 'name = "EOFlow"\ncorrelation = 2.0'))
-    running.carry_out(load_report(finished / "changed.toml"))
+    (folder / "report" / "runs" / "bfVAE-1.pt").write_bytes(b"half written")
+    (folder / "changed.toml").write_text(REPORT.replace('name = "EOFlow"', 'name = "EOFlow"\ncorrelation = 2.0'))
+    running.carry_out(load_report(folder / "changed.toml"))
     assert trained == [("bfVAE", 1), ("EOFlow", 0), ("EOFlow", 1)]
 
 
@@ -186,6 +198,7 @@ def test_directions_of_a_subject_are_shared_with_itself():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_pages")
 def test_the_start_of_the_documentation_runs(tmp_path, capsys):
     text = (ROOT / "docs" / "LAB.md").read_text()
     report = text.split("<<'END'\n", 1)[1].split("\nEND", 1)[0]

@@ -37,10 +37,11 @@ from eocodec.coding.base import (
 from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.coding.forms import LosslessForm, cumulative_samples
 from eocodec.coding.lattice import HIGHEST, LOWEST, Lattice, context_channels, from_planes, to_planes
+from eocodec.coding.lossless_survey import FIRST_TUNED, Survey
 from eocodec.coding.lossless_tables import CLASSES, TABLES, LosslessTables, table_of, tables_of
-from eocodec.coding.lossless_walk import SETS, Strip, Tuning, fitted_tunings, predict, residual_code, walk
+from eocodec.coding.lossless_walk import SETS, Strip, Tuning, predict, residual_code, walk
 from eocodec.coding.range_coder import Reader, Writer
-from eocodec.coding.scales import MEAN_UNIT, SCALES, scales
+from eocodec.coding.scales import SCALES
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import LOSSLESS_UNITS, AnyFile, File, Header, Segment, rate_code
 from eocodec.image import Bytes, Picture
@@ -64,70 +65,13 @@ UNITS = LOSSLESS_UNITS  # lattices down to stride 16 are unit 0; then nine for e
 CORRECTION_LIMIT = 8  # corrections of the scale index lie in −8 … 7
 TOP_INDEX = SCALES - 1
 PARAMETERS = 13  # bytes before the tunings: CRC-32, colour, nine corrections, which units are tuned
-FIRST_TUNED = 19  # units of h = 2 and h = 1 can be tuned to the picture
-TUNING_SAMPLES = 1 << 17  # of a unit, that its tuning is found from
-BLOCK = 64  # samples whose products are added up at a time
 COUNTED = 64  # residuals up to here are told apart when choices are priced
-# Weights in least squares by scale index: inverse squares, in integers.
-_WEIGHTS = np.maximum(1, np.floor(1024 / (1 + scales() ** 2)))
-
-
-class _Survey:
-    """The encoder's first walk: runs the nets once and gathers what tunes them to the picture.
-
-    Tuning is weighted least squares of the nets' residuals on their contexts. The sums are integers, so any order
-    of adding gives the same.
-    """
-
-    def __init__(self, planes: Int16) -> None:
-        self.planes = planes
-        self.said: list[tuple[Int16, UInt8]] = []  # mean and index of every strip
-        self.sums: dict[int, npt.NDArray[np.float64]] = {}
-        self.counts: dict[int, int] = {}
-
-    def corner(self, axis: int) -> int:
-        """The first sample."""
-        return int(self.planes[axis, 0, 0])
-
-    def strip(self, s: Strip) -> Int16:
-        """Residuals, which also enter the sums."""
-        self.said.append((s.mean, s.index))
-        values = s.of(self.planes[s.axis])
-        if s.unit >= FIRST_TUNED:
-            stride = max(1, -(-self.planes[0].size // (4 * s.half**2) // TUNING_SAMPLES))
-            missed = (MEAN_UNIT * values - s.mean)[::stride].reshape(1, -1)
-            rows = s.context[:, ::stride].reshape(len(s.context), -1)
-            both = np.concatenate([rows, missed])
-            sums = _weighted_products(both, _WEIGHTS[s.index[::stride].ravel()])
-            self.sums[s.unit] = self.sums.get(s.unit, 0) + sums
-            self.counts[s.unit] = self.counts.get(s.unit, 0) + both.shape[1]
-        return values - s.predicted
-
-    def tunings(self) -> dict[int, Tuning]:
-        """Corrections of the linear weights, in 1/256, of the units with enough samples to find them."""
-        return fitted_tunings(self.sums, self.counts)
-
-
-def _weighted_products(rows: Int16, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """`(n, n)` sums of weights times products of rows `(n, samples)`, exact.
-
-    In blocks that are too small for the linear algebra library to share out among threads of its own, which wait for
-    one another in a loop: with other work on the machine that takes fifty times as long as the sums.
-    """
-    count = rows.shape[1]
-    padded = -(-count // BLOCK) * BLOCK
-    values = np.zeros((len(rows), padded))
-    values[:, :count] = rows
-    weighted = np.zeros_like(values)
-    np.multiply(values[:, :count], weights, out=weighted[:, :count])
-    blocks, wide = (a.reshape(len(rows), -1, BLOCK).transpose(1, 0, 2) for a in (values, weighted))
-    return np.asarray(np.matmul(wide, blocks.transpose(0, 2, 1)).sum(0))
 
 
 class _Encoder:
     """The encoder's second walk, which needs no nets: keeps residuals with what their tables depend on."""
 
-    def __init__(self, planes: Int16, survey: _Survey, tables: LosslessTables) -> None:
+    def __init__(self, planes: Int16, survey: Survey, tables: LosslessTables) -> None:
         self.planes, self.tunings = planes, survey.tunings()
         self.said = iter(survey.said)
         self.bits = tables.bits(COUNTED)
@@ -318,7 +262,7 @@ def encode(model: Model, rgb: Bytes, single: bool = False) -> tuple[bytes, tuple
         return drawn, (Segment(UNITS, _packed(samples, fast)),)
     planes = to_planes(rgb)[: 3 if colour else 1]
     place = rgb.shape[0], rgb.shape[1], len(planes)
-    survey = _Survey(planes)
+    survey = Survey(planes)
     walk(*place, functools.partial(predict, model), survey)
     coder = _Encoder(planes, survey, tables)
     walk(*place, coder.again, coder)

@@ -22,10 +22,11 @@ import zstandard
 from eocodec.coding import deep
 from eocodec.coding.base import SEGMENT_MINIMUM, SEGMENT_TARGET
 from eocodec.coding.lattice import Lattice, context_channels
+from eocodec.coding.lossless_survey import FIRST_TUNED, Survey
 from eocodec.coding.lossless_tables import CLASSES, COARSE, TABLES, LosslessTables, table_of, tables_of
-from eocodec.coding.lossless_walk import SETS, Strip, Tuning, fitted_tunings, graph_name, walk
+from eocodec.coding.lossless_walk import SETS, Strip, Tuning, graph_name, walk
 from eocodec.coding.range_coder import Reader, Writer
-from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES, scales
+from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
 from eocodec.errors import FormatError
 from eocodec.format import LOSSLESS_UNITS, MAX_LOSSLESS, Segment
 from eocodec.model.bundle import Model
@@ -33,7 +34,9 @@ from eocodec.model.bundle import Model
 __all__ = ["decode", "encode"]
 
 Int32 = npt.NDArray[np.int32]
+Int16 = npt.NDArray[np.int16]
 Int8 = npt.NDArray[np.int8]
+Float64 = npt.NDArray[np.float64]
 UInt8 = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint16]
 Symbols = tuple[Int32, UInt8, UInt8, int]
@@ -48,10 +51,7 @@ QUIET = 3.0  # levels that the median difference to the nets is at least, if the
 COLOUR, PACKED, RANKED = 1, 2, 4  # bits of the element's fifth byte
 GROUPS = 3 * SETS
 MAX_LEVELS = 1024  # bytes of the list of levels
-FIRST_TUNED = 19  # units of h = 2 and h = 1 can be tuned to the picture
-TUNING_SAMPLES = 1 << 17
 ORDERS = 3  # of differences before packing
-_WEIGHTS = np.maximum(1, np.floor(1024 / (1 + scales() ** 2)))
 
 
 def to_planes(samples: npt.NDArray[Any]) -> Int32:
@@ -125,36 +125,18 @@ class _Corrections:
         return table_of(table, fraction).astype(np.uint8), rest
 
 
-class _Survey:
-    """The encoder's first walk: runs the nets once and gathers what tunes them to the picture."""
+class _Survey(Survey):
+    """What the nets say of a picture at the scale of its noise."""
 
     def __init__(self, planes: Int32, shift: int) -> None:
-        self.planes, self.shift = planes, shift
-        self.said: list[tuple[Int32, UInt8]] = []
-        self.sums: dict[int, npt.NDArray[np.float64]] = {}
-        self.counts: dict[int, int] = {}
+        super().__init__(planes)
+        self.shift = shift
 
-    def corner(self, axis: int) -> int:
-        """The first sample."""
-        return int(self.planes[axis, 0, 0])
-
-    def strip(self, s: Strip) -> Any:
-        """Residuals, which also enter the sums."""
-        self.said.append((s.mean, s.index))
-        values = s.of(self.planes[s.axis])
-        if s.unit >= FIRST_TUNED:
-            stride = max(1, -(-self.planes[0].size // (4 * s.half**2) // TUNING_SAMPLES))
-            missed = (MEAN_UNIT * values - s.mean)[::stride].reshape(1, -1) / 2.0**self.shift
-            rows = s.context[:, ::stride].reshape(len(s.context), -1)
-            both = np.concatenate([rows, np.clip(missed, -MEAN_UNIT * LARGEST, MEAN_UNIT * LARGEST)])
-            sums = (both * _WEIGHTS[s.index[::stride].ravel()]) @ both.T
-            self.sums[s.unit] = self.sums.get(s.unit, 0) + sums
-            self.counts[s.unit] = self.counts.get(s.unit, 0) + both.shape[1]
-        return values - s.predicted
-
-    def tunings(self) -> dict[int, Tuning]:
-        """Corrections of the linear weights, in 1/256, of the units with enough samples to find them."""
-        return fitted_tunings(self.sums, self.counts)
+    def sums(self, context: Int16, missed: Int32, weights: Float64) -> Float64:
+        """In units of the nets, which are no integers, and no more than the nets know."""
+        limit = MEAN_UNIT * LARGEST
+        both = np.concatenate([context, np.clip(missed / 2.0**self.shift, -limit, limit)])
+        return np.asarray((both * weights) @ both.T)
 
 
 class _Encoder:

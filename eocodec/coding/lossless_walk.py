@@ -25,15 +25,11 @@ __all__ = [
     "Strip",
     "StripCoder",
     "Tuning",
-    "fitted_tunings",
     "graph_name",
     "predict",
     "residual_code",
     "walk",
 ]
-
-TUNING_UNIT = 256  # of the corrections of the linear weights
-TUNING_MINIMUM = 40  # samples per weight
 
 Int16 = npt.NDArray[np.int16]
 UInt8 = npt.NDArray[np.uint8]
@@ -167,23 +163,3 @@ def walk(
             done.append(lattice)
         values, residuals = [x.full for x in done], [x.full_residuals for x in done]
     return np.stack(values)
-
-
-def fitted_tunings(sums_of: dict[int, npt.NDArray[np.float64]], counts: dict[int, int]) -> dict[int, Tuning]:
-    """Corrections of the linear weights, in 1/256, of the units with enough samples to find them.
-
-    Arguments:
-        sums_of: weighted products `(n + 1, n + 1)` of a unit's n inputs and, last, of what was missed.
-        counts: samples of each unit.
-    """
-    result = {}
-    for unit, sums in sums_of.items():
-        channels = len(sums) - 1
-        if counts[unit] > TUNING_MINIMUM * channels:
-            gram = sums[:-1, :-1]
-            gram = gram + (1e-4 * np.trace(gram) / channels + 1) * np.eye(channels)
-            weights = np.linalg.solve(gram, sums[:-1, -1]) / MEAN_UNIT
-            tuning = np.clip(np.floor(weights * TUNING_UNIT + 0.5), -127, 127).astype(np.int8)
-            if tuning.any():
-                result[unit] = tuning
-    return result

@@ -107,17 +107,17 @@ class FlowMover(Mover):
         out, size = [], 0.0
         for t in range(1, steps + 1):
             time = self._time(z, t)
-            gradient = potential.gradient(z, time)
-            r = residual(potential, z, time, force, gradient)
+            known = potential.derivatives(z, time, second=density > 0)
+            r = residual(potential, z, time, force, known)
             loss = loss + transport * r.square().mean()
             size += float(r.detach().abs().mean()) / steps
-            if density:
-                z, log_det = step(potential, z, time, gradient)
+            if density > 0:
+                z, log_det = step(potential, z, time, known)
                 log_density = log_density - log_det
                 away = log_density - log_diffused(z, t, self.diffusion)
                 loss = loss + density / steps * away.mean()
             else:
-                z = z + gradient
+                z = z + known.gradient
             out.append(z)
         self.residual = size
         return out, loss
