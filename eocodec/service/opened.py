@@ -15,7 +15,7 @@ from PIL import Image
 from eocodec import format
 from eocodec.codec import Opened, open_picture
 from eocodec.coding import matte
-from eocodec.coding.base import Coded
+from eocodec.coding.base import Coded, Job
 from eocodec.coding.drawn import EitherJob
 from eocodec.coding.fineness import Focus, tuning_for
 from eocodec.coding.ordinary import OrdinaryJob
@@ -120,7 +120,7 @@ class Desk:
     def _open(self, path: str, identity: str, model: Model, options: dict[str, Any]) -> _Session:
         def make() -> _Session:
             opened = open_picture(self._read_file(path), model, **_form(options))
-            job = opened.job
+            job: Job | None = opened.job
             if isinstance(job, EitherJob):
                 job.remember()
                 job = job.ordinary if job.page is None else job  # a page's bytes say nothing of an ordinary file's
