@@ -31,9 +31,7 @@ from eocodec.lab.report.examination import examine
 from eocodec.lab.subjects.objective import METHODS, Weights
 from eocodec.lab.subjects.vae import Training, train_vae
 
-# TC turns the latents slowly from a mixture of factors to the factors: at Adam's 2e-3 one of ten bfVAEs, whose larger β
-# makes the posteriors wider and the aggregate more Gaussian, was still on the way when the cosine had stopped it.
-TRAINING = Training(2000, 4e-3)
+TRAINING = Training(1500, 2e-3)
 CODES = 300  # samples whose codes are kept for alignment
 EVALUATED = 1500  # held-out samples
 EXPERIMENTS = {
