@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from eocodec.lab.data.pictures import digits
+from eocodec.lab.paths import learning
 from eocodec.lab.paths.frozen import OPERATIONS, carried, frozen_errors, learn_frozen
 from eocodec.lab.paths.learning import PathTraining, composition, equivariance, train_paths
 from eocodec.lab.paths.movers import FlowMover, LinearMover
@@ -155,6 +156,56 @@ class TestScenes:
         both = self.centre(transformed(grey, {"rotation": one, "shift": one}))
         assert both[0] - turned[0] == pytest.approx(TRANSFORMATIONS["shift"], abs=0.01)
         assert both[1] == pytest.approx(turned[1], abs=0.01)
+
+
+def test_training_adds_what_every_step_of_a_path_costs():
+    """The sum over steps, one after another: Hamilton–Jacobi residuals, density against the diffused prior, rest."""
+    torch.manual_seed(1)
+    mover = FlowMover(3, 2, 8, hamilton_jacobi=0.7, density=0.4, at_rest=0.3, diffusion=0.5).double()
+    z, log_density = torch.randn(5, 3).double(), torch.randn(5).double()
+    path, loss = mover.travel(1, z, log_density, 3)
+    potential, force = mover.potentials[1], mover.forces[1]
+    still = torch.zeros(5).double()
+    expected = 0.3 * (potential.gradient(z, still).square().sum(1) + force(z, still).square()).mean()
+    sizes = []
+    for t, place in enumerate(path, 1):
+        time = torch.full((5,), float(t)).double()
+        r = residual(potential, z, time, force)
+        sizes.append(float(r.detach().abs().mean()))
+        z, log_det = step(potential, z, time)
+        log_density = log_density - log_det
+        expected = expected + 0.7 * r.square().mean()
+        expected = expected + 0.4 / 3 * (log_density - log_diffused(z, t, 0.5)).mean()
+        assert torch.allclose(place, z)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
+    assert mover.residual == pytest.approx(np.mean(sizes), rel=1e-9)
+
+
+def test_roaming_paths_start_anywhere_and_go_along_one_transformation(monkeypatch):
+    grey = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    asked = []
+
+    def watched(x, steps):
+        asked.append(steps)
+        return transformed(x, steps)
+
+    monkeypatch.setattr(learning, "transformed", watched)
+    for roam in (0.0, 4.0):
+        train_paths(grey, LinearMover, PathTraining(iterations=8, width=8, batch=50, roam=roam))
+    plain, roaming = asked[:8], asked[8:]
+    assert all(len(steps) == 1 for steps in plain)
+    for steps in roaming:
+        assert len(steps) == 3
+        moving = 0
+        for values in steps.values():
+            frames = values.reshape(6, 50)
+            assert 0 <= frames[0].min() < 0.5 and 3.5 < frames[0].max() <= 4
+            moving += int(torch.allclose(frames - frames[0], torch.arange(6.0)[:, None].expand(6, 50), atol=1e-5))
+        assert moving == 1
+    model = train_paths(grey, LinearMover, PathTraining(iterations=1, width=8, roam=4.0, optimiser="soap"))
+    assert len(model.mover.path(0, torch.zeros(1, 12), 3)) == 3
+    with pytest.raises(ValueError, match="adam or soap"):
+        PathTraining(optimiser="sgd")
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from eocodec.lab.data.manifolds import ANGLES, RADII, torus, torus_spectrum, two
 from eocodec.lab.data.pictures import digits, face_statistics, faces, read_pictures
 from eocodec.lab.data.sprites import render, sprites
 from eocodec.lab.measures.manifold import gaps, manifold, pairwise_information, small_noise_gaps
-from eocodec.lab.subjects.flow import FlowSubject, FlowTraining, random_flow, train_flow
+from eocodec.lab.subjects.flow import FlowSubject, FlowTraining, components_flow, linear_flow, random_flow, train_flow
 from eocodec.lab.subjects.linear import PrincipalComponents
 from eocodec.lab.subjects.objective import (
     METHODS,
@@ -319,6 +319,23 @@ class TestSubjects:
             away[k] = step
             difference = (core.decode(z + away).astype(float) - core.decode(z - away)).reshape(2, -1) / (2 * step)
             np.testing.assert_allclose(j[:, :, k], difference, atol=3e-3 * max(1, np.abs(j).max()))
+
+    def test_flow_from_components_starts_as_the_linear_gaussian_model(self, fa):
+        x = torch.from_numpy(fa.train).double()
+        expected = linear_flow(x)
+        torch.manual_seed(0)
+        start = components_flow(x, 2, 8).double()
+        np.testing.assert_allclose(start(x)[0].detach(), expected(x)[0].detach(), atol=1e-5)
+        np.testing.assert_allclose(start(x)[1].detach(), expected(x)[1].detach(), atol=1e-5)
+        assert [type(layer) for layer in start.layers] == [type(layer) for layer in random_flow(15, 2, 8).layers]
+
+    @pytest.mark.parametrize("optimiser", ["adam", "soap"])
+    def test_flow_from_components_learns_what_is_not_gaussian(self, fa, optimiser):
+        x = torch.from_numpy(fa.train)
+        linear = linear_flow(x)
+        training = FlowTraining(60, 128, 5e-3, 5e-3, 2, 16, start="components", optimiser=optimiser)
+        before, after = (f.nll(*f(x)).mean().item() for f in (linear, train_flow(x, 0.0, training)))
+        assert after < before - 0.1
 
     def test_gaps_of_a_dense_flow_sum_to_its_total_correlations(self):
         """One JVP and one VJP for each latent, against determinants."""

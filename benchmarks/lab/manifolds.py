@@ -21,8 +21,8 @@ from eocodec.lab.data.manifolds import torus, torus_spectrum, two_moons
 from eocodec.lab.measures.manifold import manifold, pairwise_information
 from eocodec.lab.subjects.flow import FlowSubject, FlowTraining, train_flow
 
-# Flows that start as the linear Gaussian model and learn by SOAP come closer in 200 iterations than those that start from
-# random rotations and learn by Adam do in 1,500.
+# Starting as the linear Gaussian model and learning by SOAP comes closer in 200 iterations than starting from random
+# rotations and learning by Adam does in 1,500.
 TORUS = FlowTraining(2000, 512, 5e-3, 5e-3, 3, 64, start="components", optimiser="soap")
 MOONS = FlowTraining(2000, 512, 5e-3, 5e-3, 6, 64, start="components", optimiser="soap")
 SAMPLES = 1000

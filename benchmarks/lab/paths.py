@@ -85,18 +85,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("set", choices=tuple(NAMES))
     parser.add_argument("--json", type=Path, required=True, help="results; runs that it holds are not repeated")
-    parser.add_argument("--iterations", type=int, default=1500)
+    parser.add_argument("--iterations", type=int, nargs=2, default=(1000, 2000), help="of plain and roaming starts")
+    parser.add_argument("--roam", type=float, nargs="*", default=(0.0, 5.0), help="only these (default: 0 5)")
+    parser.add_argument("--only", choices=tuple(MOVERS), nargs="*", help="only these movers")
     options = parser.parse_args()
     torch.set_num_threads(1)  # the products are too small to share
     runs = json.loads(options.json.read_text())["runs"] if options.json.exists() else []
-    done = {(r["roam"], r["mover"], r["iterations"]) for r in runs}
+    done = {(r["roam"], r["mover"]) for r in runs}
     steps = PathTraining().steps
-    for roam in (0.0, float(steps)):
-        training = PathTraining(
-            NAMES[options.set], iterations=options.iterations, rate=RATE, roam=roam, optimiser=OPTIMISER
-        )
-        for mover in MOVERS:
-            if (roam, mover, options.iterations) in done:
+    for roam, iterations in zip((0.0, float(steps)), options.iterations, strict=True):
+        training = PathTraining(NAMES[options.set], iterations=iterations, rate=RATE, roam=roam, optimiser=OPTIMISER)
+        for mover in options.only or MOVERS:
+            if (roam, mover) in done or roam not in options.roam:
                 continue
             runs.append(run(options.set, mover, training))
             print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
