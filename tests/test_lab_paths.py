@@ -1,6 +1,7 @@
 """Paths: Hamilton–Jacobi equation and determinants where they are known, scenes that compose, what is learnt."""
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -252,20 +253,22 @@ def test_composition_and_equivariance_of_exact_paths_are_exact():
 
 
 @pytest.mark.slow
-def test_flows_follow_transformations_that_turn_round_better_than_directions():
-    """Hue goes round a circle, along which no direction leads; a few steps of scale and rotation are nearly lines."""
+def test_flows_follow_transformations_and_compose_where_directions_do_not():
+    """One direction each can follow as well: it is a coordinate of its own, which the decoder learns to read. But of two
+    such coordinates at once the decoder has learnt nothing."""
     torch.set_num_threads(1)
     data = digits(seed=0)
     train, held_out = torch.from_numpy(data.train), torch.from_numpy(data.held_out)
-    training = PathTraining(iterations=800)
+    training = PathTraining(iterations=400, rate=1e-2, optimiser="soap")
     flow, linear = (train_paths(train, mover, training) for mover in (FlowMover, LinearMover))
-    followed, led = ({e.name: e for e in equivariance(m, held_out, training.steps)} for m in (flow, linear))
-    assert followed["hue"].relative < 0.45 < 0.5 < led["hue"].relative
-    assert all(e.relative < 0.95 for e in followed.values()) and followed["rotation"].relative < 0.6
-    assert sum(e.error for e in followed.values()) < 0.9 * sum(e.error for e in led.values())
-    assert all(e.residual < 0.3 for e in followed.values())
+    followed = {e.name: e for e in equivariance(flow, held_out, training.steps)}
+    limits = {"scale": 0.55, "rotation": 0.35, "hue": 0.3}
+    assert all(followed[name].relative < limit for name, limit in limits.items())
+    assert all(e.residual < 0.25 for e in followed.values())
+    for pair in combinations(training.names, 2):
+        found = composition(flow, held_out, pair)
+        assert found["switch"] < 0.65 * found["standing still"], pair
     found, other = (composition(m, held_out, ("rotation", "hue")) for m in (flow, linear))
-    assert found["switch"] < 0.65 * found["standing still"] and found["superpose"] < 0.65 * found["standing still"]
     assert found["switch"] < other["switch"]
 
 
