@@ -38,7 +38,17 @@ def static(dim: int, count: int) -> Mover:
     return StaticMover()
 
 
-MOVERS: dict[str, Callable[[int, int], Mover]] = {"flow": FlowMover, "linear": LinearMover, "static": static}
+def stationary(dim: int, count: int) -> Mover:
+    """Potentials under a prior that does not spread (D = 0): where a path ends, another can start."""
+    return FlowMover(dim, count, diffusion=0.0)
+
+
+MOVERS: dict[str, Callable[[int, int], Mover]] = {
+    "flow": FlowMover,
+    "flow D = 0": stationary,
+    "linear": LinearMover,
+    "static": static,
+}
 NAMES = {"digits": ("scale", "rotation", "hue"), "sprites": ("scale", "rotation", "hue", "shift")}
 
 
