@@ -253,23 +253,20 @@ def test_composition_and_equivariance_of_exact_paths_are_exact():
 
 
 @pytest.mark.slow
-def test_flows_follow_transformations_and_compose_where_directions_do_not():
-    """One direction each can follow as well: it is a coordinate of its own, which the decoder learns to read. But of two
-    such coordinates at once the decoder has learnt nothing."""
+def test_flows_follow_transformations_and_compose():
+    """On held-out digits; composition is of single transformations that were never seen together."""
     torch.set_num_threads(1)
     data = digits(seed=0)
-    train, held_out = torch.from_numpy(data.train), torch.from_numpy(data.held_out)
+    held_out = torch.from_numpy(data.held_out)
     training = PathTraining(iterations=400, rate=1e-2, optimiser="soap")
-    flow, linear = (train_paths(train, mover, training) for mover in (FlowMover, LinearMover))
-    followed = {e.name: e for e in equivariance(flow, held_out, training.steps)}
-    limits = {"scale": 0.55, "rotation": 0.35, "hue": 0.3}
+    model = train_paths(torch.from_numpy(data.train), FlowMover, training)
+    followed = {e.name: e for e in equivariance(model, held_out, training.steps)}
+    limits = {"scale": 0.5, "rotation": 0.35, "hue": 0.25}
     assert all(followed[name].relative < limit for name, limit in limits.items())
-    assert all(e.residual < 0.25 for e in followed.values())
+    assert all(e.residual < 0.2 for e in followed.values())
     for pair in combinations(training.names, 2):
-        found = composition(flow, held_out, pair)
+        found = composition(model, held_out, pair)
         assert found["switch"] < 0.65 * found["standing still"], pair
-    found, other = (composition(m, held_out, ("rotation", "hue")) for m in (flow, linear))
-    assert found["switch"] < other["switch"]
 
 
 def test_frozen_latents_are_carried_as_the_operations_did():

@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("set", choices=tuple(NAMES))
     parser.add_argument("--json", type=Path, required=True, help="results; runs that it holds are not repeated")
-    parser.add_argument("--iterations", type=int, nargs=2, default=(1000, 2000), help="of plain and roaming starts")
+    parser.add_argument("--iterations", type=int, nargs=2, default=(400, 2000), help="of plain and roaming starts")
     parser.add_argument("--roam", type=float, nargs="*", default=(0.0, 5.0), help="only these (default: 0 5)")
     parser.add_argument("--only", choices=tuple(MOVERS), nargs="*", help="only these movers")
     options = parser.parse_args()
