@@ -151,6 +151,8 @@ def test_pictures_have_traversals_on_their_page(tmp_path):
         (("latents = 5", "latent = 5"), "has no entry latent"),
         (("latents = 5", "weights = {gamma = 1}"), "weights of bfVAE"),
         (("latents = 5", "weights = {correlation = 2.0}"), "correlation of the noise"),
+        (('name = "EOFlow"', 'start = "middle"'), "starts random or from components, not middle"),
+        (('name = "EOFlow"', 'optimiser = "sgd"'), "optimiser is adam or soap, not sgd"),
         (('name = "EOFlow"', 'name = "PCA"'), "two subjects are called PCA"),
         (("[data]", "[data"), "cannot be read as TOML"),
     ],

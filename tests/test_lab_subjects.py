@@ -17,7 +17,7 @@ from eocodec.lab.data.manifolds import ANGLES, RADII, torus, torus_spectrum, two
 from eocodec.lab.data.pictures import digits, face_statistics, faces, read_pictures
 from eocodec.lab.data.sprites import render, sprites
 from eocodec.lab.measures.manifold import gaps, manifold, pairwise_information, small_noise_gaps
-from eocodec.lab.subjects.flow import FlowSubject, FlowTraining, random_flow, train_flow
+from eocodec.lab.subjects.flow import FlowSubject, FlowTraining, components_flow, linear_flow, random_flow, train_flow
 from eocodec.lab.subjects.linear import PrincipalComponents
 from eocodec.lab.subjects.objective import (
     METHODS,
@@ -150,7 +150,10 @@ ABLATIONS = {
     "DIP-VAE I": lambda k, r, kl, m, v, z: r + kl + squares(of_means(m), 5, 50),
     "DIP-VAE II": lambda k, r, kl, m, v, z: r + kl + squares(of_means(m) + torch.diag(v.exp().mean(0)), 5, 5),
     "bfVAE": lambda k, r, kl, m, v, z: (
-        r + 2 * kl + 6 * stratified_total_correlation(z, m, v, 300) + squares(of_means(m), 5, 5)
+        r
+        + (1 + k / 750) * kl
+        + 6 * stratified_total_correlation(z, m, v, 300)
+        + squares(of_means(m), k / 750 * 5, k / 750 * 5)
     ),
 }
 
@@ -167,7 +170,7 @@ class TestObjective:
         nothing = {"total_correlation": 0.0, "off_diagonal": 0.0, "diagonal": 0.0}
         for name, change in (
             ("VAE", {"kl": 1.0, **nothing}),
-            ("β-VAE", {"kl": 4.0, **nothing}),
+            ("β-VAE", {"kl": 4.0, "warm_up": 0, **nothing}),
             ("FactorVAE", {"kl": 1.0, "off_diagonal": 0.0, "diagonal": 0.0}),
             ("VAE", {"kl": 1.0, **nothing, "estimator": "density-ratio"}),
         ):
@@ -175,11 +178,20 @@ class TestObjective:
             b = by_hand(fa.train, ABLATIONS[name])
             assert all(torch.equal(a[key], b[key]) for key in b), change
 
+    def test_warm_up_ends_at_the_weights_and_leaves_total_correlation_alone(self):
+        full = METHODS["bfVAE"]
+        assert full.warmed(0) == dataclasses.replace(full, kl=1.0, off_diagonal=0.0, diagonal=0.0)
+        half = full.warmed(full.warm_up // 2)
+        assert (half.kl, half.off_diagonal, half.diagonal) == (1.5, 2.5, 2.5)
+        assert half.total_correlation == full.total_correlation
+        assert full.warmed(full.warm_up) is full and METHODS["VAE"].warmed(0) is METHODS["VAE"]
+
     def test_every_term_changes_what_is_learnt(self, fa):
         plain = train_vae(fa.train, 6, Weights(), SHORT, seed=5).net.state_dict()
         for change in (
             {"kl": 1.1}, {"capacity": 5.0, "ramp": 2}, {"total_correlation": 1.0}, {"off_diagonal": 1.0},
-            {"diagonal": 1.0}, {"correlation": 0.3}, {"total_correlation": 1.0, "estimator": "density-ratio"},
+            {"diagonal": 1.0}, {"diagonal": 1.0, "warm_up": 100}, {"correlation": 0.3},
+            {"total_correlation": 1.0, "estimator": "density-ratio"},
         ):  # fmt: skip
             other = train_vae(fa.train, 6, Weights(**change), SHORT, seed=5).net.state_dict()
             assert not all(torch.equal(plain[key], other[key]) for key in plain), change
@@ -307,6 +319,23 @@ class TestSubjects:
             away[k] = step
             difference = (core.decode(z + away).astype(float) - core.decode(z - away)).reshape(2, -1) / (2 * step)
             np.testing.assert_allclose(j[:, :, k], difference, atol=3e-3 * max(1, np.abs(j).max()))
+
+    def test_flow_from_components_starts_as_the_linear_gaussian_model(self, fa):
+        x = torch.from_numpy(fa.train).double()
+        expected = linear_flow(x)
+        torch.manual_seed(0)
+        start = components_flow(x, 2, 8).double()
+        np.testing.assert_allclose(start(x)[0].detach(), expected(x)[0].detach(), atol=1e-5)
+        np.testing.assert_allclose(start(x)[1].detach(), expected(x)[1].detach(), atol=1e-5)
+        assert [type(layer) for layer in start.layers] == [type(layer) for layer in random_flow(15, 2, 8).layers]
+
+    @pytest.mark.parametrize("optimiser", ["adam", "soap"])
+    def test_flow_from_components_learns_what_is_not_gaussian(self, fa, optimiser):
+        x = torch.from_numpy(fa.train)
+        linear = linear_flow(x)
+        training = FlowTraining(60, 128, 5e-3, 5e-3, 2, 16, start="components", optimiser=optimiser)
+        before, after = (f.nll(*f(x)).mean().item() for f in (linear, train_flow(x, 0.0, training)))
+        assert after < before - 0.1
 
     def test_gaps_of_a_dense_flow_sum_to_its_total_correlations(self):
         """One JVP and one VJP for each latent, against determinants."""

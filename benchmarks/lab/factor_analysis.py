@@ -1,6 +1,8 @@
-"""FA15 and its negative control: do VAEs find the factors, and does noise that is correlated keep them from it?
+"""FA sets and the negative control: do VAEs find the factors, and does noise that is correlated keep them from it?
 
-    python benchmarks/lab/factor_analysis.py recover --json benchmarks/lab/fa15.json
+    python benchmarks/lab/factor_analysis.py fa15 --json benchmarks/lab/fa15.json
+    python benchmarks/lab/factor_analysis.py fa24 --json benchmarks/lab/fa24.json
+    python benchmarks/lab/factor_analysis.py fa100 --json benchmarks/lab/fa100.json
     python benchmarks/lab/factor_analysis.py control --json benchmarks/lab/fa15-control.json
     python benchmarks/lab/factor_analysis.py violation --json benchmarks/lab/violation.json
 
@@ -29,13 +31,17 @@ from eocodec.lab.report.examination import examine
 from eocodec.lab.subjects.objective import METHODS, Weights
 from eocodec.lab.subjects.vae import Training, train_vae
 
-LATENTS = 8
-ITERATIONS = 1500
+TRAINING = Training(1500, 2e-3)
 CODES = 300  # samples whose codes are kept for alignment
 EVALUATED = 1500  # held-out samples
-RECOVER = {"FactorVAE": 10, "bfVAE": 10, "VAE": 3, "β-VAE": 3, "DIP-VAE II": 3}
-CONTROL = {"FactorVAE": 3, "bfVAE": 3, "VAE": 3}
-CORRELATIONS = (0.9, 0.5)  # of the noise; 0 is FactorVAE of `recover`
+EXPERIMENTS = {
+    "fa15": ("fa15", {"FactorVAE": 10, "bfVAE": 10, "VAE": 5, "β-VAE": 5, "DIP-VAE II": 3}),
+    "fa24": ("fa24", {"FactorVAE": 3, "bfVAE": 3, "VAE": 3}),
+    "fa100": ("fa100", {"FactorVAE": 2, "bfVAE": 2, "VAE": 2}),
+    "control": ("fa15-gauss-equal", {"FactorVAE": 3, "bfVAE": 3, "VAE": 3}),
+}
+"""Set, and how many seeds of each method."""
+CORRELATIONS = (0.9, 0.5)  # of the noise; 0 is FactorVAE of `fa15`
 
 
 def plan(experiment: str) -> list[tuple[str, str, Weights, int]]:
@@ -47,8 +53,7 @@ def plan(experiment: str) -> list[tuple[str, str, Weights, int]]:
             for rho in CORRELATIONS
             for seed in range(3)
         ]
-    methods = RECOVER if experiment == "recover" else CONTROL
-    data = "fa15" if experiment == "recover" else "fa15-gauss-equal"
+    data, methods = EXPERIMENTS[experiment]
     return [
         (data, name, METHODS[name], seed)
         for seed in range(max(methods.values()))
@@ -60,9 +65,10 @@ def plan(experiment: str) -> list[tuple[str, str, Weights, int]]:
 def run(data: Dataset, name: str, weights: Weights, seed: int) -> dict[str, Any]:
     """Train and measure one VAE."""
     start = time.process_time()
-    subject = train_vae(data.train, LATENTS, weights, Training(ITERATIONS), seed, name)
-    seconds = time.process_time() - start
     assert data.factors is not None
+    latents = 2 * data.factors.values.shape[1] + 2
+    subject = train_vae(data.train, latents, weights, TRAINING, seed, name)
+    seconds = time.process_time() - start
     few = np.arange(EVALUATED)
     data = dataclasses.replace(data, held_out=data.held_out[few], factors=data.factors.take(few))
     assert data.factors is not None
@@ -120,7 +126,7 @@ def _spread(values: list[float]) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("experiment", choices=("recover", "control", "violation"))
+    parser.add_argument("experiment", choices=(*EXPERIMENTS, "violation"))
     parser.add_argument("--json", type=Path, required=True, help="results; runs that it holds are not repeated")
     parser.add_argument("--runs", type=int, help="stop after so many new runs")
     options = parser.parse_args()
@@ -133,7 +139,7 @@ def main() -> None:
         runs.append(run(sets.setdefault(data, factor_analysis(data)), name, weights, seed))
         shown = {k: v for k, v in runs[-1].items() if k not in ("codes", "kl")}
         print(json.dumps(shown, ensure_ascii=False), file=sys.stderr, flush=True)
-        settings = {"latents": LATENTS, "iterations": ITERATIONS, "samples": len(sets[data].train)}
+        settings = {"iterations": TRAINING.iterations, "rate": TRAINING.rate, "samples": len(sets[data].train)}
         result = {"settings": settings, "summary": summary(runs), "runs": runs}
         options.json.write_text(json.dumps(result, ensure_ascii=False) + "\n")
     print(json.dumps(summary(runs), indent=1, ensure_ascii=False))

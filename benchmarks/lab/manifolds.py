@@ -21,7 +21,9 @@ from eocodec.lab.data.manifolds import torus, torus_spectrum, two_moons
 from eocodec.lab.measures.manifold import manifold, pairwise_information
 from eocodec.lab.subjects.flow import FlowSubject, FlowTraining, train_flow
 
-TORUS = FlowTraining(1500, 512, 5e-3, 1e-3, 3, 64)
+# Torus: starting as the linear Gaussian model and learning by SOAP comes closer in 200 iterations than starting from random
+# rotations and learning by Adam does in 1,500.
+TORUS = FlowTraining(1200, 512, 5e-3, 5e-3, 3, 64, start="components", optimiser="soap")
 MOONS = FlowTraining(1200, 256, 5e-3, 2e-3, 4, 48)
 SAMPLES = 1000
 
@@ -66,9 +68,12 @@ def main() -> None:
         run["spectrum_error"] = round(float(np.abs(truth - run["spectrum"]).max()), 4)
         run["entropy_error"] = round(run["entropy"] - float(truth.sum()), 4)
         runs.append(run)
-    options.json.write_text(json.dumps({"runs": runs}) + "\n")
     for run in runs:
         print(json.dumps(run))
+    kept = json.loads(options.json.read_text())["runs"] if options.json.exists() else []
+    sets = {run["set"] for run in runs}
+    runs += [run for run in kept if run["set"] not in sets]
+    options.json.write_text(json.dumps({"runs": runs}) + "\n")
 
 
 if __name__ == "__main__":

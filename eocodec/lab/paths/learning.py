@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from eocodec.flow.soap import Soap
 from eocodec.lab.paths.movers import FlowMover, Mover
 from eocodec.lab.paths.scenes import transformed
 from eocodec.lab.subjects.objective import kl_divergence
@@ -25,7 +26,7 @@ __all__ = ["Equivariance", "PathModel", "PathTraining", "composition", "equivari
 
 @dataclass(frozen=True)
 class PathTraining:
-    """Sizes and training, by Adam with a cosine to zero.
+    """Sizes and training, with a cosine to zero.
 
     Arguments:
         names: of the transformations, see `eocodec.lab.paths.scenes.TRANSFORMATIONS`.
@@ -33,6 +34,9 @@ class PathTraining:
         latents: d.
         width: hidden units of encoder and decoder, two layers.
         iterations, batch, rate: of the optimiser.
+        roam: the picture that a path starts from has been through 0 to so many steps of every transformation, drawn
+            uniformly; 0 starts all paths from pictures that are plain.
+        optimiser: "adam" or "soap" (`eocodec.flow.soap`).
     """
 
     names: tuple[str, ...] = ("scale", "rotation", "hue")
@@ -42,6 +46,12 @@ class PathTraining:
     iterations: int = 1200
     batch: int = 64
     rate: float = 1e-3
+    roam: float = 0.0
+    optimiser: str = "adam"
+
+    def __post_init__(self) -> None:
+        if self.optimiser not in ("adam", "soap"):
+            raise ValueError(f"The optimiser is adam or soap, not {self.optimiser}.")
 
 
 class PathModel(nn.Module):
@@ -105,13 +115,20 @@ def train_paths(
         torch.manual_seed(seed)
         model = PathModel((3, size, size), training, mover(training.latents, len(training.names)))
     random = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(model.parameters(), training.rate)
+    optimiser: torch.optim.Optimizer = (Soap if training.optimiser == "soap" else torch.optim.Adam)(
+        model.parameters(), training.rate
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.iterations)
     times = torch.arange(training.steps + 1, dtype=grey.dtype).repeat_interleave(training.batch)
     for iteration in range(training.iterations):
         batch = grey[torch.randint(len(grey), (training.batch,), generator=random)]
         k = int(torch.randint(len(training.names), (), generator=random))
-        targets = transformed(batch.repeat(training.steps + 1, 1, 1, 1), {training.names[k]: times})  # x_0 … x_T
+        done = {training.names[k]: times}
+        if training.roam:
+            for name in training.names:
+                before = training.roam * torch.rand(training.batch, generator=random)
+                done[name] = done.get(name, 0) + before.repeat(training.steps + 1)
+        targets = transformed(batch.repeat(training.steps + 1, 1, 1, 1), done)  # x_0 … x_T
         mean, log_variance = model.encode(targets[: training.batch])
         noise = torch.randn(mean.shape, generator=random)
         z = mean + torch.exp(0.5 * log_variance) * noise

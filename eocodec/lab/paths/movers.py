@@ -104,20 +104,21 @@ class FlowMover(Mover):
         start = self._time(z, 0)
         still = potential.gradient(z, start).square().sum(1) + force(z, start).square()
         loss = at_rest * still.mean()
-        out, size = [], 0.0
+        z0, gradients, out = z, [], []
         for t in range(1, steps + 1):
-            time = self._time(z, t)
-            known = potential.derivatives(z, time, second=density > 0)
-            r = residual(potential, z, time, force, known)
-            loss = loss + transport * r.square().mean()
-            size += float(r.detach().abs().mean()) / steps
-            if density > 0:
-                z, log_det = step(potential, z, time, known)
-                log_density = log_density - log_det
-                away = log_density - log_diffused(z, t, self.diffusion)
-                loss = loss + density / steps * away.mean()
-            else:
-                z = z + known.gradient
+            gradients.append(self.displacement(k, z, t))
+            z = z + gradients[-1]
             out.append(z)
-        self.residual = size
+        # Where the path goes is known by now: all that its steps cost is computed for all of them at once.
+        places, gradient = torch.cat([z0, *out[:-1]]), torch.cat(gradients)
+        time = torch.arange(1.0, steps + 1, dtype=z.dtype).repeat_interleave(len(z0))
+        r = residual(potential, places, time, force, gradient)
+        loss = loss + transport * steps * r.square().mean()
+        if density:
+            change = step(potential, places, time, gradient)[1].reshape(steps, -1).cumsum(0)
+            away = (
+                log_density - change - torch.stack([log_diffused(q, t, self.diffusion) for t, q in enumerate(out, 1)])
+            )
+            loss = loss + density * away.mean()
+        self.residual = float(r.detach().abs().mean())
         return out, loss

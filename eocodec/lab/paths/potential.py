@@ -17,30 +17,14 @@ References:
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Derivatives", "NetPotential", "Potential", "log_diffused", "residual", "step"]
+__all__ = ["NetPotential", "Potential", "log_diffused", "residual", "step"]
 
 FREQUENCIES = 8
-
-
-@dataclass(frozen=True)
-class Derivatives:
-    """Of a potential u at latents `(B, d)` and times `(B,)`.
-
-    Arguments:
-        gradient: ∇u `(B, d)`.
-        time: u_t `(B,)`.
-        hessian: second derivatives in z `(B, d, d)`; None where they were not wanted.
-    """
-
-    gradient: Tensor
-    time: Tensor
-    hessian: Tensor | None
 
 
 class Potential(nn.Module, ABC):
@@ -64,10 +48,6 @@ class Potential(nn.Module, ABC):
     def time_derivative(self, z: Tensor, t: Tensor) -> Tensor:
         """u_t `(B,)`."""
         return torch.func.vmap(torch.func.grad(self._single, argnums=1))(z, t)
-
-    def derivatives(self, z: Tensor, t: Tensor, second: bool = True) -> Derivatives:
-        """All of them at once, which a class may do faster than one by one; `second`: the Hessian, too."""
-        return Derivatives(self.gradient(z, t), self.time_derivative(z, t), self.hessian(z, t) if second else None)
 
 
 class NetPotential(Potential):
@@ -124,10 +104,7 @@ class NetPotential(Potential):
 
     def hessian(self, z: Tensor, t: Tensor) -> Tensor:
         low, high = self._layers(z, t)
-        return self._curvature(low, high, *self._to_low(low, high))
-
-    def _curvature(self, low: Tensor, high: Tensor, back: Tensor, slope: Tensor) -> Tensor:
-        """The Hessian, from the layers and what `_to_low` gives of them."""
+        back, slope = self._to_low(low, high)
         into = (self.outer.weight * slope[:, None, :]) @ self.inner.weight  # (B, width, d)
         curved = -2 * high * (1 - high.square()) * self.readout.weight[0]
         direct = -2 * low * slope * back
@@ -138,39 +115,30 @@ class NetPotential(Potential):
         back, _ = self._to_low(*self._layers(z, t))
         return (back * self._speed(t)).sum(1)
 
-    def derivatives(self, z: Tensor, t: Tensor, second: bool = True) -> Derivatives:
-        low, high = self._layers(z, t)
-        back, slope = self._to_low(low, high)
-        hessian = self._curvature(low, high, back, slope) if second else None
-        return Derivatives((back * slope) @ self.inner.weight, (back * self._speed(t)).sum(1), hessian)
-
 
 def residual(
-    potential: Potential, z: Tensor, t: Tensor, force: Potential | None = None, known: Derivatives | None = None
+    potential: Potential, z: Tensor, t: Tensor, force: Potential | None = None, gradient: Tensor | None = None
 ) -> Tensor:
-    """`u_t + ½ ‖∇u‖² + f²` `(B,)` at latents `(B, d)` and times `(B,)`; `known`: derivatives of u there, if they are.
+    """`u_t + ½ ‖∇u‖² + f²` `(B,)` at latents `(B, d)` and times `(B,)`; `gradient`: ∇u where it is known already.
 
     Example:
         >>> r = residual(NetPotential(3), torch.randn(4, 3), torch.ones(4))
         >>> r.shape
         torch.Size([4])
     """
-    gradient, time = (
-        (potential.gradient(z, t), potential.time_derivative(z, t)) if known is None else (known.gradient, known.time)
-    )
-    value = time + 0.5 * gradient.square().sum(1)
+    gradient = potential.gradient(z, t) if gradient is None else gradient
+    value = potential.time_derivative(z, t) + 0.5 * gradient.square().sum(1)
     return value if force is None else value + force(z, t).square()
 
 
-def step(potential: Potential, z: Tensor, t: Tensor, known: Derivatives | None = None) -> tuple[Tensor, Tensor]:
+def step(potential: Potential, z: Tensor, t: Tensor, gradient: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """`z + ∇u(z, t)` `(B, d)` and `log |det(1 + Hess u)|` `(B,)`, exact: for d up to some dozens.
 
-    `known`: derivatives of u there, if they are.
+    `gradient`: ∇u where it is known already.
     """
     eye = torch.eye(z.shape[1], dtype=z.dtype)
-    gradient = potential.gradient(z, t) if known is None else known.gradient
-    hessian = potential.hessian(z, t) if known is None or known.hessian is None else known.hessian
-    return z + gradient, torch.linalg.slogdet(eye + hessian)[1]
+    gradient = potential.gradient(z, t) if gradient is None else gradient
+    return z + gradient, torch.linalg.slogdet(eye + potential.hessian(z, t))[1]
 
 
 def log_diffused(z: Tensor, t: float, diffusion: float) -> Tensor:

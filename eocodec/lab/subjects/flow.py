@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from eocodec.flow.dense import AffineCoupling, DenseFlow, DenseLayer, Linear, Rotation, Scale, log_normal
 from eocodec.flow.objective import dense_total_correlation, explained_entropy
+from eocodec.flow.soap import Soap
 from eocodec.lab.subjects.subject import Float32, Floats, TorchSubject
 
-__all__ = ["FlowSubject", "FlowTraining", "linear_flow", "random_flow", "train_flow"]
+__all__ = ["FlowSubject", "FlowTraining", "components_flow", "linear_flow", "random_flow", "train_flow"]
 
 CLIP = 10.0
 IMPORTANCE = 512  # samples at which explained entropies are measured
@@ -20,7 +21,7 @@ IMPORTANCE = 512  # samples at which explained entropies are measured
 
 @dataclass(frozen=True)
 class FlowTraining:
-    """Sizes and training of a dense flow, by Adam with a cosine to zero.
+    """Sizes and training of a dense flow, with a cosine to zero.
 
     Arguments:
         iterations, batch: of the optimiser.
@@ -28,6 +29,9 @@ class FlowTraining:
         pairs: of affine couplings; `width`: hidden units of their nets.
         noise: deviation of white noise that is added to every sample, in units of x.
         clip: largest norm of a gradient.
+        start: "random" rotations, or "components": the linear Gaussian model of the samples (see `linear_flow`), which
+            whitens them; what is left to learn is how they differ from it.
+        optimiser: "adam" or "soap" (`eocodec.flow.soap`).
     """
 
     iterations: int = 1500
@@ -38,6 +42,14 @@ class FlowTraining:
     width: int = 64
     noise: float = 0.0
     clip: float = CLIP
+    start: str = "random"
+    optimiser: str = "adam"
+
+    def __post_init__(self) -> None:
+        if self.start not in ("random", "components"):
+            raise ValueError(f"A flow starts random or from components, not {self.start}.")
+        if self.optimiser not in ("adam", "soap"):
+            raise ValueError(f"The optimiser is adam or soap, not {self.optimiser}.")
 
 
 def _turned(layer: DenseLayer) -> DenseLayer:
@@ -62,6 +74,26 @@ def random_flow(dim: int, pairs: int = 2, width: int = 64) -> DenseFlow:
             layers.append(_turned(Rotation(dim, dim)))
         layers += [AffineCoupling(dim, dim // 2, width, flipped) for flipped in (False, True)]
     return DenseFlow([*layers, _turned(Linear(dim))])
+
+
+def components_flow(x: Tensor, pairs: int = 2, width: int = 64) -> DenseFlow:
+    """The layers of `random_flow`, starting as the linear Gaussian model of samples `(n, D)`.
+
+    Arguments:
+        x: samples, their covariance of full rank.
+        pairs, width: see `random_flow`; the nets' hidden layers are random.
+    """
+    dim = x.shape[1]
+    whitening = Linear(dim)
+    rotation, scale = linear_flow(x).layers
+    whitening.first.load_state_dict(rotation.state_dict())
+    whitening.scale.load_state_dict(scale.state_dict())
+    layers: list[DenseLayer] = [whitening]
+    for k in range(pairs):
+        if k:
+            layers.append(Rotation(dim, dim))
+        layers += [AffineCoupling(dim, dim // 2, width, flipped) for flipped in (False, True)]
+    return DenseFlow([*layers, Linear(dim)])
 
 
 def linear_flow(x: Tensor) -> DenseFlow:
@@ -89,13 +121,16 @@ def train_flow(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        flow = random_flow(x.shape[1], training.pairs, training.width)
+        if training.start == "components":
+            flow = components_flow(x, training.pairs, training.width)
+        else:
+            flow = random_flow(x.shape[1], training.pairs, training.width)
     # Two generators: runs of a seed see the same batches whether or not the objective draws columns.
     batches, columns = (torch.Generator().manual_seed(seed) for _ in range(2))
     nets = [p for layer in flow.layers if isinstance(layer, AffineCoupling) for p in layer.parameters()]
     linear = [p for layer in flow.layers if not isinstance(layer, AffineCoupling) for p in layer.parameters()]
     groups = [{"params": linear, "lr": training.rate}, {"params": nets, "lr": training.net_rate}]
-    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    optimiser = Soap(groups) if training.optimiser == "soap" else torch.optim.Adam(groups, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.iterations)
     for k in range(training.iterations):
         batch = x[torch.randint(len(x), (training.batch,), generator=batches)]

@@ -16,7 +16,7 @@ References:
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -44,6 +44,9 @@ class Weights:
         ramp: iterations in which C rises from 0.
         total_correlation: γ.
         off_diagonal, diagonal: λ_od and λ_d.
+        warm_up: iterations in which β rises from 1, and λ_od and λ_d from 0; 0 has them from the start. Total
+            correlation turns latents from mixtures of factors to factors, which is slow while wide posteriors and
+            latents without content that are held at variance 1 hide how far from independent they are.
         of_samples: Cov is that of the samples, means' plus mean variance (DIP-VAE II), not that of the means (I).
         estimator: of TC: "stratified" (minibatch stratified sampling), or "density-ratio" (a discriminator).
         correlation: ρ of the posterior's noise between any two latents: 0 in every published method; more violates
@@ -56,9 +59,18 @@ class Weights:
     total_correlation: float = 0.0
     off_diagonal: float = 0.0
     diagonal: float = 0.0
+    warm_up: int = 0
     of_samples: bool = False
     estimator: str = "stratified"
     correlation: float = 0.0
+
+    def warmed(self, iteration: int) -> "Weights":
+        """The weights in this iteration of the warm-up, themselves after it."""
+        if iteration >= self.warm_up:
+            return self
+        share = iteration / self.warm_up
+        kl = 1 + share * (self.kl - 1)
+        return replace(self, kl=kl, off_diagonal=share * self.off_diagonal, diagonal=share * self.diagonal)
 
     def __post_init__(self) -> None:
         if self.estimator not in ("stratified", "density-ratio"):
@@ -76,7 +88,7 @@ METHODS = {
     "DIP-VAE I": Weights(off_diagonal=5.0, diagonal=50.0),
     "DIP-VAE II": Weights(off_diagonal=5.0, diagonal=5.0, of_samples=True),
     "β-TCVAE": Weights(total_correlation=5.0),
-    "bfVAE": Weights(kl=2.0, total_correlation=6.0, off_diagonal=5.0, diagonal=5.0),
+    "bfVAE": Weights(kl=2.0, total_correlation=6.0, off_diagonal=5.0, diagonal=5.0, warm_up=750),
 }
 
 

@@ -145,7 +145,8 @@ class FlowPlan(Plan):
     Arguments:
         correlation: λ, the weight of the manifold total correlation.
         components: principal components of the samples that the flow sees; 0 is all of a vector.
-        iterations, batch, rate, net_rate, pairs, width: see `eocodec.lab.subjects.flow.FlowTraining`.
+        iterations, batch, rate, net_rate, pairs, width, start, optimiser: see
+            `eocodec.lab.subjects.flow.FlowTraining`.
         noise: deviation of the noise added in training, in units of x; None takes that of the set.
     """
 
@@ -159,6 +160,23 @@ class FlowPlan(Plan):
     pairs: int = 2
     width: int = 64
     noise: float | None = None
+    start: str = "random"
+    optimiser: str = "adam"
+
+    def __post_init__(self) -> None:
+        self._training(0.0)
+
+    def _training(self, noise: float) -> FlowTraining:
+        """Sizes and lengths, with noise in units of what the flow sees.
+
+        Raises:
+            EocodecError: one is unknown.
+        """
+        sizes = (self.iterations, self.batch, self.rate, self.net_rate, self.pairs, self.width)
+        try:
+            return FlowTraining(*sizes, noise, start=self.start, optimiser=self.optimiser)
+        except ValueError as e:
+            raise EocodecError(f"{self.title}: {e}") from None
 
     @property
     def title(self) -> str:
@@ -184,9 +202,7 @@ class FlowPlan(Plan):
         if basis:
             unit = basis[2]
             x = (x - basis[0]) @ basis[1].T / unit
-        training = FlowTraining(
-            self.iterations, self.batch, self.rate, self.net_rate, self.pairs, self.width, noise / unit
-        )
+        training = self._training(noise / unit)
         flow = train_flow(torch.from_numpy(x.astype(np.float32)), self.correlation, training, seed, progress)
         return FlowSubject(self.title, flow, data.shape, noise, basis), dict(flow.state_dict())
 

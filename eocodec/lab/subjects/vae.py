@@ -182,14 +182,15 @@ def train_vae(
         z = mean + torch.exp(0.5 * log_variance) * (noise if root is None else noise @ root.T)
         kl = kl_divergence(mean, log_variance, correlation).mean()
         capacity = weights.capacity * min(1.0, k / weights.ramp)
-        loss = net.reconstruction(batch, z).mean() + weights.kl * (kl - capacity).abs()
+        now = weights.warmed(k)
+        loss = net.reconstruction(batch, z).mean() + now.kl * (kl - capacity).abs()
         if discriminator:
             loss = loss + weights.total_correlation * discriminator.total_correlation(z)
         elif weights.total_correlation:
             tc = stratified_total_correlation(z, mean, log_variance, len(data), correlation)
             loss = loss + weights.total_correlation * tc
-        if weights.off_diagonal or weights.diagonal:
-            loss = loss + covariance_penalty(mean, log_variance, weights)
+        if now.off_diagonal or now.diagonal:
+            loss = loss + covariance_penalty(mean, log_variance, now)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(net.parameters(), CLIP)
