@@ -413,6 +413,8 @@ def test_the_command_makes_reads_and_cuts_pages(run: Runner, tmp_path: Path) -> 
     assert run("decompress", "less.eoc", "-o", "less.png").returncode == 0
     outside = _outside(small(), PLACES)
     assert (np.asarray(Image.open(tmp_path / "less.png").convert("RGB"))[outside] == small()[outside]).all()
+    (tmp_path / "cut.eoc").write_bytes((tmp_path / "page.eoc").read_bytes()[: told["segments"][0]["end"] + 9])
+    assert b"cut short: 1 of its photographs is whole" in run("decompress", "cut.eoc", "-o", "cut.png").stdout
     assert run("denoise", "page.eoc", "-o", "clean.png").returncode == 0
 
 

@@ -124,11 +124,14 @@ def command(
             "complete": decoded.complete,
             "damaged": decoded.damaged,
             "segments": decoded.segments,
+            "page": not isinstance(file, Tiny) and file.header.page,
             "warnings": warnings,
         }
 
     def line(r: dict[str, Any]) -> str:
-        if not r["complete"] and not r["segments"]:
+        if r["page"] and not r["complete"] and not r["damaged"]:
+            state = f"  (cut short: {r['segments']} of its photographs {'is' if r['segments'] == 1 else 'are'} whole)"
+        elif not r["complete"] and not r["segments"]:
             state = "  (the first segment is not intact: a flat picture)"
         else:
             state = "  (damaged: decoded up to the damage)" if r["damaged"] else ""
