@@ -37,7 +37,7 @@ EVALUATED = 1500  # held-out samples
 EXPERIMENTS = {
     "fa15": ("fa15", {"FactorVAE": 10, "bfVAE": 10, "VAE": 5, "β-VAE": 5, "DIP-VAE II": 3}),
     "fa24": ("fa24", {"FactorVAE": 3, "bfVAE": 3, "VAE": 3}),
-    "fa100": ("fa100", {"FactorVAE": 2, "bfVAE": 2, "VAE": 2}),
+    "fa100": ("fa100", {"FactorVAE": 1, "bfVAE": 1, "VAE": 1}),
     "control": ("fa15-gauss-equal", {"FactorVAE": 3, "bfVAE": 3, "VAE": 3}),
 }
 """Set, and how many seeds of each method."""
