@@ -447,6 +447,8 @@ def parse(data: bytes, salvage: bool = False) -> File:
             break
         if units < 1:
             raise FormatError("the file is damaged: a segment without coding units")
+        if page and units != 1:
+            raise FormatError("the file is damaged: a photograph of a page has one coding unit")
         segments.append(Segment(units, payload))
         position += 1
     if lossless is not None and sum(s.units for s in segments) < LOSSLESS_UNITS:

@@ -68,7 +68,8 @@ def test_the_eye_s_files_lose_less_squared_error_than_without_settings(
 @pytest.mark.parametrize(
     "change",
     [{"tuning": 0}, {"tuning": 33}, {"tuning": 28.5}, {"tuning": True}, {"masking": -0.1}, {"masking": 9},
-     {"masking": float("nan")}, {"masking": None}, {"dead_zone": [0.1]}, {"dead_zone": [0.1] * 6},
+     {"masking": float("nan")}, {"masking": None}, {"masking": True}, {"dead_zone": [True] * 5},
+     {"dead_zone": [0.1]}, {"dead_zone": [0.1] * 6},
      {"eye_dead_zone": [-1] * 5}, {"eye_dead_zone": [float("inf")] * 5}, {"dead_zone": ["x"] * 5}, {"dead_zone": 0.1},
      {"other": 1}],
 )  # fmt: skip
@@ -78,7 +79,21 @@ def test_settings_out_of_range_are_refused(photo: dict[str, bytes], change: dict
         _ = _with(photo, json.dumps(raw).encode()).encoding
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"7", b"{", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"7", b"{", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 100_000, b'{"masking":1' + b"0" * 400 + b"}",
+     b'{"' + b"x" * 100_000 + b'":1}'],
+)  # fmt: skip
 def test_settings_that_are_none_are_refused(photo: dict[str, bytes], content: bytes) -> None:
-    with pytest.raises(ModelError, match="settings for encoders"):
+    with pytest.raises(ModelError, match="settings for encoders") as caught:
         _ = _with(photo, content).encoding
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["manifest.json", parts.LIST])
+def test_hostile_manifests_and_lists_are_refused_in_a_sentence(photo: dict[str, bytes], name: str) -> None:
+    for content in (b"[" * 100_000, b'{"a":' * 100_000, b'{"dead_zone":1' + b"0" * 400 + b"}"):
+        files = {**photo, name: content}
+        with pytest.raises(ModelError) as caught:
+            Model(files if name == parts.LIST else parts.listed({k: v for k, v in files.items() if k != parts.LIST}))
+        assert len(str(caught.value)) < 200

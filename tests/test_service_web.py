@@ -25,6 +25,7 @@ from servers import Server, serving  # noqa: E402
 import eocodec  # noqa: E402
 from eocodec.format import File, Header, Segment, parse, serialise  # noqa: E402
 from eocodec.service.signing import sign  # noqa: E402
+from eocodec.service.tasks import Order  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -159,6 +160,30 @@ def outcome(client: Any, accepted: Any) -> dict[str, Any]:
 
     wait_until(over, every=0.05)
     return found
+
+
+def test_what_comes_late_does_not_undo_what_was_asked_for_later() -> None:
+    order = Order()
+    first, second = order.next(), order.next()
+    with order.waiting("a"), order.waiting("b"):
+        assert not order.is_overtaken("a", first)
+        order.done("a", second)
+        assert order.is_overtaken("a", first) and not order.is_overtaken("b", first)
+        assert not order.is_overtaken("a", order.next())
+        order.done("a", first)
+        assert order.is_overtaken("a", first)
+        order.done("c", second)
+    assert not order.is_overtaken("a", first) and not order.is_overtaken("c", first)
+
+
+def test_an_image_that_was_removed_does_not_come_back(client: Any) -> None:
+    body = picture(1200, 900)
+    assert client.put("/v1/images/gone", content=picture(16, 16)).status_code == 201
+    accepted = client.put("/v1/images/gone", content=body, headers=LATER)
+    assert client.delete("/v1/images/gone").status_code == 204
+    failed = outcome(client, accepted)
+    assert (failed["state"], failed["status"]) == ("failed", 409) and "later" in failed["detail"]
+    assert client.head("/v1/images/gone").status_code == 404
 
 
 def test_pictures_can_be_stored_after_the_answer(client: Any) -> None:

@@ -129,8 +129,9 @@ def command(
         }
 
     def line(r: dict[str, Any]) -> str:
-        if r["page"] and not r["complete"] and not r["damaged"]:
-            state = f"  (cut short: {r['segments']} of its photographs {'is' if r['segments'] == 1 else 'are'} whole)"
+        if r["page"] and not r["complete"]:
+            why, verb = "damaged" if r["damaged"] else "cut short", "is" if r["segments"] == 1 else "are"
+            state = f"  ({why}: {r['segments']} of its photographs {verb} whole)"
         elif not r["complete"] and not r["segments"]:
             state = "  (the first segment is not intact: a flat picture)"
         else:

@@ -9,7 +9,6 @@ photograph, which takes the place of what was filled.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -26,6 +25,7 @@ from eocodec.coding.rate_control import SteppedJob
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import AnyFile, File, Header, Segment, rate_code
 from eocodec.image import Bytes, Picture
+from eocodec.metrics import decibels, squared_error
 from eocodec.model.bundle import Model
 from eocodec.regions import Region
 from eocodec.steps import step_code
@@ -137,10 +137,10 @@ class PageJob(SteppedJob):
         share = sum(place.pixels for place in self.places) / self.picture.pixels
         return super().first_for_size(int((limit - self.overhead()) / share))
 
-    def first_for_quality(self, target: float) -> float:
-        """See :meth:`SteppedJob.first_for_quality`; all of the error is that of the photographs."""
-        share = sum(place.pixels for place in self.places) / self.picture.pixels
-        return super().first_for_quality(target + 10 * math.log10(share))
+    def reached(self, rgb: Bytes) -> float:
+        """See :meth:`SteppedJob.reached`; that of the photographs, which what is exact around them must not spoil."""
+        error = sum(squared_error(self.picture.rgb[r.place], rgb[r.place]) for r in self.places)
+        return decibels(error, 3 * sum(r.pixels for r in self.places))
 
 
 class Page(PageForm, SegmentedCoding):

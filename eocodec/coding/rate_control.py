@@ -254,6 +254,10 @@ class SteppedJob(Job):
     def rate(self, file: AnyFile) -> float:
         """C of a file."""
 
+    def reached(self, rgb: Bytes) -> float:
+        """What a PSNR target is compared with: the PSNR of a decoded picture."""
+        return psnr(self.picture.rgb, rgb)
+
     @abstractmethod
     def overhead(self) -> int:
         """Bytes of a file without any latents."""
@@ -297,8 +301,7 @@ class SteppedJob(Job):
 
         def attempt(x: float) -> tuple[float, Callable[[], tuple[AnyFile, float]]]:
             rgb, file = self.draft(2.0**x / 255.0)
-            reached = psnr(self.picture.rgb, rgb)
-            return reached, lambda: (file(), reached)
+            return self.reached(rgb), lambda: (file(), psnr(self.picture.rgb, rgb))
 
         found = match_quality(attempt, target, self._bounds(), self.first_for_quality(target), self.resolution)
         self._measured = found.result()

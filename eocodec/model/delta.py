@@ -126,7 +126,7 @@ class _Note:
 
 def _note(files: Mapping[str, bytes]) -> _Note:
     try:
-        note = json.loads(files[DELTA])
+        note = parts.read_object(files[DELTA])
         if note["format"] not in (PLAIN, FORMAT):
             raise ModelError("the delta bundle has another format version than this program reads")
         base, dropped, changes = note["base"], note["dropped"], note.get("changes", [])

@@ -12,13 +12,13 @@ from typing import Any
 
 from eocodec.errors import ModelError
 from eocodec.format import MAX_TUNING
+from eocodec.model import parts
 from eocodec.model.manifest import PhotoManifest
 
 __all__ = ["SETTINGS", "EncoderSettings"]
 
 SETTINGS = "encoder.json"
 MASKING = 0.3  # of bundles without settings of their own
-MOST_MASKING = 2.0  # octaves of the step for an octave of contrast
 MOST_WEIGHT = 1.0
 
 
@@ -50,15 +50,15 @@ class EncoderSettings:
             return cls(eye_dead_zone=tuple(manifest.eye_dead_zone))
         try:
             raw: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(files[SETTINGS]).items()
+                k: tuple(v) if isinstance(v, list) else v for k, v in parts.read_object(files[SETTINGS]).items()
             }
             result = cls(**raw)
-            weights = result.dead_zone + result.eye_dead_zone
+            weights = (*result.dead_zone, *result.eye_dead_zone, result.masking)
             bands = 1 + manifest.levels
             fits = {len(result.dead_zone), len(result.eye_dead_zone)} <= {0, bands}
             fits = fits and type(result.tuning) is int and 1 <= result.tuning <= MAX_TUNING
-            fits = fits and all(math.isfinite(v) and 0 <= v <= MOST_WEIGHT for v in weights)
-            fits = fits and 0 <= result.masking <= MOST_MASKING
+            fits = fits and all(type(v) in (int, float) and math.isfinite(v) and v >= 0 for v in weights)
+            fits = fits and max(weights) <= MOST_WEIGHT
         except (ValueError, TypeError, AttributeError) as e:
             raise ModelError(f"the model bundle's settings for encoders cannot be read ({e})") from None
         if not fits:

@@ -4,11 +4,12 @@ In: the id that a file carries. Out: paths, and name plates. What a bundle claim
 (`eocodec.model.library`); here it only names a model to people.
 """
 
-import json
 import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from eocodec.model import parts
 
 __all__ = [
     "FOLDER_VARIABLE",
@@ -95,7 +96,7 @@ def plate_of(identity: bytes) -> Plate | None:
                     continue
                 if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST:
                     continue
-                manifest = json.loads(archive.read(MANIFEST))
+                manifest = parts.read_object(archive.read(MANIFEST))
                 return Plate(str(manifest["name"]), manifest.get("size"))
         except (OSError, KeyError, ValueError, AttributeError, zipfile.BadZipFile):
             continue

@@ -34,7 +34,7 @@ from eocodec.service.pool import Busy, Pool
 from eocodec.service.problems import DELETED, LISTED, PART, PUT
 from eocodec.service.spool import sent
 from eocodec.service.state import State
-from eocodec.service.tasks import wants_async
+from eocodec.service.tasks import Order, wants_async
 
 __all__ = ["Gallery", "preset_options", "routes"]
 
@@ -61,6 +61,7 @@ class Gallery:
             state.checks.append(self._images.check)
         self._cuts: LRUCache[tuple[str, Cut], int] = LRUCache(CUTS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._order = Order()
 
     @property
     def images(self) -> Images:
@@ -95,7 +96,9 @@ class Gallery:
         async with AsyncExitStack() as stack:
             pool = await stack.enter_async_context(self.state.place(request))
             later = wants_async(request)
+            number = self._order.next()
             if later:
+                stack.enter_context(self._order.waiting(name))
                 await self._check_room(request, pool)
             body, fields = await self.state.bodies.read(request)
             chosen = merged(options, fields)
@@ -105,7 +108,7 @@ class Gallery:
             if CONDITIONS & set(request.headers):  # what cannot be stored need not be made
                 _check_conditions(request, await self._about(name))
             gone = None if later else request.is_disconnected
-            store = functools.partial(self._store, images, name, request, pool, body, arguments, gone)
+            store = functools.partial(self._store, images, name, number, request, pool, body, arguments, gone)
             return self.state.tasks.start(request, store, stack.pop_all()) if later else await store()
 
     async def _check_room(self, request: Request, pool: Pool) -> None:
@@ -121,11 +124,21 @@ class Gallery:
             raise
 
     async def _store(
-        self, images: Images, name: str, request: Request, pool: Pool, body: bytes, arguments: dict[str, Any], gone: Any
+        self,
+        images: Images,
+        name: str,
+        number: int,
+        request: Request,
+        pool: Pool,
+        body: bytes,
+        arguments: dict[str, Any],
+        gone: Any,
     ) -> Response:
-        """Make the file of a body and store it, if the request's conditions hold."""
+        """Make the file of a body and store it, if the request's conditions hold and no later one was done before."""
         kept = await pool.run(work.store, body, arguments, gone=gone, patience=1.0 if gone else PATIENCE)
         async with self._lock(name):
+            if gone is None and self._order.is_overtaken(name, number):
+                raise HTTPException(409, "a request for this image that came later was done before")
             previous = await self._about(name)
             _check_conditions(request, previous)
             new = request.headers.get("if-none-match", "").strip() == "*"
@@ -133,6 +146,7 @@ class Gallery:
                 await asyncio.to_thread(images.write, name, kept.data, new)
             except Taken:  # by another service on the same store
                 raise HTTPException(412, "there is an image of this name already") from None
+            self._order.done(name, number)
         tag = identify(kept.data)
         if kept.marks is not None:
             await asyncio.to_thread(images.keep_marks, tag, kept.marks)
@@ -142,12 +156,13 @@ class Gallery:
 
     async def delete(self, name: str, request: Request) -> None:
         """Remove an image, if it is the one that the request's conditions name."""
-        images = self.images
+        images, number = self.images, self._order.next()
         async with self._lock(name):
             if CONDITIONS & set(request.headers):
                 _check_conditions(request, await self._about(name))
             if not await asyncio.to_thread(images.remove, name):
                 raise HTTPException(404, "there is no such image")
+            self._order.done(name, number)
 
     async def listed(self, options: ListOptions) -> dict[str, Any]:
         """Some of the images, in the order of their names."""

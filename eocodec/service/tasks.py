@@ -8,9 +8,11 @@ What is under way is bounded, and so is what is remembered; with the service all
 
 import asyncio
 import contextlib
+import itertools
 import json
 import secrets
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -24,7 +26,7 @@ from eocodec.service.access import Access
 from eocodec.service.pool import Busy
 from eocodec.service.problems import TASK, problem
 
-__all__ = ["Tasks", "routes", "wants_async"]
+__all__ = ["Order", "Tasks", "routes", "wants_async"]
 
 REMEMBERED = 1024  # tasks
 AGAIN = 1  # seconds after which a client should look again
@@ -44,6 +46,43 @@ class _Task:
     def told(self) -> dict[str, Any]:
         """As JSON."""
         return {"state": self.state, "status": self.status, "image": self.image, **(self.facts or {})}
+
+
+class Order:
+    """Which of the requests for a name came last, so that work that takes long does not undo what was asked for later.
+
+    Only names for which something waits are remembered.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._waiting: Counter[str] = Counter()
+        self._done: dict[str, int] = {}
+
+    def next(self) -> int:
+        """The number of a request that arrives."""
+        return next(self._numbers)
+
+    @contextlib.contextmanager
+    def waiting(self, name: str) -> Iterator[None]:
+        """While work for a name is under way that is not waited for."""
+        self._waiting[name] += 1
+        try:
+            yield
+        finally:
+            self._waiting[name] -= 1
+            if not self._waiting[name]:
+                del self._waiting[name]
+                self._done.pop(name, None)
+
+    def done(self, name: str, number: int) -> None:
+        """A request has changed what is stored."""
+        if name in self._waiting:
+            self._done[name] = max(number, self._done.get(name, 0))
+
+    def is_overtaken(self, name: str, number: int) -> bool:
+        """Whether a later request has changed what is stored."""
+        return self._done.get(name, 0) > number
 
 
 class Tasks:
