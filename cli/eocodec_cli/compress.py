@@ -20,7 +20,12 @@ rate_option = click.option(
     help="Latents kept: per block 1 to 768 (photo), in all 1 to 12288 (face64); default 96.",
 )
 bpp_option = click.option("--bpp", type=float, metavar="X", help="Instead: at most X bits per pixel, at most 2 % less.")
-psnr_option = click.option("--psnr", type=float, metavar="DB", help="Instead: at least DB decibels, at most 0.1 more.")
+psnr_option = click.option(
+    "--psnr",
+    type=float,
+    metavar="DB",
+    help="Instead: at least DB decibels, at most 0.1 more; on a page with text: of its photographs.",
+)
 denoise_option = click.option(
     "--denoise",
     type=sigma_or_auto,
