@@ -24,7 +24,7 @@ import numpy as np
 import zstandard
 
 from eocodec.errors import ModelError
-from eocodec.model import parts
+from eocodec.model import objects, parts
 from eocodec.model.bundle import bundle_id, write_bundle
 from eocodec.model.shelf import MANIFEST
 
@@ -126,7 +126,7 @@ class _Note:
 
 def _note(files: Mapping[str, bytes]) -> _Note:
     try:
-        note = parts.read_object(files[DELTA])
+        note = objects.read_object(files[DELTA])
         if note["format"] not in (PLAIN, FORMAT):
             raise ModelError("the delta bundle has another format version than this program reads")
         base, dropped, changes = note["base"], note["dropped"], note.get("changes", [])

@@ -12,7 +12,7 @@ from typing import Any
 
 from eocodec.errors import ModelError
 from eocodec.format import MAX_TUNING
-from eocodec.model import parts
+from eocodec.model import objects
 from eocodec.model.manifest import PhotoManifest
 
 __all__ = ["SETTINGS", "EncoderSettings"]
@@ -50,7 +50,7 @@ class EncoderSettings:
             return cls(eye_dead_zone=tuple(manifest.eye_dead_zone))
         try:
             raw: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in parts.read_object(files[SETTINGS]).items()
+                k: tuple(v) if isinstance(v, list) else v for k, v in objects.read_object(files[SETTINGS]).items()
             }
             result = cls(**raw)
             weights = (*result.dead_zone, *result.eye_dead_zone, result.masking)

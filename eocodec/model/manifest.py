@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec.errors import EocodecError, ModelError
-from eocodec.model import parts, rotation
+from eocodec.model import objects, rotation
 from eocodec.model.spectrum import GAUSSIAN, Spectrum
 from eocodec.steps import step_of_code
 
@@ -434,7 +434,7 @@ def read_manifest(files: Mapping[str, bytes]) -> Manifest:
         ModelError: it is of another version or kind than this program knows, or there is none that can be read.
     """
     try:
-        raw = parts.read_object(files["manifest.json"])
+        raw = objects.read_object(files["manifest.json"])
         if raw.pop("format") != FORMAT:
             raise ModelError("the model bundle has another format version than this program reads")
         kind = str(raw.pop("kind", PhotoManifest.kind))

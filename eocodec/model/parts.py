@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from eocodec.errors import ModelError
+from eocodec.model import objects
 
 __all__ = [
     "BESIDE_PARTS",
@@ -22,7 +23,6 @@ __all__ = [
     "identity",
     "is_beside",
     "listed",
-    "read_object",
     "strip",
     "verify",
 ]
@@ -30,8 +30,6 @@ __all__ = [
 Listed = dict[str, Any]
 
 LIST = "parts.json"
-MOST_DIGITS = 18
-LONGEST_NAME = 100  # characters
 BESIDE = ("denoise/", "encoder.onnx", "encoder.json")  # what no decoder needs
 OPTIONAL = {
     "encoder": ("encoder.onnx", "encoder.json"),
@@ -51,29 +49,6 @@ ANCESTORS = {
     ),
 }
 """Ids of shipped bundles that had no list, by the SHA-256 that their list would have."""
-
-
-def read_object(content: bytes) -> dict[str, Any]:
-    """A JSON object of a bundle, which may come from anyone.
-
-    Raises:
-        ValueError: it is none, nested too deeply, or has numbers or names that are too long.
-    """
-
-    def integer(digits: str) -> int:
-        if len(digits) > MOST_DIGITS:
-            raise ValueError("a number has too many digits")
-        return int(digits)
-
-    try:
-        found = json.loads(content, parse_int=integer)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(found, dict):
-        raise ValueError("it is no object")
-    if any(len(name) > LONGEST_NAME for name in found):
-        raise ValueError("a name is too long")
-    return found
 
 
 def is_beside(name: str) -> bool:
@@ -160,7 +135,7 @@ def _read(content: bytes) -> dict[str, dict[str, Any]]:
         ModelError: it is not one.
     """
     try:
-        groups = read_object(content)
+        groups = objects.read_object(content)
         fits = set(groups) == {"decoding", "beside"}
         for name, (size, digest) in [entry for group in groups.values() for entry in group.items()]:
             fits = (

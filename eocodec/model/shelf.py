@@ -9,7 +9,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from eocodec.model import parts
+from eocodec.model import objects
 
 __all__ = [
     "FOLDER_VARIABLE",
@@ -96,7 +96,7 @@ def plate_of(identity: bytes) -> Plate | None:
                     continue
                 if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST:
                     continue
-                manifest = parts.read_object(archive.read(MANIFEST))
+                manifest = objects.read_object(archive.read(MANIFEST))
                 return Plate(str(manifest["name"]), manifest.get("size"))
         except (OSError, KeyError, ValueError, AttributeError, zipfile.BadZipFile):
             continue

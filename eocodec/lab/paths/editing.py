@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec.errors import EocodecError, ModelError
-from eocodec.model import parts
+from eocodec.model import objects
 from eocodec.model.bundle import Model, read_bundle, write_bundle
 from eocodec.model.graphs import check_graph
 from eocodec.model.library import load_model
@@ -67,7 +67,7 @@ class Paths:
 
     def __init__(self, files: dict[str, bytes]) -> None:
         try:
-            raw = parts.read_object(files["manifest.json"])
+            raw = objects.read_object(files["manifest.json"])
             if raw.pop("format") != FORMAT:
                 raise ModelError("the paths file has another format version than this program reads")
             self.manifest = PathManifest(**raw)
