@@ -71,8 +71,9 @@ TINY_ORIGIN = STEP_ORIGIN + 3 * STEP_UNIT // 2  # log2 Δ = 1.5
 MAX_TINY = 1 << 15  # bytes
 SIDE_ALPHA = 1
 SIDE_OFFSETS = 2
+SIDE_SHIFTS = 3
 SIDE_END = 0
-SIDES = {SIDE_ALPHA: "transparency", SIDE_OFFSETS: "map of steps"}
+SIDES = {SIDE_ALPHA: "transparency", SIDE_OFFSETS: "map of steps", SIDE_SHIFTS: "shifts of tables"}
 MAX_TUNING = 32
 
 
@@ -145,7 +146,8 @@ class File:
     `lossless` is the lossless element (see `eocodec.coding.lossless.Parameters`), None in other files; `offsets` is the
     packed map of steps (see `eocodec.coding.fineness`), None where the step is the same everywhere; `tables` is the
     element of a 16-bit file that is not lossless (see `eocodec.coding.deep`), `page` that of a page (see
-    `eocodec.regions`), None in other files.
+    `eocodec.regions`), None in other files; `shifts` are packed shifts of tables (see `eocodec.coding.shifts`), None
+    where there are none.
     """
 
     header: Header
@@ -157,6 +159,7 @@ class File:
     offsets: bytes | None = None
     tables: bytes | None = None
     page: bytes | None = None
+    shifts: bytes | None = None
 
     @property
     def delta(self) -> float:
@@ -324,6 +327,8 @@ def serialise(file: File) -> bytes:
         raise FormatError("a header value does not fit its field")
     if (h.tuning or file.offsets is not None) and (h.embedded or file.lossless is not None):
         raise FormatError("only ordinary files have steps that differ")
+    if file.shifts is not None and (h.embedded or h.deep or h.page or file.lossless is not None):
+        raise FormatError("only ordinary files have shifts of tables")
     if (file.tables is not None) != (h.deep and file.lossless is None) or (h.deep and (h.embedded or h.tuning)):
         raise FormatError("a file of 16 bits is ordinary or lossless, and all of its steps are the same")
     if h.luma and (not h.grey or h.embedded or file.lossless is not None):
@@ -333,7 +338,8 @@ def serialise(file: File) -> bytes:
         raise FormatError("a page has an exact layer, and nothing of other forms")
     if _is_webp(file.alpha):
         h = replace(h, webp=True)
-    sides = [(k, c) for k, c in ((SIDE_ALPHA, file.alpha), (SIDE_OFFSETS, file.offsets)) if c is not None]
+    every = ((SIDE_ALPHA, file.alpha), (SIDE_OFFSETS, file.offsets), (SIDE_SHIFTS, file.shifts))
+    sides = [(kind, content) for kind, content in every if content is not None]
     head = _header_bytes(h, bool(sides), file.lossless is not None)
     out = [head]
     position = 0
@@ -413,9 +419,10 @@ def parse(data: bytes, salvage: bool = False) -> File:
         position += lossless is not None or tables is not None or page
     except _Short:
         raise FormatError("the file is cut off before its first segment") from None
-    alpha, offsets = sides.get(SIDE_ALPHA), sides.get(SIDE_OFFSETS)
-    if offsets is not None and (page or flags & (FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_DEEP)):
-        raise FormatError("the file is damaged: a map of steps in a file that has none")
+    alpha, offsets, shifts = (sides.get(kind) for kind in (SIDE_ALPHA, SIDE_OFFSETS, SIDE_SHIFTS))
+    if page or flags & (FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_DEEP):
+        for kind in sorted(sides.keys() & {SIDE_OFFSETS, SIDE_SHIFTS}):
+            raise FormatError(f"the file is damaged: a {SIDES[kind]} in a file that has none")
     every = (FLAG_GREY, FLAG_EMBEDDED, FLAG_WEBP, FLAG_DEEP, FLAG_LUMA)
     grey, embedded, webp, deep, luma = (bool(flags & flag) for flag in every)
     header = Header(model, width, height, rate, step, grey, embedded, tuning, webp, deep, luma, page)
@@ -456,7 +463,7 @@ def parse(data: bytes, salvage: bool = False) -> File:
     if len(segments) > photographs and page:
         raise FormatError("the file is damaged: it has more photographs than places for them")
     complete = complete and not damaged and (len(segments) == photographs or not page)
-    return File(header, alpha, tuple(segments), complete, damaged, lossless, offsets, tables, layer)
+    return File(header, alpha, tuple(segments), complete, damaged, lossless, offsets, tables, layer, shifts)
 
 
 def _element(r: _Reader, head: bytes, position: int, what: str, most: int = MAX_LOSSLESS) -> bytes:

@@ -47,11 +47,12 @@ def test_every_kind_of_file_has_a_vector() -> None:
         kinds |= {"alpha"} if file.alpha else set()
         kinds |= {"tuned"} if file.header.tuning else set()
         kinds |= {"map"} if file.offsets else set()
+        kinds |= {"shifts"} if file.shifts else set()
         kinds |= {"deep"} if file.header.deep else set()
         kinds |= {"luma"} if file.header.luma else set()
         kinds |= {"page"} if file.header.page else set()
         kinds |= set() if file.complete else {"prefix"}
     assert kinds == {
         *("photo", "face64", "small.eocm", "embedded", "lossless", "tiny"),
-        *("grey", "alpha", "tuned", "map", "deep", "luma", "page", "prefix"),
+        *("grey", "alpha", "tuned", "map", "shifts", "deep", "luma", "page", "prefix"),
     }

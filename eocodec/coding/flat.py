@@ -257,7 +257,9 @@ class Flat(FlatForm, SegmentedCoding):
         header = file.header
         units = sum(s.units for s in file.segments)
         fits = (header.width, header.height) == (model.flat.size,) * 2 and units <= len(model.flat.blocks) + 1
-        if not fits or len(file.segments) > 1 or header.embedded or header.page or file.lossless is not None:
+        special = header.embedded or header.page or header.tuning or header.deep or header.luma
+        special = special or any(part is not None for part in (file.lossless, file.offsets, file.shifts))
+        if not fits or special or len(file.segments) > 1:
             raise FormatError(f"the file is damaged: the model {model.name} does not make such files")
         return file, file.segments[0].payload if file.segments else None
 

@@ -7,7 +7,7 @@ value is m + μ/16 steps: μ the integer mean from the graphs, m the coded resid
 import functools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from eocodec.coding.fineness import UNTUNED, Fineness, StepTuning, offsets_of, p
 from eocodec.coding.forms import OrdinaryForm
 from eocodec.coding.rate_control import SteppedJob
 from eocodec.coding.residuals import LARGE, Decoder, Dequantiser, Encoder
+from eocodec.coding.shifts import Shifts
 from eocodec.coding.units import LEVEL_UNITS, Unit
 from eocodec.coding.walk import Walk
 from eocodec.format import AnyFile, File, Header, Segment, rate_code
@@ -40,13 +41,27 @@ __all__ = ["Ordinary", "OrdinaryJob", "decode", "encode", "finish", "foresee"]
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
-Content = tuple[tuple[Segment, ...], bytes]  # segments, and the choice of tables of deep files
 
 CHROMA_SHARE = 0.1  # of the error that the step makes, up to which a grey picture's chroma is left out
 FINEST_DEEP = -10.0  # log2 of the finest step of 16-bit files in 8-bit levels: a quarter of a 16-bit level
 NEARLY_EMPTY = 0.05  # bits per pixel, below which a finer step is tried
 LITTLE, LITTLE_SHARE = 16, 3  # bytes that it may cost, or one part in three; details double with half the step
 SMOOTH_STEP = 12 / 255  # the finest one that is tried so
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file holds of latents.
+
+    Arguments:
+        segments: of coding units.
+        choice: of tables, in deep files.
+        shifts: of tables, in others.
+    """
+
+    segments: tuple[Segment, ...]
+    choice: bytes = b""
+    shifts: bytes | None = None
 
 
 def encode(
@@ -64,15 +79,15 @@ def _coded(model: Model, header: Header, latents: list[Float32], fineness: Finen
     return coder
 
 
-def finish(header: Header, coder: Encoder) -> tuple[Segment, ...]:
-    """Segments of what a coder has seen."""
-    return coder.segments(single=header.width * header.height <= SINGLE_SEGMENT_PIXELS)
+def finish(header: Header, coder: Encoder, moved: Shifts | None = None) -> tuple[Segment, ...]:
+    """Segments of what a coder has seen, with shifts of tables if a file has them."""
+    return coder.segments(header.width * header.height <= SINGLE_SEGMENT_PIXELS, moved)
 
 
 def _content(header: Header, coder: Encoder) -> Content:
     """What a file holds of what a coder has seen."""
-    choice = coder.choice
-    return finish(header, coder), b"" if choice is None else choice.pack()
+    choice, moved = coder.choice, Shifts() if header.deep else coder.shifts
+    return Content(finish(header, coder, moved), b"" if choice is None else choice.pack(), moved.pack())
 
 
 def foresee(
@@ -109,16 +124,17 @@ def decode(
     fineness: Fineness | None = None,
     texture: float = 0.0,
     choice: bytes = b"",
+    moved: bytes | None = None,
 ) -> list[Float32]:
     """Dequantised latents of a file's segments (a prefix of them will do), with texture where they are zero if wanted.
 
-    `choice` is the file's deep element.
+    `choice` is the file's deep element, `moved` are its shifts of tables.
 
     Raises:
         FormatError: a segment does not decode, or there are more units than the model has.
     """
     walk = Walk(model, header, fineness)
-    coder = Decoder(model, segments, walk, texture, choice)
+    coder = Decoder(model, segments, walk, texture, choice, moved)
     coder.dequantiser.low(walk.run(coder))
     return coder.dequantiser.latents
 
@@ -126,8 +142,8 @@ def decode(
 class _Collector(Decoder):
     """The decoder, keeping the values of the latents in 1/16 steps; zero where nothing is coded."""
 
-    def __init__(self, model: Model, segments: tuple[Segment, ...], walk: Walk, choice: bytes) -> None:
-        super().__init__(model, segments, walk, choice=choice)
+    def __init__(self, model: Model, file: File, walk: Walk) -> None:
+        super().__init__(model, file.segments, walk, choice=file.tables or b"", moved=file.shifts)
         sizes = [walk.grid_size(level) for level in range(self.levels, 0, -1)]
         self.values = [np.zeros((9, 2 * rows, 2 * columns), np.int32) for rows, columns in sizes]
 
@@ -243,8 +259,8 @@ class OrdinaryJob(SteppedJob):
         return rgb, lambda: self._file(header, coded())
 
     def _file(self, header: Header, coded: Content) -> File:
-        segments, tables = coded
-        return File(header, self.alpha, segments, offsets=self.offsets, tables=tables if header.deep else None)
+        tables = coded.choice if header.deep else None
+        return File(header, self.alpha, coded.segments, offsets=self.offsets, tables=tables, shifts=coded.shifts)
 
     def rate(self, file: AnyFile) -> float:
         """C of the header."""
@@ -253,7 +269,7 @@ class OrdinaryJob(SteppedJob):
     def overhead(self) -> int:
         """See :meth:`SteppedJob.overhead`."""
         header = self.header(1.0)
-        return len(format.serialise(self._file(header, ((), b""))))
+        return len(format.serialise(self._file(header, Content(()))))
 
 
 class Ordinary(OrdinaryForm, SegmentedCoding):
@@ -274,14 +290,14 @@ class Ordinary(OrdinaryForm, SegmentedCoding):
         fineness, graphs = fineness_of(model, file), Walk.graph_names(model)
         graphs.append(_synthesis(model, header, fineness.places()))
         model.runtime.open_ahead(reversed(graphs))  # this thread begins at the other end
-        latents = decode(model, header, file.segments, fineness, texture, file.tables or b"")
+        latents = decode(model, header, file.segments, fineness, texture, file.tables or b"", file.shifts)
         return picture_of(model, header, latents, header.delta, fineness.places())
 
     def symbols(self, model: Model, file: AnyFile) -> Int32:
         """The low-pass integers and every detail latent in 1/16 steps, bands one after another."""
         file = whole_file(file)
         walk = Walk(model, file.header, fineness_of(model, file))
-        coder = _Collector(model, file.segments, walk, file.tables or b"")
+        coder = _Collector(model, file, walk)
         low = walk.run(coder)
         return np.concatenate([low.ravel(), *(b.ravel() for b in coder.values)])
 

@@ -15,6 +15,7 @@ from eocodec.coding import deep
 from eocodec.coding.base import SEGMENT_MINIMUM, SEGMENT_TARGET
 from eocodec.coding.range_coder import Reader, Writer, tables_of
 from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
+from eocodec.coding.shifts import Shifts, chosen
 from eocodec.coding.texture import Texture
 from eocodec.coding.units import Unit, units
 from eocodec.coding.walk import Walk, from_symbols, to_symbols
@@ -156,6 +157,13 @@ class Encoder:
         return max((k + 1 for k, nonzero in enumerate(self.nonzero) if nonzero), default=0)
 
     @functools.cached_property
+    def shifts(self) -> Shifts:
+        """The shifts of tables that suit what was seen."""
+        if self.fine or not self.model.encoding.shifts:
+            return Shifts()
+        return chosen(self.model, ((s.given() for s in strips) for strips in self.symbols[: self.end()]))
+
+    @functools.cached_property
     def choice(self) -> deep.Choice | None:
         """The tables that suit what was seen, where the nets do not know them."""
         if not self.fine:
@@ -165,23 +173,27 @@ class Encoder:
             groups[deep.group_of(unit)] += [symbols.given() for symbols in strips]
         return deep.choose(self.fine, groups, deep.code_lengths(self.model.tables))
 
-    def _put(self, writer: Writer, number: int) -> None:
+    def _put(self, writer: Writer, number: int, moved: Shifts) -> None:
         """Write a unit."""
         unit = units(self.levels)[number]
         for symbols in self.symbols[number]:
             m, index = symbols.given()
             if self.choice is None or number == 0:
-                writer.put(m, index)
+                writer.put(m, moved.table(number, index))
             else:
                 deep.put(writer, m, *self.choice.tables(deep.group_of(unit), index))
 
-    def segments(self, single: bool = False) -> tuple[Segment, ...]:
-        """Units grouped into segments, or in a `single` one; units of zeros at the end are left out."""
+    def segments(self, single: bool = False, moved: Shifts | None = None) -> tuple[Segment, ...]:
+        """Units grouped into segments, or in a `single` one; units of zeros at the end are left out.
+
+        `moved` are shifts of tables, for files that have them.
+        """
+        moved = moved or Shifts()
         last = self.end()
         writers = []
         for number in range(last):
             writers.append(Writer(self.tables))
-            self._put(writers[-1], number)
+            self._put(writers[-1], number, moved)
         sizes = [writer.size() for writer in writers]
         total = sum(sizes)
         goal = total + 1 if single else max(SEGMENT_MINIMUM, total // SEGMENT_TARGET)
@@ -193,7 +205,7 @@ class Encoder:
             if (pending >= goal and rest >= SEGMENT_MINIMUM // 2) or k + 1 == last:
                 writer = writers[first]  # holds its unit already; most of the bytes are in units that stay alone
                 for number in range(first + 1, k + 1):
-                    self._put(writer, number)
+                    self._put(writer, number, moved)
                 result.append(Segment(k + 1 - first, writer.payload()))
                 first, pending = k + 1, 0
         return tuple(result)
@@ -225,9 +237,17 @@ class Decoder:
     """The decoding coder: reads residuals from segments; units beyond the last segment are zero."""
 
     def __init__(
-        self, model: Model, segments: tuple[Segment, ...], walk: Walk, texture: float = 0.0, choice: bytes = b""
+        self,
+        model: Model,
+        segments: tuple[Segment, ...],
+        walk: Walk,
+        texture: float = 0.0,
+        choice: bytes = b"",
+        moved: bytes | None = None,
     ) -> None:
         self.tables = tables_of(model)
+        self.shifts = Shifts.unpack(moved, len(units(model.manifest.levels)))
+        self.unit = 0
         self.choice = deep.Choice.unpack(choice, walk.fine, 2 * model.manifest.levels) if walk.fine else None
         self.levels = model.manifest.levels
         self.segments = segments
@@ -248,6 +268,7 @@ class Decoder:
 
     def begin(self, unit: int) -> None:
         """Open the segment that starts with this unit; after the last one there is none."""
+        self.unit = unit
         if unit in self.starts:
             self.reader = Reader(self.tables, self.segments[self.starts[unit]].payload)
         elif unit >= self.end:
@@ -257,6 +278,7 @@ class Decoder:
         """Prediction plus the residuals read."""
         if self.reader is None:
             return predicted
+        index = self.shifts.table(self.unit, index)
         return predicted + self.reader.take(index.ravel()).reshape(predicted.shape)
 
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
@@ -267,7 +289,7 @@ class Decoder:
         else:
             symbols = to_symbols(index, unit, rows, valid)
             if self.choice is None:
-                symbols = self.reader.take(symbols)
+                symbols = self.reader.take(self.shifts.table(self.unit, symbols))
             else:
                 symbols = deep.take(self.reader, *self.choice.tables(deep.group_of(unit), symbols))
             m = from_symbols(symbols, mean, unit, rows, valid)

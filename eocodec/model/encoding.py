@@ -32,12 +32,14 @@ class EncoderSettings:
         eye_dead_zone: likewise for files that are tuned for the eye.
         tuning: how much the steps of the levels follow the eye in such files, in 1/32.
         masking: in such files, octaves of the step for an octave of contrast.
+        shifts: whether files say how far the nets' scales are off, see `eocodec.coding.shifts`.
     """
 
     dead_zone: tuple[float, ...] = ()
     eye_dead_zone: tuple[float, ...] = ()
     tuning: int = MAX_TUNING
     masking: float = MASKING
+    shifts: bool = False
 
     @classmethod
     def of(cls, files: Mapping[str, bytes], manifest: PhotoManifest) -> "EncoderSettings":
@@ -58,7 +60,7 @@ class EncoderSettings:
             fits = {len(result.dead_zone), len(result.eye_dead_zone)} <= {0, bands}
             fits = fits and type(result.tuning) is int and 1 <= result.tuning <= MAX_TUNING
             fits = fits and all(type(v) in (int, float) and math.isfinite(v) and v >= 0 for v in weights)
-            fits = fits and max(weights) <= MOST_WEIGHT
+            fits = fits and max(weights) <= MOST_WEIGHT and type(result.shifts) is bool
         except (ValueError, TypeError, AttributeError) as e:
             raise ModelError(f"the model bundle's settings for encoders cannot be read ({e})") from None
         if not fits:

@@ -112,7 +112,7 @@ class Estimator:
                 offsets = self._mosaic(offsets[None], self.job.model.multiple)[0]
             coder, latents = foresee(self.job.model, small, self._sample, Fineness(self.job.model, small, offsets))
             error = sum(float(np.square(a - b).sum()) for a, b in zip(self._sample, latents, strict=True))
-            size = sum(len(segment.payload) for segment in finish(small, coder))
+            size = sum(len(segment.payload) for segment in finish(small, coder, coder.shifts))
             samples = sum(band.size for band in latents)
             self._sampled[header.step] = float(size), max(error / samples, ERROR_FLOOR)
         return self._sampled[header.step]

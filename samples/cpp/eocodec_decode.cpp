@@ -830,7 +830,7 @@ struct File {
     bool deep = false;  // samples have 16 bits
     bool luma = false;  // there are no chroma units
     bool webp = false;  // streams of WebP are allowed
-    std::optional<View> alpha, offsets, lossless, choice;  // choice: of tables
+    std::optional<View> alpha, offsets, shifts, lossless, choice;  // choice: of tables
     std::vector<Segment> segments;
     Bytes stream;  // embedded
 };
@@ -965,15 +965,34 @@ void pad(Planes<int32_t>& q, Size inside) {
     }
 }
 
-// q (3, rows, columns); without a reader all residuals are zero.
+// What is added to the table indices of every unit, the low-pass first: half a byte each, the lower one first.
+std::vector<int> shifts_of(const File& file, size_t units) {
+    std::vector<int> result;
+    for (size_t k = 0; file.shifts && k < file.shifts->size(); ++k)
+        for (const int half : {(*file.shifts)[k] & 15, (*file.shifts)[k] >> 4}) {
+            if (!half || (result.size() >= units && (result.size() > units - 1 + units % 2 || half != 8)))
+                damaged("its shifts of tables are out of range");
+            result.push_back(half - 8);
+        }
+    result.resize(units);
+    return result;
+}
+
+void move_tables(std::vector<uint8_t>& index, int shift) {
+    for (uint8_t& i : index)
+        if (shift) i = uint8_t(std::clamp(i + shift, 0, 63));
+}
+
+// q (3, rows, columns), `shift` added to the table indices; without a reader all residuals are zero.
 template <class Reader>
-Planes<int32_t> low_pass(const Model& model, const Geometry& geometry, int step, Reader* reader) {
+Planes<int32_t> low_pass(const Model& model, const Geometry& geometry, int step, Reader* reader, int shift = 0) {
     const auto [rows, columns] = geometry.inside(0);
     auto q = geometry.planes<int32_t>(0);
     std::vector<uint8_t> index;
     std::vector<std::pair<int32_t*, int32_t>> strip;  // places and predictions
     const auto code = [&] {
         if (index.empty()) return;  // no strip
+        move_tables(index, shift);
         const auto m = reader ? reader->take(index) : std::vector<int32_t>(index.size());
         for (size_t k = 0; k < strip.size(); ++k) *strip[k].first = strip[k].second + m[k];
         index.clear();
@@ -1308,6 +1327,7 @@ class Ordinary final : public StripCoder {
           geometry_{model.levels, file.width, file.height, fineness_.fine() > 0},
           luma_(file.luma),
           deep_(file.deep),
+          shifts_(shifts_of(file, 1 + kLevelUnits * size_t(model.levels))),
           streams_(model.tables, file.segments, 1 + kLevelUnits * uint64_t(model.levels)) {
         corrections_.resize(128 * size_t(model.levels));
         if (fineness_.fine() && file.choice && !file.choice->empty())
@@ -1322,7 +1342,7 @@ class Ordinary final : public StripCoder {
     }
 
     Decoded decode() {
-        auto q = low_pass(model_, geometry_, fineness_.code(0), streams_.of(0));
+        auto q = low_pass(model_, geometry_, fineness_.code(0), streams_.of(0), shifts_[0]);
         for (int c = 0; c < 3; ++c)
             std::transform(q.row(c, 0), q.row(c + 1, 0), latents_[0].row(c, 0),
                            [&](int32_t value) { return float(value) * steps_[0][c]; });
@@ -1360,6 +1380,7 @@ class Ordinary final : public StripCoder {
                 tables.back() = scale.table;
                 rest.push_back(scale.rest);
             }
+            if (!fine) move_tables(tables, shifts_[unit.number]);
             const auto m = fine ? reader->take(tables, rest) : reader->take(tables);
             for (size_t k = 0; k < m.size(); ++k) values.row(places[k].plane, places[k].y)[places[k].x] = m[k];
         }
@@ -1393,6 +1414,7 @@ class Ordinary final : public StripCoder {
     const Geometry geometry_;
     const bool luma_, deep_;  // luma alone; 16 bits
     Bytes corrections_;       // of indices, by level and axis
+    const std::vector<int> shifts_;  // of indices, by unit
     Streams streams_;
     std::vector<std::vector<float>> steps_;  // by band and channel, where the map has nothing to say
     Latents latents_;
@@ -2302,7 +2324,8 @@ File parse(View data) {
     constexpr uint64_t kMaxSide = 1 << 20, kMaxSideElement = 1 << 30, kMaxElement = 4096;
     constexpr size_t kPiece = 2048;
     enum { kGrey = 1, kSides = 2, kEmbedded = 4, kLossless = 8, kTuned = 16, kDeep = 32, kLuma = 64, kWebp = 128 };
-    enum { kEnd = 0, kAlpha = 1, kMap = 2 };
+    enum { kEnd = 0, kAlpha = 1, kMap = 2, kShifts = 3 };
+    const char* const names[] = {"", "transparency", "map of steps", "shifts of tables"};
     if (data.size() < 3 || data[0] != 'E' || data[1] != 'O' || data[2] != 'C') throw Error("not an .eoc file");
     File file;
     Cursor in(data, "the file is cut off before its first segment");
@@ -2350,17 +2373,16 @@ File parse(View data) {
         const size_t start = in.at();
         const auto kind = in.number(1);
         if (kind == kEnd) break;
-        if (kind > kMap) damaged("it has an unknown element");
-        auto& side = kind == kAlpha ? file.alpha : file.offsets;
-        if (side || (kind == kMap && (!stepped || file.deep)))
+        if (kind > kShifts) damaged("it has an unknown element");
+        auto& side = kind == kAlpha ? file.alpha : kind == kMap ? file.offsets : file.shifts;
+        if (side || (kind != kAlpha && (!stepped || file.deep)))
             damaged("it has an element that is repeated or not of its form");
         const auto length = in.varint();
         if (length > kMaxSideElement) damaged("an element is too long");
         side = in.take(length);
         const View element = in.since(start);
         if (!intact(element, in.number(4)))
-            damaged(std::string("the checksum of its ") + (kind == kAlpha ? "transparency" : "map of steps") +
-                    " does not match");
+            damaged(std::string("the checksum of its ") + names[kind] + " does not match");
     }
     if (flags & (kLossless | kDeep)) {
         const std::string what = flags & kLossless ? "lossless parameters" : "choice of tables";
@@ -2432,7 +2454,7 @@ Picture decode(const std::string& bundle, View data, bool with_symbols, uint64_t
     if (file.model != model.id)
         throw Error("the file was made with model " + hexadecimal(file.model) + ", not with " + hexadecimal(model.id));
     if (model.flat) {
-        const bool special = file.embedded || file.lossless || file.tuning || file.offsets || file.deep || file.luma;
+        const bool special = file.embedded || file.lossless || file.tuning || file.offsets || file.shifts || file.deep || file.luma;
         const bool fits = file.width == model.size && file.height == model.size && !special;
         if (!fits || file.segments.size() > 1) damaged("this model does not make such files");
         Streams(model.tables, file.segments, model.blocks.size() + 1);  // refuses more units

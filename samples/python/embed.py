@@ -351,6 +351,7 @@ class File:
     webp: bool
     alpha: bytes | None
     offsets: bytes | None
+    shifts: bytes | None
     lossless: bytes | None
     choice: bytes | None
     stream: bytes | None
@@ -389,7 +390,7 @@ class Cursor:
         raise Rejected("the file is damaged: a number is longer than five bytes")
 
 
-SIDES = {1: "the transparency", 2: "the map of steps"}
+SIDES = {1: "the transparency", 2: "the map of steps", 3: "the shifts of tables"}
 
 
 def parse(content: bytes) -> File:
@@ -446,8 +447,8 @@ def parse(content: bytes) -> File:
                 raise Rejected("the file is damaged: a side element is too long")
             sides[kind] = cursor.take(length)
             check(start, SIDES[kind])
-        if 2 in sides and (paged or flags & (12 | DEEP_FLAG)):
-            raise Rejected("the file is damaged: it has a map of steps, which its form has not")
+        for kind in sides.keys() & {2, 3} if paged or flags & (12 | DEEP_FLAG) else ():
+            raise Rejected(f"the file is damaged: it has {SIDES[kind]}, which its form has not")
         if flags & 8:
             lossless = element("lossless parameters")
             if step != STEP_ORIGIN or flags & 4:
@@ -487,10 +488,10 @@ def parse(content: bytes) -> File:
             segments.append((units, payload))
     except CutOff:
         pass  # a prefix: what is whole counts
-    alpha, offsets = sides.get(1), sides.get(2)
+    alpha, offsets, shifts = (sides.get(kind) for kind in SIDES)
     grey, deep, luma, webp = (bool(flags & flag) for flag in (1, DEEP_FLAG, LUMA_FLAG, WEBP_FLAG))
     place, kind = (width, height, step, tuning), (deep, luma, webp)
-    return File(model, grey, *place, *kind, alpha, offsets, lossless, choice, stream, segments, page)
+    return File(model, grey, *place, *kind, alpha, offsets, shifts, lossless, choice, stream, segments, page)
 
 
 def _zstd(frame: bytes, *shape: int) -> Array:
@@ -792,13 +793,18 @@ class Walk(ABC):
         rows = max(2, STRIP // width // 2 * 2)
         return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
-    def low_pass(self, step: int, reader: SymbolReader | PrefixReader | None) -> Array:
-        """Low-pass integers q `(3, h, w)` with their padding, each lattice interpolated from the one before."""
+    def low_pass(self, step: int, reader: SymbolReader | PrefixReader | None, shift: int = 0) -> Array:
+        """Low-pass integers q `(3, h, w)` with their padding, each lattice interpolated from the one before.
+
+        `shift` is what is added to all table indices.
+        """
         height, width = self.inside(self.levels)
         q = np.zeros((3, height, width), np.int32)
 
         def residuals(index: Array) -> Array:
-            return reader.take(index.ravel()).reshape(index.shape) if reader else np.zeros(index.shape, np.int32)
+            if not reader:
+                return np.zeros(index.shape, np.int32)
+            return reader.take(_shifted(index.ravel(), shift)).reshape(index.shape)
 
         corner = min(max(69 - 5 * (step - STEP_ORIGIN) // STEP_UNIT, 0), 63)
         for colour in range(3):
@@ -965,6 +971,19 @@ class Fineness:
         return np.asarray(step if offsets is None else step * np.exp2(offsets / 16), np.float32)
 
 
+def _shifts(content: bytes | None, units: int) -> list[int]:
+    """What is added to the table indices of every unit, low-pass first: half a byte each, the lower one first."""
+    halves = [half for byte in content or b"" for half in (byte & 15, byte >> 4)]
+    if not all(halves) or len(halves) > units + units % 2 or halves[units:] not in ([], [8]):
+        raise Rejected("the file is damaged: its shifts of tables are out of range")
+    return [half - 8 for half in halves[:units]] + [0] * (units - len(halves))
+
+
+def _shifted(index: Array, shift: int) -> Array:
+    """Table indices with a unit's shift; without one they are what they were."""
+    return np.clip(index.astype(np.int16) + shift, 0, 63).astype(np.uint8) if shift else index
+
+
 class Ordinary(Walk):
     """Reads a file's segments; what is behind the last one is m = 0."""
 
@@ -975,6 +994,7 @@ class Ordinary(Walk):
         self.corrections = np.zeros((2 * self.levels, 64), np.int8)
         if self.fine and file.choice:
             self.corrections = _zstd(file.choice, 2 * self.levels, 64).view(np.int8)
+        self.shifts = _shifts(file.shifts, 1 + len(self.units))
         self.fineness = Fineness(bundle, file)
         self.steps = [self.fineness.steps(band, g) for band, g in enumerate(self.gain)]
         self.segments = list(file.segments)
@@ -988,7 +1008,7 @@ class Ordinary(Walk):
     def decode(self) -> tuple[list[Array], list[Array]]:
         """Dequantised latents and their integers, band by band."""
         self._open(0)
-        q = self.low_pass(self.fineness.code(0), self.reader)
+        q = self.low_pass(self.fineness.code(0), self.reader, self.shifts[0])
         self.details(16 * np.clip(q, -(1 << 24), 1 << 24))
         return [(q * self.steps[0]).astype(np.float32), *self.latents], [q, *self.integers]
 
@@ -1025,7 +1045,7 @@ class Ordinary(Walk):
             wanted = index[inside].astype(np.int32) + 5 * self.fine + corrections[index[inside]]
             m[inside] = take_deep(self.reader, *table_and_rest(wanted))
         elif self.reader:
-            m[inside] = self.reader.take(index[inside])
+            m[inside] = self.reader.take(_shifted(index[inside], self.shifts[unit.number]))
         mean = mean << self.fine
         v = 16 * m + mean
         if self.fine:
@@ -1763,7 +1783,8 @@ def _decode_pixels(bundle: Bundle, file: File) -> tuple[Array, list[Array]]:
     if bundle.flat:
         size = bundle.manifest["size"]
         special = file.tuning or file.deep or file.luma or len(file.segments) > 1
-        special = special or any(part is not None for part in (file.offsets, file.lossless, file.stream, file.page))
+        parts = (file.offsets, file.shifts, file.lossless, file.stream, file.page)
+        special = special or any(part is not None for part in parts)
         if special or (file.width, file.height) != (size, size):
             raise Rejected("the file is damaged: its model does not make such files")
         return _decode_flat(bundle, file.step, file.segments[0][1] if file.segments else None)

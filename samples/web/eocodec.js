@@ -121,7 +121,8 @@ export function crc32(...parts) {
 // ---------------------------------------------------------------------------------------------- the bytes of a file
 
 const FLAGS = { grey: 1, sides: 2, embedded: 4, lossless: 8, tuned: 16, deep: 32, luma: 64, webp: 128 };
-const SIDES = { end: 0, alpha: 1, map: 2 };
+const SIDES = { end: 0, alpha: 1, map: 2, shifts: 3 };
+const SIDE_NAMES = ["end", "transparency", "map of steps", "shifts of tables"];
 const MAX_TUNING = 32;
 const LARGEST_OFFSET = 32; // of a map's entry, 1/16 octave
 const MAX_SIDE = 2 ** 20;
@@ -359,19 +360,20 @@ class Feed {
         this.#elements = 1;
         break;
       }
-      if (kind > SIDES.map || (kind === SIDES.alpha ? this.alpha : this.map)) {
+      const known = [null, this.alpha, this.map, this.shifts];
+      if (kind > SIDES.shifts || known[kind]) {
         throw damaged("unknown or repeated side segment");
       }
-      if (kind === SIDES.map && flags & (FLAGS.embedded | FLAGS.lossless | FLAGS.deep)) {
-        throw damaged("a map of steps in a file that has none");
+      if (kind !== SIDES.alpha && flags & (FLAGS.embedded | FLAGS.lossless | FLAGS.deep)) {
+        throw damaged(`a ${SIDE_NAMES[kind]} in a file that has none`);
       }
       const length = cursor.varint();
       if (length > MAX_SIDE_ELEMENT) throw damaged("a side segment is too long");
       const content = cursor.take(length).slice();
-      const name = kind === SIDES.alpha ? "transparency" : "map of steps";
-      if (!this.#passes(cursor)) throw damaged(`the checksum of its ${name} does not match`);
+      if (!this.#passes(cursor)) throw damaged(`the checksum of its ${SIDE_NAMES[kind]} does not match`);
       if (kind === SIDES.alpha) this.alpha = content;
-      else this.map = content;
+      else if (kind === SIDES.map) this.map = content;
+      else this.shifts = content;
       this.#ordinal++;
       this.#at = cursor.at;
     }
@@ -1979,15 +1981,18 @@ class OrdinaryJob extends Job {
   #values = /** @type {Int32Array[]} */ ([]);
   #deep;
   #corrections; // of table indices, by level and axis
+  #shifts; // of table indices, by unit
 
   /**
    * @param {Feed} feed @param {Bundle} bundle @param {Header} header @param {Fineness} fineness
-   * @param {Int8Array} corrections of table indices, 64 for every level and axis @param {boolean} symbols
+   * @param {Int8Array} corrections of table indices, 64 for every level and axis
+   * @param {number[]} shifts of table indices, by unit @param {boolean} symbols
    */
-  constructor(feed, bundle, header, fineness, corrections, symbols) {
+  constructor(feed, bundle, header, fineness, corrections, shifts, symbols) {
     super(feed, bundle, header.width, header.height);
     this.#deep = header.deep;
     this.#corrections = corrections;
+    this.#shifts = shifts;
     this.#walk = new Walk(bundle, header.width, header.height, fineness);
     this.#walk.luma = header.luma;
     this.delta = levelsOf(header.step);
@@ -2004,7 +2009,8 @@ class OrdinaryJob extends Job {
     const walk = this.#walk;
     const reader = await this.#open(0);
     if (reader) {
-      this.#low = await walk.lowPass(reader);
+      const [shift] = this.#shifts;
+      this.#low = await walk.lowPass({ take: (index) => reader.take(shifted(index, shift)) });
       const size = this.#low.length / 3;
       this.#low.forEach((q, i) => (this.latents[0][i] = q * this.steps[0][Math.floor(i / size)]));
       walk.begin(Float64Array.from(this.#low, (q) => 16 * clamp(q, -LOW_LIMIT, LOW_LIMIT)));
@@ -2040,7 +2046,7 @@ class OrdinaryJob extends Job {
   /** Residuals of places with these table indices. @param {Reader} reader @param {Unit} unit @param {Uint8Array} index */
   async #take(reader, unit, index) {
     const { fine } = this.#walk.fineness;
-    if (!fine) return reader.take(index);
+    if (!fine) return reader.take(shifted(index, this.#shifts[this.#next]));
     const group = 64 * (2 * (unit.level - 1) + (unit.seen >= LUMA_PLANES ? 1 : 0));
     const wanted = Int32Array.from(index, (i) => i + 5 * fine + this.#corrections[group + i]);
     const rest = Uint8Array.from(wanted, restOf);
@@ -3124,7 +3130,7 @@ async function open(feed, model, { maxPixels = DEFAULT_MAX_PIXELS, symbols = fal
   if (bundle.kind === "flat") {
     const { size } = bundle.manifest;
     if (header.width !== size || header.height !== size || header.embedded || feed.lossless) throw notMadeBy(bundle);
-    if (header.tuning || header.deep || header.luma || feed.map) throw notMadeBy(bundle);
+    if (header.tuning || header.deep || header.luma || feed.map || feed.shifts) throw notMadeBy(bundle);
     return new FlatJob(feed, bundle, header.step, null);
   }
   if (feed.lossless) {
@@ -3137,7 +3143,26 @@ async function open(feed, model, { maxPixels = DEFAULT_MAX_PIXELS, symbols = fal
   const groups = 128 * bundle.manifest.levels;
   const choice = fineness.fine && feed.choice?.length ? await bundle.unpack(feed.choice, groups) : new Uint8Array(groups);
   if (!choice) throw damaged("its choice of tables cannot be read");
-  return new OrdinaryJob(feed, bundle, header, fineness, new Int8Array(choice.buffer), symbols);
+  const shifts = shiftsOf(feed.shifts ?? null, 1 + LEVEL_UNITS * bundle.manifest.levels);
+  return new OrdinaryJob(feed, bundle, header, fineness, new Int8Array(choice.buffer), shifts, symbols);
+}
+
+/**
+ * What is added to the table indices of every unit, the low-pass first ("Shifts of tables").
+ *
+ * @param {Uint8Array | null} bytes @param {number} units
+ */
+function shiftsOf(bytes, units) {
+  const halves = Array.from(bytes ?? []).flatMap((byte) => [byte & 15, byte >> 4]);
+  if (halves.some((half) => !half) || halves.length > units + (units % 2) || halves.slice(units).some((h) => h !== 8)) {
+    throw damaged("its shifts of tables are out of range");
+  }
+  return Array.from({ length: units }, (_, k) => (halves[k] ?? 8) - 8);
+}
+
+/** Table indices with the shift of their unit. @param {Uint8Array} index @param {number} shift */
+function shifted(index, shift) {
+  return shift ? index.map((i) => clamp(i + shift, 0, LAST)) : index;
 }
 
 /** The alpha channel of a file, or null ("alpha"). @param {Job} job */
