@@ -262,6 +262,7 @@ tuned = true
 refine_width = 8
 refine_blocks = 1
 refine_coarse = 8
+refine_latents = true
 [[stage]]
 objective = "entropy"
 iterations = 4

@@ -27,7 +27,7 @@ ADAPT_RATE = 0.3
 CLEAN_SHARE = 0.1  # of the pictures from which the noise level is learnt
 GAIN_SIZES = ("gain_widths", "gain_blocks", "noise_width")
 CONTEXT_SIZES = ("features", "context_width", "context_coarse", "context_depth", "rotated", "tuned")
-REFINE_SIZES = ("refine_width", "refine_depth", "refine_blocks", "refine_coarse", "tuned")
+REFINE_SIZES = ("refine_width", "refine_depth", "refine_blocks", "refine_coarse", "refine_latents", "tuned")
 ADAPT_PICTURES = 4  # on which a column norm is measured
 SPACING = 48  # pixels between impulses when columns are measured while training
 
@@ -40,7 +40,8 @@ class PhotoConfig:
     denoising, with `gain_blocks` residual blocks a level and `noise_width` channels for the estimate of the level.
     `context_coarse` and `context_depth` are `coarse` and `depth` of `ContextModel`; `rotated` is its coding order; with
     `tuned` entropy nets and refinement know how much the steps follow the eye. `refine_blocks`, if any, are residual
-    blocks of `refine_coarse` channels; `refine_depth` then means nothing.
+    blocks of `refine_coarse` channels; `refine_depth` then means nothing. With `refine_latents` it sees the finest
+    latents besides the picture.
     """
 
     levels: int = 4
@@ -56,6 +57,7 @@ class PhotoConfig:
     tuned: bool = False
     refine_blocks: int = 0
     refine_coarse: int = 64
+    refine_latents: bool = False
     embedded: bool = False
     gain_widths: tuple[int, ...] = ()
     gain_blocks: int = 2
@@ -96,7 +98,7 @@ class PhotoModel(Trainable):
         )
         self.latents = LatentModel(context, config.rotated, config.tuned)
         self.refine: Refinement | DeepRefinement = (
-            DeepRefinement(config.refine_width, config.refine_coarse, config.refine_blocks)
+            DeepRefinement(config.refine_width, config.refine_coarse, config.refine_blocks, config.refine_latents)
             if config.refine_blocks
             else Refinement(config.refine_width, config.refine_depth)
         )
@@ -185,16 +187,17 @@ class PhotoModel(Trainable):
         """Decoded pictures `(B, 3, H, W)` (not clamped) and their price at steps `step (B,)` in units of x."""
         steps = Steps(step)
         coded = self.latents(self.flow(x), steps, weight, quantised)
-        return self.refined(self.flow.inverse(coded.decoded), steps), coded
+        return self.refined(self.flow.inverse(coded.decoded), coded.decoded, steps), coded
 
-    def refined(self, x: Tensor, steps: Steps) -> Tensor:
-        """Pictures after the refinement."""
+    def refined(self, x: Tensor, h: list[Tensor], steps: Steps) -> Tensor:
+        """Pictures after the refinement, given what the flow makes of the dequantised latents h."""
         if isinstance(self.refine, Refinement):
             return self.refine(x, steps.step)
         size = (x.shape[2] // 2, x.shape[3] // 2)
         tune = torch.zeros_like(steps.step) if steps.tune is None else steps.tune
         return self.refine(
             x,
+            h,
             steps.local(size).expand(-1, 1, *size),
             tune[:, None, None, None].expand(-1, 1, *size),
         )
@@ -204,7 +207,7 @@ class PhotoModel(Trainable):
         with torch.no_grad():
             coded = self.latents(self.flow(x), steps, dead_zone, quantised)
             plain = self.flow.inverse(coded.decoded)
-        return self.refined(plain, steps), coded.bits, plain
+        return self.refined(plain, coded.decoded, steps), coded.bits, plain
 
     def entropy(self, x: Tensor, steps: Steps, dead_zone: float, quantised: bool) -> tuple[Tensor, Tensor]:
         """As for all models; the flow is not trained, and no picture is decoded."""
@@ -235,7 +238,7 @@ class PhotoModel(Trainable):
         """Decoded pictures, the bits of each, and the pictures before the refinement."""
         coded = self.latents(self.flow(x), steps, dead_zone, quantised)
         plain = self.flow.inverse(coded.decoded)
-        return self.refined(plain, steps), coded.bits, plain
+        return self.refined(plain, coded.decoded, steps), coded.bits, plain
 
     @torch.no_grad()
     def adapt(self, x: Tensor, turn: int) -> None:

@@ -26,6 +26,7 @@ COLOUR = (
     (0.7071067811865476, 0.0, -0.7071067811865476),
     (-0.4082482904638631, 0.8164965809277261, -0.4082482904638631),
 )
+FAR = 2.0  # steps, beyond which the refinement need not know how large a latent is
 # Offset that moves mid-grey (0.5, 0.5, 0.5) to zero luma before the wavelet.
 GREY = 0.5
 
@@ -171,27 +172,39 @@ class Residual(nn.Module):
 class DeepRefinement(nn.Module):
     """As :class:`Refinement`, with residual blocks at a quarter of the resolution, and steps that vary over a picture.
 
-    `forward(x, step, tune)`: `x (B, 3, H, W)` in [0, 1]; `step (B, 1, H/2, W/2)`, Δ at each place in the same range;
-    `tune (B, 1, H/2, W/2)`, how much the steps follow the eye, 0 to 1.
+    `forward(x, h, step, tune)`: `x (B, 3, H, W)` in [0, 1]; `h` the latents that x was made from, the finest ones last;
+    `step (B, 1, H/2, W/2)`, Δ at each place in the same range; `tune (B, 1, H/2, W/2)`, how much the steps follow the
+    eye, 0 to 1.
 
     Arguments:
         width: channels at half the resolution.
         coarse: channels at a quarter.
         blocks: residual blocks there.
+        latents: whether it sees the latents of the two finest levels in steps, which tell what is certain: those that
+            are zero stand for all that rounds to zero.
     """
 
-    def __init__(self, width: int, coarse: int, blocks: int) -> None:
+    def __init__(self, width: int, coarse: int, blocks: int, latents: bool = False) -> None:
         super().__init__()
         self.head = nn.Conv2d(14, width, 3, padding=1)
         self.down = nn.Conv2d(width, coarse, 2, stride=2)
+        sizes = (width, coarse) if latents else ()
+        self.finest = ModuleList(nn.Conv2d(9, size, 3, padding=1, bias=False) for size in sizes)
+        for net in self.finest:
+            nn.init.zeros_(net.weight)
         self.blocks = ModuleList(Residual(coarse) for _ in range(blocks))
         self.up = nn.Conv2d(coarse, 4 * width, 1)
         self.tail = Coupling(width, 12, width, 2)
 
-    def forward(self, x: Tensor, step: Tensor, tune: Tensor) -> Tensor:
+    def forward(self, x: Tensor, h: list[Tensor], step: Tensor, tune: Tensor) -> Tensor:
         blocks = torch.nn.functional.pixel_unshuffle(x - GREY, 2)
-        fine = torch.relu(self.head(torch.cat([blocks, log2_step_level(step), tune], 1)))
+        fine = self.head(torch.cat([blocks, log2_step_level(step), tune], 1))
+        if self.finest:
+            fine = fine + self.finest[0]((h[-1] / step).clamp(-FAR, FAR))
+        fine = torch.relu(fine)
         y = self.down(fine)
+        if self.finest:
+            y = y + self.finest[1]((h[-2] / step[:, :, ::2, ::2]).clamp(-FAR, FAR))
         for block in self.blocks:
             y = block(y)
         y = fine + torch.nn.functional.pixel_shuffle(self.up(torch.relu(y)), 2)

@@ -7,6 +7,7 @@ that did change is made anew or left out.
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ def adapted_files(
     *,
     name: str,
     card: str,
+    refitted: bool = False,
     report: Callable[[str], None] = lambda message: None,
 ) -> dict[str, bytes]:
     """Files of the adapted bundle.
@@ -62,6 +64,7 @@ def adapted_files(
         pictures: `(H, W, 3)` to fit tables on.
         held_out: pictures to check on.
         name, card: for the manifest.
+        refitted: fit tables even if nothing that they depend on was trained.
         report: called with one line per stage.
 
     Raises:
@@ -76,6 +79,8 @@ def adapted_files(
     checked = [centre(p, unit, EDGE) for p in held_out[:4]]
     middles = [centre(p, unit, COMPARED_EDGE) for p in held_out[:COMPARED]]
     manifest: dict[str, Any] = {**json.loads(base["manifest.json"]), "name": name, "card": card}
+    if "sizes" in manifest:
+        manifest["sizes"] = asdict(model.config)
     files = dict(base)
     if "flow." in changed:
         report("graphs of the flow")
@@ -93,6 +98,7 @@ def adapted_files(
         graphs = entropy_graphs(model.latents.context)
         files.update({f"{graph}.onnx": content for graph, content in graphs.items()})
         manifest["gain"] = [g.tolist() for g in model.latents.gains]
+    if refitted or changed & {"flow.", "latents."}:
         manifest = _with_tables(files, manifest, fitted, report)
     if "embedded." in changed:
         report("embedded stream")

@@ -213,9 +213,8 @@ def check_parity(model: PhotoModel, bundle: Model, pictures: Sequence[Bytes]) ->
             for level in (4.0, 60.0):
                 step = np.array([level / 255.0], np.float32)
                 decoded = [np.round(b / step[0]) * step[0] for b in outputs]
-                y = model.refined(
-                    model.flow.inverse([torch.from_numpy(b) for b in decoded]), Steps(torch.from_numpy(step))
-                )
+                latents = [torch.from_numpy(b) for b in decoded]
+                y = model.refined(model.flow.inverse(latents), latents, Steps(torch.from_numpy(step)))
                 given = {"step": step}
                 if bundle.manifest.tuned:
                     given = {"step": step.reshape(1, 1, 1, 1), "tune": np.zeros((1, 1, 1, 1), np.float32)}

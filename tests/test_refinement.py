@@ -1,0 +1,86 @@
+"""The refinement, trained on what files decode to."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paths import SAMPLES, VECTORS
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+import eocodec  # noqa: E402
+from eocodec.flow.eye import structure_error  # noqa: E402
+from eocodec.flow.photo import DeepRefinement  # noqa: E402
+from eocodec.flow.training import load_start  # noqa: E402
+from eocodec_export import refinement  # noqa: E402
+
+SMALL = VECTORS / "small.eocm"
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[np.ndarray]:
+    """Three crops of a size with which every scale that is drawn leaves enough."""
+    with Image.open(SAMPLES / "coffee.png") as opened:
+        whole = np.asarray(opened.convert("RGB"))
+    return [whole[top : top + 288, left : left + 288] for top, left in ((0, 0), (80, 200), (100, 300))]
+
+
+def test_decoded_pictures_are_those_of_files(pictures: list[np.ndarray]) -> None:
+    model = eocodec.load_model(str(SMALL))
+    for decoded in refinement.decoded_pictures(model, pictures, seed=3):
+        _, height, width = decoded.original.shape
+        block = model.multiple
+        assert height % block == width % block == 0 and decoded.steps.shape == (height // block, width // block)
+        plain = decoded.plain / (255 * refinement.UNIT)
+        error = float(np.square(plain - decoded.original / 255).mean())
+        assert 0 < error < 0.02  # near the original, and not it
+        net = DeepRefinement(8, 8, 1, latents=True)
+        batch = refinement.batch_of([decoded], block)
+        assert batch.plain.shape == batch.original.shape == (1, 3, height, width)
+        assert torch.equal(net(batch.plain, batch.latents, batch.step, batch.tune), batch.plain)  # starts as nothing
+        assert refinement.loss_of(net, batch).item() == pytest.approx(1, abs=0.05)
+
+
+def test_a_crop_is_the_crop_of_everything(pictures: list[np.ndarray]) -> None:
+    model = eocodec.load_model(str(SMALL))
+    decoded = next(refinement.decoded_pictures(model, pictures, seed=3))
+    crop = decoded.crop(32, 64, 128, 32)
+    assert (crop.original == decoded.original[:, 32:160, 64:192]).all()
+    assert (crop.latents[1] == decoded.latents[1][:, 16:80, 32:96]).all()
+    assert (crop.latents[0] == decoded.latents[0][:, 8:40, 16:48]).all()
+    assert crop.steps.shape == (4, 4)
+
+
+def test_structure_counts_from_nothing_to_everything(pictures: list[np.ndarray]) -> None:
+    x = torch.from_numpy(pictures[0][None].transpose(0, 3, 1, 2).copy()).float() / 255
+    flat = x.mean((2, 3), keepdim=True).expand_as(x)
+    near, far = (float(structure_error(x, y)) for y in (0.9 * x + 0.1 * flat, flat))
+    assert float(structure_error(x, x)) == pytest.approx(0, abs=1e-5)
+    assert 0 < near < far <= 1
+
+
+@pytest.mark.slow
+def test_training_lowers_the_error_of_files(pictures: list[np.ndarray], tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for k, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"{k}.png")
+    out = tmp_path / "out"
+    options = ("--minutes", "0.3", "--latents", "--hold-out", "0", "--rate", "3e-3")
+    refinement.main([str(SMALL), str(folder), str(out), *options])
+    before, after = eocodec.load_model(str(SMALL)), eocodec.load_model(str(out / SMALL.name))
+    assert after.id != before.id
+    assert json.loads(after.files["manifest.json"])["sizes"]["refine_latents"] is True
+    assert load_start(out / SMALL.name).config.refine_latents
+    decoded = [refinement.Decoded.load(p) for p in sorted(out.glob("*.npz"))]
+    assert decoded
+    errors = {}
+    for name, model in (("before", before), ("after", after)):
+        errors[name] = 0.0
+        for picture in pictures:
+            data = eocodec.compress(picture, 20, tune="psnr", model=model)
+            difference = eocodec.decompress(data, model=model).astype(float) - picture
+            errors[name] += float(np.square(difference).mean())
+    assert errors["after"] < errors["before"]
