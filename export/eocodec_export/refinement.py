@@ -1,6 +1,6 @@
 """Train the refinement of a photo bundle on what files of that bundle decode to, all else being fixed.
 
-    python -m eocodec_export.refinement BUNDLE PICTURES FOLDER [--minutes M] [--passes N] [--rate LR] [--latents]
+    python -m eocodec_export.refinement BUNDLE PICTURES FOLDER [--steps N] [--passes N] [--rate LR] [--latents]
 
 In: a bundle and pictures. Out: in FOLDER, the pictures as files of the bundle decode to before the refinement (made by
 the library's own encoder, once), `refinement.pt`, the average of the trained weights, and the bundle with it under the
@@ -54,6 +54,7 @@ CROP, BATCH = 128, 8
 WEIGHTS = (0.25, 0.5, 0.25)  # of squared error, SSIMULACRA2 and structural similarity where tuned for the eye
 AVERAGE = 0.998
 PREFIX = "refine."
+SHOWN = 200  # steps between two lines
 FITTED = 140  # pictures that tables are fitted to
 LEAST = (2e-7, 0.02, 1e-4)  # errors before the refinement below which it need not care
 
@@ -209,9 +210,9 @@ def loss_of(net: DeepRefinement, batch: Batch) -> Tensor:
 
 
 def train(
-    net: DeepRefinement, pictures: Sequence[Decoded], block: int, seconds: float, rate: float, seed: int
+    net: DeepRefinement, pictures: Sequence[Decoded], block: int, steps: int, rate: float, seed: int
 ) -> dict[str, Tensor]:
-    """Train for so long; returns the average of the weights. Prints the loss now and then."""
+    """So many steps of training; returns the average of the weights. Prints the loss now and then."""
     pictures = [p for p in pictures if min(p.original.shape[1:]) >= CROP]
     if not pictures:
         raise EocodecError(f"no picture is as large as a crop, {CROP} pixels a side")
@@ -224,25 +225,22 @@ def train(
 
     optimiser = Soap(net.parameters(), lr=rate)
     average = {k: v.detach().clone() for k, v in net.state_dict().items()}
-    start = shown = time.monotonic()
-    number, losses = 0, []
-    while (done := (time.monotonic() - start) / seconds) < 1:
-        optimiser.param_groups[0]["lr"] = (
-            rate * min(1, (number + 1) / 50) * max(0.02, math.cos(math.pi / 2 * done) ** 2)
-        )
+    start = time.monotonic()
+    losses: list[float] = []
+    for number in range(1, steps + 1):
+        falling = max(0.02, math.cos(math.pi / 2 * number / steps) ** 2)
+        optimiser.param_groups[0]["lr"] = rate * min(1, number / 50) * falling
         loss = loss_of(net, batch_of([crop() for _ in range(BATCH)], block))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
-        number += 1
         losses.append(loss.item())
         for name, value in net.state_dict().items():
-            average[name].lerp_(value, max(1 - AVERAGE, 1 / (number + 1)))
-        if time.monotonic() - shown > 60:
-            shown = time.monotonic()
-            print(f"{number}  {shown - start:.0f} s  loss {np.mean(losses[-200:]):.4f}", flush=True)
-    print(f"{number} steps, loss {np.mean(losses[-200:]):.4f}", flush=True)
+            average[name].lerp_(value, max(1 - AVERAGE, 1 / number))
+        if number % SHOWN == 0 or number == steps:
+            seconds = time.monotonic() - start
+            print(f"{number}/{steps}  {seconds:.0f} s  loss {np.mean(losses[-SHOWN:]):.4f}", flush=True)
     return average
 
 
@@ -252,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("pictures")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--passes", type=int, default=1, help="how often each picture is coded")
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
     parser.add_argument("--latents", action="store_true", help="let the refinement see the finest latents")
@@ -278,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.manual_seed(options.seed)
     found = [Decoded.load(path) for path in sorted(options.folder.glob("[0-9]*-*.npz"))]
-    average = train(net, found, model.multiple, 60 * options.minutes, options.rate, options.seed)
+    average = train(net, found, model.multiple, options.steps, options.rate, options.seed)
     torch.save(average, options.folder / "refinement.pt")
     write_bundle(options.folder / options.bundle.name, bundle_with(options.bundle, average, pictures))
 
