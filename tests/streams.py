@@ -1,14 +1,18 @@
 """Files that decoders under `samples/` are tried with: of WebP streams inside, and of embedded streams that begin."""
 
+import io
 import zlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from paths import VECTORS
+from PIL import Image
 
-from eocodec import format, varint
+from eocodec import format, regions, varint
 from eocodec.coding import webp
-from eocodec.format import File, Segment
+from eocodec.format import File, Header, Segment
+from eocodec.regions import Region
 
 LOSSLESS_UNITS = 37
 PACKED_COLOUR, PACKED_GREY = 3, 2
@@ -54,3 +58,91 @@ def beginnings(name: str) -> dict[int, bytes]:
     stream = format.parse(data).payload
     start = data.index(stream[:64])
     return {n: data[: start + n] for n in BEGINNINGS}
+
+
+def with_transparent_layer() -> bytes:
+    """A page whose layer has a transparency of its own, which is ignored, with colours under it that are kept."""
+    file = format.parse((VECTORS / "small-page.eoc").read_bytes())
+    width, height = file.header.width, file.header.height
+    y, x = np.mgrid[:height, :width]
+    rgba = np.stack([x, 250 - y, x * y % 251, (x - y) % 5 * 60], 2).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(rgba).save(out, "WEBP", lossless=True, exact=True)
+    content = out.getvalue()
+    start = content.index(b"VP8L") + 8
+    stream = content[start : start + int.from_bytes(content[start - 4 : start], "little")]
+    places, _ = regions.unpack(file.page or b"", width, height)
+    return format.serialise(replace(file, page=regions.pack(places, stream)))
+
+
+def _page(head: bytes, layer: bytes, *photographs: bytes, units: int = 1) -> bytes:
+    """A page with a header that has no sides, whose checksums match, whatever is in it."""
+    elements = [varint.write(len(layer)) + layer]
+    elements += [varint.write(units) + varint.write(len(p)) + p for p in photographs]
+    sums = [zlib.crc32(head + bytes([n]) + e).to_bytes(4, "little") for n, e in enumerate(elements)]
+    return head + b"".join(e + s for e, s in zip(elements, sums, strict=True))
+
+
+def hostile_pages() -> dict[str, tuple[bytes, str]]:
+    """Pages under checksums that match which every decoder must refuse, and what those under `samples/` say of them.
+
+    The model is `small.eocm`.
+    """
+    data = (VECTORS / "small-page-grey.eoc").read_bytes()
+    file = format.parse(data)
+    width, element = file.header.width, file.page or b""
+    head = data[: data.index(varint.write(len(element)) + element)]
+    places, layer = regions.unpack(element, width, file.header.height)
+    photographs = [s.payload for s in file.segments]
+    first, (r, *others) = photographs[0], places
+    part = format.parse(first)
+    start = len(element) - len(layer)
+
+    def placed(*regions: Region) -> bytes:
+        numbers = b"".join(varint.write(n) for r in regions for n in (r.x, r.y, r.width, r.height))
+        return bytes([len(regions)]) + numbers + layer
+
+    def flags(value: int) -> bytes:
+        return _page(head[:8] + bytes([format.FLAG_GREY | value]) + head[9:], element, *photographs)
+
+    def holding(header: Header, **changes: Any) -> bytes:
+        return _page(head, element, format.serialise(replace(part, header=header, **{"segments": (), **changes})))
+
+    bare = Header(part.header.model, r.width, r.height, 0, 0, grey=True)
+    unread, outside = "the places of its photographs cannot be read", "a photograph is empty or lies outside the page"
+    kind, unknown = "a photograph is of another kind or model than the page can hold", "this program does not know"
+    stream = "WebP stream (that )?cannot be read"
+    return {
+        "no photograph": (_page(head, b"\0" + layer), unread),
+        "65 photographs": (_page(head, placed(*[Region(0, k, 1, 1) for k in range(65)])), unread),
+        "places cut off": (_page(head, element[:4]), unread),
+        "empty": (_page(head, placed(replace(r, width=0), *others)), outside),
+        "outside": (_page(head, placed(replace(r, x=width - r.width + 1), *others), *photographs), outside),
+        "far outside": (_page(head, placed(replace(r, y=(1 << 32) - 1), *others), *photographs), outside),
+        "overlap": (_page(head, placed(r, replace(r, x=r.x + r.width - 1, width=1)), first), "two photographs overlap"),
+        "too many": (_page(head, placed(r), first, first), "more photographs than places"),
+        "two units": (_page(head, element, *photographs, units=2), "a photograph of a page has one coding unit"),
+        "text": (_page(head, element, b"text"), "not an .eoc file"),
+        "nothing": (_page(head, element, b""), "not an .eoc file"),
+        "tiny": (_page(head, element, (VECTORS / "face-tiny.eoc").read_bytes()), f"not an .eoc file|{kind}"),
+        "page": (_page(head, element, data), kind),
+        "embedded": (holding(replace(bare, embedded=True)), kind),
+        "lossless": (holding(replace(bare, step=format.LOSSLESS_STEP), lossless=bytes(5)), kind),
+        "deep": (holding(replace(bare, deep=True), tables=b""), kind),
+        "transparency": (holding(bare, alpha=b"?"), kind),
+        "model": (holding(replace(bare, model=b"none")), kind),
+        "colours": (holding(replace(bare, grey=False)), kind),
+        "size": (holding(replace(bare, width=r.width + 1)), "a photograph has another size than its place"),
+        "cut off": (_page(head, element, first[:12]), "cut off before its first segment"),
+        "second one cut off": (_page(head, element, first, first[:11]), "cut off before its first segment"),
+        "damaged": (_page(head, element, first[:-9] + bytes([first[-9] ^ 1]) + first[-8:]), "checksum of segment"),
+        "not named": (flags(0), f"of a kind that its flags do not name|{stream}"),
+        "flag of embedded streams": (flags(format.FLAG_WEBP | format.FLAG_EMBEDDED), unknown),
+        "flag of 16 bits": (flags(format.FLAG_WEBP | format.FLAG_DEEP), unknown),
+        "another kind of file": (_page(head[:9] + b"\2" + head[10:], element, *photographs), unknown),
+        "layer cut off": (_page(head, element[:-30], *photographs), stream),
+        "no layer": (_page(head, element[:start], *photographs), stream),
+        "layer of another size": (_page(head, element[: start + 1] + b"\0" + element[start + 2 :], first), stream),
+        "layer of another kind": (_page(head, element[:start] + b"\x28" + layer[1:], first), stream),
+        "checksum": (data[:40] + bytes([data[40] ^ 1]) + data[41:], "checksum of (its|the) exact layer"),
+    }

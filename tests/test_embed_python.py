@@ -22,10 +22,17 @@ import pytest
 from bundles import HOSTILE, LISTED, STRIPPED, id_of, named, zipped
 from paths import MODELS, SAMPLES, VECTORS, bundle_of, in_rgb, picture_of
 from PIL import Image
-from streams import beginnings, webp_picture, with_webp_alpha, without_its_flag
+from streams import (
+    beginnings,
+    hostile_pages,
+    webp_picture,
+    with_transparent_layer,
+    with_webp_alpha,
+    without_its_flag,
+)
 
 import eocodec
-from eocodec import format, regions
+from eocodec import format
 from eocodec.coding.fineness import LARGEST_OFFSET, Fineness, blocks_of, pack_offsets
 from eocodec.coding.symbols import symbols
 from eocodec.model import transform
@@ -162,6 +169,12 @@ def test_webp_streams_inside_are_read_by_pillow(
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(embed.Rejected, match="pip install pillow"):
         embed.decode(data, bundles["photo"])
+
+
+def test_the_transparency_of_a_layer_is_ignored(embed: ModuleType, bundles: dict[str, Any]) -> None:
+    data = with_transparent_layer()
+    picture, expected = embed.decode(data, bundles["small.eocm"]), eocodec.decompress(data, bundle_of("small.eocm"))
+    assert np.abs(picture.astype(int) - expected).max() <= 1
 
 
 def narrower(data: bytes) -> bytes:
@@ -364,50 +377,9 @@ def test_lossless_files_are_exact_or_refused(embed: ModuleType, bundles: dict[st
         embed.decode(eocodec.format.serialise(changed), bundles["photo"])
 
 
-def pages_from_elsewhere() -> dict[str, tuple[bytes, str]]:
-    """Pages that no encoder writes, and what is said of them."""
-    file = format.parse(vector("small-page"))
-    (first, second), layer = regions.unpack(file.page or b"", file.header.width, file.header.height)
-    part = format.parse(file.segments[0].payload)
-    size = part.header.width, part.header.height
-
-    def placed(*places: regions.Region) -> bytes:
-        return format.serialise(replace(file, page=regions.pack(places, layer)))
-
-    def holding(payload: bytes) -> bytes:
-        segments = (format.Segment(1, payload), *file.segments[1:])
-        return format.serialise(replace(file, segments=segments))
-
-    def other(step: int = 0, header: dict[str, bool] | None = None, **changes: Any) -> bytes:
-        head = format.Header(part.header.model, *size, 0, step, **(header or {}))
-        return holding(format.serialise(replace(part, header=head, **{"segments": (), "offsets": None, **changes})))
-
-    kind = "a photograph is of another kind"
-    grey = format.serialise(replace(file, header=replace(file.header, grey=True)))
-    element = file.page or b""
-    unplaced = format.serialise(replace(file, page=element)).replace(element, b"\0" + element[1:])
-    return {
-        "outside": (placed(first, replace(second, x=file.header.width - second.width + 1)), "outside the page"),
-        "overlap": (placed(first, replace(second, y=first.y, x=first.x + 3)), "two photographs overlap"),
-        "empty": (placed(first, replace(second, height=0)), "is empty"),
-        "size": (placed(first, replace(second, width=second.width - 1)), "another size than its place"),
-        "more": (placed(first), "more photographs than places"),
-        "none": (unplaced, "checksum of the exact layer"),
-        "page": (holding(vector("small-page")), kind),
-        "embedded": (other(header={"embedded": True}), kind),
-        "lossless": (other(lossless=bytes(5), step=32768), kind),
-        "deep": (other(tables=b"", header={"deep": True}), kind),
-        "alpha": (other(alpha=b"?"), kind),
-        "model": (holding(vector("grey")), kind),
-        "colours": (grey, kind),
-        "text": (holding(b"text"), "not an .eoc file"),
-        "layer": (format.serialise(replace(file, page=element[:-30])), "WebP stream cannot be read"),
-    }
-
-
-@pytest.mark.parametrize("kind", pages_from_elsewhere())
+@pytest.mark.parametrize("kind", hostile_pages())
 def test_hostile_pages_are_refused(embed: ModuleType, bundles: dict[str, Any], kind: str) -> None:
-    data, said = pages_from_elsewhere()[kind]
+    data, said = hostile_pages()[kind]
     with pytest.raises(embed.Rejected, match=said):
         embed.decode(data, bundles["small.eocm"])
 

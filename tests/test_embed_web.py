@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,9 +29,17 @@ import pytest
 from bundles import HOSTILE, STRIPPED, named, zipped
 from paths import MODELS, ROOT, SAMPLES, VECTORS, Maker, bundle_of, environment, in_rgb
 from PIL import Image
-from streams import beginnings, webp_picture, with_webp_alpha, without_its_flag
+from streams import (
+    beginnings,
+    hostile_pages,
+    webp_picture,
+    with_transparent_layer,
+    with_webp_alpha,
+    without_its_flag,
+)
 
 import eocodec
+from eocodec import regions
 from eocodec.coding.symbols import symbols
 from eocodec.metrics import psnr
 
@@ -48,8 +57,8 @@ pytestmark = [
     ),
 ]
 
-ALL: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
-INDEX = [v for v in ALL if not v.get("webp")]  # the others are refused
+INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
+WEBP = {"alpha": with_webp_alpha(), "lossless": webp_picture(False), "grey": webp_picture(True)}
 SHAPES = {"segments": (200, 100, 203, 151), "embedded": (240, 120, 130, 98)}  # left, top, width, height in coffee.png
 PIECES = 12  # that the slow server sends a file in
 
@@ -80,10 +89,10 @@ import { readFileSync } from 'node:fs';
 import * as ort from 'onnxruntime-web';
 import { Bundle, decode, decodeProgressively } from './eocodec.js';
 
-const [photo, list] = process.argv.slice(2);
-const bundle = await Bundle.load(readFileSync(photo), ort);
+const [list] = process.argv.slice(2);
 performance.now = () => 0; // nothing takes long enough to be drawn before all that is there is decoded
-for (const { data, ends } of JSON.parse(readFileSync(list))) {
+for (const { model, data, ends } of JSON.parse(readFileSync(list))) {
+  const bundle = await Bundle.load(readFileSync(model), ort);
   const file = Buffer.from(data, 'base64');
   let drawn = () => {};
   async function* slowly() {
@@ -175,6 +184,11 @@ def read(name: str) -> bytes:
     return (VECTORS / f"{name}.eoc").read_bytes()
 
 
+def webps() -> dict[str, bytes]:
+    """Files with WebP streams inside, of `photo`; and a page, of `small.eocm`, whose stream has a transparency."""
+    return {**{f"webp-{name}": data for name, data in WEBP.items()}, "transparent": with_transparent_layer()}
+
+
 def cuts() -> dict[str, bytes]:
     """Prefixes of vectors that end at any byte."""
     result = {}
@@ -199,6 +213,9 @@ def decoded(node: Callable[..., subprocess.CompletedProcess[str]], made_once: Ma
     files: list[dict[str, Any]] = []
     files += [{"name": v["name"], "model": v["model"], "data": text(read(v["name"]))} for v in INDEX]
     files += [{"name": name, "model": "photo", "data": text(data)} for name, data in cuts().items()]
+    files += [{"name": name, "model": "photo", "data": text(data)} for name, data in webps().items()]
+    files[-1]["model"] = "small.eocm"
+    files += [{"name": f"page-{n}", "model": "small.eocm", "data": text(data)} for n, data in enumerate(begun_pages())]
     files.append({"name": "text", "model": "face64", "data": {"text": text(read("face-tiny"))}})
     for file in files:
         file["model"] = str(bundle_of(file["model"]))
@@ -214,6 +231,13 @@ def decoded(node: Callable[..., subprocess.CompletedProcess[str]], made_once: Ma
         kind = "<u2" if "rounded" in entry else np.uint8
         entry["pixels"] = np.fromfile(folder / f"{name}.rgba", kind).reshape(shape)
     return result
+
+
+def begun_pages() -> list[bytes]:
+    """A page that ends behind its layer, and within its photographs."""
+    data = read("small-page")
+    start, first, *_ = eocodec.format.segment_ends(eocodec.format.parse(data))
+    return [data[:start], data[: start + 9], data[:first], data[:-1]]
 
 
 def assert_equal_pixels(pixels: np.ndarray, expected: np.ndarray, within: int) -> None:
@@ -241,6 +265,48 @@ def test_files_may_end_anywhere(decoded: dict[str, Any], name: str) -> None:
     assert decoded[name]["sha256"] == hashlib.sha256(values.tobytes()).hexdigest()
     assert_equal_pixels(decoded[name]["pixels"], eocodec.decompress(data), 0 if "lossless" in name else 1)
     assert decoded[name]["complete"] == eocodec.codec.decode_file(data).complete
+
+
+@pytest.mark.parametrize("name", webps())
+def test_webp_streams_inside_are_read_exactly(decoded: dict[str, Any], name: str) -> None:
+    data, bundle = webps()[name], bundle_of("small.eocm" if name == "transparent" else "photo")
+    values = symbols(data, eocodec.load_model(bundle)).astype("<i4")
+    assert decoded[name]["sha256"] == hashlib.sha256(values.tobytes()).hexdigest()
+    expected, pixels = eocodec.decompress(data, bundle), decoded[name]["pixels"]
+    assert_equal_pixels(pixels, expected, 0 if name in ("webp-lossless", "webp-grey") else 1)
+    assert np.array_equal(pixels[..., 3:][..., : expected.shape[2] - 3], expected[..., 3:])
+
+
+@pytest.mark.parametrize("name", ["small-page", "small-page-grey", "transparent"])
+def test_the_exact_layer_of_a_page_is_exact(decoded: dict[str, Any], name: str) -> None:
+    data = webps()[name] if name == "transparent" else read(name)
+    file = eocodec.format.parse(data)
+    exact = np.ones((file.header.height, file.header.width), bool)
+    for place in regions.unpack(file.page or b"", file.header.width, file.header.height)[0]:
+        exact[place.place] = False
+    expected = eocodec.decompress(data, bundle_of("small.eocm"))
+    assert exact.any() and np.array_equal(decoded[name]["pixels"][exact][:, :3], expected[exact][:, :3])
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_pages_may_end_anywhere_behind_their_layer(decoded: dict[str, Any], number: int) -> None:
+    result, data, bundle = decoded[f"page-{number}"], begun_pages()[number], bundle_of("small.eocm")
+    values = symbols(data, eocodec.load_model(bundle)).astype("<i4")
+    assert result["sha256"] == hashlib.sha256(values.tobytes()).hexdigest()
+    assert_equal_pixels(result["pixels"], eocodec.decompress(data, bundle), 1)
+    assert result["complete"] is False
+
+
+def test_hostile_pages_are_refused(node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    pages = hostile_pages()
+    jobs = [(str(bundle_of("small.eocm")), text(data), {}) for data, _ in pages.values()]
+    limited = {"maxPixels": 190 * 130 - 1}
+    jobs.append((str(bundle_of("small.eocm")), text(read("small-page")), limited))
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    *refused, large = lines(node(ATTEMPT, tmp_path / "jobs.json"))
+    for (name, (_, said)), sentence in zip(pages.items(), refused, strict=True):
+        assert isinstance(sentence, str) and "\n" not in sentence and re.search(said, sentence), (name, sentence)
+    assert "190x130 pixels, more than the limit" in large
 
 
 def test_a_tiny_file_may_be_text(decoded: dict[str, Any]) -> None:
@@ -289,14 +355,16 @@ def test_drawings_are_those_of_the_prefixes(
     node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, coffee: np.ndarray
 ) -> None:
     exact = eocodec.compress(coffee[90:150, 200:290], lossless=True, model=bundle_of("photo"))
-    files = [read("segments"), exact]
+    files = {"segments": read("segments"), "exact": exact, "page": read("small-page")}
     jobs = []
-    for data in files:
+    for name, data in files.items():
         file = eocodec.format.parse(data)
-        assert len(file.segments) >= 4
-        jobs.append({"data": text(data), "ends": eocodec.format.segment_ends(file)[1:]})
+        assert len(file.segments) >= (2 if name == "page" else 4)
+        ends = eocodec.format.segment_ends(file)[name != "page" :]  # a page's layer is a picture
+        model = bundle_of("small.eocm" if name == "page" else "photo")
+        jobs.append({"model": str(model), "data": text(data), "ends": ends})
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
-    for job, outcome in zip(jobs, lines(node(PREFIXES, bundle_of("photo"), tmp_path / "jobs.json")), strict=True):
+    for job, outcome in zip(jobs, lines(node(PREFIXES, tmp_path / "jobs.json")), strict=True):
         results = outcome["results"]
         assert all(r["same"] for r in results)
         assert [r["bytes"] for r in results] == [*job["ends"], job["ends"][-1]]
@@ -338,10 +406,9 @@ def test_the_command_writes_picture_and_symbols(
         (read("colour"), "face64", "made with model 26cc94c0, not with face64"),
         (b"\x89PNG\r\n\x1a\n", "photo", "not an .eoc file"),
         (read("colour")[:8] + b"\x30" + read("colour")[9:], "photo", "16 bits a sample, but a form that has none"),
-        (with_webp_alpha(), "photo", "its transparency is a WebP stream, which this decoder does not read"),
-        (webp_picture(False), "photo", "what the file holds is a WebP stream, which this decoder does not read"),
-        (read("small-page"), "photo", "the file is a page with a WebP stream, which this decoder does not read"),
         (b"EOC\3" + read("colour")[4:], "photo", "format version 3"),
+        (b"EOC\2" + read("colour")[4:], "photo", "features that this program does not know"),
+        (hostile_pages()["layer cut off"][0], "small.eocm", "its exact layer is a WebP stream that cannot be read"),
         (without_its_flag(with_webp_alpha()), "photo", "of a kind that its flags do not name"),
         (without_its_flag(webp_picture(True)), "photo", "of a kind that its flags do not name"),
     ],
@@ -353,10 +420,9 @@ def test_the_command_writes_picture_and_symbols(
         "model",
         "other",
         "flag",
-        "webp-alpha",
-        "webp",
-        "page",
         "version",
+        "features",
+        "layer",
         "unnamed-alpha",
         "unnamed",
     ],
@@ -427,7 +493,7 @@ def test_the_package_is_what_it_says_and_its_tests_pass(
     (modules / "eocodec-web").mkdir(parents=True)
     command = ["tar", "-xzf", source / archive["filename"], "-C", modules / "eocodec-web", "--strip-components=1"]
     subprocess.run(command, check=True)
-    for name in ("onnxruntime-web", "onnxruntime-common", "fzstd"):
+    for name in ("onnxruntime-web", "onnxruntime-common", "fzstd", "@jsquash"):
         (modules / name).symlink_to((NODE_MODULES / name).resolve())
     shutil.copy(WEB / "package.test.mjs", tmp_path)
     done = subprocess.run(
@@ -581,4 +647,10 @@ def test_the_page_shows_a_file_on_a_phone(browser: Any, address: str) -> None:
         page.locator("[name=example]").select_option("lossless")
         page.wait_for_selector("[data-state=done]")
         assert page.locator("[role=alert]").inner_text() == ""
+        vectors = "../../tests/vectors"
+        page.goto(f"{address}/samples/web/index.html?model={vectors}/small.eocm&src={vectors}/small-page-grey.eoc")
+        page.wait_for_selector("[data-state=done]")
+        drawn = page.evaluate("document.querySelector('canvas').toDataURL()")
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(drawn.split(",")[1]))))
+        assert_equal_pixels(pixels, eocodec.decompress(read("small-page-grey"), bundle_of("small.eocm")), 1)
     assert wrong == []

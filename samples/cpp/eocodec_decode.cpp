@@ -2,7 +2,7 @@
 //
 // docs/FORMAT.md specifies the files; the names here are those of that page. From top to bottom: bytes, the bundle and
 // its graphs, the range coder, the order of latents, low-pass integers, the walk over the coding units, the picture of
-// latents; then the kinds of files, which are ordinary, embedded, lossless and flat; then the parser, and output.
+// latents; then the kinds of files, which are ordinary, embedded, lossless and flat; then the parser, pages, and output.
 //
 // Files may come from anybody: every number is checked before memory depends on it, and every failure is an Error,
 // which is one sentence, exit code 1 and no output. Bundles are checked likewise, and their graphs before ONNX Runtime
@@ -13,6 +13,9 @@
 #include <png.h>
 #include <zlib.h>
 #include <zstd.h>
+#ifdef EOCODEC_WEBP
+#include <webp/decode.h>
+#endif
 
 #include <algorithm>
 #include <array>
@@ -558,7 +561,10 @@ class Model {
             Ort::SessionOptions options;
             options.DisableMemPattern();
             options.AddConfigEntry("session.intra_op.allow_spinning", "0");  // dozens of sessions take turns
-            if (graph != "decoder") options.DisableCpuMemArena();            // theirs would add up
+            if (graph != "decoder") {             // of the small nets there are dozens
+                options.DisableCpuMemArena();     // theirs would add up
+                options.SetIntraOpNumThreads(1);  // for what they take, threads cost more than they bring
+            }
             found = sessions_.try_emplace(graph, environment_, content.data(), content.size(), options).first;
         }
         return found->second.Run(Ort::RunOptions(nullptr), in.names.data(), in.values.data(), in.values.size(),
@@ -827,18 +833,44 @@ struct File {
     ModelId model{};
     int width = 0, height = 0, step = 0, tuning = 0;
     bool grey = false, embedded = false;
+    bool page = false;  // segments are files of photographs
     bool deep = false;  // samples have 16 bits
     bool luma = false;  // there are no chroma units
     bool webp = false;  // streams of WebP are allowed
     std::optional<View> alpha, offsets, shifts, lossless, choice;  // choice: of tables
+    View layer;  // of a page: places of photographs and what is exact
     std::vector<Segment> segments;
     Bytes stream;  // embedded
 };
 
-// A WebP stream inside a file is not decoded: its reader would be one library more.
-[[noreturn]] void refuse_webp(const File& file, const std::string& what) {
+constexpr uint8_t kWebpSignature = 0x2F;  // the first byte of a stream
+
+// R, G, B of every pixel of a WebP stream inside a file, which must be of the picture's size. `what` names it.
+Bytes unwebp(const File& file, View stream, const std::string& what) {
+    constexpr int kMaxEdge = 16383, kMaxPixels = 1 << 26;
     if (!file.webp) damaged(what + " is of a kind that its flags do not name");
-    throw Error(what + " is a WebP stream, which this program does not read: use the Python decoder or the library");
+    const Damaged broken("the file is damaged: " + what + " is a WebP stream that cannot be read");
+    if (stream.size() < 5 || stream[0] != kWebpSignature || std::max(file.width, file.height) > kMaxEdge ||
+        int64_t(file.width) * file.height > kMaxPixels)
+        throw broken;
+    const auto sides = Cursor(stream.subspan(1), broken.what()).number(4);
+    if (int(sides & 0x3FFF) != file.width - 1 || int(sides >> 14 & 0x3FFF) != file.height - 1) throw broken;
+#ifdef EOCODEC_WEBP
+    Bytes webp{'R', 'I', 'F', 'F', 0, 0, 0, 0, 'W', 'E', 'B', 'P', 'V', 'P', '8', 'L', 0, 0, 0, 0};
+    const size_t even = stream.size() + (stream.size() & 1);
+    for (int k = 0; k < 4; ++k) {
+        webp[4 + k] = uint8_t((even + 12) >> 8 * k);
+        webp[16 + k] = uint8_t(stream.size() >> 8 * k);
+    }
+    webp.insert(webp.end(), stream.begin(), stream.end());
+    webp.resize(20 + even);
+    Bytes rgb(size_t(3) * file.width * file.height);
+    if (!WebPDecodeRGBInto(webp.data(), webp.size(), rgb.data(), rgb.size(), 3 * file.width)) throw broken;
+    return rgb;
+#else
+    throw Error(what + " is a WebP stream, which this program was built without a reader for: use one with libwebp, the "
+                       "Python decoder or the library");
+#endif
 }
 
 // The streams of a file's segments, in the order of their units, of which there are `most`.
@@ -1044,6 +1076,7 @@ class StripCoder {
     virtual ~StripCoder() = default;
     virtual bool wants(int unit) = 0;                           // before every level
     virtual void begin(const Unit&) {}                          // before every unit
+    virtual bool postpones(const Unit&) { return false; }       // whether this unit and those after it may come later
     virtual Planes<int8_t> known(int, int, int) { return {}; }  // that feature nets see besides: level, top, bottom
     virtual Planes<int8_t> condition(int, int, int) = 0;        // what nets see of the step, likewise
     // Values in 1/16 steps, which later nets see.
@@ -1054,9 +1087,23 @@ class StripCoder {
 // Visits the coding units in order and runs their nets. These also see the rows next to a strip, as far as they reach:
 // what they give does not depend on strips.
 class Walk {
+    struct Strip {
+        int top, bottom;  // rows of the grid
+        int from, to;     // with those that nets see
+        Planes<int8_t> condition;
+    };
+
  public:
     Walk(Model& model, const Geometry& geometry, std::string folder, bool rotated, bool luma = false, int fine = 0)
         : model_(model), geometry_(geometry), folder_(std::move(folder)), rotated_(rotated), luma_(luma), fine_(fine) {}
+
+    // What is left of a level, whose coder postponed some units.
+    struct Rest {
+        Unit next;
+        Planes<uint8_t> feature;
+        Planes<int8_t> seen;
+        std::vector<Strip> strips;
+    };
 
     // Codes all levels, given the low-pass in 1/16 steps.
     void details(const Planes<int32_t>& low, StripCoder& coder) {
@@ -1081,13 +1128,17 @@ class Walk {
         }
     }
 
- private:
-    struct Strip {
-        int top, bottom;  // rows of the grid
-        int from, to;     // with those that nets see
-        Planes<int8_t> condition;
-    };
+    // Codes the units that were postponed.
+    void finish(Rest& rest, StripCoder& coder) {
+        const Size grid = geometry_.grid(rest.next.level);
+        Planes<int8_t> result(9, 2 * grid.rows, 2 * grid.columns);
+        for (Unit unit = rest.next; unit.pass < kLevelUnits; ++unit.pass, ++unit.number)
+            code_unit(unit, rest.feature, rest.strips, rest.seen, result, coder);
+    }
 
+    std::map<int, Rest> rests;  // by level
+
+ private:
     int8_t compand(int64_t v) const { return model_.compand((v + (1 << fine_ >> 1)) >> fine_); }
 
     std::vector<Strip> strips(int level, int reach, StripCoder& coder) const {
@@ -1144,30 +1195,40 @@ class Walk {
         for (int pass = 0; pass < kLevelUnits; ++pass) {
             const Unit unit{number + pass, level, pass, rotated_};
             if (luma_ && !unit.luma()) break;
+            if (coder.postpones(unit)) {
+                rests[level] = {unit, feature, std::move(seen), all};
+                break;
+            }
             coder.begin(unit);
-            for (const Strip& s : all) {
-                Planes<uint8_t> around;
-                Planes<int8_t> context;
-                Inputs in;
-                in.add("feature", feature, feature.channels, s.from, s.to, around).add("condition", s.condition);
-                in.add("seen", seen, unit.context(), s.from, s.to, context);
-                const auto out = model_.run(folder_ + "/" + unit.graph(), in, {"mean", "index"});
-                const auto mean = rows_of<int16_t, int32_t>(out[0], unit.planes(), s);
-                const auto index = rows_of<uint8_t, uint8_t>(out[1], unit.planes(), s);
-                if (*std::max_element(index.values.begin(), index.values.end()) >= model_.tables.size()) unfit();
-                const auto values = coder.strip(unit, s.top, mean, index);
-                for (int plane = 0; plane < unit.planes(); ++plane) {
-                    const auto [i, j] = unit.place(plane);
-                    for (int y = 0; y < values.rows; ++y) {
-                        int8_t* beside = seen.row(unit.context() + plane, s.top + y);
-                        int8_t* target = result.row(unit.channel(plane), 2 * (s.top + y) + i) + j;
-                        for (int x = 0; x < grid.columns; ++x)
-                            target[2 * x] = beside[x] = compand(values.row(plane, y)[x]);
-                    }
+            code_unit(unit, feature, all, seen, result, coder);
+        }
+        return result;
+    }
+
+    // Codes a unit; its latents come into `seen`, which later nets of the level see, and into `result`.
+    void code_unit(const Unit& unit, const Planes<uint8_t>& feature, const std::vector<Strip>& strips,
+                   Planes<int8_t>& seen, Planes<int8_t>& result, StripCoder& coder) {
+        for (const Strip& s : strips) {
+            Planes<uint8_t> around;
+            Planes<int8_t> context;
+            Inputs in;
+            in.add("feature", feature, feature.channels, s.from, s.to, around).add("condition", s.condition);
+            in.add("seen", seen, unit.context(), s.from, s.to, context);
+            const auto out = model_.run(folder_ + "/" + unit.graph(), in, {"mean", "index"});
+            const auto mean = rows_of<int16_t, int32_t>(out[0], unit.planes(), s);
+            const auto index = rows_of<uint8_t, uint8_t>(out[1], unit.planes(), s);
+            if (*std::max_element(index.values.begin(), index.values.end()) >= model_.tables.size()) unfit();
+            const auto values = coder.strip(unit, s.top, mean, index);
+            for (int plane = 0; plane < unit.planes(); ++plane) {
+                const auto [i, j] = unit.place(plane);
+                for (int y = 0; y < values.rows; ++y) {
+                    int8_t* beside = seen.row(unit.context() + plane, s.top + y);
+                    int8_t* target = result.row(unit.channel(plane), 2 * (s.top + y) + i) + j;
+                    for (int x = 0; x < values.columns; ++x)
+                        target[2 * x] = beside[x] = compand(values.row(plane, y)[x]);
                 }
             }
         }
-        return result;
     }
 
     Model& model_;
@@ -1479,9 +1540,11 @@ struct Probabilities {
 // Embedded streams. H is `half_`, the width of new cells in half levels.
 class Embedded final : public StripCoder {
  public:
-    Embedded(Model& model, const File& file)
+    Embedded(Model& model, const File& file, bool with_symbols)
         : model_(model),
+          with_symbols_(with_symbols),
           geometry_{model.levels, file.width, file.height},
+          walk_(model, geometry_, "embedded", false),
           stream_(file.stream),
           grey_(file.grey),
           p_(model.file("progressive.bin")),
@@ -1509,6 +1572,11 @@ class Embedded final : public StripCoder {
                 refinement();
             }
         } catch (const Undecodable&) {  // the end; what counted before is the picture
+        }
+        ended_ = true;
+        for (auto& [level, rest] : walk_.rests) {
+            half_ = postponed_[level];
+            walk_.finish(rest, *this);
         }
         return result();
     }
@@ -1582,12 +1650,13 @@ class Embedded final : public StripCoder {
     void significance() {
         active_ = reader_->number(1 + kLevelUnits * model_.levels);
         group(0);
+        ever_active_ = std::max(ever_active_, active_);
         if (!active_) return;
         auto seen = low_;
         for (int32_t& q : seen.values) q = floor_divide(int64_t(4) * q, 3 * half_);
         for (auto& band : settled_) std::fill(band.values.begin(), band.values.end(), uint8_t(0));
         for (stage_ = 0; stage_ < 2; ++stage_) {
-            Walk(model_, geometry_, "embedded", false).details(seen, *this);
+            walk_.details(seen, *this);
             if (ended_) throw Undecodable();
         }
     }
@@ -1656,13 +1725,24 @@ class Embedded final : public StripCoder {
     bool wants(int unit) override { return unit <= active_ && !ended_; }
 
     void begin(const Unit& unit) override {
-        if (unit.pass == 0) class_ = neighbourhood(unit.level);
+        if (unit.pass) return;
+        class_ = neighbourhood(unit.level);
+        walk_.rests.erase(unit.level);
+    }
+
+    // Of the units in which nothing has become significant yet, and of which no finer level sees anything, only the
+    // last guesses count.
+    bool postpones(const Unit& unit) override {
+        if (unit.number <= ever_active_) return false;
+        postponed_[unit.level] = half_;
+        return true;
     }
 
     // After the stream's end the walk still finishes its level: what its nets say of latents without sign counts.
     Planes<int32_t> strip(const Unit& unit, int top, const Planes<int32_t>& mean,
                           const Planes<uint8_t>& index) override {
         Planes<int32_t> seen(mean.channels, mean.rows, mean.columns);
+        const float scale = float(3 * half_) / (256 * 64);  // powers of two beside it round nothing
         for (int plane = 0; plane < unit.planes(); ++plane) {
             if (plane % unit.channels() == 0 && unit.number <= active_ && !ended_)
                 decide(unit, plane, top, mean, index);  // all of this phase
@@ -1675,7 +1755,7 @@ class Embedded final : public StripCoder {
                 for (int x = 0; x < mean.columns; ++x) {
                     Latent& a = latent[2 * x];
                     const int middle = std::clamp(means[x], -kLimit, kLimit);
-                    if (!a.sign) a.guess = float(middle * p_.zero[indices[x]]) / 256 * (3 * half_) / 64;
+                    if (!a.sign) a.guess = float(middle * p_.zero[indices[x]]) * scale;
                     to[x] = a.sign ? cell(a) : middle;
                 }
             }
@@ -1823,7 +1903,8 @@ class Embedded final : public StripCoder {
 
     Decoded result() {
         Latents latents;
-        Decoded result{{}, low_.values};
+        Decoded result;
+        if (with_symbols_) result.symbols = low_.values;
         for (int k = 0; k <= model_.levels; ++k) {
             auto& h = latents.emplace_back(geometry_.planes<float>(k));
             const size_t plane = size_t(h.rows) * h.columns;
@@ -1832,7 +1913,7 @@ class Embedded final : public StripCoder {
                 for (size_t n = c * plane; n < (c + 1) * plane; ++n)
                     h.values[n] = (k ? value(bands_[k - 1].values[n]) : float(low_.values[n]) / 16) * gain / 255;
             }
-            if (!k) continue;
+            if (!k || !with_symbols_) continue;
             for (const Latent& a : bands_[k - 1].values) result.symbols.push_back(a.sign * (2 * a.lower + a.width));
         }
         if (certain_ < kCorner) {
@@ -1848,7 +1929,9 @@ class Embedded final : public StripCoder {
     }
 
     Model& model_;
+    const bool with_symbols_;
     const Geometry geometry_;
+    Walk walk_;
     View stream_;
     const bool grey_;
     const Probabilities p_;
@@ -1860,7 +1943,8 @@ class Embedded final : public StripCoder {
     std::vector<Candidate> candidates_, sorted_;
     std::vector<double> share_;                    // of latents, before each unit
     Planes<uint8_t> class_;              // neighbourhood
-    int layer_ = 0, stage_ = 0, half_ = kTop, active_ = 0;
+    int layer_ = 0, stage_ = 0, half_ = kTop, active_ = 0, ever_active_ = 0;
+    std::map<int, int> postponed_;  // H when a level's rest was postponed
     bool ended_ = false;
     double depth_ = 0;
     int certain_ = std::numeric_limits<int>::max();  // strips of a low-pass that is cut off
@@ -1932,8 +2016,12 @@ class Lossless {
         if (segments_.size() != 1 || streams_.units != kUnits || payload.empty() || payload[0] > kWebp)
             damaged(complaint);
         if (payload[0] == kWebp && file_.deep) damaged(complaint);
-        if (payload[0] == kWebp) refuse_webp(file_, "what the file holds");
         const size_t channels = content_[4] == 3 ? 3 : 1, row = channels * width_, count = row * height_;
+        if (payload[0] == kWebp) {
+            const Bytes colours = unwebp(file_, payload.subspan(1), "what the file holds");
+            for (size_t k = 0; k < rgb.size(); ++k) rgb[k] = colours[channels == 3 ? k : k / 3 * 3 + 1];
+            return rgb;
+        }
         const Bytes bytes = unzstd(payload.subspan(1), count * (file_.deep ? 2 : 1), complaint);
         Samples samples(bytes.begin(), bytes.begin() + ptrdiff_t(count));  // of 16 bits the upper bytes come first
         for (size_t k = 0; file_.deep && k < count; ++k) samples[k] = uint16_t(samples[k] << 8 | bytes[count + k]);
@@ -2312,7 +2400,7 @@ class Flat {
 };
 
 constexpr uint64_t kMaxPixels = 1 << 28;  // of the format
-constexpr uint8_t kTinyTag = 0xF8, kWebpSignature = 0x2F;
+constexpr uint8_t kTinyTag = 0xF8;
 constexpr int kTinyNumbers = 3, kMaxTiny = 1 << 15;
 
 bool is_tiny(View data) {
@@ -2321,8 +2409,8 @@ bool is_tiny(View data) {
 
 // Takes a file or a prefix of one apart; `data` must outlive the result.
 File parse(View data) {
-    constexpr uint64_t kMaxSide = 1 << 20, kMaxSideElement = 1 << 30, kMaxElement = 4096;
-    constexpr size_t kPiece = 2048;
+    constexpr uint64_t kMaxSide = 1 << 20, kMaxLong = 1 << 30, kMaxElement = 4096;
+    constexpr size_t kPiece = 2048, kPageKind = 1;
     enum { kGrey = 1, kSides = 2, kEmbedded = 4, kLossless = 8, kTuned = 16, kDeep = 32, kLuma = 64, kWebp = 128 };
     enum { kEnd = 0, kAlpha = 1, kMap = 2, kShifts = 3 };
     const char* const names[] = {"", "transparency", "map of steps", "shifts of tables"};
@@ -2340,15 +2428,14 @@ File parse(View data) {
     };
     in.take(3);
     const auto version = in.number(1);
-    constexpr size_t kKindAt = 9;
-    if (version == 2 && data.size() > kKindAt && data[kKindAt] == 1)
-        throw Error("the file is a page with a WebP stream, which this program does not read: use the Python decoder "
-                    "or the library");
-    if (version != 1)
-        throw Error("the file has format version " + std::to_string(version) + "; this program reads version 1");
+    if (version != 1 && version != 2)
+        throw Error("the file has format version " + std::to_string(version) + "; this program reads versions 1 and 2");
     const View model = in.take(4);
     std::copy(model.begin(), model.end(), file.model.begin());
     const auto flags = in.number(1);
+    file.page = version == 2;
+    if (file.page && (flags & ~(kGrey | kSides | kWebp) || in.number(1) != kPageKind))
+        throw Error("the file uses features that this program does not know");
     const auto width = in.varint(), height = in.varint();
     if (width < 1 || height < 1 || width > kMaxSide || height > kMaxSide || width * height > kMaxPixels)
         throw Error("the file claims " + std::to_string(width) + "x" + std::to_string(height) +
@@ -2375,25 +2462,31 @@ File parse(View data) {
         if (kind == kEnd) break;
         if (kind > kShifts) damaged("it has an unknown element");
         auto& side = kind == kAlpha ? file.alpha : kind == kMap ? file.offsets : file.shifts;
-        if (side || (kind != kAlpha && (!stepped || file.deep)))
+        if (side || (kind != kAlpha && (!stepped || file.deep || file.page)))
             damaged("it has an element that is repeated or not of its form");
         const auto length = in.varint();
-        if (length > kMaxSideElement) damaged("an element is too long");
+        if (length > kMaxLong) damaged("an element is too long");
         side = in.take(length);
         const View element = in.since(start);
         if (!intact(element, in.number(4)))
             damaged(std::string("the checksum of its ") + names[kind] + " does not match");
     }
-    if (flags & (kLossless | kDeep)) {
-        const std::string what = flags & kLossless ? "lossless parameters" : "choice of tables";
+    // The element before the segments, of so many bytes at most.
+    const auto element = [&](const std::string& what, uint64_t most) {
         const size_t start = in.at();
         const auto length = in.varint();
-        if (length > kMaxElement || (flags & kLossless && (file.step != 32768 || file.embedded)))
-            damaged("its " + what + " cannot be read");
-        (flags & kLossless ? file.lossless : file.choice) = in.take(length);
-        const View element = in.since(start);
-        if (!intact(element, in.number(4))) damaged("the checksum of its " + what + " does not match");
+        if (length > most) damaged("its " + what + " cannot be read");
+        const View content = in.take(length), whole = in.since(start);
+        if (!intact(whole, in.number(4))) damaged("the checksum of its " + what + " does not match");
+        return content;
+    };
+    if (flags & kLossless) {
+        if (file.step != 32768 || file.embedded) damaged("its lossless parameters cannot be read");
+        file.lossless = element("lossless parameters", kMaxElement);
+    } else if (flags & kDeep) {
+        file.choice = element("choice of tables", kMaxElement);
     }
+    if (file.page) file.layer = element("exact layer", kMaxLong);
     while (file.embedded && in.left()) {
         const View whole = in.take(std::min(in.left(), kPiece + 4));
         View piece = whole.first(std::min(whole.size(), kPiece));
@@ -2414,6 +2507,7 @@ File parse(View data) {
             if (!intact(element, in.number(4)))
                 damaged("the checksum of segment " + std::to_string(file.segments.size() + 1) + " does not match");
             if (units < 1) damaged("a segment without coding units");
+            if (file.page && units != 1) damaged("a photograph of a page has one coding unit");
             file.segments.push_back({units, payload});
         } catch (const Cursor::Short&) {
             break;  // a prefix
@@ -2421,6 +2515,75 @@ File parse(View data) {
     }
     return file;
 }
+
+struct Region {
+    uint64_t x, y, width, height;
+
+    bool overlaps(const Region& other) const {
+        return x < other.x + other.width && other.x < x + width && y < other.y + other.height &&
+               other.y < y + height;
+    }
+};
+
+// A page: an exact layer, and photographs that take the place of parts of it. All are checked before one is decoded.
+class Page {
+ public:
+    Page(Model& model, const File& file, bool with_symbols)
+        : model_(model), file_(file), with_symbols_(with_symbols) {
+        const std::string complaint = "the file is damaged: the places of its photographs cannot be read";
+        Cursor in(file.layer, complaint);
+        const auto count = in.number(1);
+        if (count < 1 || count > kMost) throw Damaged(complaint);
+        while (places_.size() < count) {
+            const auto x = in.varint(), y = in.varint(), width = in.varint(), height = in.varint();
+            const Region place{x, y, width, height};
+            if (!width || !height || x + width > uint64_t(file.width) || y + height > uint64_t(file.height))
+                damaged("a photograph is empty or lies outside the page");
+            for (const Region& other : places_)
+                if (place.overlaps(other)) damaged("two photographs overlap");
+            places_.push_back(place);
+        }
+        stream_ = in.take(in.left());
+        if (file.segments.size() > places_.size()) damaged("it has more photographs than places for them");
+        for (const Segment& segment : file.segments) {
+            const File part = parse(segment.payload);
+            if (part.page || part.embedded || part.lossless || part.deep || part.alpha || part.model != file.model ||
+                (file.grey && !part.grey))
+                damaged("a photograph is of another kind or model than the page can hold");
+            const Region& place = places_[photographs_.size()];
+            if (uint64_t(part.width) != place.width || uint64_t(part.height) != place.height)
+                damaged("a photograph has another size than its place");
+            photographs_.push_back(part);
+        }
+    }
+
+    Decoded decode() {
+        const Bytes layer = unwebp(file_, stream_, "its exact layer");
+        Decoded result{Samples(layer.begin(), layer.end()), {}};
+        for (size_t k = 0; file_.grey && k < layer.size(); ++k) result.rgb[k] = layer[k / 3 * 3 + 1];
+        if (with_symbols_) result.symbols.assign(result.rgb.begin(), result.rgb.end());
+        for (size_t k = 0; k < photographs_.size(); ++k) {
+            const Region& place = places_[k];
+            Decoded part = Ordinary(model_, photographs_[k], with_symbols_).decode();
+            if (photographs_[k].grey) make_grey(part.rgb);
+            for (size_t y = 0; y < place.height; ++y)
+                std::copy_n(&part.rgb[3 * y * place.width], 3 * place.width,
+                            &result.rgb[3 * ((place.y + y) * file_.width + place.x)]);
+            result.symbols.insert(result.symbols.end(), part.symbols.begin(), part.symbols.end());
+        }
+        return result;
+    }
+
+ private:
+    static constexpr uint64_t kMost = 64;  // photographs
+
+    Model& model_;
+    const File& file_;
+    const bool with_symbols_;
+    std::vector<Region> places_;
+    View stream_;
+    std::vector<File> photographs_;
+};
 
 struct Picture {
     int width, height;
@@ -2446,24 +2609,33 @@ Picture decode(const std::string& bundle, View data, bool with_symbols, uint64_t
                     " pixels, more than the limit of " + std::to_string(max_pixels));
     Picture picture{file.width, file.height, file.grey, {}, {}, file.deep};
     if (file.alpha) {
-        if (!file.alpha->empty() && file.alpha->front() == kWebpSignature) refuse_webp(file, "its transparency");
-        picture.alpha = unzstd(*file.alpha, size_t(file.width) * file.height, "its transparency cannot be decoded");
-        for (size_t k = file.width; k < picture.alpha.size(); ++k) picture.alpha[k] += picture.alpha[k - file.width];
+        const size_t pixels = size_t(file.width) * file.height;
+        if (!file.alpha->empty() && file.alpha->front() == kWebpSignature) {
+            const Bytes colours = unwebp(file, *file.alpha, "its transparency");
+            for (size_t k = 0; k < pixels; ++k) picture.alpha.push_back(colours[3 * k + 1]);
+        } else {
+            picture.alpha = unzstd(*file.alpha, pixels, "its transparency cannot be decoded");
+            for (size_t k = file.width; k < pixels; ++k) picture.alpha[k] += picture.alpha[k - file.width];
+        }
     }
     Model model(bundle);
     if (file.model != model.id)
         throw Error("the file was made with model " + hexadecimal(file.model) + ", not with " + hexadecimal(model.id));
     if (model.flat) {
-        const bool special = file.embedded || file.lossless || file.tuning || file.offsets || file.shifts || file.deep || file.luma;
+        const bool stepped = file.tuning || file.offsets || file.shifts;
+        const bool special =
+            stepped || file.embedded || file.lossless || file.deep || file.luma || file.page;
         const bool fits = file.width == model.size && file.height == model.size && !special;
         if (!fits || file.segments.size() > 1) damaged("this model does not make such files");
         Streams(model.tables, file.segments, model.blocks.size() + 1);  // refuses more units
         const auto stream = file.segments.empty() ? std::nullopt : std::optional(file.segments[0].payload);
         picture.decoded = Flat(model, file.step, stream).decode();
+    } else if (file.page) {
+        picture.decoded = Page(model, file, with_symbols).decode();
     } else if (file.lossless) {
         picture.decoded = Lossless(model, file).decode();
     } else if (file.embedded) {
-        picture.decoded = Embedded(model, file).decode();
+        picture.decoded = Embedded(model, file, with_symbols).decode();
     } else {
         picture.decoded = Ordinary(model, file, with_symbols).decode();
     }

@@ -485,6 +485,8 @@ def parse(content: bytes) -> File:
             check(start, f"segment {ordinal + 1}")
             if not units:
                 raise Rejected("the file is damaged: a segment has no coding units")
+            if paged and units != 1:
+                raise Rejected("the file is damaged: a photograph of a page has one coding unit")
             segments.append((units, payload))
     except CutOff:
         pass  # a prefix: what is whole counts

@@ -52,6 +52,8 @@ export interface BundleOptions {
   session?: object;
   /** Loads the module `fzstd`, which transparency, maps of steps, packed lossless files and most of 16 bits need. */
   zstd?: () => Promise<unknown>;
+  /** R, G, B, alpha of the pixels of a lossless `.webp` file, exactly; default: what `@jsquash/webp` makes of it. */
+  webp?: (file: Uint8Array) => Promise<{ data: ArrayLike<number> }>;
 }
 
 export type BundleLike = Bundle | ((need: Need) => Bundle | Promise<Bundle>);

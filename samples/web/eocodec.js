@@ -41,6 +41,13 @@
  * @property {number} drawings that were made, this one included
  * @property {boolean} done whether this is the last drawing
  *
+ * @typedef {object} BundleOptions
+ * @property {object} [session] options of ONNX Runtime's sessions
+ * @property {() => Promise<any>} [zstd] loads the module `fzstd`, which is needed for transparency and packed lossless
+ *   files
+ * @property {(file: Uint8Array) => Promise<{ data: ArrayLike<number> }>} [webp] R, G, B, alpha of the pixels of a
+ *   lossless `.webp` file, exactly; by default what the module `@jsquash/webp` makes of it
+ *
  * @typedef {{ id: string | null, tiny: number }} Need the model that a file was made with: its id (eight hexadecimal
  *   digits), or null and the number that stands for it in tiny files
  * @typedef {Bundle | ((need: Need) => Bundle | Promise<Bundle>)} BundleLike
@@ -121,6 +128,7 @@ export function crc32(...parts) {
 // ---------------------------------------------------------------------------------------------- the bytes of a file
 
 const FLAGS = { grey: 1, sides: 2, embedded: 4, lossless: 8, tuned: 16, deep: 32, luma: 64, webp: 128 };
+const PAGE_KIND = 1;
 const SIDES = { end: 0, alpha: 1, map: 2, shifts: 3 };
 const SIDE_NAMES = ["end", "transparency", "map of steps", "shifts of tables"];
 const MAX_TUNING = 32;
@@ -129,11 +137,15 @@ const MAX_SIDE = 2 ** 20;
 const MAX_PIXELS = 2 ** 28;
 const MAX_SIDE_ELEMENT = 2 ** 30; // bytes
 const MAX_ELEMENT = 4096; // bytes of lossless parameters or of a choice of tables
+const MAX_LAYER = 2 ** 30; // bytes of a page's exact layer
+const MAX_PHOTOGRAPHS = 64; // on a page
 const MAX_TINY = 32768; // bytes
 const PIECE = 2048; // bytes of an embedded stream between two checksums
 const LOSSLESS_UNITS = 37;
 const WEBP = 3; // first byte of packed samples: a WebP stream comes
 const WEBP_SIGNATURE = 0x2f; // first byte of such a stream
+const WEBP_EDGE = 16383; // pixels
+const WEBP_PIXELS = 2 ** 26;
 const SHORT = new EocodecError("the file is cut off before its first segment");
 
 /**
@@ -147,6 +159,8 @@ const SHORT = new EocodecError("the file is cut off before its first segment");
  * @property {boolean} embedded
  * @property {boolean} deep samples have 16 bits
  * @property {boolean} luma there are no chroma units
+ * @property {boolean} page segments are files of photographs
+ * @property {boolean} webp WebP streams are allowed
  *
  * @typedef {{ units: number, payload: Uint8Array }} Segment
  * @typedef {{ number: number, step: number, grey: boolean, payload: Uint8Array }} Tiny
@@ -204,6 +218,7 @@ class Feed {
   map = /** @type {Uint8Array | null} */ (null); // of steps
   lossless = /** @type {Uint8Array | null} */ (null);
   choice = /** @type {Uint8Array | null} */ (null); // of tables
+  layer = /** @type {Uint8Array | null} */ (null); // of a page: places of photographs, and what is exact
   segments = /** @type {Segment[]} */ ([]);
   /** An embedded stream as far as it is there. */
   stream = new Uint8Array(0);
@@ -239,19 +254,6 @@ class Feed {
   fail(reason) {
     this.#failure ??= reason;
     this.#wake();
-  }
-
-  /**
-   * Why a file with a WebP stream inside cannot be decoded.
-   *
-   * Browsers have a decoder, but what it gives goes through a canvas or a colour conversion, neither of which promises
-   * exact values.
-   *
-   * @param {string} what
-   */
-  webpError(what) {
-    if (!(this.#head[8] & FLAGS.webp)) return damaged(`${what} is of a kind that its flags do not name`);
-    return new EocodecError(`${what} is a WebP stream, which this decoder does not read: the library does`);
   }
 
   /** Waits until there are more bytes than there were at the call; false at the end of the file. */
@@ -319,12 +321,15 @@ class Feed {
     }
     const cursor = new Cursor(bytes, 3);
     const version = cursor.take(1)[0];
-    if (version === 2 && bytes[9] === 1) {
-      throw new EocodecError("the file is a page with a WebP stream, which this decoder does not read: the library does");
+    if (version !== 1 && version !== 2) {
+      throw new EocodecError(`the file has format version ${version}; this program reads versions 1 and 2`);
     }
-    if (version !== 1) throw new EocodecError(`the file has format version ${version}; this program reads version 1`);
     const model = hex(cursor.take(4));
     const flags = cursor.take(1)[0];
+    const page = version === 2;
+    if (page && (flags & ~(FLAGS.grey | FLAGS.sides | FLAGS.webp) || cursor.number(1) !== PAGE_KIND)) {
+      throw new EocodecError("the file uses features that this program does not know");
+    }
     const [width, height] = [cursor.varint(), cursor.varint()];
     if (!(width && height && width <= MAX_SIDE && height <= MAX_SIDE && width * height <= MAX_PIXELS)) {
       throw new EocodecError(`the file claims ${width}x${height} pixels, beyond the format's limits`);
@@ -346,7 +351,8 @@ class Feed {
     if (luma && !(grey && stepped)) throw damaged("it has luma alone, but colours or another form");
     this.#at = cursor.at;
     this.#head = bytes.slice(0, cursor.at);
-    this.header = { model, width, height, step, tuning, grey, embedded, deep, luma };
+    const webp = Boolean(flags & FLAGS.webp);
+    this.header = { model, width, height, step, tuning, grey, embedded, deep, luma, page, webp };
   }
 
   /** The elements before the segments. @param {Uint8Array} bytes */
@@ -364,7 +370,7 @@ class Feed {
       if (kind > SIDES.shifts || known[kind]) {
         throw damaged("unknown or repeated side segment");
       }
-      if (kind !== SIDES.alpha && flags & (FLAGS.embedded | FLAGS.lossless | FLAGS.deep)) {
+      if (kind !== SIDES.alpha && (this.header?.page || flags & (FLAGS.embedded | FLAGS.lossless | FLAGS.deep))) {
         throw damaged(`a ${SIDE_NAMES[kind]} in a file that has none`);
       }
       const length = cursor.varint();
@@ -377,19 +383,26 @@ class Feed {
       this.#ordinal++;
       this.#at = cursor.at;
     }
-    if (flags & (FLAGS.lossless | FLAGS.deep)) {
-      const name = flags & FLAGS.lossless ? "lossless parameters" : "choice of tables";
-      const cursor = new Cursor(bytes, this.#at);
-      const length = cursor.varint();
-      if (length > MAX_ELEMENT) throw damaged(`its ${name} cannot be read`);
-      const content = cursor.take(length).slice();
-      if (!this.#passes(cursor)) throw damaged(`the checksum of its ${name} does not match`);
-      if (flags & FLAGS.lossless) this.lossless = content;
-      else this.choice = content;
-      this.#ordinal++;
-      this.#at = cursor.at;
-    }
+    if (flags & FLAGS.lossless) this.lossless = this.#element(bytes, "lossless parameters", MAX_ELEMENT);
+    else if (flags & FLAGS.deep) this.choice = this.#element(bytes, "choice of tables", MAX_ELEMENT);
+    if (this.header?.page) this.layer = this.#element(bytes, "exact layer", MAX_LAYER);
     this.#elements = 2;
+  }
+
+  /**
+   * The content of the element before the segments.
+   *
+   * @param {Uint8Array} bytes @param {string} name @param {number} most bytes that it may have
+   */
+  #element(bytes, name, most) {
+    const cursor = new Cursor(bytes, this.#at);
+    const length = cursor.varint();
+    if (length > most) throw damaged(`its ${name} cannot be read`);
+    const content = cursor.take(length).slice();
+    if (!this.#passes(cursor)) throw damaged(`the checksum of its ${name} does not match`);
+    this.#ordinal++;
+    this.#at = cursor.at;
+    return content;
   }
 
   /** Whether the element from `#at` to the cursor has the checksum that comes next. @param {Cursor} cursor */
@@ -407,6 +420,7 @@ class Feed {
         const payload = cursor.take(length);
         if (!this.#passes(cursor)) throw damaged(`the checksum of segment ${this.#ordinal + 1} does not match`);
         if (!units) throw damaged("a segment without coding units");
+        if (this.header?.page && units !== 1) throw damaged("a photograph of a page has one coding unit");
         this.segments.push({ units, payload: payload.slice() });
         this.#ordinal++;
         this.#at = cursor.at;
@@ -883,7 +897,7 @@ export class Bundle {
    * @param {Map<string, Uint8Array>} files
    * @param {string} id content hash, hexadecimal
    * @param {any} ort
-   * @param {{ session?: object, zstd?: () => Promise<any> }} options
+   * @param {BundleOptions} options
    */
   constructor(files, id, ort, options) {
     this.files = files;
@@ -910,8 +924,7 @@ export class Bundle {
    *
    * @param {string | URL | Response | Blob | Bytes} source its address, the answer to a request for it, or its bytes
    * @param {any} ort the module `onnxruntime-web`
-   * @param {{ session?: object, zstd?: () => Promise<any> }} [options] `session`: options of ONNX Runtime's sessions;
-   *   `zstd`: loads the module `fzstd`, which is needed for transparency and packed lossless files
+   * @param {BundleOptions} [options]
    * @returns {Promise<Bundle>}
    */
   static async load(source, ort, options = {}) {
@@ -935,7 +948,7 @@ export class Bundle {
    *
    * @param {(string | URL)[]} sources
    * @param {any} ort
-   * @param {{ session?: object, zstd?: () => Promise<any> }} [options] see {@link Bundle.load}
+   * @param {BundleOptions} [options]
    * @returns {(need: Need) => Promise<Bundle>}
    */
   static anyOf(sources, ort, options) {
@@ -1061,10 +1074,56 @@ export class Bundle {
     return at === size ? result : null;
   }
 
+  /**
+   * R, G, B of the pixels of a WebP stream, each with a byte that means nothing behind it, or null.
+   *
+   * @param {Uint8Array} stream @param {number} width @param {number} height
+   */
+  async unwebp(stream, width, height) {
+    if (Math.max(width, height) > WEBP_EDGE || width * height > WEBP_PIXELS) return null;
+    if (stream.length < 5 || stream[0] !== WEBP_SIGNATURE) return null;
+    const sides = viewOf(stream).getUint32(1, true);
+    if ((sides & 0x3fff) !== width - 1 || ((sides >>> 14) & 0x3fff) !== height - 1) return null;
+    const even = stream.length + (stream.length & 1);
+    const file = new Uint8Array(20 + even);
+    file.set(new TextEncoder().encode("RIFF    WEBPVP8L"));
+    viewOf(file).setUint32(4, 12 + even, true);
+    viewOf(file).setUint32(16, stream.length, true);
+    file.set(stream, 20);
+    try {
+      const { data } = await (this.options.webp ?? decodeWebp)(file);
+      return data.length === 4 * width * height ? data : null;
+    } catch (e) {
+      if (e instanceof EocodecError || e instanceof RangeError) throw e;
+      return null;
+    }
+  }
+
   /** A flat model's rotation, as its graphs take it: `reflections`, `middles`, `signs` ("Flat models"). */
   basis() {
     return (this.#basis ??= unpackBasis(this.file("basis.bin")));
   }
+}
+
+/**
+ * The pixels of a `.webp` file by libwebp as WASM, in an instance that nothing else uses: what a stream may do to it
+ * ends with it, and its memory is given back.
+ *
+ * @param {Uint8Array} file
+ */
+async function decodeWebp(file) {
+  const missing = () => {
+    throw new EocodecError("the file needs the module @jsquash/webp, which cannot be loaded");
+  };
+  const { default: decodeFile, init } = await import("@jsquash/webp/decode.js").catch(missing);
+  const silent = { printErr() {} };
+  if (globalThis.process?.versions?.node) {
+    const name = "node:fs/promises"; // by a name that bundlers for browsers do not follow
+    const { readFile } = await import(/* @vite-ignore */ /* webpackIgnore: true */ name);
+    const address = new URL(import.meta.resolve("@jsquash/webp/codec/dec/webp_dec.wasm"));
+    init(await WebAssembly.compile(await readFile(address)), silent);
+  } else init(silent);
+  return decodeFile(file); // at once, or another call's instance would be taken
 }
 
 /** @param {Bundle} bundle */
@@ -1960,6 +2019,18 @@ class Job {
   }
 }
 
+/**
+ * The pixels of a WebP stream inside a job's file ("WebP inside"), see {@link Bundle.unwebp}.
+ *
+ * @param {Job} job @param {Uint8Array} stream @param {string} what it is
+ */
+async function webpOf({ feed, bundle, width, height }, stream, what) {
+  if (!feed.header?.webp) throw damaged(`${what} is of a kind that its flags do not name`);
+  const pixels = await bundle.unwebp(stream, width, height);
+  if (!pixels) throw damaged(`${what} is a WebP stream that cannot be read`);
+  return pixels;
+}
+
 /** @param {ArrayLike<number>[]} parts */
 function joined(parts) {
   const result = new Int32Array(parts.reduce((sum, part) => sum + part.length, 0));
@@ -2838,7 +2909,15 @@ class LosslessJob extends Job {
     this.#count(segment.units);
     const [kind, { width, height }, channels] = [segment.payload[0], this, this.#axes];
     if (segment.units !== LOSSLESS_UNITS || !(kind <= (this.#deep ? WEBP - 1 : WEBP))) throw wrong;
-    if (kind === WEBP) throw this.feed.webpError("what the file holds");
+    if (kind === WEBP) {
+      const colours = await webpOf(this, segment.payload.subarray(1), "what the file holds");
+      this.#rgb = new Uint8Array(3 * width * height);
+      for (let to = 0; to < this.#rgb.length; to++) {
+        this.#rgb[to] = colours[4 * Math.floor(to / 3) + (channels === 1 ? 1 : to % 3)];
+      }
+      this.progress++;
+      return;
+    }
     const count = width * height * channels;
     const bytes = await this.bundle.unpack(segment.payload.subarray(1), count * (this.#deep ? 2 : 1));
     if (!bytes) throw wrong;
@@ -3008,6 +3087,113 @@ class LosslessJob extends Job {
   }
 }
 
+/**
+ * A page: an exact layer, and photographs that take the place of parts of it ("Pages").
+ *
+ * @typedef {{ x: number, y: number, width: number, height: number }} Region
+ */
+class PageJob extends Job {
+  #header;
+  #withSymbols;
+  #places = /** @type {Region[]} */ ([]);
+  #stream; // of the layer
+  #photographs = /** @type {Feed[]} */ ([]); // those that were looked at
+  #rgba = new Uint8ClampedArray(0);
+  #symbols = /** @type {Int32Array[]} */ ([]);
+
+  /** @param {Feed} feed @param {Bundle} bundle @param {Header} header @param {boolean} symbols */
+  constructor(feed, bundle, header, symbols) {
+    super(feed, bundle, header.width, header.height);
+    this.#header = header;
+    this.#withSymbols = symbols;
+    const cursor = new Cursor(/** @type {Uint8Array} */ (feed.layer), 0);
+    try {
+      const count = cursor.number(1);
+      if (count < 1 || count > MAX_PHOTOGRAPHS) throw SHORT;
+      while (this.#places.length < count) {
+        const [x, y, width, height] = [cursor.varint(), cursor.varint(), cursor.varint(), cursor.varint()];
+        this.#places.push({ x, y, width, height });
+      }
+    } catch (e) {
+      throw e === SHORT ? damaged("the places of its photographs cannot be read") : e;
+    }
+    this.#places.forEach(({ x, y, width, height }, k) => {
+      if (!width || !height || x + width > this.width || y + height > this.height) {
+        throw damaged("a photograph is empty or lies outside the page");
+      }
+      for (const other of this.#places.slice(0, k)) {
+        const across = x < other.x + other.width && other.x < x + width;
+        if (across && y < other.y + other.height && other.y < y + height) throw damaged("two photographs overlap");
+      }
+    });
+    this.#stream = cursor.bytes.subarray(cursor.at);
+    for (const { payload } of feed.segments) this.#open(payload); // none is decoded before all that are there are checked
+  }
+
+  /** The next photograph's file. @param {Uint8Array} payload */
+  #open(payload) {
+    if (this.#photographs.length === this.#places.length) {
+      throw damaged("it has more photographs than places for them");
+    }
+    const part = new Feed();
+    part.append(payload);
+    part.end();
+    part.check();
+    const { header } = part;
+    if (!header) throw damaged("a photograph is of another kind or model than the page can hold");
+    const others = header.page || header.embedded || header.deep || part.lossless || part.alpha;
+    if (others || header.model !== this.#header.model || (this.#header.grey && !header.grey)) {
+      throw damaged("a photograph is of another kind or model than the page can hold");
+    }
+    const { width, height } = this.#places[this.#photographs.length];
+    if (header.width !== width || header.height !== height) {
+      throw damaged("a photograph has another size than its place");
+    }
+    this.#photographs.push(part);
+  }
+
+  async run() {
+    const layer = await webpOf(this, this.#stream, "its exact layer");
+    const { grey } = this.#header;
+    this.#rgba = Uint8ClampedArray.from(layer, grey ? (_, k) => layer[(k & ~3) + 1] : undefined);
+    if (this.#withSymbols) this.#symbols.push(Int32Array.from(this.#rgba.filter((_, k) => (k & 3) < 3)));
+    this.progress++;
+    for (let k = 0; ; k++) {
+      await this.feed.checkpoint();
+      const segment = await this.feed.segment();
+      if (!segment) break;
+      if (k === this.#photographs.length) this.#open(segment.payload);
+      await this.#place(this.#photographs[k], this.#places[k]);
+      this.progress++;
+    }
+    if (this.#photographs.length < this.#places.length) this.feed.complete = false;
+  }
+
+  /** Decode a photograph to its place. @param {Feed} part @param {Region} place */
+  async #place(part, { x, y, width, height }) {
+    const header = /** @type {Header} */ (part.header);
+    await part.begin();
+    const job = await ordinaryJob(part, this.bundle, header, this.#withSymbols);
+    await job.run();
+    const rgba = new Uint8ClampedArray(4 * width * height);
+    await job.paint(rgba, () => {});
+    if (header.grey) makeGrey(rgba);
+    for (let row = 0; row < height; row++) {
+      this.#rgba.set(rgba.subarray(4 * row * width, 4 * (row + 1) * width), 4 * ((y + row) * this.width + x));
+    }
+    if (this.#withSymbols) this.#symbols.push(job.symbols());
+  }
+
+  /** @param {Samples} rgba */
+  async paint(rgba) {
+    rgba.set(this.#rgba);
+  }
+
+  symbols() {
+    return joined(this.#symbols);
+  }
+}
+
 const REST_INDEX = 6;
 
 /** A file of a model with one latent vector, with or without a header ("Flat models"). */
@@ -3130,7 +3316,8 @@ async function open(feed, model, { maxPixels = DEFAULT_MAX_PIXELS, symbols = fal
   if (bundle.kind === "flat") {
     const { size } = bundle.manifest;
     if (header.width !== size || header.height !== size || header.embedded || feed.lossless) throw notMadeBy(bundle);
-    if (header.tuning || header.deep || header.luma || feed.map || feed.shifts) throw notMadeBy(bundle);
+    const special = header.tuning || header.deep || header.luma || header.page;
+    if (special || feed.map || feed.shifts) throw notMadeBy(bundle);
     return new FlatJob(feed, bundle, header.step, null);
   }
   if (feed.lossless) {
@@ -3139,6 +3326,14 @@ async function open(feed, model, { maxPixels = DEFAULT_MAX_PIXELS, symbols = fal
     return job;
   }
   if (header.embedded) return new EmbeddedJob(feed, bundle, header);
+  return header.page ? new PageJob(feed, bundle, header, symbols) : ordinaryJob(feed, bundle, header, symbols);
+}
+
+/**
+ * @param {Feed} feed @param {Bundle} bundle @param {Header} header @param {boolean} symbols
+ * @returns {Promise<OrdinaryJob>}
+ */
+async function ordinaryJob(feed, bundle, header, symbols) {
   const fineness = await finenessOf(feed, bundle);
   const groups = 128 * bundle.manifest.levels;
   const choice = fineness.fine && feed.choice?.length ? await bundle.unpack(feed.choice, groups) : new Uint8Array(groups);
@@ -3166,9 +3361,13 @@ function shifted(index, shift) {
 }
 
 /** The alpha channel of a file, or null ("alpha"). @param {Job} job */
-async function alphaOf({ feed, bundle, width, height }) {
+async function alphaOf(job) {
+  const { feed, bundle, width, height } = job;
   if (!feed.alpha) return null;
-  if (feed.alpha[0] === WEBP_SIGNATURE) throw feed.webpError("its transparency");
+  if (feed.alpha[0] === WEBP_SIGNATURE) {
+    const colours = await webpOf(job, feed.alpha, "its transparency");
+    return Uint8Array.from({ length: width * height }, (_, k) => colours[4 * k + 1]);
+  }
   const alpha = await bundle.unpack(feed.alpha, width * height);
   if (!alpha) throw damaged("its transparency cannot be decoded");
   for (let at = width; at < alpha.length; at++) alpha[at] += alpha[at - width];
