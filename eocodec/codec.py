@@ -398,11 +398,12 @@ def truncate(
 
     Arguments:
         data: the file.
-        rate: of a progressive file: what :func:`compress` gives at this C. An ordinary file, whose step is finer, holds
-            no such thing.
+        rate: of a progressive file: what :func:`compress` gives at this C. Other files, whose steps are finer, hold no
+            such thing.
         latents: of an ordinary file: whole segments that lie within the first latents of every block, which keep their
-            fine step.
-        max_bytes: keep as many whole segments as fit, of a progressive file as many bytes.
+            fine step; of a page: those of all its photographs.
+        max_bytes: keep as many whole segments as fit, of a progressive file as many bytes. Where none fits, one colour
+            is left, see :func:`eocodec.coding.forms.blank_pictures`.
         model: bundle, or library of bundles; only the rate of a progressive file needs its model to be found. Default:
             the shipped ones.
 

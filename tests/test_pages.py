@@ -267,15 +267,37 @@ def test_cuts_keep_the_layer_and_treat_photographs_alike(data: bytes, model: Mod
         assert decoded.complete and (decoded.rgb[outside] == page[outside]).all()
         qualities.append(psnr(page, decoded.rgb))
     assert qualities == sorted(qualities, reverse=True) and qualities[0] < psnr(page, eocodec.decompress(data, model))
-    some = eocodec.truncate(data, latents=30)
+    some = eocodec.truncate(data, latents=40)
     told = describe(some)
-    assert all(r["latents"] <= 30 for r in told["regions"]) and len(some) < len(data)
-    with pytest.raises(EocodecError, match="cannot be cut from an ordinary file"):
+    assert all(r["latents"] <= 40 for r in told["regions"]) and len(some) < len(data)
+    with pytest.raises(EocodecError, match="cannot be cut from a page, whose photographs have finer steps; compress"):
         eocodec.truncate(data, rate=30)
     with pytest.raises(EocodecError, match="at least 1"):
         eocodec.truncate(data, latents=0.5)
     with pytest.raises(EocodecError, match="smallest form has"):
         eocodec.truncate(data, max_bytes=99)
+
+
+def test_cuts_that_leave_a_photograph_without_latents_say_so(data: bytes, run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "page.eoc").write_bytes(data)
+    told = describe(data)
+    assert told["blank"] == 0 and [s["latents"] for s in told["segments"]] == [768, 384]
+    one, none = 40, told["layer"] + 120  # latents at which only the larger photograph has a segment, and bytes
+    for cut, left in ((("--latents", one), 1), (("--bytes", none), 2)):
+        done = run("truncate", "page.eoc", *cut, "-f", "--json")
+        row = json.loads(done.stdout)
+        assert row["blank"] == left and f"of {left} of its photographs" in row["warnings"][0]
+        assert b"warning: no segment fits" in done.stderr and done.returncode == 0
+        told = json.loads(run("info", "page.cut.eoc", "--json").stdout)
+        assert told["blank"] == left == sum(not r["latents"] for r in told["regions"]) and told["complete"]
+        assert b"no latents: one colour" in run("info", "page.cut.eoc").stdout
+        shown = run("decompress", "page.cut.eoc", "-o", "cut.png", "-f").stdout.decode()
+        assert f"(without latents: {left} flat photographs)" in shown
+        decoded = np.asarray(Image.open(tmp_path / "cut.png").convert("RGB"))
+        flat = [np.ptp(decoded[p.place].astype(int), axis=(0, 1)).max() < 8 for p in PLACES]
+        assert sum(flat) == left
+    refused = run("truncate", "page.eoc", "--latents", 1, "-f")
+    assert refused.returncode == 1 and b"no segment of a photograph on the page ends within 1 latents" in refused.stderr
 
 
 # Files from elsewhere
