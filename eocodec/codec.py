@@ -230,7 +230,7 @@ def compress(
         max_bytes: instead: bytes not to exceed; the file has at most 2 % less where its step allows, see
             `eocodec.coding.rate_control.match_size`.
         psnr: instead: PSNR to reach, dB, RGB, relative to the full scale of 8 or 16 bits; at most 0.1 dB more, see
-            `eocodec.coding.rate_control.match_quality`.
+            `eocodec.coding.rate_control.match_quality`. Pixels that are fully transparent do not count.
         denoise: store the picture without its noise: the noise level in 8-bit levels, or "auto", as in
             `eocodec.denoise`. The level is that of the picture that is coded, after `resize`, and the PSNR counts
             against the clean picture. Transparency stays as it is.

@@ -18,8 +18,8 @@ class Compressed:
         data: the file.
         rate: C, latents kept per block.
         bits_per_pixel: file size in bits over pixels.
-        psnr: of the decoded picture to the one that was coded, RGB, dB relative to full scale; None if it was not asked
-            for.
+        psnr: of the decoded picture to the one that was coded, RGB, dB relative to full scale, over the pixels that
+            are not fully transparent; None if it was not asked for.
         size: height and width that were coded.
         tries: steps that were tried to meet the target.
         sigma: level of the noise that was removed first, 8-bit levels; None if none was to be removed.

@@ -137,9 +137,8 @@ def command(
         elif not r["complete"] and not r["segments"]:
             state = "  (the first segment is not intact: a flat picture)"
         elif r["complete"] and r["blank"]:
-            state = (
-                f"  ({r['blank']} of its photographs flat)" if r["page"] else "  (without any latents: a flat picture)"
-            )
+            flat = f"{r['blank']} flat photographs" if r["page"] else "a flat picture"
+            state = f"  (without latents: {flat})"
         else:
             state = "  (damaged: decoded up to the damage)" if r["damaged"] else ""
         state = state or ("" if r["complete"] else "  (cut short: decoded at a lower rate)")

@@ -25,7 +25,7 @@ from eocodec.coding.rate_control import SteppedJob
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import AnyFile, File, Header, Segment, rate_code
 from eocodec.image import Bytes, Picture
-from eocodec.metrics import decibels, squared_error
+from eocodec.metrics import decibels, squared_error, visible_samples
 from eocodec.model.bundle import Model
 from eocodec.regions import Region
 from eocodec.steps import step_code
@@ -139,8 +139,12 @@ class PageJob(SteppedJob):
 
     def reached(self, rgb: Bytes) -> float:
         """See :meth:`SteppedJob.reached`; that of the photographs, which what is exact around them must not spoil."""
-        error = sum(squared_error(self.picture.rgb[r.place], rgb[r.place]) for r in self.places)
-        return decibels(error, 3 * sum(r.pixels for r in self.places))
+        error, samples = 0.0, 0
+        for r in self.places:
+            part, alpha = self.picture.rgb[r.place], None if self.picture.alpha is None else self.picture.alpha[r.place]
+            error += squared_error(part, rgb[r.place], alpha)
+            samples += visible_samples(part, alpha)
+        return decibels(error, samples)
 
 
 class Page(PageForm, SegmentedCoding):
