@@ -112,11 +112,13 @@ class Opened:
         job: of the form that was chosen.
         sigma: the noise level that was removed, 8-bit levels; None: nothing was.
         lossless: whether its files are exact.
+        notes: see :class:`Compressed`.
     """
 
     job: Job
     sigma: float | None = None
     lossless: bool = False
+    notes: tuple[str, ...] = ()
 
     def coded(self, target: Target) -> Coded:
         """The file that meets a target; at C = :data:`DEFAULT_RATE` if there is none.
@@ -144,6 +146,7 @@ class Opened:
             self.sigma,
             "eye" if tuning_of(coded.file) else "psnr",
             self.job.picture.depth,
+            self.notes,
         )
 
 
@@ -182,8 +185,17 @@ def open_picture(
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
     tunable = coding.tunable and picture.depth == 8
     tuning = tuning_for(model, tunable, tune, focus, picture.rgb, squared)
-    job = drawn.open_either(coding, model, picture, values, tuning, pages=focus is None)
-    return Opened(job, sigma, lossless)
+    job = drawn.open_either(coding, model, picture, values, tuning, focus)
+    return Opened(job, sigma, lossless, _no_page(picture) if progressive else ())
+
+
+def _no_page(picture: Picture) -> tuple[str, ...]:
+    """What is to be said of a picture that would have been a page if its file did not have to be progressive."""
+    from eocodec.coding.page import photographs_on
+
+    if not photographs_on(picture):
+        return ()
+    return ("its text and drawings are not kept exactly: a progressive file is no page; leave progressive out for one",)
 
 
 def _plain(denoise: float | str | None, tune: str | None, focus: Focus | None) -> bool:

@@ -25,6 +25,7 @@ class Compressed:
         sigma: level of the noise that was removed first, 8-bit levels; None if none was to be removed.
         tune: what the steps follow, "eye" or "psnr".
         depth: bits a sample, 8 or 16.
+        notes: sentences, without a subject, on what the form of file could not do for the picture.
     """
 
     data: bytes
@@ -36,6 +37,7 @@ class Compressed:
     sigma: float | None = None
     tune: str = "psnr"
     depth: int = 8
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

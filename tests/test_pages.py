@@ -215,11 +215,66 @@ def test_targets_below_the_exact_layer_get_what_they_got_without_pages(model: Mo
 @pytest.mark.slow
 def test_forms_and_options_that_exclude_pages(model: Model) -> None:
     page = small()
-    for options in ({"progressive": True}, {"lossless": True}, {"focus": (20, 30, 50, 40)}, {"depth": 16}):
+    for options in ({"progressive": True}, {"lossless": True}, {"depth": 16}):
         wide = page.astype(np.uint16) * 257 + 3 if "depth" in options else page
         assert not format.parse(eocodec.compress(wide, model=model, **options)).header.page  # type: ignore[arg-type]
     with pytest.raises(EocodecError, match="not a page"):
         registry.PAGE.open(model, as_picture(photograph("coffee", 100, 90)))
+
+
+def _window() -> np.ndarray:
+    """A page with rounded transparent corners and a soft shadow, noise under what is hidden."""
+    page = small()
+    y, x = np.mgrid[: page.shape[0], : page.shape[1]]
+    radius = 40
+    dy = np.maximum(np.maximum(radius - y, y - (page.shape[0] - 1 - radius)), 0)
+    dx = np.maximum(np.maximum(radius - x, x - (page.shape[1] - 1 - radius)), 0)
+    alpha = np.clip((radius - np.hypot(dy, dx)) * 30, 0, 255).astype(np.uint8)
+    noise = np.random.default_rng(5).integers(0, 256, page.shape)
+    return np.dstack([np.where(alpha[..., None] > 0, page, noise), alpha]).astype(np.uint8)
+
+
+def test_pages_are_found_under_transparency(model: Model) -> None:
+    rgba = _window()
+    done = codec.compress_picture(rgba, model=model, measure=True, verify=True)
+    file = format.parse(done.data)
+    assert file.header.page and len(file.segments) == len(PLACES)
+    decoded = eocodec.decompress(done.data, model)
+    seen = rgba[..., 3] > 0
+    places, _ = regions.unpack(file.page or b"", file.header.width, file.header.height)
+    exact = _outside(rgba, places) & seen
+    assert (decoded[exact] == rgba[exact]).all() and (decoded[..., 3] == rgba[..., 3]).all()
+    assert done.psnr == pytest.approx(psnr(rgba[..., :3], decoded[..., :3], rgba[..., 3]))
+    bare = len(eocodec.compress(rgba[..., :3], model=model))  # its noise is seen
+    opaque = len(eocodec.compress(small(), model=model))
+    assert len(done.data) - len(file.alpha or b"") < min(bare, opaque * 1.02)
+
+
+def test_regions_of_interest_go_into_the_photographs(model: Model) -> None:
+    page, place = small(), min(PLACES)
+    focus = (place.x + 5, place.y + 3, 40, 40)
+    for tune in ("eye", "psnr"):
+        data = eocodec.compress(page, 40, focus=focus, tune=tune, model=model)
+        file = format.parse(data)
+        assert file.header.page and describe(data)["focus"]
+        parts = [format.parse(s.payload) for s in file.segments]
+        inside = (5, 3, 40, 40)
+        assert file.segments[0].payload == eocodec.compress(page[place.place], 40, focus=inside, tune=tune, model=model)
+        assert tune == "eye" or [p.offsets is not None for p in parts] == [True, False]
+    mask = np.zeros(page.shape[:2], bool)
+    mask[focus[1] : focus[1] + 40, focus[0] : focus[0] + 40] = True
+    assert eocodec.compress(page, 40, focus=mask, tune="psnr", model=model) == data
+
+
+def test_progressive_pages_are_said_to_be_none(run: Runner, tmp_path: Path) -> None:
+    Image.fromarray(small()[:170, :160]).save(tmp_path / "page.png")
+    done = run("compress", "page.png", "--progressive", "--rate", 20, "--json")
+    row = json.loads(done.stdout)
+    assert not row["page"] and "no page; leave out --progressive for one" in row["warnings"][0]
+    assert b"warning: its text and drawings are not kept exactly" in done.stderr
+    Image.fromarray(photograph("coffee", 60, 70)).save(tmp_path / "photo.png")
+    row = json.loads(run("compress", "photo.png", "--progressive", "--rate", 20, "--json").stdout)
+    assert not row["warnings"] and not row["page"]
 
 
 @pytest.mark.slow

@@ -226,6 +226,7 @@ def _row(job: files.Job, source: pictures.Source, done: "Compressed", options: d
     height, width = done.size
     alpha, exact, photographs = _contents(done.data)
     warnings = [*source.picture.at_depth(done.depth).notes, *_on_depth(source.picture, done.depth, options["depth"])]
+    warnings += [note.replace("leave progressive out", "leave out --progressive") for note in done.notes]
     if exact and not options["lossless"]:
         warnings.append("it is kept exactly, which takes no more bytes than a lossy file")
     if photographs:
@@ -248,6 +249,7 @@ def _row(job: files.Job, source: pictures.Source, done: "Compressed", options: d
         "psnr": None if done.psnr is None or done.psnr == float("inf") else round(done.psnr, 3),
         "rate": round(done.rate, 3),
         "lossless": exact,
+        "page": photographs > 0,
         "photographs": photographs,
         "tune": done.tune,
         "sigma": None if done.sigma is None else round(done.sigma, 2),

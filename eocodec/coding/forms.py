@@ -185,7 +185,8 @@ class PageForm(SegmentedForm):
                 }
             )
         tuning = round(tuning_of(file) / format.MAX_TUNING, 3)
-        told = {**super().describe(file, size, model), "tuning": tuning}
+        mapped = any(part.offsets is not None for part in self._parts(file))
+        told = {**super().describe(file, size, model), "tuning": tuning, "focus": mapped}
         return {**told, "page": True, "layer": len(layer), "regions": found}
 
     def cut(
