@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import SAMPLES, Runner
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from sheets import PLACES, photograph, sheet, small, text
 
 import eocodec
@@ -73,6 +73,43 @@ def test_neighbours_with_a_gap_are_two_photographs() -> None:
 def test_a_photograph_may_touch_the_edges_of_the_page() -> None:
     places = {Region(0, 0, 130, 203): "coffee", Region(171, 273, 129, 127): "chelsea"}
     assert photographs(sheet(300, 400, places)) == sorted(places)
+
+
+def _labelled(name: str, label: tuple[int, int, int, int], opaque: bool = True) -> tuple[np.ndarray, Region]:
+    """A page of text with a photograph, and words on that: on a label of x, y, width and height, or without one."""
+    place = Region(40, 30, 190, 250)
+    page = Image.fromarray(sheet(330, 320, {place: name}))
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
+    x, y, width, height = label
+    if opaque:
+        draw.rectangle((x, y, x + width - 1, y + height - 1), "#f4f8ff")
+    for k, line in enumerate(("the quick brown", "fox jumps over", "the lazy dog")):
+        draw.text((x + 6, y + 6 + 16 * k), line, "black" if opaque else "white", font)
+    return np.asarray(page), place
+
+
+@pytest.mark.parametrize("name", ["coffee", "astronaut"])
+def test_labels_in_corners_of_photographs_stay_exact(name: str, model: Model) -> None:
+    right, bottom = 280, 230
+    for x, y in ((30, 40), (right - 110, 40), (30, bottom - 60), (right - 110, bottom - 60)):
+        page, place = _labelled(name, (x, y, 110, 60))
+        found = photographs(page)
+        rest = place.pixels - 110 * 60
+        assert len(found) == 2 and 0.97 * rest <= sum(r.pixels for r in found) <= rest
+        assert not any(r.overlaps(Region(y, x, 60, 110)) for r in found)
+    job = codec.open_picture(as_picture(page), model).job
+    assert isinstance(job, EitherJob) and isinstance(job.page, PageJob)
+    data = format.to_bytes(job.page.at(model.any_manifest.step_of(96)).file)
+    whole = PageJob(registry.PAGE, model, job.picture, [place], None, job.tuning)  # type: ignore[arg-type]
+    assert len(data) < len(format.to_bytes(whole.at(model.any_manifest.step_of(96)).file))
+    assert (eocodec.decompress(data, model)[y : y + 60, x : x + 110] == page[y : y + 60, x : x + 110]).all()
+
+
+def test_text_without_paper_and_labels_in_the_middle_stay_in_the_photograph() -> None:
+    for name in ("coffee", "rocket", "astronaut"):
+        for label, opaque in (((36, 170, 110, 60), False), ((90, 100, 110, 60), True)):
+            page, place = _labelled(name, label, opaque)
+            assert photographs(page) == [place]
 
 
 def _gradient(height: int, width: int) -> np.ndarray:
