@@ -112,11 +112,13 @@ class Opened:
         job: of the form that was chosen.
         sigma: the noise level that was removed, 8-bit levels; None: nothing was.
         lossless: whether its files are exact.
+        notes: see :class:`Compressed`.
     """
 
     job: Job
     sigma: float | None = None
     lossless: bool = False
+    notes: tuple[str, ...] = ()
 
     def coded(self, target: Target) -> Coded:
         """The file that meets a target; at C = :data:`DEFAULT_RATE` if there is none.
@@ -144,6 +146,7 @@ class Opened:
             self.sigma,
             "eye" if tuning_of(coded.file) else "psnr",
             self.job.picture.depth,
+            self.notes,
         )
 
 
@@ -182,8 +185,17 @@ def open_picture(
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
     tunable = coding.tunable and picture.depth == 8
     tuning = tuning_for(model, tunable, tune, focus, picture.rgb, squared)
-    job = drawn.open_either(coding, model, picture, values, tuning, pages=focus is None)
-    return Opened(job, sigma, lossless)
+    job = drawn.open_either(coding, model, picture, values, tuning, focus)
+    return Opened(job, sigma, lossless, _no_page(picture) if progressive else ())
+
+
+def _no_page(picture: Picture) -> tuple[str, ...]:
+    """What is to be said of a picture that would have been a page if its file did not have to be progressive."""
+    from eocodec.coding.page import photographs_on
+
+    if not photographs_on(picture):
+        return ()
+    return ("its text and drawings are not kept exactly: a progressive file is no page; leave progressive out for one",)
 
 
 def _plain(denoise: float | str | None, tune: str | None, focus: Focus | None) -> bool:
@@ -230,7 +242,7 @@ def compress(
         max_bytes: instead: bytes not to exceed; the file has at most 2 % less where its step allows, see
             `eocodec.coding.rate_control.match_size`.
         psnr: instead: PSNR to reach, dB, RGB, relative to the full scale of 8 or 16 bits; at most 0.1 dB more, see
-            `eocodec.coding.rate_control.match_quality`.
+            `eocodec.coding.rate_control.match_quality`. Pixels that are fully transparent do not count.
         denoise: store the picture without its noise: the noise level in 8-bit levels, or "auto", as in
             `eocodec.denoise`. The level is that of the picture that is coded, after `resize`, and the PSNR counts
             against the clean picture. Transparency stays as it is.
@@ -398,11 +410,12 @@ def truncate(
 
     Arguments:
         data: the file.
-        rate: of a progressive file: what :func:`compress` gives at this C. An ordinary file, whose step is finer, holds
-            no such thing.
+        rate: of a progressive file: what :func:`compress` gives at this C. Other files, whose steps are finer, hold no
+            such thing.
         latents: of an ordinary file: whole segments that lie within the first latents of every block, which keep their
-            fine step.
-        max_bytes: keep as many whole segments as fit, of a progressive file as many bytes.
+            fine step; of a page: those of all its photographs.
+        max_bytes: keep as many whole segments as fit, of a progressive file as many bytes. Where none fits, one colour
+            is left, see :func:`eocodec.coding.forms.blank_pictures`.
         model: bundle, or library of bundles; only the rate of a progressive file needs its model to be found. Default:
             the shipped ones.
 

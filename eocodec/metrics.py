@@ -9,35 +9,65 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["bd_rate", "bd_rate_between", "decibels", "ms_ssim", "psnr", "squared_error"]
+__all__ = [
+    "bd_rate",
+    "bd_rate_between",
+    "decibels",
+    "ms_ssim",
+    "psnr",
+    "squared_error",
+    "visible_samples",
+    "with_hidden_of",
+]
+
+Samples = npt.NDArray[np.generic]
 
 STRIP = 1 << 18  # samples that are compared at a time
 
 
-def psnr(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
-    """Peak signal-to-noise ratio in dB over all samples; infinite for equal pictures.
+def psnr(a: Samples, b: Samples, alpha: Samples | None = None) -> float:
+    """Peak signal-to-noise ratio in dB over all samples that can be seen; infinite if these are equal.
 
     The peak is 255, or 65535 where the first picture has 16 bits, so that decibels of either depth compare.
 
-    Raises:
-        ValueError: shapes differ.
-    """
-    return decibels(squared_error(a, b), a.size, peak(a))
-
-
-def squared_error(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> float:
-    """Sum of squared differences, exact for values of 8 and 16 bits.
+    Arguments:
+        a, b: the pictures.
+        alpha: transparency `(H, W)`; pixels where it is 0 do not count, all others count alike. None: all can be seen.
 
     Raises:
         ValueError: shapes differ.
     """
-    if a.shape != b.shape:
+    return decibels(squared_error(a, b, alpha), visible_samples(a, alpha), peak(a))
+
+
+def visible_samples(a: Samples, alpha: Samples | None) -> int:
+    """How many samples of a picture `(H, W, 3)` can be seen under its transparency `(H, W)`, None being none."""
+    return a.size if alpha is None else int(np.count_nonzero(alpha)) * (a.size // max(1, alpha.size))
+
+
+def with_hidden_of(a: Samples, b: Samples, alpha: Samples | None) -> Samples:
+    """The second picture `(H, W, 3)` with what transparency `(H, W)` hides taken from the first.
+
+    Measures that look at neighbourhoods find no difference there.
+    """
+    return b if alpha is None else np.where((alpha == 0)[:, :, None], a, b)
+
+
+def squared_error(a: Samples, b: Samples, alpha: Samples | None = None) -> float:
+    """Sum of squared differences where `alpha`, if given, is not 0; exact for values of 8 and 16 bits.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    if a.shape != b.shape or (alpha is not None and alpha.shape != a.shape[:2]):
         raise ValueError(f"shapes differ: {a.shape} and {b.shape}")
     total = 0.0
     kind = np.int32 if a.dtype == b.dtype == np.uint8 else np.float64
     rows = max(1, STRIP // max(1, a[0].size))
     for k in range(0, len(a), rows):  # in strips: no wider copy of a large picture
         d = np.subtract(a[k : k + rows], b[k : k + rows], dtype=kind)
+        if alpha is not None:
+            d *= (alpha[k : k + rows] != 0)[:, :, None]
         total += float(np.multiply(d, d, out=d).sum(dtype=np.float64))
     return total
 

@@ -18,13 +18,14 @@ class Compressed:
         data: the file.
         rate: C, latents kept per block.
         bits_per_pixel: file size in bits over pixels.
-        psnr: of the decoded picture to the one that was coded, RGB, dB relative to full scale; None if it was not asked
-            for.
+        psnr: of the decoded picture to the one that was coded, RGB, dB relative to full scale, over the pixels that
+            are not fully transparent; None if it was not asked for.
         size: height and width that were coded.
         tries: steps that were tried to meet the target.
         sigma: level of the noise that was removed first, 8-bit levels; None if none was to be removed.
         tune: what the steps follow, "eye" or "psnr".
         depth: bits a sample, 8 or 16.
+        notes: sentences, without a subject, on what the form of file could not do for the picture.
     """
 
     data: bytes
@@ -36,6 +37,7 @@ class Compressed:
     sigma: float | None = None
     tune: str = "psnr"
     depth: int = 8
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

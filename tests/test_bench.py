@@ -56,6 +56,23 @@ def folder(tmp_path: Path, chelsea: Bytes) -> Path:
     return tmp_path / "in"
 
 
+def test_what_is_transparent_is_neither_coded_nor_measured(tmp_path: Path, model: Model, chelsea: Bytes) -> None:
+    alpha = np.full((96, 112), 255, np.uint8)
+    alpha[:, 60:] = 0
+    found = []
+    for name, hidden in (("dark", 0), ("noise", np.random.default_rng(0).integers(0, 256, (96, 112, 3)))):
+        (tmp_path / name).mkdir()
+        rgb = np.where(alpha[..., None] > 0, chelsea[60:156, 120:232], hidden).astype(np.uint8)
+        Image.fromarray(np.dstack([rgb, alpha])).save(tmp_path / name / "a.png")
+        result = compression.compression(tmp_path / name, ["webp"], model, None, (0.1, 2), lambda line: None)
+        found.append([(p["bpp"], p["psnr"]) for p in result["codecs"]["webp"]])
+        ((_, picture),) = compression.read_pictures(tmp_path / name)
+    assert found[0] == found[1]
+    webp = CODECS["webp"]
+    decoded = webp.decode(webp.encode(picture.rgb, webp.settings[5], model), model)
+    assert found[0][5][1] == pytest.approx(MEASURES["psnr"](picture.rgb[:, :60], decoded[:, :60]))
+
+
 def test_a_measure_falls_with_noise_in_its_direction(measure: Measure, coffee: Bytes) -> None:
     original = coffee[:192, :256]
     values = [measure(original, noisy(original, sigma)) for sigma in (0, 5, 20)]

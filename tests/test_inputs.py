@@ -13,6 +13,7 @@ from paths import SAMPLES, Runner
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 import eocodec
+from eocodec import codec
 from eocodec.coding.matte import spread
 from eocodec.damage import mended
 from eocodec.errors import CutOffError, EocodecWarning, ImageError
@@ -86,6 +87,38 @@ def test_other_frames_are_told_and_can_be_asked_for(call: Runner, tmp_path: Path
 def test_one_frame_is_nothing_to_speak_of(call: Runner) -> None:
     done = call("compress", "--json", "--no-measure", SAMPLES / "chelsea.png", "-o", "a.eoc")
     assert done.stderr == b"" and json.loads(done.stdout)["warnings"] == []
+
+
+def _cut_out(picture: np.ndarray, visible: float, hidden: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    """A picture of which only a disc can be seen, and its transparency, which is soft."""
+    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    radius = np.hypot(y - picture.shape[0] / 2, x - picture.shape[1] / 2)
+    alpha = np.clip((visible - radius) * 40, 0, 255).astype(np.uint8)
+    return np.dstack([np.where(alpha[..., None] > 0, picture, hidden), alpha]), alpha
+
+
+def _seen(a: np.ndarray, b: np.ndarray, alpha: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / np.square(a[alpha > 0][:, :3].astype(float) - b[alpha > 0][:, :3]).mean())
+
+
+@pytest.mark.parametrize("options", [{}, {"tune": "eye"}, {"progressive": True}])
+def test_a_psnr_is_that_of_what_can_be_seen(options: dict[str, str], coffee: np.ndarray) -> None:
+    rgba, alpha = _cut_out(coffee[100:228, 200:360], 44)
+    for target in (33.0, 40.0):
+        done = codec.compress_picture(rgba, psnr=target, measure=True, verify=True, **options)  # type: ignore[arg-type]
+        seen = _seen(rgba, eocodec.decompress(done.data), alpha)
+        assert done.psnr == pytest.approx(seen, abs=1e-6) and target <= seen <= target + 0.1
+    done = codec.compress_picture(rgba, 60, measure=True, **options)  # type: ignore[arg-type]
+    assert done.psnr == pytest.approx(_seen(rgba, eocodec.decompress(done.data), alpha), abs=1e-6)
+
+
+def test_what_is_hidden_does_not_matter_to_a_psnr(coffee: np.ndarray) -> None:
+    picture = coffee[100:228, 200:360]
+    one, other = (_cut_out(picture, 44, hidden)[0] for hidden in (7, 200))
+    assert eocodec.compress(one, psnr=36) == eocodec.compress(other, psnr=36)
+    unseen = np.dstack([picture, np.zeros(picture.shape[:2], np.uint8)])
+    done = codec.compress_picture(unseen, psnr=60, measure=True)
+    assert done.psnr == float("inf") and len(done.data) < 200
 
 
 def test_files_that_grow_and_transparency_that_takes_the_bytes_are_told(call: Runner, tmp_path: Path) -> None:

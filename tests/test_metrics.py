@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from eocodec.errors import EocodecError
-from eocodec.metrics import bd_rate, ms_ssim, psnr
+from eocodec.metrics import bd_rate, ms_ssim, psnr, with_hidden_of
 
 
 def test_psnr() -> None:
@@ -18,6 +18,20 @@ def test_psnr() -> None:
     assert psnr(a, a + 1) == pytest.approx(48.1308, abs=1e-4)
     with pytest.raises(ValueError, match="shapes"):
         psnr(a, a[1:])
+
+
+def test_what_is_hidden_counts_in_no_psnr() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.integers(0, 256, (2, 40, 30, 3), np.uint8)
+    alpha = np.full((40, 30), 9, np.uint8)
+    assert psnr(a, b, alpha) == psnr(a, b)
+    alpha[:, 11:] = 0
+    assert psnr(a, b, alpha) == pytest.approx(psnr(a[:, :11], b[:, :11]), abs=1e-9)
+    assert psnr(a, with_hidden_of(a, b, alpha), alpha) == psnr(a, b, alpha)
+    assert psnr(a.astype(np.uint16) * 257, b.astype(np.uint16) * 257, alpha) == pytest.approx(psnr(a, b, alpha))
+    assert psnr(a, b, np.zeros_like(alpha)) == math.inf and with_hidden_of(a, b, None) is b
+    with pytest.raises(ValueError, match="shapes"):
+        psnr(a, b, alpha[1:])
 
 
 def test_bd_rate_of_a_scaled_curve_is_its_scale() -> None:

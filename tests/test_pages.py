@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import SAMPLES, Runner
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from sheets import PLACES, photograph, sheet, small, text
 
 import eocodec
@@ -73,6 +73,43 @@ def test_neighbours_with_a_gap_are_two_photographs() -> None:
 def test_a_photograph_may_touch_the_edges_of_the_page() -> None:
     places = {Region(0, 0, 130, 203): "coffee", Region(171, 273, 129, 127): "chelsea"}
     assert photographs(sheet(300, 400, places)) == sorted(places)
+
+
+def _labelled(name: str, label: tuple[int, int, int, int], opaque: bool = True) -> tuple[np.ndarray, Region]:
+    """A page of text with a photograph, and words on that: on a label of x, y, width and height, or without one."""
+    place = Region(40, 30, 190, 250)
+    page = Image.fromarray(sheet(330, 320, {place: name}))
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
+    x, y, width, height = label
+    if opaque:
+        draw.rectangle((x, y, x + width - 1, y + height - 1), "#f4f8ff")
+    for k, line in enumerate(("the quick brown", "fox jumps over", "the lazy dog")):
+        draw.text((x + 6, y + 6 + 16 * k), line, "black" if opaque else "white", font)
+    return np.asarray(page), place
+
+
+@pytest.mark.parametrize("name", ["coffee", "astronaut"])
+def test_labels_in_corners_of_photographs_stay_exact(name: str, model: Model) -> None:
+    right, bottom = 280, 230
+    for x, y in ((30, 40), (right - 110, 40), (30, bottom - 60), (right - 110, bottom - 60)):
+        page, place = _labelled(name, (x, y, 110, 60))
+        found = photographs(page)
+        rest = place.pixels - 110 * 60
+        assert len(found) == 2 and 0.97 * rest <= sum(r.pixels for r in found) <= rest
+        assert not any(r.overlaps(Region(y, x, 60, 110)) for r in found)
+    job = codec.open_picture(as_picture(page), model).job
+    assert isinstance(job, EitherJob) and isinstance(job.page, PageJob)
+    data = format.to_bytes(job.page.at(model.any_manifest.step_of(96)).file)
+    whole = PageJob(registry.PAGE, model, job.picture, [place], None, job.tuning)  # type: ignore[arg-type]
+    assert len(data) < len(format.to_bytes(whole.at(model.any_manifest.step_of(96)).file))
+    assert (eocodec.decompress(data, model)[y : y + 60, x : x + 110] == page[y : y + 60, x : x + 110]).all()
+
+
+def test_text_without_paper_and_labels_in_the_middle_stay_in_the_photograph() -> None:
+    for name in ("coffee", "rocket", "astronaut"):
+        for label, opaque in (((36, 170, 110, 60), False), ((90, 100, 110, 60), True)):
+            page, place = _labelled(name, label, opaque)
+            assert photographs(page) == [place]
 
 
 def _gradient(height: int, width: int) -> np.ndarray:
@@ -215,11 +252,66 @@ def test_targets_below_the_exact_layer_get_what_they_got_without_pages(model: Mo
 @pytest.mark.slow
 def test_forms_and_options_that_exclude_pages(model: Model) -> None:
     page = small()
-    for options in ({"progressive": True}, {"lossless": True}, {"focus": (20, 30, 50, 40)}, {"depth": 16}):
+    for options in ({"progressive": True}, {"lossless": True}, {"depth": 16}):
         wide = page.astype(np.uint16) * 257 + 3 if "depth" in options else page
         assert not format.parse(eocodec.compress(wide, model=model, **options)).header.page  # type: ignore[arg-type]
     with pytest.raises(EocodecError, match="not a page"):
         registry.PAGE.open(model, as_picture(photograph("coffee", 100, 90)))
+
+
+def _window() -> np.ndarray:
+    """A page with rounded transparent corners and a soft shadow, noise under what is hidden."""
+    page = small()
+    y, x = np.mgrid[: page.shape[0], : page.shape[1]]
+    radius = 40
+    dy = np.maximum(np.maximum(radius - y, y - (page.shape[0] - 1 - radius)), 0)
+    dx = np.maximum(np.maximum(radius - x, x - (page.shape[1] - 1 - radius)), 0)
+    alpha = np.clip((radius - np.hypot(dy, dx)) * 30, 0, 255).astype(np.uint8)
+    noise = np.random.default_rng(5).integers(0, 256, page.shape)
+    return np.dstack([np.where(alpha[..., None] > 0, page, noise), alpha]).astype(np.uint8)
+
+
+def test_pages_are_found_under_transparency(model: Model) -> None:
+    rgba = _window()
+    done = codec.compress_picture(rgba, model=model, measure=True, verify=True)
+    file = format.parse(done.data)
+    assert file.header.page and len(file.segments) == len(PLACES)
+    decoded = eocodec.decompress(done.data, model)
+    seen = rgba[..., 3] > 0
+    places, _ = regions.unpack(file.page or b"", file.header.width, file.header.height)
+    exact = _outside(rgba, places) & seen
+    assert (decoded[exact] == rgba[exact]).all() and (decoded[..., 3] == rgba[..., 3]).all()
+    assert done.psnr == pytest.approx(psnr(rgba[..., :3], decoded[..., :3], rgba[..., 3]))
+    bare = len(eocodec.compress(rgba[..., :3], model=model))  # its noise is seen
+    opaque = len(eocodec.compress(small(), model=model))
+    assert len(done.data) - len(file.alpha or b"") < min(bare, opaque * 1.02)
+
+
+def test_regions_of_interest_go_into_the_photographs(model: Model) -> None:
+    page, place = small(), min(PLACES)
+    focus = (place.x + 5, place.y + 3, 40, 40)
+    for tune in ("eye", "psnr"):
+        data = eocodec.compress(page, 40, focus=focus, tune=tune, model=model)
+        file = format.parse(data)
+        assert file.header.page and describe(data)["focus"]
+        parts = [format.parse(s.payload) for s in file.segments]
+        inside = (5, 3, 40, 40)
+        assert file.segments[0].payload == eocodec.compress(page[place.place], 40, focus=inside, tune=tune, model=model)
+        assert tune == "eye" or [p.offsets is not None for p in parts] == [True, False]
+    mask = np.zeros(page.shape[:2], bool)
+    mask[focus[1] : focus[1] + 40, focus[0] : focus[0] + 40] = True
+    assert eocodec.compress(page, 40, focus=mask, tune="psnr", model=model) == data
+
+
+def test_progressive_pages_are_said_to_be_none(run: Runner, tmp_path: Path) -> None:
+    Image.fromarray(small()[:170, :160]).save(tmp_path / "page.png")
+    done = run("compress", "page.png", "--progressive", "--rate", 20, "--json")
+    row = json.loads(done.stdout)
+    assert not row["page"] and "no page; leave out --progressive for one" in row["warnings"][0]
+    assert b"warning: its text and drawings are not kept exactly" in done.stderr
+    Image.fromarray(photograph("coffee", 60, 70)).save(tmp_path / "photo.png")
+    row = json.loads(run("compress", "photo.png", "--progressive", "--rate", 20, "--json").stdout)
+    assert not row["warnings"] and not row["page"]
 
 
 @pytest.mark.slow
@@ -267,15 +359,37 @@ def test_cuts_keep_the_layer_and_treat_photographs_alike(data: bytes, model: Mod
         assert decoded.complete and (decoded.rgb[outside] == page[outside]).all()
         qualities.append(psnr(page, decoded.rgb))
     assert qualities == sorted(qualities, reverse=True) and qualities[0] < psnr(page, eocodec.decompress(data, model))
-    some = eocodec.truncate(data, latents=30)
+    some = eocodec.truncate(data, latents=40)
     told = describe(some)
-    assert all(r["latents"] <= 30 for r in told["regions"]) and len(some) < len(data)
-    with pytest.raises(EocodecError, match="cannot be cut from an ordinary file"):
+    assert all(r["latents"] <= 40 for r in told["regions"]) and len(some) < len(data)
+    with pytest.raises(EocodecError, match="cannot be cut from a page, whose photographs have finer steps; compress"):
         eocodec.truncate(data, rate=30)
     with pytest.raises(EocodecError, match="at least 1"):
         eocodec.truncate(data, latents=0.5)
     with pytest.raises(EocodecError, match="smallest form has"):
         eocodec.truncate(data, max_bytes=99)
+
+
+def test_cuts_that_leave_a_photograph_without_latents_say_so(data: bytes, run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "page.eoc").write_bytes(data)
+    told = describe(data)
+    assert told["blank"] == 0 and [s["latents"] for s in told["segments"]] == [768, 384]
+    one, none = 40, told["layer"] + 120  # latents at which only the larger photograph has a segment, and bytes
+    for cut, left in ((("--latents", one), 1), (("--bytes", none), 2)):
+        done = run("truncate", "page.eoc", *cut, "-f", "--json")
+        row = json.loads(done.stdout)
+        assert row["blank"] == left and f"of {left} of its photographs" in row["warnings"][0]
+        assert b"warning: no segment fits" in done.stderr and done.returncode == 0
+        told = json.loads(run("info", "page.cut.eoc", "--json").stdout)
+        assert told["blank"] == left == sum(not r["latents"] for r in told["regions"]) and told["complete"]
+        assert b"no latents: one colour" in run("info", "page.cut.eoc").stdout
+        shown = run("decompress", "page.cut.eoc", "-o", "cut.png", "-f").stdout.decode()
+        assert f"(without latents: {left} flat photographs)" in shown
+        decoded = np.asarray(Image.open(tmp_path / "cut.png").convert("RGB"))
+        flat = [np.ptp(decoded[p.place].astype(int), axis=(0, 1)).max() < 8 for p in PLACES]
+        assert sum(flat) == left
+    refused = run("truncate", "page.eoc", "--latents", 1, "-f")
+    assert refused.returncode == 1 and b"no segment of a photograph on the page ends within 1 latents" in refused.stderr
 
 
 # Files from elsewhere

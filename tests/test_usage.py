@@ -127,4 +127,11 @@ def test_the_same_rate_means_the_same_in_truncate_as_in_compress(call: Runner, f
     assert refused.returncode == 1 and b"compress the picture again" in refused.stderr
     assert call("truncate", "--latents", 768, "o.eoc").returncode == 0 and (folder / "o.cut.eoc").exists()
     assert b"no segment" in call("truncate", "--latents", 1, "o.eoc", "-f").stderr
+    assert call("compress", "a.png", "l.eoc", "--lossless", "--no-measure").returncode == 0
+    exact = call("truncate", "--rate", 40, "l.eoc", "-f")
+    assert exact.returncode == 1 and b"a lossless file, which has no step; compress" in exact.stderr
+    emptied = call("truncate", "--bytes", 60, "o.eoc", "-f")  # less than its first segment
+    assert emptied.returncode == 0 and b"nothing but one colour is left of it" in emptied.stderr
+    assert b"(without latents: a flat picture)" in call("decompress", "o.cut.eoc", "-f").stdout
+    assert b"no latents: a picture of one colour" in call("info", "o.cut.eoc").stdout
     assert b"--rate or --bytes" in call("truncate", "--latents", 40, "p.eoc", "-f").stderr

@@ -203,7 +203,8 @@ def command(
     """Compare with JPEG, WebP, AVIF and JPEG XL on a folder of pictures (needs the extra `bench`).
 
     Real file sizes in memory; PSNR, MS-SSIM, SSIMULACRA2 and, where butteraugli_main is on the path, Butteraugli
-    (3-norm) of 8-bit RGB pictures; seconds; Bjøntegaard rate differences in percent by each measure.
+    (3-norm) of 8-bit RGB pictures; seconds; Bjøntegaard rate differences in percent by each measure. Transparency is
+    not coded; what it hides is given to no codec and counts in no measure.
 
     With --denoise: PSNR, SSIM and seconds of eocodec, BM3D (needs the extra `bench-bm3d`), non-local means and
     BayesShrink on the same noisy pictures, and errors of the estimated noise level. --noise poisson is

@@ -129,7 +129,8 @@ def command(
     full scale. With --lossless the sRGB values come back exactly, which is checked by decoding unless
     --no-measure is given. Pictures of more than 8 bits a sample keep 16 unless --depth 8 says otherwise. With --denoise
     the file holds the clean picture, and the PSNR, also that of --psnr, is measured against it; before a file name
-    write --denoise=auto. What is unusual is said on standard error, and in "warnings" of --json.
+    write --denoise=auto. Pixels that are fully transparent count in no PSNR. What is unusual
+    is said on standard error, and in "warnings" of --json.
 
     \b
     Examples:
@@ -225,6 +226,7 @@ def _row(job: files.Job, source: pictures.Source, done: "Compressed", options: d
     height, width = done.size
     alpha, exact, photographs = _contents(done.data)
     warnings = [*source.picture.at_depth(done.depth).notes, *_on_depth(source.picture, done.depth, options["depth"])]
+    warnings += [note.replace("leave progressive out", "leave out --progressive") for note in done.notes]
     if exact and not options["lossless"]:
         warnings.append("it is kept exactly, which takes no more bytes than a lossy file")
     if photographs:
@@ -247,6 +249,7 @@ def _row(job: files.Job, source: pictures.Source, done: "Compressed", options: d
         "psnr": None if done.psnr is None or done.psnr == float("inf") else round(done.psnr, 3),
         "rate": round(done.rate, 3),
         "lossless": exact,
+        "page": photographs > 0,
         "photographs": photographs,
         "tune": done.tune,
         "sigma": None if done.sigma is None else round(done.sigma, 2),

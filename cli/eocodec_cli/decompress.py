@@ -67,6 +67,7 @@ def command(
     """
     from eocodec import wide
     from eocodec.codec import decode_file
+    from eocodec.coding.forms import blank_pictures
     from eocodec.errors import ImageError
     from eocodec.format import Tiny, from_bytes, tiny_from_text
     from eocodec.image import check_suffix, encode_picture, rounded, to_pillow
@@ -125,6 +126,7 @@ def command(
             "damaged": decoded.damaged,
             "segments": decoded.segments,
             "page": not isinstance(file, Tiny) and file.header.page,
+            "blank": blank_pictures(file),
             "warnings": warnings,
         }
 
@@ -134,6 +136,9 @@ def command(
             state = f"  ({why}: {r['segments']} of its photographs {verb} whole)"
         elif not r["complete"] and not r["segments"]:
             state = "  (the first segment is not intact: a flat picture)"
+        elif r["complete"] and r["blank"]:
+            flat = f"{r['blank']} flat photographs" if r["page"] else "a flat picture"
+            state = f"  (without latents: {flat})"
         else:
             state = "  (damaged: decoded up to the damage)" if r["damaged"] else ""
         state = state or ("" if r["complete"] else "  (cut short: decoded at a lower rate)")

@@ -48,12 +48,16 @@ def command(inputs: tuple[str, ...], model: str | None, as_json: bool) -> None:
                 f"  model {r['model'] or 'unknown'} ({r['model_id']}), embedded stream{rate}"
             )
         state = "damaged" if r["damaged"] else "whole" if r["complete"] else "cut inside a segment"
+        if r.get("page") and not r["complete"] and not r["damaged"]:
+            state = "photographs are missing"
         if r["lossless"]:
             state = "lossless" if r["complete"] else f"lossless before it was {'damaged' if r['damaged'] else 'cut'}"
         rows = [
             f"{r['input']}: {r['width']}x{r['height']} {kind}, {r['bytes']} bytes ({r['bpp']:.3f} bpp), {state}",
             f"  model {r['model'] or 'unknown'} ({r['model_id']}), C={r['rate']:g}, step {r['step']:.2f} levels",
         ]
+        if r["blank"] and not r.get("page"):
+            rows.append("  no latents: a picture of one colour")
         if r.get("page"):
             rows.append(f"  {r['layer']:>9} bytes: all but the photographs, exact")
             rows += [f"  {p['bytes']:>9} bytes: {_photograph(p)}" for p in r["regions"]]
@@ -67,4 +71,7 @@ def command(inputs: tuple[str, ...], model: str | None, as_json: bool) -> None:
 def _photograph(p: dict[str, Any]) -> str:
     """What is to be said of a photograph on a page."""
     size = f"a photograph of {p['width']}x{p['height']} at ({p['x']}, {p['y']})"
-    return f"{size}, step {p['step']:.2f} levels" if p["bytes"] else f"{size}, which is missing"
+    if not p["bytes"]:
+        return f"{size}, which is missing"
+    kept = f"{p['latents']:g} latents a block" if p["latents"] else "no latents: one colour"
+    return f"{size}, step {p['step']:.2f} levels, {kept}"

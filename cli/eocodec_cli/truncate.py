@@ -12,7 +12,7 @@ from eocodec_cli.work import for_each
 @files.inputs_argument
 @files.output_option
 @click.option("--rate", type=float, metavar="C", help="Progressive files: what compress --rate C gives.")
-@click.option("--latents", type=float, metavar="K", help="Ordinary files: keep the first K latents of every block.")
+@click.option("--latents", type=float, metavar="K", help="Other files: keep the first K latents of every block.")
 @click.option("--bytes", "max_bytes", type=int, metavar="N", help="Keep what fits into N bytes.")
 @files.model_option
 @files.force_option
@@ -33,7 +33,9 @@ def command(
 
     Progressive files are cut to the byte, others between segments. Only --rate of a progressive file needs its model.
     The latents that are left of an ordinary file keep its fine step: at the same size it is worse than a file made for
-    that size. Writes NAME.cut.eoc beside the input unless -o is given.
+    that size. Of a page all photographs are cut alike and everything else stays. What is left without any latents is of
+    one colour, which is said on standard error, and in "blank" of --json. Writes NAME.cut.eoc beside the input unless
+    -o is given.
 
     \b
     Examples:
@@ -41,7 +43,9 @@ def command(
       eocodec truncate --rate 48 progressive.eoc
       eocodec truncate --latents 48 photo.eoc
     """
+    from eocodec import format
     from eocodec.codec import truncate
+    from eocodec.coding.forms import blank_pictures
     from eocodec.errors import EocodecError, FormatError
     from eocodec.model.library import library_of
 
@@ -60,12 +64,29 @@ def command(
         except EocodecError as e:
             raise EocodecError(_hint(str(e))) from None
         files.write_bytes(job.target, cut, job.source if keep_times else None)
-        return {"input": job.source, "output": job.target, "bytes_before": len(data), "bytes": len(cut)}
+        after = format.from_bytes(cut)
+        blank = blank_pictures(after)
+        lost = blank > blank_pictures(format.from_bytes(data))
+        return {
+            "input": job.source,
+            "output": job.target,
+            "bytes_before": len(data),
+            "bytes": len(cut),
+            "blank": blank,
+            "warnings": [_blank(blank, isinstance(after, format.File) and after.header.page)] if lost else [],
+        }
 
     def line(r: dict[str, Any]) -> str:
         return f"{r['input']} -> {r['output']}  {r['bytes_before']} -> {r['bytes']} bytes"
 
     for_each(jobs, work, line, as_json)
+
+
+def _blank(count: int, page: bool) -> str:
+    """What is to be said of a cut that leaves no latents."""
+    if not page:
+        return "no segment fits: nothing but one colour is left of it"
+    return f"no segment fits of {count} of its photographs, of which nothing but one colour is left"
 
 
 def _hint(message: str) -> str:

@@ -20,11 +20,12 @@ import scipy  # noqa: F401  (fails here, with a clear message, where the extra i
 from eocodec import codec, files
 from eocodec.bench import codecs as registry
 from eocodec.bench.codecs import CODECS, OURS, Codec
-from eocodec.bench.measures import MEASURES, Measure
-from eocodec.bench.pictures import Bytes, machine, read_folder
+from eocodec.bench.measures import ALIKE, MEASURES, Measure
+from eocodec.bench.pictures import Bytes, machine, read_pictures
 from eocodec.bench.scores import Scorer
 from eocodec.errors import EocodecError
-from eocodec.metrics import bd_rate, bd_rate_between
+from eocodec.image import Picture
+from eocodec.metrics import bd_rate, bd_rate_between, psnr, with_hidden_of
 from eocodec.model.bundle import Model
 
 __all__ = ["compression", "compression_table", "differences", "plot", "published"]
@@ -64,7 +65,7 @@ def compression(
     chosen, left_out = registry.choose(codecs)
     for name, reason in left_out.items():
         say(f"{name} is left out: {reason}")
-    pictures = read_folder(folder, limit)
+    pictures = read_pictures(folder, limit)
     scorer = scorer or Scorer([MEASURES["psnr"], MEASURES["ms_ssim"]])
     result: dict[str, Any] = {
         "folder": Path(folder).name,
@@ -78,7 +79,7 @@ def compression(
     if anchors is not None:
         _take_over(anchors, result, scorer.measures)
     if any(c.name in OURS for c in chosen):  # opening sessions is not encoding
-        codec.decompress(codec.compress(pictures[0][1], model=model), model)
+        codec.decompress(codec.compress(pictures[0][1].rgb, model=model), model)
     done, total = 0, len(pictures) * sum(len(c.settings) for c in chosen)
     for c in chosen:
         for setting in c.settings:
@@ -118,15 +119,18 @@ def _take_over(path: Path, result: dict[str, Any], measures: Sequence[Measure]) 
 
 
 def _rows(
-    c: Codec, pictures: Sequence[Bytes], setting: float, model: Model, scorer: Scorer
+    c: Codec, pictures: Sequence[Picture], setting: float, model: Model, scorer: Scorer
 ) -> Iterator[dict[str, Any]]:
-    """Size, seconds and scores of every picture at a setting."""
+    """Size, seconds and scores of every picture at a setting; transparency is not coded, what it hides not scored."""
     step = AT_ONCE * scorer.jobs
     for start in range(0, len(pictures), step):
         originals = pictures[start : start + step]
-        coded = [_coded(c, picture, setting, model) for picture in originals]
-        decoded = [picture for picture, _ in coded]
-        for (_, row), scores in zip(coded, scorer(list(zip(originals, decoded, strict=True))), strict=True):
+        coded = [_coded(c, picture.rgb, setting, model) for picture in originals]
+        shown = [with_hidden_of(p.rgb, rgb, p.alpha) for p, (rgb, _) in zip(originals, coded, strict=True)]
+        found = scorer([(p.rgb, rgb) for p, rgb in zip(originals, shown, strict=True)])
+        for picture, rgb, (_, row), scores in zip(originals, shown, coded, found, strict=True):
+            if picture.alpha is not None and "psnr" in scores:
+                scores = {**scores, "psnr": min(psnr(picture.rgb, rgb, picture.alpha), ALIKE)}
             yield {**row, **scores}
 
 

@@ -8,16 +8,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.coding import matte
 from eocodec.errors import EocodecError, ImageError
-from eocodec.image import read_picture
+from eocodec.image import Picture, read_picture
 
-__all__ = ["Bytes", "machine", "read_folder"]
+__all__ = ["Bytes", "machine", "read_folder", "read_pictures"]
 
 Bytes = npt.NDArray[np.uint8]
 
 
 def read_folder(folder: Path, limit: int | None = None) -> list[tuple[str, Bytes]]:
-    """Names and `(H, W, 3)` pictures of a folder in the order of their names, at most `limit`.
+    """Names and `(H, W, 3)` pictures of a folder in the order of their names, see :func:`read_pictures`."""
+    return [(name, picture.rgb) for name, picture in read_pictures(folder, limit)]
+
+
+def read_pictures(folder: Path, limit: int | None = None) -> list[tuple[str, Picture]]:
+    """Names and pictures of a folder in the order of their names, at most `limit`.
+
+    Colours under full transparency continue what is visible around them, for all codecs alike.
 
     Raises:
         EocodecError: there is none that can be read.
@@ -26,7 +34,7 @@ def read_folder(folder: Path, limit: int | None = None) -> list[tuple[str, Bytes
     for path in sorted(Path(folder).iterdir()):
         if path.is_file():
             try:
-                found.append((path.name, read_picture(path).rgb))
+                found.append((path.name, matte.filled(read_picture(path))))
             except ImageError:
                 continue
         if limit and len(found) == limit:

@@ -104,9 +104,12 @@ class Job(ABC):
         """The picture `(H, W, 3)` that a decoder has to give for a file of this job."""
 
     def quality(self, file: AnyFile) -> float:
-        """PSNR of a file's picture to the input, dB: of the picture that a decoder has to give for it."""
+        """PSNR of a file's picture to the input, dB: of the picture that a decoder has to give for it.
+
+        What is fully transparent does not count.
+        """
         if self._measured is None or self._measured[0] is not file:  # a search has often just measured its last one
-            self._measured = file, psnr(self.picture.rgb, self.expected(file))
+            self._measured = file, psnr(self.picture.rgb, self.expected(file), self.picture.alpha)
         return self._measured[1]
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec import format
-from eocodec.coding import registry, webp
+from eocodec.coding import matte, registry, webp
 from eocodec.coding.base import Coded, Coding, Job
-from eocodec.coding.fineness import UNTUNED, StepTuning
+from eocodec.coding.fineness import UNTUNED, Focus, StepTuning
 from eocodec.coding.lossless_tables import available
 from eocodec.coding.ordinary import OrdinaryJob
 from eocodec.coding.page import PageJob
@@ -44,7 +44,7 @@ class Exact:
     """The exact file of a picture, made when it is first worth it.
 
     Arguments:
-        picture: what is to be kept.
+        picture: what is to be kept; colours that transparency hides are as cheap as they can be.
         make: gives the exact file.
     """
 
@@ -73,7 +73,7 @@ def open_either(
     picture: Picture,
     values: Float32 | None = None,
     tuning: StepTuning = UNTUNED,
-    pages: bool = True,
+    focus: Focus | None = None,
 ) -> Job:
     """A job as :meth:`Coding.open` gives it, which takes the exact form of a picture, or a page, where that is smaller.
 
@@ -81,10 +81,10 @@ def open_either(
 
     Arguments:
         coding, model, picture, values, tuning: see :meth:`Coding.open`.
-        pages: whether pages may be made, which have no map of steps of their own.
+        focus: regions of interest, which `tuning` has in its map, for photographs on a page.
     """
     if coding is registry.ORDINARY and available(model) and picture.depth == 8:
-        return EitherJob(coding, model, picture, values, tuning, pages)
+        return EitherJob(coding, model, picture, values, tuning, focus=focus)
     return coding.open(model, picture, values, tuning)
 
 
@@ -98,6 +98,7 @@ class EitherJob(Job):
         values: its colours before they were rounded, `(H, W, 3)` in 0 to 1, if they are known.
         tuning: of the ordinary file.
         pages: whether a page may be made.
+        focus: regions of interest, for the photographs on one.
     """
 
     def __init__(
@@ -108,10 +109,12 @@ class EitherJob(Job):
         values: Float32 | None = None,
         tuning: StepTuning = UNTUNED,
         pages: bool = True,
+        focus: Focus | None = None,
     ) -> None:
         super().__init__(coding, model, picture)
-        self._values, self.tuning, self._pages = values, tuning, pages
-        self._exact = Exact(picture, lambda: self._exactly.at(1 / 255))
+        self._values, self.tuning, self._pages, self._focus = values, tuning, pages, focus
+        self._plain = matte.repeated(picture)
+        self._exact = Exact(self._plain, lambda: self._exactly.at(1 / 255))
 
     def remember(self) -> None:
         """Keep what is found out about a step, see :class:`eocodec.coding.ordinary.OrdinaryJob`."""
@@ -133,14 +136,14 @@ class EitherJob(Job):
 
     @functools.cached_property
     def _exactly(self) -> Job:
-        return registry.LOSSLESS.open(self.model, replace(self.picture, deep=False))
+        return registry.LOSSLESS.open(self.model, replace(self._plain, deep=False))
 
     @functools.cached_property
     def page(self) -> PageJob | None:
         """Photographs on an exact layer, if it is such a picture."""
         if not self._pages or self.picture.pixels > LARGE:
             return None
-        return registry.PAGE.attempted(self.model, self.picture, self._values, self.tuning)
+        return registry.PAGE.attempted(self.model, self.picture, self._values, self.tuning, self._focus)
 
     def at(self, delta: float) -> Coded:
         """See :meth:`Job.at`."""

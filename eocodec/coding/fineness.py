@@ -41,6 +41,7 @@ __all__ = [
     "offsets_of",
     "pack_offsets",
     "tuning_for",
+    "within",
 ]
 
 Focus = Sequence[float] | Sequence[Sequence[float]] | npt.NDArray[Any]
@@ -259,6 +260,20 @@ def focused(focus: Focus, shape: tuple[int, int], block: int) -> Int8:
             place = octaves[top : -(-int(y + h) // block), left : -(-int(x + w) // block)]
             np.copyto(place, more, where=np.abs(place) < abs(more))
     return -np.clip(np.rint(octaves * CONDITION_UNIT), -LARGEST_OFFSET, LARGEST_OFFSET).astype(np.int8)
+
+
+def within(focus: Focus | None, place: tuple[slice, slice]) -> Focus | None:
+    """What regions of interest, as :func:`focused` takes them, are inside a rectangle of the picture; None: nothing.
+
+    Arguments:
+        focus: of the whole picture.
+        place: rows and columns of the rectangle.
+    """
+    if focus is None or isinstance(focus, np.ndarray):
+        return None if focus is None else focus[place]
+    top, left, height, width = place[0].start, place[1].start, *(s.stop - s.start for s in place)
+    moved = [(x - left, y - top, w, h, more) for x, y, w, h, more in _rectangles(focus)]
+    return [r for r in moved if r[0] < width and r[1] < height and r[0] + r[2] > 0 and r[1] + r[3] > 0] or None
 
 
 def _rectangles(focus: Any) -> list[tuple[float, float, float, float, float]]:

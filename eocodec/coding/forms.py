@@ -6,7 +6,8 @@ only looks at files starts at once; `eocodec.coding.base.Coding` is a form that 
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from eocodec import format, regions
 from eocodec.coding.units import cumulative_latents
@@ -31,6 +32,7 @@ __all__ = [
     "SegmentedForm",
     "TinyForm",
     "after_segments",
+    "blank_pictures",
     "cumulative_samples",
     "described",
     "form_of",
@@ -67,7 +69,13 @@ class Form(ABC):
 
 
 class SegmentedForm(Form):
-    """Forms whose files are segments of coding units, from core to detail, and can be cut between them."""
+    """Forms whose files are segments of coding units, from core to detail, and can be cut between them.
+
+    Attributes:
+        rateless: what such a file is and why what another C gives is not in it, for messages.
+    """
+
+    rateless: ClassVar[str] = "an ordinary file, whose step is finer"
 
     @abstractmethod
     def latents_after_segments(self, file: File, model: "Model | None" = None) -> list[float]:
@@ -103,7 +111,7 @@ class SegmentedForm(Form):
         file = whole_file(file)
         if rate is not None:
             raise EocodecError(
-                f"what compress gives at rate {rate:g} cannot be cut from an ordinary file, whose step is finer; "
+                f"what compress gives at rate {rate:g} cannot be cut from {self.rateless}; "
                 "compress the picture again, cut a progressive file, or choose latents or bytes"
             )
         if max_bytes is not None:
@@ -137,6 +145,8 @@ class OrdinaryForm(SegmentedForm):
 class LosslessForm(SegmentedForm):
     """Files that give back every value, of 8 bits or 16, of models with nets for it."""
 
+    rateless = "a lossless file, which has no step"
+
     def holds(self, file: AnyFile, manifest: Kind | None) -> bool:
         """All files with the lossless element."""
         return isinstance(file, File) and file.lossless is not None
@@ -149,13 +159,15 @@ class LosslessForm(SegmentedForm):
 class PageForm(SegmentedForm):
     """Files of an exact layer and photographs on it, each of which is an ordinary file in a segment of its own."""
 
+    rateless = "a page, whose photographs have finer steps"
+
     def holds(self, file: AnyFile, manifest: Kind | None) -> bool:
         """All files whose header says so."""
         return isinstance(file, File) and file.header.page
 
     def latents_after_segments(self, file: File, model: "Model | None" = None) -> list[float]:
-        """All of C from the first photograph on."""
-        return [0.0] + [file.header.kept] * len(file.segments)
+        """Those that every photograph so far has."""
+        return [0.0, *accumulate(map(self._latents, self._parts(file)), min)]
 
     def describe(self, file: AnyFile, size: int, model: Named | None) -> dict[str, Any]:
         """See :meth:`eocodec.coding.base.Coding.describe`; `regions` says where photographs are and what they take."""
@@ -173,7 +185,8 @@ class PageForm(SegmentedForm):
                 }
             )
         tuning = round(tuning_of(file) / format.MAX_TUNING, 3)
-        told = {**super().describe(file, size, model), "tuning": tuning}
+        mapped = any(part.offsets is not None for part in self._parts(file))
+        told = {**super().describe(file, size, model), "tuning": tuning, "focus": mapped}
         return {**told, "page": True, "layer": len(layer), "regions": found}
 
     def cut(
@@ -187,32 +200,36 @@ class PageForm(SegmentedForm):
     ) -> File:
         """Every photograph cut to the same number of latents: those given, or the most that fit; the layer stays.
 
-        Where even the smallest cut of the photographs does not fit, the last ones are left out.
+        Where even photographs without any latents do not fit, the last ones are left out. See :func:`blank_pictures`.
         """
         file = whole_file(file)
         if rate is not None or (latents is not None and not latents >= 1):
             return super().cut(file, library, rate=rate, latents=latents)
         if max_bytes is None:
             assert latents is not None
-            return self._kept(file, latents)
-        places, _ = regions.unpack(file.page or b"", file.header.width, file.header.height)
-        parts = [photograph_of(file, place, k) for k, place in zip(range(len(file.segments)), places, strict=False)]
-        ends = {n for part in parts for n in ORDINARY.latents_after_segments(part)}
+            kept = self._kept(file, latents)
+            if not any(map(self._latents, self._parts(kept))) and any(map(self._latents, self._parts(file))):
+                raise EocodecError(f"no segment of a photograph on the page ends within {latents:g} latents")
+            return kept
+        ends = {n for part in self._parts(file) for n in ORDINARY.latents_after_segments(part)}
         for most in sorted(ends, reverse=True):
             cut = self._kept(file, most)
             if len(format.to_bytes(cut)) <= max_bytes:
                 return cut
         return super().cut(self._kept(file, 0), library, max_bytes=max_bytes)
 
+    def _parts(self, file: File) -> list[File]:
+        """The photographs that are there."""
+        places, _ = regions.unpack(file.page or b"", file.header.width, file.header.height)
+        return [photograph_of(file, place, k) for k, place in enumerate(places[: len(file.segments)])]
+
     def _latents(self, part: File) -> float:
         return ORDINARY.latents_after_segments(part)[-1]
 
     def _kept(self, file: File, latents: float) -> File:
         """The page with segments of photographs that lie within the first latents."""
-        places, _ = regions.unpack(file.page or b"", file.header.width, file.header.height)
         segments = []
-        for k, segment in enumerate(file.segments):
-            part = photograph_of(file, places[k], k)
+        for part, segment in zip(self._parts(file), file.segments, strict=False):
             after = ORDINARY.latents_after_segments(part)
             keep = max(n for n, present in enumerate(after) if present <= latents)
             segments.append(replace(segment, payload=format.to_bytes(format.keep_segments(part, keep))))
@@ -300,6 +317,17 @@ def photograph_of(file: File, place: Region, number: int) -> File:
     return part
 
 
+def blank_pictures(file: AnyFile) -> int:
+    """How many pictures in a file are one colour for lack of latents: its only one, or photographs of a page."""
+    if not isinstance(file, File):
+        return 0
+    if not file.header.page:
+        return int(not file.segments)
+    places, _ = regions.unpack(file.page or b"", file.header.width, file.header.height)
+    there = zip(range(len(file.segments)), places, strict=False)
+    return len(places) - sum(bool(photograph_of(file, place, k).segments) for k, place in there)
+
+
 def tuning_of(file: AnyFile) -> int:
     """How much the steps of a file follow the eye, in 1/32; of a page, those of its first photograph."""
     if not isinstance(file, File):
@@ -328,6 +356,7 @@ def described(file: File, size: int, model: Named | None) -> dict[str, Any]:
         "bpp": round(8 * size / (h.width * h.height), 5),
         "complete": file.complete,
         "damaged": file.damaged,
+        "blank": blank_pictures(file),
     }
 
 

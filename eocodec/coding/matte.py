@@ -1,7 +1,8 @@
 """Colours under transparency: what is hidden takes the smoothest values, so that it costs nothing and shows nowhere.
 
 In: a picture with transparency. Out: the picture with hidden pixels coloured from the visible ones around them, which
-keeps the dark or bright colours that lie under a soft edge from showing through it when it is coded lossily.
+keeps the dark or bright colours that lie under a soft edge from showing through it when it is coded lossily. Smooth
+values are right for lossy coders; for exact ones, which copy, hidden pixels repeat a visible one of their row.
 
 References:
     Gortler et al., *The Lumigraph*, 1996, section 3.2 (pull and push). https://doi.org/10.1145/237170.237200
@@ -15,7 +16,7 @@ from PIL import Image
 
 from eocodec.image import Bytes, Picture
 
-__all__ = ["filled", "spread"]
+__all__ = ["filled", "repeated", "spread"]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -25,6 +26,29 @@ def filled(picture: Picture) -> Picture:
     if picture.alpha is None or bool(picture.alpha.all()):
         return picture
     return replace(picture, rgb=spread(picture.rgb, picture.alpha))
+
+
+def repeated(picture: Picture) -> Picture:
+    """The picture with hidden pixels equal to the visible one before them; itself where it has none.
+
+    Before the first one of a row it is that which is repeated, and rows that are hidden altogether are as the visible
+    one above them, or else the first one.
+    """
+    if picture.alpha is None or bool(picture.alpha.all()):
+        return picture
+    visible = picture.alpha > 0
+    if not visible.any():
+        return replace(picture, rgb=np.zeros_like(picture.rgb))
+    columns = _last(visible)
+    rows = _last(visible.any(1)[None])[0]
+    return replace(picture, rgb=picture.rgb[rows[:, None], columns[rows]])
+
+
+def _last(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Where the last flag that is set up to each place of a row is; the first one where there is none before."""
+    places = np.where(flags, np.arange(flags.shape[1]), -1)
+    last = np.maximum.accumulate(places, 1)
+    return np.where(last < 0, np.argmax(flags, 1)[:, None], last)
 
 
 def spread(rgb: Bytes, alpha: Bytes) -> Bytes:

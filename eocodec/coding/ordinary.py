@@ -31,7 +31,7 @@ from eocodec.coding.walk import Walk
 from eocodec.format import AnyFile, File, Header, Segment, rate_code
 from eocodec.image import Bytes, Picture
 from eocodec.memory import trim_memory
-from eocodec.metrics import decibels, peak, squared_error
+from eocodec.metrics import decibels, peak, squared_error, visible_samples
 from eocodec.model import transform, unrefined
 from eocodec.model.bundle import Model
 from eocodec.steps import step_code
@@ -220,10 +220,10 @@ class OrdinaryJob(SteppedJob):
         del coder
         if self.picture.pixels > LARGE:
             trim_memory()
-        rgb, error = self.picture.rgb, 0.0
+        rgb, alpha, error = self.picture.rgb, self.picture.alpha, 0.0
         for rows, columns, piece in pieces_of(self.model, header, latents, header.delta, fineness.places()):
-            error += squared_error(rgb[rows, columns], piece)
-        self._measured = file, decibels(error, rgb.size, peak(rgb))
+            error += squared_error(rgb[rows, columns], piece, None if alpha is None else alpha[rows, columns])
+        self._measured = file, decibels(error, visible_samples(rgb, alpha), peak(rgb))
         return Coded(file, self.rate(file))
 
     def header(self, delta: float) -> Header:

@@ -16,21 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec import format, regions
-from eocodec.coding import registry, segmentation, webp
+from eocodec.coding import matte, registry, segmentation, webp
 from eocodec.coding.base import Coded, SegmentedCoding, whole_file
-from eocodec.coding.fineness import UNTUNED, StepTuning, tuning_for
+from eocodec.coding.fineness import UNTUNED, Focus, StepTuning, tuning_for, within
 from eocodec.coding.forms import PageForm, photograph_of
 from eocodec.coding.ordinary import OrdinaryJob
 from eocodec.coding.rate_control import SteppedJob
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import AnyFile, File, Header, Segment, rate_code
 from eocodec.image import Bytes, Picture
-from eocodec.metrics import decibels, squared_error
+from eocodec.metrics import decibels, squared_error, visible_samples
 from eocodec.model.bundle import Model
 from eocodec.regions import Region
 from eocodec.steps import step_code
 
-__all__ = ["Page", "PageJob"]
+__all__ = ["Page", "PageJob", "photographs_on"]
 
 FRAME = 8  # bytes that a segment has besides its payload, nearly
 
@@ -46,6 +46,7 @@ class PageJob(SteppedJob):
         places: of the photographs, at least one.
         values: colours of the page before they were rounded, if they are known.
         tuning: of the photographs; a map of steps is made anew for each.
+        focus: regions of interest, of which photographs take their parts.
     """
 
     def __init__(
@@ -56,10 +57,11 @@ class PageJob(SteppedJob):
         places: list[Region],
         values: Float32 | None = None,
         tuning: StepTuning = UNTUNED,
+        focus: Focus | None = None,
     ) -> None:
         super().__init__(coding, model, picture)
-        self.places, self._values, self._tuning = places, values, tuning
-        self.exact_layer = _filled(picture.rgb, places)
+        self.places, self._values, self._tuning, self._focus = places, values, tuning, focus
+        self.exact_layer = _filled(matte.repeated(picture).rgb, places)
 
     def remember(self) -> None:
         """Keep what is found out about a step, see :class:`eocodec.coding.ordinary.OrdinaryJob`."""
@@ -73,7 +75,8 @@ class PageJob(SteppedJob):
         for region in self.places:
             rgb = np.ascontiguousarray(self.picture.rgb[region.place])
             grey = self.picture.grey or bool((rgb == rgb[..., :1]).all())
-            tuning = tuning_for(self.model, True, "eye" if self._tuning.degree else "psnr", None, rgb, False)
+            tune, focus = "eye" if self._tuning.degree else "psnr", within(self._focus, region.place)
+            tuning = tuning_for(self.model, True, tune, focus, rgb, False)
             values = None if self._values is None else np.ascontiguousarray(self._values[region.place])
             found.append(OrdinaryJob(registry.ORDINARY, self.model, Picture(rgb, grey=grey), values, tuning))
         return found
@@ -139,8 +142,12 @@ class PageJob(SteppedJob):
 
     def reached(self, rgb: Bytes) -> float:
         """See :meth:`SteppedJob.reached`; that of the photographs, which what is exact around them must not spoil."""
-        error = sum(squared_error(self.picture.rgb[r.place], rgb[r.place]) for r in self.places)
-        return decibels(error, 3 * sum(r.pixels for r in self.places))
+        error, samples = 0.0, 0
+        for r in self.places:
+            part, alpha = self.picture.rgb[r.place], None if self.picture.alpha is None else self.picture.alpha[r.place]
+            error += squared_error(part, rgb[r.place], alpha)
+            samples += visible_samples(part, alpha)
+        return decibels(error, samples)
 
 
 class Page(PageForm, SegmentedCoding):
@@ -162,15 +169,16 @@ class Page(PageForm, SegmentedCoding):
         return job
 
     def attempted(
-        self, model: Model, picture: Picture, values: Float32 | None = None, tuning: StepTuning = UNTUNED
+        self,
+        model: Model,
+        picture: Picture,
+        values: Float32 | None = None,
+        tuning: StepTuning = UNTUNED,
+        focus: Focus | None = None,
     ) -> PageJob | None:
         """A job as :meth:`open` gives it, None for what is no page."""
-        if picture.depth > 8 or not webp.fits(*picture.rgb.shape[:2]):
-            return None
-        places = segmentation.photographs(picture.rgb)
-        if not places or sum(p.pixels for p in places) == picture.pixels:
-            return None
-        return PageJob(self, model, picture, places, values, tuning)
+        places = photographs_on(picture)
+        return PageJob(self, model, picture, places, values, tuning, focus) if places else None
 
     def decode(self, model: Model, file: AnyFile, texture: float = 0.0) -> Bytes:
         """See :meth:`Coding.decode`; photographs that are not there are left as the layer has them."""
@@ -195,6 +203,14 @@ class Page(PageForm, SegmentedCoding):
         for k, place in enumerate(places[: len(file.segments)]):
             found.append(registry.ORDINARY.symbols(model, photograph_of(file, place, k)))
         return np.concatenate(found)
+
+
+def photographs_on(picture: Picture) -> list[Region]:
+    """Where a picture that can be a page has photographs; nothing for other pictures."""
+    if picture.depth > 8 or not webp.fits(*picture.rgb.shape[:2]):
+        return []
+    places = segmentation.photographs(matte.repeated(picture).rgb)
+    return [] if sum(p.pixels for p in places) == picture.pixels else places
 
 
 def _filled(rgb: Bytes, places: list[Region]) -> Bytes:

@@ -255,8 +255,8 @@ class SteppedJob(Job):
         """C of a file."""
 
     def reached(self, rgb: Bytes) -> float:
-        """What a PSNR target is compared with: the PSNR of a decoded picture."""
-        return psnr(self.picture.rgb, rgb)
+        """What a PSNR target is compared with: the PSNR of a decoded picture, over what can be seen of it."""
+        return psnr(self.picture.rgb, rgb, self.picture.alpha)
 
     @abstractmethod
     def overhead(self) -> int:
@@ -301,7 +301,7 @@ class SteppedJob(Job):
 
         def attempt(x: float) -> tuple[float, Callable[[], tuple[AnyFile, float]]]:
             rgb, file = self.draft(2.0**x / 255.0)
-            return self.reached(rgb), lambda: (file(), psnr(self.picture.rgb, rgb))
+            return self.reached(rgb), lambda: (file(), psnr(self.picture.rgb, rgb, self.picture.alpha))
 
         found = match_quality(attempt, target, self._bounds(), self.first_for_quality(target), self.resolution)
         self._measured = found.result()

@@ -5,9 +5,13 @@ In: a picture `(H, W, 3)`, uint8. Out: a few rectangles that do not overlap. Int
     pixels ── new or a copy of a neighbour ──► blocks ── photographic, drawn or flat ──► value of each block
                                                                                             │
     rectangles, to the pixel ◄── edges follow the pixels ◄── rectangles, to the block ◄── largest sums
+         └── labels cut out ──► more rectangles
 
 Text, charts and widgets repeat their neighbours exactly and have one colour more often than others; photographs have
-noise. A rectangle's worth is the sum of its blocks' values; the one that is worth most comes first.
+noise. A rectangle's worth is the sum of its blocks' values; the one that is worth most comes first. A label with text
+that lies in a corner of a photograph, or across it, is left out, so that two parts remain; four parts around a label in
+the middle would take more bytes than they save. Text without paper of its own stays: exactly it would take its
+background, too, and more than twice the bytes of the page.
 
 References:
     Bentley: *Programming pearls: algorithm design techniques*, CACM 27 (9), 1984: the largest sum of a part of a line.
@@ -41,6 +45,10 @@ VALUES = {"photographic": 10, "noisy": 3, "smooth": 1, "flat": -1, "text": -5}
 TAKEN = -(1 << 30)  # the value of a block that another rectangle has
 FEWEST, SCARCE = 4, 100  # blocks of text beside photographs: so many, and one in so many
 PRICE = 5  # of a rectangle
+LABEL = {"photographic": -20, "noisy": -6, "smooth": -2, "flat": -1, "text": 4}  # of a block in a label on one
+LABEL_CONTRAST = 192  # levels, of text that a lossy coder spends more on than an exact one
+LABEL_WORTH = 50  # that a label must be, some three lines of ten letters; less saves no bytes
+THIN = 8  # pixels of a side of what is left beside a label, at least
 WORTH = 15  # that a rectangle must be
 SHARE = 8  # one pixel in so many of a row or column at its edge is new
 
@@ -72,13 +80,17 @@ def photographs(rgb: Bytes) -> list[Region]:
         colours <<= 8
         colours |= rgb[..., channel]
     new = _new(colours)
-    values = _values(colours, new)
+    values, label = _values(colours, new)
     regions: list[Region] = []
     for r in _chosen(values):  # slivers that come last are often edges of what came before
         rough = _in_pixels(r, height, width)
         free = [x for x in (_fitted(new, rough), rough) if not any(x.overlaps(other) for other in regions)]
         if free and min(free[0].height, free[0].width) >= SMALLEST:
             regions.append(free[0])
+    for region in regions.copy():
+        parts = _without_labels(region, label, new, MOST - len(regions) + 1)
+        regions.remove(region)
+        regions += parts
     for region in regions:
         touched = (slice(s.start // BLOCK, -(-s.stop // BLOCK)) for s in region.place)
         values[tuple(touched)] = TAKEN
@@ -102,8 +114,8 @@ def _blocks(plane: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     return whole.reshape(rows, BLOCK, columns, BLOCK).swapaxes(1, 2)
 
 
-def _values(colours: Colours, new: Bools) -> Ints:
-    """The value of every block."""
+def _values(colours: Colours, new: Bools) -> tuple[Ints, Ints]:
+    """The value of every block in a photograph, and that in a label on one."""
     count = _blocks(new).sum((2, 3), dtype=np.int64)
     drawn = count > FLAT
     ordered = np.sort(_blocks(colours)[drawn].reshape(-1, AREA), axis=1)
@@ -115,9 +127,14 @@ def _values(colours: Colours, new: Bools) -> Ints:
     text = common & (last - first >= CONTRAST)
     many = distinct >= np.where(grey, GREYS, COLOURS)
     kinds = {"text": text, "photographic": many & (count[drawn] >= NEW), "noisy": many & ~common}
+    clear = np.zeros(count.shape, np.bool_)
+    clear[drawn] = last - first >= LABEL_CONTRAST
     values = np.full(count.shape, VALUES["flat"], np.int64)
     values[drawn] = np.select(list(kinds.values()), [VALUES[kind] for kind in kinds], VALUES["smooth"])
-    return values
+    labels = np.select([values == VALUES[kind] for kind in LABEL], list(LABEL.values()))
+    labels[(values == VALUES["text"]) & ~clear] = LABEL["noisy"]
+    labels[(values == VALUES["text"]) & (count >= NEW)] = LABEL["photographic"]  # it has no paper of its own
+    return values, labels
 
 
 def _chosen(values: Ints) -> list[_Rectangle]:
@@ -209,6 +226,64 @@ def _fitted(new: Bools, region: Region) -> Region:
     return Region(top, left, max(bottom - top, 0), max(right - left, 0))
 
 
+def _without_labels(region: Region, label: Ints, new: Bools, most: int) -> list[Region]:
+    """A photograph, or up to `most` parts of it around labels with text that lie on it.
+
+    Arguments:
+        region: of the photograph.
+        label: value of every block of the page in a label.
+        new: see :func:`_new`.
+        most: parts.
+    """
+    top, left = -(-region.y // BLOCK), -(-region.x // BLOCK)
+    inside = label[top : (region.y + region.height) // BLOCK, left : (region.x + region.width) // BLOCK]
+    if most < 2 or not inside.size:
+        return [region]
+    best = _best(inside)
+    if inside[best.place].sum() < LABEL_WORTH:
+        return [region]
+    r = _Rectangle(best.top + top, best.bottom + top, best.left + left, best.right + left)
+    parts = _around(region, _label(region, r, new))
+    if len(parts) not in (1, 2) or min(min(p.height, p.width) for p in parts) < THIN:
+        return [region]
+    found = _without_labels(parts[0], label, new, most - len(parts) + 1)
+    for part in parts[1:]:
+        found += _without_labels(part, label, new, most - len(found))
+    return found
+
+
+def _label(region: Region, r: _Rectangle, new: Bools) -> Region:
+    """A label of blocks, to the pixel: from outside, it begins where the photograph's rows and columns end."""
+    end, side = region.y + region.height, region.x + region.width
+    rows = new[:, BLOCK * r.left : BLOCK * r.right].sum(1, dtype=np.int64) * SHARE >= BLOCK * (r.right - r.left)
+    columns = new[BLOCK * r.top : BLOCK * r.bottom].sum(0, dtype=np.int64) * SHARE >= BLOCK * (r.bottom - r.top)
+    top, bottom = _narrowed(rows, r.top, r.bottom, region.y, end)
+    left, right = _narrowed(columns, r.left, r.right, region.x, side)
+    return Region(top, left, max(bottom - top, 0), max(right - left, 0))
+
+
+def _narrowed(near: Bools, first: int, last: int, low: int, high: int) -> tuple[int, int]:
+    """Where what is not photographic begins and ends, from a block before `first` and after `last`, within bounds."""
+    begin, end = max(BLOCK * (first - 1), low), min(BLOCK * (last + 1), high)
+    return begin + _leading(near[begin : BLOCK * (first + 1)]), end - _leading(near[BLOCK * (last - 1) : end][::-1])
+
+
+def _around(region: Region, hole: Region) -> list[Region]:
+    """What is left of a region, in up to four parts."""
+    if hole.width * region.height < hole.height * region.width:  # the long parts lie along the hole
+        turned = _around(*(Region(r.x, r.y, r.width, r.height) for r in (region, hole)))
+        return [Region(r.x, r.y, r.width, r.height) for r in turned]
+    below, behind = hole.y + hole.height, hole.x + hole.width
+    end, side = region.y + region.height, region.x + region.width
+    parts = [
+        Region(region.y, region.x, hole.y - region.y, region.width),
+        Region(hole.y, region.x, hole.height, hole.x - region.x),
+        Region(hole.y, behind, hole.height, side - behind),
+        Region(below, region.x, end - below, region.width),
+    ]
+    return [p for p in parts if p.height > 0 and p.width > 0]
+
+
 def _edge(new: Bools, at: int, outwards: int) -> int:
     """Where the rows that belong to a photograph end.
 
@@ -217,11 +292,13 @@ def _edge(new: Bools, at: int, outwards: int) -> int:
         at: its first row, or the one after its last.
         outwards: -1 for its first row, 1 for its last.
     """
-    near = new[max(at - 2 * BLOCK, 0) : at + 2 * BLOCK].sum(1, dtype=np.int64) * SHARE >= new.shape[1]
+    count = new[max(at - 2 * BLOCK, 0) : at + 2 * BLOCK].sum(1, dtype=np.int64)
     middle = min(at, 2 * BLOCK)
-    above, below = near[:middle][::-1], near[middle:]
+    above, below = count[:middle][::-1], count[middle:]
     outer, inner = (above, below) if outwards < 0 else (below, above)
-    return at + outwards * (_leading(outer) or -_leading(~inner))
+    # Half of what is inside: a photograph goes on as it was, text beside a part of it that goes on has less.
+    least = max(new.shape[1] / SHARE, float(inner[:BLOCK].mean()) / 2 if inner.size else 0.0)
+    return at + outwards * (_leading(outer >= least) or -_leading(inner * SHARE < new.shape[1]))
 
 
 def _leading(flags: Bools) -> int:

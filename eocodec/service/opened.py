@@ -64,7 +64,7 @@ class Made:
         job = self.opened.job
         if self.rgb is None:
             self.rgb = job.expected(self.coded.file)
-        reached = psnr(job.picture.rgb, self.rgb)
+        reached = psnr(job.picture.rgb, self.rgb, job.picture.alpha)
         self._note(reached)
         return to_pillow(self.rgb, job.picture.alpha, job.picture.grey), reached
 
@@ -167,7 +167,7 @@ class Desk:
         Raises:
             EocodecError: there is no such codec or file.
         """
-        picture = self._read_file(path)
+        picture = matte.filled(self._read_file(path))
         key = identity, "rival", codec, size
         return self._keep(key, lambda: rival(picture.rgb, codec, size), lambda _: picture.pixels), picture
 

@@ -24,7 +24,7 @@ from eocodec.format import MAGIC, is_tiny, parse, parse_tiny, tiny_from_text
 from eocodec.image import Picture, encode_picture, read_picture, to_pillow
 from eocodec.lab.paths import editing
 from eocodec.memory import keep_memory
-from eocodec.metrics import psnr
+from eocodec.metrics import psnr, with_hidden_of
 from eocodec.model.bundle import Model
 from eocodec.model.library import DEFAULT, Library, load_model
 from eocodec.model.manifest import PhotoManifest
@@ -355,10 +355,15 @@ def opened_picture(path: str, identity: str, options: dict[str, Any], scores: bo
     made = _desk.file(path, identity, _model(options["model"]), options)
     image, reached = made.picture()
     headers = {"Psnr": f"{reached:.3f}"}
-    score = ssimulacra2(made.opened.job.picture.rgb, made.rgb) if scores else None
+    score = _score(made.opened.job.picture, made.rgb) if scores else None
     if score is not None:
         headers["Ssimulacra2"] = f"{score:.2f}"
     return Answer(_shown(image), "image/png", headers)
+
+
+def _score(picture: Picture, rgb: Any) -> float | None:
+    """SSIMULACRA2 of what can be seen, None where it cannot be told."""
+    return ssimulacra2(picture.rgb, with_hidden_of(picture.rgb, rgb, picture.alpha))
 
 
 def opened_rival(path: str, identity: str, codec: str, size: int) -> Answer:
@@ -367,9 +372,9 @@ def opened_rival(path: str, identity: str, codec: str, size: int) -> Answer:
     headers = {
         "Bytes": str(len(found.data)),
         "Quality": str(found.quality),
-        "Psnr": f"{psnr(picture.rgb, found.rgb):.3f}",
+        "Psnr": f"{psnr(picture.rgb, found.rgb, picture.alpha):.3f}",
     }
-    score = ssimulacra2(picture.rgb, found.rgb)
+    score = _score(picture, found.rgb)
     if score is not None:
         headers["Ssimulacra2"] = f"{score:.2f}"
     return Answer(_shown(to_pillow(found.rgb)), "image/png", headers)
