@@ -62,9 +62,9 @@ def call(*arguments):
         main(list(arguments))
     except SystemExit as e:
         assert not e.code, arguments
-call("compress", picture, "-o", "a.eoc", "--rate", "40")
+call("compress", picture, "-o", "a.eoc", "--rate", "200")
 call("decompress", "a.eoc", "-o", "a.png")
-call("truncate", "a.eoc", "--latents", "20")
+call("truncate", "a.eoc", "--latents", "400")
 call("info", "a.eoc"); call("models")
 call("denoise", "a.png", "-o", "b.png", "--shifts", "1")
 call("demo", "-o", "strip.png")

@@ -41,7 +41,7 @@ def picture() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def data(mine: Path, picture: np.ndarray) -> bytes:
-    return eocodec.compress(picture, 200, model=mine, progressive=True)
+    return eocodec.compress(picture, 150, model=mine, progressive=True)
 
 
 def test_models_are_found_by_name_path_id_and_number(mine: Path) -> None:
