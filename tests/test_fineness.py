@@ -7,7 +7,17 @@ import pytest
 from paths import bundle_of
 
 import eocodec
-from eocodec.coding.fineness import LARGEST_OFFSET, UNTUNED, Fineness, focused, masking, tuning_for
+from eocodec.coding.fineness import (
+    LARGEST_OFFSET,
+    UNTUNED,
+    Fineness,
+    blocks_of,
+    focused,
+    masking,
+    offsets_of,
+    pack_offsets,
+    tuning_for,
+)
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import Header
 from eocodec.model.bundle import Model
@@ -44,7 +54,7 @@ def test_a_mask_is_as_good_as_regions() -> None:
 
 @pytest.mark.parametrize(
     "focus",
-    [(1, 2, 3), (1, 2, 3, 4, 5, 6), (0, 0, 0, 9), (0, 0, 9, -9), (200, 0, 9, 9), (0, -20, 9, 9), (0, 0, 9, 9, 3), [],
+    [(1, 2, 3), (1, 2, 3, 4, 5, 6), (0, 0, 0, 9), (0, 0, 9, -9), (160, 0, 9, 9), (0, 128, 9, 9), (-9, 0, 9, 9), (0, -9, 9, 9), (0, 0, 9, 9, 3), [],
      (0, 0, 9, float("nan")), [(0, 0, 9, 9), (1, 2)], np.zeros((5, 5), bool), np.zeros((128, 160)), "face",
      (0, 0, "9", None)],
 )  # fmt: skip
@@ -117,6 +127,21 @@ def test_a_model_without_tuning_knows_plain_files_alone() -> None:
     for tuning, offsets in ((1, None), (0, np.zeros((2, 2), np.int8))):
         with pytest.raises(FormatError, match="its steps differ"):
             Fineness(first, Header(first.id, 64, 64, 1, 40000, tuning=tuning), offsets)
+
+
+def test_maps_survive_packing_and_are_checked(model: Model) -> None:
+    header = Header(model.id, 65, 33, 1, 40000)
+    assert model.multiple == BLOCK and blocks_of(header, model) == (2, 3)
+    offsets = np.array([[-LARGEST_OFFSET, 0, 5], [LARGEST_OFFSET, -1, 0]], np.int8)
+    packed = pack_offsets(offsets)
+    found = offsets_of(packed, header, model)
+    assert found is not None and found.dtype == np.int8 and (found == offsets).all()
+    assert pack_offsets(None) is None and offsets_of(None, header, model) is None
+    for entry in (LARGEST_OFFSET + 1, -LARGEST_OFFSET - 1, -128):
+        with pytest.raises(FormatError, match="map of steps is out of range"):
+            offsets_of(pack_offsets(np.where(offsets == 5, np.int8(entry), offsets)), header, model)
+    with pytest.raises(FormatError, match="map of steps"):
+        offsets_of(packed, replace(header, width=97), model)
 
 
 def test_models_and_forms_that_cannot_say_so(chelsea: np.ndarray) -> None:
