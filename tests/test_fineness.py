@@ -54,9 +54,9 @@ def test_a_mask_is_as_good_as_regions() -> None:
 
 @pytest.mark.parametrize(
     "focus",
-    [(1, 2, 3), (1, 2, 3, 4, 5, 6), (0, 0, 0, 9), (0, 0, 9, -9), (160, 0, 9, 9), (0, 128, 9, 9), (-9, 0, 9, 9), (0, -9, 9, 9), (0, 0, 9, 9, 3), [],
-     (0, 0, 9, float("nan")), [(0, 0, 9, 9), (1, 2)], np.zeros((5, 5), bool), np.zeros((128, 160)), "face",
-     (0, 0, "9", None)],
+    [(1, 2, 3), (1, 2, 3, 4, 5, 6), (0, 0, 0, 9), (0, 0, 9, -9), (160, 0, 9, 9), (0, 128, 9, 9), (-9, 0, 9, 9),
+     (0, -9, 9, 9), (0, 0, 9, 9, 3), [], (0, 0, 9, float("nan")), [(0, 0, 9, 9), (1, 2)], np.zeros((5, 5), bool),
+     np.zeros((128, 160)), "face", (0, 0, "9", None)],
 )  # fmt: skip
 def test_what_is_no_region_is_refused(focus: object) -> None:
     with pytest.raises(EocodecError, match=r"region|mask"):
