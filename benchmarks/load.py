@@ -20,8 +20,6 @@ import json
 import multiprocessing
 import os
 import re
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -30,6 +28,7 @@ from typing import Any
 import click
 import numpy as np
 from PIL import Image
+from started import started
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "samples" / "coffee.png"
@@ -240,25 +239,10 @@ def main(
 ) -> None:
     mix = bodies()
     own = [library_rate(mix, workers, max(5.0, seconds / 4))]  # before and after: other work on the machine would show
-    command = [sys.executable, "-m", "eocodec_cli", "serve", "--port", "0", "--workers", str(workers)]
-    server = subprocess.Popen([*command, "--queue", str(queue)], stderr=subprocess.PIPE, text=True)
-    assert server.stderr is not None
-    port = 0
-    for line in server.stderr:
-        row = json.loads(line)
-        if row["event"] == "listening":
-            port = int(row["url"].rsplit(":", 1)[1].strip("/"))
-        if row["event"] == "ready":
-            break
-    drain = multiprocessing.get_context("fork").Process(target=lambda: [None for _ in server.stderr], daemon=True)
-    drain.start()
-    try:
+    with started("--workers", str(workers), "--queue", str(queue)) as (port, server):
         before = time.monotonic()
         running, memory, used = asyncio.run(load(port, server.pid, mix, clients, seconds, (abandoning, dawdling)))
-    finally:
-        server.send_signal(signal.SIGTERM)
-        code = server.wait(90)
-        drain.terminate()
+    code = server.returncode
     own.append(library_rate(mix, workers, max(5.0, seconds / 4)))
     rows = [r for c in running for r in c.rows if 0 <= r[0] + r[3] - before - WARM <= seconds]
     done = [r for r in rows if r[2] == 200]

@@ -18,11 +18,7 @@ import io
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +28,7 @@ from typing import Any
 import click
 import numpy as np
 from PIL import Image
+from started import started
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "coffee.png"
 SIZES = ((768, 512), (2048, 1536), (4000, 3000))
@@ -85,24 +82,14 @@ class Service:
 @contextlib.contextmanager
 def serving() -> Iterator[Service]:
     """The service, ready, with one process that is never replaced and a store of its own."""
-    with tempfile.TemporaryDirectory() as store:
-        command = [sys.executable, "-m", "eocodec_cli", "serve", "--port", "0", "--workers", "1", "--model", "photo"]
-        more = ["--store", store, "--worker-memory", "0", "--timeout", "900"]
-        server = subprocess.Popen([*command, *more], stderr=subprocess.PIPE, text=True)
-        assert server.stderr is not None
-        try:
-            port = 0
-            for line in server.stderr:
-                row = json.loads(line)
-                if row["event"] == "listening":
-                    port = int(row["url"].rsplit(":", 1)[1].strip("/"))
-                if row["event"] == "ready":
-                    break
-            threading.Thread(target=server.stderr.read, daemon=True).start()
-            yield Service(port, _child(server.pid))
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait(90)
+    with (
+        tempfile.TemporaryDirectory() as store,
+        started("--workers", "1", "--model", "photo", "--store", store, "--worker-memory", "0", "--timeout", "900") as (
+            port,
+            server,
+        ),
+    ):
+        yield Service(port, _child(server.pid))
 
 
 def _child(parent: int) -> int:

@@ -490,18 +490,18 @@ def _sides(r: _Reader, head: bytes) -> dict[int, bytes]:
     sides: dict[int, bytes] = {}
     while True:
         start = r.at
-        kind = r.take(1)[0]
-        if kind == SIDE_END:
+        side = r.take(1)[0]
+        if side == SIDE_END:
             return sides
-        if kind not in SIDES or kind in sides:
+        if side not in SIDES or side in sides:
             raise FormatError("the file is damaged: unknown or repeated side segment")
         length = r.varint()
         if length > MAX_SIDE_SEGMENT:
             raise FormatError("the file is damaged: a side segment is too long")
         content = r.take(length)
         if r.take(4) != _checksum(head, len(sides), r.data[start : r.at - 4]):
-            raise FormatError(f"the file is damaged: the checksum of its {SIDES[kind]} does not match")
-        sides[kind] = content
+            raise FormatError(f"the file is damaged: the checksum of its {SIDES[side]} does not match")
+        sides[side] = content
 
 
 def _embedded(header: Header, alpha: bytes | None, head: bytes, position: int, data: bytes, salvage: bool) -> File:

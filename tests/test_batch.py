@@ -98,10 +98,10 @@ def test_every_picture_of_a_tree_is_compressed_once(run: Runner, tmp_path: Path,
     assert f"mean {np.mean([r['bpp'] for r in rows]):.3f} bpp  {np.mean([r['psnr'] for r in rows]):.2f} dB" in line
 
 
-def test_json_has_one_object_per_file_then_the_totals(run: Runner, tmp_path: Path) -> None:
+def test_json_has_one_object_per_file_then_the_totals(call: Runner, tmp_path: Path) -> None:
     names = make_corpus(tmp_path / "in", 3)
     (tmp_path / "in" / "bad.png").write_text("no picture")
-    done = run("batch", "in", "out", "--lossless", "--json")
+    done = call("batch", "in", "out", "--lossless", "--json", "--workers", 1)
     *rows, last = map(json.loads, done.stdout.splitlines())
     assert done.returncode == 1
     assert sorted(r["source"] for r in rows) == sorted([*names, "bad.png"])
@@ -124,7 +124,7 @@ def test_errors_in_pictures_are_collected_and_not_fatal(call: Runner, tmp_path: 
     (tmp_path / "in" / "gone.png").symlink_to("nowhere.png")
     Image.new("RGB", (65, 64)).save(tmp_path / "in" / "large.png")
     os.close(os.open(os.fsencode(tmp_path / "in") + b"/\xff.png", os.O_CREAT))
-    done = call("batch", "in", "out", "--rate", 24, "--max-pixels", 64 * 64)
+    done = call("batch", "in", "out", "--rate", 24, "--max-pixels", 64 * 64, "--workers", 1)
     assert done.returncode == 1
     errors = {r["source"]: r["error"] for r in manifest(tmp_path / "out") if r["status"] == "failed"}
     assert sorted(errors) == ["\\udcff.png", "cut.png", "empty.webp", "gone.png", "large.png", "text.jpg"]
@@ -134,9 +134,11 @@ def test_errors_in_pictures_are_collected_and_not_fatal(call: Runner, tmp_path: 
     assert len(lines) == 6 and "1 more failed" in lines[-1] and "manifest.parquet" in lines[-1]
     assert "8 files: 2 done, 6 failed" in done.stdout.decode()
     assert files_in(tmp_path / "out") == [*(f"{n}.eoc" for n in names), "manifest.parquet"]
-    again = call("batch", "in", "out", "--rate", 24)  # failed before: not tried again, and still not well
+    again = call(
+        "batch", "in", "out", "--rate", 24, "--workers", 1
+    )  # failed before: not tried again, and still not well
     assert again.returncode == 1 and "6 failed" in again.stdout.decode()
-    retried = call("batch", "in", "out", "--rate", 24, "--retry-failed")
+    retried = call("batch", "in", "out", "--rate", 24, "--retry-failed", "--workers", 1)
     assert retried.returncode == 1 and "3 done (2 before), 5 failed" in retried.stdout.decode()
     assert "large.png.eoc" in files_in(tmp_path / "out")
 
@@ -484,7 +486,7 @@ def test_progress_shows_on_a_terminal(tmp_path: Path) -> None:
     assert b"100%" in shown and b".png" in shown
 
 
-def test_nobodys_files_are_removed_whatever_their_folders_are_called(run: Runner, tmp_path: Path) -> None:
+def test_nobodys_files_are_removed_whatever_their_folders_are_called(call: Runner, tmp_path: Path) -> None:
     for folder in ("manifest", "partial", ".eocodec-batch", "a"):
         (tmp_path / "in" / folder).mkdir(parents=True)
         Image.new("RGB", (24, 16), (90, 40, 20)).save(tmp_path / "in" / folder / "x.png")
@@ -494,24 +496,24 @@ def test_nobodys_files_are_removed_whatever_their_folders_are_called(run: Runner
     for path in mine:
         path.write_text("mine")
     for k in range(2):
-        done = run("batch", "in", "out", "--rate", 8, "--workers", 1)
+        done = call("batch", "in", "out", "--rate", 8, "--workers", 1)
         assert done.returncode == 1 and b".eocodec-batch/x.png" in done.stderr, k
         for folder in ("manifest", "partial", "a"):
             assert (tmp_path / "out" / folder / "x.png.eoc").exists()
         assert all(path.read_text() == "mine" for path in mine)
     (tmp_path / "in" / ".eocodec-batch" / "x.png").unlink()
-    place = run("batch", "in", "in", "--rate", 8, "--workers", 1)
+    place = call("batch", "in", "in", "--rate", 8, "--workers", 1)
     assert place.returncode == 0, place.stderr
     assert all((tmp_path / "in" / f / n).exists() for f in ("manifest", "partial", "a") for n in ("x.png", "x.png.eoc"))
 
 
-def test_pipes_fail_and_links_to_folders_are_no_files(run: Runner, tmp_path: Path) -> None:
+def test_pipes_fail_and_links_to_folders_are_no_files(call: Runner, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     Image.new("RGB", (24, 16), (90, 40, 20)).save(tmp_path / "in" / "x.png")
     os.mkfifo(tmp_path / "in" / "pipe.png")
     (tmp_path / "in" / "self").symlink_to(tmp_path / "in")
-    done = run("batch", "in", "out", "--rate", 8, "--workers", 1)
+    done = call("batch", "in", "out", "--rate", 8, "--workers", 1)
     assert done.returncode == 1 and b"pipe.png: is not a regular file" in done.stderr
     assert (tmp_path / "out" / "x.png.eoc").exists()
     (tmp_path / "in" / "pipe.png").unlink()
-    assert run("batch", "in/*", "globbed", "--rate", 8, "--workers", 1).returncode == 0
+    assert call("batch", "in/*", "globbed", "--rate", 8, "--workers", 1).returncode == 0

@@ -21,7 +21,7 @@ from eocodec.steps import step_code
 def test_quality_and_size_rise_with_the_rate(chelsea: np.ndarray, model: Model) -> None:
     sizes, qualities = [], []
     for rate in (1, 4, 16, 64, 200, 500, 768):
-        done = codec.compress_picture(chelsea, rate, model=model, measure=True)
+        done = codec.compress_picture(chelsea[:200, :300], rate, model=model, measure=True)
         sizes.append(len(done.data))
         qualities.append(done.psnr)
         assert done.rate == pytest.approx(rate, abs=0.02)
@@ -98,23 +98,24 @@ def test_files_are_cut_by_what_they_hold(coffee: np.ndarray) -> None:
 
 @pytest.mark.slow
 def test_targets_are_met(chelsea: np.ndarray, model: Model) -> None:
-    for limit in (1500, 6000, 20000):
-        data = eocodec.compress(chelsea, max_bytes=limit)
+    picture = chelsea[50:250, 100:326]
+    for limit in (750, 3000, 10000):
+        data = eocodec.compress(picture, max_bytes=limit)
         assert 0.9 * limit < len(data) <= limit
-    data = eocodec.compress(chelsea, bpp=0.5)
-    assert 0.45 < 8 * len(data) / (300 * 451) <= 0.5
+    data = eocodec.compress(picture, bpp=0.5)
+    assert 0.45 < 8 * len(data) / (200 * 226) <= 0.5
     for target in (28.0, 36.0):
-        reached = psnr(chelsea, eocodec.decompress(eocodec.compress(chelsea, psnr=target)))
+        reached = psnr(picture, eocodec.decompress(eocodec.compress(picture, psnr=target)))
         assert target <= reached < target + 0.3
     with pytest.raises(EocodecError, match="smallest file"):
-        eocodec.compress(chelsea, max_bytes=10)
+        eocodec.compress(picture, max_bytes=10)
     with pytest.raises(EocodecError, match="out of reach"):
-        eocodec.compress(chelsea, psnr=90)
+        eocodec.compress(picture, psnr=90)
     with pytest.raises(EocodecError, match="only one"):
-        eocodec.compress(chelsea, 3, bpp=1)
+        eocodec.compress(picture, 3, bpp=1)
     for bad in (0, 769, float("nan")):
         with pytest.raises(EocodecError, match="from 1 to 768"):
-            eocodec.compress(chelsea, bad)
+            eocodec.compress(picture, bad)
 
 
 def test_rate_and_step_are_inverse(model: Model) -> None:
@@ -143,7 +144,7 @@ def test_strips_do_not_change_the_symbols_nets_see(
 
 @pytest.mark.slow
 def test_tiles_show_no_seam(samples: dict[str, np.ndarray], model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = np.tile(samples["rocket"], (2, 2, 1))[:832, :1216]
+    picture = np.tile(samples["rocket"], (2, 2, 1))[:576, :832]  # three tiles by four, the last ones a part
     whole = transform.analyse(model, picture)
     decoded = transform.synthesise(model, whole, 0.1, picture.shape[1], picture.shape[0])
     monkeypatch.setattr(transform, "WHOLE", 0)

@@ -113,7 +113,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkout", [(300, 200)], indirect=True)
+@pytest.mark.parametrize("checkout", [(240, 170)], indirect=True)
 def test_the_commands_of_the_readme_run(checkout: Path) -> None:
     blocks = _blocks(README.partition("## Commands")[0], "console")
     lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ eocodec ")]
@@ -137,17 +137,17 @@ def _decoded(name: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkout", [(450, 300)], indirect=True)
+@pytest.mark.parametrize("checkout", [(345, 230)], indirect=True)
 def test_the_lines_of_python_of_the_readme_run(checkout: Path) -> None:
     (block,) = _blocks(README, "python")
-    block, found = re.subn(re.escape("(400, 600, 3)"), "(300, 450, 3)", block)  # the noise, as large as the picture
+    block, found = re.subn(re.escape("(400, 600, 3)"), "(230, 345, 3)", block)  # the noise, as large as the picture
     assert found == 1
     names: dict[str, object] = {}
     exec(compile(block, "README.md", "exec"), names)
     data, smaller, placeholder = (names[k] for k in ("data", "smaller", "placeholder"))
     assert isinstance(data, bytes) and isinstance(smaller, bytes) and len(smaller) <= 8000 < len(data)
     assert isinstance(placeholder, bytes) and len(placeholder) <= 24
-    assert np.shape(names["picture"]) == (300, 450, 3)
+    assert np.shape(names["picture"]) == (230, 345, 3)
 
 
 def test_programs_that_the_readme_begins_with_are_there() -> None:

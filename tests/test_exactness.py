@@ -20,7 +20,7 @@ from eocodec.model.library import load_model
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
 # Vectors that an emulated processor decodes, and how many of their bytes: of an embedded stream each takes its time.
 EMULATED = dict.fromkeys(("colour", "grey", "noise", "lossless-grey", "face-tiny", "small-map"), 1 << 20)
-EMULATED["embedded-deep"] = 500
+EMULATED["embedded-deep"] = 200
 PROGRAM = """
 import sys
 sys.path[:0] = {path!r}

@@ -1,11 +1,28 @@
 """Maps of steps: regions of interest, masks, masking by contrast, and what cannot be asked for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from paths import bundle_of
 
 import eocodec
-from eocodec.coding.fineness import LARGEST_OFFSET, focused, masking
-from eocodec.errors import EocodecError
+from eocodec.coding.fineness import (
+    LARGEST_OFFSET,
+    UNTUNED,
+    Fineness,
+    blocks_of,
+    focused,
+    masking,
+    offsets_of,
+    pack_offsets,
+    tuning_for,
+)
+from eocodec.errors import EocodecError, FormatError
+from eocodec.format import Header
+from eocodec.model.bundle import Model
+from eocodec.model.library import load_model
+from eocodec.steps import CONDITION_UNIT, STEP_UNIT, step_code
 
 BLOCK = 32
 
@@ -37,9 +54,9 @@ def test_a_mask_is_as_good_as_regions() -> None:
 
 @pytest.mark.parametrize(
     "focus",
-    [(1, 2, 3), (1, 2, 3, 4, 5, 6), (0, 0, 0, 9), (0, 0, 9, -9), (200, 0, 9, 9), (0, -20, 9, 9), (0, 0, 9, 9, 3), [],
-     (0, 0, 9, float("nan")), [(0, 0, 9, 9), (1, 2)], np.zeros((5, 5), bool), np.zeros((128, 160)), "face",
-     (0, 0, "9", None)],
+    [(1, 2, 3), (1, 2, 3, 4, 5, 6), (0, 0, 0, 9), (0, 0, 9, -9), (160, 0, 9, 9), (0, 128, 9, 9), (-9, 0, 9, 9),
+     (0, -9, 9, 9), (0, 0, 9, 9, 3), [], (0, 0, 9, float("nan")), [(0, 0, 9, 9), (1, 2)], np.zeros((5, 5), bool),
+     np.zeros((128, 160)), "face", (0, 0, "9", None)],
 )  # fmt: skip
 def test_what_is_no_region_is_refused(focus: object) -> None:
     with pytest.raises(EocodecError, match=r"region|mask"):
@@ -55,6 +72,76 @@ def test_busy_blocks_are_coarser_and_smooth_ones_finer() -> None:
     assert (entries[:2, :2] > 8).all() and (entries[2:] < 0).all() and (entries[:, 2:] < 0).all()
     assert abs(entries.mean()) <= 2
     assert (masking(picture[:, ::-1], BLOCK, 0.3)[:, 0] <= entries[:, -1]).all()
+
+
+def test_what_is_wished_becomes_a_tuning_and_a_map(
+    chelsea: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "encoding", replace(model.encoding, masking=0.5))
+    picture, region = chelsea[:64, :96].copy(), (0, 0, 40, 40, 0.5)
+    picture[:40, :40] = 90
+    busy, nearer = masking(picture, BLOCK, 0.5), focused(region, (64, 96), BLOCK)
+    assert busy.any() and (busy + nearer != busy).any()
+    for tune in (None, "eye"):
+        eye = tuning_for(model, True, tune, None, picture, False)
+        assert eye.degree == model.encoding.tuning > 0 and (eye.offsets == busy).all()
+    for plain in (("psnr", None, False), (None, None, True)):
+        assert tuning_for(model, True, plain[0], plain[1], picture, plain[2]) == UNTUNED
+    sharp = tuning_for(model, True, "psnr", region, picture, False)
+    assert sharp.degree == 0 and sharp.offsets is not None and (sharp.offsets == nearer).all()
+    both = tuning_for(model, True, "eye", (0, 0, 40, 40, 2), picture, False).offsets
+    most = np.clip(busy.astype(int) + focused((0, 0, 40, 40, 2), (64, 96), BLOCK), -LARGEST_OFFSET, LARGEST_OFFSET)
+    assert both is not None and (both == most).all()
+    flat = tuning_for(model, True, "eye", None, np.full_like(picture, 9), False)
+    assert flat.degree > 0 and flat.offsets is None, "a map that says nothing is none"
+
+
+def test_nets_see_steps_within_their_range_and_latents_have_all_of_them(model: Model) -> None:
+    offsets = np.array([[-LARGEST_OFFSET, 0], [8, LARGEST_OFFSET]], np.int8)
+    header = Header(model.id, 64, 64, 1, step_code(32 / 255), tuning=32)
+    eye = model.manifest.eye
+    fineness = Fineness(model, header, offsets)
+    for band, step in enumerate(fineness.steps()):
+        place = np.repeat(np.repeat(offsets, 2**band, 0), 2**band, 1) if band else np.zeros((1, 1))
+        octaves = (eye[band] + place) / CONDITION_UNIT
+        usual = model.manifest.steps(header.delta)[band]
+        np.testing.assert_allclose(step, np.broadcast_to(usual * 2.0**octaves, step.shape), rtol=1e-5)
+        if band:
+            level, edge = model.manifest.levels + 1 - band, 2**band
+            seen = fineness.condition(level, slice(0, edge), edge)[0]
+            assert (seen[0] == np.repeat(np.repeat(offsets, edge // 2, 0), edge // 2, 1) + eye[band]).all()
+            assert (seen[1] == 32).all()
+            part = fineness.condition(level, slice(edge // 2, edge), edge)[0]
+            assert (part == seen[:, edge // 2 :]).all()
+    for code, end in ((0, -80), (65535, 48)):  # the finest and the coarsest that a header can say
+        for places in (None, offsets):
+            plane = Fineness(model, Header(model.id, 64, 64, 1, code), places).condition(1, slice(0, 16), 16)[0, 0]
+            assert (plane == end).all() if places is None else plane[0, 0] == plane[-1, -1] == end
+    assert STEP_UNIT % CONDITION_UNIT == 0
+
+
+def test_a_model_without_tuning_knows_plain_files_alone() -> None:
+    first = load_model(bundle_of("photo"))
+    plain = Header(first.id, 64, 64, 1, 40000)
+    assert not first.manifest.tuned and Fineness(first, plain).condition(1, slice(0, 2), 3).shape == (1, 1, 2, 3)
+    for tuning, offsets in ((1, None), (0, np.zeros((2, 2), np.int8))):
+        with pytest.raises(FormatError, match="its steps differ"):
+            Fineness(first, Header(first.id, 64, 64, 1, 40000, tuning=tuning), offsets)
+
+
+def test_maps_survive_packing_and_are_checked(model: Model) -> None:
+    header = Header(model.id, 65, 33, 1, 40000)
+    assert model.multiple == BLOCK and blocks_of(header, model) == (2, 3)
+    offsets = np.array([[-LARGEST_OFFSET, 0, 5], [LARGEST_OFFSET, -1, 0]], np.int8)
+    packed = pack_offsets(offsets)
+    found = offsets_of(packed, header, model)
+    assert found is not None and found.dtype == np.int8 and (found == offsets).all()
+    assert pack_offsets(None) is None and offsets_of(None, header, model) is None
+    for entry in (LARGEST_OFFSET + 1, -LARGEST_OFFSET - 1, -128):
+        with pytest.raises(FormatError, match="map of steps is out of range"):
+            offsets_of(pack_offsets(np.where(offsets == 5, np.int8(entry), offsets)), header, model)
+    with pytest.raises(FormatError, match="map of steps"):
+        offsets_of(packed, replace(header, width=97), model)
 
 
 def test_models_and_forms_that_cannot_say_so(chelsea: np.ndarray) -> None:

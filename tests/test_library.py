@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from eocodec_cli import cli
-from paths import SAMPLES
+from paths import SAMPLES, VECTORS
 from PIL import Image
 
 import eocodec
@@ -20,9 +20,9 @@ from eocodec.model.library import Library, library_of, load_model, shipped_model
 from eocodec.model.parts import listed
 
 
-def _renamed(name: str, **changes: object) -> dict[str, bytes]:
-    """The files of a shipped model as those of another one."""
-    files = read_bundle(shipped_models()[name])
+def _renamed(path: Path, **changes: object) -> dict[str, bytes]:
+    """The files of a bundle as those of another one."""
+    files = read_bundle(path)
     manifest = {**json.loads(files["manifest.json"]), "name": "mine", **changes}
     return listed({**files, "manifest.json": json.dumps(manifest).encode()})
 
@@ -30,7 +30,7 @@ def _renamed(name: str, **changes: object) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "mine.eocm"
-    write_bundle(path, _renamed("photo"))
+    write_bundle(path, _renamed(VECTORS / "small.eocm"))
     return path
 
 
@@ -41,7 +41,7 @@ def picture() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def data(mine: Path, picture: np.ndarray) -> bytes:
-    return eocodec.compress(picture, 200, model=mine, progressive=True)
+    return eocodec.compress(picture, 150, model=mine, progressive=True)
 
 
 def test_models_are_found_by_name_path_id_and_number(mine: Path) -> None:
@@ -70,10 +70,10 @@ def test_a_single_model_is_the_only_one(mine: Path, data: bytes) -> None:
 
 
 def test_own_models_come_before_shipped_ones() -> None:
-    face = Model(_renamed("face64"))
+    face = Model(_renamed(shipped_models()["face64"]))
     assert Library([face]).of_number(1) is face
     assert Library([face], shipped=False).of_number(1) is face
-    second = Model(_renamed("face64", tiny=2))
+    second = Model(_renamed(shipped_models()["face64"], tiny=2))
     rgb = np.asarray(Image.open(SAMPLES / "faces" / "astronaut.png").convert("RGB"))
     tiny = eocodec.compress(rgb, max_bytes=40, tiny=True, model=second)
     assert Library([face, second]).of(format.from_bytes(tiny)) is second

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from paths import ROOT
+from paths import ROOT, wait_until
 
 import eocodec
 
@@ -59,7 +59,7 @@ def _normal(name: str) -> str:
 
 @pytest.mark.slow
 def test_distributions_build_and_are_complete(tmp_path: Path) -> None:
-    """Those in the folder EOCODEC_DISTRIBUTIONS, just built by continuous integration, or else built here."""
+    """Those that continuous integration builds meanwhile in the folder EOCODEC_DISTRIBUTIONS, or else built here."""
     folder = Path(os.environ.get("EOCODEC_DISTRIBUTIONS", tmp_path))
     if folder == tmp_path:
         pytest.importorskip("build")
@@ -67,6 +67,7 @@ def test_distributions_build_and_are_complete(tmp_path: Path) -> None:
         subprocess.run(
             [sys.executable, "-m", "build", "-q", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)], check=True
         )
+    wait_until(lambda: any(folder.glob("*.whl")) and any(folder.glob("*.tar.gz")), 300)
     (wheel,), (source,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     assert max(p.stat().st_size for p in (wheel, source)) < LARGEST
     names = set(zipfile.ZipFile(wheel).namelist())

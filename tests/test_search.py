@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 import eocodec
 from eocodec import codec, format
 from eocodec.coding import ordinary, rate_control
+from eocodec.coding.base import Job
+from eocodec.coding.rate_control import Target
 from eocodec.errors import EocodecError
+from eocodec.image import Picture, as_picture
 from eocodec.metrics import psnr
 from eocodec.model import transform
 from eocodec.model.bundle import Model
@@ -199,3 +202,87 @@ def test_any_quality_in_reach_is_met(slope: float, bend: float, target: float, s
     x = rate_control.match_quality(attempt, target, BOUNDS, start, RESOLUTION).result
     assert target <= quality(x) and tries <= 8
     assert quality(x) <= target + 0.1 or x > BOUNDS[1] - 2 * RESOLUTION
+
+
+@pytest.mark.parametrize(
+    ("beyond", "finest", "tried", "place"),
+    [(0, 0.0, [6], 6), (1, 0.0, [6, 5], 6), (2, 0.0, [6, 5, 4, 3, 2], 4), (2, 4.0, [6, 5, 4], 4)],
+)
+def test_steps_beyond_the_search_are_tried_one_by_one(beyond: int, finest: float, tried: list[int], place: int) -> None:
+    """Sizes of tiny files jump: a step that is too large may be followed by a finer one that fits."""
+    sizes = {6: 100, 5: 101, 4: 99, 3: 101, 2: 102, 1: 50}
+    seen: list[float] = []
+
+    def attempt(x: float) -> tuple[int, float]:
+        seen.append(x)
+        return sizes[int(x)], x
+
+    found = rate_control.match_size(attempt, 100, 0, (finest, 10.0), 6.0, 1.0, beyond)
+    assert seen == tried and (found.result, found.place, found.tries) == (place, place, len(tried))
+
+
+def test_what_is_fixed_is_not_part_of_the_tolerance() -> None:
+    """2 % of what the step can change, not of the file: with 9000 fixed bytes of 10000, 20 bytes and not 200."""
+    tried: list[float] = []
+
+    def attempt(x: float) -> tuple[int, float]:
+        tried.append(x)
+        return 9000 + round(1000 * 2 ** (4 - x)), x
+
+    found = rate_control.match_size(attempt, 10_000, 9000, BOUNDS, 4.1, RESOLUTION)
+    assert len(tried) > 1 and 980 <= 1000 * 2 ** (4 - found.place) <= 1000.5
+
+
+def test_quality_of_a_step_is_even_in_its_logarithm(model: Model) -> None:
+    manifest, of = model.manifest, rate_control.rate_of_step_quality
+    assert of(model, 0) == pytest.approx(1) and of(model, 100) == pytest.approx(model.block)
+    coarse, fine = manifest.step_of(1), manifest.step_of(model.block)
+    for quality in (25, 50, 90):
+        assert manifest.step_of(of(model, quality)) == pytest.approx(coarse * (fine / coarse) ** (quality / 100))
+    for wrong in (-0.1, 100.1, math.nan):
+        with pytest.raises(EocodecError, match="from 0 to 100"):
+            of(model, wrong)
+    assert rate_control.expected_step(37) == rate_control.START_QUALITY
+    finer = rate_control.expected_step(37 + rate_control.QUALITY_SLOPE)
+    assert finer == pytest.approx(rate_control.START_QUALITY - 1)
+
+
+class Asked(Job):
+    """A job that says what it was asked for."""
+
+    def __init__(self, picture: Picture) -> None:
+        self.picture = picture
+
+    def at(self, delta: float) -> tuple[str, float]:  # type: ignore[override]
+        return "at", delta
+
+    def fitting(self, limit: int) -> tuple[str, int]:  # type: ignore[override]
+        return "fitting", limit
+
+    def reaching(self, target: float) -> tuple[str, float]:  # type: ignore[override]
+        return "reaching", target
+
+    def expected(self, file: format.AnyFile) -> np.ndarray:
+        raise AssertionError("nothing is verified here")
+
+
+def test_targets_are_counted_checked_and_aimed_at() -> None:
+    job = Asked(as_picture(np.zeros((30, 40, 3), np.uint8)))
+    for target, count, aimed in (
+        (Target(None, None, None, None), 0, ("at", 0.5)),
+        (Target(9.0, None, None, None), 1, ("at", 0.5)),
+        (Target(None, 1.99, None, None), 1, ("fitting", 298)),
+        (Target(None, None, 77, None), 1, ("fitting", 77)),
+        (Target(None, None, None, 33.5), 1, ("reaching", 33.5)),
+        (Target(9.0, 1.0, 77, 33.5), 4, ("reaching", 33.5)),
+    ):
+        target.check()
+        assert target.given() == count and target.aim(job, 0.5) == aimed
+    for value in (0, -1.0, math.inf, math.nan):
+        for wrong, name in (
+            (Target(None, value, None, None), "bpp"),
+            (Target(None, None, value, None), "bytes"),  # type: ignore[arg-type]
+            (Target(None, None, None, value), "psnr"),
+        ):
+            with pytest.raises(EocodecError, match=f"{name} must be a positive number"):
+                wrong.check()

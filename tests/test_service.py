@@ -38,8 +38,13 @@ KEY = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving("--workers", 2, "--store", tmp_path_factory.mktemp("store")) as s:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def server(store: Path) -> Iterator[Server]:
+    with serving("--workers", 2, "--store", store) as s:
         yield s
 
 
@@ -416,11 +421,9 @@ def _at_rest(server: Server) -> bool:
     return server.worked() == before
 
 
-def test_a_process_that_is_killed_while_it_answers_hangs_nobody() -> None:
-    out = io.BytesIO()
-    Image.open(SAMPLES / "coffee.png").resize((800, 500)).save(out, "PNG")
-    data = eocodec.compress(Image.open(out), rate=2)
-    with serving("--workers", 2, "--timeout", 20) as server, ThreadPoolExecutor(4) as threads:
+def test_a_process_that_is_killed_while_it_answers_hangs_nobody(server: Server) -> None:
+    data = eocodec.compress(Image.open(SAMPLES / "coffee.png").resize((800, 500)), rate=2)
+    with ThreadPoolExecutor(4) as threads:
         headers = {"accept": "image/bmp"}  # larger than a pipe holds
         for _ in range(2):
             before = server.worked()
@@ -462,15 +465,15 @@ def test_conditions_hold_when_many_write_at_once(client: httpx.Client, server: S
             assert sorted(threads.map(put, bodies)) == [201, 412, 412, 412]
 
 
-def test_a_store_that_breaks_is_not_the_clients_fault(tmp_path: Path) -> None:
-    with serving("--workers", 1, "--store", tmp_path / "s") as server:
-        data = (VECTORS / "grey.eoc").read_bytes()
-        assert httpx.put(server.url + "v1/images/a", content=data).status_code == 201
-        (tmp_path / "s" / "folder.eoc").mkdir()
-        for method in ("GET", "PUT", "DELETE"):
-            answer = httpx.request(method, server.url + "v1/images/folder", content=data)
-            assert answer.status_code == 507 and str(tmp_path) not in detail(answer), method
-        assert httpx.get(server.url + "v1/images/a").content == data
+def test_a_store_that_breaks_is_not_the_clients_fault(client: httpx.Client, store: Path) -> None:
+    data = (VECTORS / "grey.eoc").read_bytes()
+    assert client.put("/v1/images/beside", content=data).status_code == 201
+    (store / "folder.eoc").mkdir()
+    for method in ("GET", "PUT", "DELETE"):
+        answer = client.request(method, "/v1/images/folder", content=data)
+        assert answer.status_code == 507 and str(store) not in detail(answer), method
+    assert client.get("/v1/images/beside").content == data
+    (store / "folder.eoc").rmdir()
 
 
 def test_an_image_element_gets_a_picture_and_a_program_the_file(client: httpx.Client) -> None:

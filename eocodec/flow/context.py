@@ -49,6 +49,7 @@ __all__ = [
     "Steps",
     "compand",
     "laplace_bits",
+    "net_input",
     "quads",
     "scale_of_index",
     "unquads",
@@ -72,6 +73,12 @@ def scale_of_index(index: Tensor) -> Tensor:
 def compand(v: Tensor) -> Tensor:
     """Monotone odd map of a latent in steps to the nets' input: sign(v) · log2(1 + 2|v|) / 2."""
     return torch.sign(v) * torch.log2(1 + 2 * v.abs()) * 0.5
+
+
+def net_input(v: Tensor, quantised: bool) -> Tensor:
+    """What the nets see of latents in steps: companded, and with `quantised` rounded as the integer nets have it."""
+    t = compand(v)
+    return (torch.floor(t * ACTIVATION_UNIT + 0.5) / ACTIVATION_UNIT).clamp(-4, 127 / 32) if quantised else t
 
 
 def round_through(x: Tensor) -> Tensor:
@@ -364,7 +371,7 @@ class LatentModel(nn.Module):
         exact = q.detach()
         dx = torch.nn.functional.pad(exact[..., 1:] - exact[..., :-1], (0, 1))
         dy = torch.nn.functional.pad(exact[..., 1:, :] - exact[..., :-1, :], (0, 0, 0, 1))
-        coarser = quads(self._input(torch.cat([dx, dy], 1), quantised)).flatten(1, 2)
+        coarser = quads(net_input(torch.cat([dx, dy], 1), quantised)).flatten(1, 2)
         feature: Tensor | None = None
         for k, level in enumerate(range(levels, 0, -1), 1):
             size = (coarser.shape[2], coarser.shape[3])
@@ -382,13 +389,13 @@ class LatentModel(nn.Module):
                 error = error + (value - target[:, index]).square().sum((1, 2, 3))
                 values.append(value)
                 densities.append(density)
-                (luma if p < LUMA_PASSES else seen).append(self._input(value.detach(), quantised))
+                (luma if p < LUMA_PASSES else seen).append(net_input(value.detach(), quantised))
             level_nll = torch.unflatten(torch.cat(densities, 1)[:, self.inverse], 1, (4, 9)).sum((1, 3, 4))
             band_nll.append(level_nll + widths[k].log().expand_as(h[k]).sum((2, 3)))
             # Values decoded, with gradients for the distortion.
             whole = unquads(torch.unflatten(torch.cat(values, 1)[:, self.inverse], 1, (4, 9)))
             decoded.append(whole * widths[k])
-            coarser = self._input(whole.detach(), quantised)
+            coarser = net_input(whole.detach(), quantised)
         total = torch.stack([n.sum(1) for n in band_nll]).sum(0)
         assert bits.shape == (b,)
         return Coded(bits, total, error, decoded, band_nll)
@@ -406,11 +413,6 @@ class LatentModel(nn.Module):
             price = price + laplace_bits(q[..., i::2, j::2] - predicted, scale)
             nll = nll + (2 * scale).log() + (low[..., i::2, j::2] - predicted).abs() / scale
         return q, price.sum((1, 2, 3)) * (4 / 3), nll.sum((2, 3)) * (4 / 3)
-
-    @staticmethod
-    def _input(v: Tensor, quantised: bool) -> Tensor:
-        t = compand(v)
-        return (torch.floor(t * ACTIVATION_UNIT + 0.5) / ACTIVATION_UNIT).clamp(-4, 127 / 32) if quantised else t
 
     @staticmethod
     def _code(y: Tensor, mean: Tensor, index: Tensor, weight: float) -> tuple[Tensor, Tensor, Tensor]:

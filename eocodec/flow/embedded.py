@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eocodec.flow.context import ContextModel, IntegerNet, LatentModel, quads, scale_of_index, unquads
+from eocodec.flow.context import ContextModel, IntegerNet, LatentModel, net_input, quads, scale_of_index, unquads
 
 __all__ = ["EmbeddedContext", "known_channels", "ladder", "price", "significance_bits"]
 
@@ -91,9 +91,9 @@ def price(context: EmbeddedContext, latents: LatentModel, h: list[Tensor], zone:
     low = torch.round(h[0] / gains[0] / width) * width / step
     dx = functional.pad(low[..., 1:] - low[..., :-1], (0, 1))
     dy = functional.pad(low[..., 1:, :] - low[..., :-1, :], (0, 0, 0, 1))
-    coarser = quads(latents._input(torch.cat([dx, dy], 1), quantised)).flatten(1, 2)
+    coarser = quads(net_input(torch.cat([dx, dy], 1), quantised)).flatten(1, 2)
     targets = [v / g / step for v, g in zip(h[1:], gains[1:], strict=True)]
-    known = [latents._input(_middle(t, 2 * relative, 2 * relative), quantised) for t in targets]
+    known = [net_input(_middle(t, 2 * relative, 2 * relative), quantised) for t in targets]
     feature: Tensor | None = None
     bits = torch.zeros_like(zone)
     levels = context.n
@@ -114,7 +114,7 @@ def price(context: EmbeddedContext, latents: LatentModel, h: list[Tensor], zone:
             cost, value = _pass(target[:, p, :3], now[:, p, :3], mean, index, relative)
             bits = bits + cost.sum((1, 2, 3))
             out[p].append(value)
-            seen.append(latents._input(value, quantised))
+            seen.append(net_input(value, quantised))
         luma = list(seen)
         for p in range(2):
             mean, index = context.parameters_of(context.chroma[str(level)][p], [feature, *seen, plane], quantised)
@@ -123,9 +123,9 @@ def price(context: EmbeddedContext, latents: LatentModel, h: list[Tensor], zone:
             bits = bits + cost.sum((1, 2, 3))
             out[2 * p].append(value[:, :6])
             out[2 * p + 1].append(value[:, 6:])
-            seen = [*luma, latents._input(value, quantised)]
+            seen = [*luma, net_input(value, quantised)]
         values = torch.stack([torch.cat(o, 1) for o in out], 1)
-        coarser = latents._input(unquads(values), quantised)
+        coarser = net_input(unquads(values), quantised)
     return bits
 
 

@@ -36,9 +36,9 @@ from eocodec.flow.context import (
     Coded,
     IntegerNet,
     Steps,
-    compand,
     dead_zone,
     laplace_bits,
+    net_input,
     round_through,
     scale_of_index,
 )
@@ -399,18 +399,13 @@ class FaceModel(Trainable):
             kept = v[:, a:b] * (m != 0)
             values.append((m + mean.detach()) + (kept - kept.detach()) + (mean - mean.detach()) * (m == 0))
             densities.append((2 * scale).log() + residual.abs() / scale)
-            seen.append(self._input(m + mean.detach(), quantised))
+            seen.append(net_input(m + mean.detach(), quantised))
         scale = self.log_scale[core : h.shape[1]]
         rest = math.log(2) + scale + h[:, core:].abs() * torch.exp(-scale)
         density = torch.cat([torch.cat(densities, 1) + steps[:, :core].log(), rest], 1)
         decoded = torch.cat([torch.cat(values, 1) * steps[:, :core], torch.zeros_like(h[:, core:])], 1)
         error = (torch.cat(values, 1) - v).square().sum(1)
         return Coded(bits, density.sum(1), error, [decoded], [density])
-
-    @staticmethod
-    def _input(v: Tensor, quantised: bool) -> Tensor:
-        t = compand(v)
-        return (torch.floor(t * ACTIVATION_UNIT + 0.5) / ACTIVATION_UNIT).clamp(-4, 127 / 32) if quantised else t
 
     def likelihood(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """NLL per latent plus λ times the manifold total correlation, from one column of the Jacobian a picture."""

@@ -185,11 +185,11 @@ class Gallery:
             if about is None:
                 raise HTTPException(404, "there is no such image")
             options = preset_options(options, self.settings.presets)
-            kind = self._kind(request, options, about)
+            sent = self._kind(request, options, about)
             done = await (
                 self._file(name, request, options, about)
-                if kind == work.EOC
-                else self._picture(name, request, options, about, kind)
+                if sent == work.EOC
+                else self._picture(name, request, options, about, sent)
             )
             if done is not None:
                 return done
