@@ -1,6 +1,7 @@
 """Paths: Hamilton–Jacobi equation and determinants where they are known, scenes that compose, what is learnt."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 from eocodec.lab.data.pictures import digits
 from eocodec.lab.paths import learning
 from eocodec.lab.paths.frozen import OPERATIONS, carried, frozen_errors, learn_frozen
-from eocodec.lab.paths.learning import PathTraining, composition, equivariance, train_paths
+from eocodec.lab.paths.learning import PathTraining, composition, encoded_paths, equivariance, train_paths
 from eocodec.lab.paths.movers import FlowMover, LinearMover
 from eocodec.lab.paths.potential import NetPotential, Potential, log_diffused, residual, step
 from eocodec.lab.paths.scenes import TRANSFORMATIONS, transformed
@@ -250,6 +251,46 @@ def test_composition_and_equivariance_of_exact_paths_are_exact():
     found = composition(model, grey, ("scale", "hue"))
     assert found["switch"] == found["superpose"] == pytest.approx(0, abs=1e-4)
     assert found["standing still"] > 1
+
+
+def test_movers_carry_the_latents_of_an_autoencoder_that_stays():
+    """Encoded after every step from where a picture starts; exact latents give exact directions."""
+    grey = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    names = ("scale", "hue")
+    unit = torch.tensor([[0.5, 0.0, -0.2], [0.1, 0.3, 0.0]])
+    seen = []
+
+    class Exact(nn.Module):
+        def encode(self, x):
+            return seen[-1]["scale"][:, None] * unit[0] + seen[-1]["hue"][:, None] * unit[1], None
+
+    def watched(x, steps):
+        seen.append(steps)
+        return x
+
+    model = Exact()
+    model.names = names
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning, "transformed", watched)
+        start, ends = encoded_paths(model, grey, 3, roam=4.0, copies=3, seed=1)
+    assert start.shape == (120, 3) and ends.shape == (2, 3, 120, 3)
+    assert not start[:40].any() and np.abs(start[40:]).max() <= 4 * float(unit.sum(0).abs().max())
+    assert len(np.unique(start[40:].round(6), axis=0)) == 80
+    for k, t in ((0, 1), (0, 3), (1, 2)):
+        np.testing.assert_allclose(ends[k, t - 1] - start, np.broadcast_to(t * unit[k], (120, 3)), atol=1e-5)
+    mover = learn_frozen(start, ends, np.ones(3), LinearMover, 150, 5e-2)
+    assert torch.allclose(mover.directions, unit, atol=0.01)
+
+
+def test_autoencoder_without_steps_learns_alone():
+    grey = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    training = PathTraining(("hue",), steps=0, width=16, iterations=40, batch=32, rate=1e-2, roam=3.0)
+    model = train_paths(grey, LinearMover, training)
+    untouched = train_paths(grey, LinearMover, replace(training, iterations=0)).mover
+    assert torch.equal(model.mover.directions, untouched.directions)
+    x = transformed(grey, {})
+    before = train_paths(grey, LinearMover, replace(training, iterations=0))
+    assert model.reconstruction(x, model.encode(x)[0]) < 0.9 * before.reconstruction(x, before.encode(x)[0])
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
     L = rec(x_0) + KL(q(z_0 | x_0) ‖ N(0, 1)) + Σ_t rec(x_t | z_t) + what the mover adds
 
 rec is the Bernoulli negative log-likelihood, summed over pixels; the transformation is known and drawn for each batch.
+With T = 0 the autoencoder learns alone; `encoded_paths` then gives what `eocodec.lab.paths.frozen` teaches movers, so
+that all of them move the latents of one autoencoder.
 
 References:
     Song, Keller, Sebe & Welling, *Flow factorized representation learning*, NeurIPS 2023.
@@ -20,8 +22,17 @@ from eocodec.flow.soap import Soap
 from eocodec.lab.paths.movers import FlowMover, Mover
 from eocodec.lab.paths.scenes import transformed
 from eocodec.lab.subjects.objective import kl_divergence
+from eocodec.lab.subjects.subject import Floats
 
-__all__ = ["Equivariance", "PathModel", "PathTraining", "composition", "equivariance", "train_paths"]
+__all__ = [
+    "Equivariance",
+    "PathModel",
+    "PathTraining",
+    "composition",
+    "encoded_paths",
+    "equivariance",
+    "train_paths",
+]
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class PathTraining:
 
     Arguments:
         names: of the transformations, see `eocodec.lab.paths.scenes.TRANSFORMATIONS`.
-        steps: T.
+        steps: T; 0 trains the autoencoder alone.
         latents: d.
         width: hidden units of encoder and decoder, two layers.
         iterations, batch, rate: of the optimiser.
@@ -143,6 +154,35 @@ def train_paths(
         schedule.step()
         progress(iteration + 1)
     return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def encoded_paths(
+    model: PathModel, grey: Tensor, steps: int, roam: float = 0.0, copies: int = 1, seed: int = 0
+) -> tuple[Floats, Floats]:
+    """Latents of pictures `(n, d)`, and of each transformation after every step `(K, T, n, d)`, means of the encoder.
+
+    Arguments:
+        model: its encoder should know pictures under several transformations.
+        grey: `(m, 1, S, S)`; n is `copies · m`.
+        steps: T.
+        roam: see `PathTraining`.
+        copies: of every picture; the first starts plain, the others where `roam` takes them.
+        seed: of where they start.
+    """
+    random = torch.Generator().manual_seed(seed)
+    start, ends = [], []
+    for copy in range(copies):
+        drawn = roam * min(copy, 1) * torch.rand((len(model.names), len(grey)), generator=random)
+        before = dict(zip(model.names, drawn, strict=True))
+        start.append(model.encode(transformed(grey, before))[0])
+        after = [
+            model.encode(transformed(grey, before | {name: before[name] + t}))[0]
+            for name in model.names
+            for t in range(1, steps + 1)
+        ]
+        ends.append(torch.stack(after).unflatten(0, (len(model.names), steps)))
+    return torch.cat(start).double().numpy(), torch.cat(ends, 2).double().numpy()
 
 
 @dataclass(frozen=True)
