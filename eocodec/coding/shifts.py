@@ -88,13 +88,15 @@ def chosen(model: Model, units: Iterable[Iterable[tuple[Int32, UInt8]]]) -> Shif
     entries, saved = [], 0.0
     candidates = sorted(range(-LARGEST, LARGEST + 1), key=abs)
     for strips in units:
-        counts = np.zeros(256 * MAGNITUDES, np.int64)
+        counts = np.zeros(SCALES * MAGNITUDES, np.float64)
         for m, index in strips:
             place = np.minimum(np.abs(m), MAGNITUDES - 1) + MAGNITUDES * index.astype(np.int32)
-            counts += np.bincount(place, minlength=counts.size)
-        count = counts.reshape(256, MAGNITUDES)[:SCALES]  # tables beyond are not on the ladder and have no shifts
+            counts += np.bincount(place, minlength=counts.size)[: counts.size]  # tables beyond are not on the ladder
+        count = counts.reshape(SCALES, MAGNITUDES)
         seen = np.flatnonzero(count.any(1))
-        costs = [float((count[seen] * bits[np.clip(seen + s, 0, SCALES - 1)]).sum()) for s in candidates]
+        by_table = count[seen] @ bits.T
+        places = np.arange(len(seen))
+        costs = [float(by_table[places, np.clip(seen + s, 0, SCALES - 1)].sum()) for s in candidates]
         best = min(range(len(costs)), key=costs.__getitem__)
         gain = costs[0] - costs[best]
         entries.append(candidates[best] if gain > PAYS else 0)
