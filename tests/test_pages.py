@@ -21,6 +21,7 @@ from eocodec.coding.describe import describe
 from eocodec.coding.drawn import EitherJob
 from eocodec.coding.page import PageJob
 from eocodec.coding.segmentation import MOST, photographs
+from eocodec.coding.symbols import symbols
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import Header
 from eocodec.image import as_picture
@@ -204,6 +205,38 @@ def test_all_but_the_photographs_is_exact_and_they_are_ordinary_files(
         assert segment.payload == alone and psnr(page[place.place], decoded[place.place]) > 26
 
 
+@pytest.mark.parametrize("place", [Region(10, 12, 8, 9), Region(1, 1, 8, 9), Region(31, 30, 8, 9)])
+@pytest.mark.parametrize("side", ["above", "below", "left", "right"])
+def test_photographs_are_filled_with_what_surrounds_them(place: Region, side: str, model: Model) -> None:
+    page = np.random.default_rng(0).permutation(40 * 40 * 3).reshape(40, 40, 3).astype(np.uint8)  # no colour twice
+    y, x, height, width = place.y, place.x, place.height, place.width
+    around = {
+        "above": (y - 1, slice(x, x + width)),
+        "below": (y + height, slice(x, x + width)),
+        "left": (slice(y, y + height), x - 1),
+        "right": (slice(y, y + height), x + width),
+    }
+    page[around[side]] = (9, 200, 77)
+    layer = PageJob(registry.PAGE, model, as_picture(page), [place]).exact_layer
+    assert (layer[place.place] == (9, 200, 77)).all()
+    outside = _outside(page, [place])
+    assert (layer[outside] == page[outside]).all()
+
+
+def test_symbols_are_those_of_the_layer_and_of_the_photographs(data: bytes, file: format.File, model: Model) -> None:
+    bare = eocodec.decompress(_resealed(file, segments=()), model)
+    parts = [symbols(segment.payload, model) for segment in file.segments]
+    assert len(parts) == 2 and (symbols(data, model) == np.concatenate([bare.ravel(), *parts])).all()
+    grey = eocodec.decompress(_resealed(file, segments=(), header=replace(file.header, grey=True)), model)
+    assert grey.shape == bare.shape and (grey == bare[..., 1:2]).all()
+
+
+def test_what_is_no_page_is_not_opened_as_one(model: Model) -> None:
+    with pytest.raises(EocodecError, match="not a page"):
+        registry.PAGE.open(model, as_picture(photograph("coffee", 100, 90)))
+    assert registry.PAGE.open(model, as_picture(small())).places == sorted(PLACES)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "target", [{"rate": 40}, {"rate": 96}, {"rate": 400}, {"psnr": 38}, {"rate": 96, "tune": "psnr"}]
@@ -255,8 +288,6 @@ def test_forms_and_options_that_exclude_pages(model: Model) -> None:
     for options in ({"progressive": True}, {"lossless": True}, {"depth": 16}):
         wide = page.astype(np.uint16) * 257 + 3 if "depth" in options else page
         assert not format.parse(eocodec.compress(wide, model=model, **options)).header.page  # type: ignore[arg-type]
-    with pytest.raises(EocodecError, match="not a page"):
-        registry.PAGE.open(model, as_picture(photograph("coffee", 100, 90)))
 
 
 def _window() -> np.ndarray:
