@@ -5,6 +5,7 @@ In: arrays `(H, W, 3)` of 8 or 16 bits, or rate-distortion points. Out: decibels
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ __all__ = [
     "with_hidden_of",
 ]
 
-Samples = npt.NDArray[np.generic]
+Samples = npt.NDArray[Any]
 
 STRIP = 1 << 18  # samples that are compared at a time
 

@@ -40,7 +40,7 @@ def repeated(picture: Picture) -> Picture:
     if not visible.any():
         return replace(picture, rgb=np.zeros_like(picture.rgb))
     columns = _last(visible)
-    rows = _last(visible.any(1)[None])[0]
+    rows = _last(np.any(visible, 1, keepdims=True).T)[0]
     return replace(picture, rgb=picture.rgb[rows[:, None], columns[rows]])
 
 
