@@ -32,7 +32,7 @@ from eocodec.lab.subjects.objective import METHODS, Weights
 from eocodec.lab.subjects.vae import Training, train_vae
 
 TRAINING = Training(1500, 2e-3)
-TRAININGS = {"fa100": Training(2500, 4e-3)}  # ten factors take longer and a higher rate to come apart
+TRAININGS = {"fa100": Training(4000, 4e-3)}  # ten factors take longer and a higher rate to come apart
 CODES = 300  # samples whose codes are kept for alignment
 EVALUATED = 1500  # held-out samples
 EXPERIMENTS = {

@@ -47,7 +47,7 @@ OPTIMISER, RATE = "soap", 1e-2
 
 
 # One autoencoder: plain pictures and three starts of each elsewhere; Adam, for the movers are small.
-AUTOENCODER = {"iterations": 400, "batch": 320}
+ALONE, ALONE_BATCH = 400, 320
 COPIES, CARRIED, CARRIED_RATE = 4, 800, 3e-3
 
 
@@ -57,7 +57,7 @@ def static(dim: int, count: int) -> Mover:
 
 
 def carrying(dim: int, count: int) -> Mover:
-    """Potentials without the density term: latents are carried, not drawn."""
+    """Potentials without the density term, which directions have not either."""
     return FlowMover(dim, count, density=0.0)
 
 
@@ -69,6 +69,7 @@ def stationary(dim: int, count: int) -> Mover:
 MOVERS: dict[str, Callable[[int, int], Mover]] = {
     "flow": FlowMover,
     "flow D = 0": stationary,
+    "flow, no density": carrying,
     "linear": LinearMover,
     "static": static,
 }
@@ -120,7 +121,7 @@ def runs_of_one(name: str, training: PathTraining, seed: int) -> list[dict[str, 
     """Train one autoencoder without paths, then every mover in its latents, and measure them."""
     train, held_out = pictures(name)
     start = time.process_time()
-    alone = replace(training, steps=0, roam=2.0 * training.steps, **AUTOENCODER)
+    alone = replace(training, steps=0, roam=2.0 * training.steps, iterations=ALONE, batch=ALONE_BATCH)
     model = train_paths(train, static, alone, seed)
     seconds = time.process_time() - start
     latents, targets = encoded_paths(model, train, training.steps, float(training.steps), COPIES, seed)
@@ -161,7 +162,10 @@ def main() -> None:
 
     base = PathTraining(NAMES[options.set], rate=RATE, optimiser=OPTIMISER)
     if options.one_autoencoder:
-        settings |= {"autoencoder": AUTOENCODER, "carried": {"iterations": CARRIED, "rate": CARRIED_RATE}}
+        settings |= {
+            "autoencoder": {"iterations": ALONE, "batch": ALONE_BATCH},
+            "carried": {"iterations": CARRIED, "rate": CARRIED_RATE},
+        }
         for seed in range(options.seeds):
             if (float(steps), "static", seed) not in done:
                 keep(*runs_of_one(options.set, base, seed))

@@ -181,7 +181,7 @@ def encoded_paths(
             for name in model.names
             for t in range(1, steps + 1)
         ]
-        ends.append(torch.stack(after).unflatten(0, (len(model.names), steps)))
+        ends.append(torch.stack(after).reshape(len(model.names), steps, len(grey), -1))
     return torch.cat(start).double().numpy(), torch.cat(ends, 2).double().numpy()
 
 
