@@ -122,6 +122,26 @@ def test_a_picture_in_several_sizes_is_decoded_once(model: Model, monkeypatch: p
     assert decoded == [data, cut]
 
 
+def test_an_open_picture_and_its_rivals_are_measured_by_what_can_be_seen(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rgb = read(body(120, 60)).rgb
+    alpha = np.full(rgb.shape[:2], 255, np.uint8)
+    alpha[:, 70:] = 0
+    path, out = tmp_path / "body", io.BytesIO()
+    Image.fromarray(np.dstack([np.where(alpha[..., None] > 0, rgb, 255), alpha]).astype(np.uint8)).save(out, "PNG")
+    path.write_bytes(out.getvalue())
+    desk = Desk(read)
+    image, reached = desk.file(str(path), "see-through", model, RATE).picture()
+    shown = np.asarray(image)
+    assert reached == pytest.approx(psnr(rgb[:, :70], shown[:, :70, :3]), abs=1e-6)
+    found, picture = desk.rival(str(path), "see-through", "webp", 900)
+    assert not (picture.rgb[:, 70:] == 255).all()  # the rival is not given what is hidden
+    monkeypatch.setattr(work, "_desk", desk)
+    told = work.opened_rival(str(path), "see-through", "webp", 900).headers["Psnr"]
+    assert float(told) == pytest.approx(psnr(rgb[:, :70], found.rgb[:, :70]), abs=1e-3)
+
+
 def test_what_a_process_keeps_open_is_bounded(tmp_path: Path, model: Model) -> None:
     desk = Desk(read, pixels=100 * 64)
     path = tmp_path / "body"
