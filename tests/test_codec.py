@@ -86,8 +86,8 @@ def test_files_are_cut_by_what_they_hold(coffee: np.ndarray) -> None:
         for how in ({"rate": 200, "progressive": True}, {"rate": 200}, {"lossless": True})
     )
     assert eocodec.truncate(stream, rate=40) == eocodec.compress(small, 40, progressive=True)
-    for data in (ordinary, exact):
-        with pytest.raises(EocodecError, match="cannot be cut from an ordinary file"):
+    for data, kind in ((ordinary, "an ordinary"), (exact, "a lossless")):
+        with pytest.raises(EocodecError, match=f"cannot be cut from {kind} file"):
             eocodec.truncate(data, rate=40)
         with pytest.raises(EocodecError, match="no segment"):
             eocodec.truncate(data, latents=1)

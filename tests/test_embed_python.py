@@ -328,7 +328,7 @@ BAD = {
     "longer number": (header(width=b"\xff" * 6), "longer than five bytes"),
     "rate": (header(flags=4), "embedded stream has no rate"),
     "lossless": (header(flags=8) + b"\0", "cut off"),
-    "side": (header(flags=2) + b"\x03", "side element"),
+    "side": (header(flags=2) + b"\x04", "side element"),
     "checksum": (vector("colour")[:-1] + b"?", "checksum of segment 1"),
     "segments": (vector("segments")[:1500] + b"?" + vector("segments")[1501:], "checksum of segment"),
     "piece": (vector("embedded")[:99] + b"?" + vector("embedded")[100:], "checksum of piece 1"),

@@ -28,7 +28,7 @@ def test_the_shipped_bundle_comes_back_exactly(coffee: np.ndarray) -> None:
     config, weights = photo_weights(read_bundle(path))
     sizes = load_config(MODELS / "photo-next.toml").model
     assert isinstance(sizes, PhotoConfig)
-    assert config == replace(sizes, embedded=True, gain_widths=(64, 96, 128, 160))
+    assert config == replace(sizes, embedded=True, gain_widths=(64, 96, 128, 160), refine_latents=True)
     model = PhotoModel(config).eval().requires_grad_(False)
     assert model.start_from(config, weights)
     assert set(model.state_dict()) - set(weights) == {"latents.low_scale"}  # only training needs it
