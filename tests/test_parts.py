@@ -196,7 +196,9 @@ def test_a_model_that_shares_a_flow_is_kept_as_a_delta(
     data = base64.b85decode(file)
     assert data[4:8].hex() == model
     assert psnr(samples["coffee"][100:164, 200:264], eocodec.decompress(data)) == pytest.approx(quality, abs=0.02)
-    assert Library().of_id(data[4:8]).full_id.hex().startswith(model)
+    kept = Library().of_id(data[4:8])
+    assert kept.full_id.hex().startswith(model)
+    assert ("encoder.onnx" in kept.files) == (model == "b332750c")  # a delta of the shipped bundle, which has one
     assert (installed := shelf.plate_of(data[4:8])) is not None and installed.name == "photo"
 
 

@@ -84,10 +84,7 @@ def structure_error(x: Tensor, y: Tensor) -> Tensor:
     for weight in STRUCTURE_WEIGHTS:
         if min(x.shape[2:]) < SMALLEST:
             break
-        n = len(x)
-        blurred = _blur(torch.cat([x, y, x * x, y * y, x * y]))
-        a, b, aa, bb, ab = (blurred[k * n : (k + 1) * n] for k in range(5))
-        structure = (2 * (ab - a * b) + STABLE) / ((aa - a * a) + (bb - b * b) + STABLE)
+        _, _, structure = _structure(x, y)
         total = total + weight * (1 - structure.mean((1, 2, 3)))
         x, y = (functional.avg_pool2d(v, 2) for v in (x, y))
     return total
@@ -125,12 +122,17 @@ def _blur(x: Tensor) -> Tensor:
     return rows @ (x @ columns.T)
 
 
-def _differences(x: Tensor, y: Tensor) -> Tensor:
-    """Means over each picture, `(B, axis, norm, kind)`."""
+def _structure(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both pictures blurred, and the contrast-structure term of SSIM at every place."""
     n = len(x)
     blurred = _blur(torch.cat([x, y, x * x, y * y, x * y]))
     a, b, aa, bb, ab = (blurred[k * n : (k + 1) * n] for k in range(5))
-    structure = (2 * (ab - a * b) + STABLE) / ((aa - a * a) + (bb - b * b) + STABLE)
+    return a, b, (2 * (ab - a * b) + STABLE) / ((aa - a * a) + (bb - b * b) + STABLE)
+
+
+def _differences(x: Tensor, y: Tensor) -> Tensor:
+    """Means over each picture, `(B, axis, norm, kind)`."""
+    a, b, structure = _structure(x, y)
     missed = (1 - (1 - (a - b).square()) * structure).clamp(min=0)
     edges = (1 + (y - b).abs()) / (1 + (x - a).abs()) - 1
     maps = torch.stack([missed, edges.clamp(min=0), (-edges).clamp(min=0)], 2)
