@@ -299,7 +299,7 @@ def test_flows_follow_transformations_and_compose():
     torch.set_num_threads(1)
     data = digits(seed=0)
     held_out = torch.from_numpy(data.held_out)
-    training = PathTraining(iterations=250, batch=32, rate=1e-2, optimiser="soap")
+    training = PathTraining(iterations=400, batch=32, rate=1e-2, optimiser="soap")
     model = train_paths(torch.from_numpy(data.train), FlowMover, training)
     followed = {e.name: e for e in equivariance(model, held_out, training.steps)}
     limits = {"scale": 0.5, "rotation": 0.35, "hue": 0.25}
