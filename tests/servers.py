@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -85,6 +86,15 @@ class Server:
     def worked(self) -> float:
         """Processor seconds of the processes that work on pictures."""
         return sum(map(processor_seconds, self.children()))
+
+    def asleep(self) -> bool:
+        """Whether all threads of the processes wait for something: one that only lacks a core does not."""
+        for child in self.children():
+            for stat in Path(f"/proc/{child}/task").glob("*/stat"):
+                with suppress(OSError):  # has ended meanwhile
+                    if stat.read_text().rpartition(")")[2].split()[0] != "S":
+                        return False
+        return True
 
     @contextmanager
     def at_a_standstill(self) -> Iterator[list[int]]:

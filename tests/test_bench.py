@@ -174,6 +174,7 @@ def test_scores_are_kept_by_content_and_version(tmp_path: Path, monkeypatch: pyt
         Cache(tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_scores_are_the_same_several_pictures_at_a_time(coffee: Bytes) -> None:
     pairs = [(coffee[:180, k : k + 200], noisy(coffee[:180, k : k + 200], 10)) for k in range(0, 90, 30)]
     chosen = [MEASURES["psnr"], MEASURES["ms_ssim"]]
@@ -219,6 +220,7 @@ def test_rate_differences_between_scores_leave_out_what_is_beyond_them() -> None
         bd_rate_between(anchor, test, 80, 90)
 
 
+@pytest.mark.slow
 def test_the_benchmark_writes_points_tables_and_plots(folder: Path, tmp_path: Path, model: Model) -> None:
     settings = {"eocodec": (24, 80, 240), "jpeg": (10, 50, 90)}
     with pytest.MonkeyPatch.context() as patch:
@@ -246,6 +248,7 @@ def test_the_benchmark_writes_points_tables_and_plots(folder: Path, tmp_path: Pa
     assert (tmp_path / "cache" / "eocodec" / "scores.sqlite").is_file()
 
 
+@pytest.mark.slow
 def test_anchors_are_taken_over_from_an_earlier_result(folder: Path, tmp_path: Path) -> None:
     def bench(*arguments: object) -> Any:
         common = ["bench", folder, "--measures", "psnr", "--jobs", 1, "--no-cache", *arguments]

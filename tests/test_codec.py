@@ -47,6 +47,7 @@ def test_smaller_than_jpeg_and_webp_at_equal_quality(name: str, samples: dict[st
         assert len(ours.data) <= margin * len(out.getvalue()), (name, kind)
 
 
+@pytest.mark.slow
 def test_flat_and_noise_pictures(model: Model) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
     for picture in (

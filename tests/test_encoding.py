@@ -26,6 +26,7 @@ def _with(files: dict[str, bytes], content: bytes | None) -> Model:
     return Model(parts.listed(rest if content is None else {**rest, SETTINGS: content}), threads=1)
 
 
+@pytest.mark.slow
 def test_other_settings_make_other_files_of_the_same_model(photo: dict[str, bytes], chelsea: np.ndarray) -> None:
     picture = chelsea[:96, :160]
     shipped = Model(photo, threads=1)
@@ -56,7 +57,7 @@ def test_without_settings_the_manifest_s_hold(photo: dict[str, bytes]) -> None:
 def test_the_eye_s_files_lose_less_squared_error_than_without_settings(
     photo: dict[str, bytes], coffee: np.ndarray
 ) -> None:
-    picture = coffee[:256, :256]
+    picture = coffee[60:220, 100:260]
     plain, shipped = _with(photo, None), Model(photo, threads=1)
     size = len(codec.compress(picture, rate=30, model=plain))
     results = [

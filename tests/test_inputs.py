@@ -101,9 +101,9 @@ def _seen(a: np.ndarray, b: np.ndarray, alpha: np.ndarray) -> float:
     return 10 * np.log10(255**2 / np.square(a[alpha > 0][:, :3].astype(float) - b[alpha > 0][:, :3]).mean())
 
 
-@pytest.mark.parametrize("options", [{}, {"tune": "eye"}, {"progressive": True}])
+@pytest.mark.parametrize("options", [{}, {"tune": "eye"}, pytest.param({"progressive": True}, marks=pytest.mark.slow)])
 def test_a_psnr_is_that_of_what_can_be_seen(options: dict[str, str], coffee: np.ndarray) -> None:
-    rgba, alpha = _cut_out(coffee[100:228, 200:360], 44)
+    rgba, alpha = _cut_out(coffee[100:164, 200:280], 22)
     for target in (36.0, 40.0):
         done = codec.compress_picture(rgba, psnr=target, measure=True, verify=True, **options)  # type: ignore[arg-type]
         seen = _seen(rgba, eocodec.decompress(done.data), alpha)
@@ -113,8 +113,8 @@ def test_a_psnr_is_that_of_what_can_be_seen(options: dict[str, str], coffee: np.
 
 
 def test_what_is_hidden_does_not_matter_to_a_psnr(coffee: np.ndarray) -> None:
-    picture = coffee[100:228, 200:360]
-    one, other = (_cut_out(picture, 44, hidden)[0] for hidden in (7, 200))
+    picture = coffee[100:164, 200:280]
+    one, other = (_cut_out(picture, 22, hidden)[0] for hidden in (7, 200))
     assert eocodec.compress(one, psnr=36) == eocodec.compress(other, psnr=36)
     unseen = np.dstack([picture, np.zeros(picture.shape[:2], np.uint8)])
     done = codec.compress_picture(unseen, psnr=60, measure=True)

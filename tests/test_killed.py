@@ -20,7 +20,7 @@ from eocodec.errors import EocodecError
 
 pytestmark = pytest.mark.slow
 
-KILLS = 18
+KILLS = 12
 
 
 def _spawn(folder: Path, *arguments: object) -> "subprocess.Popen[bytes]":

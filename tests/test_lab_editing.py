@@ -151,6 +151,7 @@ def test_paths_of_another_model_and_unknown_paths_are_refused(face, tmp_path):
         load_paths("photo")
 
 
+@pytest.mark.slow
 def test_commands_edit_and_morph_compressed_faces(face, tmp_path: Path):
     write_paths(tmp_path / "a.eocp", manifest(), {"first": graph(np.tile([0.5, 0.0], (STEPS, 1)))})
     Image.fromarray(face).save(tmp_path / "face.png")

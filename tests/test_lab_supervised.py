@@ -59,6 +59,7 @@ def test_noise_gives_nothing(name, truth):
     assert MEASURES[name](noise, Factors.continuous(truth)) < limit
 
 
+@pytest.mark.slow
 def test_informativeness_and_explicitness_of_noise_are_zero(truth):
     noise = np.random.default_rng(2).standard_normal((N, 5))
     factors = Factors.continuous(truth)

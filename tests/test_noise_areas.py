@@ -152,6 +152,7 @@ def _enlarged(values: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.slow
 def test_noise_that_was_enlarged_is_found_and_removed_at_the_scale_that_it_has(grey: bool, model: Model) -> None:
     scene = np.asarray(Image.open(SAMPLES / "rocket.png").convert("RGB"))[:128, 60:188].astype(float)
     noise = np.random.default_rng(0).normal(0, 12, scene.shape)

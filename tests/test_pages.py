@@ -302,6 +302,7 @@ def _window() -> np.ndarray:
     return np.dstack([np.where(alpha[..., None] > 0, page, noise), alpha]).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_pages_are_found_under_transparency(model: Model) -> None:
     rgba = _window()
     done = codec.compress_picture(rgba, model=model, measure=True, verify=True)

@@ -95,6 +95,7 @@ def test_the_picture_foreseen_is_the_one_decoded(
         assert (a == b).all()
 
 
+@pytest.mark.slow
 def test_grey_pictures_and_transparency_meet_their_targets(samples: dict[str, np.ndarray], model: Model) -> None:
     grey = samples["rocket"][:200, :240].mean(2).astype(np.uint8)
     reached = psnr(np.dstack([grey] * 3), eocodec.decompress(eocodec.compress(grey, psnr=36, model=model), model))

@@ -8,7 +8,6 @@ import socket
 import struct
 import subprocess
 import threading
-import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -414,13 +413,6 @@ def test_a_process_that_dies_costs_at_most_its_own_request(server: Server, clien
     assert len(server.children()) <= 2
 
 
-def _at_rest(server: Server) -> bool:
-    """Whether the processes do nothing for a while: they are done, or wait for their pipe to be read."""
-    before = server.worked()
-    time.sleep(0.5)  # a time to look at, not one to wait for
-    return server.worked() == before
-
-
 def test_a_process_that_is_killed_while_it_answers_hangs_nobody(server: Server) -> None:
     data = eocodec.compress(Image.open(SAMPLES / "coffee.png").resize((800, 500)), rate=2)
     with ThreadPoolExecutor(4) as threads:
@@ -432,7 +424,7 @@ def test_a_process_that_is_killed_while_it_answers_hangs_nobody(server: Server) 
             )
             server.await_work(before)
             os.kill(server.process.pid, signal.SIGSTOP)  # so that nobody reads what the process writes
-            wait_until(lambda: _at_rest(server))
+            wait_until(server.asleep)  # done, or waiting for their pipe to be read
             for child in server.children():
                 os.kill(child, signal.SIGKILL)
             os.kill(server.process.pid, signal.SIGCONT)

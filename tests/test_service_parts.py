@@ -235,6 +235,7 @@ def dawdle(seconds: float) -> int:
     return os.getpid()
 
 
+@pytest.mark.slow
 def test_work_about_a_picture_waits_for_its_process_that_gives_up_something_outdated() -> None:
     async def run() -> None:
         left = asyncio.Event()

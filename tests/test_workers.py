@@ -1,81 +1,39 @@
 """A worker process: whatever happens to it, the next call is served, and nothing of it stays."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 from paths import environment, processor_seconds, wait_until
+from work import (
+    add,
+    die,
+    fail,
+    fail_oddly,
+    infer,
+    large,
+    leave,
+    number,
+    open_file,
+    refuse,
+    sleep,
+    spin,
+    start,
+    stubborn,
+    swallow,
+    variables,
+    whose,
+)
 
 from eocodec.errors import EocodecError
-from eocodec.model.library import load_model
 from eocodec.workers import ONE_THREAD, Cancelled, Crew, Died, TooSlow, Worker
 
 LIMIT = 60.0
-
-
-def start(number: int) -> object:
-    os.environ["EOCODEC_NUMBER"] = str(number)
-    return open(os.devnull)
-
-
-def refuse() -> None:
-    raise EocodecError("not today")
-
-
-def leave() -> None:
-    os._exit(3)
-
-
-def number() -> tuple[int, int]:
-    return int(os.environ["EOCODEC_NUMBER"]), os.getpid()
-
-
-def add(a: int, b: int) -> int:
-    return a + b
-
-
-def fail() -> None:
-    raise EocodecError("no such thing")
-
-
-class Odd(Exception):
-    """An exception that pickle takes apart and cannot put together."""
-
-    def __init__(self, a: int, b: int) -> None:
-        super().__init__(f"{a} is not {b}")
-
-
-def fail_oddly() -> None:
-    raise Odd(1, 2)
-
-
-def open_file() -> object:
-    return open(os.devnull)
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def sleep(seconds: float) -> None:
-    time.sleep(seconds)
-
-
-def large(size: int) -> bytes:
-    return bytes(size)
-
-
-def variables(names: list[str]) -> list[str | None]:
-    return [os.environ.get(name) for name in names]
 
 
 @pytest.fixture
@@ -202,30 +160,26 @@ def test_it_ends_with_the_process_that_started_it_even_at_work(tmp_path: Path) -
     parent.wait()
     parent.stdin.close()
     parent.stdout.close()
-    assert _gone(child)
+    wait_until(lambda: _gone(child))
 
 
-def _gone(pid: int, seconds: float = 30) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            os.kill(pid, 0)
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (ProcessLookupError, FileNotFoundError):
-            return True
-        if state == "Z":  # whoever adopts it has not looked yet
-            return True
-        time.sleep(0.02)
-    return False
+def _gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return True
+    return state == "Z"  # whoever adopts it has not looked yet
 
 
 def test_another_thread_can_stop_a_call_for_good(worker: Worker) -> None:
     _, pid = worker.call(number, limit=LIMIT)
-    threading.Timer(0.3, worker.stop).start()
-    started = time.monotonic()
-    with pytest.raises(Died):
-        worker.call(sleep, LIMIT, limit=LIMIT)
-    assert time.monotonic() - started < LIMIT / 2
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(worker.call, spin, limit=LIMIT)
+        used = processor_seconds(pid)
+        wait_until(lambda: processor_seconds(pid) > used)
+        worker.stop()
+        with pytest.raises(Died):  # and not TooSlow
+            running.result(LIMIT)
     with pytest.raises(Died, match="stopped"):
         worker.call(add, 1, 1, limit=LIMIT)
     with pytest.raises(ProcessLookupError):
@@ -240,18 +194,13 @@ def test_ending_leaves_no_process_and_can_be_done_twice(worker: Worker) -> None:
         os.kill(pid, 0)
 
 
-def whose(number: int) -> tuple[int, int]:
-    time.sleep(0.1)
-    return number, os.getpid()
-
-
-def test_a_crew_shares_calls_and_keeps_their_order() -> None:
+def test_a_crew_shares_calls_and_keeps_their_order(tmp_path: Path) -> None:
     with Crew(2) as crew:
-        results = crew.map(whose, [(k,) for k in range(12)])
+        results = crew.map(whose, [(k, str(tmp_path)) for k in range(12)])
         assert [number for number, _ in results] == list(range(12))
         processes = {pid for _, pid in results}
         assert len(processes) == 2 and os.getpid() not in processes
-        assert {pid for _, pid in crew.map(whose, [(1,), (2,)])} <= processes
+        assert {pid for _, pid in crew.map(whose, [(1, str(tmp_path)), (2, str(tmp_path))])} <= processes
         with pytest.raises(EocodecError, match="no such thing"):
             crew.map(fail, [()])
     for pid in processes:
@@ -262,24 +211,6 @@ def test_a_crew_shares_calls_and_keeps_their_order() -> None:
 def test_a_crew_says_when_a_process_dies() -> None:
     with Crew(2) as crew, pytest.raises(Died):
         crew.map(die, [(), ()])
-
-
-def spin() -> None:
-    while True:
-        pass
-
-
-def stubborn() -> None:
-    """Not to be stopped from Python: as long native code is."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    while True:
-        pass
-
-
-def swallow() -> None:
-    while True:
-        with contextlib.suppress(Exception):
-            spin()
 
 
 @pytest.mark.parametrize("work", [spin, swallow])
@@ -319,11 +250,6 @@ def test_giving_up_at_any_moment_never_harms_the_next_work(worker: Worker) -> No
                 assert running.result(LIMIT) == k + 1
             except Cancelled:
                 continue
-
-
-def infer() -> None:
-    model = load_model("photo", 1, device="cpu")
-    model.run("encoder", {"picture": np.zeros((1, 3, 2048, 2048), np.float32)})
 
 
 @pytest.mark.slow
