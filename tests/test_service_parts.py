@@ -541,7 +541,7 @@ def test_the_type_for_an_element_can_hold_the_picture(
 
 @pytest.mark.parametrize("keys", [(), ("an-api-key-of-the-site",)])
 def test_files_and_their_parts_need_no_signature_where_reading_is_public(keys: tuple[str, ...]) -> None:
-    access = Access(Settings(keys=keys, public_read=True, signing=("a-signing-key-of-the-site",)))
+    access = Access(Settings({}, keys=keys, public_read=True, signing=("a-signing-key-of-the-site",)))
     for query, status in {
         **dict.fromkeys(("", "bytes=9", "rate=3", "latents=60", "v=1&format=eoc", "latents=9&v=2"), 0),
         **dict.fromkeys(("width=9", "latents=60&width=9", "format=png", "preset=latents"), 401 if keys else 403),
