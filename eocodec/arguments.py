@@ -1,15 +1,18 @@
-"""What callers pass, checked by type: files and numbers.
+"""What callers pass, checked by type: files, numbers and arrays.
 
-In: whatever was passed. Out: bytes or the numbers themselves, or one sentence as an :class:`EocodecError`.
+In: whatever was passed. Out: bytes, numbers, arrays to compute with, or one sentence as an :class:`EocodecError`.
 """
 
 import os
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eocodec.errors import EocodecError
 
-__all__ = ["check_model", "check_numbers", "file_bytes"]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["check_model", "check_numbers", "computable", "file_bytes"]
 
 
 def file_bytes(data: Any) -> bytes:
@@ -48,3 +51,9 @@ def check_model(model: Any, threads: Any) -> None:
         raise EocodecError(f"a model is a name, the path of a bundle or a loaded model, not {type(model).__name__}")
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
         raise EocodecError("threads must be a whole number, 0 for one per core")
+
+
+def computable(array: "npt.NDArray[Any]") -> "npt.NDArray[Any]":
+    """An array in this machine's byte order; half floats, which end at 65504 and have 11 bits, as single ones."""
+    kind = "f4" if array.dtype.str.endswith("f2") else array.dtype.newbyteorder("=")
+    return array.astype(kind, copy=False)

@@ -186,16 +186,24 @@ def open_picture(
     tunable = coding.tunable and picture.depth == 8
     tuning = tuning_for(model, tunable, tune, focus, picture.rgb, squared)
     job = drawn.open_either(coding, model, picture, values, tuning, focus)
-    return Opened(job, sigma, lossless, _no_page(picture) if progressive else ())
+    return Opened(job, sigma, lossless, () if lossless else _no_page(picture, progressive))
 
 
-def _no_page(picture: Picture) -> tuple[str, ...]:
-    """What is to be said of a picture that would have been a page if its file did not have to be progressive."""
-    from eocodec.coding.page import photographs_on
+def _no_page(picture: Picture, progressive: bool) -> tuple[str, ...]:
+    """What is to be said of a picture that would have been a page but for the form of file, its depth or its size."""
+    if picture.pixels > drawn.LARGEST_PAGE:
+        drawing = picture.depth == 8 and drawn.is_drawn(picture.rgb)
+        why = f"a picture of more than {drawn.LARGEST_PAGE} pixels is no page; cut it into parts for some"
+    elif picture.depth > 8 or progressive:
+        from eocodec.coding.page import photographs_on
 
-    if not photographs_on(picture):
+        drawing = bool(photographs_on(picture.at_depth(8)))
+        why = "a progressive file is no page; leave progressive out for one"
+        if picture.depth > 8:
+            why = "a picture of 16 bits is no page; a depth of 8 makes it one"
+    else:
         return ()
-    return ("its text and drawings are not kept exactly: a progressive file is no page; leave progressive out for one",)
+    return (f"its text and drawings are not kept exactly: {why}",) if drawing else ()
 
 
 def _plain(denoise: float | str | None, tune: str | None, focus: Focus | None) -> bool:
@@ -336,7 +344,7 @@ def decode_file(
         EocodecError: `texture` is out of range.
         FormatError: not an `.eoc` file, damaged, too large, or its model is not at hand.
     """
-    check_numbers(texture=texture)
+    check_numbers(texture="" if texture is None else texture, max_pixels=max_pixels)
     if not 0 <= texture <= 1:
         raise EocodecError(f"texture must be from 0 to 1, not {texture:g}")
     if depth not in (None, 8, 16):

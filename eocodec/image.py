@@ -23,10 +23,12 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from eocodec import files, wide
+from eocodec.arguments import computable
 from eocodec.damage import mended
 from eocodec.errors import CutOffError, EocodecWarning, ImageError, LimitError, OutOfMemoryError, UnknownTypeError
 from eocodec.format import MAX_PIXELS, MAX_SIDE
 from eocodec.kinds import kind_of
+from eocodec.levels import FEW_BITS, eight_bit, few_levels, white_level
 
 __all__ = [
     "Bytes",
@@ -47,8 +49,6 @@ ImageLike = Image.Image | npt.NDArray[np.generic]
 
 _SIXTEEN = {"I;16", "I;16L", "I;16B", "I;16N"}
 FLOAT_TOLERANCE = 1e-3  # levels; floats nearer to a level than this count as 8-bit values
-FEW_BITS = 12  # 16-bit values that need no more are those of a camera or scanner of so many bits
-MOST = 0.99  # of the values of a floating-point picture; the others may be outliers
 MAX_PROFILE = 16 << 20  # bytes of a colour profile in a PNG file; Pillow's own limit is lower than large ones are
 PNG_RUNS = 3  # zlib's Z_RLE: runs of one value, nothing else
 PNG_ROWS = 24  # that decide how a PNG file is deflated
@@ -200,6 +200,8 @@ def _with_colours(picture: Picture, data: bytes) -> Picture:
         note = f"its samples have more than 8 bits, of which 8 are read; {wide.EXTRA} reads them all"
     else:
         found = wide.colours(data, picture.rgb)
+        if found is not None and bool((found == picture.rgb.astype(np.uint16) * 257).all()):
+            return replace(picture, deep=False)  # 8-bit values in 16 bits
         if found is not None:
             return replace(picture, wide=found, exact=True)
         note = "its samples have more than 8 bits, which are brought to 8 with its colour profile"
@@ -285,15 +287,15 @@ def as_picture(image: "ImageLike | Picture", depth: int | None = 8) -> Picture:
 
 def _from_array(image: npt.NDArray[np.generic]) -> Picture:
     try:
-        array: npt.NDArray[Any] = np.asarray(image)
+        array: npt.NDArray[Any] = computable(np.asarray(image))
     except (TypeError, ValueError) as e:  # ragged lists, tensors of a device
         raise ImageError(f"the picture cannot be made an array ({e})") from None
-    deep, notes = False, _few_levels(array) if array.dtype == np.uint16 and array.size else ()
+    deep, notes = False, few_levels(array) if array.dtype == np.uint16 and array.size else ()
     words, exact = None, array.dtype == np.uint16
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif array.dtype == np.uint16:
-        words, array = array, _eight_bit(array)
+        words, array = array, eight_bit(array)
         deep = bool((words != array.astype(np.uint16) * 257).any())
     elif np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or (array.size and (array.min() < 0 or array.max() > 1)):
@@ -330,15 +332,6 @@ def _is_grey(rgb: Bytes) -> bool:
         bool((part[..., 0] == part[..., 1]).all() and (part[..., 0] == part[..., 2]).all())
         for part in (rgb[:: max(1, len(rgb) // 16)], rgb)
     )
-
-
-def _few_levels(values: npt.NDArray[Any]) -> tuple[str, ...]:
-    """A sentence if 16-bit values keep next to none of their levels in 8 bits."""
-    high = int(values.max())
-    if high >= 1 << FEW_BITS or high < 1:
-        return ()
-    before, after = len(np.unique(values)), len(np.unique(_eight_bit(values)))
-    return (f"its 16-bit values reach {high} only; of {before} levels {after} remain; scale them first",)
 
 
 def from_pillow(image: Image.Image) -> Picture:
@@ -442,14 +435,9 @@ def _keyed(image: Image.Image, key: Any) -> Bytes | None:
     return np.where(shown.any(2) if shown.ndim == 3 else shown, 255, 0).astype(np.uint8)
 
 
-def _eight_bit(values: npt.NDArray[np.generic]) -> Bytes:
-    """16-bit to 8-bit, rounded: v / 257."""
-    return ((np.asarray(values).astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
 def rounded(values: Bytes) -> Bytes:
     """A picture's values, brought to 8 bits if they have 16."""
-    return _eight_bit(values) if values.dtype == np.uint16 else values
+    return eight_bit(values) if values.dtype == np.uint16 else values
 
 
 def _grey_values(image: Image.Image, twelve: bool, inverted: bool) -> tuple[Bytes, bool, tuple[str, ...], Words]:
@@ -468,7 +456,7 @@ def _grey_values(image: Image.Image, twelve: bool, inverted: bool) -> tuple[Byte
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 65535:
         raise ImageError("the picture's values are outside 0 to 65535")
-    top, notes = (4095, ()) if twelve else _white(values, high)
+    top, notes = (4095, ()) if twelve else white_level(values, high)
     levels = np.minimum(values, top).astype(np.float32) * np.float32(255 / top)
     grey = np.floor(levels + np.float32(0.5)).astype(np.uint8)
     lossy = high > top or bool((np.abs(levels - grey) > FLOAT_TOLERANCE).any())
@@ -477,20 +465,6 @@ def _grey_values(image: Image.Image, twelve: bool, inverted: bool) -> tuple[Byte
     if inverted:
         return 255 - grey, lossy, notes, np.uint16(top if twelve else 65535) - words
     return grey, lossy, notes, words
-
-
-def _white(values: npt.NDArray[Any], high: float) -> tuple[int, tuple[str, ...]]:
-    """The value that stands for white, so that levels are not lost for want of a header that says it; and a note."""
-    floating = np.issubdtype(values.dtype, np.floating)
-    if floating and high <= 1:
-        return 1, ()
-    if floating and float(np.quantile(values, MOST)) <= 1 and bool((values % 1 != 0).mean() > 0.5):
-        return 1, (f"its values reach {high:g}; those above 1 are shown as white",)
-    wide = values.dtype.itemsize > 2
-    if high >= 1 << FEW_BITS or (wide and high <= 255) or high == 0:  # 32-bit files that hold 8-bit values
-        return (255 if wide and high <= 255 else 65535), ()
-    bits = max(8, int(high).bit_length())
-    return (1 << bits) - 1, (f"its values fill {bits} of 16 bits; they are taken as {bits}-bit values",)
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:

@@ -138,16 +138,27 @@ class Worker:
         self.await_ready()
 
     def start(self) -> None:
-        """Start a process, without waiting for it; one that is there already is killed."""
+        """Start a process, without waiting for it; one that is there already is killed.
+
+        Raises:
+            Died: the system has no room for another; there is no process then.
+        """
         self.end()
         context = multiprocessing.get_context("spawn")  # a forked one would inherit the locks of this one's threads
         self._pipe, theirs = context.Pipe()
         hears, self._control = context.Pipe(duplex=False)
         ends = theirs, hears, self.environment, self.interrupt
-        self._process = context.Process(target=_serve, args=ends, daemon=True)
-        self._process.start()
-        theirs.close()
-        hears.close()
+        process = context.Process(target=_serve, args=ends, daemon=True)
+        try:
+            process.start()
+        except OSError as e:  # too many processes, or no memory for one
+            self.pipe.close()
+            self._control.close()
+            raise Died(f"a process does not start ({e.strerror or e})") from None
+        finally:
+            theirs.close()
+            hears.close()
+        self._process = process
         self._sent = 0
         self.send(self.initializer, *self.arguments)
 

@@ -60,6 +60,16 @@ def test_no_lossy_file_is_larger_than_the_lossless_one(kind: str, model: Model) 
             assert (decoded == (picture if picture.ndim == 3 else picture[..., None])).all() and done.psnr == np.inf
 
 
+@pytest.mark.parametrize("shape", [(1, 700, 3), (700, 1, 3), (2, 400, 3)])
+def test_no_lossy_file_of_a_narrow_picture_is_larger_than_the_lossless_one(
+    shape: tuple[int, int, int], model: Model
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    exact = eocodec.compress(noise, lossless=True, model=model)
+    assert len(eocodec.compress(noise, 300, model=model)) <= len(exact)
+    assert (eocodec.decompress(eocodec.compress(noise, 300, model=model), model) == noise).all()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_exact_file_is_hardly_larger_than_webp_and_comes_back(kind: str, model: Model) -> None:
     picture = KINDS[kind]()

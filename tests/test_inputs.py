@@ -16,7 +16,7 @@ import eocodec
 from eocodec import codec
 from eocodec.coding.matte import spread
 from eocodec.damage import mended
-from eocodec.errors import CutOffError, EocodecWarning, ImageError
+from eocodec.errors import CutOffError, EocodecError, EocodecWarning, ImageError
 from eocodec.image import as_picture, read_picture
 
 
@@ -59,6 +59,43 @@ def test_one_value_above_white_does_not_darken_a_floating_point_picture(photo: I
     whole = np.asarray(photo.convert("L"), np.float32)  # 8-bit values as floating-point numbers
     picture = read_picture(io.BytesIO(_file(Image.fromarray(whole), "TIFF")))
     assert (picture.rgb[..., 0] == whole).all() and picture.notes == ()
+
+
+@pytest.mark.parametrize("high", [1.5, 4, 15])
+def test_floating_point_pictures_of_an_unknown_range_are_told(photo: Image.Image, high: float) -> None:
+    values = np.asarray(photo.convert("L"), np.float32) / 255 * high
+    picture = read_picture(io.BytesIO(_file(Image.fromarray(values), "TIFF")))
+    assert len(picture.notes) == 1 and f"reach {values.max():g} and are taken as levels of 255" in picture.notes[0]
+    bright = read_picture(io.BytesIO(_file(Image.fromarray(values * (200 / high) + np.float32(0.25)), "TIFF")))
+    assert bright.notes == () and bright.rgb.max() > 100
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_files_of_16_bits_that_hold_8_are_pictures_of_8(photo: Image.Image, kind: str) -> None:
+    cv2 = pytest.importorskip("cv2")
+    levels = np.asarray(photo)
+    for more in (0, 1):
+        words = levels.astype(np.uint16) * 257
+        words[3, 4, 1] ^= more
+        data = cv2.imencode(f".{kind.lower()}", words[..., ::-1])[1].tobytes()
+        picture = read_picture(io.BytesIO(data))
+        assert (picture.rgb == levels).all() and picture.keeps == (16 if more else 8) and picture.deep is bool(more)
+        assert (as_picture(picture, depth=None).rgb == (words if more else levels)).all()
+
+
+def test_arrays_are_taken_in_either_byte_order(photo: Image.Image) -> None:
+    words = np.asarray(photo).astype(np.uint16) * 200
+    for kind in ("<", ">"):
+        assert (as_picture(words.astype(f"{kind}u2"), depth=None).rgb == words).all()
+        assert (as_picture((words / 65535).astype(f"{kind}f4"), depth=16).rgb == words).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_white_in_half_floats_is_white() -> None:
+    ramp = np.linspace(0, 1, 256, dtype=np.float16).reshape(16, 16)
+    for depth, white in ((8, 255), (16, 65535)):
+        picture = as_picture(ramp, depth=depth)
+        assert np.abs(picture.rgb[..., 0] - ramp.astype(float) * white).max() <= 0.51
 
 
 def test_arrays_that_lose_nearly_all_levels_are_warned_of(photo: Image.Image) -> None:
@@ -272,6 +309,13 @@ def test_all_kinds_of_bytes_are_files() -> None:
 def test_targets_that_are_no_numbers_are_a_sentence(options: dict[str, object]) -> None:
     with pytest.raises(eocodec.EocodecError, match="number"):
         eocodec.compress(np.zeros((8, 8, 3), np.uint8), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"texture": "a"}, {"texture": None}, {"max_pixels": "a"}, {"max_pixels": True}])
+def test_options_of_decoding_that_are_no_numbers_are_a_sentence(options: dict[str, object]) -> None:
+    data = eocodec.compress(np.zeros((8, 8, 3), np.uint8), 20)
+    with pytest.raises(EocodecError, match="must be a number"):
+        eocodec.decompress(data, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from sheets import PLACES, photograph, sheet, small, text
 
 import eocodec
 from eocodec import codec, format, regions
-from eocodec.coding import registry
+from eocodec.coding import drawn, registry
 from eocodec.coding.describe import describe
 from eocodec.coding.drawn import EitherJob
 from eocodec.coding.page import PageJob
@@ -344,6 +344,33 @@ def test_progressive_pages_are_said_to_be_none(run: Runner, tmp_path: Path) -> N
     Image.fromarray(photograph("coffee", 60, 70)).save(tmp_path / "photo.png")
     row = json.loads(run("compress", "photo.png", "--progressive", "--rate", 20, "--json").stdout)
     assert not row["warnings"] and not row["page"]
+
+
+def test_pages_of_16_bits_are_said_to_be_none(run: Runner, tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    words = small()[:170, :160].astype(np.uint16) * 257
+    words[5, 5] ^= 1
+    assert cv2.imwrite(str(tmp_path / "page.png"), words)
+    row = json.loads(run("compress", "page.png", "--rate", 20, "--json").stdout)
+    assert not row["page"] and row["depth"] == 16
+    assert any("16 bits is no page; --depth 8 makes it one" in warning for warning in row["warnings"])
+    row = json.loads(run("compress", "page.png", "--rate", 20, "--json", "--depth", 8, "-f").stdout)
+    assert row["page"] and not any("no page" in warning for warning in row["warnings"])
+    exact = codec.compress_picture(words, lossless=True)
+    assert exact.notes == ()
+
+
+def test_pages_may_be_larger_than_exact_files_up_to_a_size_that_is_said(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = small()[:170, :160]
+    monkeypatch.setattr(drawn, "LARGE", page.shape[0] * page.shape[1] - 1)
+    done = codec.compress_picture(page, 20, model=model)
+    assert format.parse(done.data).header.page and done.notes == ()
+    monkeypatch.setattr(drawn, "LARGEST_PAGE", drawn.LARGE)
+    done = codec.compress_picture(page, 20, model=model)
+    assert not format.parse(done.data).header.page and f"more than {drawn.LARGE} pixels is no page" in done.notes[0]
+    assert codec.compress_picture(photograph("coffee", 170, 160), 20, model=model).notes == ()
 
 
 @pytest.mark.slow

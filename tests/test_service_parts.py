@@ -19,7 +19,7 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 pytest.importorskip("cachetools", reason="the extra serve is not installed")
 
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
 from eocodec import format
@@ -33,6 +33,7 @@ from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 from eocodec.model.library import load_model, shipped_models
 from eocodec.service import rendering, work
+from eocodec.service.access import Access
 from eocodec.service.images import Images, StoreError, Taken, identify
 from eocodec.service.opened import Desk
 from eocodec.service.options import ImageOptions
@@ -40,6 +41,7 @@ from eocodec.service.pool import Busy, Gone, Pool
 from eocodec.service.preview import PREVIEW_PIXELS
 from eocodec.service.remote import allowed
 from eocodec.service.rivals import rival, rivals, ssimulacra2
+from eocodec.service.settings import Settings
 from eocodec.service.signing import check, sign
 from eocodec.service.spool import Cache
 from eocodec.service.tasks import Tasks
@@ -536,6 +538,22 @@ def test_the_type_for_an_element_can_hold_the_picture(
     accept: str, size: tuple[int, int], alpha: bool, kind: str
 ) -> None:
     assert rendering.kind_for(accept, size, alpha) == kind
+
+
+@pytest.mark.parametrize("keys", [(), ("an-api-key-of-the-site",)])
+def test_files_and_their_parts_need_no_signature_where_reading_is_public(keys: tuple[str, ...]) -> None:
+    access = Access(Settings({}, keys=keys, public_read=True, signing=("a-signing-key-of-the-site",)))
+    for query, status in {
+        **dict.fromkeys(("", "bytes=9", "rate=3", "latents=60", "v=1&format=eoc", "latents=9&v=2"), 0),
+        **dict.fromkeys(("width=9", "latents=60&width=9", "format=png", "preset=latents"), 401 if keys else 403),
+    }.items():
+        request = Request({"type": "http", "path": "/v1/images/a", "query_string": query.encode(), "headers": []})
+        if status:
+            with pytest.raises(HTTPException) as refused:
+                access._need_right(request, None, None)
+            assert refused.value.status_code == status, query
+        else:
+            access._need_right(request, None, None)
 
 
 def test_signatures_hold_for_what_was_signed_and_until_they_expire() -> None:

@@ -1,5 +1,7 @@
 """A worker process: whatever happens to it, the next call is served, and nothing of it stays."""
 
+import errno
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -269,3 +271,19 @@ def test_a_net_that_runs_is_interrupted_between_its_nodes() -> None:
         assert worker.call(number, limit=LIMIT)[1] == pid
     finally:
         worker.end()
+
+
+def test_a_process_that_cannot_start_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(process: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    worker = Worker(time.monotonic)
+    with monkeypatch.context() as patch:
+        patch.setattr(multiprocessing.context.SpawnProcess, "start", refuse)
+        with pytest.raises(Died, match="does not start"):
+            worker.call(add, 1, 2, limit=60)
+        worker.stop()  # there is nothing to kill
+        worker.end()
+    worker = Worker(time.monotonic)
+    assert worker.call(add, 1, 2, limit=60) == 3
+    worker.end()

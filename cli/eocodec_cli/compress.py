@@ -217,6 +217,8 @@ def _hint(message: str, name: str) -> str:
     """The library's sentence with the option that helps."""
     if "is out of reach" in message and name == "photo":
         return f"{message}; --lossless keeps every value"
+    if "which resize does" in message:
+        return message.replace("which resize does", "which --resize does")
     if "compress the picture again to fewer bytes" in message:
         return message.replace("to fewer bytes", "with --bytes")
     return message
@@ -226,7 +228,9 @@ def _row(job: files.Job, source: pictures.Source, done: "Compressed", options: d
     height, width = done.size
     alpha, exact, photographs = _contents(done.data)
     warnings = [*source.picture.at_depth(done.depth).notes, *_on_depth(source.picture, done.depth, options["depth"])]
-    warnings += [note.replace("leave progressive out", "leave out --progressive") for note in done.notes]
+    for note in done.notes:
+        note = note.replace("leave progressive out", "leave out --progressive")
+        warnings.append(note.replace("a depth of 8 makes", "--depth 8 makes"))
     if exact and not options["lossless"]:
         warnings.append("it is kept exactly, which takes no more bytes than a lossy file")
     if photographs:

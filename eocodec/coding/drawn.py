@@ -26,7 +26,7 @@ from eocodec.format import AnyFile, File
 from eocodec.image import Bytes, Picture
 from eocodec.model.bundle import Model
 
-__all__ = ["EitherJob", "Exact", "is_drawn", "open_either"]
+__all__ = ["LARGEST_PAGE", "EitherJob", "Exact", "is_drawn", "open_either"]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -38,6 +38,8 @@ HOPE = 1.5  # an exact file may be so much smaller than one of WebP that is foun
 SMALL = 400  # bytes up to which an exact file that is no larger need not be looked for …
 FREE = 128  # … unless it takes no more than these, which flat pictures do: they are kept exactly at any rate
 LARGE = 1 << 24  # pixels from which on the exact coder, some 20 s a megapixel, would take too long
+LARGEST_PAGE = 1 << 25  # pixels, as many as an 8K screen has: finding photographs takes four times the picture's memory
+NARROW = 16  # pixels, the edge of a block: of pictures with a shorter side most of what is coded is padding
 
 
 class Exact:
@@ -58,7 +60,8 @@ class Exact:
         if self.picture.pixels > LARGE:
             return None
         if self._estimate is None:
-            self._estimate = _estimate(self.picture.rgb) if is_drawn(self.picture.rgb) else float("inf")
+            likely = min(self.picture.rgb.shape[:2]) < NARROW or is_drawn(self.picture.rgb)
+            self._estimate = _estimate(self.picture.rgb) if likely else float("inf")
         if self._estimate > (FREE if size < SMALL else HOPE * size):
             return None
         if self._made is None:
@@ -141,7 +144,7 @@ class EitherJob(Job):
     @functools.cached_property
     def page(self) -> PageJob | None:
         """Photographs on an exact layer, if it is such a picture."""
-        if not self._pages or self.picture.pixels > LARGE:
+        if not self._pages or self.picture.pixels > LARGEST_PAGE:
             return None
         return registry.PAGE.attempted(self.model, self.picture, self._values, self.tuning, self._focus)
 

@@ -12,6 +12,8 @@ from eocodec.service.signing import check
 
 __all__ = ["Access"]
 
+PLAIN = ("bytes", "latents", "rate", "v")  # parameters with which an image is a file, or a part of one
+
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 Header = Annotated[str | None, Depends(APIKeyHeader(name="X-API-Key", auto_error=False))]
 
@@ -44,7 +46,7 @@ class Access:
             if check(self._signing, path, query):
                 return
             raise HTTPException(403, "the signature of this URL does not hold, or not any more")
-        plain = not query or all(part.partition("=")[0] in ("bytes", "rate", "v") for part in query.split("&"))
+        plain = not query or all(part == "format=eoc" or part.partition("=")[0] in PLAIN for part in query.split("&"))
         if self._public and (plain or not self._signing):
             return
         if self._signing and self.open and not plain:
