@@ -145,7 +145,7 @@ def test_the_stage_goes_on_after_an_interruption_and_changes_the_decoder_alone(
     assert done > 10 and len(made) == 4  # one of them held out
     refined = _stage(pictures, tmp_path, clock, 120)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("*.npz")} == made
-    assert done < refined.steps < 100 and refined.kept and refined.after < 0.999 * refined.before
+    assert done < refined.steps < 60 and refined.kept and refined.after < refined.before
     assert f"{refined.steps} steps on files of 3 pictures" in refined.told()
     before = bundle_files(SMALL)
     assert {n for n in before if refined.files[n] != before[n]} == {"decoder.onnx", "manifest.json", "parts.json"}
