@@ -148,7 +148,7 @@ def test_the_stage_goes_on_after_an_interruption_and_changes_the_decoder_alone(
     assert done < refined.steps < 60 and refined.kept and refined.after < refined.before
     assert f"{refined.steps} steps on files of 3 pictures" in refined.told()
     before = bundle_files(SMALL)
-    assert {n for n in before if refined.files[n] != before[n]} == {"decoder.onnx", "manifest.json", "parts.json"}
+    assert {n for n in before if refined.files[n] != before[n]} == {"decoder.onnx", "manifest.json"}
 
 
 @pytest.mark.slow

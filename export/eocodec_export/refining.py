@@ -44,6 +44,7 @@ LEAST = 4  # training pictures, however long their files take
 MOST_PIXELS = 48 << 20  # of training pictures, 15 bytes each in memory and on the disk
 HELD = 8  # held-out pictures on which the stage is followed
 LOOKS = 6  # at these
+WORTH = 2e-4  # of the error that must be gained, or the bundle keeps its own refinement
 SAVE_SECONDS = 60.0
 
 
@@ -181,7 +182,8 @@ def _look(trainer: Trainer, held: Sequence[Decoded], best: _Best) -> None:
     """Measure the averaged weights, rounded so that a bundle of them is small, and keep them if they are the best."""
     weights = {k: compact(v) for k, v in trainer.average.items()}
     error = _error(trainer.net, weights, held, trainer.block)
-    if math.isfinite(error) and error < best.error:
+    limit = best.before * (1 - WORTH) if best.weights is None else best.error
+    if math.isfinite(error) and error < limit:
         best.error, best.weights = error, weights
 
 
