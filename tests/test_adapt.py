@@ -19,6 +19,7 @@ pytest.importorskip("matplotlib")
 from eocodec_cli import cli  # noqa: E402
 from eocodec_cli.adapt import NOTHING_GAINED  # noqa: E402
 from eocodec_export.adapted import adapted_files  # noqa: E402
+from eocodec_export.refining import refined_files  # noqa: E402
 
 import eocodec  # noqa: E402
 from eocodec.adapt import run as running  # noqa: E402
@@ -164,7 +165,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_a_narrow_domain_gains_and_the_delta_decodes(scans: Path, small: Path, ticking: None, tmp_path: Path) -> None:
-    """Two interruptions on the way; then the bundle, its report, and a file that is smaller at no less quality."""
+    """Interruptions, one where the refinement is trained on files; then the bundle, its report, and a smaller file."""
     out = tmp_path / "scans.eocm"
     order = Order(str(scans), out, minutes=1.0, model="small", device="cpu", threads=1)
 
@@ -172,7 +173,7 @@ def test_a_narrow_domain_gains_and_the_delta_decodes(scans: Path, small: Path, t
         pass
 
     passed = []
-    for stop in (10.0, 22.0):
+    for stop in (10.0, 22.0, 46.0):
 
         def tick(seconds: float, total: float, text: str, stop: float = stop) -> None:
             passed.append(seconds)
@@ -183,13 +184,15 @@ def test_a_narrow_domain_gains_and_the_delta_decodes(scans: Path, small: Path, t
         monkey.setattr(running, "SAVE_SECONDS", 4.0)
         try:
             with pytest.raises(Interrupted):
-                adapt(order, adapted_files, tick=tick)
+                adapt(order, adapted_files, refined_files, tick=tick)
         finally:
             monkey.undo()
         assert not out.exists() and (order.state / "state.json").exists()
     said: list[str] = []
-    outcome = adapt(order, adapted_files, said.append)
-    assert any("going on after" in s for s in said)
+    outcome = adapt(order, adapted_files, refined_files, said.append)
+    assert any("going on after" in s for s in said) and "exporting" not in said  # which was done already
+    assert any("steps on files of" in s or "no better" in s for s in said)
+    assert outcome.refinement and outcome.refinement in out.with_suffix(".md").read_text()
     assert isinstance(outcome, Outcome) and outcome.gain > 1
     assert not order.state.exists()
     assert base_of(read_bundle(out)) == load_model(small).full_id and out.stat().st_size < small.stat().st_size

@@ -10,12 +10,14 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from eocodec_export import refinement  # noqa: E402
+from eocodec_export import refinement, refining  # noqa: E402
 
 import eocodec  # noqa: E402
+from eocodec.adapt.refining import Refined, Stretch  # noqa: E402
 from eocodec.flow.eye import structure_error  # noqa: E402
 from eocodec.flow.photo import DeepRefinement  # noqa: E402
 from eocodec.flow.training import load_start  # noqa: E402
+from eocodec.model.library import bundle_files  # noqa: E402
 
 SMALL = VECTORS / "small.eocm"
 
@@ -95,3 +97,65 @@ def test_training_lowers_the_error_of_files(
     assert errors[1] < errors[0]
     data = eocodec.compress(pictures[0], 20, model=after)
     assert eocodec.decompress(data, model=after).shape == pictures[0].shape
+
+
+class Counting:
+    """A clock on which every look takes a second."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        self.seconds += 1
+        return self.seconds
+
+
+@pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("BATCH", 2), ("AVERAGE", 0.9)):
+        monkeypatch.setattr(refinement, name, value)
+    for name, value in (("CROP", 64), ("HELD", 2), ("RATE", 3e-3)):
+        monkeypatch.setattr(refining, name, value)
+
+
+def _stage(pictures: list[np.ndarray], folder: Path, clock: Counting, end: float, stop: float = 1e9) -> Refined:
+    """The stage up to `end`, interrupted at `stop` after the files are there."""
+
+    def tick(text: str) -> None:
+        if text and clock.seconds > stop:
+            raise KeyboardInterrupt
+
+    stretch = Stretch(folder, clock, 0.0, end, lambda: None, tick)
+    small = [p[:192, :160] for p in pictures]
+    files = dict(bundle_files(SMALL))
+    refined = refining.refined_files(files, small, small[:1], stretch, eye_share=0.3, seed=1, threads=1)
+    assert refined is not None
+    return refined
+
+
+@pytest.mark.slow
+def test_the_stage_goes_on_after_an_interruption_and_changes_the_decoder_alone(
+    pictures: list[np.ndarray], tmp_path: Path, light: None
+) -> None:
+    clock = Counting()
+    with pytest.raises(KeyboardInterrupt):
+        _stage(pictures, tmp_path, clock, 120, 60)
+    done = torch.load(tmp_path / "trained.pt", weights_only=True)["trainer"]["steps"]
+    made = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*.npz")}
+    assert done > 10 and len(made) == 4  # one of them held out
+    refined = _stage(pictures, tmp_path, clock, 120)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("*.npz")} == made
+    assert done < refined.steps < 60 and refined.kept and refined.after < refined.before
+    assert f"{refined.steps} steps on files of 3 pictures" in refined.told()
+    before = bundle_files(SMALL)
+    assert {n for n in before if refined.files[n] != before[n]} == {"decoder.onnx", "manifest.json"}
+
+
+@pytest.mark.slow
+def test_a_refinement_that_gets_worse_is_not_kept(
+    pictures: list[np.ndarray], tmp_path: Path, light: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refining, "RATE", 1e3)
+    refined = _stage(pictures, tmp_path, Counting(), 12)
+    assert not refined.kept and refined.steps > 0 and "no better" in refined.told()
+    assert refined.files == dict(bundle_files(SMALL))

@@ -58,6 +58,7 @@ def command(
         import matplotlib  # noqa: F401  (what is missing shows now, not in half an hour)
         import scipy  # noqa: F401
         from eocodec_export.adapted import adapted_files
+        from eocodec_export.refining import refined_files
 
         from eocodec.adapt.report import table
         from eocodec.adapt.run import NothingGainedError, Order, adapt
@@ -71,7 +72,7 @@ def command(
     order = Order(pictures, output, minutes, model, goal, full, device, threads)
     shown = _Shown(minutes * 60)
     try:
-        outcome = adapt(order, adapted_files, shown.say, shown.tick)
+        outcome = adapt(order, adapted_files, refined_files, shown.say, shown.tick)
     except NothingGainedError as e:
         shown.end()
         click.echo(f"eocodec: {e}", err=True)

@@ -58,6 +58,10 @@ class Goal(ABC):
     gain_unit: str
     least: float
     """A gain below this is none."""
+    refined: float = 0.0
+    """Share of the time for training in which the refinement is trained on files, at the end."""
+    eye_share: float = 0.0
+    """Of these files, those that are tuned for the eye."""
 
     @abstractmethod
     def parts(self, tuned: bool) -> tuple[Part, ...]:
@@ -99,6 +103,8 @@ class Rate(Goal):
     quality_name = "PSNR in dB"
     gain_unit = "% fewer bytes"
     least = 0.5
+    refined = 0.2
+    eye_share = 0.3
 
     def parts(self, tuned: bool) -> tuple[Part, ...]:
         """See :meth:`Goal.parts`; some crops have steps that follow the eye, for files of that tuning gain too."""
@@ -135,6 +141,8 @@ class Eye(Goal):
     quality_name = "SSIMULACRA2"
     gain_unit = "% fewer bytes"
     least = 0.5
+    refined = 0.2
+    eye_share = 0.75
 
     def parts(self, tuned: bool) -> tuple[Part, ...]:
         """See :meth:`Goal.parts`; without tuning no stage that measures the gains anew, which :meth:`prepare` sets."""

@@ -38,6 +38,7 @@ class Outcome:
         held_out: pictures measured.
         facts, notes: see `eocodec.adapt.survey.Survey`.
         iterations: of every part of the training.
+        refinement: what training it on files gave; empty: it was not.
         history: seconds and estimated gain.
         seconds: it all took.
         size: of the bundle in bytes.
@@ -60,6 +61,7 @@ class Outcome:
     facts: dict[str, int]
     notes: tuple[str, ...]
     iterations: dict[str, int]
+    refinement: str
     history: list[tuple[float, float]]
     seconds: float
     size: int
@@ -98,6 +100,7 @@ def card(outcome: Outcome) -> str:
         "Training": f"`eocodec adapt --for {outcome.goal}`, version {eocodec.__version__}, {outcome.machine}, "
         f"{outcome.seconds / 60:.1f} minutes; iterations: "
         + "; ".join(f"part {k}: {n}" for k, n in outcome.iterations.items()),
+        **({"Refinement": outcome.refinement} if outcome.refinement else {}),
         "Licence": f"that of `{outcome.base}`, and what the pictures' owners say",
     }
     lines = [f"# Model card: `{outcome.name}`", "", "| | |", "|---|---|"]

@@ -6,6 +6,8 @@ nothing is gained, nothing. What is needed to go on after an interruption lies i
     mine.eocm.adapt/checkpoint.pt    the training run (`eocodec.flow.training`)
     mine.eocm.adapt/best.pt          the weights that were best on the held-out pictures
     mine.eocm.adapt/state.json       time that has passed, points so far, and what all this belongs to
+    mine.eocm.adapt/plain.eocm       the bundle before its refinement is trained on files, when all else is done
+    mine.eocm.adapt/refinement/      that last stage (`eocodec.adapt.refining`)
 """
 
 import hashlib
@@ -22,6 +24,7 @@ import torch
 
 from eocodec.adapt.goals import GOALS, Goal, Part
 from eocodec.adapt.measure import Point, centre
+from eocodec.adapt.refining import Refined, Refiner, Stretch
 from eocodec.adapt.report import Outcome, write_report
 from eocodec.adapt.survey import Named, Survey, survey
 from eocodec.cores import cores
@@ -31,7 +34,7 @@ from eocodec.flow.configuration import TrainingConfig
 from eocodec.flow.model import PhotoModel, build
 from eocodec.flow.pictures import Picture
 from eocodec.flow.training import Run, load_start
-from eocodec.model.bundle import Model, write_bundle
+from eocodec.model.bundle import Model, read_bundle, write_bundle
 from eocodec.model.delta import write_delta
 from eocodec.model.library import bundle_files, bundle_path, load_model
 
@@ -125,11 +128,14 @@ class Progress:
     best_at: float = 0.0
     history: list[tuple[float, float]] = field(default_factory=list)
     """Seconds and gain of every look at the held-out pictures."""
+    exported: float = 0.0
+    """Seconds that had passed when the bundle was there whose refinement is trained on files; 0: it is not."""
 
 
 def adapt(
     order: Order,
     export: Exporter,
+    refine: Refiner,
     report: Callable[[str], None] = lambda message: None,
     tick: Tick = lambda passed, total, text: None,
 ) -> Outcome:
@@ -138,6 +144,7 @@ def adapt(
     Arguments:
         order: what is to be done.
         export: makes a bundle's files.
+        refine: trains a bundle's refinement on files.
         report: called with sentences.
         tick: called now and then with the seconds that have passed and are allowed, and what was gained so far.
 
@@ -151,24 +158,32 @@ def adapt(
     for note in pictures.notes:
         report(note)
     base_path = bundle_path(order.model)
-    base_files = dict(bundle_files(base_path))
     base = load_model(base_path, order.threads)
     training = _Training(order, goal, pictures, base_path, base, report)
+    base_files = training.base_files
     clock.passed += training.progress.passed
     end = order.minutes * 60
-    share = min(MOST_EXPORT, max(LEAST_EXPORT, EXPORT_SHARE * end))
-    training.carry_out(clock, end - min(share, end / 2), end, tick)
-    report("exporting, and comparing files of held-out pictures")
+    share = min(MOST_EXPORT, max(LEAST_EXPORT, EXPORT_SHARE * end), end / 2)
+    stage = training.refined * (end - share)
     held = _compared(pictures.held_out)
-    with_files = export(
-        training.best(),
-        base_files,
-        [p for _, p in _evenly(pictures.train, CALIBRATED)],
-        held,
-        name=order.out.stem,
-        card=f"{base.name} adapted to {pictures.facts['used']} pictures for {goal.name}",
-        report=report,
-    )
+    with_files = _trained_files(training, export, clock, (end - share - stage, end), tick, held)
+    refined: Refined | None = None
+    if stage:
+        stretch = training.stretch(clock, stage, end, tick)
+        refined = refine(
+            with_files,
+            [p for _, p in pictures.train],
+            held,
+            stretch,
+            eye_share=goal.eye_share,
+            seed=order.seed,
+            threads=order.threads,
+            report=report,
+        )
+        if refined is not None:
+            with_files = refined.files
+            report(f"refinement: {refined.told()}")
+    report("comparing files of held-out pictures")
     before, after = goal.measure(base, held), goal.measure(Model(with_files, order.threads), held)
     gain = goal.gain(before, after)
     if not order.full and goal.name != "denoise":  # a changed flow is in these nets too, and they are large
@@ -199,6 +214,7 @@ def adapt(
             f"{k + 1}, {p.stage.objective}": n
             for k, (p, n) in enumerate(zip(training.parts, training.progress.iterations, strict=False))
         },
+        refinement=refined.told() if refined else "",
         history=training.progress.history,
         seconds=clock.now(),
         size=order.out.stat().st_size,
@@ -209,6 +225,40 @@ def adapt(
     write_report(order.out, outcome)
     shutil.rmtree(order.state, ignore_errors=True)
     return outcome
+
+
+def _trained_files(
+    training: "_Training",
+    export: Exporter,
+    clock: "_Clock",
+    times: tuple[float, float],
+    tick: Tick,
+    held: list[Picture],
+) -> dict[str, bytes]:
+    """Train until the first of two times, and export; or what was exported before an interruption.
+
+    The second of `times` is when everything is to be over.
+    """
+    order, goal, pictures = training.order, training.goal, training.pictures
+    plain = order.state / "plain.eocm"
+    if training.progress.exported and plain.exists():
+        return read_bundle(plain)
+    training.carry_out(clock, *times, tick)
+    training.report("exporting")
+    files = export(
+        training.best(),
+        training.base_files,
+        [p for _, p in _evenly(pictures.train, CALIBRATED)],
+        held,
+        name=order.out.stem,
+        card=f"{training.base.name} adapted to {pictures.facts['used']} pictures for {goal.name}",
+        report=training.report,
+    )
+    if training.refined:
+        write_bundle(plain, files)
+        training.progress.exported = clock.now()
+        training.save_progress(clock)
+    return files
 
 
 class _Clock:
@@ -227,10 +277,12 @@ class _Training:
     def __init__(
         self, order: Order, goal: Goal, pictures: Survey, path: Path, base: Model, report: Callable[[str], None]
     ) -> None:
-        self.order, self.goal, self.base, self.report = order, goal, base, report
+        self.order, self.goal, self.base, self.report, self.pictures = order, goal, base, report, pictures
+        self.base_files = dict(bundle_files(path))
         started = load_start(path)
         self.parts = goal.parts(started.config.tuned)
         self.sizes = goal.sizes(started.config)
+        self.refined = goal.refined if started.config.refine_blocks else 0.0  # others cannot be trained on files
         self.start = started.average
         self.held = [p for _, p in _evenly(pictures.held_out, FOLLOWED)]
         mark = _mark(order, pictures, base)
@@ -373,9 +425,24 @@ class _Training:
             for p in own.values():
                 p.copy_(compact(p))
 
+    def stretch(self, clock: _Clock, seconds: float, total: float, tick: Tick) -> Stretch:
+        """For the training of the refinement: so many seconds from when the bundle for it was there."""
+        start = self.progress.exported
+
+        def show(text: str) -> None:
+            tick(clock.now(), total, f"{self._said()}, {text}" if text else self._said())
+
+        return Stretch(
+            self.order.state / "refinement", clock.now, start, start + seconds, lambda: self.save_progress(clock), show
+        )
+
     def _save(self, clock: _Clock) -> None:
-        self.progress.passed = clock.now()
         self.run.save()
+        self.save_progress(clock)
+
+    def save_progress(self, clock: _Clock) -> None:
+        """Write the time that has passed, and all else but the weights."""
+        self.progress.passed = clock.now()
         content = json.dumps(asdict(self.progress)).encode()
         atomic_write(self.order.state / "state.json", content)
 

@@ -17,9 +17,10 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,19 +31,31 @@ from torch import Tensor
 from eocodec.coding.fineness import Fineness, tuning_for
 from eocodec.coding.ordinary import foresee, ordinary_header
 from eocodec.errors import EocodecError
+from eocodec.files import atomic_file
 from eocodec.flow.eye import eye_error, structure_error
 from eocodec.flow.model import PhotoModel
 from eocodec.flow.photo import DeepRefinement
 from eocodec.flow.pictures import read_pictures, split
+from eocodec.flow.restored import photo_weights
 from eocodec.flow.soap import Soap
-from eocodec.flow.training import load_start
 from eocodec.image import Picture
 from eocodec.model import transform
 from eocodec.model.bundle import Model, write_bundle
 from eocodec.model.library import bundle_files, load_model
 from eocodec_export.adapted import adapted_files
 
-__all__ = ["Batch", "Decoded", "batch_of", "bundle_with", "decoded_pictures", "loss_of", "train"]
+__all__ = [
+    "Batch",
+    "Decoded",
+    "Trainer",
+    "batch_of",
+    "bundle_with",
+    "decoded_pictures",
+    "files_with",
+    "loss_of",
+    "refinement_of",
+    "train",
+]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -96,15 +109,16 @@ class Decoded:
     def save(self, path: Path) -> None:
         """Write it as `.npz`."""
         coarse, fine = self.latents
-        np.savez(
-            path,
-            original=self.original,
-            plain=self.plain,
-            coarse=coarse,
-            fine=fine,
-            steps=self.steps,
-            tune=np.float32(self.tune),
-        )
+        with atomic_file(path) as file:
+            np.savez(
+                file,
+                original=self.original,
+                plain=self.plain,
+                coarse=coarse,
+                fine=fine,
+                steps=self.steps,
+                tune=np.float32(self.tune),
+            )
 
     @classmethod
     def load(cls, path: Path) -> "Decoded":
@@ -113,25 +127,32 @@ class Decoded:
             return cls(z["original"], z["plain"], (z["coarse"], z["fine"]), z["steps"], float(z["tune"]))
 
 
-def decoded_pictures(model: Model, pictures: Sequence[Bytes], seed: int) -> Iterator[Decoded]:
-    """What files of `pictures` `(H, W, 3)` decode to, at a step and a scale that are drawn, half of them for the eye.
+def decoded_pictures(
+    model: Model, pictures: Sequence[Bytes], seed: int, eye_share: float = 0.5, scaled: float = 0.5, least: int = CROP
+) -> Iterator[Decoded]:
+    """What files of `pictures` decode to, at a step and a scale that are drawn.
 
-    Half of the pictures keep their size, a quarter becomes smaller, a quarter larger. Those that are too small for a
-    crop are left out.
+    Arguments:
+        model: that makes the files; it must be one that can be tuned.
+        pictures: `(H, W, 3)`.
+        seed: of what is drawn.
+        eye_share: share of the files that are tuned for the eye.
+        scaled: share of the pictures that are scaled: half of these become smaller, half larger.
+        least: pixels; pictures with a shorter side, after scaling, are left out.
     """
     block = model.multiple
     random = np.random.default_rng(seed)
     for picture in pictures:
         kind, smaller, larger = random.random(), random.uniform(0.5, 1), random.uniform(1, 1.5)
         delta = float(np.exp(random.uniform(*np.log(STEPS)))) / 255
-        eye = random.random() < 0.5
+        eye = random.random() < eye_share
         image = Image.fromarray(picture)
-        if kind >= 0.5:
-            scale = smaller if kind < 0.75 else larger
+        if kind >= 1 - scaled:
+            scale = smaller if kind < 1 - scaled / 2 else larger
             size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
             image = image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
         width, height = (min(n // block * block, EDGE) for n in image.size)
-        if min(width, height) < CROP:
+        if min(width, height) < least:
             continue
         rgb = np.asarray(image.crop((0, 0, width, height)))
         yield _decoded(model, rgb, delta, "eye" if eye else "psnr")
@@ -209,39 +230,94 @@ def loss_of(net: DeepRefinement, batch: Batch) -> Tensor:
     return loss.mean()
 
 
+class Trainer:
+    """Steps of training on crops of decoded pictures, with an average of the weights; can be saved and go on.
+
+    Arguments:
+        net: to be trained; it stays where it is.
+        pictures: those that are smaller than a crop are left out.
+        block: pixels of an entry of the map of steps.
+        rate: learning rate at its highest.
+        seed: of the crops.
+        crop: pixels of their sides, a multiple of the block.
+
+    Attributes:
+        average: of the weights, by name.
+        steps: that were done.
+
+    Raises:
+        EocodecError: no picture is as large as a crop.
+    """
+
+    def __init__(
+        self,
+        net: DeepRefinement,
+        pictures: Sequence[Decoded],
+        block: int,
+        rate: float,
+        seed: int,
+        crop: int | None = None,
+    ) -> None:
+        self.net, self.block, self.rate, self.steps, self.crop = net, block, rate, 0, crop or CROP
+        self.pictures = [p for p in pictures if min(p.original.shape[1:]) >= self.crop]
+        if not self.pictures:
+            raise EocodecError(f"no picture is as large as a crop, {self.crop} pixels a side")
+        self.random = np.random.default_rng(seed)
+        self.optimiser = Soap(net.parameters(), lr=rate)
+        self.average = {k: v.detach().clone() for k, v in net.state_dict().items()}
+
+    def step(self, part: float) -> float:
+        """One step; `part` of the training, 0 to 1, is over, and the rate falls with it. Returns the loss."""
+        self.steps += 1
+        falling = max(0.02, math.cos(math.pi / 2 * part) ** 2)
+        self.optimiser.param_groups[0]["lr"] = self.rate * min(1, self.steps / 50) * falling
+        loss = loss_of(self.net, batch_of([self._crop() for _ in range(BATCH)], self.block))
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimiser.step()
+        for name, value in self.net.state_dict().items():
+            self.average[name].lerp_(value, max(1 - AVERAGE, 1 / self.steps))
+        return loss.item()
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs, plain values and tensors."""
+        return {
+            "net": self.net.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "steps": self.steps,
+            "random": json.dumps(self.random.bit_generator.state),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state` was taken."""
+        self.net.load_state_dict(state["net"])
+        self.average = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.steps = state["steps"]
+        self.random.bit_generator.state = json.loads(state["random"])
+
+    def _crop(self) -> Decoded:
+        p = self.pictures[self.random.integers(len(self.pictures))]
+        height, width = p.original.shape[1:]
+        top, left = (int(self.random.integers((n - self.crop) // self.block + 1)) * self.block for n in (height, width))
+        return p.crop(top, left, self.crop, self.block)
+
+
 def train(
     net: DeepRefinement, pictures: Sequence[Decoded], block: int, steps: int, rate: float, seed: int
 ) -> dict[str, Tensor]:
     """So many steps of training; returns the average of the weights. Prints the loss now and then."""
-    pictures = [p for p in pictures if min(p.original.shape[1:]) >= CROP]
-    if not pictures:
-        raise EocodecError(f"no picture is as large as a crop, {CROP} pixels a side")
-    random = np.random.default_rng(seed)
-
-    def crop() -> Decoded:
-        p = pictures[random.integers(len(pictures))]
-        top, left = (int(random.integers((n - CROP) // block + 1)) * block for n in p.original.shape[1:])
-        return p.crop(top, left, CROP, block)
-
-    optimiser = Soap(net.parameters(), lr=rate)
-    average = {k: v.detach().clone() for k, v in net.state_dict().items()}
+    trainer = Trainer(net, pictures, block, rate, seed)
     start = time.monotonic()
     losses: list[float] = []
     for number in range(1, steps + 1):
-        falling = max(0.02, math.cos(math.pi / 2 * number / steps) ** 2)
-        optimiser.param_groups[0]["lr"] = rate * min(1, number / 50) * falling
-        loss = loss_of(net, batch_of([crop() for _ in range(BATCH)], block))
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        losses.append(loss.item())
-        for name, value in net.state_dict().items():
-            average[name].lerp_(value, max(1 - AVERAGE, 1 / number))
+        losses.append(trainer.step(number / steps))
         if number % SHOWN == 0 or number == steps:
             seconds = time.monotonic() - start
             print(f"{number}/{steps}  {seconds:.0f} s  loss {np.mean(losses[-SHOWN:]):.4f}", flush=True)
-    return average
+    return trainer.average
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -258,7 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--hold-out", type=int, default=40)
     options = parser.parse_args(arguments)
-    model, started = load_model(options.bundle, 1), load_start(options.bundle)
+    model = load_model(options.bundle, 1)
     options.folder.mkdir(parents=True, exist_ok=True)
     named = read_pictures(options.pictures)
     pictures = [p for _, p in (split(named, options.hold_out, "picture")[0] if options.hold_out else named)]
@@ -266,14 +342,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not list(options.folder.glob(f"{number}-*.npz")):
             for k, decoded in enumerate(decoded_pictures(model, pictures, options.seed + number)):
                 decoded.save(options.folder / f"{number}-{k:05d}.npz")
-    config = started.config
-    latents = options.latents or config.refine_latents
-    net = DeepRefinement(config.refine_width, config.refine_coarse, config.refine_blocks, latents)
-    weights = {k.removeprefix(PREFIX): v for k, v in started.average.items() if k.startswith(PREFIX)}
-    net.load_state_dict(weights, strict=latents == config.refine_latents)
+    net = refinement_of(bundle_files(options.bundle), options.latents)
+    if net is None:
+        raise EocodecError(f"{options.bundle}: the refinement of this model cannot be trained on files")
     if options.start:
         net.load_state_dict(torch.load(options.start, weights_only=True))
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.manual_seed(options.seed)
     found = [Decoded.load(path) for path in sorted(options.folder.glob("[0-9]*-*.npz"))]
     average = train(net, found, model.multiple, options.steps, options.rate, options.seed)
@@ -283,16 +356,52 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def bundle_with(bundle: Path, refinement: dict[str, Tensor], pictures: Sequence[Bytes]) -> dict[str, bytes]:
     """The files of a bundle with another refinement, its tables fitted again on some of `pictures`, others to check."""
-    started = load_start(bundle)
-    config = replace(started.config, refine_latents="finest.0.weight" in refinement)
-    model = PhotoModel(config).eval().requires_grad_(False)
-    weights = {k: v for k, v in started.average.items() if not k.startswith(PREFIX)}
-    model.load_state_dict({**weights, **{PREFIX + k: v for k, v in refinement.items()}}, strict=False)
-    files = dict(bundle_files(bundle))
-    manifest = json.loads(files["manifest.json"])
     fitted = list(pictures[:: -(-len(pictures) // FITTED)])
+    return files_with(dict(bundle_files(bundle)), refinement, fitted, list(pictures[-4:]), refitted=True)
+
+
+def files_with(
+    files: dict[str, bytes],
+    refinement: Mapping[str, Tensor],
+    pictures: list[Bytes],
+    held_out: list[Bytes],
+    refitted: bool = False,
+    report: Callable[[str], None] = print,
+) -> dict[str, bytes]:
+    """Files of a bundle with another refinement, under the same name.
+
+    Arguments:
+        files: of the bundle.
+        refinement: weights by name.
+        pictures, held_out, refitted, report: see :func:`eocodec_export.adapted.adapted_files`.
+
+    Raises:
+        ModelError: a parity check failed.
+    """
+    sizes, weights = photo_weights(files)
+    model = PhotoModel(replace(sizes, refine_latents="finest.0.weight" in refinement)).eval().requires_grad_(False)
+    kept = {k: v for k, v in weights.items() if not k.startswith(PREFIX)}
+    model.load_state_dict({**kept, **{PREFIX + k: v for k, v in refinement.items()}}, strict=False)
+    manifest = json.loads(files["manifest.json"])
     name, card = manifest["name"], manifest["card"]
-    return adapted_files(model, files, fitted, list(pictures[-4:]), name=name, card=card, refitted=True, report=print)
+    return adapted_files(model, files, pictures, held_out, name=name, card=card, refitted=refitted, report=report)
+
+
+def refinement_of(files: Mapping[str, bytes], latents: bool = False) -> DeepRefinement | None:
+    """The refinement of a bundle, to be trained on; None if it is of a kind that cannot be.
+
+    Arguments:
+        files: of the bundle.
+        latents: let it see the finest latents even if it did not yet.
+    """
+    sizes, weights = photo_weights(files)
+    if not sizes.refine_blocks:
+        return None
+    seen = latents or sizes.refine_latents
+    net = DeepRefinement(sizes.refine_width, sizes.refine_coarse, sizes.refine_blocks, seen)
+    own = {k.removeprefix(PREFIX): v for k, v in weights.items() if k.startswith(PREFIX)}
+    net.load_state_dict(own, strict=seen == sizes.refine_latents)
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,87 @@
+"""What the last stage of an adaptation is given and gives back: the refinement, trained on files of the adapted model.
+
+In: the files of the adapted bundle, pictures, and a stretch of time. Out: its files with another refinement, or not.
+The stage itself needs the export and so lives there (`eocodec_export.refining`); the command passes it in.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from eocodec.flow.pictures import Picture
+
+__all__ = ["Refined", "Refiner", "Stretch"]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Time for a stage that goes on after an interruption, and what it has to do with those around it.
+
+    Arguments:
+        folder: what is needed to go on is kept there.
+        clock: seconds that have passed since the adaptation began, those of earlier runs included.
+        start, end: of the stage, on that clock.
+        save: called whenever the stage has saved its own state, so that the clock is saved with it.
+        tick: called now and then with what was gained so far.
+    """
+
+    folder: Path
+    clock: Callable[[], float]
+    start: float
+    end: float
+    save: Callable[[], None]
+    tick: Callable[[str], None]
+
+    def part(self) -> float:
+        """How much of the time is over, 0 to 1."""
+        return min(1.0, max(0.0, (self.clock() - self.start) / max(1e-9, self.end - self.start)))
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What came of the stage.
+
+    Arguments:
+        files: of the bundle; those it was given if its own refinement is the better one.
+        before, after: error of held-out pictures' files relative to that without any refinement.
+        steps: of training.
+        pictures: on whose files it was trained.
+    """
+
+    files: dict[str, bytes]
+    before: float
+    after: float
+    steps: int
+    pictures: int
+
+    @property
+    def kept(self) -> bool:
+        """Whether the trained refinement is in the files."""
+        return self.after < self.before
+
+    def told(self) -> str:
+        """A sentence's worth."""
+        if not self.kept:
+            return "trained on files it got no better, and stays as it was"
+        gain = 100 * (1 - self.after / self.before)
+        return f"{self.steps} steps on files of {self.pictures} pictures, {gain:.2f} % less error on held-out ones"
+
+
+class Refiner(Protocol):
+    """Trains the refinement of a bundle on what its files decode to (`eocodec_export.refining`)."""
+
+    def __call__(
+        self,
+        files: dict[str, bytes],
+        pictures: list[Picture],
+        held_out: list[Picture],
+        stretch: Stretch,
+        *,
+        eye_share: float,
+        seed: int,
+        threads: int,
+        report: Callable[[str], None],
+    ) -> Refined | None:
+        """The bundle with the better refinement; None where it has none that can be trained, or no time for it."""
+        ...
