@@ -167,11 +167,14 @@ def _read(
         return _decoded(file, max_pixels, formats, frame)
     except (ImageError, MemoryError, Image.DecompressionBombError, FileNotFoundError):
         raise
-    except Exception:  # Pillow's readers raise many kinds of exception for damaged files
+    except Exception as e:  # Pillow's readers raise many kinds of exception for damaged files
         file.seek(0)
         better = mended(file.read(), lenient)
         if better is None:
-            raise
+            told = wide.unread(file) if isinstance(e, UnidentifiedImageError) else None
+            if told is None:
+                raise
+            raise UnknownTypeError(told) from None
         picture = _decoded(io.BytesIO(better.data), max_pixels, formats, frame)
         return replace(picture, notes=(*picture.notes, *([better.note] if better.note else [])))
 

@@ -120,11 +120,13 @@ def plan(
         raise EocodecError(f"{output} is not a folder; several inputs need one")
     if inputs.count(PIPE) > 1 or (output == PIPE and len(sources) > 1):
         raise EocodecError("only one input can go through a pipe")
-    targets = [_target(source, below, output, folder, suffix) for source, below in sources]
-    times = Counter(targets)
+    pairs = Counter((source, _target(source, below, output, folder, suffix)) for source, below in sources)
+    times = Counter(target for _, target in pairs)
     jobs = []
-    for (source, _), target in zip(sources, targets, strict=True):
-        refused = f"several inputs would be written to {target}" if times[target] > 1 else None
+    for (source, target), given in pairs.items():
+        refused = "it is given more than once" if given > 1 else None
+        if times[target] > 1:
+            refused = f"several inputs would be written to {target}"
         jobs.append(Job(source, target, refused or _refusal(source, target, force), folder))
     return jobs
 
