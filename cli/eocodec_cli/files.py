@@ -29,8 +29,10 @@ __all__ = [
     "inputs_argument",
     "json_option",
     "make_folders",
+    "named",
     "output_option",
     "plan",
+    "plan_one",
     "read_bytes",
     "write_bytes",
 ]
@@ -129,6 +131,32 @@ def plan(
             refused = f"several inputs would be written to {target}"
         jobs.append(Job(source, target, refused or _refusal(source, target, force), folder))
     return jobs
+
+
+def plan_one(sources: Sequence[str], output: str, force: bool) -> str:
+    """Where the one result of some inputs goes, for commands that do not go on without it.
+
+    Raises:
+        EocodecError: it must not be written there.
+    """
+    jobs = [plan([source], output, Path(output).suffix, force)[0] for source in sources]
+    for job in jobs:
+        if job.refused:
+            raise EocodecError(job.refused)
+    return jobs[0].target
+
+
+@contextmanager
+def named(source: str) -> Iterator[None]:
+    """Let errors say which input they are about.
+
+    Raises:
+        EocodecError: as what is done with the input, with its name before the sentence.
+    """
+    try:
+        yield
+    except EocodecError as e:
+        raise EocodecError(str(e) if str(e).startswith(source) else f"{source}: {e}") from None
 
 
 def _found(inputs: Sequence[str], wanted: Callable[[str], bool]) -> list[tuple[str, Path]]:
