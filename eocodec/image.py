@@ -230,6 +230,18 @@ _readers: list[bool] = []  # whether each of them reads leniently
 _readers_change = threading.Condition()
 
 
+def _forget_readers() -> None:
+    """Begin anew in a forked process: threads that were reading are not there to undo their settings."""
+    global _readers_change
+    _readers_change = threading.Condition()
+    _readers.clear()
+    _reading.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_readers)
+
+
 @contextmanager
 def _settings(lenient: bool) -> Iterator[None]:
     """Pillow's limits set to the format's own, and no warnings of Pillow's; threads may overlap if they are alike."""

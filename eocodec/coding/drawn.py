@@ -8,7 +8,6 @@ size of their exact file is first estimated with WebP's lossless coder, which is
 has a rate from which on its noise is cheaper kept than quantised; there every exact file is estimated.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec import format
+from eocodec.cached import cached_property
 from eocodec.coding import lossless_deep, matte, registry, webp
 from eocodec.coding.base import Coded, Coding, Job
 from eocodec.coding.fineness import UNTUNED, Focus, StepTuning
@@ -134,13 +134,13 @@ class EitherJob(Job):
         """What makes the ordinary files, if their latents are coded anew for every step."""
         return self._lossily if isinstance(self._lossily, OrdinaryJob) else None
 
-    @functools.cached_property
+    @cached_property
     def _lossily(self) -> Job:
         job = self.coding.open(self.model, self.picture, self._values, self.tuning)
         job.measuring = self.measuring
         return job
 
-    @functools.cached_property
+    @cached_property
     def _exactly(self) -> Job:
         return registry.LOSSLESS.open(self.model, replace(self._plain, deep=False))
 
@@ -149,7 +149,7 @@ class EitherJob(Job):
         """Bytes that a picture takes as it is, with transparency."""
         return 4 * self.picture.pixels * self.picture.depth // 8
 
-    @functools.cached_property
+    @cached_property
     def page(self) -> PageJob | None:
         """Photographs on an exact layer, if it is such a picture."""
         if not self._pages or self.picture.pixels > LARGEST_PAGE:
