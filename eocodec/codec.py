@@ -21,7 +21,7 @@ from eocodec.coding.forms import tuning_of
 from eocodec.coding.rate_control import Target
 from eocodec.coding.registry import coding_for, coding_of
 from eocodec.errors import EocodecError, LimitError
-from eocodec.format import Tiny
+from eocodec.format import File, Tiny
 from eocodec.image import Bytes, ImageLike, Picture, as_picture, rounded
 from eocodec.model.bundle import Model
 from eocodec.model.library import DEFAULT, ModelLike, Models, library_of, load_model
@@ -146,7 +146,7 @@ class Opened:
             self.sigma,
             "eye" if tuning_of(coded.file) else "psnr",
             self.job.picture.depth,
-            self.notes,
+            () if _is_exact(coded) else self.notes,  # which say what is not kept exactly
         )
 
 
@@ -187,6 +187,10 @@ def open_picture(
     tuning = tuning_for(model, tunable, tune, focus, picture.rgb, squared)
     job = drawn.open_either(coding, model, picture, values, tuning, focus)
     return Opened(job, sigma, lossless, () if lossless else _no_page(picture, progressive))
+
+
+def _is_exact(coded: Coded) -> bool:
+    return isinstance(coded.file, File) and coded.file.lossless is not None
 
 
 def _no_page(picture: Picture, progressive: bool) -> tuple[str, ...]:

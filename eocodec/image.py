@@ -167,11 +167,14 @@ def _read(
         return _decoded(file, max_pixels, formats, frame)
     except (ImageError, MemoryError, Image.DecompressionBombError, FileNotFoundError):
         raise
-    except Exception:  # Pillow's readers raise many kinds of exception for damaged files
+    except Exception as e:  # Pillow's readers raise many kinds of exception for damaged files
         file.seek(0)
         better = mended(file.read(), lenient)
         if better is None:
-            raise
+            told = wide.unread(file) if isinstance(e, UnidentifiedImageError) else None
+            if told is None:
+                raise
+            raise UnknownTypeError(told) from None
         picture = _decoded(io.BytesIO(better.data), max_pixels, formats, frame)
         return replace(picture, notes=(*picture.notes, *([better.note] if better.note else [])))
 
@@ -225,6 +228,18 @@ def _opened(source: str | Path | BinaryIO) -> AbstractContextManager[BinaryIO]:
 _reading = ExitStack()  # what undoes the settings after the last of the threads that are reading
 _readers: list[bool] = []  # whether each of them reads leniently
 _readers_change = threading.Condition()
+
+
+def _forget_readers() -> None:
+    """Begin anew in a forked process: threads that were reading are not there to undo their settings."""
+    global _readers_change
+    _readers_change = threading.Condition()
+    _readers.clear()
+    _reading.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_readers)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ for all of the new content. Importing this module does not import fsspec.
 """
 
 import contextlib
-import functools
 import os
 import re
 import uuid
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eocodec import files
+from eocodec.cached import cached_property
 from eocodec.errors import EocodecError, reason
 
 __all__ = ["PARTIAL_NAME", "State", "Store"]
@@ -63,7 +63,7 @@ class Store:
         """The store of another folder of the same filesystem, given in its own terms."""
         return replace(self, url=root if self.is_local else _with_protocol(self.filesystem, self.url, root), root=root)
 
-    @functools.cached_property
+    @cached_property
     def filesystem(self) -> Any:
         """The fsspec filesystem."""
         return _open(self.url)[0]

@@ -5,22 +5,25 @@ written by OpenCV, which the extra `deep` installs. What it reads is believed on
 """
 
 import io
-from typing import Any
+from contextlib import suppress
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from eocodec.errors import ImageError
 from eocodec.kinds import kind_of
 
-__all__ = ["EXTRA", "FORMATS", "available", "colours", "encode", "holds"]
+__all__ = ["EXTRA", "FORMATS", "available", "colours", "encode", "holds", "unread"]
 
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint16]
 
 EXTRA = "pip install 'eocodec[deep]'"
 FORMATS = {"PNG", "TIFF"}  # Pillow's names of the types that hold 16 bits
+TIFF_HEADS = {b"II*\0": 8, b"MM\0*": 8, b"II+\0": 16, b"MM\0+": 16}  # signatures, and bytes up to where tags are named
+NUMBERS = {1: "integers", 2: "signed integers", 3: "floating-point numbers"}  # by a TIFF file's tag SampleFormat
 
 
 def _opencv() -> Any:
@@ -60,6 +63,23 @@ def colours(data: bytes, rgb: Bytes) -> Words | None:
     for turned in _turns(read[:, :, 2::-1]):
         if turned.shape == rgb.shape and bool((turned >> 8 == rgb).all()):
             return np.ascontiguousarray(turned)
+    return None
+
+
+def unread(file: BinaryIO) -> str | None:
+    """A sentence on a TIFF file that Pillow does not know, which says what its samples are; None for other files."""
+    file.seek(0)
+    head = file.read(16)
+    head = head[: TIFF_HEADS.get(head[:4], 0)]
+    if not head:
+        return None
+    with suppress(Exception):  # a damaged directory raises many kinds of exception
+        tags = TiffImagePlugin.ImageFileDirectory_v2(head)
+        file.seek(tags.next)
+        tags.load(file)
+        bits, numbers = tags[258][0], NUMBERS.get(tags.get(339, (1,))[0], "values of another kind")
+        what = f"{tags[277]} samples a pixel, {numbers} of {bits} bits"
+        return f"TIFF files of this kind ({what}) cannot be read; make it one of 16-bit integers, or a PNG file"
     return None
 
 

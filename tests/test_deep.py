@@ -217,6 +217,20 @@ def test_lossless_files_of_16_bits_are_checked(scene: Words, model: Model) -> No
     assert np.array_equal(symbols(data, model), scene.ravel())
 
 
+def test_no_lossy_file_is_larger_than_the_exact_one(scene: Words) -> None:
+    drawing = np.zeros((48, 64, 3), np.uint16)
+    drawing[8:20, 10:50], drawing[30:33] = (51000, 200, 9000), (0, 40000, 65400)
+    for picture in (drawing, drawing[..., 0], scene, scene[..., 1]):
+        exact = eocodec.compress(picture, lossless=True)
+        rate = 8 * len(exact) / (picture.shape[0] * picture.shape[1])
+        options: list[dict[str, float]] = [{"bpp": 40}, {"bpp": rate + 0.01}, {"max_bytes": len(exact)}]
+        for target in [*options, {"rate": 700}] if picture.base is drawing or picture is drawing else options:
+            done = codec.compress_picture(picture, measure=True, **target)  # type: ignore[arg-type]
+            assert (len(done.data), done.psnr, done.depth) == (len(exact), np.inf, 16)
+        assert len(eocodec.compress(picture, max_bytes=len(exact) - 1)) < len(exact)
+    assert eocodec.compress(drawing, psnr=99) == eocodec.compress(drawing, lossless=True)
+
+
 # Files
 
 

@@ -36,6 +36,10 @@ def test_a_full_disk_behind_standard_output_is_one_sentence(tmp_path: Path, line
     [
         (f"compress {FACE} -o - >&-", 1, "standard output is closed"),
         ("compress - -o - <&- >/dev/null", 1, "standard input is closed"),
+        ("info x.eoc >&-", 1, "standard output is closed"),
+        ("models >&-", 1, "standard output is closed"),
+        ("batch --help >&-", 1, "standard output is closed"),
+        (f"compress {FACE} -o x.eoc --json >&-", 1, "standard output is closed"),
         (f"compress {FACE} -o x.eoc >&-", 0, ""),
         (f"compress {FACE} -o x.eoc 2>&- >&-", 0, ""),
         ("compress missing.png -o x.eoc 2>&- >&- <&-", 1, ""),

@@ -16,7 +16,7 @@ import eocodec
 from eocodec import codec
 from eocodec.coding.matte import spread
 from eocodec.damage import mended
-from eocodec.errors import CutOffError, EocodecError, EocodecWarning, ImageError
+from eocodec.errors import CutOffError, EocodecError, EocodecWarning, ImageError, UnknownTypeError
 from eocodec.image import as_picture, read_picture
 
 
@@ -68,6 +68,16 @@ def test_floating_point_pictures_of_an_unknown_range_are_told(photo: Image.Image
     assert len(picture.notes) == 1 and f"reach {values.max():g} and are taken as levels of 255" in picture.notes[0]
     bright = read_picture(io.BytesIO(_file(Image.fromarray(values * (200 / high) + np.float32(0.25)), "TIFF")))
     assert bright.notes == () and bright.rgb.max() > 100
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_tiff_files_that_cannot_be_read_are_told_by_their_samples(channels: int) -> None:
+    cv2 = pytest.importorskip("cv2")
+    data = cv2.imencode(".tif", np.zeros((20, 30, channels), np.float32))[1].tobytes()
+    with pytest.raises(UnknownTypeError, match=rf"\({channels} samples a pixel, floating-point numbers of 32 bits\)"):
+        read_picture(io.BytesIO(data))
+    with pytest.raises(UnknownTypeError, match="not a picture in a format that can be read"):
+        read_picture(io.BytesIO(data[:9]))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])

@@ -1,6 +1,7 @@
 """Edits and morphs of faces: paths are data, what does not move stays, and mistakes are one sentence."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -175,6 +176,29 @@ def test_commands_edit_and_morph_compressed_faces(face, tmp_path: Path):
     assert Image.open(tmp_path / "m.png").size == (256, 64)
     result = runner.invoke(cli, ["edit", str(tmp_path / "face.eoc"), "--path", "first", "-o", str(tmp_path / "x.eoc")])
     assert result.exit_code == 2 and "NAME=AMOUNT" in result.output
+
+
+def test_commands_replace_no_file_unasked_and_name_the_input_that_is_wrong(face, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_paths(tmp_path / "a.eocp", manifest(), {"first": graph(np.tile([0.5, 0.0], (STEPS, 1)))})
+    data = eocodec.compress(face, 300, model="face64")
+    for name, content in (("a.eoc", data), ("b.eoc", data), ("large.eoc", eocodec.compress(np.zeros((80, 80), "u1")))):
+        Path(name).write_bytes(content)
+    Path("old.png").write_bytes(b"old")
+    edit, morph = ["edit", "--path", "first=1", "--paths", "a.eocp"], ["morph", "-n", "2"]
+    for command, said in (
+        ([*edit, "a.eoc", "-o", "old.png"], "old.png exists; use --force"),
+        ([*edit, "a.eoc", "-o", "a.eoc", "-f"], "a.eoc is the input itself"),
+        ([*edit, "large.eoc", "-o", "new.png"], "large.eoc: face64 takes pictures of 64x64 pixels"),
+        ([*edit, "a.eocp", "-o", "new.png"], "a.eocp: not an .eoc file"),
+        ([*morph, "a.eoc", "b.eoc", "-o", "old.png"], "old.png exists; use --force"),
+        ([*morph, "a.eoc", "large.eoc", "-o", "new.png"], "large.eoc: face64 takes pictures of 64x64 pixels"),
+        ([*morph, "a.eoc", "missing.eoc", "-o", "new.png"], "missing.eoc: no such file"),
+    ):
+        with pytest.raises(EocodecError, match=re.escape(said)):
+            CliRunner().invoke(cli, command, catch_exceptions=False, standalone_mode=False)
+    assert Path("old.png").read_bytes() == b"old" and Path("a.eoc").read_bytes() == data
+    assert not Path("new.png").exists()
 
 
 def test_edits_and_measures_need_no_torch():

@@ -59,6 +59,14 @@ def test_the_file_of_another_picture_is_not_replaced(call: Runner, folder: Path)
     assert (folder / "a.eoc").read_bytes() == before
 
 
+def test_an_input_that_is_given_twice_is_refused_once(call: Runner, folder: Path) -> None:
+    for line in (("compress", "a.png", "a.png", "--force"), ("truncate", "b.eoc", "b.eoc", "--bytes", 400)):
+        done = call(*line)
+        assert done.returncode == 1 and done.stderr == f"eocodec: {line[1]}: it is given more than once\n".encode()
+    done = call("compress", "a.png", "a.jpg")
+    assert done.returncode == 1 and done.stderr.count(b"several inputs would be written to a.eoc") == 2
+
+
 def test_a_refused_input_leaves_the_others_alone(call: Runner, folder: Path) -> None:
     (folder / "c.png").write_bytes((folder / "a.png").read_bytes())
     (folder / "a.eoc").write_bytes(OLD)

@@ -2,17 +2,22 @@
 
 import math
 import os
+import signal
 import subprocess
 import sys
+import threading
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 from paths import ROOT, SAMPLES, bundle_of, environment
+from PIL import ImageFile
 
 import eocodec.cores
+from eocodec import image
+from eocodec.cached import cached_property
 from eocodec.errors import LimitError, ModelError, OutOfMemoryError
-from eocodec.model import runtime, threads
+from eocodec.model import library, runtime, threads
 
 SPOILED = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED", "XDG_CACHE_HOME", "CI")
 COMPRESS = "import eocodec, numpy as np; eocodec.compress(np.zeros((64, 64, 3), np.uint8))"
@@ -103,6 +108,53 @@ def test_a_forked_child_ends_as_usual_and_may_decode(work: str) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+class _Slow:
+    def __init__(self, wait: threading.Event | None) -> None:
+        self._wait, self.entered = wait, threading.Event()
+
+    @cached_property
+    def value(self) -> int:
+        """What takes long in one thread."""
+        self.entered.set()
+        assert self._wait is None or self._wait.wait(60)
+        return 5
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_what_one_thread_works_at_holds_up_neither_others_nor_forked_processes() -> None:
+    end = threading.Event()
+    slow = _Slow(end)
+    thread = threading.Thread(target=lambda: slow.value)
+    reading, reader = threading.Event(), image._settings(True)
+
+    def read() -> None:
+        with reader, library._loading:
+            reading.set()
+            end.wait(60)
+
+    holder = threading.Thread(target=read)
+    thread.start()
+    holder.start()
+    try:
+        assert slow.entered.wait(60) and reading.wait(60)
+        other = threading.Thread(target=lambda: _Slow(None).value, daemon=True)
+        other.start()
+        other.join(20)
+        assert not other.is_alive()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            with image._settings(False), library._loading:
+                os._exit(0 if _Slow(None).value == 5 and not ImageFile.LOAD_TRUNCATED_IMAGES else 3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert ImageFile.LOAD_TRUNCATED_IMAGES
+    finally:
+        end.set()
+        thread.join()
+        holder.join()
+    assert slow.value == 5
 
 
 def test_where_no_more_threads_can_be_started_those_that_can_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:

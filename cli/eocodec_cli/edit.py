@@ -53,19 +53,20 @@ def command(
     from eocodec.lab.paths.editing import edit, load_paths
 
     amounts = _amounts(steps)
-    (job,) = files.plan([face], output, Path(output).suffix or ".eoc", force)
-    suffix = Path(job.target).suffix.lower()
+    target = files.plan_one([face], output, force)
+    suffix = Path(target).suffix.lower()
     if suffix != ".eoc":
         check_suffix(suffix)
     paths = load_paths(source)
     model = eocodec.load_model("face64", threads)
-    data = tiny_from_text(files.read_bytes(face))
-    picture = eocodec.decompress(data)
-    if picture.shape[2] != 3:
-        raise EocodecError(f"{face} has transparency, which paths do not know")
-    result = edit(picture, amounts, paths, model)
+    with files.named(face):
+        data = tiny_from_text(files.read_bytes(face))
+        picture = eocodec.decompress(data)
+        if picture.shape[2] != 3:
+            raise EocodecError("it has transparency, which paths do not know")
+        result = edit(picture, amounts, paths, model)
     if suffix == ".eoc":
         content = eocodec.compress(result, model="face64", max_bytes=size or len(data), tiny=is_tiny(data))
     else:
         content = encode_picture(to_pillow(result, None, False), suffix)
-    files.write_bytes(job.target, content)
+    files.write_bytes(target, content)

@@ -29,8 +29,10 @@ __all__ = [
     "inputs_argument",
     "json_option",
     "make_folders",
+    "named",
     "output_option",
     "plan",
+    "plan_one",
     "read_bytes",
     "write_bytes",
 ]
@@ -120,13 +122,41 @@ def plan(
         raise EocodecError(f"{output} is not a folder; several inputs need one")
     if inputs.count(PIPE) > 1 or (output == PIPE and len(sources) > 1):
         raise EocodecError("only one input can go through a pipe")
-    targets = [_target(source, below, output, folder, suffix) for source, below in sources]
-    times = Counter(targets)
+    pairs = Counter((source, _target(source, below, output, folder, suffix)) for source, below in sources)
+    times = Counter(target for _, target in pairs)
     jobs = []
-    for (source, _), target in zip(sources, targets, strict=True):
-        refused = f"several inputs would be written to {target}" if times[target] > 1 else None
+    for (source, target), given in pairs.items():
+        refused = "it is given more than once" if given > 1 else None
+        if times[target] > 1:
+            refused = f"several inputs would be written to {target}"
         jobs.append(Job(source, target, refused or _refusal(source, target, force), folder))
     return jobs
+
+
+def plan_one(sources: Sequence[str], output: str, force: bool) -> str:
+    """Where the one result of some inputs goes, for commands that do not go on without it.
+
+    Raises:
+        EocodecError: it must not be written there.
+    """
+    jobs = [plan([source], output, Path(output).suffix, force)[0] for source in sources]
+    for job in jobs:
+        if job.refused:
+            raise EocodecError(job.refused)
+    return jobs[0].target
+
+
+@contextmanager
+def named(source: str) -> Iterator[None]:
+    """Let errors say which input they are about.
+
+    Raises:
+        EocodecError: as what is done with the input, with its name before the sentence.
+    """
+    try:
+        yield
+    except EocodecError as e:
+        raise EocodecError(str(e) if str(e).startswith(source) else f"{source}: {e}") from None
 
 
 def _found(inputs: Sequence[str], wanted: Callable[[str], bool]) -> list[tuple[str, Path]]:

@@ -23,6 +23,10 @@ NO_MEMORY = "not enough memory for this picture"
 MEMORY_SIGNS = ("cannot allocate memory", "failed to map segment", "can't start new thread", "cannot enlarge memory")
 
 
+# Commands whose answer is what they print. Others print what they have done, which is as well done if nobody reads it.
+PRINTED = {"completion", "demo", "doctor", "info", "inspect", "lab", "models"}
+PRINTING_OPTIONS = {"--json", "--help", "-h", "--version"}
+
 _alone = False
 
 
@@ -83,6 +87,7 @@ def run(arguments: list[str] | None = None) -> None:
     _alone = arguments is None
     _hold_streams()
     try:
+        _check_output(sys.argv[1:] if arguments is None else arguments)
         code = cli.main(args=arguments, prog_name="eocodec", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()  # what cannot be written has to show here, not when the interpreter ends
@@ -143,6 +148,18 @@ def _hold_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+
+
+def _check_output(arguments: list[str]) -> None:
+    """See that somebody can read what is asked for: `click.echo` drops it in silence where the stream is closed.
+
+    Raises:
+        EocodecError: standard output is closed, and the answer would go there.
+    """
+    if sys.stdout is None and (PRINTED.intersection(arguments[:1]) or PRINTING_OPTIONS.intersection(arguments)):
+        from eocodec.errors import EocodecError
+
+        raise EocodecError("standard output is closed")
 
 
 def _discard_output() -> None:

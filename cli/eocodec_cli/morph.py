@@ -28,17 +28,20 @@ def command(first: str, last: str, count: int, output: str, threads: int, force:
     import eocodec
     from eocodec.format import tiny_from_text
     from eocodec.image import check_suffix, encode_picture, to_pillow
-    from eocodec.lab.paths.editing import morph
+    from eocodec.lab.paths.editing import check_picture, morph
 
-    (job,) = files.plan([first], output, Path(output).suffix or ".png", force)
-    check_suffix(Path(job.target).suffix)
+    target = files.plan_one([first, last], output, force)
+    suffix = Path(target).suffix
+    check_suffix(suffix)
     model = eocodec.load_model("face64", threads)
     ends = []
     for source in (first, last):
-        picture = eocodec.decompress(tiny_from_text(files.read_bytes(source)))
-        if picture.shape[2] != 3:
-            raise EocodecError(f"{source} has transparency, which a morph does not know")
+        with files.named(source):
+            picture = eocodec.decompress(tiny_from_text(files.read_bytes(source)))
+            if picture.shape[2] != 3:
+                raise EocodecError("it has transparency, which a morph does not know")
+            check_picture(model, picture)
         ends.append(picture)
     pictures = morph(ends[0], ends[1], count, model)
     sheet = np.concatenate(list(pictures), 1)
-    files.write_bytes(job.target, encode_picture(to_pillow(sheet, None, False), Path(job.target).suffix))
+    files.write_bytes(target, encode_picture(to_pillow(sheet, None, False), suffix))

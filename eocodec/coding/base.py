@@ -7,7 +7,6 @@ is a subclass of :class:`Coding` in a module of its own, a :class:`eocodec.codin
 `eocodec.coding.registry`.
 """
 
-import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.cached import cached_property
 from eocodec.coding import alpha
 from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.coding.forms import Form, SegmentedForm, described, whole_file
@@ -74,7 +74,7 @@ class Job(ABC):
         self.height, self.width = picture.rgb.shape[:2]
         self._measured: tuple[AnyFile, float] | None = None
 
-    @functools.cached_property
+    @cached_property
     def alpha(self) -> bytes | None:
         """The side segment of the file, packed when it is first needed."""
         return None if self.picture.alpha is None else alpha.pack(self.picture.alpha)

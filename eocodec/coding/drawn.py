@@ -4,10 +4,10 @@ In: a picture and a model. Out: a job that gives the exact file where it takes n
 a page (`eocodec.coding.page`) where text and photographs apart take fewer than either.
 
 A transform made for photographs spends many bits on hard edges. Such pictures are recognised by repetition, and the
-size of their exact file is first estimated with WebP's lossless coder, which is fast.
+size of their exact file is first estimated with WebP's lossless coder, which is fast. Of 16 bits a sample any picture
+has a rate from which on its noise is cheaper kept than quantised; there every exact file is estimated.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec import format
-from eocodec.coding import matte, registry, webp
+from eocodec.cached import cached_property
+from eocodec.coding import lossless_deep, matte, registry, webp
 from eocodec.coding.base import Coded, Coding, Job
 from eocodec.coding.fineness import UNTUNED, Focus, StepTuning
 from eocodec.coding.lossless_tables import available
@@ -60,8 +61,9 @@ class Exact:
         if self.picture.pixels > LARGE:
             return None
         if self._estimate is None:
-            likely = min(self.picture.rgb.shape[:2]) < NARROW or is_drawn(self.picture.rgb)
-            self._estimate = _estimate(self.picture.rgb) if likely else float("inf")
+            rgb = self.picture.rgb
+            likely = self.picture.depth > 8 or min(rgb.shape[:2]) < NARROW or is_drawn(rgb)
+            self._estimate = _estimate(rgb) if likely else float("inf")
         if self._estimate > (FREE if size < SMALL else HOPE * size):
             return None
         if self._made is None:
@@ -80,14 +82,15 @@ def open_either(
 ) -> Job:
     """A job as :meth:`Coding.open` gives it, which takes the exact form of a picture, or a page, where that is smaller.
 
-    Only ordinary files have such forms in their place, and only where the model has nets for exact ones.
+    Only ordinary files have such forms in their place, and only where the model has nets for exact ones. A page has 8
+    bits a sample.
 
     Arguments:
         coding, model, picture, values, tuning: see :meth:`Coding.open`.
         focus: regions of interest, which `tuning` has in its map, for photographs on a page.
     """
-    if coding is registry.ORDINARY and available(model) and picture.depth == 8:
-        return EitherJob(coding, model, picture, values, tuning, focus=focus)
+    if coding is registry.ORDINARY and available(model):
+        return EitherJob(coding, model, picture, values, tuning, picture.depth == 8, focus)
     return coding.open(model, picture, values, tuning)
 
 
@@ -97,7 +100,7 @@ class EitherJob(Job):
     Arguments:
         coding: the ordinary form.
         model: the bundle.
-        picture: what is compressed; of one with more than 8 bits a sample, the 8 bits are what is exact.
+        picture: what is compressed; of one with more bits a sample than it has here, those here are what is exact.
         values: its colours before they were rounded, `(H, W, 3)` in 0 to 1, if they are known.
         tuning: of the ordinary file.
         pages: whether a page may be made.
@@ -131,17 +134,22 @@ class EitherJob(Job):
         """What makes the ordinary files, if their latents are coded anew for every step."""
         return self._lossily if isinstance(self._lossily, OrdinaryJob) else None
 
-    @functools.cached_property
+    @cached_property
     def _lossily(self) -> Job:
         job = self.coding.open(self.model, self.picture, self._values, self.tuning)
         job.measuring = self.measuring
         return job
 
-    @functools.cached_property
+    @cached_property
     def _exactly(self) -> Job:
         return registry.LOSSLESS.open(self.model, replace(self._plain, deep=False))
 
-    @functools.cached_property
+    @property
+    def _most(self) -> int:
+        """Bytes that a picture takes as it is, with transparency."""
+        return 4 * self.picture.pixels * self.picture.depth // 8
+
+    @cached_property
     def page(self) -> PageJob | None:
         """Photographs on an exact layer, if it is such a picture."""
         if not self._pages or self.picture.pixels > LARGEST_PAGE:
@@ -178,14 +186,14 @@ class EitherJob(Job):
         coded = self._paged(coded, lambda page: page.reaching(target)) or coded
         if coded is not None:
             return self._smaller(coded)
-        exact = self._exact.within(4 * self.picture.pixels)
+        exact = self._exact.within(self._most)
         if exact is None:
             raise failure
         return exact
 
     def _paged(self, coded: Coded | None, make: Callable[[PageJob], Coded]) -> Coded | None:
         """The page, if there is one that meets the same target in fewer bytes."""
-        size = 4 * self.picture.pixels if coded is None else len(format.to_bytes(coded.file))
+        size = self._most if coded is None else len(format.to_bytes(coded.file))
         if self.page is None or self.page.quick_size > HOPE * size:
             return None
         try:
@@ -226,5 +234,7 @@ def is_drawn(rgb: Bytes) -> bool:
 
 
 def _estimate(rgb: Bytes) -> float:
-    """Bytes of a picture in WebP's lossless form, in a fast way."""
+    """Bytes of a picture in WebP's lossless form, or its own if it has 16 bits a sample, in a fast way."""
+    if rgb.dtype == np.uint16:
+        return lossless_deep.quick_size(rgb)
     return float(webp.quick_size(rgb)) if webp.fits(*rgb.shape[:2]) else float("inf")

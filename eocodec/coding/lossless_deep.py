@@ -31,7 +31,7 @@ from eocodec.errors import FormatError
 from eocodec.format import LOSSLESS_UNITS, MAX_LOSSLESS, Segment
 from eocodec.model.bundle import Model
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "quick_size"]
 
 Int32 = npt.NDArray[np.int32]
 Int16 = npt.NDArray[np.int16]
@@ -52,6 +52,8 @@ COLOUR, PACKED, RANKED = 1, 2, 4  # bits of the element's fifth byte
 GROUPS = 3 * SETS
 MAX_LEVELS = 1024  # bytes of the list of levels
 ORDERS = 3  # of differences before packing
+SAMPLED_ROWS = 256  # that a picture's size is estimated by …
+RUN = 16  # … from the mean magnitude of so many residuals at a time
 
 
 def to_planes(samples: npt.NDArray[Any]) -> Int32:
@@ -344,6 +346,27 @@ def _segments(
             segments.append(Segment(count, writer.payload()))
             writer, count, pending = Writer(tables), 0, 0.0
     return tuple(segments)
+
+
+def quick_size(rgb: Words) -> float:
+    """About how many bytes the file of a picture `(H, W, 3)` takes, found in a fast way: seldom a third off.
+
+    Either the samples are packed, or what their neighbours leave unknown is coded under scales that follow the picture.
+    """
+    colour = bool((rgb[..., 0] != rgb[..., 1]).any() or (rgb[..., 0] != rgb[..., 2]).any())
+    samples = rgb if colour else rgb[..., :1]
+    quick = zstandard.ZstdCompressor(level=3)
+    packed = min(len(quick.compress(_differences(samples, order))) for order in range(ORDERS))
+    planes = to_planes(ranks_of(samples)[0])
+    rows = slice(1, None, max(1, planes.shape[1] // SAMPLED_ROWS))
+    above, here = planes[:, :-1][:, :: rows.step], planes[:, rows]
+    if not here.size or here.shape[2] < 2:
+        return float(packed)
+    missed = np.abs(here[..., 1:] - here[..., :-1] - above[..., 1:] + above[..., :-1]).astype(np.float64)
+    ends = np.arange(0, missed.shape[2], RUN)  # what nets miss is about half of these differences
+    mean = np.add.reduceat(missed, ends, 2) / np.diff(ends, append=missed.shape[2])
+    bits = float(np.log2(1 + np.e * mean).mean()) * len(planes)
+    return min(float(packed), bits * planes.shape[1] * planes.shape[2] / 8)
 
 
 def _pack(samples: Words, limit: int) -> bytes | None:

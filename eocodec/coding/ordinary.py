@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec import format
+from eocodec.cached import cached_property
 from eocodec.coding.base import (
     SINGLE_SEGMENT_PIXELS,
     Coded,
@@ -181,7 +182,7 @@ class OrdinaryJob(SteppedJob):
     def _analysed(self) -> list[Float32]:
         return transform.analyse(self.model, self.picture.rgb if self._values is None else self._values)
 
-    @functools.cached_property
+    @cached_property
     def latents(self) -> list[Float32]:
         """Latents of the picture; found again where the memory of the first has been used for something else."""
         return self._analysed()

@@ -8,7 +8,6 @@ photograph, which takes the place of what was filled.
                                        └── rest ──► WebP stream ────────────┴──► page
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec import format, regions
+from eocodec.cached import cached_property
 from eocodec.coding import matte, registry, segmentation, webp
 from eocodec.coding.base import Coded, SegmentedCoding, whole_file
 from eocodec.coding.fineness import UNTUNED, Focus, StepTuning, tuning_for, within
@@ -68,7 +68,7 @@ class PageJob(SteppedJob):
         for job in self._jobs:
             job.remembers = True
 
-    @functools.cached_property
+    @cached_property
     def _jobs(self) -> list[OrdinaryJob]:
         """One for each photograph."""
         found = []
@@ -81,12 +81,12 @@ class PageJob(SteppedJob):
             found.append(OrdinaryJob(registry.ORDINARY, self.model, Picture(rgb, grey=grey), values, tuning))
         return found
 
-    @functools.cached_property
+    @cached_property
     def _element(self) -> bytes:
         layer = webp.pack(self.exact_layer, thorough=False)  # the slow search saves 1 % of text and takes seconds
         return regions.pack(self.places, layer)
 
-    @functools.cached_property
+    @cached_property
     def quick_size(self) -> int:
         """Bytes of the exact layer, nearly, found in a fast way."""
         return webp.quick_size(self.exact_layer)

@@ -4,13 +4,13 @@ In: what `eocodec.coding.walk` asks of a coder, strip by strip. Out: segments (:
 (:class:`Decoder`), dequantised latents (:class:`Dequantiser`).
 """
 
-import functools
 import zlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.cached import cached_property
 from eocodec.coding import deep
 from eocodec.coding.base import SEGMENT_MINIMUM, SEGMENT_TARGET
 from eocodec.coding.range_coder import Reader, Writer, tables_of
@@ -156,14 +156,14 @@ class Encoder:
         """Number of units up to the last one that is not all zero."""
         return max((k + 1 for k, nonzero in enumerate(self.nonzero) if nonzero), default=0)
 
-    @functools.cached_property
+    @cached_property
     def shifts(self) -> Shifts:
         """The shifts of tables that suit what was seen."""
         if self.fine or not self.model.encoding.shifts:
             return Shifts()
         return chosen(self.model, ((s.given() for s in strips) for strips in self.symbols[: self.end()]))
 
-    @functools.cached_property
+    @cached_property
     def choice(self) -> deep.Choice | None:
         """The tables that suit what was seen, where the nets do not know them."""
         if not self.fine:

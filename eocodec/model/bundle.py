@@ -5,7 +5,6 @@ sizes, hash, numbers) before any graph is opened.
 """
 
 import contextlib
-import functools
 import hashlib
 import io
 import zipfile
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.cached import cached_property
 from eocodec.errors import ModelError
 from eocodec.files import atomic_file
 from eocodec.model import parts
@@ -116,7 +116,7 @@ class Entries(Mapping[str, bytes]):
             self._unpacked[name] = content
         return self._unpacked[name]
 
-    @functools.cached_property
+    @cached_property
     def _listed(self) -> parts.Listed:
         return parts.entries(self[parts.LIST]) if parts.LIST in self else {}
 
@@ -201,7 +201,7 @@ class Model:
         if self.runtime.must:
             self.settle()  # what was asked for by name must not fail only in the middle of the work
 
-    @functools.cached_property
+    @cached_property
     def constants(self) -> dict[str, npt.NDArray[np.float32]]:
         """What the encoder and the decoder graph take besides their input."""
         return self.any_manifest.constants(self.files)
@@ -217,7 +217,7 @@ class Model:
             return self.any_manifest
         raise ModelError(f"the model {self.name} cannot do this; it only codes pictures of {self.size} pixels")
 
-    @functools.cached_property
+    @cached_property
     def encoding(self) -> EncoderSettings:
         """How to encode with a model for pictures of any size.
 

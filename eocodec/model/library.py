@@ -6,6 +6,7 @@ Besides the models that come with the package there are those of the user's fold
 
 import difflib
 import functools
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -104,6 +105,16 @@ def _with_id(identity: bytes, delta: Path) -> Path | None:
 
 
 _loading = threading.Lock()
+
+
+def _unlock() -> None:
+    """Begin anew in a forked process: a thread that was loading a model is not there to go on."""
+    global _loading
+    _loading = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 @functools.lru_cache(maxsize=8)

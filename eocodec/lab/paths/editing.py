@@ -163,10 +163,19 @@ def shipped_paths(model: Model) -> Paths | None:
     return paths if paths.manifest.model == model.id.hex() else None
 
 
-def _encoded(model: Model, picture: Bytes) -> Float32:
+def check_picture(model: Model, picture: Bytes) -> None:
+    """See that a model can take a picture.
+
+    Raises:
+        EocodecError: it has another size, or transparency.
+    """
     size = model.flat.size
     if picture.shape != (size, size, 3):
         raise EocodecError(f"{model.name} takes pictures of {size}x{size} pixels in colour only")
+
+
+def _encoded(model: Model, picture: Bytes) -> Float32:
+    check_picture(model, picture)
     return analyse_vector(model, picture)[None]
 
 
