@@ -122,12 +122,14 @@ def train(
         schedule.step()
 
 
-def trained(source: Source, weight: float, seed: int, steps: int = 600) -> DenseFlow:
-    """The flow of a source, trained on batches of 256 fresh samples."""
+def trained(
+    source: Source, weight: float, seed: int, steps: int = 600, splits: tuple[int, ...] = (1, 2, 1)
+) -> DenseFlow:
+    """The flow of a source, trained on batches of 256 fresh samples; `splits` are those of :func:`curved_flow`."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     linear = source is GAUSSIAN
-    flow = linear_flow() if linear else curved_flow(source.sample(4096, generator)[1])
+    flow = linear_flow() if linear else curved_flow(source.sample(4096, generator)[1], splits)
     train(flow, lambda: source.sample(256, generator)[1], weight, generator, steps, 3e-2 if linear else 5e-3)
     return flow
 

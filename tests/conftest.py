@@ -7,13 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from eocodec_cli import group, main
-from paths import ROOT, SAMPLES, Maker, Runner, end_pool, environment
+from paths import ROOT, SAMPLES, VECTORS, Decoded, Maker, Runner, bundle_of, end_pool, environment
 from PIL import Image
 
+from eocodec.codec import decompress
 from eocodec.model.bundle import Model
 from eocodec.model.library import FOLDER_VARIABLE, load_model
 
@@ -99,6 +101,21 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Maker:
         return folder
 
     return maker
+
+
+@pytest.fixture(scope="session")
+def decoded_once(made_once: Maker) -> Decoded:
+    """What the library decodes a test vector to, `(H, W, 3|4)`; once for the tests of all ports."""
+
+    def decoded(vector: dict[str, Any]) -> np.ndarray:
+        def decode(folder: Path) -> None:
+            data = (VECTORS / f"{vector['name']}.eoc").read_bytes()
+            np.save(folder / "picture.npy", decompress(data, bundle_of(vector["model"])))
+
+        picture: np.ndarray = np.load(made_once(f"decoded-{vector['name']}", decode) / "picture.npy")
+        return picture
+
+    return decoded
 
 
 @pytest.fixture

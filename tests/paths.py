@@ -1,4 +1,4 @@
-"""Where things are, for the tests; and the types of the fixtures `run` and `made_once`."""
+"""Where things are, for the tests; and the types of the fixtures `run`, `made_once` and `decoded_once`."""
 
 import os
 import subprocess
@@ -19,6 +19,7 @@ VECTORS = ROOT / "tests" / "vectors"
 MODELS = ROOT / "eocodec" / "models"
 Runner = Callable[..., subprocess.CompletedProcess[bytes]]
 Maker = Callable[[str, Callable[[Path], object]], Path]
+Decoded = Callable[[dict[str, Any]], npt.NDArray[Any]]
 
 
 def bundle_of(model: str) -> Path:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import pytest
 from bundles import HOSTILE, LISTED, STRIPPED, id_of, named, zipped
-from paths import MODELS, SAMPLES, VECTORS, bundle_of, in_rgb, picture_of
+from paths import MODELS, SAMPLES, VECTORS, Decoded, bundle_of, in_rgb, picture_of
 from PIL import Image
 from streams import (
     beginnings,
@@ -73,7 +73,7 @@ def bundles(embed: ModuleType) -> dict[str, Any]:
 
 @pytest.mark.parametrize("entry", INDEX, ids=lambda v: v["name"])
 def test_vectors_decode_to_their_symbols_and_pictures(
-    embed: ModuleType, bundles: dict[str, Any], entry: dict[str, Any]
+    embed: ModuleType, bundles: dict[str, Any], decoded_once: Decoded, entry: dict[str, Any]
 ) -> None:
     data = vector(entry["name"])
     picture, values = embed.decode_with_symbols(data, bundles[entry["model"]])
@@ -81,7 +81,7 @@ def test_vectors_decode_to_their_symbols_and_pictures(
     assert picture.dtype == (np.uint16 if entry.get("depth") == 16 else np.uint8)
     assert len(values) == entry["symbols"]
     assert hashlib.sha256(values.astype("<i4").tobytes()).hexdigest() == entry["sha256"]
-    expected = [eocodec.decompress(data, bundle_of(entry["model"]))]
+    expected = [decoded_once(entry)]
     if entry["picture"]:
         expected.append(picture_of(entry))
     for other in expected:

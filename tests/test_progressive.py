@@ -78,7 +78,7 @@ def test_targets_hold_for_embedded_streams(picture: np.ndarray) -> None:
 
 @pytest.mark.slow
 def test_an_embedded_stream_costs_little(samples: dict[str, np.ndarray]) -> None:
-    for sample in samples.values():
+    for sample in list(samples.values())[::2]:
         picture = sample[60:188, 100:292]
         usual = codec.compress_picture(picture, 60, measure=True)
         ours = codec.compress_picture(picture, psnr=usual.psnr, progressive=True)

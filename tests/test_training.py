@@ -180,7 +180,7 @@ def test_two_processes_give_the_curve_of_one(tmp_path: Path, pictures: Path, cur
 
 
 def test_a_killed_run_resumes_to_the_identical_log_and_checkpoint(tmp_path: Path, pictures: Path, call: Runner) -> None:
-    keys, first, second = "checkpoint_every = 7\nvalidate_every = 1000", 10, 30
+    keys, first, second = "checkpoint_every = 4\nvalidate_every = 1000", 4, 16
     whole = configure(tmp_path / "whole", pictures, keys, first, second)
     for _ in Run(whole, CPU):
         pass
@@ -193,11 +193,11 @@ def test_a_killed_run_resumes_to_the_identical_log_and_checkpoint(tmp_path: Path
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
-        # Killed a few iterations after a checkpoint (of every 7), so that the log is ahead of it.
+        # Killed a few iterations after a checkpoint (of every 4), so that the log is ahead of it.
         wait_until(
             lambda: (
                 process.poll() is not None
-                or (log.exists() and log.read_text().count("\n") % 7 >= 3 and checkpoint.exists())
+                or (log.exists() and log.read_text().count("\n") % 4 >= 2 and checkpoint.exists())
             ),
             every=0.002,
         )
@@ -291,8 +291,10 @@ def test_a_compiled_objective_gives_the_same_loss_and_gradient() -> None:
         pytest.skip("torch.compile needs a C++ compiler on CPUs, and there is none here")
     messages: list[str] = []
     results = []
-    # Trying out vector instructions and compiling all headers beforehand takes the compiler longer than the kernels.
-    with inductor.patch({"cpp.simdlen": 1, "cpp_cache_precompile_headers": False}):
+    # Trying out vector instructions and compiling all headers beforehand takes the compiler longer than the kernels,
+    # and optimising these longer than running them.
+    quick = {"cpp.simdlen": 1, "cpp_cache_precompile_headers": False, "aot_inductor.debug_compile": True}
+    with inductor.patch(quick):
         for compile in (True, False):
             model = Gain()
             objective = BatchLoss(model, False, compile, messages.append)
@@ -309,14 +311,16 @@ def test_the_photo_model_can_be_traced_for_compilation(
 ) -> None:
     """Without generating code, which takes minutes."""
     small = PhotoConfig(levels=1, width=8, steps=1, features=8, context_width=8, refine_width=8, refine_depth=2)
-    config = replace(configure(tmp_path / "a", pictures, STEADY, 2, 2), model=small)
-    plain = [r["loss"] for r in Run(config, CPU)]
+    # One iteration of each objective, and its gradient: tracing takes the time.
+    config = replace(configure(tmp_path / "a", pictures, STEADY, 1, 1), model=small)
+    plain = list(Run(config, CPU))
     monkeypatch.setattr(batch_loss.torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     messages: list[str] = []
     config = replace(config, out=tmp_path / "b", compile=True)
-    traced = [r["loss"] for r in Run(config, CPU, report=messages.append)]
+    traced = list(Run(config, CPU, report=messages.append))
     assert messages == []
-    assert traced == pytest.approx(plain, rel=1e-4)
+    for key in ("loss", "norm"):  # "norm" is that of the gradient
+        assert largest_difference(plain, traced, key) < TOLERANCE
 
 
 def test_without_a_compiler_training_says_so_once_and_goes_on(
