@@ -15,7 +15,6 @@ from eocodec_cli import group, main
 from paths import ROOT, SAMPLES, VECTORS, Decoded, Maker, Runner, bundle_of, end_pool, environment
 from PIL import Image
 
-from eocodec.codec import decompress
 from eocodec.model.bundle import Model
 from eocodec.model.library import FOLDER_VARIABLE, load_model
 
@@ -109,6 +108,8 @@ def decoded_once(made_once: Maker) -> Decoded:
 
     def decoded(vector: dict[str, Any]) -> np.ndarray:
         def decode(folder: Path) -> None:
+            from eocodec.codec import decompress
+
             data = (VECTORS / f"{vector['name']}.eoc").read_bytes()
             np.save(folder / "picture.npy", decompress(data, bundle_of(vector["model"])))
 

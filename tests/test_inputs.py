@@ -150,7 +150,7 @@ def _seen(a: np.ndarray, b: np.ndarray, alpha: np.ndarray) -> float:
 
 @pytest.mark.parametrize("options", [{}, {"tune": "eye"}, pytest.param({"progressive": True}, marks=pytest.mark.slow)])
 def test_a_psnr_is_that_of_what_can_be_seen(options: dict[str, str], coffee: np.ndarray) -> None:
-    rgba, alpha = _cut_out(coffee[100:164, 200:280], 22)
+    rgba, alpha = _cut_out(coffee[100:228, 200:360], 44)
     for target in (36.0, 40.0):
         done = codec.compress_picture(rgba, psnr=target, measure=True, verify=True, **options)  # type: ignore[arg-type]
         seen = _seen(rgba, eocodec.decompress(done.data), alpha)

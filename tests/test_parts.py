@@ -110,7 +110,7 @@ def test_models_are_stripped_by_a_command(run: Runner, tmp_path: Path, chelsea: 
     whole = load_model("photo")
     made = run("models", "strip", "photo", "--decode-only", "-o", "small.eocm")
     size, before = (p.stat().st_size for p in (tmp_path / "small.eocm", shipped_models()["photo"]))
-    assert size < 0.45 * before
+    assert size < 0.5 * before
     assert made.returncode == 0
     assert made.stdout.decode() == (
         f"small.eocm  id {whole.id.hex()}  {size / 1e6:.1f} MB of {before / 1e6:.1f}  without denoising, encoder\n"

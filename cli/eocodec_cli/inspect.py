@@ -173,7 +173,7 @@ def _pictures(images: Sequence[str], model: "Model", resize: bool) -> dict[str, 
             try:
                 analyse_vector(model, picture.rgb)
             except EocodecError as e:
-                raise EocodecError(f"{source}: {e}") from None
+                raise EocodecError(f"{source}: {e}".replace("which resize does", "which --resize does")) from None
             result[name] = picture.rgb
         else:
             height, width = picture.rgb.shape[:2]

@@ -31,7 +31,6 @@ T = TypeVar("T")
 MAX_ENTRY = 64 << 20
 MAX_ENTRIES = 128
 MAX_BUNDLE = 256 << 20  # bytes of all entries
-RARE = "denoise/"  # entries that no decoder reads: LZMA takes a seventh off them, and five times as long to unpack
 MAX_TABLES = 256
 TABLE_TOTAL = 1 << 24
 
@@ -69,7 +68,7 @@ def write_bundle(path: Path, files: dict[str, bytes], identity: bytes | None = N
         archive.comment = identity.hex().encode()  # to find a model without reading it; checked when loaded
         for name in sorted(files):
             info = zipfile.ZipInfo(name, (2000, 1, 1, 0, 0, 0))
-            info.compress_type = zipfile.ZIP_LZMA if name.startswith(RARE) else zipfile.ZIP_DEFLATED
+            info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, files[name])
     return identity
 
