@@ -15,6 +15,8 @@ zopfli = pytest.importorskip("zopfli.zlib")
 
 from eocodec_export.repack import main, repacked  # noqa: E402
 
+pytestmark = pytest.mark.slow  # zopfli takes its time
+
 
 def _archive(comment: bytes, kinds: dict[str, int]) -> bytes:
     file = io.BytesIO()
