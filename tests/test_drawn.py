@@ -60,7 +60,7 @@ def test_no_lossy_file_is_larger_than_the_lossless_one(kind: str, model: Model) 
             assert (decoded == (picture if picture.ndim == 3 else picture[..., None])).all() and done.psnr == np.inf
 
 
-@pytest.mark.parametrize("shape", [(1, 700, 3), (700, 1, 3), (2, 400, 3)])
+@pytest.mark.parametrize("shape", [(1, 700, 3), (700, 1, 3), (2, 400, 3), (3, 17, 3)])
 def test_no_lossy_file_of_a_narrow_picture_is_larger_than_the_lossless_one(
     shape: tuple[int, int, int], model: Model
 ) -> None:

@@ -60,11 +60,12 @@ class Exact:
         """The exact file, if it has at most `size` bytes and that could be found without much work."""
         if self.picture.pixels > LARGE:
             return None
+        rgb = self.picture.rgb
+        narrow = min(rgb.shape[:2]) < NARROW
         if self._estimate is None:
-            rgb = self.picture.rgb
-            likely = self.picture.depth > 8 or min(rgb.shape[:2]) < NARROW or is_drawn(rgb)
+            likely = narrow or self.picture.depth > 8 or is_drawn(rgb)
             self._estimate = _estimate(rgb) if likely else float("inf")
-        if self._estimate > (FREE if size < SMALL else HOPE * size):
+        if self._estimate > (FREE if size < SMALL and not narrow else HOPE * size):
             return None
         if self._made is None:
             coded = self._make()
