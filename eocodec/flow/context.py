@@ -18,6 +18,11 @@ place and, in models that can be tuned, how much it is tuned for the eye (:class
 weights and activations are rounded (straight-through) exactly as the exported integer graphs round them
 (docs/FORMAT.md): weights int8 with a power-of-two scale per output channel, activations uint8 with 1/32 as unit.
 
+Nets with `eight_bit` fit kernels that multiply 8-bit integers: their hidden layers have weights up to ±63, since
+without VNNI such a kernel adds two products in 16 bits, which saturate (255 · 63 · 2 < 2¹⁵); they round half to even;
+and as a tensor of 8 bits has one zero point for all channels, features, which lie in 0 … 255 as others lie in −128 …
+127, enter them less 128.
+
 References:
     Ballé et al., *Integer networks for data compression with latent-variable models*, ICLR 2019.
     https://openreview.net/forum?id=S1zz2i0cY7
@@ -56,7 +61,10 @@ __all__ = [
 ]
 
 ACTIVATION_UNIT = 32
+WEIGHT, EIGHT_BIT_WEIGHT = 127, 63  # largest integer weights; half of them and 0.2 round up, so e is found again
+ZERO_POINT = 128 / ACTIVATION_UNIT  # what features are less in nets for 8-bit kernels
 INDEX_UNIT = 8  # the nets' output times 8 is the scale index
+UP = 16  # channels of the coarser level's features at the resolution of a level
 BITS_PER_NAT = 1 / math.log(2)
 OCTAVE = 16  # offsets of steps are counted in 1/16 octave
 # Offsets of the steps of the low-pass and of levels L, L - 1, ..., 1 at full tuning for the eye, in 1/16 octave: finer
@@ -81,9 +89,9 @@ def net_input(v: Tensor, quantised: bool) -> Tensor:
     return (torch.floor(t * ACTIVATION_UNIT + 0.5) / ACTIVATION_UNIT).clamp(-4, 127 / 32) if quantised else t
 
 
-def round_through(x: Tensor) -> Tensor:
-    """Round to the nearest integer; gradient of the identity."""
-    return x + (torch.floor(x + 0.5) - x).detach()
+def round_through(x: Tensor, even: bool = False) -> Tensor:
+    """Round to the nearest integer, halves up or to an `even` one; gradient of the identity."""
+    return x + ((torch.round(x) if even else torch.floor(x + 0.5)) - x).detach()
 
 
 def quads(x: Tensor) -> Tensor:
@@ -124,12 +132,19 @@ def dead_zone(v: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
 
 
 class IntegerConv(nn.Conv2d):
-    """A convolution whose weights can be rounded to int8 times a power of two per output channel."""
+    """A convolution whose weights can be rounded to int8 times a power of two per output channel.
+
+    Attributes:
+        eight_bit: whether kernels for 8-bit integers must be able to run it, so that its weights are ±63 at most.
+    """
+
+    eight_bit = False
 
     def exponent(self) -> Tensor:
         """Exponent e of each output channel `(C,)`: the integer weight is round(w · 2**e)."""
         largest = self.weight.detach().abs().amax((1, 2, 3)).clamp(min=1e-8)
-        return torch.floor(torch.log2(127.4 / largest)).clamp(0, 14)
+        limit = EIGHT_BIT_WEIGHT if self.eight_bit else WEIGHT
+        return torch.floor(torch.log2((limit + 0.4) / largest)).clamp(0, 14)
 
     def rounded(self) -> tuple[Tensor, Tensor]:
         """Weights and bias as the exported graph uses them, with straight-through gradients."""
@@ -147,21 +162,26 @@ class IntegerConv(nn.Conv2d):
 
 
 class IntegerNet(nn.Module):
-    """Convolutions with ReLU between them; `kernels[k]` is the size of the k-th. Activations live in [0, 255/32]."""
+    """Convolutions with ReLU between them; `kernels[k]` is the size of the k-th. Activations live in [0, 255/32].
 
-    def __init__(self, sizes: list[int], kernels: list[int], last_relu: bool) -> None:
+    Layers that end in ReLU have `eight_bit` as given; what leaves a net without has more than 8 bits.
+    """
+
+    def __init__(self, sizes: list[int], kernels: list[int], last_relu: bool, eight_bit: bool = False) -> None:
         super().__init__()
         self.convs = ModuleList(
             IntegerConv(a, b, k, padding=k // 2) for a, b, k in zip(sizes[:-1], sizes[1:], kernels, strict=True)
         )
         self.last_relu = last_relu
+        for conv in self.convs if last_relu else self.convs[:-1]:
+            conv.eight_bit = eight_bit
 
     def forward(self, x: Tensor, quantised: bool) -> Tensor:
         for k, conv in enumerate(self.convs):
             x = conv.apply_rounded(x, quantised)
             if self.last_relu or k + 1 < len(self.convs):
                 if quantised:
-                    x = round_through(x * ACTIVATION_UNIT) / ACTIVATION_UNIT
+                    x = round_through(x * ACTIVATION_UNIT, conv.eight_bit) / ACTIVATION_UNIT
                 x = x.clamp(0, 255 / ACTIVATION_UNIT)
         return x
 
@@ -186,15 +206,23 @@ class ContextModel(nn.Module):
         coarse: factor of both at all levels but the finest, where there are few pixels.
         depth: number of 3x3 convolutions of a pass net, 1 or 2: files are coded in strips with two more rows.
         planes: condition planes.
+        eight_bit: whether kernels for 8-bit integers must be able to run the nets; see the module.
     """
 
     def __init__(
-        self, levels: int = 4, features: int = 32, width: int = 48, coarse: float = 1.0, depth: int = 1, planes: int = 1
+        self,
+        levels: int = 4,
+        features: int = 32,
+        width: int = 48,
+        coarse: float = 1.0,
+        depth: int = 1,
+        planes: int = 1,
+        eight_bit: bool = False,
     ) -> None:
         super().__init__()
         if not 1 <= depth <= 2:
             raise ValueError("a pass net has one or two 3x3 convolutions")
-        self.n, self.planes = levels, planes
+        self.n, self.planes, self.eight_bit = levels, planes, eight_bit
         self.feature: ModuleDict[IntegerNet] = ModuleDict()
         self.expand: ModuleDict[IntegerNet] = ModuleDict()
         self.luma: ModuleDict[ModuleList[IntegerNet]] = ModuleDict()
@@ -203,15 +231,15 @@ class ContextModel(nn.Module):
             top, factor = level == levels, 1.0 if level == 1 else coarse
             f, w = round(features * factor), round(width * factor)
             if not top:
-                self.expand[str(level)] = IntegerNet([round(features * coarse), 64], [1], True)
-            inputs = 24 if top else 9 + 16
-            self.feature[str(level)] = IntegerNet([inputs + planes, f, f], [3, 3], True)
+                self.expand[str(level)] = IntegerNet([round(features * coarse), 4 * UP], [1], True, eight_bit)
+            inputs = 24 if top else 9 + UP
+            self.feature[str(level)] = IntegerNet([inputs + planes, f, f], [3, 3], True, eight_bit)
             sizes, kernels = [w] * max(2, depth), [3] * depth + [1] * max(1, 3 - depth)
             self.luma[str(level)] = ModuleList(
-                IntegerNet([f + 3 * k + planes, *sizes, 6], kernels, False) for k in range(LUMA_PASSES)
+                IntegerNet([f + 3 * k + planes, *sizes, 6], kernels, False, eight_bit) for k in range(LUMA_PASSES)
             )
             self.chroma[str(level)] = ModuleList(
-                IntegerNet([f + 12 + 12 * k + planes, *sizes, 24], kernels, False) for k in range(CHROMA_PASSES)
+                IntegerNet([f + 12 + 12 * k + planes, *sizes, 24], kernels, False, eight_bit) for k in range(CHROMA_PASSES)
             )
             for net in self.of_passes(level):
                 start_last(net, 2.0)  # a scale index of 16
@@ -220,18 +248,43 @@ class ContextModel(nn.Module):
         """The nets of a level's six passes in coding order."""
         return [*self.luma[str(level)], *self.chroma[str(level)]]
 
+    @torch.no_grad()
+    def made_eight_bit(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights, by name, of the same nets without `eight_bit`, for such as have it.
+
+        The first biases make up for what is taken from the features; at a picture's border, where what is missing
+        counts as 128 and no longer as 0, the nets differ.
+        """
+        result = dict(state)
+        for level in range(1, self.n + 1):
+            firsts = [(f"{kind}.{level}.{k}", 0, state[f"feature.{level}.convs.1.weight"].shape[0])
+                      for kind, nets in (("luma", self.luma), ("chroma", self.chroma))
+                      for k in range(len(nets[str(level)]))]
+            if level < self.n:
+                firsts.append((f"feature.{level}", 9, 9 + UP))
+            for net, start, end in firsts:
+                taken = state[f"{net}.convs.0.weight"][:, start:end].sum((1, 2, 3)) * ZERO_POINT
+                result[f"{net}.convs.0.bias"] = state[f"{net}.convs.0.bias"] + taken
+        return result
+
     def features(self, level: int, coarser: Tensor, previous: Tensor | None, plane: Tensor, quantised: bool) -> Tensor:
         """`feature[level]` from the companded coarser level (or the low-pass gradients) and `feature[level + 1]`."""
         inputs = [coarser]
         if previous is not None:
             up = self.expand[str(level)](previous, quantised)
-            inputs.append(torch.nn.functional.pixel_shuffle(up, 2))
+            inputs.append(self.entering(torch.nn.functional.pixel_shuffle(up, 2)))
         inputs.append(plane)
         return self.feature[str(level)](torch.cat(inputs, 1), quantised)
 
-    def parameters_of(self, net: nn.Module, inputs: list[Tensor], quantised: bool) -> tuple[Tensor, Tensor]:
+    def entering(self, feature: Tensor) -> Tensor:
+        """Features as they enter the next net."""
+        return feature - ZERO_POINT if self.eight_bit else feature
+
+    def parameters_of(
+        self, net: nn.Module, feature: Tensor, others: list[Tensor], quantised: bool
+    ) -> tuple[Tensor, Tensor]:
         """Mean (steps) and scale index of a pass."""
-        out = net(torch.cat(inputs, 1), quantised).float()
+        out = net(torch.cat([self.entering(feature), *others], 1), quantised).float()
         mean, index = out.chunk(2, 1)
         index = index * INDEX_UNIT
         if quantised:
@@ -383,7 +436,7 @@ class LatentModel(nn.Module):
             luma: list[Tensor] = []
             seen: list[Tensor] = []
             for p, (net, index) in enumerate(zip(self.context.of_passes(level), self.index, strict=True)):
-                mean, scale = self.context.parameters_of(net, [feature, *luma, *seen, plane], quantised)
+                mean, scale = self.context.parameters_of(net, feature, [*luma, *seen, plane], quantised)
                 value, cost, density = self._code(target[:, index], mean, scale, weight)
                 bits = bits + cost.sum((1, 2, 3))
                 error = error + (value - target[:, index]).square().sum((1, 2, 3))

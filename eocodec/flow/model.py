@@ -26,6 +26,7 @@ __all__ = ["MODELS", "PhotoConfig", "PhotoModel", "build", "kind_of"]
 ADAPT_RATE = 0.3
 CLEAN_SHARE = 0.1  # of the pictures from which the noise level is learnt
 GAIN_SIZES = ("gain_widths", "gain_blocks", "noise_width")
+CONTEXT = "latents.context."
 CONTEXT_SIZES = ("features", "context_width", "context_coarse", "context_depth", "rotated", "tuned")
 REFINE_SIZES = ("refine_width", "refine_depth", "refine_blocks", "refine_coarse", "refine_latents", "tuned")
 ADAPT_PICTURES = 4  # on which a column norm is measured
@@ -38,7 +39,8 @@ class PhotoConfig:
 
     `embedded` adds the nets of the embedded stream; `gain_widths`, channels at every scale from the finest, those for
     denoising, with `gain_blocks` residual blocks a level and `noise_width` channels for the estimate of the level.
-    `context_coarse` and `context_depth` are `coarse` and `depth` of `ContextModel`; `rotated` is its coding order; with
+    `context_coarse`, `context_depth` and `eight_bit` are `coarse`, `depth` and `eight_bit` of `ContextModel`; `rotated` is
+    its coding order; with
     `tuned` entropy nets and refinement know how much the steps follow the eye. `refine_blocks`, if any, are residual
     blocks of `refine_coarse` channels; `refine_depth` then means nothing. With `refine_latents` it sees the finest
     latents besides the picture.
@@ -53,6 +55,7 @@ class PhotoConfig:
     refine_depth: int = 4
     context_coarse: float = 1.0
     context_depth: int = 1
+    eight_bit: bool = False
     rotated: bool = False
     tuned: bool = False
     refine_blocks: int = 0
@@ -95,6 +98,7 @@ class PhotoModel(Trainable):
             config.context_coarse,
             config.context_depth,
             2 if config.tuned else 1,
+            config.eight_bit,
         )
         self.latents = LatentModel(context, config.rotated, config.tuned)
         self.refine: Refinement | DeepRefinement = (
@@ -121,7 +125,7 @@ class PhotoModel(Trainable):
             "flow.": (),
             "latents.gain": (),
             "latents.low_scale": (),
-            "latents.context.": CONTEXT_SIZES,
+            CONTEXT: CONTEXT_SIZES,
             "embedded.": ("features", "context_width"),
             "refine.": REFINE_SIZES,
             "gains.": GAIN_SIZES,
@@ -131,8 +135,14 @@ class PhotoModel(Trainable):
             p for p, sizes in parts.items() if all(getattr(config, k) == getattr(self.config, k) for k in sizes)
         )
         own = self.state_dict()
-        self.load_state_dict({**own, **{k: v for k, v in weights.items() if k in own and k.startswith(same)}})
-        if self.config.embedded and not config.embedded and "latents.context." in same:
+        if config.eight_bit and not self.config.eight_bit:  # such nets could not be made to see features as they are
+            same = tuple(p for p in same if p != CONTEXT)
+        taken = {k: v for k, v in weights.items() if k in own and k.startswith(same)}
+        if self.config.eight_bit and not config.eight_bit and CONTEXT in same:
+            plain = {k.removeprefix(CONTEXT): v for k, v in taken.items() if k.startswith(CONTEXT)}
+            taken |= {CONTEXT + k: v for k, v in self.latents.context.made_eight_bit(plain).items()}
+        self.load_state_dict({**own, **taken})
+        if self.config.embedded and not config.embedded and CONTEXT in same:
             self.embedded.start(self.latents.context)
         return True
 

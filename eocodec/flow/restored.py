@@ -51,7 +51,11 @@ def photo_weights(files: Mapping[str, bytes]) -> tuple[PhotoConfig, dict[str, Te
                 weights.update(_context(files, folder, prefix, level))
         for k, gain in enumerate(manifest["gain"]):
             weights[f"latents.gain{k}"] = np.array(gain, np.float32)
-        config = replace(_sizes(manifest, weights), **_denoising_sizes(denoising))
+        config = replace(
+            _sizes(manifest, weights),
+            eight_bit=_eight_bit(files["entropy/feature1.onnx"]),
+            **_denoising_sizes(denoising),
+        )
     except (KeyError, ValueError, TypeError, IndexError) as e:
         raise ModelError(f"the bundle does not hold a photo model that training can start from ({e})") from e
     return config, {name: torch.from_numpy(np.array(v, np.float32)) for name, v in weights.items()}
@@ -106,6 +110,11 @@ def _context(files: Mapping[str, bytes], folder: str, prefix: str, level: int) -
     return result
 
 
+def _eight_bit(content: bytes) -> bool:
+    """Whether an integer net is made for kernels for 8-bit integers."""
+    return any(node.op_type == "QLinearConv" for node in onnx.load_from_string(content).graph.node)
+
+
 def _net(name: str, layers: list[Layer]) -> Arrays:
     return {
         f"{name}.convs.{k}.{part}": value
@@ -121,6 +130,10 @@ def _layers(content: bytes) -> list[Layer]:
     layers: list[Layer] = []
     outputs: list[Layer] = []
     for node in graph.graph.node:
+        if node.op_type == "QLinearConv":
+            power = 1 / arrays[node.input[4]].astype(np.float64)
+            weight = arrays[node.input[3]].astype(np.float64) / power[:, None, None, None]
+            layers.append((weight, arrays[node.input[8]] / (power * ACTIVATION_UNIT)))
         if node.op_type != "Conv":
             continue
         scale = arrays[next(i for i in users[node.output[0]].input if i in arrays)].reshape(-1).astype(np.float64)

@@ -109,7 +109,7 @@ def _graphs(model: FaceModel, constants: dict[str, npt.NDArray[np.float32]]) -> 
     for k, net in enumerate(model.context.nets):
         g = GraphBuilder()
         inputs = net.convs[0].in_channels
-        x = g.input("seen", TensorProto.INT8, inputs)
+        x = g.floats(g.input("seen", TensorProto.INT8, inputs))
         x = g.hidden(net, x, np.repeat(INT8, inputs), len(net.convs) - 1)
         index_limit = round(INDEX_LIMIT)
         outputs = g.halves(

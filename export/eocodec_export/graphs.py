@@ -15,7 +15,17 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from eocodec.errors import ModelError
-from eocodec.flow.context import ACTIVATION_UNIT, INDEX_UNIT, MEAN_UNIT, SCALES, ContextModel, IntegerConv, IntegerNet
+from eocodec.flow.context import (
+    ACTIVATION_UNIT,
+    EIGHT_BIT_WEIGHT,
+    INDEX_UNIT,
+    MEAN_UNIT,
+    SCALES,
+    ZERO_POINT,
+    ContextModel,
+    IntegerConv,
+    IntegerNet,
+)
 from eocodec.flow.embedded import EmbeddedContext, known_channels
 from eocodec.flow.model import PhotoModel
 from eocodec.flow.photo import DeepRefinement, Refinement
@@ -36,6 +46,9 @@ OPSET = 17
 EXACT = 1 << 24  # float32 holds every integer up to here
 MEAN_LIMIT = 32 * MEAN_UNIT
 HALF_LIMIT = 65504  # the largest 16-bit float
+ZERO = round(ZERO_POINT * ACTIVATION_UNIT)  # zero point of what enters nets for 8-bit kernels
+
+Doubles = npt.NDArray[np.float64]
 
 
 class _Encoder(nn.Module):
@@ -181,44 +194,84 @@ class GraphBuilder:
         return out
 
     def input(self, name: str, kind: int, channels: int, scale: str = "") -> str:
-        """Add an input `(batch, channels, height, width)` of an integer type; returns it as float."""
+        """Add an input `(batch, channels, height, width)` of an integer type; returns it as it is."""
         shape: list[str | int | None] = ["batch", channels, f"height{scale}", f"width{scale}"]
         self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
-        return self.node("Cast", name, to=TensorProto.FLOAT)
+        return name
+
+    def floats(self, x: str) -> str:
+        """Integers as float32."""
+        return self.node("Cast", x, to=TensorProto.FLOAT)
+
+    def joined(self, parts: list[tuple[str, int]], eight_bit: bool) -> str:
+        """Values and their types one behind the other, as the first layer of a net takes them.
+
+        With `eight_bit`, int8 values become uint8 with a zero point of 128, which then is that of the uint8 ones too.
+        """
+        if not eight_bit:
+            return self.node("Concat", *(self.floats(x) for x, _ in parts), axis=1)
+        one, zero_point = self.constant(np.float32(1)), self.constant(np.uint8(ZERO))
+        values = [
+            x if kind == TensorProto.UINT8 else self.node("QuantizeLinear", self.floats(x), one, zero_point)
+            for x, kind in parts
+        ]
+        return self.node("Concat", *values, axis=1)
 
     def conv(self, conv: IntegerConv, x: str, largest: npt.NDArray[np.int64], shift: int) -> tuple[str, int]:
         """Conv and its rounding by 2**-(exponent + shift); returns the value and its largest magnitude bound."""
-        assert conv.bias is not None
-        exponent = conv.exponent().double()
-        w = torch.floor(conv.weight.detach().double() * torch.exp2(exponent)[:, None, None, None] + 0.5)
-        b = torch.floor(conv.bias.detach().double() * torch.exp2(exponent) * ACTIVATION_UNIT + 0.5)
-        divisor = torch.exp2(exponent + shift)
-        b = b + torch.floor(divisor / 2)  # rounding: floor(v / divisor + 1/2)
-        weight, bias = w.numpy(), b.numpy()
-        bound = (np.abs(weight).sum((2, 3)) * largest[None, :]).sum(1) + np.abs(bias)
-        if np.abs(weight).max() > 128 or bound.max() >= EXACT:
-            raise ModelError(f"an integer layer could reach {bound.max():.0f}, beyond the exact range of 2**24")
-        pad = int(conv.padding[0]) if not isinstance(conv.padding, str) else 0
+        weight, bias, exponent = _integers(conv)
+        divisor = np.exp2(exponent + shift)
+        bias += np.floor(divisor / 2)  # rounding: floor(v / divisor + 1/2)
+        bound = _bound(weight, bias, largest)
         y = self.node(
             "Conv",
             x,
             self.constant(weight.astype(np.float32)),
             self.constant(bias.astype(np.float32)),
-            kernel_shape=list(conv.kernel_size),
-            pads=[pad] * 4,
+            **_window(conv),
         )
-        scale = (1 / divisor.numpy()).astype(np.float32)[None, :, None, None]
-        return self.node("Floor", self.node("Mul", y, self.constant(scale))), int(bound.max())
+        scale = (1 / divisor).astype(np.float32)[None, :, None, None]
+        return self.node("Floor", self.node("Mul", y, self.constant(scale))), bound
+
+    def eight_bit_conv(self, conv: IntegerConv, x: str, zero_point: int) -> str:
+        """A layer from uint8 to uint8 that kernels for 8-bit integers run: rounded half to even, and limited."""
+        weight, bias, exponent = _integers(conv)
+        _bound(weight, bias, np.full(conv.in_channels, 255), EIGHT_BIT_WEIGHT)
+        one, channels = self.constant(np.float32(1)), conv.out_channels
+        return self.node(
+            "QLinearConv",
+            x,
+            one,
+            self.constant(np.uint8(zero_point)),
+            self.constant(weight.astype(np.int8)),
+            self.constant(np.exp2(-exponent).astype(np.float32)),
+            self.constant(np.zeros(channels, np.int8)),
+            one,
+            self.constant(np.uint8(0)),
+            self.constant(bias.astype(np.int32)),
+            **_window(conv),
+        )
 
     def clip(self, x: str, low: int, high: int) -> str:
         """x limited to low … high."""
         return self.node("Clip", x, self.constant(np.float32(low)), self.constant(np.float32(high)))
 
-    def hidden(self, net: IntegerNet, x: str, largest: npt.NDArray[np.int64], layers: int) -> str:
-        """The first `layers` layers of a net, rounded and limited to uint8; `largest` bounds the inputs."""
+    def hidden(self, net: IntegerNet, x: str, largest: npt.NDArray[np.int64], layers: int, zero_point: int = 0) -> str:
+        """The first `layers` layers of a net, rounded and limited to 0 … 255.
+
+        Arguments:
+            net: whose they are.
+            x: their input, uint8 for 8-bit kernels, else float32.
+            largest: bounds the inputs.
+            layers: how many.
+            zero_point: of an input of uint8.
+        """
         for k in range(layers):
             conv = net.convs[k]
-            x = self.clip(self.conv(conv, x, largest, 0)[0], 0, 255)
+            if conv.eight_bit:
+                x, zero_point = self.eight_bit_conv(conv, x, zero_point), 0
+            else:
+                x = self.clip(self.conv(conv, x, largest, 0)[0], 0, 255)
             largest = np.full(conv.out_channels, 255)
         return x
 
@@ -251,6 +304,33 @@ class GraphBuilder:
         return bytes(model.SerializeToString())
 
 
+def _integers(conv: IntegerConv) -> tuple[Doubles, Doubles, Doubles]:
+    """Integer weights, integer biases and the exponents of the channels of a layer."""
+    assert conv.bias is not None
+    exponent = conv.exponent().double()
+    weight = torch.floor(conv.weight.detach().double() * torch.exp2(exponent)[:, None, None, None] + 0.5)
+    bias = torch.floor(conv.bias.detach().double() * torch.exp2(exponent) * ACTIVATION_UNIT + 0.5)
+    return weight.numpy(), bias.numpy(), exponent.numpy()
+
+
+def _bound(weight: Doubles, bias: Doubles, largest: npt.NDArray[np.int64], limit: int = 128) -> int:
+    """Largest magnitude of a layer's sums; `largest` bounds the inputs, `limit` the weights.
+
+    Raises:
+        ModelError: it could leave the exact range.
+    """
+    bound = (np.abs(weight).sum((2, 3)) * largest[None, :]).sum(1) + np.abs(bias)
+    if np.abs(weight).max() > limit or bound.max() >= EXACT:
+        raise ModelError(f"an integer layer could reach {bound.max():.0f}, beyond the exact range of 2**24")
+    return int(bound.max())
+
+
+def _window(conv: IntegerConv) -> dict[str, list[int]]:
+    """Attributes of a convolution."""
+    pad = int(conv.padding[0]) if not isinstance(conv.padding, str) else 0
+    return {"kernel_shape": list(conv.kernel_size), "pads": [pad] * 4}
+
+
 INT8, UINT8 = np.array([128]), np.array([255])
 
 
@@ -260,31 +340,37 @@ def _feature_graph(context: ContextModel, level: int) -> bytes:
     net = context.feature[str(level)]
     top = str(level) not in context.expand
     own = 24 if top else 9
-    parts = [g.input("coarser", TensorProto.INT8, own)]
+    parts = [(g.input("coarser", TensorProto.INT8, own), TensorProto.INT8)]
     largest = [np.repeat(INT8, own)]
     if not top:
         expand = context.expand[str(level)]
         features = expand.convs[0].in_channels
-        up = g.hidden(expand, g.input("previous", TensorProto.UINT8, features, "_half"), np.repeat(UINT8, features), 1)
-        parts.append(g.node("DepthToSpace", up, blocksize=2, mode="CRD"))
+        previous = g.input("previous", TensorProto.UINT8, features, "_half")
+        previous = previous if context.eight_bit else g.floats(previous)
+        up = g.hidden(expand, previous, np.repeat(UINT8, features), 1)
+        parts.append((g.node("DepthToSpace", up, blocksize=2, mode="CRD"), TensorProto.UINT8))
         largest.append(np.repeat(UINT8, expand.convs[0].out_channels // 4))
-    parts.append(g.input("condition", TensorProto.INT8, context.planes))
+    parts.append((g.input("condition", TensorProto.INT8, context.planes), TensorProto.INT8))
     largest.append(np.repeat(INT8, context.planes))
     if known:
-        parts.append(g.input("known", TensorProto.INT8, known))
+        parts.append((g.input("known", TensorProto.INT8, known), TensorProto.INT8))
         largest.append(np.repeat(INT8, known))
-    out = g.hidden(net, g.node("Concat", *parts, axis=1), np.concatenate(largest), len(net.convs))
+    first = g.joined(parts, context.eight_bit)
+    out = g.hidden(net, first, np.concatenate(largest), len(net.convs), ZERO)
     return g.finish([(out, "feature", TensorProto.UINT8, net.convs[-1].out_channels)])
 
 
 def _pass_graph(net: IntegerNet, features: int, seen: int, planes: int) -> bytes:
     g = GraphBuilder()
-    parts = [g.input("feature", TensorProto.UINT8, features)]
+    eight_bit = net.convs[0].eight_bit
+    parts = [(g.input("feature", TensorProto.UINT8, features), TensorProto.UINT8)]
     if seen:
-        parts.append(g.input("seen", TensorProto.INT8, seen))
-    parts.append(g.input("condition", TensorProto.INT8, planes))
+        parts.append((g.input("seen", TensorProto.INT8, seen), TensorProto.INT8))
+    parts.append((g.input("condition", TensorProto.INT8, planes), TensorProto.INT8))
     largest = np.concatenate([np.repeat(UINT8, features), np.repeat(INT8, seen + planes)])
-    x = g.hidden(net, g.node("Concat", *parts, axis=1), largest, len(net.convs) - 1)
+    x = g.hidden(net, g.joined(parts, eight_bit), largest, len(net.convs) - 1, ZERO)
+    if eight_bit:
+        x = g.floats(x)
     kinds = (
         ("mean", MEAN_UNIT, -MEAN_LIMIT, MEAN_LIMIT, TensorProto.INT16),
         ("index", INDEX_UNIT, 0, SCALES - 1, TensorProto.UINT8),

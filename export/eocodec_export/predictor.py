@@ -149,7 +149,7 @@ def predictor_graph(model: Predictor) -> bytes:
     """
     g = GraphBuilder()
     channels, gates = len(model.linear), len(model.gated)
-    x = g.input("context", TensorProto.INT16, channels)
+    x = g.floats(g.input("context", TensorProto.INT16, channels))
     places = g.node("Cast", "context", to=TensorProto.INT32)
     t = g.node("Gather", g.constant(compand_table().astype(np.float32)), places, axis=0)
     last = len(model.net.convs) - 1
