@@ -19,9 +19,7 @@ weights and activations are rounded (straight-through) exactly as the exported i
 (docs/FORMAT.md): weights int8 with a power-of-two scale per output channel, activations uint8 with 1/32 as unit.
 
 Nets with `eight_bit` fit kernels that multiply 8-bit integers: their hidden layers have weights up to ±63, since
-without VNNI such a kernel adds two products in 16 bits, which saturate (255 · 63 · 2 < 2¹⁵); they round half to even;
-and as a tensor of 8 bits has one zero point for all channels, features, which lie in 0 … 255 as others lie in −128 …
-127, enter them less 128.
+without VNNI such a kernel adds two products in 16 bits, which saturate (255 · 63 · 2 < 2¹⁵), and round half to even.
 
 References:
     Ballé et al., *Integer networks for data compression with latent-variable models*, ICLR 2019.
@@ -62,7 +60,6 @@ __all__ = [
 
 ACTIVATION_UNIT = 32
 WEIGHT, EIGHT_BIT_WEIGHT = 127, 63  # largest integer weights; half of them and 0.2 round up, so e is found again
-ZERO_POINT = 128 / ACTIVATION_UNIT  # what features are less in nets for 8-bit kernels
 INDEX_UNIT = 8  # the nets' output times 8 is the scale index
 UP = 16  # channels of the coarser level's features at the resolution of a level
 BITS_PER_NAT = 1 / math.log(2)
@@ -248,43 +245,18 @@ class ContextModel(nn.Module):
         """The nets of a level's six passes in coding order."""
         return [*self.luma[str(level)], *self.chroma[str(level)]]
 
-    @torch.no_grad()
-    def made_eight_bit(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights, by name, of the same nets without `eight_bit`, for such as have it.
-
-        The first biases make up for what is taken from the features; at a picture's border, where what is missing
-        counts as 128 and no longer as 0, the nets differ.
-        """
-        result = dict(state)
-        for level in range(1, self.n + 1):
-            firsts = [(f"{kind}.{level}.{k}", 0, state[f"feature.{level}.convs.1.weight"].shape[0])
-                      for kind, nets in (("luma", self.luma), ("chroma", self.chroma))
-                      for k in range(len(nets[str(level)]))]
-            if level < self.n:
-                firsts.append((f"feature.{level}", 9, 9 + UP))
-            for net, start, end in firsts:
-                taken = state[f"{net}.convs.0.weight"][:, start:end].sum((1, 2, 3)) * ZERO_POINT
-                result[f"{net}.convs.0.bias"] = state[f"{net}.convs.0.bias"] + taken
-        return result
-
     def features(self, level: int, coarser: Tensor, previous: Tensor | None, plane: Tensor, quantised: bool) -> Tensor:
         """`feature[level]` from the companded coarser level (or the low-pass gradients) and `feature[level + 1]`."""
         inputs = [coarser]
         if previous is not None:
             up = self.expand[str(level)](previous, quantised)
-            inputs.append(self.entering(torch.nn.functional.pixel_shuffle(up, 2)))
+            inputs.append(torch.nn.functional.pixel_shuffle(up, 2))
         inputs.append(plane)
         return self.feature[str(level)](torch.cat(inputs, 1), quantised)
 
-    def entering(self, feature: Tensor) -> Tensor:
-        """Features as they enter the next net."""
-        return feature - ZERO_POINT if self.eight_bit else feature
-
-    def parameters_of(
-        self, net: nn.Module, feature: Tensor, others: list[Tensor], quantised: bool
-    ) -> tuple[Tensor, Tensor]:
+    def parameters_of(self, net: nn.Module, inputs: list[Tensor], quantised: bool) -> tuple[Tensor, Tensor]:
         """Mean (steps) and scale index of a pass."""
-        out = net(torch.cat([self.entering(feature), *others], 1), quantised).float()
+        out = net(torch.cat(inputs, 1), quantised).float()
         mean, index = out.chunk(2, 1)
         index = index * INDEX_UNIT
         if quantised:
@@ -436,7 +408,7 @@ class LatentModel(nn.Module):
             luma: list[Tensor] = []
             seen: list[Tensor] = []
             for p, (net, index) in enumerate(zip(self.context.of_passes(level), self.index, strict=True)):
-                mean, scale = self.context.parameters_of(net, feature, [*luma, *seen, plane], quantised)
+                mean, scale = self.context.parameters_of(net, [feature, *luma, *seen, plane], quantised)
                 value, cost, density = self._code(target[:, index], mean, scale, weight)
                 bits = bits + cost.sum((1, 2, 3))
                 error = error + (value - target[:, index]).square().sum((1, 2, 3))

@@ -110,14 +110,14 @@ def price(context: EmbeddedContext, latents: LatentModel, h: list[Tensor], zone:
         out: list[list[Tensor]] = [[] for _ in range(4)]
         seen: list[Tensor] = []
         for p in range(4):
-            mean, index = context.parameters_of(context.luma[str(level)][p], feature, [*seen, plane], quantised)
+            mean, index = context.parameters_of(context.luma[str(level)][p], [feature, *seen, plane], quantised)
             cost, value = _pass(target[:, p, :3], now[:, p, :3], mean, index, relative)
             bits = bits + cost.sum((1, 2, 3))
             out[p].append(value)
             seen.append(net_input(value, quantised))
         luma = list(seen)
         for p in range(2):
-            mean, index = context.parameters_of(context.chroma[str(level)][p], feature, [*seen, plane], quantised)
+            mean, index = context.parameters_of(context.chroma[str(level)][p], [feature, *seen, plane], quantised)
             pair, state = (t[:, 2 * p : 2 * p + 2, 3:].flatten(1, 2) for t in (target, now))
             cost, value = _pass(pair, state, mean, index, relative)
             bits = bits + cost.sum((1, 2, 3))

@@ -135,13 +135,7 @@ class PhotoModel(Trainable):
             p for p, sizes in parts.items() if all(getattr(config, k) == getattr(self.config, k) for k in sizes)
         )
         own = self.state_dict()
-        if config.eight_bit and not self.config.eight_bit:  # such nets could not be made to see features as they are
-            same = tuple(p for p in same if p != CONTEXT)
-        taken = {k: v for k, v in weights.items() if k in own and k.startswith(same)}
-        if self.config.eight_bit and not config.eight_bit and CONTEXT in same:
-            plain = {k.removeprefix(CONTEXT): v for k, v in taken.items() if k.startswith(CONTEXT)}
-            taken |= {CONTEXT + k: v for k, v in self.latents.context.made_eight_bit(plain).items()}
-        self.load_state_dict({**own, **taken})
+        self.load_state_dict({**own, **{k: v for k, v in weights.items() if k in own and k.startswith(same)}})
         if self.config.embedded and not config.embedded and CONTEXT in same:
             self.embedded.start(self.latents.context)
         return True

@@ -27,6 +27,7 @@ __all__ = ["photo_weights"]
 Arrays = dict[str, npt.NDArray[Any]]
 Layer = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # weights and bias of a convolution
 UNITS = {"mean": MEAN_UNIT, "index": INDEX_UNIT}
+ZERO = 128  # zero point of what enters nets for 8-bit kernels
 
 
 def photo_weights(files: Mapping[str, bytes]) -> tuple[PhotoConfig, dict[str, Tensor]]:
@@ -132,8 +133,9 @@ def _layers(content: bytes) -> list[Layer]:
     for node in graph.graph.node:
         if node.op_type == "QLinearConv":
             power = 1 / arrays[node.input[4]].astype(np.float64)
-            weight = arrays[node.input[3]].astype(np.float64) / power[:, None, None, None]
-            layers.append((weight, arrays[node.input[8]] / (power * ACTIVATION_UNIT)))
+            integers, bias = arrays[node.input[3]].astype(np.float64), arrays[node.input[8]].astype(np.float64)
+            bias -= ZERO * integers[:, _shifted(graph.graph, node)].sum((1, 2, 3))
+            layers.append((integers / power[:, None, None, None], bias / (power * ACTIVATION_UNIT)))
         if node.op_type != "Conv":
             continue
         scale = arrays[next(i for i in users[node.output[0]].input if i in arrays)].reshape(-1).astype(np.float64)
@@ -146,6 +148,25 @@ def _layers(content: bytes) -> list[Layer]:
     if outputs:
         layers.append((np.concatenate([w for w, _ in outputs]), np.concatenate([b for _, b in outputs])))
     return layers
+
+
+def _shifted(graph: onnx.GraphProto, conv: onnx.NodeProto) -> slice:
+    """Channels, of what a layer for 8-bit kernels takes, that stand for 128 less than they are; see `eocodec_export`."""
+    makers = {node.output[0]: node for node in graph.node}
+    joined = makers.get(conv.input[0])
+    if joined is None or joined.op_type != "Concat":
+        return slice(0)
+    channels = {i.name: i.type.tensor_type.shape.dim[1].dim_value for i in graph.input}
+    sizes: list[int] = []  # of the parts with a sign, which are inputs; the one part without has all other channels
+    for name in joined.input:
+        node = makers[makers[name].input[0]] if makers[name].input[0] in makers else None
+        signed = node is not None and node.op_type == "QuantizeLinear"
+        sizes.append(channels[makers[node.input[0]].input[0]] if node is not None and signed else 0)
+    if all(sizes):
+        return slice(0)
+    total = next(t.dims[1] for t in graph.initializer if t.name == conv.input[3])
+    start = sum(sizes[: sizes.index(0)])
+    return slice(start, start + total - sum(sizes))
 
 
 def _output(node: onnx.NodeProto, users: dict[str, onnx.NodeProto]) -> str:

@@ -269,8 +269,8 @@ def _check_context(context: ContextModel, folder: str, bundle: Model, generator:
                         feed = {"feature": got, "condition": condition}
                         if seen.shape[1]:
                             feed["seen"] = seen
-                        others = [torch.from_numpy(seen).double() * unit, plane]
-                        mean, index = context.parameters_of(net, feature, others, True)
+                        parts = [feature, torch.from_numpy(seen).double() * unit, plane]
+                        mean, index = context.parameters_of(net, parts, True)
                         out = bundle.run(f"{folder}/{kind}{level}_{k}", feed)
                         differing += int(np.count_nonzero(mean.numpy() * 16 != out[0]))
                         differing += int(np.count_nonzero(index.numpy() != out[1]))

@@ -27,7 +27,7 @@ from eocodec.model.rotation import pack_basis, unpack_basis
 from eocodec.model.spectrum import GAUSSIAN
 from eocodec.steps import STEP_UNIT, step_code, step_of_code
 from eocodec_export import calibration
-from eocodec_export.graphs import INT8, MEAN_LIMIT, GraphBuilder, export_graph, halved, rounded
+from eocodec_export.graphs import INT8_LIMIT, MEAN_LIMIT, GraphBuilder, export_graph, halved, rounded
 
 __all__ = ["check_parity", "export_flat"]
 
@@ -110,7 +110,7 @@ def _graphs(model: FaceModel, constants: dict[str, npt.NDArray[np.float32]]) -> 
         g = GraphBuilder()
         inputs = net.convs[0].in_channels
         x = g.floats(g.input("seen", TensorProto.INT8, inputs))
-        x = g.hidden(net, x, np.repeat(INT8, inputs), len(net.convs) - 1)
+        x = g.hidden(net, x, np.full(inputs, INT8_LIMIT), len(net.convs) - 1)
         index_limit = round(INDEX_LIMIT)
         outputs = g.halves(
             net.convs[-1],

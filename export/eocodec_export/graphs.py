@@ -5,7 +5,7 @@ In: a trained `PhotoModel`. Out: serialised graphs with dynamic batch, height an
 
 import io
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,6 @@ from eocodec.flow.context import (
     INDEX_UNIT,
     MEAN_UNIT,
     SCALES,
-    ZERO_POINT,
     ContextModel,
     IntegerConv,
     IntegerNet,
@@ -46,9 +45,20 @@ OPSET = 17
 EXACT = 1 << 24  # float32 holds every integer up to here
 MEAN_LIMIT = 32 * MEAN_UNIT
 HALF_LIMIT = 65504  # the largest 16-bit float
-ZERO = round(ZERO_POINT * ACTIVATION_UNIT)  # zero point of what enters nets for 8-bit kernels
+ZERO = 128  # zero point of what enters nets for 8-bit kernels
+
+INT8_LIMIT = 128
 
 Doubles = npt.NDArray[np.float64]
+Shifted = npt.NDArray[np.bool_] | None  # channels that stand for ZERO less than they are
+
+
+class Part(NamedTuple):
+    """Values of a graph, of 8 bits or as float32: their name, whether they have a sign, and their channels."""
+
+    value: str
+    signed: bool
+    channels: int
 
 
 class _Encoder(nn.Module):
@@ -203,19 +213,30 @@ class GraphBuilder:
         """Integers as float32."""
         return self.node("Cast", x, to=TensorProto.FLOAT)
 
-    def joined(self, parts: list[tuple[str, int]], eight_bit: bool) -> str:
-        """Values and their types one behind the other, as the first layer of a net takes them.
+    def part(self, name: str, kind: int, channels: int, eight_bit: bool, scale: str = "") -> "Part":
+        """Add an input to be joined to others; see :meth:`input`."""
+        value = self.input(name, kind, channels, scale)
+        return Part(value if eight_bit else self.floats(value), kind == TensorProto.INT8, channels)
 
-        With `eight_bit`, int8 values become uint8 with a zero point of 128, which then is that of the uint8 ones too.
+    def joined(self, parts: list["Part"], eight_bit: bool) -> tuple[str, npt.NDArray[np.int64], Shifted]:
+        """Inputs of a net's first layer, one behind the other, what bounds them, and which :meth:`padded` shifted."""
+        values = [self.padded(p) if eight_bit else p.value for p in parts]
+        signed = np.concatenate([np.full(p.channels, p.signed) for p in parts])
+        largest = np.where(signed, INT8_LIMIT, 255)
+        return self.node("Concat", *values, axis=1), largest, ~signed if eight_bit else None
+
+    def padded(self, part: "Part") -> str:
+        """Values of 8 bits as uint8 with a zero point of 128, with zeros around them, a pixel wide.
+
+        int8 values are shifted. uint8 ones cannot be, and stand for 128 less than they are, their zeros too, which the
+        biases make up for: hence the zeros here, as those that a convolution adds would stand for 0.
         """
-        if not eight_bit:
-            return self.node("Concat", *(self.floats(x) for x, _ in parts), axis=1)
-        one, zero_point = self.constant(np.float32(1)), self.constant(np.uint8(ZERO))
-        values = [
-            x if kind == TensorProto.UINT8 else self.node("QuantizeLinear", self.floats(x), one, zero_point)
-            for x, kind in parts
-        ]
-        return self.node("Concat", *values, axis=1)
+        x = part.value
+        if part.signed:
+            one, zero_point = self.constant(np.float32(1)), self.constant(np.uint8(ZERO))
+            x = self.node("QuantizeLinear", self.floats(x), one, zero_point)
+        outside = self.constant(np.uint8(ZERO if part.signed else 0))
+        return self.node("Pad", x, self.constant(np.array([0, 0, 1, 1, 0, 0, 1, 1])), outside)
 
     def conv(self, conv: IntegerConv, x: str, largest: npt.NDArray[np.int64], shift: int) -> tuple[str, int]:
         """Conv and its rounding by 2**-(exponent + shift); returns the value and its largest magnitude bound."""
@@ -228,48 +249,59 @@ class GraphBuilder:
             x,
             self.constant(weight.astype(np.float32)),
             self.constant(bias.astype(np.float32)),
-            **_window(conv),
+            kernel_shape=list(conv.kernel_size),
+            pads=[_padding(conv)] * 4,
         )
         scale = (1 / divisor).astype(np.float32)[None, :, None, None]
         return self.node("Floor", self.node("Mul", y, self.constant(scale))), bound
 
-    def eight_bit_conv(self, conv: IntegerConv, x: str, zero_point: int) -> str:
-        """A layer from uint8 to uint8 that kernels for 8-bit integers run: rounded half to even, and limited."""
+    def eight_bit_conv(self, conv: IntegerConv, x: str, shifted: Shifted) -> str:
+        """A layer from uint8 to uint8 that kernels for 8-bit integers run: rounded half to even, and limited.
+
+        Arguments:
+            conv: the layer.
+            x: its input.
+            shifted: if it comes from :meth:`padded`, which channels stand for 128 less than they are.
+        """
         weight, bias, exponent = _integers(conv)
         _bound(weight, bias, np.full(conv.in_channels, 255), EIGHT_BIT_WEIGHT)
+        if shifted is not None:
+            bias += ZERO * weight[:, shifted].sum((1, 2, 3))
         one, channels = self.constant(np.float32(1)), conv.out_channels
         return self.node(
             "QLinearConv",
             x,
             one,
-            self.constant(np.uint8(zero_point)),
+            self.constant(np.uint8(0 if shifted is None else ZERO)),
             self.constant(weight.astype(np.int8)),
             self.constant(np.exp2(-exponent).astype(np.float32)),
             self.constant(np.zeros(channels, np.int8)),
             one,
             self.constant(np.uint8(0)),
             self.constant(bias.astype(np.int32)),
-            **_window(conv),
+            kernel_shape=list(conv.kernel_size),
+            pads=[0 if shifted is not None else _padding(conv)] * 4,
         )
 
     def clip(self, x: str, low: int, high: int) -> str:
         """x limited to low … high."""
         return self.node("Clip", x, self.constant(np.float32(low)), self.constant(np.float32(high)))
 
-    def hidden(self, net: IntegerNet, x: str, largest: npt.NDArray[np.int64], layers: int, zero_point: int = 0) -> str:
+    def hidden(
+        self, net: IntegerNet, x: str, largest: npt.NDArray[np.int64], layers: int, shifted: Shifted = None
+    ) -> str:
         """The first `layers` layers of a net, rounded and limited to 0 … 255.
 
         Arguments:
-            net: whose they are.
-            x: their input, uint8 for 8-bit kernels, else float32.
-            largest: bounds the inputs.
+            net: whose they are; with `eight_bit`, from uint8 to uint8, else from float32 to float32.
+            x: their input.
+            largest: bounds it.
             layers: how many.
-            zero_point: of an input of uint8.
+            shifted: of :meth:`joined`, if x comes from there.
         """
-        for k in range(layers):
-            conv = net.convs[k]
+        for conv in net.convs[:layers]:
             if conv.eight_bit:
-                x, zero_point = self.eight_bit_conv(conv, x, zero_point), 0
+                x, shifted = self.eight_bit_conv(conv, x, shifted), None
             else:
                 x = self.clip(self.conv(conv, x, largest, 0)[0], 0, 255)
             largest = np.full(conv.out_channels, 255)
@@ -325,13 +357,8 @@ def _bound(weight: Doubles, bias: Doubles, largest: npt.NDArray[np.int64], limit
     return int(bound.max())
 
 
-def _window(conv: IntegerConv) -> dict[str, list[int]]:
-    """Attributes of a convolution."""
-    pad = int(conv.padding[0]) if not isinstance(conv.padding, str) else 0
-    return {"kernel_shape": list(conv.kernel_size), "pads": [pad] * 4}
-
-
-INT8, UINT8 = np.array([128]), np.array([255])
+def _padding(conv: IntegerConv) -> int:
+    return int(conv.padding[0]) if not isinstance(conv.padding, str) else 0
 
 
 def _feature_graph(context: ContextModel, level: int) -> bytes:
@@ -340,35 +367,31 @@ def _feature_graph(context: ContextModel, level: int) -> bytes:
     net = context.feature[str(level)]
     top = str(level) not in context.expand
     own = 24 if top else 9
-    parts = [(g.input("coarser", TensorProto.INT8, own), TensorProto.INT8)]
-    largest = [np.repeat(INT8, own)]
+    eight_bit = context.eight_bit
+    parts = [g.part("coarser", TensorProto.INT8, own, eight_bit)]
     if not top:
         expand = context.expand[str(level)]
-        features = expand.convs[0].in_channels
-        previous = g.input("previous", TensorProto.UINT8, features, "_half")
-        previous = previous if context.eight_bit else g.floats(previous)
-        up = g.hidden(expand, previous, np.repeat(UINT8, features), 1)
-        parts.append((g.node("DepthToSpace", up, blocksize=2, mode="CRD"), TensorProto.UINT8))
-        largest.append(np.repeat(UINT8, expand.convs[0].out_channels // 4))
-    parts.append((g.input("condition", TensorProto.INT8, context.planes), TensorProto.INT8))
-    largest.append(np.repeat(INT8, context.planes))
+        features, channels = expand.convs[0].in_channels, expand.convs[0].out_channels
+        previous = g.part("previous", TensorProto.UINT8, features, eight_bit, "_half").value
+        up = g.hidden(expand, previous, np.full(features, 255), 1)
+        parts.append(Part(g.node("DepthToSpace", up, blocksize=2, mode="CRD"), False, channels // 4))
+    parts.append(g.part("condition", TensorProto.INT8, context.planes, eight_bit))
     if known:
-        parts.append((g.input("known", TensorProto.INT8, known), TensorProto.INT8))
-        largest.append(np.repeat(INT8, known))
-    first = g.joined(parts, context.eight_bit)
-    out = g.hidden(net, first, np.concatenate(largest), len(net.convs), ZERO)
+        parts.append(g.part("known", TensorProto.INT8, known, eight_bit))
+    x, largest, shifted = g.joined(parts, eight_bit)
+    out = g.hidden(net, x, largest, len(net.convs), shifted)
     return g.finish([(out, "feature", TensorProto.UINT8, net.convs[-1].out_channels)])
 
 
 def _pass_graph(net: IntegerNet, features: int, seen: int, planes: int) -> bytes:
     g = GraphBuilder()
     eight_bit = net.convs[0].eight_bit
-    parts = [(g.input("feature", TensorProto.UINT8, features), TensorProto.UINT8)]
+    parts = [g.part("feature", TensorProto.UINT8, features, eight_bit)]
     if seen:
-        parts.append((g.input("seen", TensorProto.INT8, seen), TensorProto.INT8))
-    parts.append((g.input("condition", TensorProto.INT8, planes), TensorProto.INT8))
-    largest = np.concatenate([np.repeat(UINT8, features), np.repeat(INT8, seen + planes)])
-    x = g.hidden(net, g.joined(parts, eight_bit), largest, len(net.convs) - 1, ZERO)
+        parts.append(g.part("seen", TensorProto.INT8, seen, eight_bit))
+    parts.append(g.part("condition", TensorProto.INT8, planes, eight_bit))
+    x, largest, shifted = g.joined(parts, eight_bit)
+    x = g.hidden(net, x, largest, len(net.convs) - 1, shifted)
     if eight_bit:
         x = g.floats(x)
     kinds = (
