@@ -236,7 +236,8 @@ class ContextModel(nn.Module):
                 IntegerNet([f + 3 * k + planes, *sizes, 6], kernels, False, eight_bit) for k in range(LUMA_PASSES)
             )
             self.chroma[str(level)] = ModuleList(
-                IntegerNet([f + 12 + 12 * k + planes, *sizes, 24], kernels, False, eight_bit) for k in range(CHROMA_PASSES)
+                IntegerNet([f + 12 + 12 * k + planes, *sizes, 24], kernels, False, eight_bit)
+                for k in range(CHROMA_PASSES)
             )
             for net in self.of_passes(level):
                 start_last(net, 2.0)  # a scale index of 16

@@ -28,7 +28,15 @@ CLEAN_SHARE = 0.1  # of the pictures from which the noise level is learnt
 GAIN_SIZES = ("gain_widths", "gain_blocks", "noise_width")
 CONTEXT = "latents.context."
 CONTEXT_SIZES = ("features", "context_width", "context_coarse", "context_depth", "rotated", "tuned")
-REFINE_SIZES = ("refine_width", "refine_depth", "refine_blocks", "refine_coarse", "refine_latents", "tuned")
+REFINE_SIZES = (
+    "refine_width",
+    "refine_depth",
+    "refine_blocks",
+    "refine_coarse",
+    "refine_latents",
+    "refine_tail",
+    "tuned",
+)
 ADAPT_PICTURES = 4  # on which a column norm is measured
 SPACING = 48  # pixels between impulses when columns are measured while training
 
@@ -42,8 +50,8 @@ class PhotoConfig:
     `context_coarse`, `context_depth` and `eight_bit` are `coarse`, `depth` and `eight_bit` of `ContextModel`; `rotated` is
     its coding order; with
     `tuned` entropy nets and refinement know how much the steps follow the eye. `refine_blocks`, if any, are residual
-    blocks of `refine_coarse` channels; `refine_depth` then means nothing. With `refine_latents` it sees the finest
-    latents besides the picture.
+    blocks of `refine_coarse` channels; `refine_depth` then means nothing, and `refine_tail` is the number of layers
+    behind. With `refine_latents` it sees the finest latents besides the picture.
     """
 
     levels: int = 4
@@ -61,6 +69,7 @@ class PhotoConfig:
     refine_blocks: int = 0
     refine_coarse: int = 64
     refine_latents: bool = False
+    refine_tail: int = 2
     embedded: bool = False
     gain_widths: tuple[int, ...] = ()
     gain_blocks: int = 2
@@ -102,7 +111,13 @@ class PhotoModel(Trainable):
         )
         self.latents = LatentModel(context, config.rotated, config.tuned)
         self.refine: Refinement | DeepRefinement = (
-            DeepRefinement(config.refine_width, config.refine_coarse, config.refine_blocks, config.refine_latents)
+            DeepRefinement(
+                config.refine_width,
+                config.refine_coarse,
+                config.refine_blocks,
+                config.refine_latents,
+                config.refine_tail,
+            )
             if config.refine_blocks
             else Refinement(config.refine_width, config.refine_depth)
         )

@@ -80,9 +80,8 @@ class _Decoder(nn.Module):
             return self.refine(self.flow.inverse(list(inputs[:-1])), inputs[-1])
         latents = list(inputs[:-2])
         plain = self.flow.inverse(latents)
-        grid = torch.nn.functional.pixel_unshuffle(plain, 2)[:, :1]
         # Step and tuning at each place of a grid of half the resolution, or of a single place that stands for all.
-        step, tune = (v.expand(-1, -1, *grid.shape[2:]) for v in inputs[-2:])
+        step, tune = (v.expand(-1, -1, *latents[-1].shape[2:]) for v in inputs[-2:])
         return self.refine(plain, latents, step, tune)
 
 

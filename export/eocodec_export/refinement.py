@@ -1,6 +1,6 @@
 """Train the refinement of a photo bundle on what files of that bundle decode to, all else being fixed.
 
-    python -m eocodec_export.refinement BUNDLE PICTURES FOLDER [--steps N] [--passes N] [--rate LR] [--latents]
+    python -m eocodec_export.refinement BUNDLE PICTURES FOLDER [--steps N] [--passes N] [--rate LR] [--latents] [--new SIZES]
 
 In: a bundle and pictures. Out: in FOLDER, the pictures as files of the bundle decode to before the refinement (made by
 the library's own encoder, once), `refinement.pt`, the average of the trained weights, and the bundle with it under the
@@ -54,6 +54,7 @@ __all__ = [
     "files_with",
     "loss_of",
     "refinement_of",
+    "sizes_of",
     "train",
 ]
 
@@ -331,6 +332,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
     parser.add_argument("--latents", action="store_true", help="let the refinement see the finest latents")
     parser.add_argument("--start", type=Path, help="weights to go on from, instead of the bundle's")
+    parser.add_argument(
+        "--new", type=int, nargs=4, metavar=("WIDTH", "COARSE", "BLOCKS", "TAIL"), help="a new net of these sizes"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--hold-out", type=int, default=40)
     options = parser.parse_args(arguments)
@@ -345,6 +349,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     net = refinement_of(bundle_files(options.bundle), options.latents)
     if net is None:
         raise EocodecError(f"{options.bundle}: the refinement of this model cannot be trained on files")
+    if options.new:
+        width, coarse, blocks, tail = options.new
+        torch.manual_seed(options.seed)
+        net = DeepRefinement(width, coarse, blocks, True, tail).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if options.start:
         net.load_state_dict(torch.load(options.start, weights_only=True))
     torch.manual_seed(options.seed)
@@ -379,12 +387,24 @@ def files_with(
         ModelError: a parity check failed.
     """
     sizes, weights = photo_weights(files)
-    model = PhotoModel(replace(sizes, refine_latents="finest.0.weight" in refinement)).eval().requires_grad_(False)
+    model = PhotoModel(replace(sizes, **sizes_of(refinement))).eval().requires_grad_(False)
     kept = {k: v for k, v in weights.items() if not k.startswith(PREFIX)}
     model.load_state_dict({**kept, **{PREFIX + k: v for k, v in refinement.items()}}, strict=False)
     manifest = json.loads(files["manifest.json"])
     name, card = manifest["name"], manifest["card"]
     return adapted_files(model, files, pictures, held_out, name=name, card=card, refitted=refitted, report=report)
+
+
+def sizes_of(refinement: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The sizes, as `eocodec.flow.model.PhotoConfig` has them, of a refinement's weights by name."""
+    coarse, width = refinement["down.weight"].shape[:2]
+    return {
+        "refine_width": width,
+        "refine_coarse": coarse,
+        "refine_blocks": len({k.split(".")[1] for k in refinement if k.startswith("blocks.")}),
+        "refine_latents": "finest.0.weight" in refinement,
+        "refine_tail": sum(k.startswith("tail.") and k.endswith(".weight") for k in refinement),
+    }
 
 
 def refinement_of(files: Mapping[str, bytes], latents: bool = False) -> DeepRefinement | None:
@@ -398,7 +418,7 @@ def refinement_of(files: Mapping[str, bytes], latents: bool = False) -> DeepRefi
     if not sizes.refine_blocks:
         return None
     seen = latents or sizes.refine_latents
-    net = DeepRefinement(sizes.refine_width, sizes.refine_coarse, sizes.refine_blocks, seen)
+    net = DeepRefinement(sizes.refine_width, sizes.refine_coarse, sizes.refine_blocks, seen, sizes.refine_tail)
     own = {k.removeprefix(PREFIX): v for k, v in weights.items() if k.startswith(PREFIX)}
     net.load_state_dict(own, strict=seen == sizes.refine_latents)
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
