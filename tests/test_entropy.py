@@ -161,6 +161,12 @@ def test_the_nets_are_exact_below_the_float32_limit(model: Model) -> None:
                 assert np.abs(weight).max() <= 128
                 assert (np.abs(weight).sum((1, 2, 3)) * 255 + np.abs(bias)).max() < 1 << 24
                 checked += 1
+            if node.op_type == "QLinearConv":
+                one, weight, scale, output, bias = (constants[node.input[i]] for i in (1, 3, 4, 6, 8))
+                assert weight.dtype == np.int8 and np.abs(weight).max() <= 63  # two products fit 16 bits
+                assert one == output == 1 and (np.frexp(scale)[0] == 0.5).all()
+                assert (np.abs(weight.astype(int)).sum((1, 2, 3)) * 255 + np.abs(bias)).max() < 1 << 24
+                checked += 1
             if node.op_type == "Mul":
                 assert (np.frexp(constants[node.input[1]])[0] == 0.5).all()  # powers of two
     assert checked > 130

@@ -47,11 +47,10 @@ class PhotoConfig:
 
     `embedded` adds the nets of the embedded stream; `gain_widths`, channels at every scale from the finest, those for
     denoising, with `gain_blocks` residual blocks a level and `noise_width` channels for the estimate of the level.
-    `context_coarse`, `context_depth` and `eight_bit` are `coarse`, `depth` and `eight_bit` of `ContextModel`; `rotated` is
-    its coding order; with
-    `tuned` entropy nets and refinement know how much the steps follow the eye. `refine_blocks`, if any, are residual
-    blocks of `refine_coarse` channels; `refine_depth` then means nothing, and `refine_tail` is the number of layers
-    behind. With `refine_latents` it sees the finest latents besides the picture.
+    `context_coarse`, `context_depth` and `eight_bit` are `coarse`, `depth` and `eight_bit` of `ContextModel`; `rotated`
+    is its coding order; with `tuned` entropy nets and refinement know how much the steps follow the eye.
+    `refine_blocks`, if any, are residual blocks of `refine_coarse` channels; `refine_depth` then means nothing, and
+    `refine_tail` is the number of layers behind. With `refine_latents` it sees the finest latents besides the picture.
     """
 
     levels: int = 4

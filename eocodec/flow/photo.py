@@ -200,7 +200,7 @@ class DeepRefinement(nn.Module):
 
     def forward(self, x: Tensor, h: list[Tensor], step: Tensor, tune: Tensor) -> Tensor:
         # As `pixel_unshuffle`, which runtimes do in a transposition of six axes, four times as slow.
-        blocks = torch.nn.functional.conv2d(x - GREY, self.phases, stride=2)
+        blocks = torch.nn.functional.conv2d(x - GREY, self.get_buffer("phases"), stride=2)
         fine = self.head(torch.cat([blocks, log2_step_level(step), tune], 1))
         if self.finest:
             fine = fine + self.finest[0]((h[-1] / step).clamp(-FAR, FAR))

@@ -22,7 +22,7 @@ from eocodec.errors import ModelError
 from eocodec.flow.context import ACTIVATION_UNIT, INDEX_UNIT, MEAN_UNIT
 from eocodec.flow.model import PhotoConfig
 
-__all__ = ["photo_weights"]
+__all__ = ["integer_nets", "photo_weights"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Layer = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # weights and bias of a convolution
@@ -49,7 +49,8 @@ def photo_weights(files: Mapping[str, bytes]) -> tuple[PhotoConfig, dict[str, Te
             folders["embedded"] = "embedded"
         for folder, prefix in folders.items():
             for level in range(manifest["levels"], 0, -1):
-                weights.update(_context(files, folder, prefix, level))
+                nets = integer_nets(files, folder, level)
+                weights.update({f"{prefix}.{k}": v for k, v in nets.items()})
         for k, gain in enumerate(manifest["gain"]):
             weights[f"latents.gain{k}"] = np.array(gain, np.float32)
         config = replace(
@@ -96,18 +97,24 @@ def _denoising_sizes(weights: Arrays) -> dict[str, Any]:
     }
 
 
-def _context(files: Mapping[str, bytes], folder: str, prefix: str, level: int) -> Arrays:
-    """Parameters of a level's integer nets."""
+def integer_nets(files: Mapping[str, bytes], folder: str, level: int) -> Arrays:
+    """Parameters of a level's integer nets, by the names that they have in `eocodec.flow.context.ContextModel`.
+
+    Arguments:
+        files: of a bundle, by name.
+        folder: where the nets are.
+        level: whose they are.
+    """
     result: Arrays = {}
     content = files[f"{folder}/feature{level}.onnx"]
     layers = _layers(content)
     if any(i.name == "previous" for i in onnx.load_from_string(content).graph.input):
-        result.update(_net(f"{prefix}.expand.{level}", layers[:1]))
+        result.update(_net(f"expand.{level}", layers[:1]))
         layers = layers[1:]
-    result.update(_net(f"{prefix}.feature.{level}", layers))
+    result.update(_net(f"feature.{level}", layers))
     for kind in ("luma", "chroma"):
         for k in range(len([n for n in files if n.startswith(f"{folder}/{kind}{level}_")])):
-            result.update(_net(f"{prefix}.{kind}.{level}.{k}", _layers(files[f"{folder}/{kind}{level}_{k}.onnx"])))
+            result.update(_net(f"{kind}.{level}.{k}", _layers(files[f"{folder}/{kind}{level}_{k}.onnx"])))
     return result
 
 
@@ -151,7 +158,7 @@ def _layers(content: bytes) -> list[Layer]:
 
 
 def _shifted(graph: onnx.GraphProto, conv: onnx.NodeProto) -> slice:
-    """Channels, of what a layer for 8-bit kernels takes, that stand for 128 less than they are; see `eocodec_export`."""
+    """Channels of what a layer for 8-bit kernels takes that stand for 128 less than they are; see `eocodec_export`."""
     makers = {node.output[0]: node for node in graph.node}
     joined = makers.get(conv.input[0])
     if joined is None or joined.op_type != "Concat":
@@ -159,7 +166,7 @@ def _shifted(graph: onnx.GraphProto, conv: onnx.NodeProto) -> slice:
     channels = {i.name: i.type.tensor_type.shape.dim[1].dim_value for i in graph.input}
     sizes: list[int] = []  # of the parts with a sign, which are inputs; the one part without has all other channels
     for name in joined.input:
-        node = makers[makers[name].input[0]] if makers[name].input[0] in makers else None
+        node = makers.get(makers[name].input[0])
         signed = node is not None and node.op_type == "QuantizeLinear"
         sizes.append(channels[makers[node.input[0]].input[0]] if node is not None and signed else 0)
     if all(sizes):

@@ -1,6 +1,6 @@
 """Train the refinement of a photo bundle on what files of that bundle decode to, all else being fixed.
 
-    python -m eocodec_export.refinement BUNDLE PICTURES FOLDER [--steps N] [--passes N] [--rate LR] [--latents] [--new SIZES]
+    python -m eocodec_export.refinement BUNDLE PICTURES FOLDER [--steps N] [--passes N] [--rate LR] [--latents]
 
 In: a bundle and pictures. Out: in FOLDER, the pictures as files of the bundle decode to before the refinement (made by
 the library's own encoder, once), `refinement.pt`, the average of the trained weights, and the bundle with it under the

@@ -427,9 +427,10 @@ class GraphCheck {
             "Conv",     "ConvTranspose", "DepthToSpace", "Div", "Equal",    "Exp",          "Expand",
             "Flatten",  "Floor",      "Gather",     "Gemm",    "Greater",   "Identity",     "Less",
             "Log",      "MatMul",     "Max",        "Min",     "Mul",       "Neg",          "Pad",
-            "Pow",      "Reciprocal", "ReduceMean", "ReduceSum", "Relu",    "Reshape",      "Shape",
-            "Sigmoid",  "Sign",       "Slice",      "Softplus", "SpaceToDepth", "Split",    "Sqrt",
-            "Squeeze",  "Sub",        "Tanh",       "Transpose", "Unsqueeze", "Where"};
+            "Pow",      "QLinearConv", "QuantizeLinear", "Reciprocal", "ReduceMean", "ReduceSum", "Relu",
+            "Reshape",  "Shape",      "Sigmoid",    "Sign",    "Slice",     "Softplus",     "SpaceToDepth",
+            "Split",    "Sqrt",       "Squeeze",    "Sub",     "Tanh",      "Transpose",    "Unsqueeze",
+            "Where"};
         int operators = 0;
         for (const Field& field : fields(content)) {
             if (field.number != 4 && field.number != 5 && field.number != 7) continue;

@@ -793,9 +793,9 @@ const ANCESTORS = new Map([
 const OPERATORS = new Set(
   (
     "Abs Add Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose DepthToSpace Div Equal Exp Expand " +
-    "Flatten Floor Gather Gemm Greater Identity Less Log MatMul Max Min Mul Neg Pad Pow Reciprocal ReduceMean " +
-    "ReduceSum Relu Reshape Shape Sigmoid Sign Slice Softplus SpaceToDepth Split Sqrt Squeeze Sub Tanh " +
-    "Transpose Unsqueeze Where"
+    "Flatten Floor Gather Gemm Greater Identity Less Log MatMul Max Min Mul Neg Pad Pow QLinearConv " +
+    "QuantizeLinear Reciprocal ReduceMean ReduceSum Relu Reshape Shape Sigmoid Sign Slice Softplus SpaceToDepth " +
+    "Split Sqrt Squeeze Sub Tanh Transpose Unsqueeze Where"
   ).split(" "),
 );
 
