@@ -12,13 +12,14 @@ from paths import VECTORS
 from PIL import Image
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
 
 from eocodec_cli import cli  # noqa: E402
 from eocodec_cli.adapt import NOTHING_GAINED  # noqa: E402
 from eocodec_export.adapted import adapted_files  # noqa: E402
+from eocodec_export.graphs import widened  # noqa: E402
 from eocodec_export.refining import refined_files  # noqa: E402
 
 import eocodec  # noqa: E402
@@ -254,6 +255,11 @@ def test_a_changed_flow_goes_through_all_graphs(unchanged: tuple[PhotoModel, dic
     changed = {k for k in files if files[k] != base[k]}
     assert {"encoder.onnx", "decoder.onnx", "denoise/gains.onnx", "denoise/level.onnx"} <= changed
     assert len(files["encoder.onnx"]) < 1.02 * len(base["encoder.onnx"])  # those of the base are compact, too
+    for graph in ("denoise/gains.onnx", "denoise/level.onnx"):
+        constants = onnx.load_from_string(widened(files[graph])).graph.initializer
+        held = {t.name: onnx.numpy_helper.to_array(t) for t in constants}
+        flow = {k: v for k, v in model.state_dict().items() if f"model.{k}" in held}
+        assert len(flow) > 40 and all(np.array_equal(held[f"model.{k}"], v) for k, v in flow.items())
     noisy = np.clip(pictures[0] + np.random.default_rng(0).normal(0, 20, pictures[0].shape), 0, 255).astype(np.uint8)
     from eocodec.metrics import psnr
     from eocodec.model.bundle import Model

@@ -67,7 +67,11 @@ def _constants(content: bytes) -> tuple[onnx.ModelProto, Arrays]:
     """A graph and its constants; those stored in fewer bits under their names too."""
     graph = onnx.load_from_string(content)
     arrays = {t.name: numpy_helper.to_array(t) for t in graph.graph.initializer}
-    arrays.update({n.output[0]: arrays[n.input[0]] for n in graph.graph.node if n.input and n.input[0] in arrays})
+    for node in graph.graph.node:
+        if node.op_type == "Cast" and node.input[0] in arrays:
+            arrays[node.output[0]] = arrays[node.input[0]]
+        elif node.op_type == "Mul" and all(i in arrays for i in node.input):
+            arrays[node.output[0]] = arrays[node.input[0]] * arrays[node.input[1]]
     return graph, arrays
 
 

@@ -30,7 +30,7 @@ from eocodec_export import calibration
 from eocodec_export.bundle import check_parity
 from eocodec_export.denoising import check_denoising, denoising_graphs, fit_level, round_weights
 from eocodec_export.embedded import fit_probabilities
-from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs, halved
+from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs, halved, widened
 
 __all__ = ["adapted_files"]
 
@@ -127,12 +127,12 @@ def _packed(manifest: dict[str, Any]) -> bytes:
 
 def _with_flow(content: bytes, weights: dict[str, npt.NDArray[np.float32]]) -> bytes:
     """A graph of the denoising nets, which work on the base wavelet, between the couplings of another flow."""
-    graph = onnx.load_from_string(content)
+    graph = onnx.load_from_string(widened(content))
     for tensor in graph.graph.initializer:
         name = tensor.name.removeprefix("model.")
         if name in weights:
             tensor.CopyFrom(numpy_helper.from_array(weights[name], tensor.name))
-    return halved(bytes(graph.SerializeToString()), SHORTER)
+    return halved(bytes(graph.SerializeToString()), SHORTER, scaled=True)
 
 
 def _with_tables(

@@ -93,8 +93,8 @@ def denoising_graphs(model: PhotoModel, correction: Sequence[float]) -> dict[str
     noise = torch.full_like(bands[-1][:, :1], 0.1)
     clean = [f"clean_{n}" for n in names]
     return {
-        "denoise/gains": halved(export_graph(_Gains(model), (*bands, noise), [*names, "noise"], clean)),
-        "denoise/level": halved(export_graph(_Level(model, correction), tuple(bands), names, ["level"])),
+        "denoise/gains": halved(export_graph(_Gains(model), (*bands, noise), [*names, "noise"], clean), scaled=True),
+        "denoise/level": halved(export_graph(_Level(model, correction), tuple(bands), names, ["level"]), scaled=True),
     }
 
 
