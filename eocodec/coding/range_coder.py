@@ -5,7 +5,7 @@ itself is `constriction`'s; escapes, the order of symbols and the shortest ends 
 "Entropy model").
 """
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import constriction
 import numpy as np
@@ -19,9 +19,13 @@ __all__ = ["ESCAPE_CLASSES", "MAX_ESCAPE_CLASS", "CodingTables", "Reader", "Tabl
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.signedinteger[Any]]
 
 ESCAPE_CLASSES = 32
 MAX_ESCAPE_CLASS = 22  # |m| stays below 2**23
+MANY = 4096  # symbols, from which on it pays to look for a table that most of them have
+SAMPLE = 256  # symbols that are looked at for it
+PIECE = 1 << 14  # symbols under that table that are worked at at once
 
 
 class Tables:
@@ -81,24 +85,33 @@ class Writer:
         self.tables = tables
         self.coder = constriction.stream.queue.RangeEncoder()
 
-    def put(self, m: Int32, index: UInt8) -> None:
+    def put(self, m: Integers, index: UInt8) -> None:
         """Append residuals in order of table index, then of position; escapes follow their group."""
-        order, groups, radius = _grouped(index, self.tables)
-        m = m[order]
-        symbols = np.maximum(m, -radius)
-        np.minimum(symbols, radius, out=symbols)
-        symbols += radius
+        g = _grouped(index, self.tables)
         # All of a strip at once: single groups are often so short that calls would take longer than work.
-        magnitude = np.abs(m)
-        places = np.flatnonzero(magnitude >= radius)
-        extra = magnitude[places] - radius[places]
-        ends = np.searchsorted(places, [stop for _, _, stop in groups]).tolist()
+        symbols, places, extra = _folded(m[g.order], g.radius)
+        ends = np.searchsorted(places, [stop for _, _, stop in g.runs]).tolist()
         begin = 0
-        for (k, start, stop), end in zip(groups, ends, strict=True):
+        for (k, start, stop), end in zip(g.runs, ends, strict=True):
+            if k == g.most:
+                self._put_group(m[g.mask], k)
+                continue
             self.coder.encode(symbols[start:stop], self.tables.models[k])
             if end > begin:
                 self._escape(extra[begin:end])
                 begin = end
+
+    def _put_group(self, m: Integers, k: int) -> None:
+        """Append residuals under one table; piece by piece, since buffers of megabytes are slow to come by."""
+        radius = self.tables.radius[k : k + 1]
+        escaped: list[Int32] = []
+        for start in range(0, len(m), PIECE):
+            symbols, places, extra = _folded(m[start : start + PIECE], radius)
+            self.coder.encode(symbols, self.tables.models[k])
+            if len(places):
+                escaped.append(extra)
+        if escaped:
+            self._escape(np.concatenate(escaped))
 
     def _escape(self, extra: Int32) -> None:
         """Exp-Golomb: the class n = bit length of extra + 1, uniform in 0 … 31; then n − 1 low bits, by class."""
@@ -159,28 +172,48 @@ class Reader:
 
     def take(self, index: UInt8) -> Int32:
         """Residuals for these table indices, the inverse of :meth:`Writer.put`."""
-        order, groups, radius = _grouped(index, self.tables)
-        symbols = np.empty(len(index), np.int32)
+        g = _grouped(index, self.tables)
+        symbols = np.empty(len(g.order), np.int32)
+        m = np.zeros(len(index), np.int32)
         places: list[npt.NDArray[np.intp]] = []
         extra: list[Int32] = []
         try:
-            for k, start, stop in groups:
+            for k, start, stop in g.runs:
+                if k == g.most:
+                    self._take_group(k, m, g.mask)
+                    continue
                 group = self.coder.decode(self.tables.models[k], stop - start)
                 symbols[start:stop] = group
-                escape = 2 * int(self.tables.radius[k])
-                if np.maximum.reduce(group) == escape or np.minimum.reduce(group) == 0:
-                    escaped = np.flatnonzero((group == 0) | (group == escape))
+                escaped = _escaped(group, int(self.tables.radius[k]))
+                if escaped is not None:
                     places.append(start + escaped)
                     extra.append(self._escape(len(escaped)))
         except (ValueError, AssertionError) as e:
             raise FormatError("the file is damaged: a segment cannot be decoded") from e
-        symbols -= radius
+        symbols -= g.radius
         if places:
             beyond = np.concatenate(places)
             symbols[beyond] += np.sign(symbols[beyond]) * np.concatenate(extra)
-        m = np.empty(len(index), np.int32)
-        m[order] = symbols
+        m[g.order] = symbols
         return m
+
+    def _take_group(self, k: int, m: Int32, mask: npt.NDArray[np.bool_]) -> None:
+        """Residuals under one table to their places among zeros; piece by piece, see :meth:`Writer._put_group`."""
+        radius = int(self.tables.radius[k])
+        places = np.flatnonzero(mask)
+        escapes: list[npt.NDArray[np.intp]] = []
+        for start in range(0, len(places), PIECE):
+            where = places[start : start + PIECE]
+            symbols: Int32 = self.coder.decode(self.tables.models[k], len(where))
+            escaped = _escaped(symbols, radius)
+            if escaped is not None:
+                escapes.append(where[escaped])
+            symbols -= np.int32(radius)
+            if symbols.any():
+                m[where] = symbols
+        if escapes:
+            beyond = np.concatenate(escapes)
+            m[beyond] += np.sign(m[beyond]) * self._escape(len(beyond))
 
     def take_uniform(self, number: int, count: int) -> Int32:
         """So many values from 0 to `count` − 1, the inverse of :meth:`Writer.put_uniform`."""
@@ -205,10 +238,59 @@ class Reader:
         return (value - 1).astype(np.int32)
 
 
-def _grouped(index: UInt8, tables: CodingTables) -> tuple[npt.NDArray[np.intp], list[tuple[int, int, int]], Int32]:
-    """Stable order by table index, the runs (index, start, stop) in it, and the radius of each place's table."""
-    order = np.argsort(index, kind="stable")
-    counts = np.bincount(index, minlength=1)
+class _Groups(NamedTuple):
+    """Places by table: those of the table that most of them have as a mask, all others in order.
+
+    Arguments:
+        runs: every table in use with its run in `order`, start and stop; that of `most` is empty.
+        order: places, stable by table index.
+        radius: of the table of each of these.
+        most: the table that more than half of all places have; −1 if there are few places, or is no such table.
+        mask: where it is.
+    """
+
+    runs: list[tuple[int, int, int]]
+    order: npt.NDArray[np.intp]
+    radius: Int32
+    most: int
+    mask: npt.NDArray[np.bool_]
+
+
+def _grouped(index: UInt8, tables: CodingTables) -> _Groups:
+    """The groups of table indices `(n,)`; in the finest bands nearly all are the same, and need not be sorted."""
+    most, mask = -1, np.empty(0, np.bool_)
+    if len(index) >= MANY:
+        likely = int(np.bincount(index[:: len(index) // SAMPLE]).argmax())
+        mask = index == likely
+        if 2 * np.count_nonzero(mask) > len(index):
+            most = likely
+    if most < 0:
+        order = np.argsort(index, kind="stable")
+        counts = np.bincount(index, minlength=1)
+    else:
+        rest = np.flatnonzero(index != most)
+        others = index[rest]
+        order = rest[np.argsort(others, kind="stable")]
+        counts = np.bincount(others, minlength=most + 1)
     ends = np.cumsum(counts).tolist()
-    groups = [(k, ends[k - 1] if k else 0, ends[k]) for k in np.flatnonzero(counts).tolist()]
-    return order, groups, np.repeat(tables.radius[: len(counts)], counts)
+    used = [k for k, count in enumerate(counts.tolist()) if count or k == most]
+    runs = [(k, ends[k - 1] if k else 0, ends[k]) for k in used]
+    return _Groups(runs, order, np.repeat(tables.radius[: len(counts)], counts), most, mask)
+
+
+def _escaped(symbols: Int32, radius: int) -> npt.NDArray[np.intp] | None:
+    """Which symbols under a table of this radius escape, None if none does."""
+    if np.maximum.reduce(symbols) < 2 * radius and np.minimum.reduce(symbols) > 0:
+        return None
+    return np.flatnonzero((symbols == 0) | (symbols == 2 * radius))
+
+
+def _folded(m: Integers, radius: Int32) -> tuple[Int32, npt.NDArray[np.intp], Int32]:
+    """Symbols of residuals, and which of them escape by how much; the tables' radii are one, or one of each."""
+    m = m.astype(np.int32, copy=False)
+    symbols = np.maximum(m, -radius)
+    np.minimum(symbols, radius, out=symbols)
+    symbols += radius
+    magnitude = np.abs(m)
+    places = np.flatnonzero(magnitude >= radius)
+    return symbols, places, magnitude[places] - (radius[places] if len(radius) > 1 else radius)

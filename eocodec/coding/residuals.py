@@ -22,12 +22,14 @@ from eocodec.coding.walk import Walk, from_symbols, to_symbols
 from eocodec.errors import FormatError
 from eocodec.format import Segment
 from eocodec.model.bundle import Model
+from eocodec.model.threads import side_by_side
 
 __all__ = ["Decoder", "Dequantiser", "Encoder"]
 
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.signedinteger[Any]]
 
 LARGE = 1 << 24  # pixels, beyond which symbols wait deflated, in 2 to 3 bytes a pixel instead of 6
 
@@ -161,7 +163,7 @@ class Encoder:
         """The shifts of tables that suit what was seen."""
         if self.fine or not self.model.encoding.shifts:
             return Shifts()
-        return chosen(self.model, ((s.given() for s in strips) for strips in self.symbols[: self.end()]))
+        return chosen(self.model, [(s.given() for s in strips) for strips in self.symbols[: self.end()]])
 
     @cached_property
     def choice(self) -> deep.Choice | None:
@@ -170,18 +172,8 @@ class Encoder:
             return None
         groups: list[list[tuple[Int32, UInt8]]] = [[] for _ in range(2 * self.levels)]
         for unit, strips in list(zip(units(self.levels), self.symbols, strict=False))[1:]:
-            groups[deep.group_of(unit)] += [symbols.given() for symbols in strips]
+            groups[deep.group_of(unit)] += [(m.astype(np.int32), index) for m, index in (s.given() for s in strips)]
         return deep.choose(self.fine, groups, deep.code_lengths(self.model.tables))
-
-    def _put(self, writer: Writer, number: int, moved: Shifts) -> None:
-        """Write a unit."""
-        unit = units(self.levels)[number]
-        for symbols in self.symbols[number]:
-            m, index = symbols.given()
-            if self.choice is None or number == 0:
-                writer.put(m, moved.table(number, index))
-            else:
-                deep.put(writer, m, *self.choice.tables(deep.group_of(unit), index))
 
     def segments(self, single: bool = False, moved: Shifts | None = None) -> tuple[Segment, ...]:
         """Units grouped into segments, or in a `single` one; units of zeros at the end are left out.
@@ -189,26 +181,43 @@ class Encoder:
         `moved` are shifts of tables, for files that have them.
         """
         moved = moved or Shifts()
-        last = self.end()
-        writers = []
-        for number in range(last):
-            writers.append(Writer(self.tables))
-            self._put(writers[-1], number, moved)
-        sizes = [writer.size() for writer in writers]
-        total = sum(sizes)
-        goal = total + 1 if single else max(SEGMENT_MINIMUM, total // SEGMENT_TARGET)
-        result: list[Segment] = []
-        first = pending = 0
-        for k, size in enumerate(sizes):
-            pending += size
-            rest = sum(sizes[k + 1 :])
-            if (pending >= goal and rest >= SEGMENT_MINIMUM // 2) or k + 1 == last:
-                writer = writers[first]  # holds its unit already; most of the bytes are in units that stay alone
-                for number in range(first + 1, k + 1):
-                    self._put(writer, number, moved)
-                result.append(Segment(k + 1 - first, writer.payload()))
-                first, pending = k + 1, 0
-        return tuple(result)
+        choice, order = self.choice, units(self.levels)
+
+        def write(item: tuple[Writer, range]) -> None:
+            """Append units."""
+            writer, numbers = item
+            for number, symbols in ((k, s) for k in numbers for s in self.symbols[k]):
+                m, index = symbols.given()
+                if choice is None or number == 0:
+                    writer.put(m, moved.table(number, index))
+                else:
+                    deep.put(writer, m.astype(np.int32), *choice.tables(deep.group_of(order[number]), index))
+
+        def side(items: list[tuple[Writer, range]]) -> None:
+            """Write, the units that tend to be largest first, so that threads end together."""
+            side_by_side(write, items[::-1], self.model.share)
+
+        writers = [Writer(self.tables) for _ in range(self.end())]
+        side([(writer, range(k, k + 1)) for k, writer in enumerate(writers)])
+        runs = _segmented([writer.size() for writer in writers], single)
+        # The writers of the first units go on; most of the bytes are in units that stay alone.
+        side([(writers[run.start], run[1:]) for run in runs if len(run) > 1])
+        return tuple(Segment(len(run), writers[run.start].payload()) for run in runs)
+
+
+def _segmented(sizes: list[int], single: bool) -> list[range]:
+    """Units of so many bytes as segments, or all in a `single` one."""
+    total = sum(sizes)
+    goal = total + 1 if single else max(SEGMENT_MINIMUM, total // SEGMENT_TARGET)
+    result: list[range] = []
+    first = pending = 0
+    for k, size in enumerate(sizes):
+        pending += size
+        rest = sum(sizes[k + 1 :])
+        if (pending >= goal and rest >= SEGMENT_MINIMUM // 2) or k + 1 == len(sizes):
+            result.append(range(first, k + 1))
+            first, pending = k + 1, 0
+    return result
 
 
 class _Symbols:
@@ -220,17 +229,17 @@ class _Symbols:
         deflated: keep them deflated.
     """
 
-    def __init__(self, m: npt.NDArray[np.signedinteger[Any]], index: UInt8, deflated: bool) -> None:
+    def __init__(self, m: Integers, index: UInt8, deflated: bool) -> None:
         self._kind, self._deflated = m.dtype, deflated
         self._m: Any = zlib.compress(m.tobytes(), 1) if deflated else m
         self._index: Any = zlib.compress(index.tobytes(), 1) if deflated else index
 
-    def given(self) -> tuple[Int32, UInt8]:
+    def given(self) -> tuple[Integers, UInt8]:
         """Both of them."""
         if not self._deflated:
-            return self._m.astype(np.int32), self._index
+            return self._m, self._index
         m = np.frombuffer(zlib.decompress(self._m), self._kind)
-        return m.astype(np.int32), np.frombuffer(zlib.decompress(self._index), np.uint8)
+        return m, np.frombuffer(zlib.decompress(self._index), np.uint8)
 
 
 class Decoder:
