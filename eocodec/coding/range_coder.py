@@ -14,7 +14,17 @@ import numpy.typing as npt
 from eocodec.errors import FormatError
 from eocodec.model.bundle import Model
 
-__all__ = ["ESCAPE_CLASSES", "MAX_ESCAPE_CLASS", "CodingTables", "Reader", "Tables", "Writer", "shortest", "tables_of"]
+__all__ = [
+    "ESCAPE_CLASSES",
+    "MAX_ESCAPE_CLASS",
+    "CodingTables",
+    "Ordered",
+    "Reader",
+    "Tables",
+    "Writer",
+    "shortest",
+    "tables_of",
+]
 
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
@@ -58,12 +68,14 @@ class Tables:
         half = 0.5 * (self.weight if weight is None else weight)
         first, later = ((0.5 + half * v).astype(np.float32) for v in (self.first, self.later))
         magnitude = np.abs(residual)
-        m = (np.float32(1) - later)[index]
-        m += magnitude
+        result = np.zeros(residual.shape, np.int32)
+        up = np.flatnonzero(magnitude >= first.take(index))  # few are, in most bands
+        m = (np.float32(1) - later).take(index.ravel()[up])
+        m += magnitude.ravel()[up]
         np.floor(m, out=m)
         np.maximum(m, 1, out=m)
-        m *= magnitude >= first[index]
-        return np.copysign(m, residual, out=m).astype(np.int32)
+        result.ravel()[up] = np.copysign(m, residual.ravel()[up], out=m)
+        return result
 
 
 def tables_of(model: Model) -> Tables:
@@ -78,6 +90,24 @@ class CodingTables(Protocol):
     radius: Int32
 
 
+class Ordered:
+    """Residuals as :meth:`Writer.put` appends them, for who writes them several times.
+
+    Arguments:
+        m: residuals `(n,)`.
+        index: of the table of each.
+        tables: of the writer.
+    """
+
+    def __init__(self, m: Integers, index: UInt8, tables: CodingTables) -> None:
+        g = _grouped(index, tables)
+        self.runs, self.most = g.runs, g.most
+        self.usual = m[g.mask] if g.most >= 0 else m[:0]
+        # All of a strip at once: single groups are often so short that calls would take longer than work.
+        self.symbols, places, self.extra = _folded(m[g.order], g.radius)
+        self.ends = np.searchsorted(places, [stop for _, _, stop in g.runs]).tolist()
+
+
 class Writer:
     """A segment under construction."""
 
@@ -87,31 +117,31 @@ class Writer:
 
     def put(self, m: Integers, index: UInt8) -> None:
         """Append residuals in order of table index, then of position; escapes follow their group."""
-        g = _grouped(index, self.tables)
-        # All of a strip at once: single groups are often so short that calls would take longer than work.
-        symbols, places, extra = _folded(m[g.order], g.radius)
-        ends = np.searchsorted(places, [stop for _, _, stop in g.runs]).tolist()
+        self.write(Ordered(m, index, self.tables))
+
+    def write(self, ordered: "Ordered") -> None:
+        """Append residuals that are in order."""
         begin = 0
-        for (k, start, stop), end in zip(g.runs, ends, strict=True):
-            if k == g.most:
-                self._put_group(m[g.mask], k)
+        for (k, start, stop), end in zip(ordered.runs, ordered.ends, strict=True):
+            if k == ordered.most:
+                self._put_group(ordered.usual, k)
                 continue
-            self.coder.encode(symbols[start:stop], self.tables.models[k])
+            self.coder.encode(ordered.symbols[start:stop], self.tables.models[k])
             if end > begin:
-                self._escape(extra[begin:end])
+                self._escape(ordered.extra[begin:end])
                 begin = end
 
     def _put_group(self, m: Integers, k: int) -> None:
         """Append residuals under one table; piece by piece, since buffers of megabytes are slow to come by."""
         radius = self.tables.radius[k : k + 1]
-        escaped: list[Int32] = []
-        for start in range(0, len(m), PIECE):
-            symbols, places, extra = _folded(m[start : start + PIECE], radius)
-            self.coder.encode(symbols, self.tables.models[k])
-            if len(places):
-                escaped.append(extra)
-        if escaped:
-            self._escape(np.concatenate(escaped))
+        if np.maximum.reduce(m) < radius[0] and np.minimum.reduce(m) > -radius[0]:
+            for start in range(0, len(m), PIECE):
+                symbols = np.add(m[start : start + PIECE], radius, dtype=np.int32)
+                self.coder.encode(symbols, self.tables.models[k])
+            return
+        symbols, _, extra = _folded(m, radius)
+        self.coder.encode(symbols, self.tables.models[k])
+        self._escape(extra)
 
     def _escape(self, extra: Int32) -> None:
         """Exp-Golomb: the class n = bit length of extra + 1, uniform in 0 … 31; then n − 1 low bits, by class."""

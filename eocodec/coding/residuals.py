@@ -4,7 +4,9 @@ In: what `eocodec.coding.walk` asks of a coder, strip by strip. Out: segments (:
 (:class:`Decoder`), dequantised latents (:class:`Dequantiser`).
 """
 
+import functools
 import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,12 @@ import numpy.typing as npt
 from eocodec.cached import cached_property
 from eocodec.coding import deep
 from eocodec.coding.base import SEGMENT_MINIMUM, SEGMENT_TARGET
-from eocodec.coding.range_coder import Reader, Writer, tables_of
+from eocodec.coding.range_coder import Ordered, Reader, Writer, tables_of
 from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
 from eocodec.coding.shifts import Shifts, chosen
 from eocodec.coding.texture import Texture
 from eocodec.coding.units import Unit, units
-from eocodec.coding.walk import Walk, from_symbols, to_symbols
+from eocodec.coding.walk import Walk, from_symbols, outside, to_symbols
 from eocodec.errors import FormatError
 from eocodec.format import Segment
 from eocodec.model.bundle import Model
@@ -31,6 +33,8 @@ UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.signedinteger[Any]]
 
+CHUNK = 1 << 15  # latents that are worked at at once
+SMALL = 1 << 22  # latents, up to which symbols stay in the range coder's order until all is written
 LARGE = 1 << 24  # pixels, beyond which symbols wait deflated, in 2 to 3 bytes a pixel instead of 6
 
 
@@ -63,16 +67,19 @@ class Dequantiser:
         self.latents[0][...] = integers * self.steps[0]
 
     def strip(self, unit: Unit, rows: slice, m: Int32, mean: Int32, index: UInt8) -> None:
-        """A strip's residuals m around their means (1/16 steps)."""
-        value = m.astype(np.float32)
-        if not self.fine:  # where the nets do not know the scale, values stand for themselves
-            place = np.clip(m, -3, 3)
-            place += 3
-            place += index * np.int32(7)
-            value -= self.shift[place]
+        """Residuals m of rows of the quad grid around their means (1/16 steps); threads may be at others meanwhile."""
+        value = _in_steps(mean)
+        if self.fine:  # where the nets do not know the scale, values stand for themselves
+            value += m.astype(np.float32)
+        else:
             if self.texture is not None and unit.axis == "luma":  # noise in colours is unpleasant
-                np.copyto(value, self.texture.residuals(unit, rows, index), where=m == 0)
-        value += mean.astype(np.float32) * np.float32(1 / MEAN_UNIT)
+                np.add(value, self.texture.residuals(unit, rows, index), out=value, where=m == 0)
+            places = np.flatnonzero(m != 0)  # few, in most bands
+            some = m.ravel()[places]
+            table = np.clip(some, -3, 3)
+            table += 3
+            table += index.ravel()[places] * np.int32(7)
+            value.ravel()[places] += some.astype(np.float32) - self.shift[table]
         k = 1 + self.levels - unit.level
         band, step = self.latents[k], self.steps[k]
         for part in unit.parts:
@@ -130,18 +137,36 @@ class Encoder:
 
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
         """Round a strip's latents around their means and record the residuals."""
-        k = 1 + self.levels - unit.level
-        y = unit.gather(self.targets[k], rows)
-        if self.steps is not None:
-            y /= unit.gather(self.steps[k], rows)
         mean, likely = finer(mean, index, self.fine)
-        m = self.tables.round(y - mean.astype(np.float32) * np.float32(1 / MEAN_UNIT), likely, self.weight(unit))
-        symbols = to_symbols(m, unit, rows, valid)
-        self._record(symbols, to_symbols(index, unit, rows, valid))
-        m = from_symbols(symbols, m, unit, rows, valid)
-        if self.dequantiser is not None:
-            self.dequantiser.strip(unit, rows, m, mean, index)
-        return m * MEAN_UNIT + mean
+        m, result = np.empty(mean.shape, np.int32), np.empty(mean.shape, np.int32)
+
+        def work(at: slice) -> None:
+            here = slice(rows.start + at.start, rows.start + at.stop)
+            y = self._target(unit, here)
+            y -= _in_steps(mean[:, at])
+            found = self.tables.round(y, likely[:, at], self.weight(unit))
+            for part in outside(found, unit, here, valid):
+                part[...] = 0
+            if self.dequantiser is not None:
+                self.dequantiser.strip(unit, here, found, mean[:, at], index[:, at])
+            m[:, at] = found
+            found *= MEAN_UNIT
+            np.add(found, mean[:, at], out=result[:, at])
+
+        _by_rows(work, mean.shape, self.model.share)
+        self._record(to_symbols(m, unit, rows, valid), to_symbols(index, unit, rows, valid))
+        return result
+
+    def _target(self, unit: Unit, rows: slice) -> Float32:
+        """Latents of a unit in steps, `(places, rows, columns)`, for rows of the quad grid."""
+        k = 1 + self.levels - unit.level
+        if self.steps is None:
+            return unit.gather(self.targets[k], rows)
+        y = np.empty((unit.places, rows.stop - rows.start, self.targets[k].shape[2] // 2), np.float32)
+        for part in unit.parts:
+            place = (part.channels, slice(part.row, None, 2), slice(part.column, None, 2))
+            np.divide(self.targets[k][place][:, rows], self.steps[k][place][:, rows], out=y[part.at])
+        return y
 
     def weight(self, unit: Unit) -> float | None:
         """The rate's weight in rounding, None for the usual one."""
@@ -182,16 +207,26 @@ class Encoder:
         """
         moved = moved or Shifts()
         choice, order = self.choice, units(self.levels)
+        small = sum(t.size for t in self.targets) <= SMALL
+        kept: dict[int, list[Ordered]] = {}
+
+        def ordered(number: int) -> Iterator[Ordered]:
+            for m, index in (s.given() for s in self.symbols[number]):
+                yield Ordered(m, moved.table(number, index), self.tables)
 
         def write(item: tuple[Writer, range]) -> None:
             """Append units."""
             writer, numbers = item
-            for number, symbols in ((k, s) for k in numbers for s in self.symbols[k]):
-                m, index = symbols.given()
-                if choice is None or number == 0:
-                    writer.put(m, moved.table(number, index))
-                else:
-                    deep.put(writer, m.astype(np.int32), *choice.tables(deep.group_of(order[number]), index))
+            for number in numbers:
+                if choice is not None and number:
+                    tables = functools.partial(choice.tables, deep.group_of(order[number]))
+                    for m, index in (s.given() for s in self.symbols[number]):
+                        deep.put(writer, m.astype(np.int32), *tables(index))
+                    continue
+                if small and number not in kept:
+                    kept[number] = list(ordered(number))
+                for strip in kept.get(number) or ordered(number):
+                    writer.write(strip)
 
         def side(items: list[tuple[Writer, range]]) -> None:
             """Write, the units that tend to be largest first, so that threads end together."""
@@ -254,7 +289,7 @@ class Decoder:
         choice: bytes = b"",
         moved: bytes | None = None,
     ) -> None:
-        self.tables = tables_of(model)
+        self.tables, self.share = tables_of(model), model.share
         self.shifts = Shifts.unpack(moved, len(units(model.manifest.levels)))
         self.unit = 0
         self.choice = deep.Choice.unpack(choice, walk.fine, 2 * model.manifest.levels) if walk.fine else None
@@ -302,8 +337,30 @@ class Decoder:
             else:
                 symbols = deep.take(self.reader, *self.choice.tables(deep.group_of(unit), symbols))
             m = from_symbols(symbols, mean, unit, rows, valid)
-        self.dequantiser.strip(unit, rows, m, mean, index)
-        return m * MEAN_UNIT + mean
+        result = np.empty(mean.shape, np.int32)
+
+        def work(at: slice) -> None:
+            here = slice(rows.start + at.start, rows.start + at.stop)
+            self.dequantiser.strip(unit, here, m[:, at], mean[:, at], index[:, at])
+            np.multiply(m[:, at], MEAN_UNIT, out=result[:, at])
+            result[:, at] += mean[:, at]
+
+        _by_rows(work, mean.shape, self.share)
+        return result
+
+
+def _by_rows(work: Callable[[slice], None], shape: tuple[int, ...], threads: int) -> None:
+    """Do some work for all rows of `(places, rows, columns)`, so many at a time that buffers stay in the cache."""
+    places, rows, columns = shape
+    number = -(-places * rows * columns // CHUNK)
+    step = max(1, -(-rows // max(1, number)))
+    side_by_side(work, [slice(at, min(at + step, rows)) for at in range(0, rows, step)], threads)
+
+
+def _in_steps(mean: Int32) -> Float32:
+    """Means in 1/16 steps as steps; an array of its own."""
+    result = np.empty(mean.shape, np.float32)
+    return np.multiply(mean, np.float32(1 / MEAN_UNIT), out=result, dtype=np.float32)
 
 
 def finer(mean: Int32, index: UInt8, fine: int) -> tuple[Int32, UInt8]:

@@ -98,9 +98,9 @@ def chosen(model: Model, units: Sequence[Iterable[tuple[Integers, UInt8]]]) -> S
 
 def _best(bits: Floats, strips: Iterable[tuple[Integers, UInt8]]) -> tuple[int, float]:
     """The shift that suits a unit, zero if it does not pay, and the bits that it saves."""
-    counts = np.zeros((SCALES, MAGNITUDES), np.float64)  # of magnitudes by index; tables beyond are not on the ladder
+    counts = np.zeros((SCALES, MAGNITUDES), np.int64)  # of magnitudes by index; tables beyond are not on the ladder
     for m, index in _joined(strips):
-        places = np.flatnonzero(m)  # most residuals are zero
+        places = np.flatnonzero(m != 0)  # most residuals are zero
         others = index[places]
         every = np.bincount(index, minlength=SCALES)
         counts[:, 0] += (every - np.bincount(others, minlength=len(every)))[:SCALES]
@@ -108,7 +108,7 @@ def _best(bits: Floats, strips: Iterable[tuple[Integers, UInt8]]) -> tuple[int, 
         both = np.bincount(magnitude + MAGNITUDES * others.astype(np.int32), minlength=counts.size)
         counts += both[: counts.size].reshape(counts.shape)
     seen = np.flatnonzero(counts.any(1))
-    by_table = counts[seen] @ bits.T
+    by_table = counts[seen].astype(np.float64) @ bits.T
     tables = np.clip(seen + np.array(CANDIDATES)[:, None], 0, SCALES - 1)
     costs = by_table[np.arange(len(seen)), tables].sum(1)
     best = int(costs.argmin())
@@ -119,11 +119,13 @@ def _best(bits: Floats, strips: Iterable[tuple[Integers, UInt8]]) -> tuple[int, 
 def _joined(strips: Iterable[tuple[Integers, UInt8]]) -> Iterator[tuple[Integers, UInt8]]:
     """Strips, short ones together: the low-pass has many."""
     waiting: list[tuple[Integers, UInt8]] = []
+    count = 0
     for strip in strips:
         waiting.append(strip)
-        if sum(len(m) for m, _ in waiting) >= ENOUGH:
+        count += len(strip[0])
+        if count >= ENOUGH:
             yield _concatenated(waiting)
-            waiting.clear()
+            waiting, count = [], 0
     if waiting:
         yield _concatenated(waiting)
 

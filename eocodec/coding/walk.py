@@ -33,6 +33,7 @@ __all__ = [
     "compand",
     "from_symbols",
     "lattices",
+    "outside",
     "pieces",
     "to_symbols",
 ]
@@ -425,16 +426,32 @@ def _inside(a: npt.NDArray[Any], unit: Unit, rows: slice, valid: list[tuple[int,
         yield a[part.at, : max(0, min(rows.stop, bottom) - rows.start), :right]
 
 
+def outside(a: npt.NDArray[Any], unit: Unit, rows: slice, valid: list[tuple[int, int]]) -> Iterator[npt.NDArray[Any]]:
+    """Of every part of a unit what does not lie in the picture, views of a strip `(places, rows, columns)`."""
+    for part, (bottom, right) in zip(unit.parts, valid, strict=True):
+        yield a[part.at, max(0, bottom - rows.start) :]
+        yield a[part.at, :, right:]
+
+
 def to_symbols(a: npt.NDArray[Any], unit: Unit, rows: slice, valid: list[tuple[int, int]]) -> npt.NDArray[Any]:
     """Symbols of a strip `(places, rows, columns)` in coding order: part, channel, row, column."""
+    if _is_whole(a, rows, valid):
+        return a.ravel()
     return np.concatenate([part.ravel() for part in _inside(a, unit, rows, valid)])
 
 
 def from_symbols(m: Int32, like: Int32, unit: Unit, rows: slice, valid: list[tuple[int, int]]) -> Int32:
     """Inverse of :func:`to_symbols`; zero outside the picture."""
+    if _is_whole(like, rows, valid):
+        return m.reshape(like.shape)
     result = np.zeros_like(like)
     at = 0
     for part in _inside(result, unit, rows, valid):
         part[...] = m[at : at + part.size].reshape(part.shape)
         at += part.size
     return result
+
+
+def _is_whole(a: npt.NDArray[Any], rows: slice, valid: list[tuple[int, int]]) -> bool:
+    """Whether all of a strip lies in the picture."""
+    return all(bottom >= rows.stop and right >= a.shape[2] for bottom, right in valid)
