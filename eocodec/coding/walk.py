@@ -46,7 +46,7 @@ Lattice = tuple[int, slice, slice, Int32, Int32]
 
 STRIP = 65536  # grid positions of a strip; nets and coder work strip by strip
 TRIM_AFTER = 8  # strips; after each, the system would be asked for the same pages again, for a fifth of the time
-PIECE = 2048  # grid positions that are worth handing to another thread
+PIECE = 512  # grid positions that are worth handing to another thread
 REACH = 2  # rows above and below a place that any of the nets sees: two layers of 3x3
 MARGIN = 1  # latents coded beyond the right and bottom edge, see docs/METHOD.md
 LOW_SCALE_INDEX = 69  # table index of the low-pass corner at Δ = 1 level, see docs/FORMAT.md
