@@ -154,15 +154,18 @@ class Fineness:
             planes[:, 1] = self.header.tuning
         return planes
 
-    def steps(self) -> list[Float32]:
-        """Step of every latent of every band, range 0 to 1, arrays that broadcast to `(C, h, w)`."""
+    def steps(self, quads: bool = False) -> list[Float32]:
+        """Step of every latent of every band, range 0 to 1, arrays that broadcast to `(C, h, w)`.
+
+        Or of every quad of detail bands, `(C, h/2, w/2)`, all of whose latents have the same.
+        """
         result = self.manifest.steps(self.header.delta)
         for band, step in enumerate(result):
             octaves = (self.code(band) - self.header.step) / STEP_UNIT
             if octaves:
                 step *= np.float32(2.0**octaves)
             if self.offsets is not None and band:
-                factor = np.exp2(self._map(2**band) / np.float32(CONDITION_UNIT), dtype=np.float32)
+                factor = np.exp2(self._map(2 ** (band - quads)) / np.float32(CONDITION_UNIT), dtype=np.float32)
                 result[band] = step * factor[None]
         return result
 

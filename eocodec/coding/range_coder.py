@@ -33,6 +33,7 @@ Integers = npt.NDArray[np.signedinteger[Any]]
 
 ESCAPE_CLASSES = 32
 MAX_ESCAPE_CLASS = 22  # |m| stays below 2**23
+FEW = 32  # symbols, up to which Python looks for something sooner than NumPy
 MANY = 4096  # symbols, from which on it pays to look for a table that most of them have
 SAMPLE = 256  # symbols that are looked at for it
 PIECE = 1 << 14  # symbols under that table that are worked at at once
@@ -310,7 +311,11 @@ def _grouped(index: UInt8, tables: CodingTables) -> _Groups:
 
 def _escaped(symbols: Int32, radius: int) -> npt.NDArray[np.intp] | None:
     """Which symbols under a table of this radius escape, None if none does."""
-    if np.maximum.reduce(symbols) < 2 * radius and np.minimum.reduce(symbols) > 0:
+    if len(symbols) <= FEW:
+        listed = symbols.tolist()
+        if 0 not in listed and 2 * radius not in listed:
+            return None
+    elif np.maximum.reduce(symbols) < 2 * radius and np.minimum.reduce(symbols) > 0:
         return None
     return np.flatnonzero((symbols == 0) | (symbols == 2 * radius))
 

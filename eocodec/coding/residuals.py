@@ -59,8 +59,7 @@ class Dequantiser:
         for level in [0, *range(self.levels, 0, -1)] if latents is None else ():
             height, width = walk.grid_size(level or self.levels)
             self.latents.append(np.zeros((9 if level else 3, 2 * height, 2 * width), np.float32))
-        steps = walk.fineness.steps()
-        self.steps = [np.broadcast_to(s, band.shape) for s, band in zip(steps, self.latents, strict=True)]
+        self.steps = _spread(walk.fineness.steps(quads=True), self.latents)
 
     def low(self, integers: Int32) -> None:
         """The low-pass `(3, h, w)`."""
@@ -84,7 +83,7 @@ class Dequantiser:
         band, step = self.latents[k], self.steps[k]
         for part in unit.parts:
             to = (part.channels, slice(part.row, None, 2), slice(part.column, None, 2))
-            np.multiply(value[part.at], step[to][:, rows], out=band[to][:, rows])
+            np.multiply(value[part.at], step[part.channels, rows], out=band[to][:, rows])
 
 
 class Encoder:
@@ -94,7 +93,7 @@ class Encoder:
         model: the bundle.
         targets: latents, `[LL (3, h, w), details L (9, h, w), …]`, padding included: in steps, or with `steps`.
         dequantiser: takes the latents as a decoder will have them; None: they are not needed.
-        steps: of the bands.
+        steps: of the low-pass, and of the quads of the details.
         eye: round as people see it, not for the smallest squared error.
         fine: octaves between the step of the file and that of the nets, see `eocodec.coding.deep`.
     """
@@ -111,7 +110,7 @@ class Encoder:
         self.model, self.tables, self.fine = model, tables_of(model), fine
         self.weights = model.encoding.weights(eye)
         self.targets, self.dequantiser = targets, dequantiser
-        self.steps = steps and [np.broadcast_to(s, band.shape) for s, band in zip(steps, targets, strict=True)]
+        self.steps = steps and _spread(steps, targets)
         self.levels = model.manifest.levels
         self.symbols: list[list[_Symbols]] = []
         self.deflated = sum(t.size for t in targets) > 3 * LARGE
@@ -165,7 +164,7 @@ class Encoder:
         y = np.empty((unit.places, rows.stop - rows.start, self.targets[k].shape[2] // 2), np.float32)
         for part in unit.parts:
             place = (part.channels, slice(part.row, None, 2), slice(part.column, None, 2))
-            np.divide(self.targets[k][place][:, rows], self.steps[k][place][:, rows], out=y[part.at])
+            np.divide(self.targets[k][place][:, rows], self.steps[k][part.channels, rows], out=y[part.at])
         return y
 
     def weight(self, unit: Unit) -> float | None:
@@ -355,6 +354,13 @@ def _by_rows(work: Callable[[slice], None], shape: tuple[int, ...], threads: int
     number = -(-places * rows * columns // CHUNK)
     step = max(1, -(-rows // max(1, number)))
     side_by_side(work, [slice(at, min(at + step, rows)) for at in range(0, rows, step)], threads)
+
+
+def _spread(steps: list[Float32], latents: list[Float32]) -> list[Float32]:
+    """Steps as :meth:`Fineness.steps` gives them for quads, all of the shape that they broadcast to."""
+    (low, *details), (low_band, *bands) = steps, latents
+    halves = [(len(band), band.shape[1] // 2, band.shape[2] // 2) for band in bands]
+    return [np.broadcast_to(low, low_band.shape), *map(np.broadcast_to, details, halves)]
 
 
 def _in_steps(mean: Int32) -> Float32:

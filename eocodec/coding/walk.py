@@ -98,6 +98,7 @@ class Walk:
         self.fine = header.fine  # octaves between the step of the file and that of the nets
         multiple = model.multiple
         self._strips_done = 0  # since memory was given back
+        self._planes = 0, np.empty((1, 0, 0, 0), np.int8)  # a level, and what its nets see besides latents
         self.grid = (-(-header.height // multiple), -(-header.width // multiple))  # of the coarsest level's quads
 
     @staticmethod
@@ -169,7 +170,12 @@ class Walk:
 
     def _condition(self, level: int, rows: slice) -> Int8:
         """What all nets of a level see besides latents, `(1, planes, rows, columns)`, for rows of the quad grid."""
-        return self.fineness.condition(level, rows, self.grid_size(level)[1])
+        known, planes = self._planes
+        if known != level:
+            height, width = self.grid_size(level)
+            planes = self.fineness.condition(level, slice(0, height), width)
+            self._planes = level, planes
+        return planes[:, :, rows]
 
     def _nets(
         self, graph: str, level: int, inputs: Callable[[slice], dict[str, npt.NDArray[Any]]]
