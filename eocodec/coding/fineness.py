@@ -27,7 +27,7 @@ from eocodec.format import MAX_TUNING, Header
 from eocodec.image import Bytes
 from eocodec.model.bundle import Model
 from eocodec.model.manifest import PhotoManifest
-from eocodec.model.threads import side_by_side
+from eocodec.model.threads import WORTH, side_by_side
 from eocodec.model.transform import Places
 from eocodec.steps import CONDITION_UNIT, STEP_UNIT, condition
 
@@ -104,7 +104,7 @@ def tuning_for(
     offsets: Int8 | None = None
     if isinstance(manifest, PhotoManifest) and able and (eye or focus is not None):
         block = int(2 ** (manifest.levels + 1))
-        offsets = masking(rgb, block, model.encoding.masking, model.share) if eye else None
+        offsets = masking(rgb, block, model.encoding.masking, model.share if rgb.size >= WORTH else 1) if eye else None
         if focus is not None:
             nearer = focused(focus, rgb.shape[:2], block)
             offsets = nearer if offsets is None else np.clip(nearer + offsets, -LARGEST_OFFSET, LARGEST_OFFSET)

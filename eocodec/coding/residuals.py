@@ -24,7 +24,7 @@ from eocodec.coding.walk import Walk, from_symbols, outside, to_symbols
 from eocodec.errors import FormatError
 from eocodec.format import Segment
 from eocodec.model.bundle import Model
-from eocodec.model.threads import side_by_side
+from eocodec.model.threads import WORTH, side_by_side
 
 __all__ = ["Decoder", "Dequantiser", "Encoder"]
 
@@ -113,7 +113,9 @@ class Encoder:
         self.steps = steps and _spread(steps, targets)
         self.levels = model.manifest.levels
         self.symbols: list[list[_Symbols]] = []
-        self.deflated = sum(t.size for t in targets) > 3 * LARGE
+        count = sum(t.size for t in targets)
+        self.deflated, self.small = count > 3 * LARGE, count <= SMALL
+        self.share = model.share if count >= WORTH else 1
         self.nonzero: list[bool] = []
 
     def wants(self, unit: int) -> bool:
@@ -152,7 +154,7 @@ class Encoder:
             found *= MEAN_UNIT
             np.add(found, mean[:, at], out=result[:, at])
 
-        _by_rows(work, mean.shape, self.model.share)
+        _by_rows(work, mean.shape, self.share)
         self._record(to_symbols(m, unit, rows, valid), to_symbols(index, unit, rows, valid))
         return result
 
@@ -187,7 +189,7 @@ class Encoder:
         """The shifts of tables that suit what was seen."""
         if self.fine or not self.model.encoding.shifts:
             return Shifts()
-        return chosen(self.model, [(s.given() for s in strips) for strips in self.symbols[: self.end()]])
+        return chosen(self.model, [(s.given() for s in strips) for strips in self.symbols[: self.end()]], self.share)
 
     @cached_property
     def choice(self) -> deep.Choice | None:
@@ -206,7 +208,6 @@ class Encoder:
         """
         moved = moved or Shifts()
         choice, order = self.choice, units(self.levels)
-        small = sum(t.size for t in self.targets) <= SMALL
         kept: dict[int, list[Ordered]] = {}
 
         def ordered(number: int) -> Iterator[Ordered]:
@@ -222,14 +223,14 @@ class Encoder:
                     for m, index in (s.given() for s in self.symbols[number]):
                         deep.put(writer, m.astype(np.int32), *tables(index))
                     continue
-                if small and number not in kept:
+                if self.small and number not in kept:
                     kept[number] = list(ordered(number))
                 for strip in kept.get(number) or ordered(number):
                     writer.write(strip)
 
         def side(items: list[tuple[Writer, range]]) -> None:
             """Write, the units that tend to be largest first, so that threads end together."""
-            side_by_side(write, items[::-1], self.model.share)
+            side_by_side(write, items[::-1], self.share)
 
         writers = [Writer(self.tables) for _ in range(self.end())]
         side([(writer, range(k, k + 1)) for k, writer in enumerate(writers)])

@@ -83,15 +83,16 @@ def _code_lengths(frequencies: npt.NDArray[np.int64]) -> Floats:
     return np.asarray(bits + np.where(magnitude < last, 0, 5 + beyond))
 
 
-def chosen(model: Model, units: Sequence[Iterable[tuple[Integers, UInt8]]]) -> Shifts:
+def chosen(model: Model, units: Sequence[Iterable[tuple[Integers, UInt8]]], threads: int = 1) -> Shifts:
     """The shifts that make a file smallest, none if they take more bytes than they save.
 
     Arguments:
         model: the bundle.
         units: of every unit in file order, residuals of its strips and the indices that the nets gave them.
+        threads: that may take part.
     """
     best = functools.partial(_best, model.derived(_Costs).bits)
-    found = side_by_side(best, units[::-1], model.share)[::-1]  # the largest units first, so that threads end together
+    found = side_by_side(best, units[::-1], threads)[::-1]  # the largest units first, so that threads end together
     result = Shifts([entry for entry, _ in found])
     return result if sum(gain for _, gain in found) > 8 * (OVERHEAD + len(result.pack() or b"")) else Shifts()
 

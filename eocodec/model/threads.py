@@ -17,11 +17,12 @@ from eocodec.cores import cores
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["PLENTY", "ahead", "begun", "in_order", "share", "side_by_side", "startable"]
+__all__ = ["PLENTY", "WORTH", "ahead", "begun", "in_order", "share", "side_by_side", "startable"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+WORTH = 1 << 16  # values, from which on a few steps over each are worth sharing out
 PLENTY = 16  # threads; the nets are too small for more, and those that wait for work burn time
 
 _lock = threading.Lock()
