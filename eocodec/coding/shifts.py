@@ -30,6 +30,7 @@ ZERO = 8  # half a byte that stands for no shift
 MAGNITUDES = 256  # that are told apart where shifts are chosen
 OVERHEAD = 6  # bytes of a side segment besides its content
 PAYS = 8.0  # bits that a unit's shift has to save, so that most are zero
+ROWS = 8  # of a product: too few for the linear algebra library to share it out, whose threads then spin for a while
 ENOUGH = 1 << 14  # residuals that are counted at once
 CANDIDATES = sorted(range(-LARGEST, LARGEST + 1), key=abs)
 
@@ -109,7 +110,9 @@ def _best(bits: Floats, strips: Iterable[tuple[Integers, UInt8]]) -> tuple[int, 
         both = np.bincount(magnitude + MAGNITUDES * others.astype(np.int32), minlength=counts.size)
         counts += both[: counts.size].reshape(counts.shape)
     seen = np.flatnonzero(counts.any(1))
-    by_table = counts[seen].astype(np.float64) @ bits.T
+    by_table = np.zeros((len(seen), SCALES))
+    for at in range(0, len(seen), ROWS):
+        by_table[at : at + ROWS] = counts[seen[at : at + ROWS]].astype(np.float64) @ bits.T
     tables = np.clip(seen + np.array(CANDIDATES)[:, None], 0, SCALES - 1)
     costs = by_table[np.arange(len(seen)), tables].sum(1)
     best = int(costs.argmin())
