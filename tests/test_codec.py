@@ -197,3 +197,14 @@ def test_one_model_serves_several_threads(chelsea: np.ndarray, model: Model) -> 
     for w in workers:
         w.join()
     assert got == [want] * 3
+
+
+@pytest.mark.parametrize(("depth", "most"), [(8, 255), (16, 65535)])
+def test_levels_are_those_nearest_to_values_whatever_the_rows_worked_at(depth: int, most: int) -> None:
+    values = np.random.default_rng(0).uniform(-0.1, 1.1, (3, 71, 1 << 9)).astype(np.float32)
+    levels = transform.interleaved(values, depth)
+    wanted = np.floor(np.clip(values, 0, 1) * np.float32(most) + np.float32(0.5)).transpose(1, 2, 0)
+    assert values[0].size > transform.CHUNK and levels.dtype.itemsize == depth // 8
+    assert np.array_equal(levels, wanted) and np.array_equal(
+        transform.to_levels(values, depth).transpose(1, 2, 0), wanted
+    )

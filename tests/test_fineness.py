@@ -18,6 +18,7 @@ from eocodec.coding.fineness import (
     pack_offsets,
     tuning_for,
 )
+from eocodec.coding.units import PHASES
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import Header
 from eocodec.model.bundle import Model
@@ -94,6 +95,19 @@ def test_what_is_wished_becomes_a_tuning_and_a_map(
     assert both is not None and (both == most).all()
     flat = tuning_for(model, True, "eye", None, np.full_like(picture, 9), False)
     assert flat.degree > 0 and flat.offsets is None, "a map that says nothing is none"
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_all_latents_of_a_quad_have_its_step(mapped: bool, model: Model) -> None:
+    header = Header(model.id, 200, 120, 0, step_code(4 / 255), tuning=20)
+    offsets = np.random.default_rng(0).integers(-32, 33, blocks_of(header, model)).astype(np.int8) if mapped else None
+    fineness = Fineness(model, header, offsets)
+    low, *details = fineness.steps()
+    same, *quads = fineness.steps(quads=True)
+    assert np.array_equal(low, same)
+    for step, quad in zip(details, quads, strict=True):
+        for row, column in PHASES if mapped else [(0, 0)]:
+            assert np.array_equal(step[:, row::2, column::2], quad)
 
 
 def test_nets_see_steps_within_their_range_and_latents_have_all_of_them(model: Model) -> None:

@@ -11,7 +11,7 @@ import pytest
 from paths import ROOT, SAMPLES, bundle_of, end_pool, environment
 
 import eocodec
-from eocodec.coding import lossless_walk, walk
+from eocodec.coding import lossless_walk, residuals, walk
 from eocodec.coding.describe import describe
 from eocodec.errors import ModelError
 from eocodec.model import threads
@@ -181,6 +181,7 @@ def test_side_by_side_gives_the_same_bytes_and_pictures(
         monkeypatch.setattr(module, "pieces", watched)
         monkeypatch.setattr(module, "STRIP", 4096)  # the order of symbols depends on it, so all have the same
     monkeypatch.setattr(walk, "PIECE", 128)
+    monkeypatch.setattr(residuals, "CHUNK", 700)
     alone = eocodec.compress(picture, model=models[1], **options)  # type: ignore[arg-type]
     shown = eocodec.decompress(alone, models[1])
     assert set(shared) == {1}
@@ -213,6 +214,29 @@ def test_work_is_shared_in_order_and_errors_come_out(monkeypatch: pytest.MonkeyP
     with pytest.raises(ZeroDivisionError):
         threads.side_by_side(lambda x: 1 // (x - 17), range(40), 4)
     assert len([t for t in threading.enumerate() if t.name.startswith("eocodec")]) <= 3
+
+
+def test_what_is_begun_is_worked_out_once_and_raises_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores", lambda: 2)
+    end_pool()
+    done: list[str] = []
+    busy, leave = threading.Event(), threading.Event()
+
+    def work() -> str:
+        busy.set()
+        assert leave.wait(20)
+        done.append(threading.current_thread().name)
+        return "result"
+
+    result = threads.begun(work, 2)
+    assert busy.wait(20)
+    late = threads.begun(lambda: threading.current_thread().name, 2)  # the pool's only thread is busy
+    assert late() == threading.current_thread().name
+    leave.set()
+    assert result() == "result" and done[0].startswith("eocodec") and len(done) == 1
+    for number in (1, 2):
+        with pytest.raises(ZeroDivisionError):
+            threads.begun(lambda: 1 // 0, number)()
 
 
 def test_without_more_threads_the_calling_one_does_it_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,9 @@ from eocodec.coding.page import PageJob
 from eocodec.errors import EocodecError
 from eocodec.format import AnyFile, File
 from eocodec.image import Bytes, Picture
+from eocodec.model import transform
 from eocodec.model.bundle import Model
+from eocodec.model.threads import WORTH, begun
 
 __all__ = ["LARGEST_PAGE", "EitherJob", "Exact", "is_drawn", "open_either"]
 
@@ -159,7 +161,10 @@ class EitherJob(Job):
 
     def at(self, delta: float) -> Coded:
         """See :meth:`Job.at`."""
-        coded = self._lossily.at(delta)
+        lossily = self._lossily  # has run the transform, on all cores; what comes first then does not
+        page = begun(lambda: self.page, self.model.share if WORTH <= self.picture.pixels <= transform.WHOLE else 1)
+        coded = lossily.at(delta)
+        page()
         return self._smaller(self._paged(coded, lambda page: page.at(delta)) or coded)
 
     def fitting(self, limit: int) -> Coded:

@@ -27,6 +27,7 @@ from eocodec.format import MAX_TUNING, Header
 from eocodec.image import Bytes
 from eocodec.model.bundle import Model
 from eocodec.model.manifest import PhotoManifest
+from eocodec.model.threads import WORTH, side_by_side
 from eocodec.model.transform import Places
 from eocodec.steps import CONDITION_UNIT, STEP_UNIT, condition
 
@@ -103,7 +104,7 @@ def tuning_for(
     offsets: Int8 | None = None
     if isinstance(manifest, PhotoManifest) and able and (eye or focus is not None):
         block = int(2 ** (manifest.levels + 1))
-        offsets = masking(rgb, block, model.encoding.masking) if eye else None
+        offsets = masking(rgb, block, model.encoding.masking, model.share if rgb.size >= WORTH else 1) if eye else None
         if focus is not None:
             nearer = focused(focus, rgb.shape[:2], block)
             offsets = nearer if offsets is None else np.clip(nearer + offsets, -LARGEST_OFFSET, LARGEST_OFFSET)
@@ -153,15 +154,18 @@ class Fineness:
             planes[:, 1] = self.header.tuning
         return planes
 
-    def steps(self) -> list[Float32]:
-        """Step of every latent of every band, range 0 to 1, arrays that broadcast to `(C, h, w)`."""
+    def steps(self, quads: bool = False) -> list[Float32]:
+        """Step of every latent of every band, range 0 to 1, arrays that broadcast to `(C, h, w)`.
+
+        Or of every quad of detail bands, `(C, h/2, w/2)`, all of whose latents have the same.
+        """
         result = self.manifest.steps(self.header.delta)
         for band, step in enumerate(result):
             octaves = (self.code(band) - self.header.step) / STEP_UNIT
             if octaves:
                 step *= np.float32(2.0**octaves)
             if self.offsets is not None and band:
-                factor = np.exp2(self._map(2**band) / np.float32(CONDITION_UNIT), dtype=np.float32)
+                factor = np.exp2(self._map(2 ** (band - quads)) / np.float32(CONDITION_UNIT), dtype=np.float32)
                 result[band] = step * factor[None]
         return result
 
@@ -209,15 +213,17 @@ def offsets_of(data: bytes | None, header: Header, model: Model) -> Int8 | None:
     return offsets
 
 
-def masking(rgb: Bytes, block: int, strength: float) -> Int8:
+def masking(rgb: Bytes, block: int, strength: float, threads: int = 1) -> Int8:
     """The map by which busy blocks, which hide errors, are coarser than smooth ones: nothing on the whole.
 
     Arguments:
         rgb: the picture `(H, W, 3)`.
         block: edge of a map's block in pixels, a multiple of 8.
         strength: octaves of the step for an octave of contrast.
+        threads: that may take part.
     """
-    busy = np.stack([_contrast(rgb[top : top + block], block) for top in range(0, rgb.shape[0], block)])
+    rows = [rgb[top : top + block] for top in range(0, rgb.shape[0], block)]
+    busy = np.stack(side_by_side(lambda part: _contrast(part, block), rows, threads))
     entry = np.rint(strength * CONDITION_UNIT / COARSE_ENTRY * (busy - busy.mean())) * COARSE_ENTRY
     return np.clip(entry, -LARGEST_OFFSET, LARGEST_OFFSET).astype(np.int8)
 

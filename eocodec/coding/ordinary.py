@@ -75,7 +75,7 @@ def encode(
 def _coded(model: Model, header: Header, latents: list[Float32], fineness: Fineness | None) -> Encoder:
     """A coder that has seen all latents."""
     walk = Walk(model, header, fineness)
-    coder = Encoder(model, latents, steps=walk.fineness.steps(), eye=header.tuning > 0, fine=header.fine)
+    coder = Encoder(model, latents, steps=walk.fineness.steps(quads=True), eye=header.tuning > 0, fine=header.fine)
     walk.run(coder)
     return coder
 
@@ -326,7 +326,7 @@ def pieces_of(
     step, refined = model.manifest.decoder_step(delta), _is_refined(model, header, places)
     size = header.width, header.height
     for rows, columns, values in transform.synthesise_tiles(model, latents, step, *size, places, refined):
-        yield rows, columns, greyed(transform.to_levels(values, header.depth).transpose(1, 2, 0), header.grey)
+        yield rows, columns, greyed(transform.interleaved(values, header.depth), header.grey)
 
 
 def picture_of(

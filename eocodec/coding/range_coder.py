@@ -5,7 +5,7 @@ itself is `constriction`'s; escapes, the order of symbols and the shortest ends 
 "Entropy model").
 """
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import constriction
 import numpy as np
@@ -14,14 +14,29 @@ import numpy.typing as npt
 from eocodec.errors import FormatError
 from eocodec.model.bundle import Model
 
-__all__ = ["ESCAPE_CLASSES", "MAX_ESCAPE_CLASS", "CodingTables", "Reader", "Tables", "Writer", "shortest", "tables_of"]
+__all__ = [
+    "ESCAPE_CLASSES",
+    "MAX_ESCAPE_CLASS",
+    "CodingTables",
+    "Ordered",
+    "Reader",
+    "Tables",
+    "Writer",
+    "shortest",
+    "tables_of",
+]
 
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.signedinteger[Any]]
 
 ESCAPE_CLASSES = 32
 MAX_ESCAPE_CLASS = 22  # |m| stays below 2**23
+FEW = 32  # symbols, up to which Python looks for something sooner than NumPy
+MANY = 4096  # symbols, from which on it pays to look for a table that most of them have
+SAMPLE = 256  # symbols that are looked at for it
+PIECE = 1 << 14  # symbols under that table that are worked at at once
 
 
 class Tables:
@@ -54,12 +69,14 @@ class Tables:
         half = 0.5 * (self.weight if weight is None else weight)
         first, later = ((0.5 + half * v).astype(np.float32) for v in (self.first, self.later))
         magnitude = np.abs(residual)
-        m = (np.float32(1) - later)[index]
-        m += magnitude
+        result = np.zeros(residual.shape, np.int32)
+        up = np.flatnonzero(magnitude >= first.take(index))  # few are, in most bands
+        m = (np.float32(1) - later).take(index.ravel()[up])
+        m += magnitude.ravel()[up]
         np.floor(m, out=m)
         np.maximum(m, 1, out=m)
-        m *= magnitude >= first[index]
-        return np.copysign(m, residual, out=m).astype(np.int32)
+        result.ravel()[up] = np.copysign(m, residual.ravel()[up], out=m)
+        return result
 
 
 def tables_of(model: Model) -> Tables:
@@ -74,6 +91,24 @@ class CodingTables(Protocol):
     radius: Int32
 
 
+class Ordered:
+    """Residuals as :meth:`Writer.put` appends them, for who writes them several times.
+
+    Arguments:
+        m: residuals `(n,)`.
+        index: of the table of each.
+        tables: of the writer.
+    """
+
+    def __init__(self, m: Integers, index: UInt8, tables: CodingTables) -> None:
+        g = _grouped(index, tables)
+        self.runs, self.most = g.runs, g.most
+        self.usual = m[g.mask] if g.most >= 0 else m[:0]
+        # All of a strip at once: single groups are often so short that calls would take longer than work.
+        self.symbols, places, self.extra = _folded(m[g.order], g.radius)
+        self.ends = np.searchsorted(places, [stop for _, _, stop in g.runs]).tolist()
+
+
 class Writer:
     """A segment under construction."""
 
@@ -81,24 +116,33 @@ class Writer:
         self.tables = tables
         self.coder = constriction.stream.queue.RangeEncoder()
 
-    def put(self, m: Int32, index: UInt8) -> None:
+    def put(self, m: Integers, index: UInt8) -> None:
         """Append residuals in order of table index, then of position; escapes follow their group."""
-        order, groups, radius = _grouped(index, self.tables)
-        m = m[order]
-        symbols = np.maximum(m, -radius)
-        np.minimum(symbols, radius, out=symbols)
-        symbols += radius
-        # All of a strip at once: single groups are often so short that calls would take longer than work.
-        magnitude = np.abs(m)
-        places = np.flatnonzero(magnitude >= radius)
-        extra = magnitude[places] - radius[places]
-        ends = np.searchsorted(places, [stop for _, _, stop in groups]).tolist()
+        self.write(Ordered(m, index, self.tables))
+
+    def write(self, ordered: "Ordered") -> None:
+        """Append residuals that are in order."""
         begin = 0
-        for (k, start, stop), end in zip(groups, ends, strict=True):
-            self.coder.encode(symbols[start:stop], self.tables.models[k])
+        for (k, start, stop), end in zip(ordered.runs, ordered.ends, strict=True):
+            if k == ordered.most:
+                self._put_group(ordered.usual, k)
+                continue
+            self.coder.encode(ordered.symbols[start:stop], self.tables.models[k])
             if end > begin:
-                self._escape(extra[begin:end])
+                self._escape(ordered.extra[begin:end])
                 begin = end
+
+    def _put_group(self, m: Integers, k: int) -> None:
+        """Append residuals under one table; piece by piece, since buffers of megabytes are slow to come by."""
+        radius = self.tables.radius[k : k + 1]
+        if np.maximum.reduce(m) < radius[0] and np.minimum.reduce(m) > -radius[0]:
+            for start in range(0, len(m), PIECE):
+                symbols = np.add(m[start : start + PIECE], radius, dtype=np.int32)
+                self.coder.encode(symbols, self.tables.models[k])
+            return
+        symbols, _, extra = _folded(m, radius)
+        self.coder.encode(symbols, self.tables.models[k])
+        self._escape(extra)
 
     def _escape(self, extra: Int32) -> None:
         """Exp-Golomb: the class n = bit length of extra + 1, uniform in 0 … 31; then n − 1 low bits, by class."""
@@ -159,28 +203,48 @@ class Reader:
 
     def take(self, index: UInt8) -> Int32:
         """Residuals for these table indices, the inverse of :meth:`Writer.put`."""
-        order, groups, radius = _grouped(index, self.tables)
-        symbols = np.empty(len(index), np.int32)
+        g = _grouped(index, self.tables)
+        symbols = np.empty(len(g.order), np.int32)
+        m = np.zeros(len(index), np.int32)
         places: list[npt.NDArray[np.intp]] = []
         extra: list[Int32] = []
         try:
-            for k, start, stop in groups:
+            for k, start, stop in g.runs:
+                if k == g.most:
+                    self._take_group(k, m, g.mask)
+                    continue
                 group = self.coder.decode(self.tables.models[k], stop - start)
                 symbols[start:stop] = group
-                escape = 2 * int(self.tables.radius[k])
-                if np.maximum.reduce(group) == escape or np.minimum.reduce(group) == 0:
-                    escaped = np.flatnonzero((group == 0) | (group == escape))
+                escaped = _escaped(group, int(self.tables.radius[k]))
+                if escaped is not None:
                     places.append(start + escaped)
                     extra.append(self._escape(len(escaped)))
         except (ValueError, AssertionError) as e:
             raise FormatError("the file is damaged: a segment cannot be decoded") from e
-        symbols -= radius
+        symbols -= g.radius
         if places:
             beyond = np.concatenate(places)
             symbols[beyond] += np.sign(symbols[beyond]) * np.concatenate(extra)
-        m = np.empty(len(index), np.int32)
-        m[order] = symbols
+        m[g.order] = symbols
         return m
+
+    def _take_group(self, k: int, m: Int32, mask: npt.NDArray[np.bool_]) -> None:
+        """Residuals under one table to their places among zeros; piece by piece, see :meth:`Writer._put_group`."""
+        radius = int(self.tables.radius[k])
+        places = np.flatnonzero(mask)
+        escapes: list[npt.NDArray[np.intp]] = []
+        for start in range(0, len(places), PIECE):
+            where = places[start : start + PIECE]
+            symbols: Int32 = self.coder.decode(self.tables.models[k], len(where))
+            escaped = _escaped(symbols, radius)
+            if escaped is not None:
+                escapes.append(where[escaped])
+            symbols -= np.int32(radius)
+            if symbols.any():
+                m[where] = symbols
+        if escapes:
+            beyond = np.concatenate(escapes)
+            m[beyond] += np.sign(m[beyond]) * self._escape(len(beyond))
 
     def take_uniform(self, number: int, count: int) -> Int32:
         """So many values from 0 to `count` − 1, the inverse of :meth:`Writer.put_uniform`."""
@@ -205,10 +269,63 @@ class Reader:
         return (value - 1).astype(np.int32)
 
 
-def _grouped(index: UInt8, tables: CodingTables) -> tuple[npt.NDArray[np.intp], list[tuple[int, int, int]], Int32]:
-    """Stable order by table index, the runs (index, start, stop) in it, and the radius of each place's table."""
-    order = np.argsort(index, kind="stable")
-    counts = np.bincount(index, minlength=1)
+class _Groups(NamedTuple):
+    """Places by table: those of the table that most of them have as a mask, all others in order.
+
+    Arguments:
+        runs: every table in use with its run in `order`, start and stop; that of `most` is empty.
+        order: places, stable by table index.
+        radius: of the table of each of these.
+        most: the table that more than half of all places have; −1 if there are few places, or is no such table.
+        mask: where it is.
+    """
+
+    runs: list[tuple[int, int, int]]
+    order: npt.NDArray[np.intp]
+    radius: Int32
+    most: int
+    mask: npt.NDArray[np.bool_]
+
+
+def _grouped(index: UInt8, tables: CodingTables) -> _Groups:
+    """The groups of table indices `(n,)`; in the finest bands nearly all are the same, and need not be sorted."""
+    most, mask = -1, np.empty(0, np.bool_)
+    if len(index) >= MANY:
+        likely = int(np.bincount(index[:: len(index) // SAMPLE]).argmax())
+        mask = index == likely
+        if 2 * np.count_nonzero(mask) > len(index):
+            most = likely
+    if most < 0:
+        order = np.argsort(index, kind="stable")
+        counts = np.bincount(index, minlength=1)
+    else:
+        rest = np.flatnonzero(index != most)
+        others = index[rest]
+        order = rest[np.argsort(others, kind="stable")]
+        counts = np.bincount(others, minlength=most + 1)
     ends = np.cumsum(counts).tolist()
-    groups = [(k, ends[k - 1] if k else 0, ends[k]) for k in np.flatnonzero(counts).tolist()]
-    return order, groups, np.repeat(tables.radius[: len(counts)], counts)
+    used = [k for k, count in enumerate(counts.tolist()) if count or k == most]
+    runs = [(k, ends[k - 1] if k else 0, ends[k]) for k in used]
+    return _Groups(runs, order, np.repeat(tables.radius[: len(counts)], counts), most, mask)
+
+
+def _escaped(symbols: Int32, radius: int) -> npt.NDArray[np.intp] | None:
+    """Which symbols under a table of this radius escape, None if none does."""
+    if len(symbols) <= FEW:
+        listed = symbols.tolist()
+        if 0 not in listed and 2 * radius not in listed:
+            return None
+    elif np.maximum.reduce(symbols) < 2 * radius and np.minimum.reduce(symbols) > 0:
+        return None
+    return np.flatnonzero((symbols == 0) | (symbols == 2 * radius))
+
+
+def _folded(m: Integers, radius: Int32) -> tuple[Int32, npt.NDArray[np.intp], Int32]:
+    """Symbols of residuals, and which of them escape by how much; the tables' radii are one, or one of each."""
+    m = m.astype(np.int32, copy=False)
+    symbols = np.maximum(m, -radius)
+    np.minimum(symbols, radius, out=symbols)
+    symbols += radius
+    magnitude = np.abs(m)
+    places = np.flatnonzero(magnitude >= radius)
+    return symbols, places, magnitude[places] - (radius[places] if len(radius) > 1 else radius)

@@ -4,7 +4,9 @@ In: what `eocodec.coding.walk` asks of a coder, strip by strip. Out: segments (:
 (:class:`Decoder`), dequantised latents (:class:`Dequantiser`).
 """
 
+import functools
 import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,22 +15,26 @@ import numpy.typing as npt
 from eocodec.cached import cached_property
 from eocodec.coding import deep
 from eocodec.coding.base import SEGMENT_MINIMUM, SEGMENT_TARGET
-from eocodec.coding.range_coder import Reader, Writer, tables_of
+from eocodec.coding.range_coder import Ordered, Reader, Writer, tables_of
 from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
 from eocodec.coding.shifts import Shifts, chosen
 from eocodec.coding.texture import Texture
 from eocodec.coding.units import Unit, units
-from eocodec.coding.walk import Walk, from_symbols, to_symbols
+from eocodec.coding.walk import Walk, from_symbols, outside, to_symbols
 from eocodec.errors import FormatError
 from eocodec.format import Segment
 from eocodec.model.bundle import Model
+from eocodec.model.threads import WORTH, side_by_side
 
 __all__ = ["Decoder", "Dequantiser", "Encoder"]
 
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.signedinteger[Any]]
 
+CHUNK = 1 << 15  # latents that are worked at at once
+SMALL = 1 << 22  # latents, up to which symbols stay in the range coder's order until all is written
 LARGE = 1 << 24  # pixels, beyond which symbols wait deflated, in 2 to 3 bytes a pixel instead of 6
 
 
@@ -53,29 +59,31 @@ class Dequantiser:
         for level in [0, *range(self.levels, 0, -1)] if latents is None else ():
             height, width = walk.grid_size(level or self.levels)
             self.latents.append(np.zeros((9 if level else 3, 2 * height, 2 * width), np.float32))
-        steps = walk.fineness.steps()
-        self.steps = [np.broadcast_to(s, band.shape) for s, band in zip(steps, self.latents, strict=True)]
+        self.steps = _spread(walk.fineness.steps(quads=True), self.latents)
 
     def low(self, integers: Int32) -> None:
         """The low-pass `(3, h, w)`."""
         self.latents[0][...] = integers * self.steps[0]
 
     def strip(self, unit: Unit, rows: slice, m: Int32, mean: Int32, index: UInt8) -> None:
-        """A strip's residuals m around their means (1/16 steps)."""
-        value = m.astype(np.float32)
-        if not self.fine:  # where the nets do not know the scale, values stand for themselves
-            place = np.clip(m, -3, 3)
-            place += 3
-            place += index * np.int32(7)
-            value -= self.shift[place]
+        """Residuals m of rows of the quad grid around their means (1/16 steps); threads may be at others meanwhile."""
+        value = _in_steps(mean)
+        if self.fine:  # where the nets do not know the scale, values stand for themselves
+            value += m.astype(np.float32)
+        else:
             if self.texture is not None and unit.axis == "luma":  # noise in colours is unpleasant
-                np.copyto(value, self.texture.residuals(unit, rows, index), where=m == 0)
-        value += mean.astype(np.float32) * np.float32(1 / MEAN_UNIT)
+                np.add(value, self.texture.residuals(unit, rows, index), out=value, where=m == 0)
+            places = np.flatnonzero(m != 0)  # few, in most bands
+            some = m.ravel()[places]
+            table = np.clip(some, -3, 3)
+            table += 3
+            table += index.ravel()[places] * np.int32(7)
+            value.ravel()[places] += some.astype(np.float32) - self.shift[table]
         k = 1 + self.levels - unit.level
         band, step = self.latents[k], self.steps[k]
         for part in unit.parts:
             to = (part.channels, slice(part.row, None, 2), slice(part.column, None, 2))
-            np.multiply(value[part.at], step[to][:, rows], out=band[to][:, rows])
+            np.multiply(value[part.at], step[part.channels, rows], out=band[to][:, rows])
 
 
 class Encoder:
@@ -85,7 +93,7 @@ class Encoder:
         model: the bundle.
         targets: latents, `[LL (3, h, w), details L (9, h, w), …]`, padding included: in steps, or with `steps`.
         dequantiser: takes the latents as a decoder will have them; None: they are not needed.
-        steps: of the bands.
+        steps: of the low-pass, and of the quads of the details.
         eye: round as people see it, not for the smallest squared error.
         fine: octaves between the step of the file and that of the nets, see `eocodec.coding.deep`.
     """
@@ -102,10 +110,12 @@ class Encoder:
         self.model, self.tables, self.fine = model, tables_of(model), fine
         self.weights = model.encoding.weights(eye)
         self.targets, self.dequantiser = targets, dequantiser
-        self.steps = steps and [np.broadcast_to(s, band.shape) for s, band in zip(steps, targets, strict=True)]
+        self.steps = steps and _spread(steps, targets)
         self.levels = model.manifest.levels
         self.symbols: list[list[_Symbols]] = []
-        self.deflated = sum(t.size for t in targets) > 3 * LARGE
+        count = sum(t.size for t in targets)
+        self.deflated, self.small = count > 3 * LARGE, count <= SMALL
+        self.share = model.share if count >= WORTH else 1
         self.nonzero: list[bool] = []
 
     def wants(self, unit: int) -> bool:
@@ -128,18 +138,36 @@ class Encoder:
 
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
         """Round a strip's latents around their means and record the residuals."""
-        k = 1 + self.levels - unit.level
-        y = unit.gather(self.targets[k], rows)
-        if self.steps is not None:
-            y /= unit.gather(self.steps[k], rows)
         mean, likely = finer(mean, index, self.fine)
-        m = self.tables.round(y - mean.astype(np.float32) * np.float32(1 / MEAN_UNIT), likely, self.weight(unit))
-        symbols = to_symbols(m, unit, rows, valid)
-        self._record(symbols, to_symbols(index, unit, rows, valid))
-        m = from_symbols(symbols, m, unit, rows, valid)
-        if self.dequantiser is not None:
-            self.dequantiser.strip(unit, rows, m, mean, index)
-        return m * MEAN_UNIT + mean
+        m, result = np.empty(mean.shape, np.int32), np.empty(mean.shape, np.int32)
+
+        def work(at: slice) -> None:
+            here = slice(rows.start + at.start, rows.start + at.stop)
+            y = self._target(unit, here)
+            y -= _in_steps(mean[:, at])
+            found = self.tables.round(y, likely[:, at], self.weight(unit))
+            for part in outside(found, unit, here, valid):
+                part[...] = 0
+            if self.dequantiser is not None:
+                self.dequantiser.strip(unit, here, found, mean[:, at], index[:, at])
+            m[:, at] = found
+            found *= MEAN_UNIT
+            np.add(found, mean[:, at], out=result[:, at])
+
+        _by_rows(work, mean.shape, self.share)
+        self._record(to_symbols(m, unit, rows, valid), to_symbols(index, unit, rows, valid))
+        return result
+
+    def _target(self, unit: Unit, rows: slice) -> Float32:
+        """Latents of a unit in steps, `(places, rows, columns)`, for rows of the quad grid."""
+        k = 1 + self.levels - unit.level
+        if self.steps is None:
+            return unit.gather(self.targets[k], rows)
+        y = np.empty((unit.places, rows.stop - rows.start, self.targets[k].shape[2] // 2), np.float32)
+        for part in unit.parts:
+            place = (part.channels, slice(part.row, None, 2), slice(part.column, None, 2))
+            np.divide(self.targets[k][place][:, rows], self.steps[k][part.channels, rows], out=y[part.at])
+        return y
 
     def weight(self, unit: Unit) -> float | None:
         """The rate's weight in rounding, None for the usual one."""
@@ -161,7 +189,7 @@ class Encoder:
         """The shifts of tables that suit what was seen."""
         if self.fine or not self.model.encoding.shifts:
             return Shifts()
-        return chosen(self.model, ((s.given() for s in strips) for strips in self.symbols[: self.end()]))
+        return chosen(self.model, [(s.given() for s in strips) for strips in self.symbols[: self.end()]], self.share)
 
     @cached_property
     def choice(self) -> deep.Choice | None:
@@ -170,18 +198,8 @@ class Encoder:
             return None
         groups: list[list[tuple[Int32, UInt8]]] = [[] for _ in range(2 * self.levels)]
         for unit, strips in list(zip(units(self.levels), self.symbols, strict=False))[1:]:
-            groups[deep.group_of(unit)] += [symbols.given() for symbols in strips]
+            groups[deep.group_of(unit)] += [(m.astype(np.int32), index) for m, index in (s.given() for s in strips)]
         return deep.choose(self.fine, groups, deep.code_lengths(self.model.tables))
-
-    def _put(self, writer: Writer, number: int, moved: Shifts) -> None:
-        """Write a unit."""
-        unit = units(self.levels)[number]
-        for symbols in self.symbols[number]:
-            m, index = symbols.given()
-            if self.choice is None or number == 0:
-                writer.put(m, moved.table(number, index))
-            else:
-                deep.put(writer, m, *self.choice.tables(deep.group_of(unit), index))
 
     def segments(self, single: bool = False, moved: Shifts | None = None) -> tuple[Segment, ...]:
         """Units grouped into segments, or in a `single` one; units of zeros at the end are left out.
@@ -189,26 +207,52 @@ class Encoder:
         `moved` are shifts of tables, for files that have them.
         """
         moved = moved or Shifts()
-        last = self.end()
-        writers = []
-        for number in range(last):
-            writers.append(Writer(self.tables))
-            self._put(writers[-1], number, moved)
-        sizes = [writer.size() for writer in writers]
-        total = sum(sizes)
-        goal = total + 1 if single else max(SEGMENT_MINIMUM, total // SEGMENT_TARGET)
-        result: list[Segment] = []
-        first = pending = 0
-        for k, size in enumerate(sizes):
-            pending += size
-            rest = sum(sizes[k + 1 :])
-            if (pending >= goal and rest >= SEGMENT_MINIMUM // 2) or k + 1 == last:
-                writer = writers[first]  # holds its unit already; most of the bytes are in units that stay alone
-                for number in range(first + 1, k + 1):
-                    self._put(writer, number, moved)
-                result.append(Segment(k + 1 - first, writer.payload()))
-                first, pending = k + 1, 0
-        return tuple(result)
+        choice, order = self.choice, units(self.levels)
+        kept: dict[int, list[Ordered]] = {}
+
+        def ordered(number: int) -> Iterator[Ordered]:
+            for m, index in (s.given() for s in self.symbols[number]):
+                yield Ordered(m, moved.table(number, index), self.tables)
+
+        def write(item: tuple[Writer, range]) -> None:
+            """Append units."""
+            writer, numbers = item
+            for number in numbers:
+                if choice is not None and number:
+                    tables = functools.partial(choice.tables, deep.group_of(order[number]))
+                    for m, index in (s.given() for s in self.symbols[number]):
+                        deep.put(writer, m.astype(np.int32), *tables(index))
+                    continue
+                if self.small and number not in kept:
+                    kept[number] = list(ordered(number))
+                for strip in kept.get(number) or ordered(number):
+                    writer.write(strip)
+
+        def side(items: list[tuple[Writer, range]]) -> None:
+            """Write, the units that tend to be largest first, so that threads end together."""
+            side_by_side(write, items[::-1], self.share)
+
+        writers = [Writer(self.tables) for _ in range(self.end())]
+        side([(writer, range(k, k + 1)) for k, writer in enumerate(writers)])
+        runs = _segmented([writer.size() for writer in writers], single)
+        # The writers of the first units go on; most of the bytes are in units that stay alone.
+        side([(writers[run.start], run[1:]) for run in runs if len(run) > 1])
+        return tuple(Segment(len(run), writers[run.start].payload()) for run in runs)
+
+
+def _segmented(sizes: list[int], single: bool) -> list[range]:
+    """Units of so many bytes as segments, or all in a `single` one."""
+    total = sum(sizes)
+    goal = total + 1 if single else max(SEGMENT_MINIMUM, total // SEGMENT_TARGET)
+    result: list[range] = []
+    first = pending = 0
+    for k, size in enumerate(sizes):
+        pending += size
+        rest = sum(sizes[k + 1 :])
+        if (pending >= goal and rest >= SEGMENT_MINIMUM // 2) or k + 1 == len(sizes):
+            result.append(range(first, k + 1))
+            first, pending = k + 1, 0
+    return result
 
 
 class _Symbols:
@@ -220,17 +264,17 @@ class _Symbols:
         deflated: keep them deflated.
     """
 
-    def __init__(self, m: npt.NDArray[np.signedinteger[Any]], index: UInt8, deflated: bool) -> None:
+    def __init__(self, m: Integers, index: UInt8, deflated: bool) -> None:
         self._kind, self._deflated = m.dtype, deflated
         self._m: Any = zlib.compress(m.tobytes(), 1) if deflated else m
         self._index: Any = zlib.compress(index.tobytes(), 1) if deflated else index
 
-    def given(self) -> tuple[Int32, UInt8]:
+    def given(self) -> tuple[Integers, UInt8]:
         """Both of them."""
         if not self._deflated:
-            return self._m.astype(np.int32), self._index
+            return self._m, self._index
         m = np.frombuffer(zlib.decompress(self._m), self._kind)
-        return m.astype(np.int32), np.frombuffer(zlib.decompress(self._index), np.uint8)
+        return m, np.frombuffer(zlib.decompress(self._index), np.uint8)
 
 
 class Decoder:
@@ -245,7 +289,7 @@ class Decoder:
         choice: bytes = b"",
         moved: bytes | None = None,
     ) -> None:
-        self.tables = tables_of(model)
+        self.tables, self.share = tables_of(model), model.share
         self.shifts = Shifts.unpack(moved, len(units(model.manifest.levels)))
         self.unit = 0
         self.choice = deep.Choice.unpack(choice, walk.fine, 2 * model.manifest.levels) if walk.fine else None
@@ -293,8 +337,37 @@ class Decoder:
             else:
                 symbols = deep.take(self.reader, *self.choice.tables(deep.group_of(unit), symbols))
             m = from_symbols(symbols, mean, unit, rows, valid)
-        self.dequantiser.strip(unit, rows, m, mean, index)
-        return m * MEAN_UNIT + mean
+        result = np.empty(mean.shape, np.int32)
+
+        def work(at: slice) -> None:
+            here = slice(rows.start + at.start, rows.start + at.stop)
+            self.dequantiser.strip(unit, here, m[:, at], mean[:, at], index[:, at])
+            np.multiply(m[:, at], MEAN_UNIT, out=result[:, at])
+            result[:, at] += mean[:, at]
+
+        _by_rows(work, mean.shape, self.share)
+        return result
+
+
+def _by_rows(work: Callable[[slice], None], shape: tuple[int, ...], threads: int) -> None:
+    """Do some work for all rows of `(places, rows, columns)`, so many at a time that buffers stay in the cache."""
+    places, rows, columns = shape
+    number = -(-places * rows * columns // CHUNK)
+    step = max(1, -(-rows // max(1, number)))
+    side_by_side(work, [slice(at, min(at + step, rows)) for at in range(0, rows, step)], threads)
+
+
+def _spread(steps: list[Float32], latents: list[Float32]) -> list[Float32]:
+    """Steps as :meth:`Fineness.steps` gives them for quads, all of the shape that they broadcast to."""
+    (low, *details), (low_band, *bands) = steps, latents
+    halves = [(len(band), band.shape[1] // 2, band.shape[2] // 2) for band in bands]
+    return [np.broadcast_to(low, low_band.shape), *map(np.broadcast_to, details, halves)]
+
+
+def _in_steps(mean: Int32) -> Float32:
+    """Means in 1/16 steps as steps; an array of its own."""
+    result = np.empty(mean.shape, np.float32)
+    return np.multiply(mean, np.float32(1 / MEAN_UNIT), out=result, dtype=np.float32)
 
 
 def finer(mean: Int32, index: UInt8, fine: int) -> tuple[Int32, UInt8]:

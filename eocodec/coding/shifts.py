@@ -6,7 +6,9 @@ a picture: in a picture unlike those they were trained on, all scales of a pass 
 docs/FORMAT.md, "Shifts of tables", has the bytes.
 """
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,18 +16,23 @@ import numpy.typing as npt
 from eocodec.coding.scales import SCALES
 from eocodec.errors import FormatError
 from eocodec.model.bundle import Model
+from eocodec.model.threads import side_by_side
 
 __all__ = ["Shifts", "chosen"]
 
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.signedinteger[Any]]
 
 LARGEST = 7  # shifts are from −7 to 7, in fifths of an octave of the scale
 ZERO = 8  # half a byte that stands for no shift
 MAGNITUDES = 256  # that are told apart where shifts are chosen
 OVERHEAD = 6  # bytes of a side segment besides its content
 PAYS = 8.0  # bits that a unit's shift has to save, so that most are zero
+ROWS = 8  # of a product: too few for the linear algebra library to share it out, whose threads then spin for a while
+ENOUGH = 1 << 14  # residuals that are counted at once
+CANDIDATES = sorted(range(-LARGEST, LARGEST + 1), key=abs)
 
 
 class Shifts:
@@ -77,29 +84,57 @@ def _code_lengths(frequencies: npt.NDArray[np.int64]) -> Floats:
     return np.asarray(bits + np.where(magnitude < last, 0, 5 + beyond))
 
 
-def chosen(model: Model, units: Iterable[Iterable[tuple[Int32, UInt8]]]) -> Shifts:
+def chosen(model: Model, units: Sequence[Iterable[tuple[Integers, UInt8]]], threads: int = 1) -> Shifts:
     """The shifts that make a file smallest, none if they take more bytes than they save.
 
     Arguments:
         model: the bundle.
         units: of every unit in file order, residuals of its strips and the indices that the nets gave them.
+        threads: that may take part.
     """
-    bits = model.derived(_Costs).bits
-    entries, saved = [], 0.0
-    candidates = sorted(range(-LARGEST, LARGEST + 1), key=abs)
-    for strips in units:
-        counts = np.zeros(SCALES * MAGNITUDES, np.float64)
-        for m, index in strips:
-            place = np.minimum(np.abs(m), MAGNITUDES - 1) + MAGNITUDES * index.astype(np.int32)
-            counts += np.bincount(place, minlength=counts.size)[: counts.size]  # tables beyond are not on the ladder
-        count = counts.reshape(SCALES, MAGNITUDES)
-        seen = np.flatnonzero(count.any(1))
-        by_table = count[seen] @ bits.T
-        places = np.arange(len(seen))
-        costs = [float(by_table[places, np.clip(seen + s, 0, SCALES - 1)].sum()) for s in candidates]
-        best = min(range(len(costs)), key=costs.__getitem__)
-        gain = costs[0] - costs[best]
-        entries.append(candidates[best] if gain > PAYS else 0)
-        saved += gain if gain > PAYS else 0
-    result = Shifts(entries)
-    return result if saved > 8 * (OVERHEAD + len(result.pack() or b"")) else Shifts()
+    best = functools.partial(_best, model.derived(_Costs).bits)
+    found = side_by_side(best, units[::-1], threads)[::-1]  # the largest units first, so that threads end together
+    result = Shifts([entry for entry, _ in found])
+    return result if sum(gain for _, gain in found) > 8 * (OVERHEAD + len(result.pack() or b"")) else Shifts()
+
+
+def _best(bits: Floats, strips: Iterable[tuple[Integers, UInt8]]) -> tuple[int, float]:
+    """The shift that suits a unit, zero if it does not pay, and the bits that it saves."""
+    counts = np.zeros((SCALES, MAGNITUDES), np.int64)  # of magnitudes by index; tables beyond are not on the ladder
+    for m, index in _joined(strips):
+        places = np.flatnonzero(m != 0)  # most residuals are zero
+        others = index[places]
+        every = np.bincount(index, minlength=SCALES)
+        counts[:, 0] += (every - np.bincount(others, minlength=len(every)))[:SCALES]
+        magnitude = np.minimum(np.abs(m[places].astype(np.int32)), MAGNITUDES - 1)
+        both = np.bincount(magnitude + MAGNITUDES * others.astype(np.int32), minlength=counts.size)
+        counts += both[: counts.size].reshape(counts.shape)
+    seen = np.flatnonzero(counts.any(1))
+    by_table = np.zeros((len(seen), SCALES))
+    for at in range(0, len(seen), ROWS):
+        by_table[at : at + ROWS] = counts[seen[at : at + ROWS]].astype(np.float64) @ bits.T
+    tables = np.clip(seen + np.array(CANDIDATES)[:, None], 0, SCALES - 1)
+    costs = by_table[np.arange(len(seen)), tables].sum(1)
+    best = int(costs.argmin())
+    gain = float(costs[0] - costs[best])
+    return (CANDIDATES[best], gain) if gain > PAYS else (0, 0.0)
+
+
+def _joined(strips: Iterable[tuple[Integers, UInt8]]) -> Iterator[tuple[Integers, UInt8]]:
+    """Strips, short ones together: the low-pass has many."""
+    waiting: list[tuple[Integers, UInt8]] = []
+    count = 0
+    for strip in strips:
+        waiting.append(strip)
+        count += len(strip[0])
+        if count >= ENOUGH:
+            yield _concatenated(waiting)
+            waiting, count = [], 0
+    if waiting:
+        yield _concatenated(waiting)
+
+
+def _concatenated(strips: list[tuple[Integers, UInt8]]) -> tuple[Integers, UInt8]:
+    if len(strips) == 1:
+        return strips[0]
+    return np.concatenate([m for m, _ in strips]), np.concatenate([index for _, index in strips])

@@ -17,6 +17,7 @@ half of the channels at the other two phases, so that what is known at a place i
       3                               3  3  3       3  2  1
 """
 
+import functools
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -130,12 +131,17 @@ def _parts(places: Places) -> tuple[Part, ...]:
 
 def units(levels: int, rotated: bool = False) -> list[Unit]:
     """All coding units in file order."""
+    return list(_units(levels, rotated))
+
+
+@functools.cache
+def _units(levels: int, rotated: bool) -> tuple[Unit, ...]:
     parts = [_parts(places) for places in passes(rotated)]
     result = [Unit(0, "low", 0, ())]
     for level in range(levels, 0, -1):
         result += [Unit(level, "luma", k, p) for k, p in enumerate(parts[:LUMA_PASSES])]
         result += [Unit(level, "chroma", k, p) for k, p in enumerate(parts[LUMA_PASSES:])]
-    return result
+    return tuple(result)
 
 
 def cumulative_latents(levels: int) -> list[float]:

@@ -9,7 +9,7 @@ What the nets see of the step, and the steps, come from `eocodec.coding.fineness
 `eocodec.coding.units`, each from nowhere else.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +33,7 @@ __all__ = [
     "compand",
     "from_symbols",
     "lattices",
+    "outside",
     "pieces",
     "to_symbols",
 ]
@@ -40,14 +41,18 @@ __all__ = [
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
+Lattice = tuple[int, slice, slice, Int32, Int32]
+"""Kind, rows, columns, prediction, activity."""
 
 STRIP = 65536  # grid positions of a strip; nets and coder work strip by strip
 TRIM_AFTER = 8  # strips; after each, the system would be asked for the same pages again, for a fifth of the time
-PIECE = 2048  # grid positions that are worth handing to another thread
+PIECE = 512  # grid positions that are worth handing to another thread
 REACH = 2  # rows above and below a place that any of the nets sees: two layers of 3x3
 MARGIN = 1  # latents coded beyond the right and bottom edge, see docs/METHOD.md
 LOW_SCALE_INDEX = 69  # table index of the low-pass corner at Δ = 1 level, see docs/FORMAT.md
 MAX_LOW = 1 << 24  # keeps hostile values within int32
+MAX_ACTIVITY = 1 << 20  # beyond, classes do not go on
+SMALL_ACTIVITY = 4096  # below, classes are looked up
 
 
 class LowCoder(Protocol):
@@ -93,6 +98,7 @@ class Walk:
         self.fine = header.fine  # octaves between the step of the file and that of the nets
         multiple = model.multiple
         self._strips_done = 0  # since memory was given back
+        self._planes = 0, np.empty((1, 0, 0, 0), np.int8)  # a level, and what its nets see besides latents
         self.grid = (-(-header.height // multiple), -(-header.width // multiple))  # of the coarsest level's quads
 
     @staticmethod
@@ -164,7 +170,12 @@ class Walk:
 
     def _condition(self, level: int, rows: slice) -> Int8:
         """What all nets of a level see besides latents, `(1, planes, rows, columns)`, for rows of the quad grid."""
-        return self.fineness.condition(level, rows, self.grid_size(level)[1])
+        known, planes = self._planes
+        if known != level:
+            height, width = self.grid_size(level)
+            planes = self.fineness.condition(level, slice(0, height), width)
+            self._planes = level, planes
+        return planes[:, :, rows]
 
     def _nets(
         self, graph: str, level: int, inputs: Callable[[slice], dict[str, npt.NDArray[Any]]]
@@ -266,15 +277,20 @@ class Walk:
             zero = np.zeros((1, 1), np.int32)
             index = np.full((1, 1), corner, np.uint8)
             q[channel, :1, :1] = coder.low(zero, index, (channel, slice(0, 1), slice(0, 1)))
-        stride = 1 << (max(height, width) - 1).bit_length()
-        while stride > 1:
-            half = stride // 2
+        tables = self.model.derived(_LowTables)
+
+        def visit(channel: int, found: Iterable[Lattice]) -> None:
+            for kind, rows, columns, predicted, activity in found:
+                index = tables.index(channel, kind, activity)
+                q[channel, rows, columns] = coder.low(predicted, index, (channel, rows, columns))
+
+        half = 1 << (max(height, width) - 1).bit_length() >> 1
+        while half:
+            diagonal = list(_diagonal(q, half))  # of all channels at once, which do not depend on one another
             for channel in range(3):
-                for kind, rows, columns, predicted, activity in lattices(q[channel], half):
-                    table = np.asarray(self.model.manifest.low_index[channel][kind], np.uint8)
-                    index = table[np.minimum(activity_class(activity), len(table) - 1)]
-                    q[channel, rows, columns] = coder.low(predicted, index, (channel, rows, columns))
-            stride = half
+                visit(channel, [(kind, r, c, p[channel], a[channel]) for kind, r, c, p, a in diagonal])
+                visit(channel, _straight(q[channel], half))
+            half >>= 1
         full = (2 * self.grid[0], 2 * self.grid[1])
         return np.pad(q, ((0, 0), (0, full[0] - height), (0, full[1] - width)), "edge")
 
@@ -291,66 +307,123 @@ def pieces(rows: slice, width: int, threads: int) -> list[slice]:
     return [slice(a, min(a + step, rows.stop)) for a in range(rows.start, rows.stop, step)]
 
 
+class _Companding:
+    """What the nets see of values in 1/16 steps, from the most negative one in the table to the largest."""
+
+    def __init__(self, model: Model) -> None:
+        magnitude = model.compand_table.astype(np.int8)
+        self.last = len(magnitude) - 1
+        self.table = np.concatenate([-magnitude[:0:-1], magnitude])
+
+
 def compand(model: Model, v: Int32) -> Int8:
     """What the nets see of values in 1/16 steps: by table, odd in v."""
-    magnitude = model.compand_table.astype(np.int8)
-    last = len(magnitude) - 1
-    table = np.concatenate([-magnitude[:0:-1], magnitude])
-    place = np.clip(v, -last, last)
-    place += last
-    return table[place]
+    companding = model.derived(_Companding)
+    return companding.table.take(v + companding.last, mode="clip")
+
+
+class _LowTables:
+    """Table indices of low-pass residuals by activity."""
+
+    def __init__(self, model: Model) -> None:
+        small = np.arange(SMALL_ACTIVITY, dtype=np.int32)
+        self._classes = activity_class(small).astype(np.uint8)
+        most = int(activity_class(np.full(1, MAX_ACTIVITY, np.int32))[0])
+        self._tables = [
+            [np.asarray(t, np.uint8)[np.minimum(np.arange(most + 1), len(t) - 1)] for t in kinds]
+            for kinds in model.manifest.low_index
+        ]
+
+    def index(self, channel: int, kind: int, activity: Int32) -> UInt8:
+        """Of a lattice of some kind."""
+        few = activity.size and activity.max() < SMALL_ACTIVITY
+        return self._tables[channel][kind][self._classes[activity] if few else activity_class(activity)]
 
 
 def activity_class(activity: Int32) -> Int32:
     """0, 1, 2, 3, then two classes per octave: 4–5, 6–7, 8–11, 12–15, …"""
-    a = np.minimum(activity, 1 << 20)
+    a = np.minimum(activity, MAX_ACTIVITY)
     length = np.frexp(np.maximum(a, 1).astype(np.float64))[1]  # bit length, exact for integers below 2**53
     second = (a >> np.maximum(length - 2, 0)) & 1
     return np.where(a < 4, a, 2 * length + second - 2).astype(np.int32)
 
 
-def lattices(q: Int32, half: int) -> Iterator[tuple[int, slice, slice, Int32, Int32]]:
+def lattices(q: Int32, half: int) -> Iterator[Lattice]:
     """The three lattices that take q from stride 2·half to `half`: (kind, rows, columns, prediction, activity).
 
     The caller fills q at a lattice before it asks for the next. Each prediction is the rounded mean of four
     neighbours; a neighbour outside the picture is replaced by the nearest one of its row or column. Kinds 0 and 1 are
     diagonal and straight neighbours at half = 1, 2 and 3 at half = 2, 4 and 5 beyond.
     """
-    height, width = q.shape
-    scale = 2 * min(half.bit_length() - 1, 2)
+    yield from _diagonal(q, half)
+    yield from _straight(q, half)
+
+
+def _diagonal(q: Int32, half: int) -> Iterator[Lattice]:
+    """The lattice of diagonal neighbours, if there is one, of low-passes `(…, h, w)`."""
     stride = 2 * half
-    known = q[::stride, ::stride]
-    diagonal = q[half::stride, half::stride]
-    a, b = diagonal.shape
+    height, width = q.shape[-2:]
+    a, b = len(range(half, height, stride)), len(range(half, width, stride))
     if a and b:
-        wide = np.pad(known, ((0, 1), (0, 1)), "edge")
-        four = np.stack([wide[:a, :b], wide[:a, 1 : b + 1], wide[1 : a + 1, :b], wide[1 : a + 1, 1 : b + 1]])
-        yield scale, slice(half, height, stride), slice(half, width, stride), *_combine(four)
-    for vertical in (False, True):
-        target = q[half::stride, ::stride] if vertical else q[::stride, half::stride]
-        a, b = target.shape
-        if not (a and b):
-            continue
-        axis = 0 if vertical else 1
-        n = target.shape[axis]
-        pad = ((0, 1), (0, 0)) if vertical else ((0, 0), (0, 1))
-        along = np.pad(known, pad, "edge")
-        first, second = (along.take(range(k, k + n), axis) for k in (0, 1))
-        if diagonal.size:
-            pad = ((0, 0), (1, 1)) if vertical else ((1, 1), (0, 0))
-            across = np.pad(diagonal, pad, "edge")
-            m = target.shape[1 - axis]
-            third, fourth = (across.take(range(k, k + m), 1 - axis) for k in (0, 1))
-        else:
-            third, fourth = first, second
-        rows, columns = (slice(half, height, stride), slice(0, width, stride))
-        if not vertical:
-            rows, columns = slice(0, height, stride), slice(half, width, stride)
-        yield scale + 1, rows, columns, *_combine(np.stack([first, second, third, fourth]))
+        known = _framed(q[..., ::stride, ::stride], 0)
+        corners = (known[..., i : a + i, j : b + j] for i in (0, 1) for j in (0, 1))
+        yield _scale(half), slice(half, height, stride), slice(half, width, stride), *_combine(*corners)
 
 
-def _combine(four: Int32) -> tuple[Int32, Int32]:
-    return (four.sum(0, dtype=np.int32) + 2) >> 2, four.max(0) - four.min(0)
+def _straight(q: Int32, half: int) -> list[Lattice]:
+    """The lattices of straight neighbours of a low-pass `(h, w)`, which do not depend on one another."""
+    stride = 2 * half
+    height, width = q.shape
+    known, diagonal = q[::stride, ::stride], q[half::stride, half::stride]
+    (rows, columns), (a, b) = known.shape, (len(range(half, size, stride)) for size in q.shape)
+    near = _framed(known, 0)
+    across = _framed(diagonal, 1) if a and b else None
+    result: list[Lattice] = []
+    if b:
+        first, second = near[:rows, :b], near[:rows, 1 : b + 1]
+        third, fourth = (first, second) if across is None else (across[:rows, 1:-1], across[1 : rows + 1, 1:-1])
+        places = slice(0, height, stride), slice(half, width, stride)
+        result.append((_scale(half) + 1, *places, *_combine(first, second, third, fourth)))
+    if a:
+        first, second = near[:a, :columns], near[1 : a + 1, :columns]
+        third, fourth = (first, second) if across is None else (across[1:-1, :columns], across[1:-1, 1 : columns + 1])
+        places = slice(half, height, stride), slice(0, width, stride)
+        result.append((_scale(half) + 1, *places, *_combine(first, second, third, fourth)))
+    return result
+
+
+def _scale(half: int) -> int:
+    return 2 * min(half.bit_length() - 1, 2)
+
+
+def _framed(a: Int32, before: int) -> Int32:
+    """Planes `(…, h, w)` with their edge repeated: `before` times above and on the left, once below and on the right.
+
+    (`np.pad` takes longer than all else that is done with a lattice.)
+    """
+    result = np.empty((*a.shape[:-2], a.shape[-2] + before + 1, a.shape[-1] + before + 1), a.dtype)
+    result[..., before:-1, before:-1] = a
+    if before:
+        result[..., 0, :] = result[..., 1, :]
+        result[..., 0] = result[..., 1]
+    result[..., -1, :] = result[..., -2, :]
+    result[..., -1] = result[..., -2]
+    return result
+
+
+def _combine(a: Int32, b: Int32, c: Int32, d: Int32) -> tuple[Int32, Int32]:
+    """The rounded mean of four neighbours, and how far they are apart."""
+    mean = a + b
+    mean += c
+    mean += d
+    mean += 2
+    mean >>= 2
+    highest, lowest = np.maximum(a, b), np.minimum(a, b)
+    for x in (c, d):
+        np.maximum(highest, x, out=highest)
+        np.minimum(lowest, x, out=lowest)
+    highest -= lowest
+    return mean, highest
 
 
 def _inside(a: npt.NDArray[Any], unit: Unit, rows: slice, valid: list[tuple[int, int]]) -> Iterator[npt.NDArray[Any]]:
@@ -359,16 +432,32 @@ def _inside(a: npt.NDArray[Any], unit: Unit, rows: slice, valid: list[tuple[int,
         yield a[part.at, : max(0, min(rows.stop, bottom) - rows.start), :right]
 
 
+def outside(a: npt.NDArray[Any], unit: Unit, rows: slice, valid: list[tuple[int, int]]) -> Iterator[npt.NDArray[Any]]:
+    """Of every part of a unit what does not lie in the picture, views of a strip `(places, rows, columns)`."""
+    for part, (bottom, right) in zip(unit.parts, valid, strict=True):
+        yield a[part.at, max(0, bottom - rows.start) :]
+        yield a[part.at, :, right:]
+
+
 def to_symbols(a: npt.NDArray[Any], unit: Unit, rows: slice, valid: list[tuple[int, int]]) -> npt.NDArray[Any]:
     """Symbols of a strip `(places, rows, columns)` in coding order: part, channel, row, column."""
+    if _is_whole(a, rows, valid):
+        return a.ravel()
     return np.concatenate([part.ravel() for part in _inside(a, unit, rows, valid)])
 
 
 def from_symbols(m: Int32, like: Int32, unit: Unit, rows: slice, valid: list[tuple[int, int]]) -> Int32:
     """Inverse of :func:`to_symbols`; zero outside the picture."""
+    if _is_whole(like, rows, valid):
+        return m.reshape(like.shape)
     result = np.zeros_like(like)
     at = 0
     for part in _inside(result, unit, rows, valid):
         part[...] = m[at : at + part.size].reshape(part.shape)
         at += part.size
     return result
+
+
+def _is_whole(a: npt.NDArray[Any], rows: slice, valid: list[tuple[int, int]]) -> bool:
+    """Whether all of a strip lies in the picture."""
+    return all(bottom >= rows.stop and right >= a.shape[2] for bottom, right in valid)

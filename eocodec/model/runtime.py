@@ -50,9 +50,7 @@ CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 GPU_INSTALLATION = "pip install --force-reinstall --no-deps onnxruntime-gpu"
 FATAL = 4  # level of onnxruntime's log from which on it is printed; its errors are raised as well
-LARGE = (
-    1 << 20
-)  # values of an input, a third of a megapixel, from which on a run gives its memory back; 3 % of its time
+LARGE = 3 << 19  # values of an input, half a megapixel, from which on a run gives its memory back; 3 % of its time
 MEMORY_SIGNS = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "available memory of")
 
 _runtimes: "weakref.WeakSet[Runtime]" = weakref.WeakSet()

@@ -17,11 +17,12 @@ from eocodec.cores import cores
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-__all__ = ["PLENTY", "ahead", "in_order", "share", "side_by_side", "startable"]
+__all__ = ["PLENTY", "WORTH", "ahead", "begun", "in_order", "share", "side_by_side", "startable"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+WORTH = 1 << 16  # values, from which on a few steps over each are worth sharing out
 PLENTY = 16  # threads; the nets are too small for more, and those that wait for work burn time
 
 _lock = threading.Lock()
@@ -147,6 +148,25 @@ def ahead(function: Callable[[T], Any], items: Iterable[T], threads: int) -> Non
 
     if threads > 1:
         _submitted(work)
+
+
+def begun(function: Callable[[], R], threads: int) -> Callable[[], R]:
+    """Begin to work something out in another thread, if `threads` allow it; what is returned waits for the result.
+
+    Whatever nobody has begun until then, the thread that wants it works out itself.
+    """
+    if threads < 2:
+        return function
+    results: list[R] = []
+    future = _submitted(lambda: results.append(function()))
+
+    def result() -> R:
+        if future.cancel():
+            return function()
+        future.result()
+        return results[0]
+
+    return result
 
 
 def _submitted(work: Callable[[], None]) -> "Future[None]":
