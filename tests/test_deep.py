@@ -234,31 +234,33 @@ def test_no_lossy_file_is_larger_than_the_exact_one(scene: Words) -> None:
 # Files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("grey", [True, False], ids=["grey", "colour"])
-def test_commands_keep_16_bits(scene: Words, run: Runner, tmp_path: Path, suffix: str, grey: bool) -> None:
+def test_commands_keep_16_bits(scene: Words, call: Runner, tmp_path: Path, suffix: str, grey: bool) -> None:
     picture = scene[:40, :50, 1] if grey else scene[:40, :50]
     assert cv2.imwrite(str(tmp_path / f"a{suffix}"), picture if grey else picture[..., ::-1])
-    done = run("compress", "--lossless", "--json", f"a{suffix}", "-o", "a.eoc")
+    done = call("compress", "--lossless", "--json", f"a{suffix}", "-o", "a.eoc")
     report = json.loads(done.stdout)
     assert report["depth"] == 16 and "--depth 8" in report["warnings"][0] and b"16 bits" in done.stderr
-    done = run("decompress", "--json", "a.eoc", "-o", f"b{suffix}")
+    done = call("decompress", "--json", "a.eoc", "-o", f"b{suffix}")
     assert json.loads(done.stdout)["depth"] == 16
     back = cv2.imread(str(tmp_path / f"b{suffix}"), cv2.IMREAD_UNCHANGED)
     assert back.dtype == np.uint16 and np.array_equal(back if grey else back[..., ::-1], picture)
 
 
-def test_depths_of_commands(scene: Words, run: Runner, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_depths_of_commands(scene: Words, call: Runner, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), scene[:40, :50, ::-1])
-    report = json.loads(run("compress", "--json", "--depth", "16", "--psnr", "70", "a.png").stdout)
+    report = json.loads(call("compress", "--json", "--depth", "16", "--psnr", "70", "a.png").stdout)
     assert report["depth"] == 16 and 70 <= report["psnr"] <= 70.1 and report["warnings"] == []
-    assert json.loads(run("info", "--json", "a.eoc").stdout)["depth"] == 16
-    done = run("decompress", "a.eoc", "-o", "b.webp")
+    assert json.loads(call("info", "--json", "a.eoc").stdout)["depth"] == 16
+    done = call("decompress", "a.eoc", "-o", "b.webp")
     assert done.returncode == 0 and b"rounded to 8" in done.stderr
-    assert run("decompress", "--depth", "8", "a.eoc", "-o", "c.png").returncode == 0
+    assert call("decompress", "--depth", "8", "a.eoc", "-o", "c.png").returncode == 0
     assert Image.open(tmp_path / "c.png").mode == "RGB" and not read_picture(tmp_path / "c.png").deep
-    assert b".webp; use .png or .tif" in run("decompress", "--depth", "16", "a.eoc", "-o", "d.webp").stderr
-    assert json.loads(run("compress", "--json", "--depth", "8", "a.png", "-o", "e.eoc").stdout)["depth"] == 8
+    assert b".webp; use .png or .tif" in call("decompress", "--depth", "16", "a.eoc", "-o", "d.webp").stderr
+    assert json.loads(call("compress", "--json", "--depth", "8", "a.png", "-o", "e.eoc").stdout)["depth"] == 8
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])

@@ -220,13 +220,13 @@ def test_the_command_tells_method_and_level(call: Runner, tmp_path: Path, crop: 
     assert Image.open(io.BytesIO(core.stdout)).size == (192, 128)
 
 
-def test_the_command_says_when_it_finds_no_noise(run: Runner, tmp_path: Path, chelsea: np.ndarray) -> None:
+def test_the_command_says_when_it_finds_no_noise(call: Runner, tmp_path: Path, chelsea: np.ndarray) -> None:
     crop = chelsea[:192, :256]
     Image.fromarray(crop).save(tmp_path / "clean.png")
-    done = run("denoise", "clean.png", "--json")
+    done = call("denoise", "clean.png", "--json")
     assert len(json.loads(done.stdout)["warnings"]) == 1 and b"no noise was found" in done.stderr
     assert (np.asarray(Image.open(tmp_path / "clean.denoised.png")) == crop).all()
-    told = run("denoise", "clean.png", "--sigma", "0", "-o", "told.png", "--json")
+    told = call("denoise", "clean.png", "--sigma", "0", "-o", "told.png", "--json")
     assert json.loads(told.stdout)["warnings"] == []
 
 

@@ -139,12 +139,12 @@ def test_the_exact_file_is_made_once_and_only_where_it_may_win() -> None:
     assert exact.within(size - 1) is None and exact.within(size) is not None and len(made) == 1
 
 
-def test_the_command_says_that_a_picture_is_kept_exactly(run: Runner, tmp_path: Path) -> None:
+def test_the_command_says_that_a_picture_is_kept_exactly(call: Runner, tmp_path: Path) -> None:
     Image.fromarray(_text()).save(tmp_path / "page.png")
-    done = run("compress", "page.png", "--json")
+    done = call("compress", "page.png", "--json")
     report = json.loads(done.stdout)
     assert report["lossless"] is True and "kept exactly" in report["warnings"][0] and b"kept exactly" in done.stderr
-    assert run("decompress", "page.eoc", "-o", "back.png").returncode == 0
+    assert call("decompress", "page.eoc", "-o", "back.png").returncode == 0
     assert (np.asarray(Image.open(tmp_path / "back.png").convert("RGB")) == _text()).all()
     assert io.BytesIO((tmp_path / "page.eoc").read_bytes()).read(3) == b"EOC"
 
