@@ -95,6 +95,7 @@ def test_targets_that_the_exact_file_meets_are_met_by_it(kind: str, model: Model
     assert eocodec.compress(picture, psnr=60, model=model) == exact
 
 
+@pytest.mark.slow
 def test_a_target_that_the_exact_file_meets_gets_it(model: Model) -> None:
     picture = _text()
     exact = eocodec.compress(picture, lossless=True, model=model)
@@ -170,6 +171,7 @@ def test_a_webp_part_is_named_by_a_flag_and_checked_before_it_is_read(model: Mod
     assert cut == data[: len(cut)] and not eocodec.decompress(cut, model).any()
 
 
+@pytest.mark.slow
 def test_transparency_that_repeats_itself_is_a_webp_stream_where_that_is_smaller(model: Model) -> None:
     y, x = np.mgrid[:160, :200]
     disc = ((np.hypot(y - 80, x - 100) < 65) * 255).astype(np.uint8)

@@ -44,7 +44,9 @@ FORMS = {
 }
 
 
-@pytest.fixture(params=FORMS, scope="module")
+@pytest.fixture(
+    params=[pytest.param(n, marks=[pytest.mark.slow] if n == "embedded" else []) for n in FORMS], scope="module"
+)
 def form(request: pytest.FixtureRequest) -> Form:
     return FORMS[request.param]
 

@@ -125,7 +125,7 @@ def test_the_file_is_of_the_form_that_is_tried_here(form: Form) -> None:
 # Round trip
 
 
-@every_form
+@embedded_slowly
 def test_a_picture_comes_back(form: Form) -> None:
     picture = form.picture()
     got = eocodec.decompress(eocodec.compress(picture, model=form.model, **form.finest))
@@ -179,7 +179,7 @@ def test_alpha_is_lossless_and_survives_truncation(form: Form) -> None:
         assert (eocodec.decompress(eocodec.truncate(data, max_bytes=cut))[..., 3] == alpha).all()
 
 
-@every_form
+@embedded_slowly
 def test_the_same_picture_gives_the_same_file_however_it_is_held(form: Form) -> None:
     picture = form.picture()
     for held in (Image.fromarray(picture), picture / 255.0, np.asfortranarray(picture)):
@@ -208,7 +208,7 @@ def test_symbols_do_not_depend_on_threads_or_graph_optimisation(form: Form) -> N
 # Prefixes
 
 
-@every_form
+@embedded_slowly
 def test_every_prefix_is_a_picture_and_more_bytes_are_a_better_one(form: Form) -> None:
     picture, data = form.picture(), _file(form.name)
     if not form.checked:  # nothing tells that bytes are missing
@@ -238,7 +238,7 @@ def test_a_cut_inside_a_segment_loses_that_segment_only(form: Form) -> None:
     assert not decoded.complete and np.array_equal(decoded.rgb, codec.decode_file(data[: ends[k]]).rgb)
 
 
-@every_form
+@embedded_slowly
 def test_truncated_file_decodes_at_lower_rate(form: Form) -> None:
     picture, data = form.picture(), _file(form.name)
     if not form.cut:
@@ -307,7 +307,7 @@ def test_damage_is_refused_and_salvaged(form: Form) -> None:
         assert psnr(picture, saved.rgb) > 18
 
 
-@every_form
+@embedded_slowly
 def test_bytes_that_do_not_belong_to_a_stream_are_a_picture_or_a_sentence(form: Form) -> None:
     """Payloads of noise under checksums that match, for every form: never anything but a picture or a FormatError."""
     data, random = _file(form.name), np.random.default_rng(5)

@@ -257,7 +257,7 @@ def test_nets_are_trained_kept_and_taken_up_again(tmp_path: Path, samples: dict[
     model = load_model("photo")
     base = {name: content for name, content in model.files.items() if not name.startswith("lossless/")}
     pictures = [p[:90, :120] for p in samples.values()]
-    tiny = {1: Nets((8, 8), 2, (40, 30)), 2: Nets((8,), 0, (20, 20)), 4: Nets((8,), 1, (20, 20))}
+    tiny = {1: Nets((8, 8), 2, (24, 16)), 2: Nets((8,), 0, (12, 12)), 4: Nets((8,), 1, (12, 12))}
     effort = Effort(pictures=3, nets=tiny, batch=256)
     said: list[str] = []
     files = lossless_files(base, pictures, effort=effort, folder=tmp_path, report=said.append)

@@ -275,6 +275,7 @@ def test_sizes_and_qualities_are_met_by_the_photographs(model: Model) -> None:
     assert done.psnr == psnr(page, eocodec.decompress(done.data, model))
 
 
+@pytest.mark.slow
 def test_targets_below_the_exact_layer_get_what_they_got_without_pages(model: Model) -> None:
     page = small()
     layer = describe(eocodec.compress(page, 96, model=model))["layer"]
@@ -319,6 +320,7 @@ def test_pages_are_found_under_transparency(model: Model) -> None:
     assert len(done.data) - len(file.alpha or b"") < min(bare, opaque * 1.02)
 
 
+@pytest.mark.slow
 def test_regions_of_interest_go_into_the_photographs(model: Model) -> None:
     page, place = small(), min(PLACES)
     focus = (place.x + 5, place.y + 3, 40, 40)
@@ -490,6 +492,7 @@ def test_hostile_places_are_refused(file: format.File, model: Model) -> None:
         eocodec.decompress(_resealed(file, page=element[:-40]), model)
 
 
+@pytest.mark.slow
 def test_hostile_photographs_are_refused(file: format.File, data: bytes, model: Model) -> None:
     part = format.parse(file.segments[0].payload)
     photo = small()[min(PLACES).place]

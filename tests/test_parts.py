@@ -59,6 +59,7 @@ def files() -> dict[str, dict[str, bytes]]:
     return {name: read_bundle(shipped_models()[name]) for name in SHIPPED}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_stripped_bundle_has_the_same_id_and_decodes(
     name: str, files: dict[str, dict[str, bytes]], tmp_path: Path, chelsea: np.ndarray

@@ -30,6 +30,7 @@ def pictures() -> list[np.ndarray]:
     return [whole[top : top + 288, left : left + 288] for top, left in ((0, 0), (80, 200), (100, 300))]
 
 
+@pytest.mark.slow
 def test_decoded_pictures_are_those_of_files(pictures: list[np.ndarray]) -> None:
     model = eocodec.load_model(str(SMALL))
     for decoded in refinement.decoded_pictures(model, pictures, seed=3):
