@@ -45,7 +45,8 @@ FORMS = {
 
 
 @pytest.fixture(
-    params=[pytest.param(n, marks=[pytest.mark.slow] if n == "embedded" else []) for n in FORMS], scope="module"
+    params=[pytest.param(n, marks=[pytest.mark.slow] if n in ("embedded", "page") else []) for n in FORMS],
+    scope="module",
 )
 def form(request: pytest.FixtureRequest) -> Form:
     return FORMS[request.param]
