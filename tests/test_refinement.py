@@ -72,6 +72,7 @@ def test_training_lowers_the_error_of_files(
     monkeypatch.setattr(refinement, "CROP", 64)
     monkeypatch.setattr(refinement, "BATCH", 2)
     monkeypatch.setattr(refinement, "AVERAGE", 0.9)
+    monkeypatch.setattr("eocodec_export.adapted.STEPS", (6.0, 28.0, 80.0))  # at which tables are fitted
     folder = tmp_path / "pictures"
     folder.mkdir()
     for k, picture in enumerate(pictures):
