@@ -79,6 +79,7 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eocodec.adapt.measure.FILE_STEPS", (6.0, 12.0, 28.0, 80.0))
     monkeypatch.setattr("eocodec_export.adapted.FILE_STEPS", (6.0, 12.0, 28.0, 80.0))
     monkeypatch.setattr("eocodec_export.adapted.STEPS", (6.0, 28.0, 80.0))
+    monkeypatch.setattr("eocodec_export.adapted.COMPARED", 1)
 
 
 def test_a_survey_says_what_the_pictures_are(scans: Path) -> None:

@@ -88,6 +88,7 @@ def test_a_measure_says_nothing_of_pictures_that_are_too_small(measure: Measure)
     assert measure(enough, enough) is not None
 
 
+@pytest.mark.slow
 def test_known_scores_of_equal_pictures(coffee: Bytes) -> None:
     expected = {"psnr": 99.0, "ms_ssim": 1.0, "ssimulacra2": 100.0, "butteraugli": 0.0}
     for found in measures.choose(list(MEASURES))[0]:
@@ -286,6 +287,7 @@ def test_a_sheet_shows_the_place_where_codecs_lose_most(chelsea: Bytes) -> None:
     assert sheets.telling_crop(small, [small]) == (slice(0, 40), slice(0, 50))
 
 
+@pytest.mark.slow
 def test_a_sheet_has_a_row_for_each_picture_and_rate(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "sheet.png"
     arguments = ["--sheet", target, "--sheet-bpp", "1,2", "--codecs", "eocodec,webp", "--measures", "psnr"]

@@ -104,6 +104,7 @@ def test_a_latent_out_of_range_is_refused(model: Model) -> None:
 # Codec: models of one size
 
 
+@pytest.mark.slow
 def test_faces_in_files_with_a_header_meet_every_target(face: np.ndarray, face64: Model) -> None:
     for target in ({"rate": 500}, {"max_bytes": 300}, {"bpp": 0.5}, {"psnr": 30.0}):
         done = codec.compress_picture(face, model=face64, measure=True, **target)
@@ -116,6 +117,7 @@ def test_faces_in_files_with_a_header_meet_every_target(face: np.ndarray, face64
         assert abs(done.rate - target.get("rate", done.rate)) < 0.02
 
 
+@pytest.mark.slow
 def test_any_picture_is_cut_and_scaled_to_a_face_on_request(samples: dict[str, np.ndarray], face64: Model) -> None:
     portrait = samples["rocket"][:200, :301]
     alpha = np.broadcast_to(np.linspace(0, 255, 301).astype(np.uint8), (200, 301))

@@ -114,6 +114,7 @@ def test_pipes(run: Runner) -> None:
     assert Image.open(io.BytesIO(clean.stdout)).size == (451, 300)
 
 
+@pytest.mark.slow
 def test_several_inputs_go_to_a_folder_and_errors_are_not_fatal(call: Runner, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("no picture")
     done = call("compress", SAMPLES / "chelsea.png", "bad.png", SAMPLES / "coffee.png", "-o", "out/", "--no-measure")

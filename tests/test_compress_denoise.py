@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def clean(coffee: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(coffee[60:252, 160:416])
+    return np.ascontiguousarray(coffee[60:188, 160:352])
 
 
 @pytest.fixture(scope="module")

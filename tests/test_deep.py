@@ -63,12 +63,14 @@ def test_edges_beside_padding_do_not_limit_the_quality(scene: Words) -> None:
     assert psnr(_whole(picture), eocodec.decompress(eocodec.compress(picture, psnr=92))) >= 92
 
 
+@pytest.mark.slow
 def test_fine_steps_cost_what_rate_and_distortion_say(scene: Words) -> None:
     """Where noise is all there is, an octave of the step is one bit a sample, and ten decibels are 1.66."""
     bits = [codec.compress_picture(scene, psnr=t).bits_per_pixel / 3 for t in (70, 80, 90)]
     assert np.allclose(np.diff(bits), 10 / (20 * np.log10(2)), rtol=0.06)
 
 
+@pytest.mark.slow
 def test_sizes_are_met_and_grey_and_alpha_stay(scene: Words) -> None:
     alpha = np.random.default_rng(1).integers(0, 65536, scene.shape[:2]).astype(np.uint16)
     done = codec.compress_picture(np.dstack([scene[..., 1], alpha]), max_bytes=15000, measure=True)
@@ -127,6 +129,7 @@ def test_what_cannot_keep_16_bits_says_so_or_takes_8(scene: Words, options: dict
         assert eocodec.decompress(data).dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_depths_are_chosen(scene: Words) -> None:
     eight = (scene[:40, :40] >> 8).astype(np.uint8)
     assert eocodec.decompress(eocodec.compress(scene[:40, :40], 60, depth=8)).dtype == np.uint8
@@ -217,10 +220,12 @@ def test_lossless_files_of_16_bits_are_checked(scene: Words, model: Model) -> No
     assert np.array_equal(symbols(data, model), scene.ravel())
 
 
+@pytest.mark.slow
 def test_no_lossy_file_is_larger_than_the_exact_one(scene: Words) -> None:
     drawing = np.zeros((48, 64, 3), np.uint16)
     drawing[8:20, 10:50], drawing[30:33] = (51000, 200, 9000), (0, 40000, 65400)
-    for picture in (drawing, drawing[..., 0], scene, scene[..., 1]):
+    part = np.ascontiguousarray(scene[:40, :56])
+    for picture in (drawing, drawing[..., 0], part, part[..., 1]):
         exact = eocodec.compress(picture, lossless=True)
         rate = 8 * len(exact) / (picture.shape[0] * picture.shape[1])
         options: list[dict[str, float]] = [{"bpp": 40}, {"bpp": rate + 0.01}, {"max_bytes": len(exact)}]
@@ -234,31 +239,33 @@ def test_no_lossy_file_is_larger_than_the_exact_one(scene: Words) -> None:
 # Files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("grey", [True, False], ids=["grey", "colour"])
-def test_commands_keep_16_bits(scene: Words, run: Runner, tmp_path: Path, suffix: str, grey: bool) -> None:
+def test_commands_keep_16_bits(scene: Words, call: Runner, tmp_path: Path, suffix: str, grey: bool) -> None:
     picture = scene[:40, :50, 1] if grey else scene[:40, :50]
     assert cv2.imwrite(str(tmp_path / f"a{suffix}"), picture if grey else picture[..., ::-1])
-    done = run("compress", "--lossless", "--json", f"a{suffix}", "-o", "a.eoc")
+    done = call("compress", "--lossless", "--json", f"a{suffix}", "-o", "a.eoc")
     report = json.loads(done.stdout)
     assert report["depth"] == 16 and "--depth 8" in report["warnings"][0] and b"16 bits" in done.stderr
-    done = run("decompress", "--json", "a.eoc", "-o", f"b{suffix}")
+    done = call("decompress", "--json", "a.eoc", "-o", f"b{suffix}")
     assert json.loads(done.stdout)["depth"] == 16
     back = cv2.imread(str(tmp_path / f"b{suffix}"), cv2.IMREAD_UNCHANGED)
     assert back.dtype == np.uint16 and np.array_equal(back if grey else back[..., ::-1], picture)
 
 
-def test_depths_of_commands(scene: Words, run: Runner, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_depths_of_commands(scene: Words, call: Runner, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), scene[:40, :50, ::-1])
-    report = json.loads(run("compress", "--json", "--depth", "16", "--psnr", "70", "a.png").stdout)
+    report = json.loads(call("compress", "--json", "--depth", "16", "--psnr", "70", "a.png").stdout)
     assert report["depth"] == 16 and 70 <= report["psnr"] <= 70.1 and report["warnings"] == []
-    assert json.loads(run("info", "--json", "a.eoc").stdout)["depth"] == 16
-    done = run("decompress", "a.eoc", "-o", "b.webp")
+    assert json.loads(call("info", "--json", "a.eoc").stdout)["depth"] == 16
+    done = call("decompress", "a.eoc", "-o", "b.webp")
     assert done.returncode == 0 and b"rounded to 8" in done.stderr
-    assert run("decompress", "--depth", "8", "a.eoc", "-o", "c.png").returncode == 0
+    assert call("decompress", "--depth", "8", "a.eoc", "-o", "c.png").returncode == 0
     assert Image.open(tmp_path / "c.png").mode == "RGB" and not read_picture(tmp_path / "c.png").deep
-    assert b".webp; use .png or .tif" in run("decompress", "--depth", "16", "a.eoc", "-o", "d.webp").stderr
-    assert json.loads(run("compress", "--json", "--depth", "8", "a.png", "-o", "e.eoc").stdout)["depth"] == 8
+    assert b".webp; use .png or .tif" in call("decompress", "--depth", "16", "a.eoc", "-o", "d.webp").stderr
+    assert json.loads(call("compress", "--json", "--depth", "8", "a.png", "-o", "e.eoc").stdout)["depth"] == 8
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -279,6 +286,7 @@ def test_colours_of_16_bits_are_turned_as_the_file_says(scene: Words, tmp_path: 
 # Grey
 
 
+@pytest.mark.slow
 def test_grey_files_leave_chroma_out_where_it_is_next_to_nothing(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     grey = np.asarray(Image.open(SAMPLES / "chelsea.png").convert("L"))[60:220, 130:330]
     names: list[str] = []

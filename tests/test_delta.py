@@ -41,11 +41,19 @@ def _run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(cli, [str(a) for a in arguments])
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The delta of the changed model."""
+    path: Path = tmp_path_factory.mktemp("delta") / "mine.eocm"
+    write_delta(path, _photo(), _changed())
+    return path.read_bytes()
+
+
 @pytest.fixture
-def delta(tmp_path: Path) -> Path:
+def delta(tmp_path: Path, written: bytes) -> Path:
     path = tmp_path / "delta" / "mine.eocm"
     path.parent.mkdir()
-    write_delta(path, _photo(), _changed())
+    path.write_bytes(written)
     return path
 
 
@@ -60,6 +68,7 @@ def picture() -> np.ndarray:
     return np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))[100:148, 150:214]
 
 
+@pytest.mark.slow
 def test_a_delta_stands_for_the_whole_bundle(delta: Path, tmp_path: Path, picture: np.ndarray) -> None:
     whole = tmp_path / "whole.eocm"
     write_bundle(whole, _changed())
@@ -169,6 +178,7 @@ def test_a_delta_with_other_content_than_its_id_is_refused(delta: Path) -> None:
         load_model(delta)
 
 
+@pytest.mark.slow
 def test_added_models_are_found_by_id_and_name(delta: Path, folder: Path, tmp_path: Path, picture: np.ndarray) -> None:
     data = eocodec.compress(picture, 200, model=delta)
     with pytest.raises(FormatError, match="install it with: eocodec models add"):
@@ -187,6 +197,7 @@ def test_added_models_are_found_by_id_and_name(delta: Path, folder: Path, tmp_pa
     assert user_models() == {}
 
 
+@pytest.mark.slow
 def test_what_must_not_be_added_or_removed(delta: Path, folder: Path, tmp_path: Path) -> None:
     base, needing = tmp_path / "base.eocm", tmp_path / "needing.eocm"
     write_bundle(base, _changed("base"))

@@ -23,7 +23,7 @@ METHODS = ("auto", "shrink", "drop")
 
 @pytest.fixture(scope="module")
 def crop(coffee: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(coffee[60:252, 160:416])
+    return np.ascontiguousarray(coffee[60:188, 160:352])
 
 
 def _noisy(picture: np.ndarray, sigma: float) -> np.ndarray:
@@ -72,7 +72,7 @@ def test_what_was_removed_from_coarse_parts_is_given_back(crop: np.ndarray) -> N
 
 
 def test_the_level_is_estimated(samples: dict[str, np.ndarray], model: Model) -> None:
-    for picture in samples.values():
+    for picture in (p[60:252, 80:336] for p in samples.values()):
         for sigma in (10.0, 25.0, 50.0):
             assert estimate_sigma(_noisy(picture, sigma), model) == pytest.approx(sigma, rel=0.25)
 
@@ -98,16 +98,18 @@ def test_grey_pictures_lose_as_much_noise_as_the_luma_of_coloured_ones(method: s
 
 
 def test_eight_bit_in_eight_bit_out(chelsea: np.ndarray) -> None:
-    noisy = np.clip(np.round(_noisy(chelsea, 25) * 255), 0, 255).astype(np.uint8)
+    picture = chelsea[60:252, 80:336]
+    noisy = np.clip(np.round(_noisy(picture, 25) * 255), 0, 255).astype(np.uint8)
     clean = eocodec.denoise(noisy)
-    assert clean.dtype == np.uint8 and psnr(chelsea, clean) > psnr(chelsea, noisy) + 7
+    assert clean.dtype == np.uint8 and psnr(picture, clean) > psnr(picture, noisy) + 7
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_clean_picture_is_left_alone(method: str, chelsea: np.ndarray) -> None:
-    assert (eocodec.denoise(chelsea, 0, method=method) == chelsea).all()
-    assert (eocodec.denoise(chelsea, 30, method=method, strength=0) == chelsea).all()
-    assert psnr(chelsea, eocodec.denoise(chelsea, method=method, shifts=2)) > 42
+    picture = chelsea[60:252, 80:336]
+    assert (eocodec.denoise(picture, 0, method=method) == picture).all()
+    assert (eocodec.denoise(picture, 30, method=method, strength=0) == picture).all()
+    assert psnr(picture, eocodec.denoise(picture, method=method, shifts=2)) > 42
 
 
 def test_strength_multiplies_the_level(crop: np.ndarray, model: Model) -> None:
@@ -148,7 +150,7 @@ def test_auto_takes_the_net_where_the_model_has_one(
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("size", [(1, 1), (17, 3), (2, 5000)])
+@pytest.mark.parametrize("size", [(1, 1), (17, 3), (2, 1100)])
 def test_any_size_level_and_range(method: str, size: tuple[int, int]) -> None:
     random = np.random.default_rng(2)
     for picture in (random.normal(0.5, 1, size), random.normal(0.5, 1, (*size, 3))):
@@ -161,12 +163,12 @@ def test_any_size_level_and_range(method: str, size: tuple[int, int]) -> None:
 
 
 def test_tiles_show_no_seam(monkeypatch: pytest.MonkeyPatch, coffee: np.ndarray, model: Model) -> None:
-    noisy = _noisy(coffee[60:360, 90:510], 25).astype(np.float32)
+    noisy = _noisy(coffee[60:260, 90:370], 25).astype(np.float32)
     for estimator in (shrinkage.shrink, shrinkage.drop):
         whole = estimator(model, noisy, 25 / 255)
         with monkeypatch.context() as patch:
             patch.setattr(transform, "WHOLE", 1)
-            patch.setattr(transform, "TILE", 256)
+            patch.setattr(transform, "TILE", 128)
             tiled = estimator(model, noisy, 25 / 255)
         assert np.mean(np.abs(tiled - whole) > 2e-3) < 1e-3  # a hard decision on the edge may turn out otherwise
 
@@ -215,16 +217,16 @@ def test_the_command_tells_method_and_level(call: Runner, tmp_path: Path, crop: 
     clean = np.asarray(Image.open(tmp_path / "noisy.denoised.png"))
     assert (clean[:, :, 3] == alpha).all() and psnr(crop, clean[:, :, :3]) > psnr(crop, noisy) + 5
     core = call("denoise", "noisy.png", "--rate", "40", "--shifts", "1", "-o", "-", "--json")
-    assert Image.open(io.BytesIO(core.stdout)).size == (256, 192)
+    assert Image.open(io.BytesIO(core.stdout)).size == (192, 128)
 
 
-def test_the_command_says_when_it_finds_no_noise(run: Runner, tmp_path: Path, chelsea: np.ndarray) -> None:
+def test_the_command_says_when_it_finds_no_noise(call: Runner, tmp_path: Path, chelsea: np.ndarray) -> None:
     crop = chelsea[:192, :256]
     Image.fromarray(crop).save(tmp_path / "clean.png")
-    done = run("denoise", "clean.png", "--json")
+    done = call("denoise", "clean.png", "--json")
     assert len(json.loads(done.stdout)["warnings"]) == 1 and b"no noise was found" in done.stderr
     assert (np.asarray(Image.open(tmp_path / "clean.denoised.png")) == crop).all()
-    told = run("denoise", "clean.png", "--sigma", "0", "-o", "told.png", "--json")
+    told = call("denoise", "clean.png", "--sigma", "0", "-o", "told.png", "--json")
     assert json.loads(told.stdout)["warnings"] == []
 
 

@@ -95,6 +95,7 @@ def test_targets_that_the_exact_file_meets_are_met_by_it(kind: str, model: Model
     assert eocodec.compress(picture, psnr=60, model=model) == exact
 
 
+@pytest.mark.slow
 def test_a_target_that_the_exact_file_meets_gets_it(model: Model) -> None:
     picture = _text()
     exact = eocodec.compress(picture, lossless=True, model=model)
@@ -139,12 +140,12 @@ def test_the_exact_file_is_made_once_and_only_where_it_may_win() -> None:
     assert exact.within(size - 1) is None and exact.within(size) is not None and len(made) == 1
 
 
-def test_the_command_says_that_a_picture_is_kept_exactly(run: Runner, tmp_path: Path) -> None:
+def test_the_command_says_that_a_picture_is_kept_exactly(call: Runner, tmp_path: Path) -> None:
     Image.fromarray(_text()).save(tmp_path / "page.png")
-    done = run("compress", "page.png", "--json")
+    done = call("compress", "page.png", "--json")
     report = json.loads(done.stdout)
     assert report["lossless"] is True and "kept exactly" in report["warnings"][0] and b"kept exactly" in done.stderr
-    assert run("decompress", "page.eoc", "-o", "back.png").returncode == 0
+    assert call("decompress", "page.eoc", "-o", "back.png").returncode == 0
     assert (np.asarray(Image.open(tmp_path / "back.png").convert("RGB")) == _text()).all()
     assert io.BytesIO((tmp_path / "page.eoc").read_bytes()).read(3) == b"EOC"
 
@@ -170,6 +171,7 @@ def test_a_webp_part_is_named_by_a_flag_and_checked_before_it_is_read(model: Mod
     assert cut == data[: len(cut)] and not eocodec.decompress(cut, model).any()
 
 
+@pytest.mark.slow
 def test_transparency_that_repeats_itself_is_a_webp_stream_where_that_is_smaller(model: Model) -> None:
     y, x = np.mgrid[:160, :200]
     disc = ((np.hypot(y - 80, x - 100) < 65) * 255).astype(np.uint8)

@@ -452,13 +452,13 @@ def test_pictures_beyond_the_limit_are_refused(embed: ModuleType, bundles: dict[
 
 
 def test_a_bundle_of_other_content_is_another_model(embed: ModuleType, bundles: dict[str, Any], tmp_path: Path) -> None:
-    assert bundles["face64"].id[:4] == vector("face")[4:8]
-    files = dict(bundles["face64"].files)
+    assert bundles["small.eocm"].id[:4] == vector("small")[4:8]
+    files = dict(bundles["small.eocm"].files)
     write_bundle(tmp_path / "same.eocm", {**files, "denoise/more.onnx": b""})
-    assert embed.Bundle(tmp_path / "same.eocm").id == bundles["face64"].id
-    write_bundle(tmp_path / "other.eocm", {**files, "compand.bin": files["compand.bin"][:-1]})
-    with pytest.raises(embed.Rejected, match="made with the model 5f2b99a2"):
-        embed.decode(vector("face"), embed.Bundle(tmp_path / "other.eocm"))
+    assert embed.Bundle(tmp_path / "same.eocm").id == bundles["small.eocm"].id
+    write_bundle(tmp_path / "other.eocm", {**files, "progressive.bin": files["progressive.bin"][:-1]})
+    with pytest.raises(embed.Rejected, match=f"made with the model {vector('small')[4:8].hex()}"):
+        embed.decode(vector("small"), embed.Bundle(tmp_path / "other.eocm"))
 
 
 def test_the_command_writes_picture_and_symbols(tmp_path: Path) -> None:

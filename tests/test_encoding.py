@@ -54,6 +54,7 @@ def test_without_settings_the_manifest_s_hold(photo: dict[str, bytes]) -> None:
     assert model.encoding.tuning == format.MAX_TUNING
 
 
+@pytest.mark.slow
 def test_the_eye_s_files_lose_less_squared_error_than_without_settings(
     photo: dict[str, bytes], coffee: np.ndarray
 ) -> None:

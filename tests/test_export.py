@@ -74,6 +74,7 @@ iterations = 3
 noise = 60
 """
 EXPORT = "export run/checkpoint.pt --data pictures -o small.eocm --name small --pictures 2 --lossless-from photo"
+FITTED = (2.0, 14.0, 50.0, 180.0)  # 8-bit levels at which tables are fitted
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.open(SAMPLES / f"{name}.png").crop((60, 60, 236, 204)).save(base / "pictures" / f"{name}.png")
     (base / "small.toml").write_text(CONFIG)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eocodec_export.bundle.STEPS", FITTED)
         patch.chdir(base)
         for arguments in ("train small.toml --device cpu", EXPORT):
             done = CliRunner().invoke(cli, arguments)
@@ -305,13 +307,16 @@ def _check_tuning(model: Model, picture: np.ndarray) -> None:
     assert (focused(mask, mask.shape, model.multiple) == focus).all()
 
 
-def test_a_model_with_rotated_passes_and_tuning_makes_files(trained: Path, tmp_path: Path, coffee: np.ndarray) -> None:
+def test_a_model_with_rotated_passes_and_tuning_makes_files(
+    trained: Path, tmp_path: Path, coffee: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From training over export, which asserts parity, to files; and training goes on from the bundle."""
     from eocodec_export.bundle import export
 
     from eocodec.flow.restored import photo_weights
     from eocodec.flow.training import Run, load_config
 
+    monkeypatch.setattr("eocodec_export.bundle.STEPS", FITTED)
     (tmp_path / "rotated.toml").write_text(ROTATED)
     run = Run(load_config(tmp_path / "rotated.toml", trained / "pictures", tmp_path / "run"), torch.device("cpu"))
     for _ in run:

@@ -70,20 +70,20 @@ def test_measured_quality_at_24_bytes(measured_faces: list[np.ndarray], face64: 
     assert np.mean(quality) >= 24.3
 
 
-def test_the_command_line_with_tiny_files(run: Runner, tmp_path: Path) -> None:
-    done = run("compress", "--tiny", "--base64", "--bytes", "24", FACE, "-o", "face.txt", "--json")
+def test_the_command_line_with_tiny_files(call: Runner, run: Runner, tmp_path: Path) -> None:
+    done = call("compress", "--tiny", "--base64", "--bytes", "24", FACE, "-o", "face.txt", "--json")
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert record["bytes"] <= 24 and record["width"] == 64
     text = (tmp_path / "face.txt").read_bytes()
     assert len(base64.b64decode(text)) == record["bytes"]
-    assert run("decompress", "face.txt", "-o", "face.png").returncode == 0
+    assert call("decompress", "face.txt", "-o", "face.png").returncode == 0
     assert Image.open(tmp_path / "face.png").size == (64, 64)
     piped = run("decompress", "-", stdin=text)
     assert piped.returncode == 0 and piped.stdout[:4] == b"\x89PNG"
-    shown = run("info", "face.txt", "--json")
+    shown = call("info", "face.txt", "--json")
     assert json.loads(shown.stdout)["tiny"] is True and json.loads(shown.stdout)["model"] == "face64"
-    cut = run("truncate", "--bytes", "10", "face.txt")
+    cut = call("truncate", "--bytes", "10", "face.txt")
     assert cut.returncode == 1 and cut.stderr.count(b"\n") == 1
 
 

@@ -44,7 +44,10 @@ FORMS = {
 }
 
 
-@pytest.fixture(params=FORMS, scope="module")
+@pytest.fixture(
+    params=[pytest.param(n, marks=[pytest.mark.slow] if n in ("embedded", "page") else []) for n in FORMS],
+    scope="module",
+)
 def form(request: pytest.FixtureRequest) -> Form:
     return FORMS[request.param]
 

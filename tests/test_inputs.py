@@ -148,7 +148,8 @@ def _seen(a: np.ndarray, b: np.ndarray, alpha: np.ndarray) -> float:
     return 10 * np.log10(255**2 / np.square(a[alpha > 0][:, :3].astype(float) - b[alpha > 0][:, :3]).mean())
 
 
-@pytest.mark.parametrize("options", [{}, {"tune": "eye"}, pytest.param({"progressive": True}, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"tune": "eye"}, {"progressive": True}])
 def test_a_psnr_is_that_of_what_can_be_seen(options: dict[str, str], coffee: np.ndarray) -> None:
     rgba, alpha = _cut_out(coffee[100:228, 200:360], 44)
     for target in (36.0, 40.0):

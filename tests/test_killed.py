@@ -98,8 +98,8 @@ def test_a_folder_without_permission_is_one_sentence(run: Runner, tmp_path: Path
     assert done.returncode == 1 and done.stderr.count(b"\n") == 1
 
 
-def test_a_folder_that_is_missing_is_one_sentence(run: Runner) -> None:
-    done = run("compress", SAMPLES / "chelsea.png", "-o", "missing/out.eoc")
+def test_a_folder_that_is_missing_is_one_sentence(call: Runner) -> None:
+    done = call("compress", SAMPLES / "chelsea.png", "-o", "missing/out.eoc")
     assert done.returncode == 1 and done.stderr.count(b"\n") == 1 and b"cannot be written" in done.stderr
 
 

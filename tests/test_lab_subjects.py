@@ -82,6 +82,7 @@ class TestSets:
         red, green = render(np.array([2, 2]), zero + 0.2, zero, *2 * [zero + 0.5], np.array([0, 1 / 3]))
         assert max(red[1:].max(), green[[0, 2]].max()) < 1e-9 and red[0].max() == 1
 
+    @pytest.mark.slow
     def test_sprites_and_digits_and_moons_have_what_they_promise(self):
         data = sprites(30, hue=True)
         assert data.train.shape == (30, 3, 32, 32) and data.factors.names[-1] == "hue"
@@ -384,6 +385,7 @@ class TestSubjects:
 
 
 class TestFace:
+    @pytest.mark.slow
     def test_bundle_gives_the_flow_of_the_codec(self):
         from eocodec.lab.subjects.face import FaceSubject, bundled_flow
         from eocodec.model.library import load_model

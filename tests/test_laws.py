@@ -81,9 +81,9 @@ FORMS = [
     ),
 ]  # fmt: skip
 every_form = pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
-embedded_slowly = pytest.mark.parametrize(  # where an embedded stream is decoded many times
+costly_slowly = pytest.mark.parametrize(  # where a picture is coded many times: of these forms each takes its time
     "form",
-    [pytest.param(f, marks=[pytest.mark.slow] if f.any_byte else []) for f in FORMS],
+    [pytest.param(f, marks=[pytest.mark.slow] if f.any_byte or f.paged else []) for f in FORMS],
     ids=lambda f: f.name,
 )
 checked_forms = pytest.mark.parametrize("form", [f for f in FORMS if f.checked], ids=lambda f: f.name)
@@ -125,7 +125,7 @@ def test_the_file_is_of_the_form_that_is_tried_here(form: Form) -> None:
 # Round trip
 
 
-@every_form
+@costly_slowly
 def test_a_picture_comes_back(form: Form) -> None:
     picture = form.picture()
     got = eocodec.decompress(eocodec.compress(picture, model=form.model, **form.finest))
@@ -164,7 +164,7 @@ def test_grey_pictures_come_back_grey(form: Form) -> None:
     assert len(data) < len(_file(form.name))
 
 
-@embedded_slowly
+@costly_slowly
 def test_alpha_is_lossless_and_survives_truncation(form: Form) -> None:
     picture = form.picture()
     alpha = np.random.default_rng(1).integers(0, 256, picture.shape[:2], np.uint8)
@@ -179,14 +179,14 @@ def test_alpha_is_lossless_and_survives_truncation(form: Form) -> None:
         assert (eocodec.decompress(eocodec.truncate(data, max_bytes=cut))[..., 3] == alpha).all()
 
 
-@every_form
+@costly_slowly
 def test_the_same_picture_gives_the_same_file_however_it_is_held(form: Form) -> None:
     picture = form.picture()
     for held in (Image.fromarray(picture), picture / 255.0, np.asfortranarray(picture)):
         assert form.compress(held) == _file(form.name)
 
 
-@embedded_slowly
+@costly_slowly
 def test_a_file_passes_the_check_that_decodes_it(form: Form) -> None:
     done = codec.compress_picture(form.picture(), model=form.model, verify=True, measure=True, **form.options)
     assert done.data == _file(form.name)
@@ -208,7 +208,7 @@ def test_symbols_do_not_depend_on_threads_or_graph_optimisation(form: Form) -> N
 # Prefixes
 
 
-@every_form
+@costly_slowly
 def test_every_prefix_is_a_picture_and_more_bytes_are_a_better_one(form: Form) -> None:
     picture, data = form.picture(), _file(form.name)
     if not form.checked:  # nothing tells that bytes are missing
@@ -238,7 +238,7 @@ def test_a_cut_inside_a_segment_loses_that_segment_only(form: Form) -> None:
     assert not decoded.complete and np.array_equal(decoded.rgb, codec.decode_file(data[: ends[k]]).rgb)
 
 
-@every_form
+@costly_slowly
 def test_truncated_file_decodes_at_lower_rate(form: Form) -> None:
     picture, data = form.picture(), _file(form.name)
     if not form.cut:
@@ -307,7 +307,7 @@ def test_damage_is_refused_and_salvaged(form: Form) -> None:
         assert psnr(picture, saved.rgb) > 18
 
 
-@every_form
+@costly_slowly
 def test_bytes_that_do_not_belong_to_a_stream_are_a_picture_or_a_sentence(form: Form) -> None:
     """Payloads of noise under checksums that match, for every form: never anything but a picture or a FormatError."""
     data, random = _file(form.name), np.random.default_rng(5)

@@ -249,7 +249,9 @@ def test_a_graph_with_more_gates_than_are_exact_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_nets_are_trained_kept_and_taken_up_again(tmp_path: Path, samples: dict[str, np.ndarray]) -> None:
+def test_nets_are_trained_kept_and_taken_up_again(
+    tmp_path: Path, samples: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
     from eocodec_export.lossless import Effort, Nets, lossless_files
@@ -257,7 +259,7 @@ def test_nets_are_trained_kept_and_taken_up_again(tmp_path: Path, samples: dict[
     model = load_model("photo")
     base = {name: content for name, content in model.files.items() if not name.startswith("lossless/")}
     pictures = [p[:90, :120] for p in samples.values()]
-    tiny = {1: Nets((8, 8), 2, (40, 30)), 2: Nets((8,), 0, (20, 20)), 4: Nets((8,), 1, (20, 20))}
+    tiny = {1: Nets((8, 8), 2, (24, 16)), 2: Nets((8,), 0, (12, 12)), 4: Nets((8,), 1, (12, 12))}
     effort = Effort(pictures=3, nets=tiny, batch=256)
     said: list[str] = []
     files = lossless_files(base, pictures, effort=effort, folder=tmp_path, report=said.append)
@@ -265,8 +267,9 @@ def test_nets_are_trained_kept_and_taken_up_again(tmp_path: Path, samples: dict[
     assert len(files) == 28 and len(kept) == 27 and sum("bits a sample" in line for line in said) == 27
     picture = samples["coffee"][100:180, 200:290]
     trained = Model(parts.listed({**base, **files}))
+    monkeypatch.setattr(lossless, "_packed", lambda samples, size, limit=None: b"")  # a WebP stream would be smaller
     data = codec.compress(picture, model=trained, lossless=True)
-    assert (codec.decompress(data, trained) == picture).all() and len(data) < 0.8 * picture.size
+    assert (codec.decompress(data, trained) == picture).all() and len(data) < 0.5 * picture.size
     last = next(path for path in kept if path.name == "1_2_3.pt")
     last.unlink()
     assert lossless_files(base, pictures, effort=effort, folder=tmp_path) == files

@@ -131,6 +131,7 @@ def _malvar(values: np.ndarray) -> np.ndarray:
     return np.clip(np.dstack(channels) + 0.5, 0, 255).astype(np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grey", [False, True])
 def test_noise_that_channels_share_behind_a_demosaicer_is_found(grey: bool, model: Model) -> None:
     scene = np.asarray(Image.open(SAMPLES / "rocket.png").convert("RGB"))[:192, :192].astype(float)
@@ -167,6 +168,7 @@ def test_noise_that_was_enlarged_is_found_and_removed_at_the_scale_that_it_has(g
     assert _psnr(clean, done.rgb) > max(_psnr(clean, noisy) + 4, _psnr(clean, told.rgb) + 1)
 
 
+@pytest.mark.slow
 def test_texture_is_no_noise_at_coarser_scales_either(samples: dict[str, np.ndarray], model: Model) -> None:
     for picture in samples.values():
         for part in (picture[:160, :240], picture[:160, :240, 1]):

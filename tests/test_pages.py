@@ -275,6 +275,7 @@ def test_sizes_and_qualities_are_met_by_the_photographs(model: Model) -> None:
     assert done.psnr == psnr(page, eocodec.decompress(done.data, model))
 
 
+@pytest.mark.slow
 def test_targets_below_the_exact_layer_get_what_they_got_without_pages(model: Model) -> None:
     page = small()
     layer = describe(eocodec.compress(page, 96, model=model))["layer"]
@@ -319,6 +320,7 @@ def test_pages_are_found_under_transparency(model: Model) -> None:
     assert len(done.data) - len(file.alpha or b"") < min(bare, opaque * 1.02)
 
 
+@pytest.mark.slow
 def test_regions_of_interest_go_into_the_photographs(model: Model) -> None:
     page, place = small(), min(PLACES)
     focus = (place.x + 5, place.y + 3, 40, 40)
@@ -335,26 +337,28 @@ def test_regions_of_interest_go_into_the_photographs(model: Model) -> None:
     assert eocodec.compress(page, 40, focus=mask, tune="psnr", model=model) == data
 
 
-def test_progressive_pages_are_said_to_be_none(run: Runner, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_progressive_pages_are_said_to_be_none(call: Runner, tmp_path: Path) -> None:
     Image.fromarray(small()[:170, :160]).save(tmp_path / "page.png")
-    done = run("compress", "page.png", "--progressive", "--rate", 20, "--json")
+    done = call("compress", "page.png", "--progressive", "--rate", 20, "--json")
     row = json.loads(done.stdout)
     assert not row["page"] and "no page; leave out --progressive for one" in row["warnings"][0]
     assert b"warning: its text and drawings are not kept exactly" in done.stderr
     Image.fromarray(photograph("coffee", 60, 70)).save(tmp_path / "photo.png")
-    row = json.loads(run("compress", "photo.png", "--progressive", "--rate", 20, "--json").stdout)
+    row = json.loads(call("compress", "photo.png", "--progressive", "--rate", 20, "--json").stdout)
     assert not row["warnings"] and not row["page"]
 
 
-def test_pages_of_16_bits_are_said_to_be_none(run: Runner, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_pages_of_16_bits_are_said_to_be_none(call: Runner, tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     words = small()[:170, :160].astype(np.uint16) * 257
     words[5, 5] ^= 1
     assert cv2.imwrite(str(tmp_path / "page.png"), words)
-    row = json.loads(run("compress", "page.png", "--rate", 20, "--json").stdout)
+    row = json.loads(call("compress", "page.png", "--rate", 20, "--json").stdout)
     assert not row["page"] and row["depth"] == 16
     assert any("16 bits is no page; --depth 8 makes it one" in warning for warning in row["warnings"])
-    row = json.loads(run("compress", "page.png", "--rate", 20, "--json", "--depth", 8, "-f").stdout)
+    row = json.loads(call("compress", "page.png", "--rate", 20, "--json", "--depth", 8, "-f").stdout)
     assert row["page"] and not any("no page" in warning for warning in row["warnings"])
     exact = codec.compress_picture(words, lossless=True)
     assert exact.notes == ()
@@ -429,25 +433,26 @@ def test_cuts_keep_the_layer_and_treat_photographs_alike(data: bytes, model: Mod
         eocodec.truncate(data, max_bytes=99)
 
 
-def test_cuts_that_leave_a_photograph_without_latents_say_so(data: bytes, run: Runner, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_cuts_that_leave_a_photograph_without_latents_say_so(data: bytes, call: Runner, tmp_path: Path) -> None:
     (tmp_path / "page.eoc").write_bytes(data)
     told = describe(data)
     assert told["blank"] == 0 and [s["latents"] for s in told["segments"]] == [768, 384]
     one, none = 40, told["layer"] + 120  # latents at which only the larger photograph has a segment, and bytes
     for cut, left in ((("--latents", one), 1), (("--bytes", none), 2)):
-        done = run("truncate", "page.eoc", *cut, "-f", "--json")
+        done = call("truncate", "page.eoc", *cut, "-f", "--json")
         row = json.loads(done.stdout)
         assert row["blank"] == left and f"of {left} of its photographs" in row["warnings"][0]
         assert b"warning: no segment fits" in done.stderr and done.returncode == 0
-        told = json.loads(run("info", "page.cut.eoc", "--json").stdout)
+        told = json.loads(call("info", "page.cut.eoc", "--json").stdout)
         assert told["blank"] == left == sum(not r["latents"] for r in told["regions"]) and told["complete"]
-        assert b"no latents: one colour" in run("info", "page.cut.eoc").stdout
-        shown = run("decompress", "page.cut.eoc", "-o", "cut.png", "-f").stdout.decode()
+        assert b"no latents: one colour" in call("info", "page.cut.eoc").stdout
+        shown = call("decompress", "page.cut.eoc", "-o", "cut.png", "-f").stdout.decode()
         assert f"(without latents: {left} flat photographs)" in shown
         decoded = np.asarray(Image.open(tmp_path / "cut.png").convert("RGB"))
         flat = [np.ptp(decoded[p.place].astype(int), axis=(0, 1)).max() < 8 for p in PLACES]
         assert sum(flat) == left
-    refused = run("truncate", "page.eoc", "--latents", 1, "-f")
+    refused = call("truncate", "page.eoc", "--latents", 1, "-f")
     assert refused.returncode == 1 and b"no segment of a photograph on the page ends within 1 latents" in refused.stderr
 
 
@@ -487,6 +492,7 @@ def test_hostile_places_are_refused(file: format.File, model: Model) -> None:
         eocodec.decompress(_resealed(file, page=element[:-40]), model)
 
 
+@pytest.mark.slow
 def test_hostile_photographs_are_refused(file: format.File, data: bytes, model: Model) -> None:
     part = format.parse(file.segments[0].payload)
     photo = small()[min(PLACES).place]
@@ -577,21 +583,22 @@ def test_descriptions_say_where_photographs_are(data: bytes, file: format.File) 
     assert missing["bytes"] == 0 and missing["step"] is None
 
 
-def test_the_command_makes_reads_and_cuts_pages(run: Runner, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_command_makes_reads_and_cuts_pages(call: Runner, tmp_path: Path) -> None:
     Image.fromarray(small()).save(tmp_path / "page.png")
-    report = json.loads(run("compress", "page.png", "--json").stdout)
+    report = json.loads(call("compress", "page.png", "--json").stdout)
     assert report["photographs"] == 2 and "kept as a page" in report["warnings"][0]
-    told = json.loads(run("info", "page.eoc", "--json").stdout)
+    told = json.loads(call("info", "page.eoc", "--json").stdout)
     assert len(told["regions"]) == 2 and told["page"]
-    shown = run("info", "page.eoc").stdout.decode()
+    shown = call("info", "page.eoc").stdout.decode()
     assert "a photograph of 131x100 at (17, 23), step" in shown and "all but the photographs, exact" in shown
-    assert run("truncate", "page.eoc", "--bytes", str(report["bytes"] - 500), "-o", "less.eoc").returncode == 0
-    assert run("decompress", "less.eoc", "-o", "less.png").returncode == 0
+    assert call("truncate", "page.eoc", "--bytes", str(report["bytes"] - 500), "-o", "less.eoc").returncode == 0
+    assert call("decompress", "less.eoc", "-o", "less.png").returncode == 0
     outside = _outside(small(), PLACES)
     assert (np.asarray(Image.open(tmp_path / "less.png").convert("RGB"))[outside] == small()[outside]).all()
     (tmp_path / "cut.eoc").write_bytes((tmp_path / "page.eoc").read_bytes()[: told["segments"][0]["end"] + 9])
-    assert b"cut short: 1 of its photographs is whole" in run("decompress", "cut.eoc", "-o", "cut.png").stdout
-    assert run("denoise", "page.eoc", "-o", "clean.png").returncode == 0
+    assert b"cut short: 1 of its photographs is whole" in call("decompress", "cut.eoc", "-o", "cut.png").stdout
+    assert call("denoise", "page.eoc", "-o", "clean.png").returncode == 0
 
 
 def test_pillow_opens_pages_and_says_when_they_are_cut(data: bytes, file: format.File, model: Model) -> None:

@@ -94,6 +94,7 @@ def test_modes(crop: Image.Image, mode: str, back: str, options: dict[str, Any])
         assert not difference[:, :, 3].any()
 
 
+@pytest.mark.slow
 def test_targets_are_met(crop: Image.Image) -> None:
     assert len(saved(crop, max_bytes=1500)) <= 1500
     assert 8 * len(saved(crop, bpp=0.5)) <= 0.5 * 120 * 60

@@ -126,18 +126,19 @@ def test_the_tables_survive_packing(model: Model) -> None:
     assert all((getattr(tables, k) == getattr(again, k)).all() for k in tables.__dataclass_fields__)
 
 
+@pytest.mark.slow
 def test_the_command_writes_cuts_and_describes_progressive_files(
-    run: Runner, picture: np.ndarray, tmp_path: Path
+    call: Runner, picture: np.ndarray, tmp_path: Path
 ) -> None:
     Image.fromarray(picture).save(tmp_path / "p.png")
-    assert run("compress", "--progressive", "--rate", "200", "p.png").returncode == 0
-    assert run("truncate", "--bytes", "3000", "p.eoc").returncode == 0
+    assert call("compress", "--progressive", "--rate", "200", "p.png").returncode == 0
+    assert call("truncate", "--bytes", "3000", "p.eoc").returncode == 0
     assert 2996 <= (tmp_path / "p.cut.eoc").stat().st_size <= 3000
-    shown = run("info", "p.cut.eoc")
+    shown = call("info", "p.cut.eoc")
     assert shown.returncode == 0 and b"embedded stream, as good as C=" in shown.stdout
-    assert run("decompress", "p.cut.eoc", "-o", "small.png").returncode == 0
+    assert call("decompress", "p.cut.eoc", "-o", "small.png").returncode == 0
     assert 25 < psnr(picture, np.asarray(Image.open(tmp_path / "small.png"))) < 40
-    assert run("compress", "--progressive", "--lossless", "p.png").returncode == 2
+    assert call("compress", "--progressive", "--lossless", "p.png").returncode == 2
 
 
 @pytest.mark.slow

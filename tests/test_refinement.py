@@ -30,6 +30,7 @@ def pictures() -> list[np.ndarray]:
     return [whole[top : top + 288, left : left + 288] for top, left in ((0, 0), (80, 200), (100, 300))]
 
 
+@pytest.mark.slow
 def test_decoded_pictures_are_those_of_files(pictures: list[np.ndarray]) -> None:
     model = eocodec.load_model(str(SMALL))
     for decoded in refinement.decoded_pictures(model, pictures, seed=3):
@@ -71,6 +72,7 @@ def test_training_lowers_the_error_of_files(
     monkeypatch.setattr(refinement, "CROP", 64)
     monkeypatch.setattr(refinement, "BATCH", 2)
     monkeypatch.setattr(refinement, "AVERAGE", 0.9)
+    monkeypatch.setattr("eocodec_export.adapted.STEPS", (6.0, 28.0, 80.0))  # at which tables are fitted
     folder = tmp_path / "pictures"
     folder.mkdir()
     for k, picture in enumerate(pictures):

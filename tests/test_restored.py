@@ -22,6 +22,7 @@ from eocodec.model.bundle import read_bundle  # noqa: E402
 from eocodec.model.library import load_model, shipped_models  # noqa: E402
 
 
+@pytest.mark.slow
 def test_the_shipped_bundle_comes_back_exactly(coffee: np.ndarray) -> None:
     """Float graphs within rounding of floats, integer graphs to the last bit, on random and real inputs."""
     path = shipped_models()["photo"]

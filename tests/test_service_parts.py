@@ -69,6 +69,7 @@ def opened(tmp_path: Path) -> tuple[str, str]:
     return str(path), "a"
 
 
+@pytest.mark.slow
 def test_an_open_picture_is_transformed_once_for_all_its_files(opened: tuple[str, str], model: Model) -> None:
     desk = Desk(read)
     picture = read(body(120, 60))

@@ -39,6 +39,7 @@ def test_parts_go_to_a_bundle_with_the_same_flow(tmp_path: Path) -> None:
     assert bundle_id(files) == model.full_id
 
 
+@pytest.mark.slow
 def test_parts_that_see_latents_need_the_same_steps(tmp_path: Path) -> None:
     photo = Model(read_bundle(shipped_models()["photo"]))
     assert same_flow(Model(bare()), photo)

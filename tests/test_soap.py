@@ -24,6 +24,7 @@ def quadratic(optimiser_of: "object", steps: int = 200) -> float:
     return float((((w.detach() - target) @ turn) * scale).square().sum())
 
 
+@pytest.mark.slow
 def test_soap_follows_turned_axes_better_than_adam() -> None:
     soap = quadratic(lambda p: Soap(p, lr=0.05))
     adam = quadratic(lambda p: torch.optim.Adam(p, lr=0.05, betas=(0.95, 0.95)))

@@ -247,6 +247,7 @@ def test_without_more_threads_the_calling_one_does_it_all(monkeypatch: pytest.Mo
     assert set(names) == {threading.current_thread().name}
 
 
+@pytest.mark.slow
 def test_the_reported_quality_is_that_of_the_decoded_file(chelsea: np.ndarray) -> None:
     from eocodec.codec import compress_picture
     from eocodec.metrics import psnr

@@ -107,6 +107,7 @@ def test_names_of_models_are_completed(tmp_path: Path) -> None:
     assert "plain,photo" in done.stdout, done
 
 
+@pytest.mark.slow
 def test_planning_many_files_takes_no_time_to_speak_of(tmp_path: Path) -> None:
     import time
 
