@@ -1,4 +1,4 @@
-"""Integer nets for kernels that multiply 8-bit integers: the same integers as in torch, whatever the kernel."""
+"""Nets for kernels that multiply 8-bit integers: integer ones give those of torch, refinements nearly the picture."""
 
 from collections.abc import Iterator
 
@@ -9,10 +9,12 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-from eocodec_export.graphs import entropy_graphs  # noqa: E402
+from eocodec_export.eight_bit import decoder_inputs, eight_bit_refinement  # noqa: E402
+from eocodec_export.graphs import decoder_graph, entropy_graphs, halved  # noqa: E402
 
 from eocodec.flow.context import ContextModel, IntegerConv  # noqa: E402
-from eocodec.flow.restored import integer_nets  # noqa: E402
+from eocodec.flow.model import PhotoConfig, PhotoModel  # noqa: E402
+from eocodec.flow.restored import float_nets, integer_nets  # noqa: E402
 from eocodec.model.graphs import check_graph  # noqa: E402
 
 UNIT = 1 / 32
@@ -120,3 +122,65 @@ def test_weights_come_back_from_the_graphs() -> None:
         }
     )
     assert entropy_graphs(again) == graphs
+
+
+SIZES = PhotoConfig(
+    levels=2,
+    width=8,
+    steps=1,
+    features=8,
+    context_width=8,
+    rotated=True,
+    tuned=True,
+    refine_width=8,
+    refine_blocks=1,
+    refine_coarse=8,
+    refine_latents=True,
+    refine_eight_bit=True,
+)
+
+
+def test_a_refinement_of_8_bits_is_nearly_that_of_floats() -> None:
+    """And its weights come back, and give the same graph again."""
+    torch.manual_seed(5)
+    model = PhotoModel(SIZES).eval().requires_grad_(False)
+    for name, p in model.refine.named_parameters():
+        p.normal_(0, (2 / p[0].numel()) ** 0.5 if p.dim() > 1 else 0.1)
+        if name.startswith("tail.net.2"):
+            p.mul_(0.3)
+    picture = np.random.default_rng(2).integers(0, 256, (12, 16, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+    inputs = decoder_inputs(model, [picture], 0.12)
+    floats = decoder_graph(model)
+    eight = eight_bit_refinement(floats, inputs)
+    check_graph(halved(eight))
+    sessions = [ort.InferenceSession(g, providers=["CPUExecutionProvider"]) for g in (floats, halved(eight))]
+    changed = []
+    for given in inputs:
+        want, got = (s.run(None, given)[0] for s in sessions)
+        step = given["step"].item()
+        plain = model.flow.inverse([torch.from_numpy(v) for n, v in given.items() if n not in ("step", "tune")]).numpy()
+        refinement = np.sqrt(np.square(want - plain).mean()) / step
+        difference = np.sqrt(np.square(want - got).mean()) / step
+        assert 0 < difference < 0.05 * refinement, (step, difference, refinement)
+        changed.append(refinement)
+    assert min(changed) > 0.05
+    integers = {k: v for k, v in quantised_weights(eight).items() if k.startswith("refine.")}
+    assert set(integers) == {
+        f"refine.{k}.weight" for k in ("blocks.0.net.net.0", "blocks.0.net.net.2", "tail.net.0", "tail.net.2")
+    }
+    assert max(np.abs(w).max() for w in integers.values()) <= 64  # two products fit 16 bits
+    found = float_nets(halved(eight))
+    own = dict(model.refine.state_dict())
+    assert {k for k in found if k.startswith("refine.")} == {f"refine.{k}" for k in own}
+    for name, value in own.items():
+        again = torch.from_numpy(np.array(found[f"refine.{name}"]))
+        assert (again - value).abs().max() <= value.abs().max() / 100, name
+        value.copy_(again)
+    restored = quantised_weights(eight_bit_refinement(decoder_graph(model), inputs))
+    assert all(np.array_equal(restored[k], v) for k, v in integers.items())
+
+
+def quantised_weights(graph: bytes) -> dict[str, np.ndarray]:
+    """Integer weights by the names of the parameters."""
+    constants = {c.name: onnx.numpy_helper.to_array(c) for c in onnx.load_from_string(graph).graph.initializer}
+    return {k.removesuffix("_quantized"): v for k, v in constants.items() if k.endswith("weight_quantized")}

@@ -50,7 +50,8 @@ class PhotoConfig:
     `context_coarse`, `context_depth` and `eight_bit` are `coarse`, `depth` and `eight_bit` of `ContextModel`; `rotated`
     is its coding order; with `tuned` entropy nets and refinement know how much the steps follow the eye.
     `refine_blocks`, if any, are residual blocks of `refine_coarse` channels; `refine_depth` then means nothing, and
-    `refine_tail` is the number of layers behind. With `refine_latents` it sees the finest latents besides the picture.
+    `refine_tail` is the number of layers behind. With `refine_latents` it sees the finest latents besides the picture;
+    with `refine_eight_bit` it is exported for kernels of 8 bits.
     """
 
     levels: int = 4
@@ -69,6 +70,7 @@ class PhotoConfig:
     refine_coarse: int = 64
     refine_latents: bool = False
     refine_tail: int = 2
+    refine_eight_bit: bool = False
     embedded: bool = False
     gain_widths: tuple[int, ...] = ()
     gain_blocks: int = 2

@@ -22,7 +22,7 @@ from eocodec.errors import ModelError
 from eocodec.flow.context import ACTIVATION_UNIT, INDEX_UNIT, MEAN_UNIT
 from eocodec.flow.model import PhotoConfig
 
-__all__ = ["integer_nets", "photo_weights"]
+__all__ = ["float_nets", "integer_nets", "photo_weights"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Layer = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # weights and bias of a convolution
@@ -41,7 +41,7 @@ def photo_weights(files: Mapping[str, bytes]) -> tuple[PhotoConfig, dict[str, Te
     """
     try:
         manifest = json.loads(files["manifest.json"])
-        weights = {**_named(files["encoder.onnx"]), **_named(files["decoder.onnx"])}
+        weights = {**float_nets(files["encoder.onnx"]), **float_nets(files["decoder.onnx"])}
         denoising = _denoising(files)
         weights.update(denoising)
         folders = {"entropy": "latents.context"}
@@ -72,11 +72,15 @@ def _constants(content: bytes) -> tuple[onnx.ModelProto, Arrays]:
             arrays[node.output[0]] = arrays[node.input[0]]
         elif node.op_type == "Mul" and all(i in arrays for i in node.input):
             arrays[node.output[0]] = arrays[node.input[0]] * arrays[node.input[1]]
+        elif node.op_type == "DequantizeLinear" and all(i in arrays for i in node.input):
+            integers, unit = arrays[node.input[0]].astype(np.float32), arrays[node.input[1]]
+            name = node.output[0].removesuffix("_DequantizeLinear_Output")  # as ONNX Runtime's quantisation has it
+            arrays[name] = integers * unit.reshape(-1, *[1] * (integers.ndim - 1))
     return graph, arrays
 
 
-def _named(content: bytes) -> Arrays:
-    """Parameters that a float graph holds under the module's own names."""
+def float_nets(content: bytes) -> Arrays:
+    """Parameters of flow and refinement that a graph holds, by the module's own names."""
     _, arrays = _constants(content)
     return {k: v for k, v in arrays.items() if re.match(r"(flow|refine)\..*\.(weight|bias)$", k)}
 

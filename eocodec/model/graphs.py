@@ -19,10 +19,10 @@ __all__ = ["OPERATORS", "check_graph", "fields", "messages"]
 # fmt: off
 OPERATORS = frozenset((
     "Abs", "Add", "Cast", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv", "ConvTranspose", "DepthToSpace",
-    "Div", "Equal", "Exp", "Expand", "Flatten", "Floor", "Gather", "Gemm", "Greater", "Identity", "Less", "Log",
-    "MatMul", "Max", "Min", "Mul", "Neg", "Pad", "Pow", "QLinearConv", "QuantizeLinear", "Reciprocal", "ReduceMean",
-    "ReduceSum", "Relu", "Reshape", "Shape", "Sigmoid", "Sign", "Slice", "Softplus", "SpaceToDepth", "Split", "Sqrt",
-    "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze", "Where",
+    "DequantizeLinear", "Div", "Equal", "Exp", "Expand", "Flatten", "Floor", "Gather", "Gemm", "Greater", "Identity",
+    "Less", "Log", "MatMul", "Max", "Min", "Mul", "Neg", "Pad", "Pow", "QLinearConv", "QuantizeLinear", "Reciprocal",
+    "ReduceMean", "ReduceSum", "Relu", "Reshape", "Shape", "Sigmoid", "Sign", "Slice", "Softplus", "SpaceToDepth",
+    "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze", "Where",
 ))
 # fmt: on
 MAX_NODES = 20_000

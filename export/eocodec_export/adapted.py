@@ -29,6 +29,7 @@ from eocodec.model.bundle import Model
 from eocodec_export import calibration
 from eocodec_export.bundle import check_parity
 from eocodec_export.denoising import check_denoising, denoising_graphs, fit_level, round_weights
+from eocodec_export.eight_bit import CALIBRATED, decoder_inputs, eight_bit_refinement
 from eocodec_export.embedded import fit_probabilities
 from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs, halved, widened
 
@@ -92,7 +93,11 @@ def adapted_files(
         gain = calibration.noise_gain(model, checked)
         manifest["denoise"] = {**manifest["denoise"], "gain": gain}
     if changed & {"flow.", "refine."}:
-        files["decoder.onnx"] = halved(decoder_graph(model), SHORTER)
+        decoder = decoder_graph(model)
+        if model.config.refine_eight_bit:
+            report("refinement for 8-bit kernels")
+            decoder = eight_bit_refinement(decoder, decoder_inputs(model, fitted[:CALIBRATED], manifest["dead_zone"]))
+        files["decoder.onnx"] = halved(decoder, SHORTER)
         manifest["refine_from"] = _refine_from(model, checked, manifest)
     if changed & {"flow.", "latents."}:
         graphs = entropy_graphs(model.latents.context)

@@ -19,12 +19,13 @@ from eocodec.flow.face import FaceModel
 from eocodec.flow.model import PhotoModel, build
 from eocodec.flow.pictures import read_pictures, split
 from eocodec.flow.training import load_checkpoint
-from eocodec.model import parts, transform
+from eocodec.model import parts, transform, unrefined
 from eocodec.model.bundle import Model, write_bundle
 from eocodec.model.encoding import SETTINGS, EncoderSettings
 from eocodec.model.manifest import FORMAT
 from eocodec_export import calibration, embedded, flat
 from eocodec_export.denoising import check_denoising, denoising_graphs, fit_level, round_weights
+from eocodec_export.eight_bit import CALIBRATED, LEVELS, decoder_inputs, eight_bit_refinement
 from eocodec_export.flat import export_flat
 from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs
 
@@ -33,6 +34,7 @@ __all__ = ["check_parity", "export"]
 Bytes = npt.NDArray[np.uint8]
 
 FLOAT_TOLERANCE = 1e-3  # of the range 0 to 1
+REFINED_TOLERANCE = 0.02  # of the step
 STEPS = (2.0, 6.0, 14.0, 28.0, 50.0, 80.0, 120.0, 180.0, 260.0)  # 8-bit levels at which the tables are fitted
 DEAD_ZONE = 0.12
 # Settings of encoders, chosen on training photos (docs/METHOD.md): weights of the rate in rounding, of chroma and of
@@ -132,7 +134,10 @@ def export(
     checked = [p for _, p in held_out]
 
     report("graphs")
-    graphs = {"encoder": encoder_graph(model), "decoder": decoder_graph(model), **entropy_graphs(model.latents.context)}
+    decoder = decoder_graph(model)
+    if model.config.refine_eight_bit:
+        decoder = eight_bit_refinement(decoder, decoder_inputs(model, chosen[:CALIBRATED], dead_zone))
+    graphs = {"encoder": encoder_graph(model), "decoder": decoder, **entropy_graphs(model.latents.context)}
     if model.config.embedded:
         graphs.update(entropy_graphs(model.embedded, "embedded"))
     report("spectrum")
@@ -195,15 +200,18 @@ def check_parity(model: PhotoModel, bundle: Model, pictures: Sequence[Bytes]) ->
     """Largest differences between torch and ONNX Runtime on random and real inputs.
 
     Raises:
-        ModelError: a float graph differs by more than 1e-3 of the range 0 to 1, or an integer graph at all.
+        ModelError: a float graph differs by more than 1e-3 of the range 0 to 1, or an integer graph at all; or, in the
+            mean of a real picture, a decoder whose refinement has 8 bits by more than 2 % of the step.
     """
     generator = np.random.default_rng(0)
     inputs = [generator.integers(0, 256, (64, 96, 3), np.uint8), generator.integers(0, 256, (32, 32, 3), np.uint8)]
+    drawn = len(inputs)
     inputs += [p[: p.shape[0] // 32 * 32, : p.shape[1] // 32 * 32] for p in pictures]
     worst = {"encoder": 0.0, "decoder": 0.0}
     names = transform.band_names(bundle.manifest.levels)
     with torch.no_grad():
-        for picture in inputs:
+        for number, picture in enumerate(inputs):
+            real = number >= drawn
             x = np.ascontiguousarray(picture.transpose(2, 0, 1)[None].astype(np.float32) / 255)
             h = model.flow(torch.from_numpy(x))
             outputs = bundle.run("encoder", {"picture": x})
@@ -218,12 +226,28 @@ def check_parity(model: PhotoModel, bundle: Model, pictures: Sequence[Bytes]) ->
                 given = {"step": step}
                 if bundle.manifest.tuned:
                     given = {"step": step.reshape(1, 1, 1, 1), "tune": np.zeros((1, 1, 1, 1), np.float32)}
-                (z,) = bundle.run("decoder", {**dict(zip(names, decoded, strict=True)), **given})
-                worst["decoder"] = max(worst["decoder"], float(np.abs(y.numpy() - z).max()))
+                given |= dict(zip(names, decoded, strict=True))
+                if model.config.refine_eight_bit:
+                    want = model.flow.inverse(latents).numpy()
+                    (got,) = bundle.run(unrefined.GRAPH, given)
+                    if real and level >= LEVELS[0]:
+                        _check_refined(y.numpy(), bundle.run("decoder", given)[0], level / 255)
+                else:
+                    want, got = y.numpy(), bundle.run("decoder", given)[0]
+                worst["decoder"] = max(worst["decoder"], float(np.abs(want - got).max()))
     for name, difference in worst.items():
         if not difference <= FLOAT_TOLERANCE:
             raise ModelError(f"torch and ONNX Runtime differ by {difference:.2g} in the {name}; the export is refused")
     return {**worst, "entropy": _check_integers(model, bundle, generator)}
+
+
+def _check_refined(want: npt.NDArray[np.float32], got: npt.NDArray[np.float32], step: float) -> None:
+    """A refined picture of torch and one whose refinement has 8 bits."""
+    difference = float(np.sqrt(np.square(want - got).mean()))
+    if difference > REFINED_TOLERANCE * step:
+        raise ModelError(
+            f"a refinement of 8 bits differs by {difference / step:.1%} of the step; the export is refused"
+        )
 
 
 @torch.no_grad()

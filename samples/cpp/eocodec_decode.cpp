@@ -424,7 +424,7 @@ class GraphCheck {
     static void node(View content) {
         static const std::set<std::string> kOperators{
             "Abs",      "Add",        "Cast",       "Clip",    "Concat",    "Constant",     "ConstantOfShape",
-            "Conv",     "ConvTranspose", "DepthToSpace", "Div", "Equal",    "Exp",          "Expand",
+            "Conv",     "ConvTranspose", "DepthToSpace", "DequantizeLinear", "Div", "Equal", "Exp", "Expand",
             "Flatten",  "Floor",      "Gather",     "Gemm",    "Greater",   "Identity",     "Less",
             "Log",      "MatMul",     "Max",        "Min",     "Mul",       "Neg",          "Pad",
             "Pow",      "QLinearConv", "QuantizeLinear", "Reciprocal", "ReduceMean", "ReduceSum", "Relu",

@@ -233,10 +233,10 @@ def _identity(files: dict[str, bytes]) -> bytes:
 # fmt: off
 OPERATORS = frozenset((
     "Abs", "Add", "Cast", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv", "ConvTranspose", "DepthToSpace",
-    "Div", "Equal", "Exp", "Expand", "Flatten", "Floor", "Gather", "Gemm", "Greater", "Identity", "Less", "Log",
-    "MatMul", "Max", "Min", "Mul", "Neg", "Pad", "Pow", "QLinearConv", "QuantizeLinear", "Reciprocal", "ReduceMean",
-    "ReduceSum", "Relu", "Reshape", "Shape", "Sigmoid", "Sign", "Slice", "Softplus", "SpaceToDepth", "Split", "Sqrt",
-    "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze", "Where",
+    "DequantizeLinear", "Div", "Equal", "Exp", "Expand", "Flatten", "Floor", "Gather", "Gemm", "Greater", "Identity",
+    "Less", "Log", "MatMul", "Max", "Min", "Mul", "Neg", "Pad", "Pow", "QLinearConv", "QuantizeLinear", "Reciprocal",
+    "ReduceMean", "ReduceSum", "Relu", "Reshape", "Shape", "Sigmoid", "Sign", "Slice", "Softplus", "SpaceToDepth",
+    "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze", "Where",
 ))
 # fmt: on
 FORBIDDEN = "the model's graph holds what a bundle must not: "

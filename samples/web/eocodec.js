@@ -792,8 +792,8 @@ const ANCESTORS = new Map([
 /** Arithmetic on tensors: none of it runs other graphs, calls out of the runtime, or touches files. */
 const OPERATORS = new Set(
   (
-    "Abs Add Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose DepthToSpace Div Equal Exp Expand " +
-    "Flatten Floor Gather Gemm Greater Identity Less Log MatMul Max Min Mul Neg Pad Pow QLinearConv " +
+    "Abs Add Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose DepthToSpace DequantizeLinear Div Equal " +
+    "Exp Expand Flatten Floor Gather Gemm Greater Identity Less Log MatMul Max Min Mul Neg Pad Pow QLinearConv " +
     "QuantizeLinear Reciprocal ReduceMean ReduceSum Relu Reshape Shape Sigmoid Sign Slice Softplus SpaceToDepth " +
     "Split Sqrt Squeeze Sub Tanh Transpose Unsqueeze Where"
   ).split(" "),
