@@ -68,7 +68,7 @@ def _constants(content: bytes) -> tuple[onnx.ModelProto, Arrays]:
     graph = onnx.load_from_string(content)
     arrays = {t.name: numpy_helper.to_array(t) for t in graph.graph.initializer}
     for node in graph.graph.node:
-        if node.op_type == "Cast" and node.input[0] in arrays:
+        if node.op_type in ("Cast", "Identity") and node.input[0] in arrays:
             arrays[node.output[0]] = arrays[node.input[0]]
         elif node.op_type == "Mul" and all(i in arrays for i in node.input):
             arrays[node.output[0]] = arrays[node.input[0]] * arrays[node.input[1]]
