@@ -590,3 +590,18 @@ def test_speed_counts_pictures_and_waiting(tmp_path: Path, pictures: Path) -> No
     speed = run.speed()
     assert speed["pictures_per_second"] > 0 and 0 <= speed["waiting"] <= 1
     assert speed["loader_pictures_per_second"] > speed["pictures_per_second"] * 0.5
+
+
+def test_nets_that_do_not_fit_the_start_are_named(tmp_path: Path, pictures: Path) -> None:
+    first = Run(configure(tmp_path / "first", pictures), CPU)
+    first.save()
+    said: list[str] = []
+    Run(configure(tmp_path / "same", pictures), CPU, start=first.checkpoint, report=said.append)
+    assert not said
+    path = write_config(tmp_path / "other")
+    path.write_text(path.read_text().replace("refine_width = 8", "refine_width = 12"))
+    Run(load_config(path, pictures), CPU, start=first.checkpoint, report=said.append)
+    assert len(said) == 1 and said[0].endswith("configuration; net begins anew: refine")
+    path.write_text(path.read_text().replace("features = 8", "features = 12"))
+    Run(load_config(path, pictures), CPU, start=first.checkpoint, report=said.append)
+    assert said[1].endswith("configuration; nets begin anew: latents, refine")

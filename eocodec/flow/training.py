@@ -10,6 +10,7 @@ import json
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -179,6 +180,12 @@ class Run:
             if not self.model.start_from(loaded.config, loaded.average):
                 raise _misfit(loaded, start, config)
             self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+            anew = _begun_anew(self.average, loaded.average)
+            if anew and ranks.main:
+                nets = "net begins" if len(anew) == 1 else "nets begin"
+                report(
+                    f"{start}: its weights do not fit all sizes of the configuration; {nets} anew: {', '.join(anew)}"
+                )
         if resume:
             self._restore(_fitting(load_checkpoint(self.checkpoint, device), self.checkpoint, config).raw)
         mkldnn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -428,6 +435,17 @@ def _fitting(loaded: Checkpoint, path: Path, config: TrainingConfig) -> Checkpoi
     if loaded.config != config.model:
         raise _misfit(loaded, path, config)
     return loaded
+
+
+def _begun_anew(weights: dict[str, Tensor], start: dict[str, Tensor]) -> list[str]:
+    """Names of the model's nets most of whose weights are not those of the start, although it has such nets."""
+    whole, taken = Counter[str](), Counter[str]()
+    for name, value in weights.items():
+        net = name.partition(".")[0]
+        whole[net] += value.numel()
+        if name in start and torch.equal(value, start[name].to(value.device)):
+            taken[net] += value.numel()
+    return sorted(n for n in {k.partition(".")[0] for k in start} & whole.keys() if 2 * taken[n] < whole[n])
 
 
 def _misfit(loaded: Checkpoint, path: Path, config: TrainingConfig) -> EocodecError:
