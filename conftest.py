@@ -20,8 +20,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # reads this once; processes that the tests start inherit it.
     os.environ.update({name: os.environ.get(name, value) for name, value in ONE_THREAD.items()})
 
-# What is made while tests are collected lasts to the end. To look through all of it for garbage again and again would take
-# a tenth of the time of the quick tests.
+# What is made while tests are collected lasts to the end. To look through all of it for garbage again and again would
+# take a tenth of the time of the quick tests.
 gc.disable()
 
 
