@@ -5,6 +5,7 @@ Anything else that cannot be imported stays an error. Modules that hold nothing 
 imported. And the tests that run side by side take one thread each.
 """
 
+import gc
 import os
 import re
 from collections.abc import Generator
@@ -18,6 +19,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # As many processes as cores: more threads would spin while they wait for one another. Before NumPy is loaded, which
     # reads this once; processes that the tests start inherit it.
     os.environ.update({name: os.environ.get(name, value) for name, value in ONE_THREAD.items()})
+
+# What is made while tests are collected lasts to the end. To look through all of it for garbage again and again would
+# take a tenth of the time of the quick tests.
+gc.disable()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Collect garbage from here on, but not among what is there."""
+    gc.freeze()
+    gc.enable()
+
 
 # Import names of what the extras in pyproject.toml bring; what eocodec always needs is not among them.
 OPTIONAL = frozenset(

@@ -42,6 +42,7 @@ def _whole(picture: Words) -> Words:
 # Lossy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [45, 70, 90])
 def test_qualities_far_below_a_level_are_reached(scene: Words, target: int) -> None:
     done = codec.compress_picture(scene, psnr=target, verify=True, measure=True)
@@ -81,6 +82,7 @@ def test_sizes_are_met_and_grey_and_alpha_stay(scene: Words) -> None:
     assert format.parse(done.data).header.grey
 
 
+@pytest.mark.slow
 def test_symbols_of_fine_steps_do_not_depend_on_threads_or_graph_optimisation(scene: Words) -> None:
     data = eocodec.compress(scene[:64, :64], psnr=85)
     found = [symbols(data, load_model("photo", *s, "cpu")) for s in ((1, "off"), (2, "all"))]
@@ -183,6 +185,7 @@ def test_every_value_comes_back(scene: Words, name: str) -> None:
     assert len(done.data) < len(png)
 
 
+@pytest.mark.slow
 def test_sensor_data_takes_far_fewer_bytes_than_png_and_jpeg_2000(scene: Words) -> None:
     for picture, most in ((scene, 0.83), (scene >> 4, 0.7)):
         size = len(eocodec.compress(picture, lossless=True))
@@ -191,6 +194,7 @@ def test_sensor_data_takes_far_fewer_bytes_than_png_and_jpeg_2000(scene: Words) 
         assert size < most * len(png) and size < 0.95 * len(jp2)
 
 
+@pytest.mark.slow
 def test_values_with_gaps_are_coded_by_rank(scene: Words) -> None:
     twelve = scene >> 4
     usual, spread = (len(eocodec.compress(p, lossless=True)) for p in (twelve, twelve << 4))
@@ -198,6 +202,7 @@ def test_values_with_gaps_are_coded_by_rank(scene: Words) -> None:
     assert lossless_deep.ranks_of(twelve << 4)[1] is not None and lossless_deep.ranks_of(scene)[1] is None
 
 
+@pytest.mark.slow
 def test_lossless_files_of_16_bits_are_checked(scene: Words, model: Model) -> None:
     data = eocodec.compress(scene, lossless=True)
     file = format.parse(data)

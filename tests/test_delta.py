@@ -80,6 +80,7 @@ def test_a_delta_stands_for_the_whole_bundle(delta: Path, tmp_path: Path, pictur
     assert np.array_equal(eocodec.decompress(data, delta), eocodec.decompress(data, whole))
 
 
+@pytest.mark.slow
 def test_a_delta_of_a_delta_is_completed(delta: Path, tmp_path: Path) -> None:
     second = delta.parent / "second.eocm"
     files = listed({**_changed("second"), "extra.bin": b"more"})

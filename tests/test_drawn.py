@@ -60,6 +60,7 @@ def test_no_lossy_file_is_larger_than_the_lossless_one(kind: str, model: Model) 
             assert (decoded == (picture if picture.ndim == 3 else picture[..., None])).all() and done.psnr == np.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 700, 3), (700, 1, 3), (2, 400, 3), (3, 17, 3)])
 def test_no_lossy_file_of_a_narrow_picture_is_larger_than_the_lossless_one(
     shape: tuple[int, int, int], model: Model
@@ -117,6 +118,7 @@ def test_models_without_exact_files_code_drawings_lossily(model: Model) -> None:
     assert format.parse(data).lossless is None
 
 
+@pytest.mark.slow
 def test_progressive_files_stay_progressive(model: Model) -> None:
     assert format.parse(eocodec.compress(_chart(), progressive=True, model=model)).header.embedded
 
@@ -201,6 +203,7 @@ def _resealed(data: bytes) -> bytes:
     return head + element + checksum + data[start + length + 4 :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("colour", [(255, 255, 255), (128, 128, 128), (0, 0, 0), (200, 30, 30)])
 def test_flat_colours_come_back_exactly_at_any_rate(colour: tuple[int, int, int], model: Model) -> None:
     picture = np.full((60, 62, 3), colour, np.uint8)

@@ -140,6 +140,7 @@ SIZES = PhotoConfig(
 )
 
 
+@pytest.mark.slow
 def test_a_refinement_of_8_bits_is_nearly_that_of_floats() -> None:
     """And its weights come back, and give the same graph again."""
     torch.manual_seed(5)

@@ -99,6 +99,7 @@ def test_a_bundle_with_a_hostile_graph_is_refused_when_the_graph_is_wanted() -> 
         Model(listed(files)).run("encoder", {"picture": np.zeros((1, 3, 32, 32), np.float32)})
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_bytes_are_accepted_or_refused_with_a_sentence(data: st.DataObject) -> None:

@@ -160,6 +160,7 @@ def test_a_psnr_is_that_of_what_can_be_seen(options: dict[str, str], coffee: np.
     assert done.psnr == pytest.approx(_seen(rgba, eocodec.decompress(done.data), alpha), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_hidden_does_not_matter_to_a_psnr(coffee: np.ndarray) -> None:
     picture = coffee[100:164, 200:280]
     one, other = (_cut_out(picture, 22, hidden)[0] for hidden in (7, 200))
@@ -169,6 +170,7 @@ def test_what_is_hidden_does_not_matter_to_a_psnr(coffee: np.ndarray) -> None:
     assert done.psnr == float("inf") and len(done.data) < 200
 
 
+@pytest.mark.slow
 def test_files_that_grow_and_transparency_that_takes_the_bytes_are_told(call: Runner, tmp_path: Path) -> None:
     Image.open(SAMPLES / "coffee.png").convert("RGB").crop((90, 90, 330, 270)).save(tmp_path / "a.jpg", quality=20)
     done = call("compress", "a.jpg", "--json", "--no-measure", "--rate", 300)
@@ -197,6 +199,7 @@ def test_equal_channels_are_grey_in_and_out() -> None:
     assert as_picture(rgb).grey is False and read_picture(io.BytesIO(_file(Image.fromarray(rgb), "PNG"))).grey is False
 
 
+@pytest.mark.slow
 def test_hidden_colours_cost_nothing_and_show_nowhere() -> None:
     c = np.asarray(Image.open(SAMPLES / "coffee.png").convert("RGB"))[:60, :90]
     y, x = np.mgrid[:60, :90]

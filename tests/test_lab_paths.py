@@ -19,6 +19,8 @@ from eocodec.lab.paths.scenes import TRANSFORMATIONS, transformed
 from eocodec.lab.subjects.linear import PrincipalComponents
 from eocodec.lab.subjects.subject import Core
 
+pytestmark = pytest.mark.slow
+
 
 class Plane(Potential):
     """u = a · z − ½ |a|² t: constant velocity."""

@@ -330,6 +330,7 @@ class TestSubjects:
         np.testing.assert_allclose(start(x)[1].detach(), expected(x)[1].detach(), atol=1e-5)
         assert [type(layer) for layer in start.layers] == [type(layer) for layer in random_flow(15, 2, 8).layers]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("optimiser", ["adam", "soap"])
     def test_flow_from_components_learns_what_is_not_gaussian(self, fa, optimiser):
         x = torch.from_numpy(fa.train)

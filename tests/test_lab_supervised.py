@@ -14,6 +14,8 @@ from eocodec.lab.measures.supervised.information import (
 from eocodec.lab.measures.supervised.interventions import beta_vae_score, factor_vae_score, irs
 from eocodec.lab.measures.supervised.predictors import dci, explicitness, sap
 
+pytestmark = pytest.mark.slow
+
 N = 4000
 VOTES = (300, 200)
 MEASURES = {

@@ -71,6 +71,7 @@ def test_a_single_model_is_the_only_one(mine: Path, data: bytes) -> None:
         library.of_number(1)
 
 
+@pytest.mark.slow
 def test_own_models_come_before_shipped_ones() -> None:
     face = Model(_renamed(shipped_models()["face64"]))
     assert Library([face]).of_number(1) is face
@@ -126,6 +127,7 @@ def test_a_limit_of_pixels_is_public(picture: np.ndarray) -> None:
     assert isinstance(codec.compress_picture(picture, 20), eocodec.Compressed)
 
 
+@pytest.mark.slow
 def test_earlier_models_are_what_they_were() -> None:
     """To the last file, even those that no decoder needs: deltas that users made of them take theirs from them."""
     lists = {

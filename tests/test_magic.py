@@ -96,6 +96,7 @@ def command(tmp_path: Path) -> dict[str, str]:
     return {**environment(), "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
 
 
+@pytest.mark.slow
 def test_bash_completes_commands_options_and_files(command: dict[str, str], tmp_path: Path) -> None:
     bash = tool("bash")
     script = """
@@ -132,6 +133,7 @@ def test_fish_completes_commands_and_files(command: dict[str, str], tmp_path: Pa
     assert offered == ["decompress", "demo", "denoise", "photo.png"], done.stderr
 
 
+@pytest.mark.slow
 def test_zsh_takes_the_script(command: dict[str, str], tmp_path: Path) -> None:
     zsh = tool("zsh")
     script = "autoload -U compinit; compinit -u; source <(eocodec completion zsh); echo $_comps[eocodec]"

@@ -220,6 +220,7 @@ def test_a_model_that_shares_a_flow_is_kept_as_a_delta(
     assert (installed := shelf.plate_of(data[4:8])) is not None and installed.name == "photo"
 
 
+@pytest.mark.slow
 def test_lossless_files_of_a_model_that_is_kept_as_a_delta(samples: dict[str, Any]) -> None:
     picture = samples["coffee"][100:180, 200:290]
     data = eocodec.compress(picture, lossless=True, model=Library().of_id(bytes.fromhex("a84efb79")))

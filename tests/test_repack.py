@@ -18,6 +18,12 @@ from eocodec_export.repack import main, repacked  # noqa: E402
 pytestmark = pytest.mark.slow  # zopfli takes its time
 
 
+@pytest.fixture(autouse=True)
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zopfli looks once, which is enough for what stays the same."""
+    monkeypatch.setattr("eocodec_export.repack.ITERATIONS", 1)
+
+
 def _archive(comment: bytes, kinds: dict[str, int]) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:

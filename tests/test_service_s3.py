@@ -42,6 +42,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+@pytest.mark.slow
 def test_a_bucket_stores_what_a_folder_does(bucket: Any) -> None:
     images = Images("s3://bucket/images", describe)
     images.check()

@@ -118,6 +118,7 @@ def test_planning_many_files_takes_no_time_to_speak_of(tmp_path: Path) -> None:
     assert len(jobs) == 20000 and time.process_time() - begun < 5
 
 
+@pytest.mark.slow
 def test_the_same_rate_means_the_same_in_truncate_as_in_compress(call: Runner, folder: Path) -> None:
     for name, extra in (("p", ["--progressive"]), ("o", [])):
         assert call("compress", "a.png", f"{name}.eoc", "--rate", 200, "--no-measure", *extra).returncode == 0
