@@ -21,7 +21,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.update({name: os.environ.get(name, value) for name, value in ONE_THREAD.items()})
 
 # What is made while tests are collected lasts to the end. To look through all of it for garbage again and again would
-# take a tenth of the time of the quick tests.
+# take a twentieth of the time of the quick tests.
 gc.disable()
 
 
