@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from eocodec import files, wide
 from eocodec.arguments import computable
@@ -29,6 +29,9 @@ from eocodec.errors import CutOffError, EocodecWarning, ImageError, LimitError, 
 from eocodec.format import MAX_PIXELS, MAX_SIDE
 from eocodec.kinds import kind_of
 from eocodec.levels import FEW_BITS, eight_bit, few_levels, white_level
+
+if TYPE_CHECKING:
+    from PIL import ImageCms
 
 __all__ = [
     "Bytes",
@@ -487,13 +490,17 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     if image.mode not in ("L", "RGB", "CMYK", "LAB"):
         image = image.convert("L" if image.mode == "LA" else "RGB")
     if profile:
+        from PIL import ImageCms  # takes its time
+
         with suppress(ImageCms.PyCMSError, OSError, ValueError):  # a broken profile must not lose the picture
             image = _converted(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
     return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
-def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+def _converted(image: Image.Image, profile: "ImageCms.ImageCmsProfile") -> Image.Image:
     """A picture's values in sRGB; those it has if the profile is sRGB's, whatever it is called."""
+    from PIL import ImageCms  # takes its time
+
     srgb = ImageCms.createProfile("sRGB")
     ramp = np.arange(256, dtype=np.uint8)
     if image.mode == "L":  # by a table: LittleCMS's fast way with grey is up to ten levels off where it is dark

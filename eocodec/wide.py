@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from eocodec.errors import ImageError
 from eocodec.kinds import kind_of
@@ -73,6 +73,8 @@ def unread(file: BinaryIO) -> str | None:
     head = head[: TIFF_HEADS.get(head[:4], 0)]
     if not head:
         return None
+    from PIL import TiffImagePlugin  # takes its time
+
     with suppress(Exception):  # a damaged directory raises many kinds of exception
         tags = TiffImagePlugin.ImageFileDirectory_v2(head)
         file.seek(tags.next)

@@ -153,8 +153,6 @@ def command(
       eocodec compress --model face64 --resize portrait.jpg
       eocodec compress --tiny --base64 --bytes 24 face.png -o -
     """
-    from eocodec.codec import compress_picture
-    from eocodec.coding.rate_control import rate_of_step_quality
     from eocodec.errors import EocodecError
     from eocodec.model.library import load_model
 
@@ -163,13 +161,17 @@ def command(
     jobs = files.plan(inputs, output, pictures.EOC, force, recursive=recursive, wanted=pictures.is_picture_name)
     lanes = files.Lanes(len(jobs), threads, device)
     loaded = lanes.load(name)
+    if lanes.workers == 1 and not options["lossless"]:
+        loaded.runtime.open_ahead(["encoder"])  # while all else is imported and the picture is read
+
+    from eocodec.codec import compress_picture
+    from eocodec.coding.rate_control import rate_of_step_quality
+
     if rate is not None and not 1 <= rate <= loaded.block:
         raise EocodecError(f"the rate must be from 1 to {loaded.block} latents, not {rate:g}")
     if quality is not None:
         rate = rate_of_step_quality(loaded, quality)
     files.make_folders(jobs)
-    if lanes.workers == 1 and not options["lossless"]:
-        loaded.runtime.open_ahead(["encoder"])  # while the picture is read
     options["measure"] = not no_measure
     wanted = options.pop("depth")
     options["depth"] = None if wanted is None else int(wanted)
