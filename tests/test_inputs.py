@@ -73,8 +73,8 @@ def test_floating_point_pictures_of_an_unknown_range_are_told(photo: Image.Image
 @pytest.mark.parametrize("channels", [3, 4])
 def test_tiff_files_that_cannot_be_read_are_told_by_their_samples(channels: int) -> None:
     cv2 = pytest.importorskip("cv2")
-    data = cv2.imencode(".tif", np.zeros((20, 30, channels), np.float32))[1].tobytes()
-    with pytest.raises(UnknownTypeError, match=rf"\({channels} samples a pixel, floating-point numbers of 32 bits\)"):
+    data = cv2.imencode(".tif", np.zeros((20, 30, channels), np.int32))[1].tobytes()
+    with pytest.raises(UnknownTypeError, match=rf"\({channels} samples a pixel, signed integers of 32 bits\)"):
         read_picture(io.BytesIO(data))
     with pytest.raises(UnknownTypeError, match="not a picture in a format that can be read"):
         read_picture(io.BytesIO(data[:9]))
