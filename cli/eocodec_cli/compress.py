@@ -7,6 +7,7 @@ import click
 
 from eocodec_cli import files, pictures
 from eocodec_cli.denoise import sigma_or_auto
+from eocodec_cli.shown import with_options
 from eocodec_cli.work import for_each
 
 if TYPE_CHECKING:
@@ -219,20 +220,14 @@ def _hint(message: str, name: str) -> str:
     """The library's sentence with the option that helps."""
     if "is out of reach" in message and name == "photo":
         return f"{message}; --lossless keeps every value"
-    if "which resize does" in message:
-        return message.replace("which resize does", "which --resize does")
-    if "compress the picture again to fewer bytes" in message:
-        return message.replace("to fewer bytes", "with --bytes")
-    return message
+    return with_options(message)
 
 
 def _row(job: files.Job, source: pictures.Source, done: "Compressed", options: dict[str, Any]) -> dict[str, Any]:
     height, width = done.size
     alpha, exact, photographs = _contents(done.data)
     warnings = [*source.picture.at_depth(done.depth).notes, *_on_depth(source.picture, done.depth, options["depth"])]
-    for note in done.notes:
-        note = note.replace("leave progressive out", "leave out --progressive")
-        warnings.append(note.replace("a depth of 8 makes", "--depth 8 makes"))
+    warnings += map(with_options, done.notes)
     if exact and not options["lossless"]:
         warnings.append("it is kept exactly, which takes no more bytes than a lossy file")
     if photographs:
