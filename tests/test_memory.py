@@ -4,7 +4,9 @@ import functools
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,6 +112,27 @@ def test_where_memory_is_limited_there_are_large_pages_of_what_is_left(monkeypat
     monkeypatch.setattr(sys, "platform", "linux")
     memory.take_large_pages()
     assert freed == blocks[::-1] and advised == [(start, 16 << 20) for start in blocks]
+
+
+def test_a_level_is_coded_without_what_only_its_features_are_made_of(
+    coffee: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feature, level = walk.Walk._feature, walk.Walk._level
+    seen: list[weakref.ref[np.ndarray]] = []
+    held: list[bool] = []
+
+    def watched(self: walk.Walk, number: int, coarser: np.ndarray, previous: np.ndarray | None) -> np.ndarray:
+        seen.append(weakref.ref(coarser))
+        return feature(self, number, coarser, previous)
+
+    def coded(self: walk.Walk, *arguments: Any) -> np.ndarray:
+        held.append(seen[-1]() is not None)
+        return level(self, *arguments)
+
+    monkeypatch.setattr(walk.Walk, "_feature", watched)
+    monkeypatch.setattr(walk.Walk, "_level", coded)
+    eocodec.compress(coffee[:128, :128], model=model)
+    assert held == [False] * model.manifest.levels
 
 
 def test_large_pictures_give_memory_back_every_few_strips(
