@@ -12,7 +12,7 @@ from eocodec.errors import EocodecError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["check_model", "check_numbers", "computable", "file_bytes"]
+__all__ = ["check_model", "check_number", "check_numbers", "computable", "file_bytes"]
 
 
 def file_bytes(data: Any) -> bytes:
@@ -37,8 +37,18 @@ def check_numbers(**values: Any) -> None:
         EocodecError: one is not.
     """
     for name, value in values.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
-            raise EocodecError(f"{name} must be a number, not {type(value).__name__}")
+        if value is not None:
+            check_number(name, value)
+
+
+def check_number(name: str, value: Any) -> None:
+    """See that a value is a number.
+
+    Raises:
+        EocodecError: it is not, or is missing.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise EocodecError(f"{name} must be a number, not {type(value).__name__}")
 
 
 def check_model(model: Any, threads: Any) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from eocodec import format
 from eocodec._moved import moved_names
-from eocodec.arguments import check_numbers, file_bytes
+from eocodec.arguments import check_number, check_numbers, file_bytes
 from eocodec.coding import alpha as transparency
 from eocodec.coding import drawn, matte
 from eocodec.coding.base import Coded, Job
@@ -348,7 +348,8 @@ def decode_file(
         EocodecError: `texture` is out of range.
         FormatError: not an `.eoc` file, damaged, too large, or its model is not at hand.
     """
-    check_numbers(texture="" if texture is None else texture, max_pixels=max_pixels)
+    check_number("texture", texture)
+    check_numbers(max_pixels=max_pixels)
     if not 0 <= texture <= 1:
         raise EocodecError(f"texture must be from 0 to 1, not {texture:g}")
     if depth not in (None, 8, 16):

@@ -6,7 +6,6 @@ system (:class:`OSError`); callers make sentences of them.
 
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,7 +72,7 @@ def atomic_file(path: str | os.PathLike[str], folder: str | os.PathLike[str] | N
 
 def _name() -> str:
     """A new name in :data:`TEMPORARY`; it does not grow with the file's, which may be as long as names can be."""
-    return f".{secrets.token_hex(8)}.partial"
+    return f".{os.urandom(8).hex()}.partial"
 
 
 def _target(path: Path) -> tuple[Path | None, os.stat_result | None]:

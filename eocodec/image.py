@@ -20,15 +20,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
-from eocodec import files, wide
+from eocodec import files, tiff, wide
 from eocodec.arguments import computable
 from eocodec.damage import mended
 from eocodec.errors import CutOffError, EocodecWarning, ImageError, LimitError, OutOfMemoryError, UnknownTypeError
 from eocodec.format import MAX_PIXELS, MAX_SIDE
 from eocodec.kinds import kind_of
-from eocodec.levels import FEW_BITS, eight_bit, few_levels, white_level
+from eocodec.levels import FEW_BITS, FLOAT_TOLERANCE, eight_bit, few_levels, scaled, white_level
+from eocodec.profiles import to_srgb
 
 __all__ = [
     "Bytes",
@@ -48,13 +49,11 @@ Words = npt.NDArray[np.uint16]
 ImageLike = Image.Image | npt.NDArray[np.generic]
 
 _SIXTEEN = {"I;16", "I;16L", "I;16B", "I;16N"}
-FLOAT_TOLERANCE = 1e-3  # levels; floats nearer to a level than this count as 8-bit values
 MAX_PROFILE = 16 << 20  # bytes of a colour profile in a PNG file; Pillow's own limit is lower than large ones are
 PNG_RUNS = 3  # zlib's Z_RLE: runs of one value, nothing else
 PNG_ROWS = 24  # that decide how a PNG file is deflated
 PNG_COST = 1.04  # of the usual size, up to which the quick way is taken
 PNG_DRAWN = 4  # times smaller than its samples is a picture that was drawn
-SRGB_TOLERANCE = 2  # levels; a profile that moves no colour further than this is sRGB's
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,11 @@ def _read(
         file.seek(0)
         better = mended(file.read(), lenient)
         if better is None:
-            told = wide.unread(file) if isinstance(e, UnidentifiedImageError) else None
+            unknown = isinstance(e, UnidentifiedImageError)
+            colours = _floating(file, max_pixels, formats, frame) if unknown else None
+            if colours is not None:
+                return colours
+            told = tiff.unread(file) if unknown else None
             if told is None:
                 raise
             raise UnknownTypeError(told) from None
@@ -181,20 +184,66 @@ def _read(
 
 def _decoded(file: BinaryIO, max_pixels: int | None, formats: tuple[str, ...] | None, frame: int) -> Picture:
     with Image.open(file, formats=formats) as image:
-        _check_size(image.width, image.height)
-        if max_pixels is not None and image.width * image.height > max_pixels:
-            raise LimitError(f"{image.width}x{image.height} pixels is more than the limit of {max_pixels}")
+        _check_size(image.width, image.height, max_pixels)
         frames = _frames(image)
-        if not 0 <= frame < frames:
-            raise ImageError(f"there is no frame {frame}; the file has {frames}, counted from 0")
+        _check_frame(frame, frames)
         if frame:
             image.seek(frame)
         picture = from_pillow(image)
         if picture.deep and picture.wide is None and frame == 0 and image.format in wide.FORMATS:
             file.seek(0)
             picture = _with_colours(picture, file.read())
-        others = (f"only frame {frame} of its {frames} is read",) if frames > 1 else ()
-        return replace(picture, frames=frames, notes=(*picture.notes, *others))
+        return _of_frames(picture, frame, frames)
+
+
+def _of_frames(picture: Picture, frame: int, frames: int) -> Picture:
+    others = (f"only frame {frame} of its {frames} is read",) if frames > 1 else ()
+    return replace(picture, frames=frames, notes=(*picture.notes, *others))
+
+
+def _check_frame(frame: int, frames: int) -> None:
+    if not 0 <= frame < frames:
+        raise ImageError(f"there is no frame {frame}; the file has {frames}, counted from 0")
+
+
+def _floating(file: BinaryIO, max_pixels: int | None, formats: tuple[str, ...] | None, frame: int) -> Picture | None:
+    """The picture of a TIFF file of floating-point colours, which Pillow does not know; None for other files.
+
+    Raises:
+        ImageError: its colours cannot be read.
+    """
+    found = tiff.float_colours(file) if formats is None or "TIFF" in formats else None
+    if found is None:
+        return None
+    _check_size(found.width, found.height, max_pixels)
+    _check_frame(frame, found.frames)
+    if not wide.available():
+        raise ImageError(f"floating-point colours are read by OpenCV, which is not installed: {wide.EXTRA}")
+    if frame:
+        raise ImageError("of floating-point colours only frame 0 can be read")
+    values = wide.floats(file, found)
+    if values is None:
+        raise ImageError("its floating-point colours are damaged, or packed in a way that is not known")
+    alpha, values = _split(values, found.fourth)
+    colours, deep, notes, words = scaled(values)
+    image = Image.fromarray(colours)
+    image.info["icc_profile"] = found.profile
+    rgb = np.asarray(to_srgb(image))
+    known = None if not deep or bool((rgb != colours).any()) else words  # the profile's curve is one of 8 bits
+    picture = Picture(rgb, alpha, _is_grey(rgb), deep, notes=notes, wide=known, rounding=notes)
+    return _of_frames(picture, frame, found.frames)
+
+
+def _split(values: npt.NDArray[Any], fourth: int) -> tuple[Bytes | None, npt.NDArray[Any]]:
+    """Transparency and colours of floating-point samples, the colours as they are without it."""
+    colours = np.ascontiguousarray(values[:, :, :3])
+    if fourth not in (tiff.ASSOCIATED, tiff.UNASSOCIATED):
+        return None, colours
+    alpha = np.ascontiguousarray(values[:, :, 3])
+    if fourth == tiff.ASSOCIATED:  # rounding is to leave no white above 1
+        share = np.where(alpha > 0, alpha / white_level(alpha, float(alpha.max()))[0], 1)[..., None]
+        colours = np.where(colours <= share, np.minimum(colours / share, 1), colours / share).astype(values.dtype)
+    return scaled(alpha)[0], colours
 
 
 def _with_colours(picture: Picture, data: bytes) -> Picture:
@@ -268,11 +317,13 @@ def _settings(lenient: bool) -> Iterator[None]:
                 _readers_change.notify_all()
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int, most: int | None = None) -> None:
     if width < 1 or height < 1:
         raise ImageError("the picture has no pixels")
     if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
         raise LimitError(f"{width}x{height} pixels is more than the format allows ({MAX_PIXELS} in all)")
+    if most is not None and width * height > most:
+        raise LimitError(f"{width}x{height} pixels is more than the limit of {most}")
 
 
 def as_picture(image: "ImageLike | Picture", depth: int | None = 8) -> Picture:
@@ -367,7 +418,7 @@ def from_pillow(image: Image.Image) -> Picture:
     exact = False
     if image.mode in _SIXTEEN or image.mode in ("I", "F"):
         alpha = _keyed(image, key)
-        grey, deep, notes, words = _grey_values(image, "I;12" in stored, inverted)
+        grey, deep, notes, words = scaled(np.asarray(image), "I;12" in stored, inverted)
         exact = image.mode != "F"
         profile = image.info.get("icc_profile")
         image = Image.fromarray(grey)
@@ -385,7 +436,7 @@ def from_pillow(image: Image.Image) -> Picture:
         alpha = np.asarray(image.getchannel("A"))
     elif deep and image.mode == "RGB" and _dark(image):
         notes = ("its 16-bit values fill less than a sixteenth of their range; next to no levels remain in 8 bits",)
-    grey_mode, rgb = image.mode in ("L", "LA"), np.asarray(_to_srgb(image))
+    grey_mode, rgb = image.mode in ("L", "LA"), np.asarray(to_srgb(image))
     rounding = notes
     if words is not None and (not deep or bool((rgb[..., 0] != grey).any())):  # the profile's curve is one of 8 bits
         words = None
@@ -453,65 +504,6 @@ def _keyed(image: Image.Image, key: Any) -> Bytes | None:
 def rounded(values: Bytes) -> Bytes:
     """A picture's values, brought to 8 bits if they have 16."""
     return eight_bit(values) if values.dtype == np.uint16 else values
-
-
-def _grey_values(image: Image.Image, twelve: bool, inverted: bool) -> tuple[Bytes, bool, tuple[str, ...], Words]:
-    """8-bit values of a grey picture of more bits, whether they were rounded, what is to be said of that; and 16 bits.
-
-    Integers of up to 16 bits are their own 16-bit values, whatever stands for white.
-
-    Arguments:
-        image: of mode I;16, I or F.
-        twelve: the values are 12-bit.
-        inverted: zero is white.
-    """
-    values = np.asarray(image)
-    if not np.isfinite(values).all():
-        raise ImageError("the picture holds values that are not finite")
-    low, high = float(values.min()), float(values.max())
-    if low < 0 or high > 65535:
-        raise ImageError("the picture's values are outside 0 to 65535")
-    top, notes = (4095, ()) if twelve else white_level(values, high)
-    levels = np.minimum(values, top).astype(np.float32) * np.float32(255 / top)
-    grey = np.floor(levels + np.float32(0.5)).astype(np.uint8)
-    lossy = high > top or bool((np.abs(levels - grey) > FLOAT_TOLERANCE).any())
-    floating = np.issubdtype(values.dtype, np.floating)
-    words = (values.clip(0, top) * (65535 / top) + 0.5 if floating else values).astype(np.uint16)
-    if inverted:
-        return 255 - grey, lossy, notes, np.uint16(top if twelve else 65535) - words
-    return grey, lossy, notes, words
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    if image.mode not in ("L", "RGB", "CMYK", "LAB"):
-        image = image.convert("L" if image.mode == "LA" else "RGB")
-    if profile:
-        with suppress(ImageCms.PyCMSError, OSError, ValueError):  # a broken profile must not lose the picture
-            image = _converted(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
-
-
-def _converted(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
-    """A picture's values in sRGB; those it has if the profile is sRGB's, whatever it is called."""
-    srgb = ImageCms.createProfile("sRGB")
-    ramp = np.arange(256, dtype=np.uint8)
-    if image.mode == "L":  # by a table: LittleCMS's fast way with grey is up to ten levels off where it is dark
-        exact = ImageCms.buildTransform(profile, srgb, "L", "RGB", flags=ImageCms.Flags.NOOPTIMIZE)
-        table = np.asarray(exact.apply(Image.fromarray(ramp[None])))[0, :, 1]
-        return image if _close(table, ramp) else image.point(table.tolist())
-    if image.mode == "RGB":
-        cube = np.stack(np.meshgrid(ramp[::51], ramp[::51], ramp[::51]), -1).reshape(1, -1, 3)
-        probe = np.concatenate([np.repeat(ramp[None, :, None], 3, 2), cube], 1)
-        colorimetric = ImageCms.Intent.RELATIVE_COLORIMETRIC
-        measured = ImageCms.buildTransform(profile, srgb, "RGB", "RGB", colorimetric).apply(Image.fromarray(probe))
-        if _close(np.asarray(measured), probe):
-            return image
-    return ImageCms.buildTransform(profile, srgb, image.mode, "RGB").apply(image)
-
-
-def _close(a: Bytes, b: Bytes) -> bool:
-    return int(np.abs(a.astype(np.int32) - b).max()) <= SRGB_TOLERANCE
 
 
 def to_pillow(rgb: Bytes, alpha: Bytes | None = None, grey: bool = False) -> Image.Image:

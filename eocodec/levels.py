@@ -1,6 +1,6 @@
 """Which value of a picture of more than 8 bits stands for white, so that no levels are lost without a word.
 
-In: sample values. Out: the value that is white, 8-bit values, and sentences on what is unusual.
+In: sample values. Out: the value that is white, values of 8 and 16 bits, and sentences on what is unusual.
 """
 
 from typing import Any
@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FEW_BITS", "eight_bit", "few_levels", "white_level"]
+from eocodec.errors import ImageError
+
+__all__ = ["FEW_BITS", "FLOAT_TOLERANCE", "eight_bit", "few_levels", "scaled", "white_level"]
+
+Bytes = npt.NDArray[np.uint8]
+Words = npt.NDArray[np.uint16]
 
 FEW_BITS = 12  # 16-bit values that need no more are those of a camera or scanner of so many bits
+FLOAT_TOLERANCE = 1e-3  # levels; floats nearer to a level than this count as 8-bit values
 MOST = 0.99  # of the values of a floating-point picture; the others may be outliers
 DARK = 16  # times less than white reaches a floating-point picture whose range is likely to be another one
 
@@ -44,3 +50,34 @@ def white_level(values: npt.NDArray[Any], high: float) -> tuple[int, tuple[str, 
         return top, (told,) if dark else ()
     bits = max(8, int(high).bit_length())
     return (1 << bits) - 1, (f"its values fill {bits} of 16 bits; they are taken as {bits}-bit values",)
+
+
+def scaled(
+    values: npt.NDArray[Any], twelve: bool = False, inverted: bool = False
+) -> tuple[Bytes, bool, tuple[str, ...], Words]:
+    """8-bit values of samples of more bits, whether they were rounded, what is to be said of that; and 16 bits.
+
+    Integers of up to 16 bits are their own 16-bit values, whatever stands for white.
+
+    Arguments:
+        values: integers or floating-point numbers.
+        twelve: they are 12-bit.
+        inverted: zero is white.
+
+    Raises:
+        ImageError: there are values that are not finite, or outside 0 to 65535.
+    """
+    if not np.isfinite(values).all():
+        raise ImageError("the picture holds values that are not finite")
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 65535:
+        raise ImageError("the picture's values are outside 0 to 65535")
+    top, notes = (4095, ()) if twelve else white_level(values, high)
+    levels = np.minimum(values, top).astype(np.float32) * np.float32(255 / top)
+    rounded = np.floor(levels + np.float32(0.5)).astype(np.uint8)
+    lossy = high > top or bool((np.abs(levels - rounded) > FLOAT_TOLERANCE).any())
+    floating = np.issubdtype(values.dtype, np.floating)
+    words = (values.clip(0, top) * (65535 / top) + 0.5 if floating else values).astype(np.uint16)
+    if inverted:
+        return 255 - rounded, lossy, notes, np.uint16(top if twelve else 65535) - words
+    return rounded, lossy, notes, words

@@ -9,20 +9,23 @@ less room between these for the next buffers, and a large picture takes twice th
 import ctypes
 import functools
 import os
-from collections.abc import Callable
+import sys
+from typing import Any
 
-__all__ = ["keep_memory", "trim_memory"]
+__all__ = ["keep_memory", "take_large_pages", "trim_memory"]
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of mallopt, from malloc.h
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # parameters of mallopt, from malloc.h
 KEPT = 1 << 29  # bytes at the end of the heap that stay
+ROOM = 3 << 26  # bytes of the heap that are had in large pages
+MADV_HUGEPAGE = 14  # from sys/mman.h
 SHARED = 1 << 25  # bytes up to which a buffer comes from the heap; glibc takes no more than this on 64-bit systems
 
 
 @functools.cache
-def _function(name: str) -> Callable[..., int] | None:
-    """A function of the C library that only glibc has."""
+def _function(name: str) -> Any:
+    """A function of the C library, None where it has no such."""
     try:
-        return getattr(ctypes.CDLL(None), name)  # type: ignore[no-any-return]
+        return getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):  # other libraries; Windows, which has no such handle
         return None
 
@@ -44,3 +47,29 @@ def keep_memory() -> None:
     if option is not None and "CS_GNU_LIBC_VERSION" in os.confstr_names:
         option(TRIM_THRESHOLD, KEPT)
         option(MMAP_THRESHOLD, SHARED)
+
+
+def take_large_pages() -> None:
+    """Have the next :data:`ROOM` bytes of the heap in pages of 2 MB, for all threads, where the system gives such.
+
+    A page is filled with zeros when it is first used; in small ones that is up to a tenth of the time that a picture of
+    0.3 megapixels takes. To be called after :func:`keep_memory`, before there are other threads.
+    """
+    option, take, give, advise = (_function(name) for name in ("mallopt", "malloc", "free", "madvise"))
+    if option is None or take is None or give is None or advise is None or not sys.platform.startswith("linux"):
+        return
+    option(ARENA_MAX, 1)  # threads else have heaps of their own
+    take.restype, take.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    give.restype, give.argtypes = None, [ctypes.c_void_p]
+    advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    page, size = os.sysconf("SC_PAGE_SIZE"), SHARED >> 1  # which comes from the heap
+    blocks = []
+    for _ in range(ROOM // size):
+        block = take(size)
+        if not block:  # memory is limited
+            break
+        blocks.append(block)
+        start = block // page * page
+        advise(start, (block + size) // page * page - start, MADV_HUGEPAGE)
+    for block in reversed(blocks):
+        give(block)

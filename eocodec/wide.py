@@ -1,29 +1,30 @@
-"""Pictures of 16 bits a sample in files: PNG and TIFF, in and out.
+"""Pictures of more than 8 bits a sample in files: PNG and TIFF, in and out.
 
 In: the bytes of a file, or arrays. Out: arrays, or bytes. Pillow keeps 16 bits of grey only; colours are read and
-written by OpenCV, which the extra `deep` installs. What it reads is believed only if its upper 8 bits are Pillow's.
+written by OpenCV, which the extra `deep` installs. 16-bit colours that it reads are believed only if their upper 8 bits
+are Pillow's; floating-point ones, which Pillow does not know, if their shape and type are those of the directory.
 """
 
 import io
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from eocodec.errors import ImageError
 from eocodec.kinds import kind_of
+from eocodec.tiff import FloatColours
 
-__all__ = ["EXTRA", "FORMATS", "available", "colours", "encode", "holds", "unread"]
+__all__ = ["EXTRA", "FORMATS", "available", "colours", "encode", "floats", "holds"]
 
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint16]
 
 EXTRA = "pip install 'eocodec[deep]'"
 FORMATS = {"PNG", "TIFF"}  # Pillow's names of the types that hold 16 bits
-TIFF_HEADS = {b"II*\0": 8, b"MM\0*": 8, b"II+\0": 16, b"MM\0+": 16}  # signatures, and bytes up to where tags are named
-NUMBERS = {1: "integers", 2: "signed integers", 3: "floating-point numbers"}  # by a TIFF file's tag SampleFormat
 
 
 def _opencv() -> Any:
@@ -66,21 +67,42 @@ def colours(data: bytes, rgb: Bytes) -> Words | None:
     return None
 
 
-def unread(file: BinaryIO) -> str | None:
-    """A sentence on a TIFF file that Pillow does not know, which says what its samples are; None for other files."""
-    file.seek(0)
-    head = file.read(16)
-    head = head[: TIFF_HEADS.get(head[:4], 0)]
-    if not head:
+def floats(file: BinaryIO, found: FloatColours) -> npt.NDArray[np.floating[Any]] | None:
+    """The samples `(H, W, 3 or 4)` of a TIFF file of floating-point colours, upright; None if they cannot be read."""
+    cv2 = _opencv()
+    if cv2 is None:
         return None
-    with suppress(Exception):  # a damaged directory raises many kinds of exception
-        tags = TiffImagePlugin.ImageFileDirectory_v2(head)
-        file.seek(tags.next)
-        tags.load(file)
-        bits, numbers = tags[258][0], NUMBERS.get(tags.get(339, (1,))[0], "values of another kind")
-        what = f"{tags[277]} samples a pixel, {numbers} of {bits} bits"
-        return f"TIFF files of this kind ({what}) cannot be read; make it one of 16-bit integers, or a PNG file"
-    return None
+    file.seek(0)
+    data = bytearray(file.read())
+    if found.turned is not None:  # some versions of OpenCV turn pictures, others do not
+        data[found.turned : found.turned + 2] = b"\1\0" if found.little else b"\0\1"
+    with _silence(cv2):
+        try:
+            read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        except (cv2.error, MemoryError):
+            return None
+    shape = (found.height, found.width, found.samples)
+    if read is None or read.shape != shape or read.dtype != np.dtype(f"f{found.bits // 8}"):
+        return None
+    return _turned(read[..., [2, 1, 0, 3][: found.samples]], found.orientation)
+
+
+@contextmanager
+def _silence(cv2: Any) -> Iterator[None]:
+    """Let OpenCV print nothing: what is wrong with a file is said in a sentence."""
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(before)
+
+
+def _turned(a: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """A stored picture as an orientation of EXIF, 1 to 8, says that it is to be seen."""
+    rows, columns = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}[
+        orientation
+    ]
+    return (a if orientation < 5 else a.transpose(1, 0, 2))[::rows, ::columns]
 
 
 def _turns(a: Words) -> "list[Words]":

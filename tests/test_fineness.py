@@ -103,11 +103,23 @@ def test_all_latents_of_a_quad_have_its_step(mapped: bool, model: Model) -> None
     offsets = np.random.default_rng(0).integers(-32, 33, blocks_of(header, model)).astype(np.int8) if mapped else None
     fineness = Fineness(model, header, offsets)
     low, *details = fineness.steps()
-    same, *quads = fineness.steps(quads=True)
-    assert np.array_equal(low, same)
-    for step, quad in zip(details, quads, strict=True):
+    same, *bands = fineness.quads()
+    assert np.array_equal(low, same.at(slice(None), slice(None)))
+    for step, band in zip(details, bands, strict=True):
+        quad = band.at(slice(None), slice(None))
+        assert np.array_equal(band.at(slice(2, 5), slice(1, 4)), quad[2:5, 1:4] if mapped else quad[2:5])
         for row, column in PHASES if mapped else [(0, 0)]:
             assert np.array_equal(step[:, row::2, column::2], quad)
+
+
+def test_steps_of_a_map_take_little_memory(model: Model) -> None:
+    header = Header(model.id, 960, 640, 0, step_code(4 / 255), tuning=20)
+    offsets = np.random.default_rng(0).integers(-32, 33, blocks_of(header, model)).astype(np.int8)
+    held = [
+        band.channels.nbytes + (0 if band.factor is None else band.factor.nbytes)
+        for band in Fineness(model, header, offsets).quads()
+    ]
+    assert 0 < sum(held) < 0.4 * 960 * 640
 
 
 def test_nets_see_steps_within_their_range_and_latents_have_all_of_them(model: Model) -> None:

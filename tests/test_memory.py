@@ -1,17 +1,22 @@
 """Large pictures do not take more memory than is in use at once."""
 
+import functools
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import eocodec
+from eocodec import memory
 from eocodec.coding import ordinary, residuals, walk
 from eocodec.model.bundle import Model
 
+HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 BETWEEN = """
 import sys
 from pathlib import Path
@@ -62,6 +67,72 @@ def test_freed_buffers_are_used_again_where_memory_is_kept() -> None:
         for how in ("keep", "usual")
     ]
     assert 2 * faults[0] < faults[1]
+
+
+LARGE_PAGES = """
+import resource, sys, threading
+from eocodec.memory import keep_memory, take_large_pages
+keep_memory()
+if sys.argv[1] == "large":
+    take_large_pages()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def fill():
+    for _ in range(2):
+        buffers = [bytes([k]) * (12 << 20) for k in range(8)]
+thread = threading.Thread(target=fill)
+thread.start()
+thread.join()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(
+    not HUGE.exists() or "[madvise]" not in HUGE.read_text(), reason="needs a system that gives large pages to who asks"
+)
+def test_buffers_of_all_threads_are_had_in_large_pages() -> None:
+    faults = [
+        int(
+            subprocess.run([sys.executable, "-c", LARGE_PAGES, how], capture_output=True, check=True, timeout=60).stdout
+        )
+        for how in ("large", "small")
+    ]
+    assert 4 * faults[0] < faults[1]
+
+
+def test_where_memory_is_limited_there_are_large_pages_of_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks, advised, freed = [5 << 20, 23 << 20], [], []
+    functions = {
+        "mallopt": lambda parameter, value: 1,
+        "malloc": lambda size: blocks[len(advised)] if len(advised) < len(blocks) else None,
+        "madvise": lambda start, size, advice: advised.append((start, size)),
+        "free": freed.append,
+    }
+    calls = {name: functools.partial(function) for name, function in functions.items()}
+    monkeypatch.setattr(memory, "_function", calls.get)
+    monkeypatch.setattr(sys, "platform", "linux")
+    memory.take_large_pages()
+    assert freed == blocks[::-1] and advised == [(start, 16 << 20) for start in blocks]
+
+
+def test_a_level_is_coded_without_what_only_its_features_are_made_of(
+    coffee: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feature, level = walk.Walk._feature, walk.Walk._level
+    seen: list[weakref.ref[np.ndarray]] = []
+    held: list[bool] = []
+
+    def watched(self: walk.Walk, number: int, coarser: np.ndarray, previous: np.ndarray | None) -> np.ndarray:
+        seen.append(weakref.ref(coarser))
+        return feature(self, number, coarser, previous)
+
+    def coded(self: walk.Walk, *arguments: Any) -> np.ndarray:
+        held.append(seen[-1]() is not None)
+        return level(self, *arguments)
+
+    monkeypatch.setattr(walk.Walk, "_feature", watched)
+    monkeypatch.setattr(walk.Walk, "_level", coded)
+    eocodec.compress(coffee[:128, :128], model=model)
+    assert held == [False] * model.manifest.levels
 
 
 def test_large_pictures_give_memory_back_every_few_strips(

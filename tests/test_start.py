@@ -79,7 +79,31 @@ def test_an_ordinary_picture_needs_no_other_form_and_no_denoising(tmp_path: Path
     for found in (compressed, shown):
         assert "onnxruntime" in found and not found & (others | {"email", "importlib.metadata", "numpy.ma"})
         assert "PIL.PngImagePlugin" in found and "PIL.PdfImagePlugin" not in found
+        assert not found & {"PIL.ImageCms", "PIL.TiffImagePlugin", "platformdirs", "random", "secrets"}
+        assert "eocodec.coding.lossless_deep" not in found
     assert "eocodec.coding.lossless" not in shown
+
+
+AHEAD = """
+import sys
+from eocodec.model.runtime import Runtime
+def begin(self, graphs):
+    print(*graphs, "eocodec.codec" in sys.modules, file=sys.stderr)
+    Runtime.open_ahead = lambda self, graphs: None
+Runtime.open_ahead = begin
+"""
+
+
+@pytest.mark.slow
+def test_the_transform_is_opened_while_all_else_is_imported(tmp_path: Path) -> None:
+    made = str(tmp_path / "made.eoc")
+    for graph, arguments in (
+        ("encoder", ["compress", str(SAMPLES / "faces" / "astronaut.png"), "-o", made]),
+        ("decoder", ["decompress", made, "-o", str(tmp_path / "shown.png")]),
+    ):
+        code = AHEAD + COMMAND.format(arguments=arguments)
+        done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+        assert done.returncode == 0 and done.stderr.splitlines()[0] == f"{graph} False", done.stderr
 
 
 @pytest.mark.parametrize("name", ["segments", "colour", "lossless", "lossless-packed", "face", "prefix", "alpha"])

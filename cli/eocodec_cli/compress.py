@@ -7,6 +7,7 @@ import click
 
 from eocodec_cli import files, pictures
 from eocodec_cli.denoise import sigma_or_auto
+from eocodec_cli.shown import with_options
 from eocodec_cli.work import for_each
 
 if TYPE_CHECKING:
@@ -153,8 +154,6 @@ def command(
       eocodec compress --model face64 --resize portrait.jpg
       eocodec compress --tiny --base64 --bytes 24 face.png -o -
     """
-    from eocodec.codec import compress_picture
-    from eocodec.coding.rate_control import rate_of_step_quality
     from eocodec.errors import EocodecError
     from eocodec.model.library import load_model
 
@@ -163,13 +162,17 @@ def command(
     jobs = files.plan(inputs, output, pictures.EOC, force, recursive=recursive, wanted=pictures.is_picture_name)
     lanes = files.Lanes(len(jobs), threads, device)
     loaded = lanes.load(name)
+    if lanes.workers == 1 and not options["lossless"]:
+        loaded.runtime.open_ahead(["encoder"])  # while all else is imported and the picture is read
+
+    from eocodec.codec import compress_picture
+    from eocodec.coding.rate_control import rate_of_step_quality
+
     if rate is not None and not 1 <= rate <= loaded.block:
         raise EocodecError(f"the rate must be from 1 to {loaded.block} latents, not {rate:g}")
     if quality is not None:
         rate = rate_of_step_quality(loaded, quality)
     files.make_folders(jobs)
-    if lanes.workers == 1 and not options["lossless"]:
-        loaded.runtime.open_ahead(["encoder"])  # while the picture is read
     options["measure"] = not no_measure
     wanted = options.pop("depth")
     options["depth"] = None if wanted is None else int(wanted)
@@ -217,20 +220,14 @@ def _hint(message: str, name: str) -> str:
     """The library's sentence with the option that helps."""
     if "is out of reach" in message and name == "photo":
         return f"{message}; --lossless keeps every value"
-    if "which resize does" in message:
-        return message.replace("which resize does", "which --resize does")
-    if "compress the picture again to fewer bytes" in message:
-        return message.replace("to fewer bytes", "with --bytes")
-    return message
+    return with_options(message)
 
 
 def _row(job: files.Job, source: pictures.Source, done: "Compressed", options: dict[str, Any]) -> dict[str, Any]:
     height, width = done.size
     alpha, exact, photographs = _contents(done.data)
     warnings = [*source.picture.at_depth(done.depth).notes, *_on_depth(source.picture, done.depth, options["depth"])]
-    for note in done.notes:
-        note = note.replace("leave progressive out", "leave out --progressive")
-        warnings.append(note.replace("a depth of 8 makes", "--depth 8 makes"))
+    warnings += map(with_options, done.notes)
     if exact and not options["lossless"]:
         warnings.append("it is kept exactly, which takes no more bytes than a lossy file")
     if photographs:

@@ -1,12 +1,15 @@
 """`eocodec decompress`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from eocodec_cli import files, pictures
 from eocodec_cli.work import for_each
+
+if TYPE_CHECKING:
+    from eocodec.format import File
 
 
 @click.command("decompress")
@@ -66,7 +69,6 @@ def command(
       echo "$placeholder" | eocodec decompress - > face.png
     """
     from eocodec import wide
-    from eocodec.codec import decode_file
     from eocodec.coding.forms import blank_pictures
     from eocodec.errors import ImageError
     from eocodec.format import Tiny, from_bytes, tiny_from_text
@@ -99,6 +101,10 @@ def command(
         file = from_bytes(data, salvage=True)
         with lanes.turn(0 if isinstance(file, Tiny) else file.header.width * file.header.height) as share:
             loaded = library_of(model, share, device).of(file)
+            if lanes.workers == 1 and not isinstance(file, Tiny) and _is_plain(file):
+                loaded.runtime.open_ahead(["decoder"])  # while all else is imported
+            from eocodec.codec import decode_file
+
             bits = None if depth is None else int(depth)
             decoded = decode_file(data, loaded, salvage=salvage, max_pixels=max_pixels, texture=texture, depth=bits)
         suffix = ".png" if job.target == files.PIPE else Path(job.target).suffix
@@ -146,3 +152,9 @@ def command(
         return f"{r['input']} -> {r['output']}  {r['width']}x{r['height']} {r['mode']}{depth}{state}"
 
     for_each(jobs, work, line, as_json, lanes.workers)
+
+
+def _is_plain(file: "File") -> bool:
+    """Whether the picture of a file is made by the decoder graph with its refinement, and by nothing else."""
+    header = file.header
+    return file.lossless is None and not (header.page or header.deep or header.luma)

@@ -11,6 +11,7 @@ import click
 
 from eocodec.errors import EocodecError
 from eocodec_cli import files
+from eocodec_cli.shown import with_options
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -173,7 +174,7 @@ def _pictures(images: Sequence[str], model: "Model", resize: bool) -> dict[str, 
             try:
                 analyse_vector(model, picture.rgb)
             except EocodecError as e:
-                raise EocodecError(f"{source}: {e}".replace("which resize does", "which --resize does")) from None
+                raise EocodecError(with_options(f"{source}: {e}")) from None
             result[name] = picture.rgb
         else:
             height, width = picture.rgb.shape[:2]

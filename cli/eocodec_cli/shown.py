@@ -1,14 +1,22 @@
 """Names and messages as they may go to a terminal.
 
-In: text that may hold anything a file name can. Out: text without control characters.
+In: text that may hold anything a file name can, and sentences of the library. Out: text without control characters, and
+sentences that name options where the library names its arguments.
 """
 
 import unicodedata
 
-__all__ = ["printable"]
+__all__ = ["printable", "with_options"]
 
 # Categories of Unicode that move the cursor, change directions, or stand for bytes that are not UTF-8.
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+OPTIONS = {
+    "which resize does": "which --resize does",
+    "compress the picture again to fewer bytes": "compress the picture again with --bytes",
+    "leave progressive out": "leave out --progressive",
+    "a depth of 8 makes": "--depth 8 makes",
+}
+"""What the library says, and what a command says in its place."""
 
 
 def printable(text: str) -> str:
@@ -21,6 +29,18 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(_escaped(c) if unicodedata.category(c) in HIDDEN else c for c in text)
+
+
+def with_options(message: str) -> str:
+    """A sentence of the library with the options of the commands in it.
+
+    Example:
+        >>> with_options("crop and scale the picture first, which resize does")
+        'crop and scale the picture first, which --resize does'
+    """
+    for argument, option in OPTIONS.items():
+        message = message.replace(argument, option)
+    return message
 
 
 def _escaped(character: str) -> str:

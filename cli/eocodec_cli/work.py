@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from eocodec.errors import EocodecError
-from eocodec.memory import keep_memory
+from eocodec.memory import keep_memory, take_large_pages
 from eocodec_cli.files import PIPE, Job
 from eocodec_cli.group import NO_MEMORY, alone, lacks_memory
 from eocodec_cli.shown import printable
@@ -94,6 +94,7 @@ def for_each(
     """
     if alone():
         keep_memory()
+        take_large_pages()
     piped = any(j.target == PIPE for j in jobs)
     failed = 0
     shown = _Shown(jobs)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from eocodec import format
 from eocodec.cached import cached_property
-from eocodec.coding import lossless_deep, matte, registry, webp
+from eocodec.coding import matte, registry, webp
 from eocodec.coding.base import Coded, Coding, Job
 from eocodec.coding.fineness import UNTUNED, Focus, StepTuning
 from eocodec.coding.lossless_tables import available
@@ -242,5 +242,7 @@ def is_drawn(rgb: Bytes) -> bool:
 def _estimate(rgb: Bytes) -> float:
     """Bytes of a picture in WebP's lossless form, or its own if it has 16 bits a sample, in a fast way."""
     if rgb.dtype == np.uint16:
+        from eocodec.coding import lossless_deep  # takes its time
+
         return lossless_deep.quick_size(rgb)
     return float(webp.quick_size(rgb)) if webp.fits(*rgb.shape[:2]) else float("inf")

@@ -113,6 +113,23 @@ def tuning_for(
     return StepTuning(model.encoding.tuning if eye else 0, offsets)
 
 
+@dataclass(frozen=True)
+class BandSteps:
+    """The steps of a band, range 0 to 1, in a ninth of the memory that one for each quad and channel would take.
+
+    Arguments:
+        channels: `(C, 1, 1)`.
+        factor: by which they differ from quad to quad, `(h/2, w/2)`; None: they do not.
+    """
+
+    channels: Float32
+    factor: Float32 | None = None
+
+    def at(self, channels: slice, rows: slice) -> Float32:
+        """Steps of some channels and rows of quads, which broadcast to `(channels, rows, columns)`."""
+        return self.channels[channels] if self.factor is None else self.channels[channels] * self.factor[rows]
+
+
 class Fineness:
     """The steps of one picture.
 
@@ -154,19 +171,24 @@ class Fineness:
             planes[:, 1] = self.header.tuning
         return planes
 
-    def steps(self, quads: bool = False) -> list[Float32]:
-        """Step of every latent of every band, range 0 to 1, arrays that broadcast to `(C, h, w)`.
+    def steps(self) -> list[Float32]:
+        """Step of every latent of every band, range 0 to 1, arrays that broadcast to `(C, h, w)`."""
+        return [
+            band.channels if band.factor is None else band.channels * band.factor.repeat(2, 0).repeat(2, 1)
+            for band in self.quads()
+        ]
 
-        Or of every quad of detail bands, `(C, h/2, w/2)`, all of whose latents have the same.
-        """
-        result = self.manifest.steps(self.header.delta)
-        for band, step in enumerate(result):
+    def quads(self) -> "list[BandSteps]":
+        """Steps of the low-pass, and of the quads of every detail band, all four latents of which have the same."""
+        result = []
+        for band, step in enumerate(self.manifest.steps(self.header.delta)):
             octaves = (self.code(band) - self.header.step) / STEP_UNIT
             if octaves:
                 step *= np.float32(2.0**octaves)
+            factor = None
             if self.offsets is not None and band:
-                factor = np.exp2(self._map(2 ** (band - quads)) / np.float32(CONDITION_UNIT), dtype=np.float32)
-                result[band] = step * factor[None]
+                factor = np.exp2(self._map(2 ** (band - 1)) / np.float32(CONDITION_UNIT), dtype=np.float32)
+            result.append(BandSteps(step, factor))
         return result
 
     def places(self) -> Places:

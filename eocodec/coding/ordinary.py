@@ -75,7 +75,7 @@ def encode(
 def _coded(model: Model, header: Header, latents: list[Float32], fineness: Fineness | None) -> Encoder:
     """A coder that has seen all latents."""
     walk = Walk(model, header, fineness)
-    coder = Encoder(model, latents, steps=walk.fineness.steps(quads=True), eye=header.tuning > 0, fine=header.fine)
+    coder = Encoder(model, latents, steps=walk.fineness.quads(), eye=header.tuning > 0, fine=header.fine)
     walk.run(coder)
     return coder
 
@@ -356,5 +356,6 @@ def _chroma(latents: list[Float32]) -> float:
     They are what the flow makes of luma, and next to nothing; without them the error they leave is a small share of
     what the step makes anyway, most of which lies where a grey picture's mean over its channels does not show it.
     """
-    energy = sum(float(np.square(band[3:], dtype=np.float64).sum()) for band in latents[1:])
+    planes = [plane for band in latents[1:] for plane in band[3:]]  # one at a time, for the sake of memory
+    energy = sum(float(np.square(plane, dtype=np.float64).sum()) for plane in planes)
     return math.sqrt(12 * energy / (CHROMA_SHARE * sum(band[:3].size for band in latents[1:])))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from eocodec.cached import cached_property
 from eocodec.coding import deep
 from eocodec.coding.base import SEGMENT_MINIMUM, SEGMENT_TARGET
+from eocodec.coding.fineness import BandSteps
 from eocodec.coding.range_coder import Ordered, Reader, Writer, tables_of
 from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
 from eocodec.coding.shifts import Shifts, chosen
@@ -59,11 +60,11 @@ class Dequantiser:
         for level in [0, *range(self.levels, 0, -1)] if latents is None else ():
             height, width = walk.grid_size(level or self.levels)
             self.latents.append(np.zeros((9 if level else 3, 2 * height, 2 * width), np.float32))
-        self.steps = _spread(walk.fineness.steps(quads=True), self.latents)
+        self.steps = walk.fineness.quads()
 
     def low(self, integers: Int32) -> None:
         """The low-pass `(3, h, w)`."""
-        self.latents[0][...] = integers * self.steps[0]
+        self.latents[0][...] = integers * self.steps[0].channels
 
     def strip(self, unit: Unit, rows: slice, m: Int32, mean: Int32, index: UInt8) -> None:
         """Residuals m of rows of the quad grid around their means (1/16 steps); threads may be at others meanwhile."""
@@ -83,7 +84,7 @@ class Dequantiser:
         band, step = self.latents[k], self.steps[k]
         for part in unit.parts:
             to = (part.channels, slice(part.row, None, 2), slice(part.column, None, 2))
-            np.multiply(value[part.at], step[part.channels, rows], out=band[to][:, rows])
+            np.multiply(value[part.at], step.at(part.channels, rows), out=band[to][:, rows])
 
 
 class Encoder:
@@ -93,7 +94,7 @@ class Encoder:
         model: the bundle.
         targets: latents, `[LL (3, h, w), details L (9, h, w), …]`, padding included: in steps, or with `steps`.
         dequantiser: takes the latents as a decoder will have them; None: they are not needed.
-        steps: of the low-pass, and of the quads of the details.
+        steps: of the bands.
         eye: round as people see it, not for the smallest squared error.
         fine: octaves between the step of the file and that of the nets, see `eocodec.coding.deep`.
     """
@@ -103,14 +104,14 @@ class Encoder:
         model: Model,
         targets: list[Float32],
         dequantiser: Dequantiser | None = None,
-        steps: list[Float32] | None = None,
+        steps: list[BandSteps] | None = None,
         eye: bool = False,
         fine: int = 0,
     ) -> None:
         self.model, self.tables, self.fine = model, tables_of(model), fine
         self.weights = model.encoding.weights(eye)
         self.targets, self.dequantiser = targets, dequantiser
-        self.steps = steps and _spread(steps, targets)
+        self.steps = steps
         self.levels = model.manifest.levels
         self.symbols: list[list[_Symbols]] = []
         count = sum(t.size for t in targets)
@@ -131,7 +132,7 @@ class Encoder:
         """Round the low-pass and record what the prediction misses."""
         target = self.targets[0][place[0]][place[1:]]
         if self.steps is not None:
-            target = target / self.steps[0][place[0]][place[1:]]
+            target = target / self.steps[0].channels[place[0]]
         value = np.floor(target + np.float32(0.5)).astype(np.int32)
         self._record(value - predicted, index)
         return value
@@ -166,7 +167,7 @@ class Encoder:
         y = np.empty((unit.places, rows.stop - rows.start, self.targets[k].shape[2] // 2), np.float32)
         for part in unit.parts:
             place = (part.channels, slice(part.row, None, 2), slice(part.column, None, 2))
-            np.divide(self.targets[k][place][:, rows], self.steps[k][part.channels, rows], out=y[part.at])
+            np.divide(self.targets[k][place][:, rows], self.steps[k].at(part.channels, rows), out=y[part.at])
         return y
 
     def weight(self, unit: Unit) -> float | None:
@@ -355,13 +356,6 @@ def _by_rows(work: Callable[[slice], None], shape: tuple[int, ...], threads: int
     number = -(-places * rows * columns // CHUNK)
     step = max(1, -(-rows // max(1, number)))
     side_by_side(work, [slice(at, min(at + step, rows)) for at in range(0, rows, step)], threads)
-
-
-def _spread(steps: list[Float32], latents: list[Float32]) -> list[Float32]:
-    """Steps as :meth:`Fineness.steps` gives them for quads, all of the shape that they broadcast to."""
-    (low, *details), (low_band, *bands) = steps, latents
-    halves = [(len(band), band.shape[1] // 2, band.shape[2] // 2) for band in bands]
-    return [np.broadcast_to(low, low_band.shape), *map(np.broadcast_to, details, halves)]
 
 
 def _in_steps(mean: Int32) -> Float32:

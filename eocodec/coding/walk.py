@@ -144,6 +144,7 @@ class Walk:
             if not coder.wants(number):
                 break
             feature = self._feature(level, coarser, feature)
+            coarser = np.empty((0, 0, 0), np.int8)  # frees half a byte a pixel, before the level needs the most
             coarser = self._level(level, feature, coder, number)
             number += LEVEL_UNITS
         self._trim(1)  # what comes next needs buffers of other sizes

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eocodec.arguments import check_numbers
+from eocodec.arguments import check_number, check_numbers
 from eocodec.denoising import dropping, net, noise_areas, shrinkage
 from eocodec.denoising.coarse import coarse_level, coarse_removed
 from eocodec.denoising.net import Noise
@@ -130,7 +130,7 @@ def denoise_picture(
     """Remove white noise from a picture and tell how; see :func:`denoise` for arguments and errors."""
     loaded = load_model(model)
     _check(sigma, rate, strength, shifts, loaded)
-    check_numbers(detail="" if detail is None else detail)
+    check_number("detail", detail)
     if not 0 <= detail <= 1:
         raise EocodecError(f"the detail must be from 0 to 1, not {detail:g}")
     denoiser = _denoiser(loaded)
@@ -285,7 +285,8 @@ def _grey_level(values: Float32) -> float:
 def _check(sigma: float | str, rate: float | None, strength: float, shifts: int | None, model: Model) -> None:
     """Raise an :class:`EocodecError` for arguments that are out of range or exclude one another."""
     check_numbers(strength=0 if strength is None else strength, shifts=shifts, rate=rate)
-    check_numbers(sigma=None if isinstance(sigma, str) else "" if sigma is None else sigma)
+    if not isinstance(sigma, str):
+        check_number("sigma", sigma)
     if isinstance(sigma, str):
         if sigma != "auto":
             raise EocodecError(f"sigma must be a number of 8-bit levels or auto, not {sigma}")

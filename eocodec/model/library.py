@@ -231,7 +231,8 @@ class Library:
 
     def _paths(self) -> Iterator[Path]:
         if self.shipped:
-            yield from installed_models().values()
+            yield from shipped_models().values()
+            yield from user_models().values()  # whose folder is looked for only if no shipped one is meant
         if self.earlier:
             yield from earlier_models()
 
