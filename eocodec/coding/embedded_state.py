@@ -37,6 +37,7 @@ NETS = (3, 2)  # the nets take the step 3/2 Z
 GROUP = 1024  # decisions between two places where a stream may be cut
 LIKELY = 14  # table index from which on a latent is decided in the first stage of its pass
 MAX_LOW = 1 << 15
+_MEAN_CLASSES = np.searchsorted(MEANS, np.arange(SIGN_CLASSES), "right")  # of |mean|, beyond the last as that
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -96,6 +97,8 @@ class SignificancePass:
         self.state, self.layer, self.stage, self.active, self.coder = state, layer, stage, active, coder
         self.tables = state.tables
         self.half = UNIT >> layer  # Z in half levels
+        step = self.half * NETS[0] / (2 * NETS[1] * MEAN_UNIT)  # levels in 1/16 of the nets' steps
+        self.shrink = self.tables.zero.astype(np.float32) * np.float32(step / 256)
         self.class_of: UInt8 | None = None
         self.number = 0
         self.exhausted = False
@@ -122,7 +125,6 @@ class SignificancePass:
         result = np.empty(mean.shape, np.int32)
         limit = MEAN_UNIT * NETS[1] // NETS[0]  # the dead zone in 1/16 of the nets' steps
         middle = np.clip(mean, -limit, limit)
-        step = self.half * NETS[0] / (2 * NETS[1] * MEAN_UNIT)  # levels in 1/16 of the nets' steps
         active = self.number < self.active and not self.exhausted
         band.touched = True
         for n, part in enumerate(unit.parts):
@@ -132,12 +134,13 @@ class SignificancePass:
                 height = len(unit.parts) * valid[0][0]
                 span = ((n * valid[0][0] + rows.start) / height, inside[0] / height)
                 self._code(band, places, inside, mean[part.at], index[part.at], span)
-            zero = band.sign[places] == 0
-            shrink = self.tables.zero.astype(np.float32)[index[part.at]] * np.float32(step / 256)
-            np.copyto(band.guess[places], middle[part.at] * shrink, where=zero)
-            cell = 2 * band.lower[places].astype(np.int32) + band.width[places]
+            sign = band.sign[places]
+            np.copyto(band.guess[places], middle[part.at] * self.shrink.take(index[part.at]), where=sign == 0)
+            result[part.at] = middle[part.at]
+            known = np.nonzero(sign)  # few
+            cell = 2 * band.lower[places][known].astype(np.int32) + band.width[places][known]
             seen = cell * (MEAN_UNIT * NETS[1] // 2) // (NETS[0] * self.half)
-            result[part.at] = np.where(zero, middle[part.at], band.sign[places] * seen)
+            result[part.at][known] = sign[known] * seen
         return result
 
     def _code(
@@ -159,44 +162,42 @@ class SignificancePass:
             span: where the phase begins in its unit and how much of it it is.
         """
         assert self.class_of is not None
-        wanted = (index >= LIKELY) if self.stage == 0 else ~band.settled[places]
-        wanted &= band.sign[places] == 0
+        wanted = band.sign[places] == 0
+        wanted &= (index >= LIKELY) if self.stage == 0 else ~band.settled[places]
         wanted[:, inside[0] :] = False
         wanted[:, :, inside[1] :] = False
         chosen = np.flatnonzero(wanted)
-        centre = mean.ravel()[chosen]
-        classes = np.searchsorted(MEANS, np.minimum(np.abs(centre), MEANS[-1]), "right")
-        p = self.tables.significance[self.stage, index.ravel()[chosen], classes, self.class_of[places].ravel()[chosen]]
+        centre, indices = mean.take(chosen), index.take(chosen)
+        near, classes = np.minimum(np.abs(centre), SIGN_CLASSES - 1), self.class_of[places].take(chosen)
+        p = self.tables.significance[self.stage, indices, _MEAN_CLASSES[near], classes]
         order = np.argsort(65535 - p, kind="stable")  # the likeliest first: they bring most for their bits
-        chosen, p, centre = chosen[order], p[order], centre[order]
-        truth = None if band.truth is None else band.truth[places].ravel()[chosen] >= self.half
-        up = None if band.positive is None else band.positive[places].ravel()[chosen]
+        chosen, p, centre, near, indices = chosen[order], p[order], centre[order], near[order], indices[order]
+        truth = None if band.truth is None else band.truth[places].take(chosen) >= self.half
+        up = None if band.positive is None else band.positive[places].take(chosen)
         toward = centre >= 0
-        found, settled = np.zeros(mean.size, np.int8), np.zeros(mean.size, bool)
+        found = np.zeros(len(chosen), np.int8)
+        done = 0
         for start in range(0, len(chosen), GROUP):
             group = slice(start, start + GROUP)
-            done = span[0] + span[1] * min(start + GROUP, len(chosen)) / len(chosen)
+            part = min(start + GROUP, len(chosen))
             try:
                 yes = self.coder.decide(p[group], None if truth is None else truth[group])
                 new = np.flatnonzero(yes) + start
-                q = self.tables.sign[np.minimum(np.abs(centre[new]), SIGN_CLASSES - 1)]
-                agree = self.coder.decide(q, None if up is None else up[new] == toward[new])
-                self.coder.mark(self.state.depth(self.layer, self.number, self.stage, done))
+                agree = self.coder.decide(self.tables.sign[near[new]], None if up is None else up[new] == toward[new])
+                depth = self.state.depth(self.layer, self.number, self.stage, span[0] + span[1] * part / len(chosen))
+                self.coder.mark(depth)
             except Exhausted:
                 self.exhausted = True
                 break
-            found[chosen[new]] = np.where(agree == toward[new], 1, -1)
-            settled[chosen[group]] = True
-        band.settled[places] |= settled.reshape(mean.shape)
-        sign = found.reshape(mean.shape)
-        for array, value in (
-            (band.sign, sign),
-            (band.lower, self.half),
-            (band.width, self.half),
-            (band.fresh, True),
-            (band.index, index >> 2),
-        ):
-            np.copyto(array[places], value, where=sign != 0, casting="unsafe")
+            found[new] = np.where(agree == toward[new], 1, -1)
+            done = part
+        band.settled[places][np.unravel_index(chosen[:done], mean.shape)] = True
+        new = np.flatnonzero(found)
+        at = np.unravel_index(chosen[new], mean.shape)
+        band.sign[places][at] = found[new]
+        band.lower[places][at] = band.width[places][at] = self.half
+        band.fresh[places][at] = True
+        band.index[places][at] = indices[new] >> 2
 
 
 class LayerWalk(Walk):
