@@ -139,7 +139,9 @@ def price(
     step = (STEP_PER_ZONE * zone)[:, None, None, None]
     condition = torch.log2(step[:, 0, 0, 0] * 255.0) - 5.0
     width = torch.minimum(2 * zone, torch.full_like(zone, LOW_STEP / 255))[:, None, None, None]
-    low = torch.round(h[0] / gains[0] / width) * width / step
+    cells = h[0] / gains[0] / width
+    halved = width < 0.99 * LOW_STEP / 255  # a cell's edge, not its middle, is then at zero
+    low = torch.where(halved, torch.floor(cells) + 0.5, torch.floor(cells + 0.5)) * width / step
     dx = functional.pad(low[..., 1:] - low[..., :-1], (0, 1))
     dy = functional.pad(low[..., 1:, :] - low[..., :-1, :], (0, 0, 0, 1))
     gradients = quads(net_input(torch.cat([dx, dy], 1), quantised)).flatten(1, 2)
