@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 import onnxruntime as ort  # noqa: E402
-from eocodec_export.bundle import _check_context  # noqa: E402
+from eocodec_export.bundle import check_context  # noqa: E402
 from eocodec_export.graphs import entropy_graphs  # noqa: E402
 
 from eocodec.coding.embedded import LowWriter  # noqa: E402
@@ -54,13 +54,13 @@ def test_the_first_stage_of_training_decides_what_that_of_files_does(
         state.find(LAYER, coder)
 
     walked = []
-    run = embedded._Walk.run
+    run = embedded.StageWalk.run
 
-    def spy(self: embedded._Walk, *arguments: object) -> object:
+    def spy(self: embedded.StageWalk, *arguments: object) -> object:
         walked.append(run(self, *arguments))  # type: ignore[arg-type]
         return walked[-1]
 
-    monkeypatch.setattr(embedded._Walk, "run", spy)
+    monkeypatch.setattr(embedded.StageWalk, "run", spy)
     loaded = load_start(shipped_models()["photo"])
     trained = PhotoModel(loaded.config)
     assert trained.start_from(loaded.config, loaded.average)
@@ -68,9 +68,7 @@ def test_the_first_stage_of_training_decides_what_that_of_files_does(
     with torch.no_grad():
         price(trained.embedded, trained.latents, h, torch.tensor([ZONE]), True)
     likely, others = (walk[2] for walk in walked)
-    for band, first, second, values, gain in zip(
-        state.bands[1:], likely, others, h[1:], state.gain[1:], strict=True
-    ):
+    for band, first, second, values, gain in zip(state.bands[1:], likely, others, h[1:], state.gain[1:], strict=True):
         differing = np.mean(first[0].numpy() != band.settled)
         assert differing < 0.005 and band.settled.mean() > 10 * differing
         open_before = (values[0].abs() < 2 * ZONE * torch.from_numpy(gain)) & ~first[0]
@@ -126,4 +124,4 @@ def test_nets_of_8_bits_see_what_is_known_as_in_training() -> None:
             return list(session.run(None, feed))
 
     assert any(b"QLinearConv" in content for content in graphs.values())
-    _check_context(context, "embedded", Bundle(), np.random.default_rng(2))  # type: ignore[arg-type]  # raises
+    check_context(context, "embedded", Bundle(), np.random.default_rng(2))  # type: ignore[arg-type]  # raises

@@ -18,7 +18,7 @@ from eocodec.coding.embedded_tables import (
     Probabilities,
     probabilities_of,
 )
-from eocodec.coding.scales import MEAN_UNIT
+from eocodec.coding.scales import LIKELY, MEAN_UNIT
 from eocodec.coding.units import LEVEL_UNITS, PHASES, Unit, units
 from eocodec.coding.walk import Walk
 from eocodec.format import Header
@@ -35,7 +35,6 @@ LOW_STEP = 128  # levels, of the low-pass at the start
 LOW_UNIT = 16  # the low-pass is kept in 1/16 levels
 NETS = (3, 2)  # the nets take the step 3/2 Z
 GROUP = 1024  # decisions between two places where a stream may be cut
-LIKELY = 14  # table index from which on a latent is decided in the first stage of its pass
 MAX_LOW = 1 << 15
 _MEAN_CLASSES = np.searchsorted(MEANS, np.arange(SIGN_CLASSES), "right")  # of |mean|, beyond the last as that
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eocodec.coding.embedded_state import LIKELY
+from eocodec.coding.scales import LIKELY
 from eocodec.flow.context import UP, ContextModel, IntegerNet, LatentModel, net_input, quads, scale_of_index, unquads
 
-__all__ = ["EmbeddedContext", "known_channels", "ladder", "price", "significance_bits"]
+__all__ = ["EmbeddedContext", "StageWalk", "known_channels", "ladder", "price", "significance_bits"]
 
 STEP_PER_ZONE = 1.5
 LOW_STEP = 128.0  # 8-bit levels
@@ -59,9 +59,7 @@ class EmbeddedContext(ContextModel):
     def takes(self, context: ContextModel) -> bool:
         """Whether :meth:`start` can take these nets over, being as large at least."""
         pairs = zip(self.convolutions(), context.convolutions(), strict=True)
-        return all(
-            a.out_channels >= b.out_channels and a.kernel_size[0] >= b.kernel_size[0] for a, b in pairs
-        )
+        return all(a.out_channels >= b.out_channels and a.kernel_size[0] >= b.kernel_size[0] for a, b in pairs)
 
     @torch.no_grad()
     def start(self, context: ContextModel) -> None:
@@ -152,7 +150,7 @@ def price(
     undecided = [k == 0 for k in known]
     bits, error = torch.zeros_like(zone), torch.zeros_like(zone)
     for stage, share in enumerate(ERROR_SHARES):
-        walk = _Walk(context, plane, quantised, stage)
+        walk = StageWalk(context, plane, quantised, stage)
         cost, square, settled = walk.run(gradients, targets, known, undecided)
         bits, error = bits + cost, error + share * square
         known = [torch.where(s, _middle(t, ZONE, 2 * ZONE), k) for s, t, k in zip(settled, targets, known, strict=True)]
@@ -160,7 +158,7 @@ def price(
     return bits, error
 
 
-class _Walk:
+class StageWalk:
     """A stage of a significance pass: all nets once.
 
     Arguments:

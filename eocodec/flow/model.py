@@ -33,7 +33,7 @@ EMBEDDED_SIZES = (
     "embedded_depth",
     "embedded_eight_bit",
 )
-# What an error in the dead zone costs next to bits, in squares of 3/2 Z: as in ordinary files of equal quality, Δ = 1.12 Z
+# What a bit is worth of error in the dead zone, in squares of 3/2 Z: as in ordinary files about as good, Δ = 1.12 Z.
 ERROR_PER_BIT = LAGRANGE * (1.12 / STEP_PER_ZONE) ** 2
 CONTEXT = "latents.context."
 CONTEXT_SIZES = ("features", "context_width", "context_coarse", "context_depth", "rotated", "tuned")
@@ -223,8 +223,10 @@ class PhotoModel(Trainable):
         return corrupt(x, draws, stage.noise, share)
 
     def embedded_stream(self, x: Tensor, step: Tensor, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
-        """Relative price (bits and error) of the significance pass whose dead zone goes with each step; only its nets are
-        trained."""
+        """Relative price (bits and error) of the significance pass whose dead zone goes with each step.
+
+        Only its nets are trained.
+        """
         if not self.config.embedded:
             raise EocodecError("this model has no nets for the embedded stream; set embedded = true in [model]")
         with torch.no_grad():
