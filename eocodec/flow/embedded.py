@@ -8,7 +8,7 @@ known of the whole level and of the finer one, so positions that come later coun
 scale of a Laplace density in steps of 3/2 Z; the price of an outcome is −log of its share of what was possible.
 
 A significance pass has two stages, two walks through the nets, as files have: the likely latents first, then, all of
-these being known, the others. A latent that stays in the dead zone decodes to its mean, so the means have a price too.
+these being known, the others.
 """
 
 import math
@@ -26,7 +26,7 @@ STEP_PER_ZONE = 1.5
 LOW_STEP = 128.0  # 8-bit levels
 LAST = 0.5  # 8-bit levels, the smallest dead zone
 ZONE = 1 / STEP_PER_ZONE  # Z in steps
-ERROR_SHARES = (0.35, 0.65)  # of the error after the first stage and after both: cuts are anywhere
+STAGES = 2
 
 
 def known_channels(level: int) -> int:
@@ -128,11 +128,8 @@ def significance_bits(h: Tensor, zone: float, mean: Tensor, scale: Tensor) -> Te
     return bits * (h.abs() < 2 * zone)
 
 
-def price(
-    context: EmbeddedContext, latents: LatentModel, h: list[Tensor], zone: Tensor, quantised: bool
-) -> tuple[Tensor, Tensor]:
-    """Bits `(B,)` of the significance pass with dead zones `zone (B,)`, in units of the pictures' range 0 to 1, and
-    error `(B,)` of what stays in the dead zone after its stages, in squares of 3/2 Z."""
+def price(context: EmbeddedContext, latents: LatentModel, h: list[Tensor], zone: Tensor, quantised: bool) -> Tensor:
+    """Bits `(B,)` of the significance pass with dead zones `zone (B,)`, in units of the pictures' range 0 to 1."""
     gains = [torch.exp(g)[:, None, None] for g in latents.gains]
     step = (STEP_PER_ZONE * zone)[:, None, None, None]
     condition = torch.log2(step[:, 0, 0, 0] * 255.0) - 5.0
@@ -148,14 +145,13 @@ def price(
     targets = [v / g / step for v, g in zip(h[1:], gains[1:], strict=True)]
     known = [_middle(t, 2 * ZONE, 2 * ZONE) for t in targets]
     undecided = [k == 0 for k in known]
-    bits, error = torch.zeros_like(zone), torch.zeros_like(zone)
-    for stage, share in enumerate(ERROR_SHARES):
-        walk = StageWalk(context, plane, quantised, stage)
-        cost, square, settled = walk.run(gradients, targets, known, undecided)
-        bits, error = bits + cost, error + share * square
+    bits = torch.zeros_like(zone)
+    for stage in range(STAGES):
+        cost, settled = StageWalk(context, plane, quantised, stage).run(gradients, targets, known, undecided)
+        bits = bits + cost
         known = [torch.where(s, _middle(t, ZONE, 2 * ZONE), k) for s, t, k in zip(settled, targets, known, strict=True)]
         undecided = [u & ~s for u, s in zip(undecided, settled, strict=True)]
-    return bits, error
+    return bits
 
 
 class StageWalk:
@@ -173,8 +169,8 @@ class StageWalk:
 
     def run(
         self, coarser: Tensor, targets: list[Tensor], known: list[Tensor], undecided: list[Tensor]
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Bits, error, and for every level which latents were decided.
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Bits, and for every level which latents were decided.
 
         Arguments:
             coarser: what the nets of the coarsest level see of the low-pass.
@@ -185,7 +181,7 @@ class StageWalk:
         context, quantised = self.context, self.quantised
         seen_known = [net_input(v, quantised) for v in known]
         feature: Tensor | None = None
-        self.bits, self.error = (torch.zeros(len(coarser), device=coarser.device) for _ in range(2))
+        self.bits = torch.zeros(len(coarser), device=coarser.device)
         settled = []
         for k, level in enumerate(range(context.n, 0, -1)):
             self.level = [quads(t) for t in (targets[k], known[k], undecided[k])]
@@ -213,18 +209,15 @@ class StageWalk:
                 seen = [*luma, net_input(value, quantised)]
             coarser = net_input(unquads(torch.stack([torch.cat(v, 1) for v in values], 1)), quantised)
             settled.append(unquads(torch.stack([torch.cat(d, 1) for d in decided], 1)))
-        return self.bits, self.error, settled
+        return self.bits, settled
 
     def _pass(self, phases: slice, channels: slice, mean: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Count bits and error of a pass; what later nets see of its latents, and which of them it decides."""
+        """Count the bits of a pass; what later nets see of its latents, and which of them it decides."""
         h, known, undecided = (v[:, phases, channels].flatten(1, 2) for v in self.level)
         chosen = undecided & (index >= LIKELY) if self.stage == 0 else undecided
         self.bits = self.bits + (significance_bits(h, ZONE, mean, scale_of_index(index)) * chosen).sum((1, 2, 3))
         now = torch.where(chosen, _middle(h, ZONE, 2 * ZONE), known)
-        middle = mean.clamp(-ZONE, ZONE)
-        inside = now == 0
-        self.error = self.error + ((h - middle).square() * inside).sum((1, 2, 3))
-        return torch.where(inside, middle.detach(), now), chosen
+        return torch.where(now == 0, mean.detach().clamp(-ZONE, ZONE), now), chosen
 
 
 def _middle(v: Tensor, zone: float, width: float) -> Tensor:

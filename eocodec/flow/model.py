@@ -14,7 +14,7 @@ from torch import Tensor
 from eocodec.errors import EocodecError
 from eocodec.flow import wavelet
 from eocodec.flow.context import Coded, ContextModel, LatentModel, Steps
-from eocodec.flow.embedded import STEP_PER_ZONE, EmbeddedContext, ladder, price
+from eocodec.flow.embedded import EmbeddedContext, ladder, price
 from eocodec.flow.face import FaceConfig, FaceModel
 from eocodec.flow.gains import GainNet, NoiseNet, corrupt, coupled, level_loss, restoration_loss, uncoupled
 from eocodec.flow.objective import LAGRANGE, log_column_norms, total_correlation
@@ -33,8 +33,6 @@ EMBEDDED_SIZES = (
     "embedded_depth",
     "embedded_eight_bit",
 )
-# What a bit is worth of error in the dead zone, in squares of 3/2 Z: as in ordinary files about as good, Δ = 1.12 Z.
-ERROR_PER_BIT = LAGRANGE * (1.12 / STEP_PER_ZONE) ** 2
 CONTEXT = "latents.context."
 CONTEXT_SIZES = ("features", "context_width", "context_coarse", "context_depth", "rotated", "tuned")
 REFINE_SIZES = (
@@ -223,7 +221,7 @@ class PhotoModel(Trainable):
         return corrupt(x, draws, stage.noise, share)
 
     def embedded_stream(self, x: Tensor, step: Tensor, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
-        """Relative price (bits and error) of the significance pass whose dead zone goes with each step.
+        """Relative bits of the significance pass whose dead zone goes with each step.
 
         Only its nets are trained.
         """
@@ -231,10 +229,8 @@ class PhotoModel(Trainable):
             raise EocodecError("this model has no nets for the embedded stream; set embedded = true in [model]")
         with torch.no_grad():
             h = [band.float() for band in self.flow(x)]
-        bits, error = (v / x[0].numel() for v in price(self.embedded, self.latents, h, ladder(step), stage.quantised))
-        whole = bits + error / ERROR_PER_BIT
-        figures = {"bits_per_pixel": 3 * bits, "squared_steps": error, "lagrangian": whole}
-        return (whole / (whole.detach() + 1e-3)).mean(), {k: v.detach().mean() for k, v in figures.items()}
+        bits = price(self.embedded, self.latents, h, ladder(step), stage.quantised) / x[0].numel()
+        return (bits / (bits.detach() + 1e-3)).mean(), {"bits_per_pixel": 3 * bits.detach().mean()}
 
     def forward(
         self, x: Tensor, step: Tensor, weight: float = LAGRANGE, quantised: bool = False
