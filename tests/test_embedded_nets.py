@@ -17,7 +17,7 @@ from eocodec.coding.embedded import LowWriter  # noqa: E402
 from eocodec.coding.embedded_coder import DecisionWriter, Exhausted  # noqa: E402
 from eocodec.coding.embedded_state import LOW_STEP, TOP, State  # noqa: E402
 from eocodec.flow import embedded  # noqa: E402
-from eocodec.flow.context import ContextModel, IntegerConv, LatentModel  # noqa: E402
+from eocodec.flow.context import ContextModel, IntegerConv, LatentModel, start_last  # noqa: E402
 from eocodec.flow.embedded import EmbeddedContext, price  # noqa: E402
 from eocodec.flow.model import PhotoConfig, PhotoModel  # noqa: E402
 from eocodec.flow.training import load_start  # noqa: E402
@@ -67,7 +67,7 @@ def test_the_first_stage_of_training_decides_what_that_of_files_does(
     h = [torch.from_numpy(band)[None] for band in latents]
     with torch.no_grad():
         price(trained.embedded, trained.latents, h, torch.tensor([ZONE]), True)
-    likely, others = (walk[2] for walk in walked)
+    likely, others = (walk[1] for walk in walked)
     for band, first, second, values, gain in zip(state.bands[1:], likely, others, h[1:], state.gain[1:], strict=True):
         differing = np.mean(first[0].numpy() != band.settled)
         assert differing < 0.005 and band.settled.mean() > 10 * differing
@@ -75,19 +75,28 @@ def test_the_first_stage_of_training_decides_what_that_of_files_does(
         assert torch.equal(second[0], open_before)
 
 
-def test_what_stays_in_the_dead_zone_costs_its_distance_from_the_mean() -> None:
-    """With a mean of 0 everywhere, and nothing significant, the error is the energy of the details."""
-    latents = LatentModel(ContextModel(2, 8, 8))
-    context = EmbeddedContext(2, 8, 8)
+@pytest.mark.parametrize("index", [16, 8])
+def test_every_latent_is_paid_for_once(index: int) -> None:
+    """Whether likely (in the first stage) or not: with one density for all, a price in closed form."""
+    latents, context = LatentModel(ContextModel(2, 8, 8)), EmbeddedContext(2, 8, 8)
+    for level in (1, 2):
+        for net in context.of_passes(level):
+            start_last(net, index / 8)
     zone = torch.tensor([0.1, 0.05])
     random = torch.Generator().manual_seed(1)
     h = [torch.zeros(2, 3, 4, 4), torch.randn(2, 9, 4, 4, generator=random), torch.randn(2, 9, 8, 8, generator=random)]
-    h = [h[0], *(band.clamp(-3, 3) / 100 for band in h[1:])]
+    h = [h[0], *(0.06 * band for band in h[1:])]
     with torch.no_grad():
-        bits, error = price(context, latents, h, zone, False)
-    energy = sum((band**2).sum((1, 2, 3)) for band in h[1:])
-    assert torch.allclose(error, energy / (1.5 * zone) ** 2, rtol=1e-5)
-    assert (bits > 0).all()
+        bits = price(context, latents, h, zone, False)
+    scale = 0.05 * 2 ** (index / 5) * 1.5  # in dead zones
+    outside, beyond = math.exp(-1 / scale), math.exp(-2 / scale)
+    possible = 1 - beyond
+    for k, z in enumerate(zone.tolist()):
+        size = torch.cat([band[k].abs().flatten() / z for band in h[1:]])
+        inside, new = int((size < 1).sum()), int(((size >= 1) & (size < 2)).sum())
+        assert inside > 100 and new > 10
+        want = -inside * math.log2((1 - outside) / possible) - new * math.log2((outside - beyond) / 2 / possible)
+        assert bits[k].item() == pytest.approx(want, rel=1e-4)
 
 
 @pytest.mark.parametrize("quantised", [False, True])
@@ -103,8 +112,7 @@ def test_larger_nets_begin_as_smaller_ones(quantised: bool) -> None:
     h = [torch.randn(1, 3, 4, 4), torch.randn(1, 9, 4, 4), torch.randn(1, 9, 8, 8)]
     with torch.no_grad():
         prices = [price(m.embedded, smaller.latents, h, torch.tensor([0.7]), quantised) for m in (smaller, larger)]
-    assert torch.allclose(prices[0][0], prices[1][0], rtol=1e-4)
-    assert torch.allclose(prices[0][1], prices[1][1], rtol=1e-4)
+    assert torch.allclose(prices[0], prices[1], rtol=1e-4)
     fresh = {k: v.clone() for k, v in smaller.embedded.state_dict().items()}
     assert smaller.start_from(larger.config, larger.state_dict())  # which are too large for it: its own stay
     assert all(torch.equal(v, fresh[k]) for k, v in smaller.embedded.state_dict().items())
