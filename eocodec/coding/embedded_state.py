@@ -244,7 +244,7 @@ class LayerWalk(Walk):
     def _seen(self, k: int) -> Int8:
         """The same, companded as the nets see latents."""
         if k not in self.seen:
-            self.seen[k] = self._compand(self.cells(k))
+            self.seen[k] = self._compand(self.cells(k).astype(np.int32))
         return self.seen[k]
 
     def _known(self, level: int, rows: slice) -> dict[str, npt.NDArray[np.int8]]:
