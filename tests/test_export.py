@@ -1,6 +1,7 @@
 """From a training run to a bundle that compresses; parity is asserted, not assumed."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,13 @@ torch = pytest.importorskip("torch")
 
 from eocodec_export.bundle import check_parity  # noqa: E402
 from eocodec_export.graphs import entropy_graphs  # noqa: E402
+from eocodec_export.progressive import bundle_with_streams  # noqa: E402
 
 from eocodec import codec, format  # noqa: E402
 from eocodec.coding.describe import describe  # noqa: E402
 from eocodec.coding.fineness import LARGEST_OFFSET, StepTuning, focused, pack_offsets  # noqa: E402
 from eocodec.coding.registry import ORDINARY  # noqa: E402
-from eocodec.errors import FormatError, ModelError  # noqa: E402
+from eocodec.errors import EocodecError, FormatError, ModelError  # noqa: E402
 from eocodec.flow.model import PhotoModel  # noqa: E402
 from eocodec.flow.training import load_checkpoint  # noqa: E402
 from eocodec.image import as_picture  # noqa: E402
@@ -168,6 +170,25 @@ def test_nets_of_the_embedded_stream_begin_as_the_usual_ones(trained: Path, tmp_
         assert torch.equal(own[name] if inputs is None else own[name][:, :inputs], value)
         assert inputs is None or not own[name][:, inputs:].any()
     assert not model.start_from(replace(loaded.config, width=9), weights)
+
+
+def test_a_bundle_takes_trained_nets_of_the_embedded_stream(trained: Path, tmp_path: Path, chelsea: np.ndarray) -> None:
+    files, checkpoint = read_bundle(trained / "small.eocm"), tmp_path / "checkpoint.pt"
+    loaded = load_checkpoint(trained / "run" / "checkpoint.pt")
+    raw = {**loaded.raw, "average": {k: v.clone() for k, v in loaded.average.items()}}
+    for name, value in raw["average"].items():
+        if re.match(r"embedded\..*convs\.2\.bias", name):
+            value += 0.3
+    torch.save(raw, checkpoint)
+    changed = bundle_with_streams(files, checkpoint, [chelsea[:96, :128]])
+    nets = {name for name in files if name.startswith("embedded/") and "feature" not in name}
+    assert nets and {n for n in files if files[n] != changed.get(n)} - {"progressive.bin", "parts.json"} == nets
+    cut = codec.compress(chelsea[:96, :128], max_bytes=2000, model=Model(changed), progressive=True)
+    assert psnr(chelsea[:96, :128], codec.decompress(cut, Model(changed))) > 18
+    raw["average"]["latents.gain0"] += 0.1
+    torch.save(raw, checkpoint)
+    with pytest.raises(EocodecError, match="another flow"):
+        bundle_with_streams(files, checkpoint, [])
 
 
 def test_a_model_may_get_denoising_nets_later(trained: Path) -> None:

@@ -18,7 +18,7 @@ from eocodec.coding.embedded_tables import (
     Probabilities,
     probabilities_of,
 )
-from eocodec.coding.scales import MEAN_UNIT
+from eocodec.coding.scales import LIKELY, MEAN_UNIT
 from eocodec.coding.units import LEVEL_UNITS, PHASES, Unit, units
 from eocodec.coding.walk import Walk
 from eocodec.format import Header
@@ -35,8 +35,9 @@ LOW_STEP = 128  # levels, of the low-pass at the start
 LOW_UNIT = 16  # the low-pass is kept in 1/16 levels
 NETS = (3, 2)  # the nets take the step 3/2 Z
 GROUP = 1024  # decisions between two places where a stream may be cut
-LIKELY = 14  # table index from which on a latent is decided in the first stage of its pass
 MAX_LOW = 1 << 15
+MAX_CELL = (1 << 15) - 1  # 1/16 of the nets' steps, far more than they can tell apart
+_MEAN_CLASSES = np.searchsorted(MEANS, np.arange(SIGN_CLASSES), "right")  # of |mean|, beyond the last as that
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -53,7 +54,9 @@ class Band:
     def __init__(self, shape: tuple[int, int, int], valid: tuple[int, int], truth: Float32 | None) -> None:
         self.sign = np.zeros(shape, np.int8)  # 0: in the dead zone
         self.lower, self.width = np.zeros(shape, np.int16), np.zeros(shape, np.int16)
-        self.guess = np.zeros(shape, np.float32)  # levels, of those in the dead zone
+        self.middle = np.zeros(shape, np.int8)  # means of the last walk, for those in the dead zone, 1/16 of its steps
+        self.scale = np.zeros(shape, np.uint8)  # table index in that walk
+        self.unit = 0.0  # levels in 1/16 of its steps
         self.fresh = np.zeros(shape, bool)
         self.touched = False  # anything was coded
         self.settled = np.zeros(shape, bool)  # decided in this layer
@@ -86,14 +89,18 @@ class Band:
         place[self.fresh] = PLACES
         centre = tables.centre[np.maximum(place, 0), self.index].astype(np.float32) / 256
         value = self.sign * (self.lower + self.width * centre) / 2
-        return np.where(self.sign == 0, self.guess, value).astype(np.float32)
+        shrink = tables.zero.astype(np.float32) * np.float32(self.unit / 256)
+        return np.where(self.sign == 0, self.middle * shrink[self.scale], value).astype(np.float32)
 
 
 class SignificancePass:
     """A significance pass, as a coder for `eocodec.coding.walk.Walk`."""
 
-    def __init__(self, state: "State", layer: int, stage: int, active: int, coder: DecisionCoder) -> None:
-        self.state, self.layer, self.stage, self.active, self.coder = state, layer, stage, active, coder
+    def __init__(
+        self, state: "State", walk: "LayerWalk", layer: int, stage: int, active: int, coder: DecisionCoder
+    ) -> None:
+        self.state, self.walk, self.layer, self.stage, self.active = state, walk, layer, stage, active
+        self.coder = coder
         self.tables = state.tables
         self.half = UNIT >> layer  # Z in half levels
         self.class_of: UInt8 | None = None
@@ -118,85 +125,88 @@ class SignificancePass:
 
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
         """Code which latents of a strip leave the dead zone; returns what the nets see."""
-        band = self.state.bands[1 + self.state.levels - unit.level]
+        k = 1 + self.state.levels - unit.level
+        band = self.state.bands[k]
+        known = self.walk.cells(k)
         result = np.empty(mean.shape, np.int32)
         limit = MEAN_UNIT * NETS[1] // NETS[0]  # the dead zone in 1/16 of the nets' steps
         middle = np.clip(mean, -limit, limit)
-        step = self.half * NETS[0] / (2 * NETS[1] * MEAN_UNIT)  # levels in 1/16 of the nets' steps
         active = self.number < self.active and not self.exhausted
-        band.touched = True
+        band.touched, band.unit = True, self.half * NETS[0] / (2 * NETS[1] * MEAN_UNIT)
         for n, part in enumerate(unit.parts):
             places = (part.channels, slice(2 * rows.start + part.row, 2 * rows.stop, 2), slice(part.column, None, 2))
+            seen = known[places]
+            zero = seen == 0
+            here = np.where(zero, middle[part.at], seen)
             if active:
                 inside = (max(0, min(rows.stop, valid[n][0]) - rows.start), valid[n][1])
                 height = len(unit.parts) * valid[0][0]
                 span = ((n * valid[0][0] + rows.start) / height, inside[0] / height)
-                self._code(band, places, inside, mean[part.at], index[part.at], span)
-            zero = band.sign[places] == 0
-            shrink = self.tables.zero.astype(np.float32)[index[part.at]] * np.float32(step / 256)
-            np.copyto(band.guess[places], middle[part.at] * shrink, where=zero)
-            cell = 2 * band.lower[places].astype(np.int32) + band.width[places]
-            seen = cell * (MEAN_UNIT * NETS[1] // 2) // (NETS[0] * self.half)
-            result[part.at] = np.where(zero, middle[part.at], band.sign[places] * seen)
+                at, sign = self._code(band, places, zero, inside, mean[part.at], index[part.at], span)
+                here[at] = sign * np.int32(MEAN_UNIT)  # the middle of a new cell is the nets' step
+            band.middle[places] = middle[part.at]
+            band.scale[places] = index[part.at]
+            result[part.at] = here
         return result
 
     def _code(
         self,
         band: "Band",
         places: Places,
+        wanted: Bool,
         inside: tuple[int, int],
         mean: Int32,
         index: UInt8,
         span: tuple[float, float],
-    ) -> None:
-        """Decide which latents of one phase of a strip leave the dead zone.
+    ) -> tuple[tuple[npt.NDArray[np.intp], ...], Int8]:
+        """Decide which latents of one phase of a strip leave the dead zone; returns those that do, and their signs.
 
         Arguments:
             band: what is known, changed here.
             places: of the phase in the band's arrays.
+            wanted: which are in the dead zone so far; changed.
             inside: rows and columns that are coded.
             mean, index: `(channels, rows, columns)`.
             span: where the phase begins in its unit and how much of it it is.
         """
         assert self.class_of is not None
-        wanted = (index >= LIKELY) if self.stage == 0 else ~band.settled[places]
-        wanted &= band.sign[places] == 0
+        wanted &= (index >= LIKELY) if self.stage == 0 else ~band.settled[places]
         wanted[:, inside[0] :] = False
         wanted[:, :, inside[1] :] = False
         chosen = np.flatnonzero(wanted)
-        centre = mean.ravel()[chosen]
-        classes = np.searchsorted(MEANS, np.minimum(np.abs(centre), MEANS[-1]), "right")
-        p = self.tables.significance[self.stage, index.ravel()[chosen], classes, self.class_of[places].ravel()[chosen]]
+        centre, indices = mean.take(chosen), index.take(chosen)
+        near, classes = np.minimum(np.abs(centre), SIGN_CLASSES - 1), self.class_of[places].take(chosen)
+        p = self.tables.significance[self.stage, indices, _MEAN_CLASSES[near], classes]
         order = np.argsort(65535 - p, kind="stable")  # the likeliest first: they bring most for their bits
-        chosen, p, centre = chosen[order], p[order], centre[order]
-        truth = None if band.truth is None else band.truth[places].ravel()[chosen] >= self.half
-        up = None if band.positive is None else band.positive[places].ravel()[chosen]
+        chosen, p, centre, near, indices = chosen[order], p[order], centre[order], near[order], indices[order]
+        truth = None if band.truth is None else band.truth[places].take(chosen) >= self.half
+        up = None if band.positive is None else band.positive[places].take(chosen)
         toward = centre >= 0
-        found, settled = np.zeros(mean.size, np.int8), np.zeros(mean.size, bool)
+        found = np.zeros(len(chosen), np.int8)
+        done = 0
         for start in range(0, len(chosen), GROUP):
             group = slice(start, start + GROUP)
-            done = span[0] + span[1] * min(start + GROUP, len(chosen)) / len(chosen)
+            part = min(start + GROUP, len(chosen))
             try:
                 yes = self.coder.decide(p[group], None if truth is None else truth[group])
                 new = np.flatnonzero(yes) + start
-                q = self.tables.sign[np.minimum(np.abs(centre[new]), SIGN_CLASSES - 1)]
-                agree = self.coder.decide(q, None if up is None else up[new] == toward[new])
-                self.coder.mark(self.state.depth(self.layer, self.number, self.stage, done))
+                agree = self.coder.decide(self.tables.sign[near[new]], None if up is None else up[new] == toward[new])
+                depth = self.state.depth(self.layer, self.number, self.stage, span[0] + span[1] * part / len(chosen))
+                self.coder.mark(depth)
             except Exhausted:
                 self.exhausted = True
                 break
-            found[chosen[new]] = np.where(agree == toward[new], 1, -1)
-            settled[chosen[group]] = True
-        band.settled[places] |= settled.reshape(mean.shape)
-        sign = found.reshape(mean.shape)
-        for array, value in (
-            (band.sign, sign),
-            (band.lower, self.half),
-            (band.width, self.half),
-            (band.fresh, True),
-            (band.index, index >> 2),
-        ):
-            np.copyto(array[places], value, where=sign != 0, casting="unsafe")
+            found[new] = np.where(agree == toward[new], 1, -1)
+            done = part
+        if self.stage == 0:
+            band.settled[places][np.unravel_index(chosen[:done], mean.shape)] = True
+        new = np.flatnonzero(found)
+        at = np.unravel_index(chosen[new], mean.shape)
+        band.sign[places][at] = found[new]
+        band.lower[places][at] = band.width[places][at] = self.half
+        band.fresh[places][at] = True
+        band.index[places][at] = indices[new] >> 2
+        return at, found[new]
 
 
 class LayerWalk(Walk):
@@ -207,6 +217,7 @@ class LayerWalk(Walk):
     def __init__(self, state: "State", half: int) -> None:
         super().__init__(state.model, state.header(half / 2 * NETS[0] / NETS[1]))
         self.bands, self.half = state.bands, half
+        self.known: dict[int, Int16] = {}
         self.seen: dict[int, Int8] = {}
 
     @staticmethod
@@ -218,15 +229,22 @@ class LayerWalk(Walk):
         """The step alone, even of models whose other nets see more."""
         return super()._condition(level, rows)[:, :1]
 
-    def _seen(self, k: int) -> Int8:
-        """Middles of the cells of band k, companded as the nets see latents, as they are when first asked for."""
-        if k not in self.seen:
+    def cells(self, k: int) -> Int16:
+        """Middles of the cells of band k in 1/16 of the nets' steps, as they are when first asked for."""
+        if k not in self.known:
             band = self.bands[k]
-            if not band.touched:
-                self.seen[k] = np.zeros(band.sign.shape, np.int8)
-            else:
-                cell = 2 * band.lower.astype(np.int32) + band.width
-                self.seen[k] = self._compand(band.sign * (cell * (MEAN_UNIT * NETS[1] // 2) // (NETS[0] * self.half)))
+            self.known[k] = np.zeros(band.sign.shape, np.int16)
+            if band.touched:
+                at = np.flatnonzero(band.sign)  # few
+                cell = 2 * band.lower.take(at).astype(np.int32) + band.width.take(at)
+                value = cell * (MEAN_UNIT * NETS[1] // 2) // (NETS[0] * self.half)
+                self.known[k].put(at, np.minimum(value, MAX_CELL) * band.sign.take(at))
+        return self.known[k]
+
+    def _seen(self, k: int) -> Int8:
+        """The same, companded as the nets see latents."""
+        if k not in self.seen:
+            self.seen[k] = self._compand(self.cells(k).astype(np.int32))
         return self.seen[k]
 
     def _known(self, level: int, rows: slice) -> dict[str, npt.NDArray[np.int8]]:
@@ -315,8 +333,9 @@ class State:
             if band.touched:
                 band.settled[...] = False
         for stage in (0, 1):
-            job = self.significance(self, layer, stage, active + 1, coder)
-            LayerWalk(self, half).details(job, seen.astype(np.int32))
+            walk = LayerWalk(self, half)
+            job = self.significance(self, walk, layer, stage, active + 1, coder)
+            walk.details(job, seen.astype(np.int32))
             if job.exhausted:
                 raise Exhausted
 

@@ -8,12 +8,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MEAN_UNIT", "SCALES", "SCALE_MIN", "SCALE_PER_OCTAVE", "log2_scales", "scales"]
+__all__ = ["LIKELY", "MEAN_UNIT", "SCALES", "SCALE_MIN", "SCALE_PER_OCTAVE", "log2_scales", "scales"]
 
 SCALES = 64
 SCALE_MIN = 0.05  # Laplace scale of index 0, in steps
 SCALE_PER_OCTAVE = 5
 MEAN_UNIT = 16  # means are coded in 1/16 of a step
+LIKELY = 14  # index from which on a latent of an embedded stream is decided in the first stage of its pass
 
 
 def scales() -> npt.NDArray[np.float64]:

@@ -246,6 +246,14 @@ class ContextModel(nn.Module):
         """The nets of a level's six passes in coding order."""
         return [*self.luma[str(level)], *self.chroma[str(level)]]
 
+    def convolutions(self) -> list[IntegerConv]:
+        """The layers of all nets, in an order that does not depend on their sizes."""
+        nets: list[IntegerNet] = []
+        for level in range(self.n, 0, -1):
+            own = [self.expand[str(level)]] if str(level) in self.expand else []
+            nets += [*own, self.feature[str(level)], *self.of_passes(level)]
+        return [conv for net in nets for conv in net.convs]
+
     def features(self, level: int, coarser: Tensor, previous: Tensor | None, plane: Tensor, quantised: bool) -> Tensor:
         """`feature[level]` from the companded coarser level (or the low-pass gradients) and `feature[level + 1]`."""
         inputs = [coarser]

@@ -6,6 +6,9 @@ being known: outside 2 Z the cells of width 2 Z, inside it nothing.
 Order and nets are those of `eocodec.flow.context`; a level's feature net sees in addition what the layers before left
 known of the whole level and of the finer one, so positions that come later count too. A pass's outputs are mean and
 scale of a Laplace density in steps of 3/2 Z; the price of an outcome is −log of its share of what was possible.
+
+A significance pass has two stages, two walks through the nets, as files have: the likely latents first, then, all of
+these being known, the others.
 """
 
 import math
@@ -14,13 +17,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eocodec.flow.context import ContextModel, IntegerNet, LatentModel, net_input, quads, scale_of_index, unquads
+from eocodec.coding.scales import LIKELY
+from eocodec.flow.context import UP, ContextModel, IntegerNet, LatentModel, net_input, quads, scale_of_index, unquads
 
-__all__ = ["EmbeddedContext", "known_channels", "ladder", "price", "significance_bits"]
+__all__ = ["EmbeddedContext", "StageWalk", "known_channels", "ladder", "price", "significance_bits"]
 
 STEP_PER_ZONE = 1.5
 LOW_STEP = 128.0  # 8-bit levels
 LAST = 0.5  # 8-bit levels, the smallest dead zone
+ZONE = 1 / STEP_PER_ZONE  # Z in steps
+STAGES = 2
 
 
 def known_channels(level: int) -> int:
@@ -32,25 +38,66 @@ class EmbeddedContext(ContextModel):
     """Nets of every level as in `ContextModel`, with feature nets that also see what is known.
 
     Arguments:
-        levels, features, width: as in `ContextModel`.
+        levels, features, width, coarse, depth, eight_bit: as in `ContextModel`.
     """
 
-    def __init__(self, levels: int = 4, features: int = 32, width: int = 48) -> None:
-        super().__init__(levels, features, width)
+    def __init__(
+        self,
+        levels: int = 4,
+        features: int = 32,
+        width: int = 48,
+        coarse: float = 1.0,
+        depth: int = 1,
+        eight_bit: bool = False,
+    ) -> None:
+        super().__init__(levels, features, width, coarse, depth, 1, eight_bit)
         for level in range(levels, 0, -1):
             inputs = (25 if level == levels else 26) + known_channels(level)
-            self.feature[str(level)] = IntegerNet([inputs, features, features], [3, 3], True)
+            f = self.feature[str(level)].convs[-1].out_channels
+            self.feature[str(level)] = IntegerNet([inputs, f, f], [3, 3], True, eight_bit)
+
+    def takes(self, context: ContextModel) -> bool:
+        """Whether :meth:`start` can take these nets over, being as large at least."""
+        pairs = zip(self.convolutions(), context.convolutions(), strict=True)
+        return all(a.out_channels >= b.out_channels and a.kernel_size[0] >= b.kernel_size[0] for a, b in pairs)
 
     @torch.no_grad()
     def start(self, context: ContextModel) -> None:
-        """Take over trained nets; what they do not know has no influence at first."""
-        own = self.state_dict()
-        for name, value in context.state_dict().items():
-            if own[name].shape == value.shape:
-                own[name].copy_(value)
-            else:  # the first layer of a feature net: its inputs, then the new ones
-                own[name].zero_()
-                own[name][:, : value.shape[1]] = value
+        """Take over trained nets with the same order of latents; what they do not know has no influence at first.
+
+        They may be smaller, with one 3x3 layer a pass instead of two, and see condition planes besides the step.
+        """
+        for level in range(self.n, 0, -1):
+            key = str(level)
+            if key in self.expand:
+                _grow(self.expand[key], context.expand[key], [(0, 0, context.expand[key].convs[0].in_channels)])
+            own, other = self.feature[key], context.feature[key]
+            first = (24 if level == self.n else 9 + UP) + 1  # latents, the coarser level's features, the step
+            known = known_channels(level) if isinstance(context, EmbeddedContext) else 0
+            _grow(own, other, [(0, 0, first), (first, first, known)])
+            f, g = own.convs[-1].out_channels, other.convs[-1].out_channels
+            for mine, theirs in zip(self.of_passes(level), context.of_passes(level), strict=True):
+                more = mine.convs[0].in_channels - f  # latents of earlier passes, the step
+                _grow(mine, theirs, [(0, 0, g), (f, g, more)])
+
+
+def _grow(own: IntegerNet, other: IntegerNet, inputs: list[tuple[int, int, int]]) -> None:
+    """Let a net begin as another that may be smaller: what it has more has no influence at first.
+
+    Arguments:
+        own: the net to change; its kernels may be larger.
+        other: the net it begins as.
+        inputs: where channels of the first layer go: from, in the other net, and how many.
+    """
+    for k, (mine, theirs) in enumerate(zip(own.convs, other.convs, strict=True)):
+        assert mine.bias is not None and theirs.bias is not None
+        count = theirs.out_channels
+        mine.weight[:count] = 0
+        mine.bias[:count] = theirs.bias
+        margin = (mine.kernel_size[0] - theirs.kernel_size[0]) // 2
+        centre = slice(margin, margin + theirs.kernel_size[0])
+        for to, start, size in inputs if k == 0 else [(0, 0, theirs.in_channels)]:
+            mine.weight[:count, to : to + size, centre, centre] = theirs.weight[:, start : start + size]
 
 
 def ladder(step: Tensor) -> Tensor:
@@ -85,55 +132,92 @@ def price(context: EmbeddedContext, latents: LatentModel, h: list[Tensor], zone:
     """Bits `(B,)` of the significance pass with dead zones `zone (B,)`, in units of the pictures' range 0 to 1."""
     gains = [torch.exp(g)[:, None, None] for g in latents.gains]
     step = (STEP_PER_ZONE * zone)[:, None, None, None]
-    relative = 1 / STEP_PER_ZONE
     condition = torch.log2(step[:, 0, 0, 0] * 255.0) - 5.0
     width = torch.minimum(2 * zone, torch.full_like(zone, LOW_STEP / 255))[:, None, None, None]
-    low = torch.round(h[0] / gains[0] / width) * width / step
+    cells = h[0] / gains[0] / width
+    halved = width < 0.99 * LOW_STEP / 255  # a cell's edge, not its middle, is then at zero
+    low = torch.where(halved, torch.floor(cells) + 0.5, torch.floor(cells + 0.5)) * width / step
     dx = functional.pad(low[..., 1:] - low[..., :-1], (0, 1))
     dy = functional.pad(low[..., 1:, :] - low[..., :-1, :], (0, 0, 0, 1))
-    coarser = quads(net_input(torch.cat([dx, dy], 1), quantised)).flatten(1, 2)
+    gradients = quads(net_input(torch.cat([dx, dy], 1), quantised)).flatten(1, 2)
+    plane = condition.clamp(-5, 3)[:, None, None, None]
+    plane = torch.floor(plane * 16 + 0.5) / 32 if quantised else plane / 2
     targets = [v / g / step for v, g in zip(h[1:], gains[1:], strict=True)]
-    known = [net_input(_middle(t, 2 * relative, 2 * relative), quantised) for t in targets]
-    feature: Tensor | None = None
+    known = [_middle(t, 2 * ZONE, 2 * ZONE) for t in targets]
+    undecided = [k == 0 for k in known]
     bits = torch.zeros_like(zone)
-    levels = context.n
-    for k, level in enumerate(range(levels, 0, -1)):
-        plane = condition.clamp(-5, 3)[:, None, None, None]
-        plane = torch.floor(plane * 16 + 0.5) / 32 if quantised else plane / 2
-        plane = plane.expand(-1, 1, *coarser.shape[2:])
-        extra = [quads(known[k]).flatten(1, 2)]
-        if level > 1:
-            extra.append(quads(largest_below(known[k + 1])).flatten(1, 2))
-        feature = context.features(level, coarser, feature, torch.cat([plane, *extra], 1), quantised)
-        target = quads(targets[k])
-        now = quads(_middle(targets[k], relative, 2 * relative))
-        out: list[list[Tensor]] = [[] for _ in range(4)]
-        seen: list[Tensor] = []
-        for p in range(4):
-            mean, index = context.parameters_of(context.luma[str(level)][p], [feature, *seen, plane], quantised)
-            cost, value = _pass(target[:, p, :3], now[:, p, :3], mean, index, relative)
-            bits = bits + cost.sum((1, 2, 3))
-            out[p].append(value)
-            seen.append(net_input(value, quantised))
-        luma = list(seen)
-        for p in range(2):
-            mean, index = context.parameters_of(context.chroma[str(level)][p], [feature, *seen, plane], quantised)
-            pair, state = (t[:, 2 * p : 2 * p + 2, 3:].flatten(1, 2) for t in (target, now))
-            cost, value = _pass(pair, state, mean, index, relative)
-            bits = bits + cost.sum((1, 2, 3))
-            out[2 * p].append(value[:, :6])
-            out[2 * p + 1].append(value[:, 6:])
-            seen = [*luma, net_input(value, quantised)]
-        values = torch.stack([torch.cat(o, 1) for o in out], 1)
-        coarser = net_input(unquads(values), quantised)
+    for stage in range(STAGES):
+        cost, settled = StageWalk(context, plane, quantised, stage).run(gradients, targets, known, undecided)
+        bits = bits + cost
+        known = [torch.where(s, _middle(t, ZONE, 2 * ZONE), k) for s, t, k in zip(settled, targets, known, strict=True)]
+        undecided = [u & ~s for u, s in zip(undecided, settled, strict=True)]
     return bits
 
 
-def _pass(h: Tensor, now: Tensor, mean: Tensor, index: Tensor, zone: float) -> tuple[Tensor, Tensor]:
-    """Bits of a pass and what later nets see of its latents."""
-    cost = significance_bits(h, zone, mean, scale_of_index(index))
-    middle = mean.detach().clamp(-zone, zone)
-    return cost, torch.where(now == 0, middle, now)
+class StageWalk:
+    """A stage of a significance pass: all nets once.
+
+    Arguments:
+        context: the nets.
+        plane: what they see of the step, `(B, 1, 1, 1)`.
+        quantised: whether they are those of files.
+        stage: 0 decides the likely latents only, 1 all.
+    """
+
+    def __init__(self, context: EmbeddedContext, plane: Tensor, quantised: bool, stage: int) -> None:
+        self.context, self.plane, self.quantised, self.stage = context, plane, quantised, stage
+
+    def run(
+        self, coarser: Tensor, targets: list[Tensor], known: list[Tensor], undecided: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Bits, and for every level which latents were decided.
+
+        Arguments:
+            coarser: what the nets of the coarsest level see of the low-pass.
+            targets: latents in steps, for every level.
+            known: middles of their cells, zero in the dead zone 2 Z.
+            undecided: which are yet to be decided.
+        """
+        context, quantised = self.context, self.quantised
+        seen_known = [net_input(v, quantised) for v in known]
+        feature: Tensor | None = None
+        self.bits = torch.zeros(len(coarser), device=coarser.device)
+        settled = []
+        for k, level in enumerate(range(context.n, 0, -1)):
+            self.level = [quads(t) for t in (targets[k], known[k], undecided[k])]
+            plane = self.plane.expand(-1, 1, *coarser.shape[2:])
+            extra = [quads(seen_known[k]).flatten(1, 2)]
+            if level > 1:
+                extra.append(quads(largest_below(seen_known[k + 1])).flatten(1, 2))
+            feature = context.features(level, coarser, feature, torch.cat([plane, *extra], 1), quantised)
+            values: list[list[Tensor]] = [[] for _ in range(4)]
+            decided: list[list[Tensor]] = [[] for _ in range(4)]
+            seen: list[Tensor] = []
+            for p in range(4):
+                mean, index = context.parameters_of(context.luma[str(level)][p], [feature, *seen, plane], quantised)
+                value, chosen = self._pass(slice(p, p + 1), slice(0, 3), mean, index)
+                values[p].append(value)
+                decided[p].append(chosen)
+                seen.append(net_input(value, quantised))
+            luma = list(seen)
+            for p in range(2):
+                mean, index = context.parameters_of(context.chroma[str(level)][p], [feature, *seen, plane], quantised)
+                value, chosen = self._pass(slice(2 * p, 2 * p + 2), slice(3, 9), mean, index)
+                for half in (0, 1):
+                    values[2 * p + half].append(value[:, 6 * half : 6 * half + 6])
+                    decided[2 * p + half].append(chosen[:, 6 * half : 6 * half + 6])
+                seen = [*luma, net_input(value, quantised)]
+            coarser = net_input(unquads(torch.stack([torch.cat(v, 1) for v in values], 1)), quantised)
+            settled.append(unquads(torch.stack([torch.cat(d, 1) for d in decided], 1)))
+        return self.bits, settled
+
+    def _pass(self, phases: slice, channels: slice, mean: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Count the bits of a pass; what later nets see of its latents, and which of them it decides."""
+        h, known, undecided = (v[:, phases, channels].flatten(1, 2) for v in self.level)
+        chosen = undecided & (index >= LIKELY) if self.stage == 0 else undecided
+        self.bits = self.bits + (significance_bits(h, ZONE, mean, scale_of_index(index)) * chosen).sum((1, 2, 3))
+        now = torch.where(chosen, _middle(h, ZONE, 2 * ZONE), known)
+        return torch.where(now == 0, mean.detach().clamp(-ZONE, ZONE), now), chosen
 
 
 def _middle(v: Tensor, zone: float, width: float) -> Tensor:

@@ -26,6 +26,13 @@ __all__ = ["MODELS", "PhotoConfig", "PhotoModel", "build", "kind_of"]
 ADAPT_RATE = 0.3
 CLEAN_SHARE = 0.1  # of the pictures from which the noise level is learnt
 GAIN_SIZES = ("gain_widths", "gain_blocks", "noise_width")
+EMBEDDED_SIZES = (
+    "features",
+    "context_width",
+    "embedded_coarse",
+    "embedded_depth",
+    "embedded_eight_bit",
+)
 CONTEXT = "latents.context."
 CONTEXT_SIZES = ("features", "context_width", "context_coarse", "context_depth", "rotated", "tuned")
 REFINE_SIZES = (
@@ -45,7 +52,8 @@ SPACING = 48  # pixels between impulses when columns are measured while training
 class PhotoConfig:
     """Sizes of the nets; a block is 2**levels pixels, its latents 3 * 4**levels.
 
-    `embedded` adds the nets of the embedded stream; `gain_widths`, channels at every scale from the finest, those for
+    `embedded` adds the nets of the embedded stream, which have `embedded_coarse`, `embedded_depth` and
+    `embedded_eight_bit` of their own; `gain_widths`, channels at every scale from the finest, those for
     denoising, with `gain_blocks` residual blocks a level and `noise_width` channels for the estimate of the level.
     `context_coarse`, `context_depth` and `eight_bit` are `coarse`, `depth` and `eight_bit` of `ContextModel`; `rotated`
     is its coding order; with `tuned` entropy nets and refinement know how much the steps follow the eye.
@@ -72,6 +80,9 @@ class PhotoConfig:
     refine_tail: int = 2
     refine_eight_bit: bool = False
     embedded: bool = False
+    embedded_coarse: float = 1.0
+    embedded_depth: int = 1
+    embedded_eight_bit: bool = False
     gain_widths: tuple[int, ...] = ()
     gain_blocks: int = 2
     noise_width: int = 24
@@ -81,6 +92,18 @@ class PhotoConfig:
             raise EocodecError("a model that can be tuned needs refine_blocks, and only such a model can have them")
         if len(self.gain_widths) > self.levels + 1:
             raise EocodecError(f"gain_widths can have at most {self.levels + 1} numbers")
+
+
+def _embedded_context(config: PhotoConfig) -> EmbeddedContext:
+    """New nets for the embedded stream."""
+    return EmbeddedContext(
+        config.levels,
+        config.features,
+        config.context_width,
+        config.embedded_coarse,
+        config.embedded_depth,
+        config.embedded_eight_bit,
+    )
 
 
 class PhotoModel(Trainable):
@@ -123,7 +146,7 @@ class PhotoModel(Trainable):
             else Refinement(config.refine_width, config.refine_depth)
         )
         if config.embedded:
-            self.embedded = EmbeddedContext(config.levels, config.features, config.context_width)
+            self.embedded = _embedded_context(config)
         if config.gain_widths:
             self.gains = GainNet(config.gain_widths, config.gain_blocks)
             self.noise = NoiseNet(config.noise_width)
@@ -131,7 +154,7 @@ class PhotoModel(Trainable):
     def start_from(self, config: Any, weights: dict[str, Tensor]) -> bool:
         """As for all models, and from models that differ in anything but the flow: what is not the same begins anew.
 
-        Nets of the embedded stream that the checkpoint lacks begin as the usual ones.
+        Nets of the embedded stream begin as the checkpoint's if those are no larger; if it has none, as the usual ones.
         """
         if type(config) is not type(self.config) or any(
             getattr(config, k) != getattr(self.config, k) for k in ("levels", "width", "steps")
@@ -142,7 +165,7 @@ class PhotoModel(Trainable):
             "latents.gain": (),
             "latents.low_scale": (),
             CONTEXT: CONTEXT_SIZES,
-            "embedded.": ("features", "context_width"),
+            "embedded.": EMBEDDED_SIZES,
             "refine.": REFINE_SIZES,
             "gains.": GAIN_SIZES,
             "noise.": GAIN_SIZES,
@@ -152,7 +175,12 @@ class PhotoModel(Trainable):
         )
         own = self.state_dict()
         self.load_state_dict({**own, **{k: v for k, v in weights.items() if k in own and k.startswith(same)}})
-        if self.config.embedded and not config.embedded and CONTEXT in same:
+        if self.config.embedded and config.embedded and "embedded." not in same:
+            smaller = _embedded_context(config)
+            smaller.load_state_dict({k[9:]: v for k, v in weights.items() if k.startswith("embedded.")})
+            if self.embedded.takes(smaller):
+                self.embedded.start(smaller)
+        elif self.config.embedded and not config.embedded and self.embedded.takes(self.latents.context):
             self.embedded.start(self.latents.context)
         return True
 
@@ -193,7 +221,10 @@ class PhotoModel(Trainable):
         return corrupt(x, draws, stage.noise, share)
 
     def embedded_stream(self, x: Tensor, step: Tensor, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
-        """Relative bits of the significance pass whose dead zone goes with each step; only its nets are trained."""
+        """Relative bits of the significance pass whose dead zone goes with each step.
+
+        Only its nets are trained.
+        """
         if not self.config.embedded:
             raise EocodecError("this model has no nets for the embedded stream; set embedded = true in [model]")
         with torch.no_grad():

@@ -25,9 +25,9 @@ class Stage:
     Arguments:
         objective: "likelihood" (NLL + λ·I), "rate-distortion" (R + D / (0.17 Δ²)), "entropy" (the same with the
             error of the latents for D; only the entropy nets learn), "refinement" (the same as "rate-distortion", but
-            only the refinement learns), "embedded" (the bits of the embedded stream's
-            passes at dead zones near 2/3 Δ), "denoising" (the error of the restored picture) or "noise-level" (that of
-            the estimated level). The last three train only nets of their own.
+            only the refinement learns), "embedded" (the bits of the embedded stream's passes at dead zones near 2/3 Δ),
+            "denoising" (the error of the restored picture) or "noise-level" (that
+            of the estimated level). The last three train only nets of their own.
         iterations: optimiser steps.
         learning_rate: at the start; falls to `final_rate` as a half cosine.
         flow_rate: factor of the learning rate for the flow's own parameters (`flow.*`).

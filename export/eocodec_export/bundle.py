@@ -29,7 +29,7 @@ from eocodec_export.eight_bit import CALIBRATED, LEVELS, decoder_inputs, eight_b
 from eocodec_export.flat import export_flat
 from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs
 
-__all__ = ["check_parity", "export"]
+__all__ = ["check_context", "check_parity", "export"]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -253,13 +253,18 @@ def _check_refined(want: npt.NDArray[np.float32], got: npt.NDArray[np.float32], 
 @torch.no_grad()
 def _check_integers(model: PhotoModel, bundle: Model, generator: np.random.Generator) -> float:
     """Every entropy graph against the quantised torch net, in double precision, on random integers."""
-    worst = _check_context(model.latents.context, "entropy", bundle, generator)
+    worst = check_context(model.latents.context, "entropy", bundle, generator)
     if model.config.embedded:
-        worst = max(worst, _check_context(model.embedded, "embedded", bundle, generator))
+        worst = max(worst, check_context(model.embedded, "embedded", bundle, generator))
     return worst
 
 
-def _check_context(context: ContextModel, folder: str, bundle: Model, generator: np.random.Generator) -> float:
+def check_context(context: ContextModel, folder: str, bundle: Model, generator: np.random.Generator) -> float:
+    """All graphs of a folder against the nets they were made of; 0.
+
+    Raises:
+        ModelError: an integer differs.
+    """
     context = context.double()
     differing = 0
     try:

@@ -69,11 +69,12 @@ class _Pass(SignificancePass):
         band = self.state.bands[1 + self.state.levels - unit.level]
         assert band.positive is not None and band.truth is not None
         for part in unit.parts:
-            sign, guess, positive, size = (
+            sign, middle, positive, size = (
                 a[part.channels, part.row :: 2, part.column :: 2][:, rows]
-                for a in (band.sign, band.guess, band.positive, band.truth)
+                for a in (band.sign, band.middle, band.positive, band.truth)
             )
             chosen = sign == 0
+            guess = middle * band.unit
             value = np.where(positive, 0.5, -0.5)[chosen] * (size[chosen] + 0.5)
             k = index[part.at][chosen]
             self.state.sums[0] += np.bincount(k, guess[chosen] * value, 64)
