@@ -34,7 +34,7 @@ Inputs = dict[str, npt.NDArray[np.float32]]
 
 CALIBRATED = 6  # pictures that are enough
 EDGE = 512  # pixels of their middles at most
-LEVELS = (20.0, 40.0, 80.0, 116.0)  # steps of the files, in 8-bit levels
+LEVELS = (20.0, 40.0, 80.0, 116.0, 180.0)  # steps of the files, in 8-bit levels
 TUNES = (0.0, 1.0)
 NODES = re.compile(r"/refine/(blocks|tail).*/(Conv|Relu)$")  # all but the layers that see picture and latents
 
