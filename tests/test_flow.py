@@ -61,6 +61,18 @@ def test_the_flow_is_exactly_invertible() -> None:
     assert (single.inverse(single(x)) - x).abs().max() < 1e-4
 
 
+def test_the_flow_is_as_exact_under_autocast() -> None:
+    """In bfloat16 its rounding would be larger than a fine step's, and hide from training what it gains there."""
+    flow = random_flow().float()
+    x = torch.rand(2, 3, 32, 32)
+    expected = flow(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        h = flow(x)
+        back = flow.inverse([band.bfloat16() for band in h])
+    assert all(band.dtype == torch.float32 and torch.equal(band, e) for band, e in zip(h, expected, strict=True))
+    assert torch.equal(back, flow.inverse([band.bfloat16().float() for band in h]))
+
+
 def test_the_flow_preserves_volume() -> None:
     flow = random_flow(2, 0.2)
     x = torch.rand(1, 3, 8, 8, dtype=torch.float64)

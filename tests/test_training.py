@@ -5,6 +5,8 @@ import io
 import json
 import math
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,10 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import SAMPLES, Runner, environment, wait_until
+from paths import ROOT, SAMPLES, Runner, environment, wait_until
 from PIL import Image
 
 torch = pytest.importorskip("torch")
+
+from torch.distributed.run import get_args_parser  # noqa: E402
 
 from eocodec.errors import EocodecError  # noqa: E402
 from eocodec.flow import loss as batch_loss  # noqa: E402
@@ -163,9 +167,31 @@ def test_accumulating_micro_batches_gives_the_same_curve(
 def test_two_processes_give_the_curve_of_one(tmp_path: Path, pictures: Path, curve: list[dict[str, float]]) -> None:
     """Really started by torchrun; they share every batch over gloo, and add up two micro-batches each."""
     config = write_config(tmp_path, f"{STEADY}\naccumulate = 2")
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "eocodec_cli", "train"]
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "--",
+        "eocodec_cli",
+        "train",
+    ]
     done = subprocess.run(
-        [sys.executable, *launch, str(config), "--data", str(pictures), "--device", "cpu"],
+        [
+            sys.executable,
+            *launch,
+            "-m",
+            "--",
+            "eocodec_cli",
+            "train",
+            str(config),
+            "--data",
+            str(pictures),
+            "--device",
+            "cpu",
+        ],
         env={**environment(), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -177,6 +203,17 @@ def test_two_processes_give_the_curve_of_one(tmp_path: Path, pictures: Path, cur
     for key in ("loss", "norm"):
         assert largest_difference(curve, two, key) < TOLERANCE
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").iteration == 13
+
+
+def test_the_documented_launches_are_understood() -> None:
+    """With options of eocodec that begin as options of torchrun do."""
+    text = (ROOT / "docs" / "TRAINING.md").read_text().replace("\\\n", " ")
+    launches = re.findall(r"^\$ torchrun (.*)$", text, re.MULTILINE)
+    assert len(launches) >= 3 and any(" --start " in line for line in launches)
+    for line in launches:
+        parsed = get_args_parser().parse_args(shlex.split(line))
+        assert parsed.module and parsed.training_script == "eocodec_cli"
+        assert parsed.training_script_args[0] == "train" and "--data" in parsed.training_script_args
 
 
 def test_a_killed_run_resumes_to_the_identical_log_and_checkpoint(tmp_path: Path, pictures: Path, call: Runner) -> None:

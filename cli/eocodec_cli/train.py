@@ -46,7 +46,7 @@ def command(
       eocodec train eocodec/models/photo.toml --data photos/ --out runs/photo --dry-run
       eocodec train eocodec/models/photo.toml --data photos/ --out runs/photo
       eocodec train eocodec/models/photo.toml --data photos/ --out runs/photo --resume
-      torchrun --nproc-per-node 8 -m eocodec_cli train photo.toml --data 'shards-{000..011}.tar' --out runs/photo
+      torchrun --nproc-per-node 8 -m -- eocodec_cli train photo.toml --data 'shards-{000..011}.tar' --out runs/photo
     """
     try:
         from eocodec.flow.distributed import join

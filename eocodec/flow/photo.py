@@ -91,8 +91,15 @@ class Level(nn.Module):
         return low, details
 
 
+def _full(x: Tensor) -> Tensor:
+    """A tensor in float32, or float64 if it is that."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 class PhotoFlow(nn.Module):
-    """Invertible, volume-preserving map between pictures and wavelet-like latents.
+    """Invertible, volume-preserving map between pictures and wavelet-like latents, in float32 whatever autocast says.
+
+    In bfloat16 its own rounding would be larger than a fine step's, and training would not see what it gains there.
 
     Arguments:
         levels: number of wavelet levels L; a block of 2**L x 2**L pixels holds 3 * 4**L latents.
@@ -118,19 +125,21 @@ class PhotoFlow(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Latents `[LL, d_L, ..., d_1]` of pictures `(B, 3, H, W)`."""
-        low = self.axes(x)
-        bands: list[Tensor] = []
-        for level in self.levels:
-            low, details = level(low)
-            bands.append(details)
+        with torch.autocast(x.device.type, enabled=False):
+            low = self.axes(_full(x))
+            bands: list[Tensor] = []
+            for level in self.levels:
+                low, details = level(low)
+                bands.append(details)
         return [low, *reversed(bands)]
 
     def inverse(self, h: list[Tensor]) -> Tensor:
         """Pictures `(B, 3, H, W)` of latents `[LL, d_L, ..., d_1]`; not clamped to [0, 1]."""
-        low = h[0]
-        for level, details in zip(reversed(self.levels), h[1:], strict=True):
-            low = level.inverse(low, details)
-        return self.colours(low)
+        with torch.autocast(h[0].device.type, enabled=False):
+            low = _full(h[0])
+            for level, details in zip(reversed(self.levels), h[1:], strict=True):
+                low = level.inverse(low, _full(details))
+            return self.colours(low)
 
     def axes(self, x: Tensor) -> Tensor:
         """Luma and chroma of R, G, B."""
