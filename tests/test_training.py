@@ -167,9 +167,9 @@ def test_accumulating_micro_batches_gives_the_same_curve(
 def test_two_processes_give_the_curve_of_one(tmp_path: Path, pictures: Path, curve: list[dict[str, float]]) -> None:
     """Really started by torchrun; they share every batch over gloo, and add up two micro-batches each."""
     config = write_config(tmp_path, f"{STEADY}\naccumulate = 2")
-    launch = "-m torch.distributed.run --standalone --nproc-per-node 2 -m -- eocodec_cli train".split()
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "eocodec_cli"]
     done = subprocess.run(
-        [sys.executable, *launch, str(config), "--data", str(pictures), "--device", "cpu"],
+        [sys.executable, *launch, "train", str(config), "--data", str(pictures), "--device", "cpu"],
         env={**environment(), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
