@@ -233,12 +233,13 @@ class LayerWalk(Walk):
         """Middles of the cells of band k in 1/16 of the nets' steps, as they are when first asked for."""
         if k not in self.known:
             band = self.bands[k]
-            self.known[k] = np.zeros(band.sign.shape, np.int16)
+            known = np.zeros(band.sign.shape, np.int16)
             if band.touched:
                 at = np.flatnonzero(band.sign)  # few
                 cell = 2 * band.lower.take(at).astype(np.int32) + band.width.take(at)
                 value = cell * (MEAN_UNIT * NETS[1] // 2) // (NETS[0] * self.half)
-                self.known[k].put(at, np.minimum(value, MAX_CELL) * band.sign.take(at))
+                known.put(at, np.minimum(value, MAX_CELL) * band.sign.take(at))
+            self.known[k] = known  # when it is whole: other threads are at other strips
         return self.known[k]
 
     def _seen(self, k: int) -> Int8:
