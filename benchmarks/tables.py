@@ -30,6 +30,7 @@ CODECS = {
     "jpeg": "JPEG (libjpeg-turbo, 4:2:0, optimised)",
     "webp": "WebP (method 6)",
     "avif": "AVIF (speed 6, 4:2:0)",
+    "avif-s2-444": "AVIF (speed 2, 4:4:4)",
     "jxl": "JPEG XL (effort 7)",
 }
 TUNINGS = {"eocodec": "default", "eocodec-psnr": "psnr"}
@@ -115,9 +116,14 @@ def _bd_rows(curves: dict[str, list[tuple[float, float]]], bold: bool, suffix: s
     return rows
 
 
+def _others() -> dict[str, str]:
+    """Names and labels of the other codecs that were measured on Kodak."""
+    return {name: label for name, label in CODECS.items() if name in measured("kodak")["codecs"]}
+
+
 def _bd_table(published: bool) -> str:
     result = measured("kodak")
-    own = {label: [(p["bpp"], p["psnr"]) for p in result["codecs"][name]] for name, label in CODECS.items()}
+    own = {label: [(p["bpp"], p["psnr"]) for p in result["codecs"][name]] for name, label in _others().items()}
     rows = _bd_rows(own, bold=True)
     if published:
         others = {name: [(r, q) for r, q in curve["points"]] for name, curve in result["published"].items()}
@@ -160,7 +166,7 @@ def kodak_others() -> str:
     """Every point of the other codecs on Kodak."""
     curves = measured("kodak")["codecs"]
     rows = [
-        [label, "  ".join(f"{p['bpp']:.3f}:{p['psnr']:.2f}" for p in curves[name])] for name, label in CODECS.items()
+        [label, "  ".join(f"{p['bpp']:.3f}:{p['psnr']:.2f}" for p in curves[name])] for name, label in _others().items()
     ]
     return grid(["Codec", "points"], rows)
 

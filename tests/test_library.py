@@ -135,6 +135,7 @@ def test_earlier_models_are_what_they_were() -> None:
         "a84efb79": "d11ad7b1e227b5c9",
         "b332750c": "fcaaec9679ef56f1",
         "d216a75e": "eb349a03b6759721",
+        "dfac410c": "5d0084edddad867f",
         "e39f1b2b": "7ce79ff2709ca6ac",
     }
     found = {p.stem.removeprefix("photo-"): p for p in earlier_models()}

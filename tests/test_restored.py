@@ -1,7 +1,6 @@
 """Training starts from a bundle: its weights come back, and give the same integers and pictures."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +26,9 @@ def test_the_shipped_bundle_comes_back_exactly(coffee: np.ndarray) -> None:
     """Float graphs within rounding of floats, integer graphs to the last bit, on random and real inputs."""
     path = shipped_models()["photo"]
     config, weights = photo_weights(read_bundle(path))
-    sizes = load_config(MODELS / "photo-next.toml").model
+    sizes = load_config(MODELS / "photo-progressive.toml").model
     assert isinstance(sizes, PhotoConfig)
-    assert config == replace(sizes, embedded=True, gain_widths=(64, 96, 128, 160), refine_latents=True)
+    assert config == sizes
     model = PhotoModel(config).eval().requires_grad_(False)
     assert model.start_from(config, weights)
     assert set(model.state_dict()) - set(weights) == {"latents.low_scale"}  # only training needs it
