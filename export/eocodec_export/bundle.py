@@ -100,10 +100,8 @@ def export(
         EocodecError: unreadable checkpoint or folder; ModelError: a parity check failed.
     """
     loaded = load_checkpoint(checkpoint)
-    model = build(loaded.config).eval()
+    model = build(loaded.config).eval().requires_grad_(False)
     model.load_state_dict(loaded.average)
-    for p in model.parameters():
-        p.requires_grad_(False)
     every, by = loaded.raw.get("hold_out", HOLD_OUT), loaded.raw.get("hold_out_by", "picture")
     train, held_out = split(read_pictures(folder), every, by)
     if isinstance(model, FaceModel):
