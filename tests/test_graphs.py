@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from eocodec.errors import ModelError
 from eocodec.model.bundle import Model, read_bundle, write_bundle
 from eocodec.model.graphs import check_graph
 from eocodec.model.library import load_model, shipped_models
+from eocodec.model.shelf import earlier_models
 from eocodec.model.parts import listed
 
 onnx = pytest.importorskip("onnx", reason="onnx, of the extra train, is not installed")
@@ -124,6 +126,14 @@ def test_a_bundle_whose_content_is_not_that_of_its_id_is_refused(tmp_path: Path)
         archive.comment = load_model("face64").full_id.hex().encode()
     with pytest.raises(ModelError, match="does not have the content"):
         load_model(tmp_path / "other.eocm")
+
+
+def test_only_what_comes_with_the_package_is_opened_without_a_check(tmp_path: Path) -> None:
+    copied = tmp_path / "photo.eocm"
+    shutil.copy(shipped_models()["photo"], copied)
+    assert load_model("photo").runtime.trusted and load_model(shipped_models()["photo"]).runtime.trusted
+    assert all(load_model(p).runtime.trusted for p in earlier_models())
+    assert not load_model(copied).runtime.trusted and not Model(load_model("photo").files).runtime.trusted
 
 
 @pytest.mark.slow

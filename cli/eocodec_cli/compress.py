@@ -162,11 +162,16 @@ def command(
     jobs = files.plan(inputs, output, pictures.EOC, force, recursive=recursive, wanted=pictures.is_picture_name)
     lanes = files.Lanes(len(jobs), threads, device)
     loaded = lanes.load(name)
-    if lanes.workers == 1 and not options["lossless"]:
-        loaded.runtime.open_ahead(["encoder"])  # while all else is imported and the picture is read
+    alone = lanes.workers == 1 and not options["lossless"]
+    if alone:
+        loaded.runtime.open_ahead(["encoder"])  # while all else is imported
 
     from eocodec.codec import compress_picture
     from eocodec.coding.rate_control import rate_of_step_quality
+    from eocodec.coding.walk import Walk
+
+    if alone and loaded.size is None and not options["progressive"]:
+        loaded.runtime.open_ahead(Walk.graph_names(loaded))  # while the picture is read
 
     if rate is not None and not 1 <= rate <= loaded.block:
         raise EocodecError(f"the rate must be from 1 to {loaded.block} latents, not {rate:g}")

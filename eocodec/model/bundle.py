@@ -169,6 +169,7 @@ class Model:
         optimisation: graph optimisation level, see :class:`eocodec.model.runtime.Runtime`; symbols do not depend on it.
         device: where the transform runs: "cpu", "cuda", or "auto" for CUDA where it works and the CPU elsewhere. The
             entropy model always runs on the CPU.
+        trusted: whether its graphs are known to be harmless, see :class:`eocodec.model.runtime.Runtime`.
 
     Raises:
         EocodecError: there is no such device, or CUDA does not work.
@@ -181,8 +182,9 @@ class Model:
         threads: int = 0,
         optimisation: str = USUAL,
         device: str = "auto",
+        trusted: bool = False,
     ) -> None:
-        self.runtime = Runtime(files, threads, optimisation, device)
+        self.runtime = Runtime(files, threads, optimisation, device, trusted)
         if parts.LIST in files:
             parts.verify(files, contents=not isinstance(files, Entries))
         self.files = files

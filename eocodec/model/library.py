@@ -21,6 +21,7 @@ from eocodec.model.shelf import (
     FOLDER_VARIABLE,
     earlier_models,
     installed_models,
+    is_shipped,
     peek_id,
     shipped_models,
     user_folder,
@@ -119,7 +120,7 @@ if hasattr(os, "register_at_fork"):
 
 @functools.lru_cache(maxsize=8)
 def _load(path: Path, stamp: int, threads: int, optimisation: str, device: str) -> Model:
-    model = Model(bundle_files(path), threads, optimisation, device)
+    model = Model(bundle_files(path), threads, optimisation, device, trusted=is_shipped(path))
     if peek_id(path) not in (b"", model.full_id):
         raise ModelError(f"{path}: the model bundle does not have the content that its id stands for")
     return model

@@ -18,6 +18,7 @@ __all__ = [
     "claimed_id",
     "earlier_models",
     "installed_models",
+    "is_shipped",
     "peek_id",
     "plate_of",
     "shipped_models",
@@ -68,6 +69,11 @@ def installed_models() -> dict[str, Path]:
 def earlier_models() -> list[Path]:
     """Paths of the decoders of models that came with earlier releases: files made with them stay readable."""
     return sorted((SHIPPED / "earlier").glob("*.eocm"))
+
+
+def is_shipped(path: Path) -> bool:
+    """Whether a bundle came with the package, and is to be trusted as much as its code is."""
+    return path.resolve().is_relative_to(SHIPPED.resolve())
 
 
 def claimed_id(archive: zipfile.ZipFile) -> bytes:
