@@ -15,8 +15,8 @@ from eocodec.errors import ModelError
 from eocodec.model.bundle import Model, read_bundle, write_bundle
 from eocodec.model.graphs import check_graph
 from eocodec.model.library import load_model, shipped_models
-from eocodec.model.shelf import earlier_models
 from eocodec.model.parts import listed
+from eocodec.model.shelf import earlier_models
 
 onnx = pytest.importorskip("onnx", reason="onnx, of the extra train, is not installed")
 
