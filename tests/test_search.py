@@ -95,6 +95,21 @@ def test_the_picture_foreseen_is_the_one_decoded(
         assert (a == b).all()
 
 
+def test_what_files_are_tuned_for_gives_way_to_a_size_unless_it_was_asked_for(
+    samples: dict[str, np.ndarray], model: Model
+) -> None:
+    busy = np.ascontiguousarray(samples["coffee"][150:310, 200:400])
+    sizes = {tune: len(eocodec.compress(busy, 1, tune=tune, model=model)) for tune in ("eye", "psnr")}
+    assert sizes["psnr"] < sizes["eye"]
+    done = eocodec.compress_picture(busy, max_bytes=sizes["eye"] - 1, measure=True, verify=True, model=model)
+    assert done.tune == "psnr" and sizes["psnr"] <= len(done.data) < sizes["eye"]
+    assert done.psnr == psnr(busy, eocodec.decompress(done.data, model))
+    with pytest.raises(EocodecError, match=f"smallest file has {sizes['eye']}"):
+        eocodec.compress(busy, max_bytes=sizes["eye"] - 1, tune="eye", model=model)
+    with pytest.raises(EocodecError, match=f"smallest file has {sizes['psnr']}"):
+        eocodec.compress(busy, max_bytes=sizes["psnr"] - 1, model=model)
+
+
 @pytest.mark.slow
 def test_grey_pictures_and_transparency_meet_their_targets(samples: dict[str, np.ndarray], model: Model) -> None:
     grey = samples["rocket"][:200, :240].mean(2).astype(np.uint8)
@@ -113,7 +128,7 @@ def test_targets_at_and_beyond_the_ends(samples: dict[str, np.ndarray], model: M
     assert eocodec.compress(icon, max_bytes=10**6, model=model) == finest
     assert len(eocodec.compress(icon, max_bytes=len(coarsest), model=model)) <= len(coarsest)
     with pytest.raises(EocodecError, match=f"smallest file has {len(coarsest)}"):
-        eocodec.compress(icon, max_bytes=len(coarsest) - 1, model=model)
+        eocodec.compress(icon, max_bytes=len(coarsest) - 1, tune="eye", model=model)
     plain = {rate: eocodec.compress(icon, rate, tune="psnr", model=model) for rate in (1, 768)}
     assert eocodec.compress(icon, psnr=3, model=model) == plain[1]
     finest_quality = psnr(icon, eocodec.decompress(plain[768], model))

@@ -67,10 +67,12 @@ class StepTuning:
     Arguments:
         degree: how much the steps of the levels follow the eye, in 1/32; 0 is for the smallest squared error.
         offsets: map of steps, see :func:`focused`; None: none.
+        instead: what a file may be tuned for if it would else be too large; None: for nothing else.
     """
 
     degree: int = 0
     offsets: Int8 | None = None
+    instead: "StepTuning | None" = None
 
 
 UNTUNED = StepTuning()
@@ -84,7 +86,8 @@ def tuning_for(
     Arguments:
         model: that encodes.
         tunable: whether the form of file has steps that can differ.
-        tune: "eye" or "psnr"; None: "eye" where that is possible and no PSNR is to be reached.
+        tune: "eye" or "psnr"; None: "eye" where that is possible and no PSNR is to be reached, and a smaller squared
+            error instead where a file tuned for the eye, whose steps are finer in smooth places, would be too large.
         focus: regions of interest or a mask, see :func:`focused`; None: none.
         rgb: the picture `(H, W, 3)`.
         squared: whether a PSNR is to be reached.
@@ -101,16 +104,20 @@ def tuning_for(
         what = f"files of the model {manifest.name}" if tunable else "files of this form"
         raise EocodecError(f"{what} cannot {wish}")
     eye = able and (tune == "eye" or (tune is None and not squared))
-    offsets: Int8 | None = None
-    if isinstance(manifest, PhotoManifest) and able and (eye or focus is not None):
-        block = int(2 ** (manifest.levels + 1))
-        offsets = masking(rgb, block, model.encoding.masking, model.share if rgb.size >= WORTH else 1) if eye else None
-        if focus is not None:
-            nearer = focused(focus, rgb.shape[:2], block)
-            offsets = nearer if offsets is None else np.clip(nearer + offsets, -LARGEST_OFFSET, LARGEST_OFFSET)
-        if offsets is not None and not offsets.any():
-            offsets = None
-    return StepTuning(model.encoding.tuning if eye else 0, offsets)
+    nearer: Int8 | None = None
+    if able and focus is not None:
+        nearer = focused(focus, rgb.shape[:2], model.multiple)
+    squared_error = StepTuning(0, _if_any(nearer))
+    if not eye:
+        return squared_error
+    offsets = masking(rgb, model.multiple, model.encoding.masking, model.share if rgb.size >= WORTH else 1)
+    if nearer is not None:
+        offsets = np.clip(nearer + offsets, -LARGEST_OFFSET, LARGEST_OFFSET)
+    return StepTuning(model.encoding.tuning, _if_any(offsets), None if tune else squared_error)
+
+
+def _if_any(offsets: Int8 | None) -> Int8 | None:
+    return offsets if offsets is not None and offsets.any() else None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from eocodec.coding.residuals import LARGE, Decoder, Dequantiser, Encoder
 from eocodec.coding.shifts import Shifts
 from eocodec.coding.units import LEVEL_UNITS, Unit
 from eocodec.coding.walk import Walk
+from eocodec.errors import EocodecError
 from eocodec.format import AnyFile, File, Header, Segment, rate_code
 from eocodec.image import Bytes, Picture
 from eocodec.memory import trim_memory
@@ -238,6 +239,26 @@ class OrdinaryJob(SteppedJob):
             return self._foreseen(delta)[1]()
         header, fineness = self._plan(delta)
         return self._file(header, _content(header, _coded(self.model, header, self.latents, fineness)))
+
+    def fitting(self, limit: int) -> Coded:
+        """See :meth:`Job.fitting`; where it was left open what files are tuned for, what fits decides."""
+        try:
+            return super().fitting(limit)
+        except EocodecError:
+            if self.tuning.instead is None:
+                raise
+        return self._instead.fitting(limit)
+
+    @cached_property
+    def _instead(self) -> "OrdinaryJob":
+        """The job with what files may be tuned for instead."""
+        assert self.tuning.instead is not None
+        return OrdinaryJob(self.coding, self.model, self.picture, self._values, self.tuning.instead)
+
+    def expected(self, file: AnyFile) -> Bytes:
+        """See :meth:`Job.expected`."""
+        other = self.tuning.instead is not None and whole_file(file).header.tuning != self.tuning.degree
+        return self._instead.expected(file) if other else super().expected(file)
 
     def draft(self, delta: float) -> tuple[Bytes, Callable[[], File]]:
         """See :meth:`SteppedJob.draft`."""
