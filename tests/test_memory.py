@@ -1,6 +1,8 @@
 """Large pictures do not take more memory than is in use at once."""
 
+import contextlib
 import functools
+import gc
 import os
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from paths import wait_until
 import eocodec
 from eocodec import memory
 from eocodec.coding import ordinary, residuals, walk
+from eocodec.coding.base import Job
+from eocodec.errors import EocodecError
 from eocodec.model.bundle import Model
 
 HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -190,3 +194,20 @@ def test_what_coding_took_is_given_back_before_the_picture_is_decoded(
     monkeypatch.setattr(ordinary, "LARGE", 1 << 10)
     assert eocodec.compress_picture(coffee[:96, :160], model=model, measure=True) == usual
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"psnr": 34}, {"max_bytes": 9000}, {"max_bytes": 100}, {"denoise": 9.0}], ids=str
+)
+def test_what_a_picture_was_coded_with_is_freed_at_once_not_when_cycles_are_looked_for(
+    samples: dict[str, np.ndarray], model: Model, options: dict[str, Any]
+) -> None:
+    rgb = np.ascontiguousarray(samples["astronaut"][:160, :224])
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(EocodecError):  # out of reach; what is raised must not keep it either
+            eocodec.compress(rgb, **options, model=model)
+        assert not [o for o in gc.get_objects() if isinstance(o, Job)]
+    finally:
+        gc.enable()

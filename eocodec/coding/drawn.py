@@ -8,6 +8,7 @@ size of their exact file is first estimated with WebP's lossless coder, which is
 has a rate from which on its noise is cheaper kept than quantised; there every exact file is estimated.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -122,8 +123,10 @@ class EitherJob(Job):
     ) -> None:
         super().__init__(coding, model, picture)
         self._values, self.tuning, self._pages, self._focus = values, tuning, pages, focus
-        self._plain = matte.repeated(picture)
-        self._exact = Exact(self._plain, lambda: self._exactly.at(1 / 255))
+        self._plain = plain = matte.repeated(picture)
+        # Nothing in here refers to the job itself, which else would keep its latents until cycles are looked for.
+        self._exactly = exactly = functools.cache(lambda: registry.LOSSLESS.open(model, replace(plain, deep=False)))
+        self._exact = Exact(plain, lambda: exactly().at(1 / 255))
 
     def remember(self) -> None:
         """Keep what is found out about a step, see :class:`eocodec.coding.ordinary.OrdinaryJob`."""
@@ -142,10 +145,6 @@ class EitherJob(Job):
         job = self.coding.open(self.model, self.picture, self._values, self.tuning)
         job.measuring = self.measuring
         return job
-
-    @cached_property
-    def _exactly(self) -> Job:
-        return registry.LOSSLESS.open(self.model, replace(self._plain, deep=False))
 
     @property
     def _most(self) -> int:
@@ -224,7 +223,7 @@ class EitherJob(Job):
         if isinstance(file, File) and file.header.page:
             assert self.page is not None, "a page is made of a picture that is one"
             return self.page
-        return self._exactly if isinstance(file, File) and file.lossless is not None else self._lossily
+        return self._exactly() if isinstance(file, File) and file.lossless is not None else self._lossily
 
 
 def is_drawn(rgb: Bytes) -> bool:
