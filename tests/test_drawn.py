@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import eocodec
 from eocodec import codec, format
+from eocodec.coding import drawn
 from eocodec.coding.base import Coded
 from eocodec.coding.drawn import Exact, is_drawn
 from eocodec.errors import FormatError
@@ -140,6 +141,20 @@ def test_the_exact_file_is_made_once_and_only_where_it_may_win() -> None:
     assert Exact(noise, make).within(1000) is None and not made
     exact = Exact(noise, make)
     assert exact.within(size - 1) is None and exact.within(size) is not None and len(made) == 1
+
+
+def test_the_exact_size_of_a_photograph_that_repeats_itself_is_not_looked_for(
+    samples: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    quick_size = drawn.webp.quick_size
+    monkeypatch.setattr(drawn.webp, "quick_size", lambda rgb: rows.append(len(rgb)) or quick_size(rgb))
+    soft = Image.fromarray(samples["astronaut"]).convert("L").resize((1024, 1024), Image.Resampling.BICUBIC)
+    grey = np.dstack([np.asarray(soft)] * 3)
+    assert is_drawn(grey)  # few levels, so that many neighbours are equal
+    exact = Exact(Picture(grey, grey=True), lambda: pytest.fail("nobody wants this file"))
+    assert exact.within(20_000) is None and exact.within(30_000) is None and rows == [drawn.SAMPLE]
+    assert exact.within(quick_size(grey) // 2) is None and rows == [drawn.SAMPLE, 1024]
 
 
 def test_the_command_says_that_a_picture_is_kept_exactly(call: Runner, tmp_path: Path) -> None:

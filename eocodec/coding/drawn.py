@@ -38,6 +38,8 @@ REPEATED = 0.25  # share of pixels that equal their left neighbours, from which 
 COLOURS = 256  # or it has at most so many …
 GREYS = 64  # … or, of a grey picture, which never has more than 256, so few
 SAMPLE = 64  # rows that are looked at
+BAND = 8  # rows of these that are next to each other where an exact file's size is estimated from them …
+ROUGH = 4.0  # … which may be off by such a factor
 HOPE = 1.5  # an exact file may be so much smaller than one of WebP that is found fast
 SMALL = 400  # bytes up to which an exact file that is no larger need not be looked for …
 FREE = 128  # … unless it takes no more than these, which flat pictures do: they are kept exactly at any rate
@@ -56,6 +58,7 @@ class Exact:
 
     def __init__(self, picture: Picture, make: Callable[[], Coded]) -> None:
         self.picture, self._make = picture, make
+        self._rough: float | None = None
         self._estimate: float | None = None
         self._made: tuple[Coded, int] | None = None
 
@@ -65,10 +68,15 @@ class Exact:
             return None
         rgb = self.picture.rgb
         narrow = min(rgb.shape[:2]) < NARROW
-        if self._estimate is None:
+        hoped = FREE if size < SMALL and not narrow else HOPE * size
+        if self._rough is None:
             likely = narrow or self.picture.depth > 8 or is_drawn(rgb)
-            self._estimate = _estimate(rgb) if likely else float("inf")
-        if self._estimate > (FREE if size < SMALL and not narrow else HOPE * size):
+            self._rough = _rough_estimate(rgb) if likely else float("inf")
+        if self._rough > ROUGH * hoped:
+            return None
+        if self._estimate is None:
+            self._estimate = _estimate(rgb)
+        if self._estimate > hoped:
             return None
         if self._made is None:
             coded = self._make()
@@ -236,6 +244,15 @@ def is_drawn(rgb: Bytes) -> bool:
     ordered = np.sort(colours, axis=None)  # np.unique imports numpy.ma, and with it half of the standard library
     few = GREYS if bool((rows[..., :1] == rows).all()) else COLOURS
     return bool(1 + np.count_nonzero(ordered[1:] != ordered[:-1]) <= few)
+
+
+def _rough_estimate(rgb: Bytes) -> float:
+    """As :func:`_estimate`, from bands of a large picture, 0 for others: most that repeat something are photographs."""
+    height = len(rgb)
+    if rgb.dtype == np.uint16 or height < 4 * SAMPLE:
+        return 0.0
+    tops = np.linspace(0, height - BAND, SAMPLE // BAND).astype(int)
+    return _estimate(np.concatenate([rgb[top : top + BAND] for top in tops])) * height / SAMPLE
 
 
 def _estimate(rgb: Bytes) -> float:
