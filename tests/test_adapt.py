@@ -19,7 +19,6 @@ pytest.importorskip("matplotlib")
 from eocodec_cli import cli  # noqa: E402
 from eocodec_cli.adapt import NOTHING_GAINED  # noqa: E402
 from eocodec_export.adapted import adapted_files  # noqa: E402
-from eocodec_export.graphs import widened  # noqa: E402
 from eocodec_export.refining import refined_files  # noqa: E402
 
 import eocodec  # noqa: E402
@@ -246,7 +245,7 @@ def test_what_is_not_trained_keeps_its_bytes(unchanged: tuple[PhotoModel, dict[s
 
 @pytest.mark.slow
 def test_a_changed_flow_goes_through_all_graphs(unchanged: tuple[PhotoModel, dict[str, bytes]], ticking: None) -> None:
-    """The nets for denoising hold the flow, too: noise is removed as well as before."""
+    """But for the nets for denoising, which work on the base wavelet."""
     model, base = unchanged
     with torch.no_grad():
         for p in model.flow.parameters():
@@ -254,16 +253,5 @@ def test_a_changed_flow_goes_through_all_graphs(unchanged: tuple[PhotoModel, dic
     pictures = [_scan(k) for k in range(2)]
     files = adapted_files(model, base, pictures, pictures[:1], name="other", card="")
     changed = {k for k in files if files[k] != base[k]}
-    assert {"encoder.onnx", "decoder.onnx", "denoise/gains.onnx", "denoise/level.onnx"} <= changed
+    assert {"encoder.onnx", "decoder.onnx"} <= changed and not any(k.startswith("denoise/") for k in changed)
     assert len(files["encoder.onnx"]) < 1.02 * len(base["encoder.onnx"])  # those of the base are compact, too
-    for graph in ("denoise/gains.onnx", "denoise/level.onnx"):
-        constants = onnx.load_from_string(widened(files[graph])).graph.initializer
-        held = {t.name: onnx.numpy_helper.to_array(t) for t in constants}
-        flow = {k: v for k, v in model.state_dict().items() if f"model.{k}" in held}
-        assert len(flow) > 40 and all(np.array_equal(held[f"model.{k}"], v) for k, v in flow.items())
-    noisy = np.clip(pictures[0] + np.random.default_rng(0).normal(0, 20, pictures[0].shape), 0, 255).astype(np.uint8)
-    from eocodec.metrics import psnr
-    from eocodec.model.bundle import Model
-
-    before, after = (psnr(pictures[0], eocodec.denoise(noisy, 20, model=Model(f))) for f in (base, files))
-    assert abs(after - before) < 0.1

@@ -80,7 +80,7 @@ def test_a_list_of_parts_stands_for_what_decoding_needs(files: dict[str, dict[st
     listed = parts.listed({**files["photo"], "manifest.json": files["photo"]["manifest.json"] + b"\n"})
     identity = bundle_id(listed)
     assert identity != bundle_id(files["photo"])  # it is another model …
-    assert bundle_id(parts.listed({**listed, "denoise/gains.onnx": b"better"})) == identity  # … whatever denoises
+    assert bundle_id(parts.listed({**listed, "denoise/clean.onnx": b"better"})) == identity  # … whatever denoises
     assert bundle_id(parts.listed({**listed, "tables.bin": b"other"})) != identity
     Model(listed)
     for name, content in (("tables.bin", b"x"), ("more.onnx", b""), ("encoder.onnx", b"")):
@@ -159,7 +159,7 @@ def test_what_cannot_be_stripped_is_said(
         shutil.copy(shipped_models()["face64"], tmp_path / "mine.eocm")
     if "delta.eocm" in arguments:
         write_delta(
-            tmp_path / "delta.eocm", files["photo"], parts.listed({**files["photo"], "denoise/level.onnx": b"x"})
+            tmp_path / "delta.eocm", files["photo"], parts.listed({**files["photo"], "denoise/sigma.onnx": b"x"})
         )
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     done = call("models", "strip", *arguments)

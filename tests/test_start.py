@@ -132,13 +132,13 @@ def test_entries_are_unpacked_when_they_are_asked_for(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(zipfile.ZipFile, "read", watched)
     files = open_bundle(path)
-    assert not read and len(files) > 50 and "denoise/gains.onnx" in files and "x" not in files
+    assert not read and len(files) > 50 and "denoise/clean.onnx" in files and "x" not in files
     model = Model(files)
     assert read and not any(name.startswith("denoise/") for name in read)
-    model.runtime.open("denoise/level")
-    assert read[-1] == "denoise/level.onnx"
-    content = files["denoise/level.onnx"]
-    assert read.count("denoise/level.onnx") == 1 and content == read_bundle(path)["denoise/level.onnx"]
+    model.runtime.open("denoise/sigma")
+    assert read[-1] == "denoise/sigma.onnx"
+    content = files["denoise/sigma.onnx"]
+    assert read.count("denoise/sigma.onnx") == 1 and content == read_bundle(path)["denoise/sigma.onnx"]
 
 
 def _spoiled(path: Path, name: str) -> None:
@@ -177,10 +177,10 @@ def test_a_bundle_with_other_nets_than_its_id_stands_for_is_refused_when_it_is_l
 def test_damaged_denoising_nets_are_refused_when_they_are_used(tmp_path: Path) -> None:
     path = tmp_path / "mine.eocm"
     path.write_bytes(shipped_models()["photo"].read_bytes())
-    _spoiled(path, "denoise/level.onnx")
+    _spoiled(path, "denoise/sigma.onnx")
     model = load_model(path)
     with pytest.raises(ModelError, match="damaged"):
-        model.runtime.open("denoise/level")
+        model.runtime.open("denoise/sigma")
 
 
 @pytest.mark.slow

@@ -186,8 +186,6 @@ def adapt(
     report("comparing files of held-out pictures")
     before, after = goal.measure(base, held), goal.measure(Model(with_files, order.threads), held)
     gain = goal.gain(before, after)
-    if not order.full and goal.name != "denoise":  # a changed flow is in these nets too, and they are large
-        with_files = {k: v for k, v in with_files.items() if not k.startswith("denoise/") or base_files.get(k) == v}
     if not gain >= goal.least:
         shutil.rmtree(order.state, ignore_errors=True)
         raise NothingGainedError(

@@ -1,7 +1,7 @@
-"""Denoising by the learned gain network of a model (`denoise/gains`), and its estimate of the noise (`denoise/level`).
+"""Denoising by the learned gain network of a model (`denoise/clean`), and its estimate of the noise (`denoise/sigma`).
 
 In: a noisy picture `(H, W, 3)`, float32, nominally in 0 to 1, and its noise. Out: the clean picture. The nets work on
-the latents of the flow: encoder graph, gains, decoder graph, in tiles whose overlap hides their borders.
+the coefficients of the flow's base wavelet, in tiles whose overlap hides their borders.
 
 References:
     Zhang, Zuo & Zhang, *FFDNet*, 2018. https://doi.org/10.1109/TIP.2018.2839891
@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eocodec.model import transform
 from eocodec.model.bundle import Model
-from eocodec.model.manifest import FLOW_ONLY
+from eocodec.model.manifest import DENOISING_GRAPHS
 from eocodec.model.tiles import Tile, padded, shifted, tiles
 
 __all__ = ["TURNS", "Noise", "apply", "measure"]
 
 Float32 = npt.NDArray[np.float32]
 
+CLEAN, SIGMA = (name.removesuffix(".onnx") for name in DENOISING_GRAPHS)
 TILE = 768  # pixels; the inner edge of a tile
 HALO = 128  # pixels on each side (docs/METHOD.md has what is left of a seam)
 WHOLE = 1 << 20  # pixels up to which a picture is one tile
@@ -99,12 +99,10 @@ def measure(model: Model, values: Float32, areas: npt.NDArray[np.bool_] | None =
         areas: of 8x8 pixels in which noise can be measured, see `eocodec.denoising.noise_areas.trusted`; default: all.
     """
     height, width = values.shape[:2]
-    names = transform.band_names(model.manifest.levels)
     bright = brightness(values)
     sums = np.zeros((3, BINS))  # weight, weighted level, weighted brightness by bin of brightness
     for tile, picture in _pieces(model, values):
-        latents = dict(zip(names, model.run("encoder", {"picture": picture}), strict=True))
-        (planes,) = model.run("denoise/level", latents)
+        (planes,) = model.run(SIGMA, {"picture": picture})
         value, weight = (_inside(plane, tile, height, width) for plane in planes[0])
         rows = (np.arange(value.shape[0]) * 2 + tile.rows.start) // AREA
         columns = (np.arange(value.shape[1]) * 2 + tile.columns.start) // AREA
@@ -160,15 +158,11 @@ def apply(model: Model, values: Float32, noise: Noise, turns: int = 1) -> Float3
 
 
 def _clean(model: Model, values: Float32, noise: Noise) -> Float32:
-    names = transform.band_names(model.manifest.levels)
-    step = transform.step_inputs(model, FLOW_ONLY)
     result = np.empty(values.shape, np.float32)
     height, width = values.shape[:2]
     for tile, piece in _pieces(model, values):
         plane = noise.plane(piece[0].transpose(1, 2, 0))[None, None]
-        latents = dict(zip(names, model.run("encoder", {"picture": piece}), strict=True))
-        clean = dict(zip(names, model.run("denoise/gains", {**latents, "noise": plane}), strict=True))
-        (picture,) = model.run("decoder", {**clean, **step})
+        (picture,) = model.run(CLEAN, {"picture": piece, "noise": plane})
         rows = slice(tile.rows.start, min(tile.rows.stop, height))
         columns = slice(tile.columns.start, min(tile.columns.stop, width))
         inner = picture[0][:, shifted(rows, tile.outer_rows.start), shifted(columns, tile.outer_columns.start)]

@@ -1,11 +1,11 @@
 """The denoising nets of the photo model: gains and offsets for every latent, and the level of the noise.
 
-In: latents of a noisy picture and the standard deviation of its noise. Out: latents of the clean picture; or, from the
-noisy latents alone, the level itself. The couplings are undone first, for they are not linear: in the coefficients of
-the base wavelet the noise is white. A U-Net reads the finest details d and the low-pass beside them, which stands for
+In: coefficients of a noisy picture's base wavelet, the flow's without its couplings, and the standard deviation of the
+noise. Out: those of the clean picture; or, from the noisy ones alone, the level itself. The couplings are not linear:
+without them white noise stays white. A U-Net reads the finest details d and the low-pass beside them, which stands for
 all coarser latents, at half the picture's resolution. Details become `g·d + m`: the gain g in (0, 1) shrinks what is
-noise, the offset m is what the neighbourhood says; the low-pass gets an offset. Then the couplings are done again.
-(Gains for the coupled latents, of all levels or the finest, were tried and were worse: docs/METHOD.md.)
+noise, the offset m is what the neighbourhood says; the low-pass gets an offset. (Gains for the coupled latents, of all
+levels or the finest, were tried and were worse: docs/METHOD.md.)
 
 References:
     Zhang, Zuo & Zhang, *FFDNet*, 2018 (the level as an input plane). https://doi.org/10.1109/TIP.2018.2839891
@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from eocodec.flow.modules import ModuleList
-from eocodec.flow.photo import PhotoFlow
 from eocodec.flow.trainable import Draws
 
 __all__ = [
@@ -133,24 +132,6 @@ def pooled_level(estimate: Tensor) -> Tensor:
     """Weighted mean of a `NoiseNet`'s output, log(1 + σ in 8-bit levels), `(B,)`."""
     value, weight = estimate.flatten(2).unbind(1)
     return (weight * value).sum(1) / weight.sum(1).clamp(min=1e-6)
-
-
-def uncoupled(flow: PhotoFlow, h: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Low-pass `(B, 3, H/2, W/2)` and details `(B, 9, H/2, W/2)` of the base wavelet, of which h are the latents."""
-    low = h[0]
-    for level, details in zip(reversed(flow.levels[1:]), h[1:-1], strict=True):
-        low = level.inverse(low, details)
-    return flow.levels[0].uncouple(low, h[-1])
-
-
-def coupled(flow: PhotoFlow, low: Tensor, details: Tensor) -> list[Tensor]:
-    """Latents of the base wavelet's low-pass and details; undoes :func:`uncoupled`."""
-    low, details = flow.levels[0].couple(low, details)
-    bands = [details]
-    for level in flow.levels[1:]:
-        low, details = level(low)
-        bands.append(details)
-    return [low, *reversed(bands)]
 
 
 def corrupt(x: Tensor, draws: Draws, largest: float, clean: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:

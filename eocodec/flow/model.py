@@ -16,7 +16,7 @@ from eocodec.flow import wavelet
 from eocodec.flow.context import Coded, ContextModel, LatentModel, Steps
 from eocodec.flow.embedded import EmbeddedContext, ladder, price
 from eocodec.flow.face import FaceConfig, FaceModel
-from eocodec.flow.gains import GainNet, NoiseNet, corrupt, coupled, level_loss, restoration_loss, uncoupled
+from eocodec.flow.gains import GainNet, NoiseNet, corrupt, level_loss, restoration_loss
 from eocodec.flow.objective import LAGRANGE, log_column_norms, total_correlation
 from eocodec.flow.photo import DeepRefinement, PhotoFlow, Refinement
 from eocodec.flow.trainable import Draws, Stage, Trainable
@@ -184,25 +184,27 @@ class PhotoModel(Trainable):
             self.embedded.start(self.latents.context)
         return True
 
-    def restore(self, h: list[Tensor], noise: Tensor) -> list[Tensor]:
-        """Clean latents of noisy ones; `noise (B, 1, H/2, W/2)` is its standard deviation in the range 0 to 1.
+    def clean(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Clean pictures of noisy ones `(B, 3, H, W)`; `noise (B, 1, H/2, W/2)` is its standard deviation, 0 to 1."""
+        low, details = self._base(x)
+        low, details = self.gains(low, details, noise)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.flow.colours(wavelet.synthesise(low, details))
 
-        The couplings are undone, the finest level's coefficients cleaned, and the couplings done again.
-        """
-        return coupled(self.flow, *self.gains(*uncoupled(self.flow, h), noise))
+    def noise_estimate(self, x: Tensor) -> Tensor:
+        """What the net for the noise level says of noisy pictures `(B, 3, H, W)`, see `NoiseNet`."""
+        return self.noise(self._base(x)[1])
 
-    def noise_estimate(self, h: list[Tensor]) -> Tensor:
-        """What the net for the noise level says of noisy latents, see `NoiseNet`."""
-        return self.noise(uncoupled(self.flow, h)[1])
+    def _base(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The finest level's low-pass and details without couplings."""
+        with torch.autocast(x.device.type, enabled=False):
+            return wavelet.analyse(self.flow.axes(x))
 
     def denoising(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Error of the picture restored from noise of up to `stage.noise` levels; only the gains are trained."""
         with torch.autocast(x.device.type, enabled=False):
             clean, noisy, noise = self._noisy(x, stage, draws)
-            low, details = wavelet.analyse(self.flow.axes(noisy))
-        low, details = self.gains(low, details, noise)
-        with torch.autocast(x.device.type, enabled=False):
-            restored = self.flow.colours(wavelet.synthesise(low, details))
+        restored = self.clean(noisy, noise)
         loss, error = restoration_loss(clean, restored, noise)
         return loss, {"psnr": -10 * torch.log10(error).mean()}
 
@@ -210,8 +212,7 @@ class PhotoModel(Trainable):
         """Error of the estimated level of noise of up to `stage.noise` levels; only the net for it is trained."""
         with torch.autocast(x.device.type, enabled=False):
             _, noisy, noise = self._noisy(x, stage, draws, CLEAN_SHARE)
-            details = wavelet.analyse(self.flow.axes(noisy))[1]
-        loss = level_loss(self.noise(details), noise)
+        loss = level_loss(self.noise_estimate(noisy), noise)
         return loss, {"level": loss.detach()}
 
     def _noisy(self, x: Tensor, stage: Stage, draws: Draws, share: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:

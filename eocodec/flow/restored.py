@@ -21,6 +21,7 @@ from torch import Tensor
 from eocodec.errors import ModelError
 from eocodec.flow.context import ACTIVATION_UNIT, INDEX_UNIT, MEAN_UNIT
 from eocodec.flow.model import PhotoConfig
+from eocodec.model.manifest import DENOISING_GRAPHS
 
 __all__ = ["float_nets", "integer_nets", "photo_weights"]
 
@@ -87,10 +88,9 @@ def float_nets(content: bytes) -> Arrays:
 
 def _denoising(files: Mapping[str, bytes]) -> Arrays:
     """Parameters of the nets for denoising and for the noise level; none if the bundle does not have both."""
-    names = ("denoise/gains.onnx", "denoise/level.onnx")
-    if not all(name in files for name in names):
+    if not all(name in files for name in DENOISING_GRAPHS):
         return {}
-    arrays = {k.removeprefix("model."): v for name in names for k, v in _constants(files[name])[1].items()}
+    arrays = {k.removeprefix("model."): v for name in DENOISING_GRAPHS for k, v in _constants(files[name])[1].items()}
     return {k: v for k, v in arrays.items() if re.match(r"(gains|noise)\..*\.(weight|bias)$", k)}
 
 

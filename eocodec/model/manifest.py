@@ -33,7 +33,7 @@ LEAST_REFINEMENT = 20 / 255  # the refinement of a flat model is trained for ste
 FINEST = 1 / 255  # Δ at C = D of a flat model
 COLOURS = ("luma", "red-blue", "green-magenta")
 ORIENTATIONS = ("HL", "LH", "HH")
-DENOISING_GRAPHS = ("denoise/gains.onnx", "denoise/level.onnx")
+DENOISING_GRAPHS = ("denoise/clean.onnx", "denoise/sigma.onnx")
 INCONSISTENT = "the model bundle's manifest is inconsistent"
 
 Float32 = npt.NDArray[np.float32]

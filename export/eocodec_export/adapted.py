@@ -12,9 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import torch
-from onnx import numpy_helper
 
 from eocodec.adapt.measure import FILE_STEPS, centre, saving
 from eocodec.codec import compress_picture, decompress
@@ -31,7 +29,7 @@ from eocodec_export.bundle import check_parity
 from eocodec_export.denoising import check_denoising, denoising_graphs, fit_level, round_weights
 from eocodec_export.eight_bit import CALIBRATED, decoder_inputs, eight_bit_refinement
 from eocodec_export.embedded import fit_probabilities
-from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs, halved, widened
+from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs, halved
 
 __all__ = ["adapted_files"]
 
@@ -86,10 +84,6 @@ def adapted_files(
     if "flow." in changed:
         report("graphs of the flow")
         files["encoder.onnx"] = halved(encoder_graph(model), SHORTER)
-        weights = {k: v.numpy() for k, v in now.items() if k.startswith("flow.")}
-        for graph in ("denoise/gains.onnx", "denoise/level.onnx"):
-            if graph in files:
-                files[graph] = _with_flow(files[graph], weights)
         gain = calibration.noise_gain(model, checked)
         manifest["denoise"] = {**manifest["denoise"], "gain": gain}
     if changed & {"flow.", "refine."}:
@@ -130,16 +124,6 @@ def _packed(manifest: dict[str, Any]) -> bytes:
     return json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode()
 
 
-def _with_flow(content: bytes, weights: dict[str, npt.NDArray[np.float32]]) -> bytes:
-    """A graph of the denoising nets, which work on the base wavelet, between the couplings of another flow."""
-    graph = onnx.load_from_string(widened(content))
-    for tensor in graph.graph.initializer:
-        name = tensor.name.removeprefix("model.")
-        if name in weights:
-            tensor.CopyFrom(numpy_helper.from_array(weights[name], tensor.name))
-    return halved(bytes(graph.SerializeToString()), SHORTER, scaled=True)
-
-
 def _with_tables(
     files: dict[str, bytes], manifest: dict[str, Any], pictures: Sequence[Bytes], report: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -178,7 +162,7 @@ def _denoising(
     round_weights(model)
     correction = fit_level(model, pictures[:16])
     graphs = denoising_graphs(model, correction)
-    made = {"denoise/gains.onnx": graphs["denoise/gains"]}  # the net for the level has not been trained
+    made = {"denoise/clean.onnx": graphs["denoise/clean"]}  # the net for the level has not been trained
     check_denoising(model, Model({**files, **{f"{k}.onnx": v for k, v in graphs.items()}}), checked[:2], correction)
     return made
 

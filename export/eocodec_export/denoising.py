@@ -1,4 +1,4 @@
-"""The denoising nets of a photo model as ONNX graphs: `denoise/gains` and `denoise/level`.
+"""The denoising nets of a photo model as ONNX graphs: `denoise/clean` and `denoise/sigma`.
 
 In: a trained `PhotoModel` with these nets. Out: serialised graphs, checked against torch.
 """
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from eocodec.errors import ModelError
 from eocodec.flow.gains import pooled_level
 from eocodec.flow.model import PhotoModel
-from eocodec.model import transform
 from eocodec.model.bundle import Model
 from eocodec_export.graphs import export_graph, halved, rounded
 
@@ -24,13 +23,13 @@ TOLERANCE = 1e-3  # of the range 0 to 1
 LEVELS = (0.5, 2, 5, 8, 12, 18, 25, 35, 50, 65, 80)  # 8-bit levels, at which the estimate is corrected
 
 
-class _Gains(nn.Module):
+class _Clean(nn.Module):
     def __init__(self, model: PhotoModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.model.restore(list(inputs[:-1]), inputs[-1]))
+    def forward(self, picture: Tensor, noise: Tensor) -> Tensor:
+        return self.model.clean(picture, noise)
 
 
 class _Level(nn.Module):
@@ -38,8 +37,8 @@ class _Level(nn.Module):
         super().__init__()
         self.model, self.correction = model, correction
 
-    def forward(self, *bands: Tensor) -> Tensor:
-        value, weight = self.model.noise_estimate(list(bands)).chunk(2, 1)
+    def forward(self, picture: Tensor) -> Tensor:
+        value, weight = self.model.noise_estimate(picture).chunk(2, 1)
         return torch.cat([corrected(value, self.correction), weight], 1)
 
 
@@ -63,8 +62,7 @@ def fit_level(model: PhotoModel, pictures: Sequence[npt.NDArray[np.uint8]]) -> t
         clean = picture[:height, :width].transpose(2, 0, 1)[None] / 255.0
         for sigma in LEVELS:
             noisy = clean + generator.normal(0, sigma / 255, clean.shape)
-            h = model.flow(torch.from_numpy(noisy.astype(np.float32)))
-            measured.append(float(pooled_level(model.noise_estimate(h))))
+            measured.append(float(pooled_level(model.noise_estimate(torch.from_numpy(noisy.astype(np.float32))))))
             true.append(math.log1p(sigma))
     a, b, c = np.polynomial.polynomial.polyfit(measured, true, 2)
     return float(a), float(b), float(c)
@@ -79,49 +77,43 @@ def round_weights(model: PhotoModel) -> None:
 
 
 def denoising_graphs(model: PhotoModel, correction: Sequence[float]) -> dict[str, bytes]:
-    """`denoise/gains`: `low`, `detailL`, …, `detail1`, `noise (B, 1, H/2, W/2)` → `clean_low`, …, `clean_detail1`.
+    """`denoise/clean`: `picture (B, 3, H, W)`, `noise (B, 1, H/2, W/2)` → `clean (B, 3, H, W)`, in the range 0 to 1.
 
-    `denoise/level`: `low`, …, `detail1` → `level (B, 2, H/2, W/2)`, log(1 + σ in 8-bit levels) and its weight.
+    `denoise/sigma`: `picture` → `level (B, 2, H/2, W/2)`, log(1 + σ in 8-bit levels) and its weight.
 
     Arguments:
         model: with rounded weights, see :func:`round_weights`.
         correction: of the level, see :func:`fit_level`.
     """
-    size = 2 ** (model.config.levels + 1)
-    bands = model.flow(torch.rand(1, 3, size * 2, size * 3))
-    names = transform.band_names(model.config.levels)
-    noise = torch.full_like(bands[-1][:, :1], 0.1)
-    clean = [f"clean_{n}" for n in names]
-    return {
-        "denoise/gains": halved(export_graph(_Gains(model), (*bands, noise), [*names, "noise"], clean), scaled=True),
-        "denoise/level": halved(export_graph(_Level(model, correction), tuple(bands), names, ["level"]), scaled=True),
-    }
+    size = 2 ** len(model.config.gain_widths)
+    picture = torch.rand(1, 3, size * 2, size * 3)
+    noise = torch.full_like(picture[:, :1, ::2, ::2], 0.1)
+    clean = export_graph(_Clean(model), (picture, noise), ["picture", "noise"], ["clean"])
+    level = export_graph(_Level(model, correction), (picture,), ["picture"], ["level"])
+    return {"denoise/clean": halved(clean, scaled=True), "denoise/sigma": halved(level, scaled=True)}
 
 
 @torch.no_grad()
 def check_denoising(
     model: PhotoModel, bundle: Model, pictures: Sequence[npt.NDArray[np.uint8]], correction: Sequence[float]
 ) -> float:
-    """Largest difference between torch and ONNX Runtime on noisy pictures, in the latents' units.
+    """Largest difference between torch and ONNX Runtime on noisy pictures, in the range 0 to 1.
 
     Raises:
-        ModelError: it is above 1e-3 of the range 0 to 1, or the levels differ by more than 1 %.
+        ModelError: it is above 1e-3, or the levels differ by more than 1 %.
     """
     generator = np.random.default_rng(0)
-    names = transform.band_names(bundle.manifest.levels)
     worst = 0.0
     for picture in pictures:
         height, width = (n // bundle.multiple * bundle.multiple for n in picture.shape[:2])
         x = picture[:height, :width].transpose(2, 0, 1)[None].astype(np.float32) / 255
-        x = (x + generator.normal(0, 0.1, x.shape)).astype(np.float32)
-        h = model.flow(torch.from_numpy(x))
-        noise = torch.full_like(h[-1][:, :1], 0.1)
-        want = model.restore(h, noise)
-        feed = {n: np.ascontiguousarray(b) for n, b in zip(names, h, strict=True)}
-        got = bundle.run("denoise/gains", {**feed, "noise": np.ascontiguousarray(noise)})
-        worst = max(worst, *(float(np.abs(a.numpy() - b).max()) for a, b in zip(want, got, strict=True)))
-        (level,) = bundle.run("denoise/level", feed)
-        if not np.abs(level - _Level(model, correction)(*h).numpy()).max() <= 0.01:
+        x = np.ascontiguousarray(x + generator.normal(0, 0.1, x.shape), np.float32)
+        noise = np.full((1, 1, height // 2, width // 2), 0.1, np.float32)
+        want = model.clean(torch.from_numpy(x), torch.from_numpy(noise))
+        (got,) = bundle.run("denoise/clean", {"picture": x, "noise": noise})
+        worst = max(worst, float(np.abs(want.numpy() - got).max()))
+        (level,) = bundle.run("denoise/sigma", {"picture": x})
+        if not np.abs(level - _Level(model, correction)(torch.from_numpy(x)).numpy()).max() <= 0.01:
             raise ModelError("torch and ONNX Runtime differ in the noise level; the export is refused")
     if not worst <= TOLERANCE:
         raise ModelError(f"torch and ONNX Runtime differ by {worst:.2g} in the denoising; the export is refused")
