@@ -218,7 +218,7 @@ class OrdinaryJob(SteppedJob):
         self.model.runtime.open_ahead([_synthesis(self.model, header, fineness.places())])
         latents = self.latents
         del self.latents
-        self.__dict__.pop("_instead", None)  # has them, too
+        vars(self).pop("_instead", None)  # has them, too
         coder, latents = foresee(self.model, header, latents, fineness, in_place=True)
         file = self._file(header, _content(header, coder))
         del coder
