@@ -191,18 +191,15 @@ class EitherJob(Job):
 
     def reaching(self, target: float) -> Coded:
         """See :meth:`Job.reaching`; what no lossy file of a drawing reaches, the exact one does."""
-        coded: Coded | None = None
         try:
             coded = self._lossily.reaching(target)
-        except EocodecError as e:
-            failure = e
-        coded = self._paged(coded, lambda page: page.reaching(target)) or coded
-        if coded is not None:
-            return self._smaller(coded)
-        exact = self._exact.within(self._most)
-        if exact is None:
-            raise failure
-        return exact
+        except EocodecError:
+            page = self._paged(None, lambda page: page.reaching(target))
+            instead = self._exact.within(self._most) if page is None else self._smaller(page)
+            if instead is None:
+                raise
+            return instead
+        return self._smaller(self._paged(coded, lambda page: page.reaching(target)) or coded)
 
     def _paged(self, coded: Coded | None, make: Callable[[PageJob], Coded]) -> Coded | None:
         """The page, if there is one that meets the same target in fewer bytes."""
