@@ -265,7 +265,8 @@ def compress(
             the files of all rates are prefixes of one another, but for the last checksum.
         lossless: instead of a target: give back every value exactly, on any machine; `photo` only.
         tune: "eye" for pictures that people prefer, "psnr" for the smallest squared error; default: "eye" where model
-            and form of file can, but "psnr" if `psnr` is to be reached.
+            and form of file can, but "psnr" if `psnr` is to be reached, or if no file for the eye is as small as `bpp`
+            or `max_bytes` say.
         focus: regions of interest, coded finer: `(x, y, width, height)` or `(x, y, width, height, octaves)` in pixels,
             one or a list of them, or a mask `(H, W)`, see `eocodec.coding.fineness.focused`.
         depth: bits a sample, 8 or 16. Default: 16 for pictures of 16-bit integers where model, form of file and the

@@ -18,7 +18,7 @@ from eocodec.errors import FormatError, ModelError
 from eocodec.model.bundle import bundle_id, peek_id, read_bundle, write_bundle
 from eocodec.model.delta import DELTA, base_of, composed, difference, write_delta
 from eocodec.model.library import FOLDER_VARIABLE, bundle_files, load_model, shipped_models, user_models
-from eocodec.model.parts import listed
+from eocodec.model.parts import listed, verify
 
 PHOTO = shipped_models()["photo"]
 
@@ -146,8 +146,28 @@ def test_what_differs_is_held_and_nothing_else() -> None:
     assert composed(delta, base) == files
     with pytest.raises(ModelError, match="not of the one given as its base"):
         composed(delta, {**base, "a": b"other"})
+    assert composed(delta, {"a": b"1", "b": b"2"}) == files  # the id leaves denoising out, so the base may be another
+    dropped = json.dumps({**json.loads(delta[DELTA]), "dropped": ["other"]}).encode()
     with pytest.raises(ModelError, match="drops what its base does not have"):
-        composed(delta, {"a": b"1", "b": b"2"})  # the id leaves denoising out, so the base may be another
+        composed({**delta, DELTA: dropped}, base)
+
+
+@pytest.mark.parametrize("denoise", [{"denoise/x": b"3"}, {"denoise/x": b"4"}, {"denoise/y": b"3"}, {}], ids=str)
+def test_a_delta_outlives_the_nets_for_denoising_of_its_base(denoise: dict[str, bytes]) -> None:
+    """They are no part of an id: a base may have others by now, under other names, or have been stripped of them."""
+    base = listed({"a": b"1", "decoder.onnx": b"2", "denoise/x": b"3"})
+    later = [listed({**{k: base[k] for k in ("a", "decoder.onnx")}, **new}) for new in ({}, {"denoise/z": b"5"})]
+    later += [listed({**base, "denoise/x": b"7"}), {k: v for k, v in base.items() if k != "denoise/x"}]
+    files = listed({"a": b"9", "decoder.onnx": b"2", **denoise})
+    delta = difference(base, files)
+    assert composed(delta, base) == files
+    for other in later:
+        assert bundle_id(other) == bundle_id(base)
+        got = composed(delta, other)
+        verify(got)
+        assert bundle_id(got) == bundle_id(files)
+        assert {k: v for k, v in got.items() if k != "denoise/x"}.items() <= files.items()
+        assert got.keys() >= {"a", "decoder.onnx"}
 
 
 @pytest.mark.parametrize(

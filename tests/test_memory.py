@@ -197,7 +197,9 @@ def test_what_coding_took_is_given_back_before_the_picture_is_decoded(
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"psnr": 34}, {"max_bytes": 9000}, {"max_bytes": 100}, {"denoise": 9.0}], ids=str
+    "options",
+    [{}, {"psnr": 34}, {"psnr": 99}, {"max_bytes": 9000}, {"max_bytes": 100}, {"denoise": 9.0}],
+    ids=str,
 )
 def test_what_a_picture_was_coded_with_is_freed_at_once_not_when_cycles_are_looked_for(
     samples: dict[str, np.ndarray], model: Model, options: dict[str, Any]

@@ -110,6 +110,22 @@ def test_what_files_are_tuned_for_gives_way_to_a_size_unless_it_was_asked_for(
         eocodec.compress(busy, max_bytes=sizes["psnr"] - 1, model=model)
 
 
+def test_the_transform_runs_once_whatever_files_are_tuned_for(
+    samples: dict[str, np.ndarray], model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = np.ascontiguousarray(samples["coffee"][150:310, 200:400])
+    limit = len(eocodec.compress(busy, 1, tune="eye", model=model)) - 1
+    runs: list[None] = []
+    analyse = transform.analyse
+    monkeypatch.setattr(transform, "analyse", lambda *given: runs.append(None) or analyse(*given))
+    opened = codec.open_picture(as_picture(busy), model)
+    first = opened.compressed(Target(None, None, limit, None), measure=True)
+    assert first.tune == "psnr" and len(runs) == 1
+    opened.compressed(Target(20, None, None, None), measure=True)  # overwrites the latents
+    again = opened.compressed(Target(None, None, limit, None), measure=True, verify=True)
+    assert again == first
+
+
 @pytest.mark.slow
 def test_grey_pictures_and_transparency_meet_their_targets(samples: dict[str, np.ndarray], model: Model) -> None:
     grey = samples["rocket"][:200, :240].mean(2).astype(np.uint8)

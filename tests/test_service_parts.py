@@ -107,6 +107,25 @@ def test_the_nets_are_asked_once_for_a_file_and_its_picture(
         np.testing.assert_array_equal(np.asarray(image), decompress(made.data))
 
 
+def test_estimates_learn_nothing_from_files_that_are_tuned_otherwise(
+    tmp_path: Path, model: Model, coffee: np.ndarray
+) -> None:
+    """A file for the eye takes twice the bytes of one for squared error at its step, which small limits have."""
+    path, desk = tmp_path / "body", Desk(read)
+    Image.fromarray(np.ascontiguousarray(coffee[:256, :384])).save(path, "PNG")
+    smallest = desk.file(str(path), "a", model, {**RATE, "rate": 1.0})
+    desk = Desk(read)
+    made = desk.file(str(path), "a", model, {**RATE, "rate": None, "max_bytes": len(smallest.data) - 1})
+    assert isinstance(made.coded.file, format.File) and not made.coded.file.header.tuning
+    image, reached = made.picture()
+    np.testing.assert_array_equal(np.asarray(image), decompress(made.data))
+    assert reached == pytest.approx(psnr(read(path.read_bytes()).rgb, np.asarray(image)), abs=1e-6)
+    assert desk.estimate("a", model, RATE) is None
+    size = len(desk.file(str(path), "a", model, {**RATE, "rate": 30.0}).data)
+    estimate = desk.estimate("a", model, {**RATE, "rate": 40.0})
+    assert estimate is not None and size < estimate.bytes < 1.5 * size
+
+
 def test_a_picture_in_several_sizes_is_decoded_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[bytes] = []
 

@@ -91,7 +91,8 @@ NOTABLE = 0.25  # share of the file from which on transparency is worth a word
 @click.option("--resize", is_flag=True, help="Fit pictures to a model of one size: middle square, scaled.")
 @click.option(
     "--tune", type=click.Choice(["eye", "psnr"]),
-    help="What steps follow: what people see, or squared error. Default: eye where the model can; psnr with --psnr.",
+    help="What steps follow: what people see, or squared error. Default: eye where the model can; psnr with --psnr, or "
+    "where no file for the eye is as small as wanted.",
 )  # fmt: skip
 @click.option(
     "--focus", type=region, multiple=True, metavar="X,Y,W,H[:OCTAVES]",

@@ -4,6 +4,7 @@ In: latents in units of their steps (encoder) or segments (decoder). Out: segmen
 value is m + μ/16 steps: μ the integer mean from the graphs, m the coded residual.
 """
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Iterator
@@ -217,6 +218,7 @@ class OrdinaryJob(SteppedJob):
         self.model.runtime.open_ahead([_synthesis(self.model, header, fineness.places())])
         latents = self.latents
         del self.latents
+        vars(self).pop("_instead", None)  # has them, too
         coder, latents = foresee(self.model, header, latents, fineness, in_place=True)
         file = self._file(header, _content(header, coder))
         del coder
@@ -251,9 +253,12 @@ class OrdinaryJob(SteppedJob):
 
     @cached_property
     def _instead(self) -> "OrdinaryJob":
-        """The job with what files may be tuned for instead."""
+        """The job with what files may be tuned for instead, of the same latents."""
         assert self.tuning.instead is not None
-        return OrdinaryJob(self.coding, self.model, self.picture, self._values, self.tuning.instead)
+        job = copy.copy(self)
+        job.tuning, job.offsets = self.tuning.instead, pack_offsets(self.tuning.instead.offsets)
+        job._last = job._measured = None
+        return job
 
     def expected(self, file: AnyFile) -> Bytes:
         """See :meth:`Job.expected`."""

@@ -82,6 +82,9 @@ def base_of(files: Mapping[str, bytes]) -> bytes | None:
 def composed(delta: Mapping[str, bytes], base: Mapping[str, bytes]) -> dict[str, bytes]:
     """The files of the whole bundle that a delta stands for.
 
+    What no decoder needs (`eocodec.model.parts`) has no part in the base's id: where the base has other nets for
+    denoising by now, or none, than the delta was made with, the bundle is without those.
+
     Raises:
         ModelError: `base` is not the bundle that the delta names, or lacks what the delta drops.
     """
@@ -91,17 +94,23 @@ def composed(delta: Mapping[str, bytes], base: Mapping[str, bytes]) -> dict[str,
         raise ModelError(f"the model bundle is a delta of model {name}, not of the one given as its base")
     if not base.keys() >= set(note.dictionary):
         raise ModelError("the delta bundle needs a file that its base does not have: was something stripped from it?")
-    if not note.dropped <= base.keys():
+    if not {name for name in note.dropped if not parts.is_beside(name)} <= base.keys():
         raise ModelError("the delta bundle drops what its base does not have")
     files = {name: content for name, content in base.items() if name not in note.dropped}
     files |= {name: content for name, content in delta.items() if name not in (DELTA, CHANGES)}
     listed = parts.entries(files[parts.LIST]) if parts.LIST in files else None
+    if listed is not None:
+        files = {n: c for n, c in files.items() if not parts.is_beside(n) or parts.is_listed(n, c, listed)}
     for name, content, moved in _changes(note, delta.get(CHANGES, b""), base):
-        if moved and len(base.get(name, b"")) != len(content):
+        fits = not moved or len(base.get(name, b"")) == len(content)
+        whole = _plus(content, base[name]) if moved and fits else content
+        if listed is not None and parts.is_beside(name) and not (fits and parts.is_listed(name, whole, listed)):
+            continue
+        if not fits:
             raise ModelError(f"the delta bundle's difference from {name} does not fit its base")
-        files[name] = _plus(content, base[name]) if moved else content
+        files[name] = whole
         if listed is not None:
-            parts.check(name, files[name], listed)
+            parts.check(name, whole, listed)
     return files
 
 

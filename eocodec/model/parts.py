@@ -22,6 +22,7 @@ __all__ = [
     "entries",
     "identity",
     "is_beside",
+    "is_listed",
     "listed",
     "strip",
     "verify",
@@ -101,13 +102,18 @@ def verify(files: Mapping[str, bytes], contents: bool = True) -> None:
             check(name, files[name], known)
 
 
+def is_listed(name: str, content: bytes, known: Listed) -> bool:
+    """Whether a file is what a list says."""
+    return bool(known.get(name) == [len(content), hashlib.sha256(content).hexdigest()])
+
+
 def check(name: str, content: bytes, known: Listed) -> None:
     """See that a file is what a list says.
 
     Raises:
         ModelError: it is not.
     """
-    if known.get(name) != [len(content), hashlib.sha256(content).hexdigest()]:
+    if not is_listed(name, content, known):
         raise ModelError(f"the model bundle is damaged: {name} is not what its list of parts says")
 
 

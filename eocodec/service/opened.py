@@ -70,7 +70,9 @@ class Made:
 
     def _note(self, psnr: float | None = None) -> None:
         file = self.coded.file
-        if self.estimator is not None and isinstance(file, File) and file.lossless is None:
+        if self.estimator is None or not isinstance(file, File) or file.lossless is not None:
+            return
+        if file.header.tuning == self.estimator.job.tuning.degree:  # one for a size may have been tuned otherwise
             self.estimator.note(file.header.delta, len(self.data), psnr)
 
 
