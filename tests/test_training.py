@@ -259,6 +259,23 @@ def test_resuming_continues_the_stream_gains_optimiser_and_average(tmp_path: Pat
     assert [first.advance() for _ in range(3)] == [second.advance() for _ in range(3)]
 
 
+def test_steps_of_bands_follow_the_flow_unless_they_are_fixed(tmp_path: Path, pictures: Path) -> None:
+    config = configure(tmp_path, pictures)
+    likelihood, joint = config.stages
+    moved = []
+    for fixed in (False, True):
+        run = Run(replace(config, stages=(likelihood, replace(joint, fixed_steps=fixed))), CPU)
+        assert isinstance(run.model, PhotoModel)
+        gains: list[torch.Tensor] = []
+        for k in range(1, 14):
+            run.advance()
+            if k in (6, 13):  # the end of each stage
+                gains.append(torch.cat([g.flatten().clone() for g in run.model.latents.gains]))
+        assert gains[0].any()
+        moved.append(not torch.equal(*gains))
+    assert moved == [True, False]
+
+
 def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path, pictures: Path) -> None:
     from eocodec.flow.distributed import Ranks
 

@@ -109,7 +109,7 @@ class Rate(Goal):
     def parts(self, tuned: bool) -> tuple[Part, ...]:
         """See :meth:`Goal.parts`; some crops have steps that follow the eye, for files of that tuning gain too."""
         mixed = {"tuned": 0.3, "varied": 0.15} if tuned else {}
-        joint = _stage("rate-distortion", 1e-3, 5e-5, flow_rate=0.5, **mixed)
+        joint = _stage("rate-distortion", 1e-3, 5e-5, flow_rate=0.5, fixed_steps=True, **mixed)
         return (
             Part(0.35, _stage("entropy", 3e-3, 1e-3, **mixed)),
             Part(0.47, joint),
@@ -148,7 +148,7 @@ class Eye(Goal):
         """See :meth:`Goal.parts`; without tuning no stage that measures the gains anew, which :meth:`prepare` sets."""
         if tuned:
             mixed = {"tuned": 0.75, "varied": 0.25, "eye": 0.7}
-            joint = _stage("rate-distortion", 1e-3, 5e-5, flow_rate=0.5, **mixed)
+            joint = _stage("rate-distortion", 1e-3, 5e-5, flow_rate=0.5, fixed_steps=True, **mixed)
             return Part(0.82, joint), Part(0.18, _stage("entropy", 5e-4, 1e-5, **mixed), compact=True)
         return (
             Part(0.55, _stage("entropy", 3e-3, 2e-4)),

@@ -352,7 +352,8 @@ class LatentModel(nn.Module):
     """Steps per band and the context model: quantises, prices and dequantises the latents of a flow.
 
     The step of band b is Δ · exp(gain_b), gain_b = −E[log ‖J_b‖]: a step of Δ in the picture. The gains are measured
-    while training (`adapt`), not learned, so scaling a band against another changes nothing and cannot drift.
+    while training (`adapt`), not learned, so scaling a band against another changes nothing; where another step than Δ
+    would suit a band, nothing holds its scale, and a long training has to keep the gains (`Stage.fixed_steps`).
 
     Arguments:
         context: its nets.

@@ -46,6 +46,9 @@ class Stage:
         varied: share of pictures whose steps vary over the picture (the same).
         eye: how much of D is SSIMULACRA2's error instead of the squared error, in a fully tuned picture, or in all
             where `tuned` is 0 ("rate-distortion" and "refinement").
+        fixed_steps: keep the steps of the bands as they are ("likelihood" and "rate-distortion"). Otherwise they follow
+            the flow, so that a step of Δ stays one of Δ in the picture; a flow that would rather have another step for
+            a band then scales that band without end (docs/METHOD.md, section 11).
     """
 
     objective: str
@@ -63,6 +66,7 @@ class Stage:
     tuned: float = 0.0
     varied: float = 0.0
     eye: float = 0.0
+    fixed_steps: bool = False
 
 
 class Draws:

@@ -308,7 +308,8 @@ class Run:
         self._update_average()
         if stage.objective in ("rate-distortion", "entropy", "refinement"):
             self._update_running(self.ranks.gather(each.T).T)
-        if self.iteration % ADAPT_EVERY == 0 and stage.objective in ("likelihood", "rate-distortion"):
+        follow = stage.objective in ("likelihood", "rate-distortion") and not stage.fixed_steps
+        if self.iteration % ADAPT_EVERY == 0 and follow:
             first = self.ranks.gather(x[:ADAPT_PICTURES])[:ADAPT_PICTURES]
             with torch.no_grad():
                 self.model.adapt(first.contiguous(memory_format=torch.channels_last), self.iteration // ADAPT_EVERY)
