@@ -276,6 +276,18 @@ def test_steps_of_bands_follow_the_flow_unless_they_are_fixed(tmp_path: Path, pi
     assert moved == [True, False]
 
 
+@pytest.mark.parametrize("objective", ["rate-distortion", "entropy", "refinement"])
+def test_the_weight_is_what_a_bit_is_worth_in_squared_steps(tmp_path: Path, pictures: Path, objective: str) -> None:
+    config = configure(tmp_path, pictures)
+    errors = []
+    for weight in (0.17, 0.085):
+        stage = replace(config.stages[1], objective=objective, step=(12.0, 12.0), weight=weight)
+        figures = Run(replace(config, stages=(stage,)), CPU).advance()
+        errors.append((figures["lagrangian"] - figures["bits_per_pixel"] / 3) * weight)
+    assert errors[0] > 0
+    assert errors[1] == pytest.approx(errors[0], rel=1e-4)
+
+
 def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path, pictures: Path) -> None:
     from eocodec.flow.distributed import Ranks
 

@@ -50,6 +50,9 @@ def _stage(objective: str, learning_rate: float, final_rate: float, **more: Any)
     return Stage(objective, 1, learning_rate, final_rate, warmup=20, step=STEP_RANGE, quantised=True, **more)
 
 
+CURVE = 0.145  # squared steps that a bit is worth along the curve of `photo` at 0.3 to 1.5 bpp (docs/METHOD.md, 11)
+
+
 class Goal(ABC):
     """What is wanted."""
 
@@ -109,7 +112,7 @@ class Rate(Goal):
     def parts(self, tuned: bool) -> tuple[Part, ...]:
         """See :meth:`Goal.parts`; some crops have steps that follow the eye, for files of that tuning gain too."""
         mixed = {"tuned": 0.3, "varied": 0.15} if tuned else {}
-        joint = _stage("rate-distortion", 1e-3, 5e-5, flow_rate=0.5, fixed_steps=True, **mixed)
+        joint = _stage("rate-distortion", 1e-3, 5e-5, flow_rate=0.5, fixed_steps=True, weight=CURVE, **mixed)
         return (
             Part(0.35, _stage("entropy", 3e-3, 1e-3, **mixed)),
             Part(0.47, joint),

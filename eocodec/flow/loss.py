@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from eocodec.flow.context import Steps
 from eocodec.flow.eye import eye_error
-from eocodec.flow.objective import LAGRANGE
 from eocodec.flow.trainable import Draws, Stage, Trainable
 
 __all__ = ["RATE_BINS", "BatchLoss", "compiled", "rate_bin"]
@@ -64,12 +63,12 @@ class BatchLoss(nn.Module):
         Arguments:
             stage: with the objective.
             x: pictures in [0, 1].
-            expected: `(RATE_BINS,)` running mean of R + D / (0.17 Δ²), zero where there is none yet.
+            expected: `(RATE_BINS,)` running mean of R + D / (w Δ²), zero where there is none yet.
             seed: of the iteration.
             first: place of x[0] in the batch.
 
         Returns:
-            Loss; figures, means over x; and `(2, n)`, the steps and R + D / (0.17 Δ²) of each picture (zero if the
+            Loss; figures, means over x; and `(2, n)`, the steps and R + D / (w Δ²) of each picture (zero if the
             objective is the likelihood).
         """
         draws = Draws(seed, first, len(x), x.device)
@@ -95,7 +94,7 @@ class BatchLoss(nn.Module):
         if stage.objective == "entropy":
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
                 bits, error = (v / x[0].numel() for v in objective(given, steps, stage.dead_zone, stage.quantised))
-            each = bits + error / LAGRANGE
+            each = bits + error / stage.weight
             figures = {"bits_per_pixel": 3 * bits, "squared_steps": error, "lagrangian": each}
             return _weighed(each, each, figures, step, expected)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
@@ -109,12 +108,12 @@ class BatchLoss(nn.Module):
             seen = eye_error(x, picture.clamp(0, 1) + 0.1 * (picture - picture.clamp(0, 1)))
             distortion = (1 - share) * squared + share * EYE_UNIT * seen
             figures["eye"] = seen
-        each = rate + distortion / (LAGRANGE * step.square())
+        each = rate + distortion / (stage.weight * step.square())
         figures["lagrangian"] = each
         wanted = each
         if stage.anchor:
             flow_alone = (plain.float() - x).square().mean((1, 2, 3))
-            wanted = each + stage.anchor * flow_alone / (LAGRANGE * step.square())
+            wanted = each + stage.anchor * flow_alone / (stage.weight * step.square())
             figures["mse_flow"] = flow_alone
         return _weighed(wanted, each, figures, step, expected)
 

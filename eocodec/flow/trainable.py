@@ -23,7 +23,7 @@ class Stage:
     """One stretch of training.
 
     Arguments:
-        objective: "likelihood" (NLL + λ·I), "rate-distortion" (R + D / (0.17 Δ²)), "entropy" (the same with the
+        objective: "likelihood" (NLL + λ·I), "rate-distortion" (R + D / (w Δ²)), "entropy" (the same with the
             error of the latents for D; only the entropy nets learn), "refinement" (the same as "rate-distortion", but
             only the refinement learns), "embedded" (the bits of the embedded stream's passes at dead zones near 2/3 Δ),
             "denoising" (the error of the restored picture) or "noise-level" (that
@@ -67,6 +67,7 @@ class Stage:
     varied: float = 0.0
     eye: float = 0.0
     fixed_steps: bool = False
+    weight: float = LAGRANGE
 
 
 class Draws:

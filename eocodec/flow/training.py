@@ -345,7 +345,7 @@ class Run:
         return dict(zip(names, means, strict=True)), torch.cat(each, 1)
 
     def _update_running(self, each: Tensor) -> None:
-        """Follow R + D / (0.17 Δ²) near each step, so that every rate weighs alike; `each (2, batch)`."""
+        """Follow R + D / (w Δ²) near each step, so that every rate weighs alike; `each (2, batch)`."""
         step, loss = each.cpu()
         for k, v in zip(rate_bin(step).tolist(), loss.tolist(), strict=True):
             old = float(self.running[k])
