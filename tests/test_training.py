@@ -438,6 +438,14 @@ def test_impossible_configurations_are_refused_by_name(tmp_path: Path, text: str
         load_config(path)
 
 
+@pytest.mark.parametrize("weight", ["0.0", "-0.17", "nan"])
+def test_the_weight_of_a_stage_is_above_zero(tmp_path: Path, weight: str) -> None:
+    path = write_config(tmp_path)
+    path.write_text(f"{path.read_text()}\nweight = {weight}\n")  # of the last stage
+    with pytest.raises(EocodecError, match="the weight of a stage must be above 0"):
+        load_config(path)
+
+
 def test_bad_sections_are_refused_by_name(tmp_path: Path) -> None:
     path = write_config(tmp_path)
     text = path.read_text()

@@ -142,3 +142,5 @@ def _check(path: Path, config: TrainingConfig) -> None:
             raise EocodecError(f"{path}: a stage needs objective = {' | '.join(OBJECTIVES)} and iterations >= 1")
         if not 0 < s.step[0] <= s.step[1]:
             raise EocodecError(f"{path}: the step of a stage must be [low, high] with 0 < low <= high")
+        if not s.weight > 0:
+            raise EocodecError(f"{path}: the weight of a stage must be above 0")

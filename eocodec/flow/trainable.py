@@ -49,6 +49,7 @@ class Stage:
         fixed_steps: keep the steps of the bands as they are ("likelihood" and "rate-distortion"). Otherwise they follow
             the flow, so that a step of Δ stays one of Δ in the picture; a flow that would rather have another step for
             a band then scales that band without end (docs/METHOD.md, section 11).
+        weight: w, squared steps of error that a bit is worth; above 0 ("rate-distortion", "entropy" and "refinement").
     """
 
     objective: str
