@@ -58,6 +58,7 @@ class TrainingConfig:
     checkpoint_minutes: float = 5.0
     checkpoint_every: int = 0
     validate_every: int = 1000
+    graphs: bool = True  # on one GPU, record a step's kernels once and replay them
     autocast: str = "auto"  # "auto": bfloat16 on GPUs and on CPUs that have it; "off"; "on"
 
 

@@ -193,6 +193,25 @@ def start_last(net: IntegerNet, index: float) -> None:
     last.bias[len(last.bias) // 2 :] = index
 
 
+def _grow(own: IntegerNet, other: IntegerNet, inputs: list[tuple[int, int, int]]) -> None:
+    """Let a net begin as another that may be smaller: what it has more has no influence at first.
+
+    Arguments:
+        own: the net to change; its kernels may be larger.
+        other: the net it begins as.
+        inputs: where channels of the first layer go: from, in the other net, and how many.
+    """
+    for k, (mine, theirs) in enumerate(zip(own.convs, other.convs, strict=True)):
+        assert mine.bias is not None and theirs.bias is not None
+        count = theirs.out_channels
+        mine.weight[:count] = 0
+        mine.bias[:count] = theirs.bias
+        margin = (mine.kernel_size[0] - theirs.kernel_size[0]) // 2
+        centre = slice(margin, margin + theirs.kernel_size[0])
+        for to, start, size in inputs if k == 0 else [(0, 0, theirs.in_channels)]:
+            mine.weight[:count, to : to + size, centre, centre] = theirs.weight[:, start : start + size]
+
+
 class ContextModel(nn.Module):
     """The nets of every level; see the module's drawing.
 
@@ -253,6 +272,36 @@ class ContextModel(nn.Module):
             own = [self.expand[str(level)]] if str(level) in self.expand else []
             nets += [*own, self.feature[str(level)], *self.of_passes(level)]
         return [conv for net in nets for conv in net.convs]
+
+    def known_channels(self, level: int) -> int:
+        """Channels that a level's feature net has besides latents, the coarser level's features and the planes."""
+        return 0
+
+    def takes(self, other: "ContextModel") -> bool:
+        """Whether :meth:`start` can take these nets over, being as large at least."""
+        pairs = zip(self.convolutions(), other.convolutions(), strict=True)
+        return (self.n, self.planes <= other.planes) == (other.n, True) and all(
+            a.out_channels >= b.out_channels and a.kernel_size[0] >= b.kernel_size[0] for a, b in pairs
+        )
+
+    @torch.no_grad()
+    def start(self, other: "ContextModel") -> None:
+        """Take over trained nets with the same order of latents; what they do not know has no influence at first.
+
+        They may be smaller, with one 3x3 layer a pass instead of two, and see more condition planes.
+        """
+        for level in range(self.n, 0, -1):
+            key = str(level)
+            if key in self.expand:
+                _grow(self.expand[key], other.expand[key], [(0, 0, other.expand[key].convs[0].in_channels)])
+            own, theirs = self.feature[key], other.feature[key]
+            first = (24 if level == self.n else 9 + UP) + self.planes
+            known = min(self.known_channels(level), other.known_channels(level))
+            _grow(own, theirs, [(0, 0, first), (first, first, known)])
+            f, g = own.convs[-1].out_channels, theirs.convs[-1].out_channels
+            for mine, theirs in zip(self.of_passes(level), other.of_passes(level), strict=True):
+                more = mine.convs[0].in_channels - f  # latents of earlier passes, the planes
+                _grow(mine, theirs, [(0, 0, g), (f, g, more)])
 
     def features(self, level: int, coarser: Tensor, previous: Tensor | None, plane: Tensor, quantised: bool) -> Tensor:
         """`feature[level]` from the companded coarser level (or the low-pass gradients) and `feature[level + 1]`."""
@@ -365,9 +414,10 @@ class LatentModel(nn.Module):
         super().__init__()
         self.context, self.tuned = context, tuned
         self.passes = passes(rotated)
-        self.index = [[9 * phase + channel for phase, channel in places] for places in self.passes]
-        """Channels of the quads `(B, 36, h, w)` that each pass codes."""
-        self.inverse = torch.argsort(torch.tensor([i for places in self.index for i in places])).tolist()
+        # Channels of the quads `(B, 36, h, w)` in the order of the passes, and back.
+        order = torch.tensor([9 * phase + channel for places in self.passes for phase, channel in places])
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("back", torch.argsort(order), persistent=False)
         for k in range(context.n + 1):
             self.register_buffer(f"gain{k}", torch.zeros(9 if k else 3))
         # Training-time price of the low-pass (the files use integer tables): scale = exp(a) + exp(b) · activity.
@@ -412,28 +462,33 @@ class LatentModel(nn.Module):
             size = (coarser.shape[2], coarser.shape[3])
             plane = steps.planes(k, size, quantised, self.tuned)
             feature = self.context.features(level, coarser, feature, plane, quantised)
-            target = quads(h[k] / widths[k]).flatten(1, 2)  # (B, 36, gh, gw)
+            ordered = quads(h[k] / widths[k]).flatten(1, 2).index_select(1, self.get_buffer("order"))
+            targets = ordered.split([len(places) for places in self.passes], 1)  # 36 channels, (B, ., gh, gw)
             values: list[Tensor] = []
             densities: list[Tensor] = []
             luma: list[Tensor] = []
             seen: list[Tensor] = []
-            for p, (net, index) in enumerate(zip(self.context.of_passes(level), self.index, strict=True)):
+            for p, (net, target) in enumerate(zip(self.context.of_passes(level), targets, strict=True)):
                 mean, scale = self.context.parameters_of(net, [feature, *luma, *seen, plane], quantised)
-                value, cost, density = self._code(target[:, index], mean, scale, weight)
+                value, cost, density = self._code(target, mean, scale, weight)
                 bits = bits + cost.sum((1, 2, 3))
-                error = error + (value - target[:, index]).square().sum((1, 2, 3))
+                error = error + (value - target).square().sum((1, 2, 3))
                 values.append(value)
                 densities.append(density)
                 (luma if p < LUMA_PASSES else seen).append(net_input(value.detach(), quantised))
-            level_nll = torch.unflatten(torch.cat(densities, 1)[:, self.inverse], 1, (4, 9)).sum((1, 3, 4))
+            level_nll = torch.unflatten(self._quads(densities), 1, (4, 9)).sum((1, 3, 4))
             band_nll.append(level_nll + widths[k].log().expand_as(h[k]).sum((2, 3)))
             # Values decoded, with gradients for the distortion.
-            whole = unquads(torch.unflatten(torch.cat(values, 1)[:, self.inverse], 1, (4, 9)))
+            whole = unquads(torch.unflatten(self._quads(values), 1, (4, 9)))
             decoded.append(whole * widths[k])
             coarser = net_input(whole.detach(), quantised)
         total = torch.stack([n.sum(1) for n in band_nll]).sum(0)
         assert bits.shape == (b,)
         return Coded(bits, total, error, decoded, band_nll)
+
+    def _quads(self, coded: list[Tensor]) -> Tensor:
+        """What all passes of a level coded, `(B, 36, h, w)` in the order of the quads."""
+        return torch.cat(coded, 1).index_select(1, self.get_buffer("back"))
 
     def _low_pass(self, low: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Integers `(B, 3, h, w)` of the low-pass in steps, bits `(B,)` and nats `(B, 3)` in units of the step."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from eocodec.coding.scales import LIKELY
-from eocodec.flow.context import UP, ContextModel, IntegerNet, LatentModel, net_input, quads, scale_of_index, unquads
+from eocodec.flow.context import ContextModel, IntegerNet, LatentModel, net_input, quads, scale_of_index, unquads
 
 __all__ = ["EmbeddedContext", "StageWalk", "known_channels", "ladder", "price", "significance_bits"]
 
@@ -56,48 +56,8 @@ class EmbeddedContext(ContextModel):
             f = self.feature[str(level)].convs[-1].out_channels
             self.feature[str(level)] = IntegerNet([inputs, f, f], [3, 3], True, eight_bit)
 
-    def takes(self, context: ContextModel) -> bool:
-        """Whether :meth:`start` can take these nets over, being as large at least."""
-        pairs = zip(self.convolutions(), context.convolutions(), strict=True)
-        return all(a.out_channels >= b.out_channels and a.kernel_size[0] >= b.kernel_size[0] for a, b in pairs)
-
-    @torch.no_grad()
-    def start(self, context: ContextModel) -> None:
-        """Take over trained nets with the same order of latents; what they do not know has no influence at first.
-
-        They may be smaller, with one 3x3 layer a pass instead of two, and see condition planes besides the step.
-        """
-        for level in range(self.n, 0, -1):
-            key = str(level)
-            if key in self.expand:
-                _grow(self.expand[key], context.expand[key], [(0, 0, context.expand[key].convs[0].in_channels)])
-            own, other = self.feature[key], context.feature[key]
-            first = (24 if level == self.n else 9 + UP) + 1  # latents, the coarser level's features, the step
-            known = known_channels(level) if isinstance(context, EmbeddedContext) else 0
-            _grow(own, other, [(0, 0, first), (first, first, known)])
-            f, g = own.convs[-1].out_channels, other.convs[-1].out_channels
-            for mine, theirs in zip(self.of_passes(level), context.of_passes(level), strict=True):
-                more = mine.convs[0].in_channels - f  # latents of earlier passes, the step
-                _grow(mine, theirs, [(0, 0, g), (f, g, more)])
-
-
-def _grow(own: IntegerNet, other: IntegerNet, inputs: list[tuple[int, int, int]]) -> None:
-    """Let a net begin as another that may be smaller: what it has more has no influence at first.
-
-    Arguments:
-        own: the net to change; its kernels may be larger.
-        other: the net it begins as.
-        inputs: where channels of the first layer go: from, in the other net, and how many.
-    """
-    for k, (mine, theirs) in enumerate(zip(own.convs, other.convs, strict=True)):
-        assert mine.bias is not None and theirs.bias is not None
-        count = theirs.out_channels
-        mine.weight[:count] = 0
-        mine.bias[:count] = theirs.bias
-        margin = (mine.kernel_size[0] - theirs.kernel_size[0]) // 2
-        centre = slice(margin, margin + theirs.kernel_size[0])
-        for to, start, size in inputs if k == 0 else [(0, 0, theirs.in_channels)]:
-            mine.weight[:count, to : to + size, centre, centre] = theirs.weight[:, start : start + size]
+    def known_channels(self, level: int) -> int:
+        return known_channels(level)
 
 
 def ladder(step: Tensor) -> Tensor:

@@ -37,11 +37,18 @@ BIAS = 0.0037930732552754493
 
 
 @functools.cache
-def _weights() -> Tensor:
+def _weights(device: torch.device) -> Tensor:
     """Weights `(scale, axis, norm, kind)`: norms 1 and 4; structure, new edges, lost edges."""
     from ssimulacra2.ssimulacra2 import weights
 
-    return torch.tensor(weights, dtype=torch.float32).reshape(3, SCALES, 2, 3).transpose(0, 1).contiguous()
+    table = torch.tensor(weights, dtype=torch.float32).reshape(3, SCALES, 2, 3).transpose(0, 1).contiguous()
+    return table.to(device)
+
+
+@functools.cache
+def _absorbance(device: torch.device) -> Tensor:
+    """Responses to linear light, as a kernel."""
+    return torch.tensor(ABSORBANCE)[:, :, None, None].to(device)
 
 
 def eye_error(x: Tensor, y: Tensor) -> Tensor:
@@ -57,7 +64,7 @@ def eye_error(x: Tensor, y: Tensor) -> Tensor:
     for scale in range(SCALES):
         if min(light.shape[2:]) < SMALLEST:
             break
-        weights = _weights()[scale].to(x.device)
+        weights = _weights(x.device)[scale]
         total = total + (_differences(*_axes(light).chunk(2)) * weights).sum((1, 2, 3))
         light = functional.avg_pool2d(light, 2, ceil_mode=True, count_include_pad=False)
     return total * 0.9562382616834844
@@ -92,8 +99,7 @@ def structure_error(x: Tensor, y: Tensor) -> Tensor:
 
 def _axes(light: Tensor) -> Tensor:
     """The metric's perceptual axes, about 0 to 1, of linear light."""
-    matrix = torch.tensor(ABSORBANCE, device=light.device)[:, :, None, None]
-    mixed = (functional.conv2d(light, matrix) + BIAS).clamp(min=1e-6)
+    mixed = (functional.conv2d(light, _absorbance(light.device)) + BIAS).clamp(min=1e-6)
     response = mixed ** (1 / 3) - math.cbrt(BIAS)
     long, middle, short = response.unbind(1)
     y = 0.5 * (long + middle)
@@ -101,7 +107,7 @@ def _axes(light: Tensor) -> Tensor:
 
 
 @functools.cache
-def _blurring(size: int, mirrored: bool) -> Tensor:
+def _blurring(size: int, mirrored: bool, device: torch.device) -> Tensor:
     """The blur of σ = 1.5 of `size` samples in a row as a matrix; beyond the ends they are mirrored, or zero."""
     k = torch.exp(-(torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float64) ** 2) / (2 * SIGMA**2))
     matrix = torch.zeros(size, size, dtype=torch.float64)
@@ -112,13 +118,13 @@ def _blurring(size: int, mirrored: bool) -> Tensor:
                 column = -column - 1 if column < 0 else 2 * size - 1 - column if column >= size else column
             if 0 <= column < size:
                 matrix[row, column] += weight
-    return matrix.float()
+    return matrix.float().to(device)
 
 
 def _blur(x: Tensor) -> Tensor:
     """Blur as the metric does it: mirrored above and below, zero left and right. Products suit training's crops."""
-    rows = _blurring(x.shape[2], True).to(x.device)
-    columns = _blurring(x.shape[3], False).to(x.device)
+    rows = _blurring(x.shape[2], True, x.device)
+    columns = _blurring(x.shape[3], False, x.device)
     return rows @ (x @ columns.T)
 
 

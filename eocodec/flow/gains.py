@@ -84,6 +84,26 @@ class GainNet(nn.Module):
             self.out.weight *= 0.1
             nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
+    def takes(self, other: "GainNet") -> bool:
+        """Whether :meth:`start` can take this net over, being as large at least, with as many scales and blocks."""
+        own, theirs = self.state_dict(), other.state_dict()
+        return own.keys() == theirs.keys() and all(
+            a >= b for k in own for a, b in zip(own[k].shape, theirs[k].shape, strict=True)
+        )
+
+    @torch.no_grad()
+    def start(self, other: "GainNet") -> None:
+        """Take over a trained net that may have fewer channels; those it has more have no influence at first."""
+        for mine, theirs in zip(self.modules(), other.modules(), strict=True):
+            if isinstance(mine, nn.Conv2d | nn.ConvTranspose2d):
+                assert isinstance(theirs, nn.Conv2d | nn.ConvTranspose2d)
+                assert mine.bias is not None and theirs.bias is not None
+                mine.bias[: theirs.out_channels] = theirs.bias
+                turned = isinstance(mine, nn.ConvTranspose2d)  # channels in, channels out
+                own, given = ((w.transpose(0, 1) if turned else w) for w in (mine.weight, theirs.weight))
+                own[: theirs.out_channels] = 0
+                own[: theirs.out_channels, : theirs.in_channels] = given
+
     def forward(self, low: Tensor, details: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Clean low-pass and details.
 

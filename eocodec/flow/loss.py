@@ -16,7 +16,9 @@ from eocodec.flow.context import Steps
 from eocodec.flow.eye import eye_error
 from eocodec.flow.trainable import Draws, Stage, Trainable
 
-__all__ = ["RATE_BINS", "BatchLoss", "compiled", "rate_bin"]
+__all__ = ["CODING", "RATE_BINS", "BatchLoss", "Drawn", "compiled", "rate_bin"]
+
+CODING = ("rate-distortion", "entropy", "refinement")  # objectives of files
 
 OFFSET_CELL = 32  # pixels, the edge of a cell with a step of its own
 LARGEST_OFFSET = 1.5  # octaves by which the steps of cells vary in training
@@ -72,25 +74,31 @@ class BatchLoss(nn.Module):
             objective is the likelihood).
         """
         draws = Draws(seed, first, len(x), x.device)
-        low, high = (math.log(s / 255.0) for s in stage.step)
-        step = torch.exp(low + (high - low) * draws.uniform())
-        objective = self.objectives[stage.objective]
-        if stage.objective == "likelihood":
-            if stage.noise:
-                x = x + draws.normal(*x.shape[1:]) * (stage.noise / 255.0)
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
-                loss, figures = objective(x, step, stage, draws)
-            return loss, figures, torch.stack([step, torch.zeros_like(step)])
-        if stage.objective in ("embedded", "denoising", "noise-level"):
-            more = (draws,) if stage.objective != "embedded" else ()
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
-                loss, figures = objective(x, step, stage, *more)
-            return loss, figures, torch.stack([step, torch.zeros_like(step)])
+        if stage.objective in CODING:
+            return self.coding(stage, self.drawn(stage, x, draws), expected)
+        step = _drawn_step(stage, draws)
+        if stage.objective == "likelihood" and stage.noise:
+            x = x + draws.normal(*x.shape[1:]) * (stage.noise / 255.0)
+        more = (draws,) if stage.objective != "embedded" else ()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
+            loss, figures = self.objectives[stage.objective](x, step, stage, *more)
+        return loss, figures, torch.stack([step, torch.zeros_like(step)])
+
+    def drawn(self, stage: Stage, x: Tensor, draws: Draws) -> "Drawn":
+        """What the objectives of files are evaluated on, given pictures `x (n, 3, H, W)`: all that is drawn for it."""
+        step = _drawn_step(stage, draws)
         given = x
         if stage.noise:
             level = (3 * draws.uniform() - 2).clamp(min=0) * (stage.noise / 255.0)
             given = x + draws.normal(*x.shape[1:]) * level[:, None, None, None]
         steps = drawn_steps(step, stage, draws, (x.shape[2], x.shape[3]))
+        return Drawn(x, given, step, steps.tune, steps.offset)
+
+    def coding(self, stage: Stage, drawn: "Drawn", expected: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """As :meth:`forward`, of the objectives of files and with nothing left to be drawn."""
+        x, given, step = drawn.x, drawn.given, drawn.step
+        steps = Steps(step, drawn.tune, drawn.offset)
+        objective = self.objectives[stage.objective]
         if stage.objective == "entropy":
             with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
                 bits, error = (v / x[0].numel() for v in objective(given, steps, stage.dead_zone, stage.quantised))
@@ -116,6 +124,22 @@ class BatchLoss(nn.Module):
             wanted = each + stage.anchor * flow_alone / (stage.weight * step.square())
             figures["mse_flow"] = flow_alone
         return _weighed(wanted, each, figures, step, expected)
+
+
+@dataclass
+class Drawn:
+    """Pictures `x` and what the model is given for them, both `(n, 3, H, W)`; steps as in `Steps`."""
+
+    x: Tensor
+    given: Tensor
+    step: Tensor
+    tune: Tensor | None
+    offset: Tensor | None
+
+
+def _drawn_step(stage: Stage, draws: Draws) -> Tensor:
+    low, high = (math.log(s / 255.0) for s in stage.step)
+    return torch.exp(low + (high - low) * draws.uniform())
 
 
 def drawn_steps(step: Tensor, stage: Stage, draws: Draws, size: tuple[int, int]) -> Steps:

@@ -25,14 +25,8 @@ __all__ = ["MODELS", "PhotoConfig", "PhotoModel", "build", "kind_of"]
 
 ADAPT_RATE = 0.3
 CLEAN_SHARE = 0.1  # of the pictures from which the noise level is learnt
-GAIN_SIZES = ("gain_widths", "gain_blocks", "noise_width")
-EMBEDDED_SIZES = (
-    "features",
-    "context_width",
-    "embedded_coarse",
-    "embedded_depth",
-    "embedded_eight_bit",
-)
+GAIN_SIZES = ("gain_widths", "gain_blocks")
+EMBEDDED_SIZES = ("embedded_coarse", "embedded_depth", "embedded_eight_bit")
 CONTEXT = "latents.context."
 CONTEXT_SIZES = ("features", "context_width", "context_coarse", "context_depth", "rotated", "tuned")
 REFINE_SIZES = (
@@ -52,11 +46,12 @@ SPACING = 48  # pixels between impulses when columns are measured while training
 class PhotoConfig:
     """Sizes of the nets; a block is 2**levels pixels, its latents 3 * 4**levels.
 
-    `embedded` adds the nets of the embedded stream, which have `embedded_coarse`, `embedded_depth` and
-    `embedded_eight_bit` of their own; `gain_widths`, channels at every scale from the finest, those for
-    denoising, with `gain_blocks` residual blocks a level and `noise_width` channels for the estimate of the level.
-    `context_coarse`, `context_depth` and `eight_bit` are `coarse`, `depth` and `eight_bit` of `ContextModel`; `rotated`
-    is its coding order; with `tuned` entropy nets and refinement know how much the steps follow the eye.
+    `embedded` adds the nets of the embedded stream, which have `embedded_features`, `embedded_width`,
+    `embedded_coarse`, `embedded_depth` and `embedded_eight_bit` of their own (the first two 0: as the others have);
+    `gain_widths`, channels at every scale from the finest, those for denoising, with `gain_blocks` residual blocks a
+    level and `noise_width` channels for the estimate of the level. `context_coarse`, `context_depth` and `eight_bit`
+    are `coarse`, `depth` and `eight_bit` of `ContextModel`; `rotated` is its coding order; with `tuned` entropy nets
+    and refinement know how much the steps follow the eye.
     `refine_blocks`, if any, are residual blocks of `refine_coarse` channels; `refine_depth` then means nothing, and
     `refine_tail` is the number of layers behind. With `refine_latents` it sees the finest latents besides the picture;
     with `refine_eight_bit` it is exported for kernels of 8 bits.
@@ -80,6 +75,8 @@ class PhotoConfig:
     refine_tail: int = 2
     refine_eight_bit: bool = False
     embedded: bool = False
+    embedded_features: int = 0
+    embedded_width: int = 0
     embedded_coarse: float = 1.0
     embedded_depth: int = 1
     embedded_eight_bit: bool = False
@@ -94,16 +91,40 @@ class PhotoConfig:
             raise EocodecError(f"gain_widths can have at most {self.levels + 1} numbers")
 
 
+def _context(config: PhotoConfig) -> ContextModel:
+    """New entropy nets."""
+    return ContextModel(
+        config.levels,
+        config.features,
+        config.context_width,
+        config.context_coarse,
+        config.context_depth,
+        2 if config.tuned else 1,
+        config.eight_bit,
+    )
+
+
+def _embedded_sizes(config: PhotoConfig) -> tuple[int, int]:
+    """Channels of the features and of the passes in the nets of the embedded stream."""
+    return config.embedded_features or config.features, config.embedded_width or config.context_width
+
+
 def _embedded_context(config: PhotoConfig) -> EmbeddedContext:
     """New nets for the embedded stream."""
     return EmbeddedContext(
         config.levels,
-        config.features,
-        config.context_width,
+        *_embedded_sizes(config),
         config.embedded_coarse,
         config.embedded_depth,
         config.embedded_eight_bit,
     )
+
+
+def _begin_as(own: Any, other: Any, weights: dict[str, Tensor], prefix: str) -> None:
+    """Let nets begin as others, whose weights are those with a prefix, if these are no larger."""
+    other.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+    if own.takes(other):
+        own.start(other)
 
 
 class PhotoModel(Trainable):
@@ -124,16 +145,7 @@ class PhotoModel(Trainable):
     def __init__(self, config: PhotoConfig) -> None:
         super().__init__(config)
         self.flow = PhotoFlow(config.levels, config.width, config.steps)
-        context = ContextModel(
-            config.levels,
-            config.features,
-            config.context_width,
-            config.context_coarse,
-            config.context_depth,
-            2 if config.tuned else 1,
-            config.eight_bit,
-        )
-        self.latents = LatentModel(context, config.rotated, config.tuned)
+        self.latents = LatentModel(_context(config), config.rotated, config.tuned)
         self.refine: Refinement | DeepRefinement = (
             DeepRefinement(
                 config.refine_width,
@@ -154,7 +166,8 @@ class PhotoModel(Trainable):
     def start_from(self, config: Any, weights: dict[str, Tensor]) -> bool:
         """As for all models, and from models that differ in anything but the flow: what is not the same begins anew.
 
-        Nets of the embedded stream begin as the checkpoint's if those are no larger; if it has none, as the usual ones.
+        Entropy nets, nets of the embedded stream and those for denoising begin as the checkpoint's if those are no
+        larger; nets of the embedded stream, if it has none, as the usual ones.
         """
         if type(config) is not type(self.config) or any(
             getattr(config, k) != getattr(self.config, k) for k in ("levels", "width", "steps")
@@ -168,18 +181,20 @@ class PhotoModel(Trainable):
             "embedded.": EMBEDDED_SIZES,
             "refine.": REFINE_SIZES,
             "gains.": GAIN_SIZES,
-            "noise.": GAIN_SIZES,
+            "noise.": ("noise_width",),
         }
         same = tuple(
             p for p, sizes in parts.items() if all(getattr(config, k) == getattr(self.config, k) for k in sizes)
         )
         own = self.state_dict()
+        same = tuple(p for p in same if p != "embedded." or _embedded_sizes(config) == _embedded_sizes(self.config))
         self.load_state_dict({**own, **{k: v for k, v in weights.items() if k in own and k.startswith(same)}})
+        if CONTEXT not in same and (config.rotated, config.tuned) == (self.config.rotated, self.config.tuned):
+            _begin_as(self.latents.context, _context(config), weights, CONTEXT)
+        if self.config.gain_widths and config.gain_widths and "gains." not in same:
+            _begin_as(self.gains, GainNet(config.gain_widths, config.gain_blocks), weights, "gains.")
         if self.config.embedded and config.embedded and "embedded." not in same:
-            smaller = _embedded_context(config)
-            smaller.load_state_dict({k[9:]: v for k, v in weights.items() if k.startswith("embedded.")})
-            if self.embedded.takes(smaller):
-                self.embedded.start(smaller)
+            _begin_as(self.embedded, _embedded_context(config), weights, "embedded.")
         elif self.config.embedded and not config.embedded and self.embedded.takes(self.latents.context):
             self.embedded.start(self.latents.context)
         return True

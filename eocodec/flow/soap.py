@@ -2,19 +2,36 @@
 
 For every parameter the second moments of the gradient along each of its axes are averaged; Adam runs in the basis of
 their eigenvectors, which follows slowly by one step of orthogonal iteration every few updates. The axes of the photo
-model's nets are at most a few hundred long, so all this costs a few percent of a training step.
+model's nets are at most a few hundred long, so all this costs a few percent of a training step. Parameters of one shape
+are updated together, for a net of many small layers is otherwise a thousand small products a step.
 
 References:
     Vyas et al., *SOAP: improving and stabilizing Shampoo using Adam*, ICLR 2025. https://arxiv.org/abs/2409.11321
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 __all__ = ["Soap"]
+
+
+@dataclass
+class _Stack:
+    """State of parameters of one shape, the parameter being the first axis; what `Soap.state` holds are views of it."""
+
+    average: Tensor
+    square: Tensor
+    moments: list[Tensor | None]
+    bases: list[Tensor | None]
+    views: list[Tensor]
+
+    def belongs_to(self, states: list[dict[str, Any]]) -> bool:
+        """Whether the states are still the views of this stack."""
+        return all(s["average"] is view for s, view in zip(states, self.views, strict=True))
 
 
 class Soap(torch.optim.Optimizer):
@@ -62,46 +79,81 @@ class Soap(torch.optim.Optimizer):
                 "largest": largest,
             },
         )
+        self._stacks: dict[tuple[int, ...], _Stack] = {}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update. The first one only measures the preconditioners."""
+        """One update. The first one of a parameter only measures its preconditioners."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            alike: dict[Any, list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    self._update(p, p.grad, group)
+                    alike.setdefault((_axes(p), p.dtype, p.device, self.state[p].get("step")), []).append(p)
+            for (shape, *_, step), parameters in alike.items():
+                gradient = torch.stack([p.grad.reshape(shape) for p in parameters])  # type: ignore[union-attr]
+                if step is None:
+                    self._begin(parameters, gradient, group)
+                else:
+                    self._update(parameters, gradient, group, step + 1)
         return loss
 
-    def _update(self, p: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        shape = _axes(p)
-        g = gradient.reshape(shape)
-        state = self.state[p]
-        if not state:
-            state["step"] = 0
-            state["average"], state["square"] = torch.zeros_like(g), torch.zeros_like(g)
-            # Axes of one number, and of one axis alone, gain nothing.
-            usable = [1 < n <= group["largest"] and len(shape) > 1 for n in shape]
-            state["moments"] = [g.new_zeros(n, n) if u else None for n, u in zip(shape, usable, strict=True)]
-            _measure(state["moments"], g, 1 - group["shampoo_beta"])
-            state["bases"] = [None if m is None else _eigenvectors(m) for m in state["moments"]]
-            return
-        state["step"] += 1
+    def _begin(self, parameters: list[Tensor], g: Tensor, group: dict[str, Any]) -> None:
+        shape = g.shape[1:]
+        # Axes of one number, and of one axis alone, gain nothing.
+        usable = [1 < n <= group["largest"] and len(shape) > 1 for n in shape]
+        moments = [g.new_zeros(len(g), n, n) if u else None for n, u in zip(shape, usable, strict=True)]
+        _measure(moments, g, 1 - group["shampoo_beta"])
+        bases = [None if m is None else torch.stack([_eigenvectors(one) for one in m]) for m in moments]
+        for k, p in enumerate(parameters):
+            self.state[p].update(
+                step=0,
+                average=torch.zeros_like(g[k]),
+                square=torch.zeros_like(g[k]),
+                moments=[None if m is None else m[k] for m in moments],
+                bases=[None if b is None else b[k] for b in bases],
+            )
+
+    def _stack(self, parameters: list[Tensor]) -> _Stack:
+        """The states of parameters of one shape as one."""
+        states = [self.state[p] for p in parameters]
+        key = tuple(id(p) for p in parameters)
+        stack = self._stacks.get(key)
+        if stack is None or not stack.belongs_to(states):
+            average, square = (torch.stack([s[name] for s in states]) for name in ("average", "square"))
+            moments, bases = (
+                [None if one[0] is None else torch.stack(one) for one in zip(*(s[name] for s in states), strict=True)]
+                for name in ("moments", "bases")
+            )
+            stack = self._stacks[key] = _Stack(average, square, moments, bases, list(average))
+            for k, s in enumerate(states):
+                s["average"], s["square"] = stack.views[k], square[k]
+                s["moments"] = [None if m is None else m[k] for m in moments]
+                s["bases"] = [None if b is None else b[k] for b in bases]
+        return stack
+
+    def _update(self, parameters: list[Tensor], g: Tensor, group: dict[str, Any], step: int) -> None:
+        state = self._stack(parameters)
         first, second = group["betas"]
-        turned = _turn(g, state["bases"])
-        state["average"].lerp_(turned, 1 - first)
-        state["square"].lerp_(turned.square(), 1 - second)
-        correction = (1 - second ** state["step"]) ** 0.5 / (1 - first ** state["step"])
-        update = state["average"] / (state["square"].sqrt() + group["eps"])
-        p.sub_(_turn(update, state["bases"], back=True).reshape(p.shape), alpha=group["lr"] * correction)
-        _measure(state["moments"], g, 1 - group["shampoo_beta"])
-        if state["step"] % group["every"] == 0:
-            average = _turn(state["average"], state["bases"], back=True)
+        turned = _turn(g, state.bases)
+        state.average.lerp_(turned, 1 - first)
+        state.square.lerp_(turned.square(), 1 - second)
+        correction = (1 - second**step) ** 0.5 / (1 - first**step)
+        update = _turn(state.average / (state.square.sqrt() + group["eps"]), state.bases, back=True)
+        torch._foreach_sub_(
+            parameters, [u.reshape(p.shape) for u, p in zip(update, parameters, strict=True)],
+            alpha=group["lr"] * correction,
+        )  # fmt: skip
+        _measure(state.moments, g, 1 - group["shampoo_beta"])
+        if step % group["every"] == 0:
+            average = _turn(state.average, state.bases, back=True)
             _follow(state)
-            state["average"] = _turn(average, state["bases"])
+            state.average.copy_(_turn(average, state.bases))
+        for p in parameters:
+            self.state[p]["step"] = step
 
 
 def _eigenvectors(moment: Tensor) -> Tensor:
@@ -124,23 +176,29 @@ def _axes(p: Tensor) -> tuple[int, ...]:
 def _turn(g: Tensor, bases: list[Tensor | None], back: bool = False) -> Tensor:
     """g in the bases' coordinates, or back from them. Each product moves the axis it takes to the end."""
     for basis in bases:
-        g = g.movedim(0, -1) if basis is None else torch.tensordot(g, basis, dims=([0], [1 if back else 0]))
+        if basis is None:
+            g = g.movedim(1, -1)
+        else:
+            rest = g.shape[2:]
+            g = (g.flatten(2).mT if rest else g[:, None]) @ (basis.mT if back else basis)
+            g = g.reshape(len(g), *rest, basis.shape[-1])
     return g
 
 
 def _measure(moments: list[Tensor | None], g: Tensor, rate: float) -> None:
     """Average the second moments of g along every axis."""
-    for axis, moment in enumerate(moments):
+    for axis, moment in enumerate(moments, 1):
         if moment is not None:
-            rows = g.movedim(axis, 0).flatten(1)
-            moment.lerp_(rows @ rows.T, rate)
+            rows = g.movedim(axis, 1).flatten(2)
+            moment.lerp_(rows @ rows.mT, rate)
 
 
-def _follow(state: dict[str, Any]) -> None:
+def _follow(state: _Stack) -> None:
     """One step of orthogonal iteration for every basis, its vectors sorted by their eigenvalues."""
-    for axis, (moment, basis) in enumerate(zip(state["moments"], state["bases"], strict=True)):
-        if moment is None:
+    for axis, (moment, basis) in enumerate(zip(state.moments, state.bases, strict=True), 1):
+        if moment is None or basis is None:
             continue
-        order = torch.argsort((basis * (moment @ basis)).sum(0), descending=True)
-        state["square"] = state["square"].index_select(axis, order)
-        state["bases"][axis] = torch.linalg.qr(moment @ basis[:, order])[0]
+        order = torch.argsort((basis * (moment @ basis)).sum(1), descending=True)
+        place = order.reshape(len(order), *(-1 if a == axis else 1 for a in range(1, state.square.dim())))
+        state.square.copy_(state.square.gather(axis, place.expand_as(state.square)))
+        basis.copy_(torch.linalg.qr(moment @ basis.gather(2, order[:, None].expand_as(basis)))[0])

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,13 @@ from eocodec.files import atomic_file, atomic_write
 from eocodec.flow.configuration import TrainingConfig, load_config
 from eocodec.flow.context import Steps
 from eocodec.flow.distributed import Ranks, pick_device
-from eocodec.flow.loss import RATE_BINS, BatchLoss, rate_bin
+from eocodec.flow.graph import StepGraph
+from eocodec.flow.loss import CODING, RATE_BINS, BatchLoss, rate_bin
 from eocodec.flow.model import MODELS, build, kind_of
 from eocodec.flow.pictures import Picture, read_pictures, split
 from eocodec.flow.soap import Soap
 from eocodec.flow.streams import AlignedStream, Prefetch, Stream, open_stream
-from eocodec.flow.trainable import Stage
+from eocodec.flow.trainable import Draws, Stage
 from eocodec.model.library import bundle_files
 
 __all__ = [
@@ -148,6 +150,9 @@ class Run:
         self.share = config.batch // ranks.world
         if config.threads:
             torch.set_num_threads(config.threads)
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # batches have one size
+            torch.backends.cudnn.allow_tf32 = False  # what is kept out of autocast, such as the flow, needs float32
         torch.manual_seed(config.seed)
         self.random = torch.Generator().manual_seed(config.seed)
         self.model = build(config.model)
@@ -194,6 +199,8 @@ class Run:
         self.loss = BatchLoss(self.model, self.autocast, config.compile, report if ranks.main else lambda message: None)
         # The stages leave some parameters out: the likelihood knows no refinement.
         self.parallel = DistributedDataParallel(self.loss, find_unused_parameters=True) if ranks.world > 1 else None
+        self.graphs = config.graphs and device.type == "cuda" and ranks.world == 1 and config.accumulate == 1
+        self._graph: tuple[Stage, StepGraph] | None = None
         self._clock = _Clock()
 
     def _takes(self, picture: Picture) -> bool:
@@ -299,8 +306,12 @@ class Run:
             group["lr"] = rate * factor
         x = self._pictures()
         seed = int(torch.randint(2**62, (), generator=self.random))
-        self.optimiser.zero_grad(set_to_none=True)
-        figures, each = self._backward(stage, x, seed)
+        if self.graphs and stage.objective in CODING:
+            figures, each = self._replay(stage, x, seed)
+        else:
+            self._graph = None
+            self.optimiser.zero_grad(set_to_none=True)
+            figures, each = self._backward(stage, x, seed)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         if torch.isfinite(norm):
             self.optimiser.step()
@@ -343,6 +354,18 @@ class Run:
             each.append(pairs)
         means = self.ranks.mean(torch.stack(values).mean(0)).tolist()
         return dict(zip(names, means, strict=True)), torch.cat(each, 1)
+
+    def _replay(self, stage: Stage, x: Tensor, seed: int) -> tuple[dict[str, float], Tensor]:
+        """As :meth:`_backward`, by a graph that the first batch of the stage is recorded with."""
+        drawn = self.loss.drawn(stage, x, Draws(seed, 0, len(x), x.device))
+        expected = self.running.to(self.device)
+        if self._graph is None or self._graph[0] is not stage:
+            self._graph = None  # its memory is needed
+            evaluate = partial(self.loss.coding, stage)
+            self._graph = stage, StepGraph(evaluate, drawn, expected, list(self.model.parameters()))
+        graph = self._graph[1]
+        values, each = graph(drawn, expected)
+        return dict(zip(["loss", *graph.names], values.tolist(), strict=True)), each
 
     def _update_running(self, each: Tensor) -> None:
         """Follow R + D / (w Δ²) near each step, so that every rate weighs alike; `each (2, batch)`."""

@@ -34,7 +34,7 @@ __all__ = ["bundle_with_streams"]
 
 FITTED = 96  # pictures
 TOLERANCE = 0.02  # of a layer's largest weight: bundles may have them in 8 bits
-OWN = ("embedded", "embedded_coarse", "embedded_depth", "embedded_eight_bit")
+OWN = ("embedded", "embedded_features", "embedded_width", "embedded_coarse", "embedded_depth", "embedded_eight_bit")
 
 
 def bundle_with_streams(
