@@ -24,7 +24,7 @@ class StepGraph:
     """Loss and gradients of batches of one size on one GPU.
 
     Arguments:
-        evaluate: loss, figures and pairs of what was drawn and the expected losses, as `BatchLoss.coding`.
+        evaluate: loss, figures and pairs of what was drawn and the expected losses, as `BatchLoss.evaluate`.
         drawn, expected: the first batch; others must have its shapes.
         parameters: whose gradients are wanted. They must not be set to None between replays, which overwrite them.
     """

@@ -16,9 +16,8 @@ from eocodec.flow.context import Steps
 from eocodec.flow.eye import eye_error
 from eocodec.flow.trainable import Draws, Stage, Trainable
 
-__all__ = ["CODING", "RATE_BINS", "BatchLoss", "Drawn", "compiled", "rate_bin"]
+__all__ = ["RATE_BINS", "BatchLoss", "Drawn", "compiled", "rate_bin"]
 
-CODING = ("rate-distortion", "entropy", "refinement")  # objectives of files
 
 OFFSET_CELL = 32  # pixels, the edge of a cell with a step of its own
 LARGEST_OFFSET = 1.5  # octaves by which the steps of cells vary in training
@@ -74,19 +73,24 @@ class BatchLoss(nn.Module):
             objective is the likelihood).
         """
         draws = Draws(seed, first, len(x), x.device)
-        if stage.objective in CODING:
-            return self.coding(stage, self.drawn(stage, x, draws), expected)
+        if stage.objective != "likelihood":
+            return self.evaluate(stage, self.drawn(stage, x, draws), expected)
         step = _drawn_step(stage, draws)
-        if stage.objective == "likelihood" and stage.noise:
+        if stage.noise:
             x = x + draws.normal(*x.shape[1:]) * (stage.noise / 255.0)
-        more = (draws,) if stage.objective != "embedded" else ()
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
-            loss, figures = self.objectives[stage.objective](x, step, stage, *more)
+            loss, figures = self.objectives["likelihood"](x, step, stage, draws)
         return loss, figures, torch.stack([step, torch.zeros_like(step)])
 
     def drawn(self, stage: Stage, x: Tensor, draws: Draws) -> "Drawn":
-        """What the objectives of files are evaluated on, given pictures `x (n, 3, H, W)`: all that is drawn for it."""
+        """All that is drawn for pictures `x (n, 3, H, W)`, whatever the objective but the likelihood."""
         step = _drawn_step(stage, draws)
+        if stage.objective == "embedded":
+            return Drawn(x, x, step)
+        if stage.objective in ("denoising", "noise-level"):
+            with torch.autocast(x.device.type, enabled=False):
+                clean, noisy, noise = self.model.noisy(x, stage, draws)
+            return Drawn(clean, noisy, step, noise=noise)
         given = x
         if stage.noise:
             level = (3 * draws.uniform() - 2).clamp(min=0) * (stage.noise / 255.0)
@@ -94,8 +98,16 @@ class BatchLoss(nn.Module):
         steps = drawn_steps(step, stage, draws, (x.shape[2], x.shape[3]))
         return Drawn(x, given, step, steps.tune, steps.offset)
 
-    def coding(self, stage: Stage, drawn: "Drawn", expected: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """As :meth:`forward`, of the objectives of files and with nothing left to be drawn."""
+    def evaluate(self, stage: Stage, drawn: "Drawn", expected: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """As :meth:`forward`, with nothing left to be drawn."""
+        if stage.objective in ("embedded", "denoising", "noise-level"):
+            objective, step = self.objectives[stage.objective], drawn.step
+            with torch.autocast(step.device.type, torch.bfloat16, enabled=self.autocast):
+                if stage.objective == "embedded":
+                    loss, figures = objective(drawn.x, step, stage)
+                else:
+                    loss, figures = objective(drawn.x, drawn.given, drawn.noise)
+            return loss, figures, torch.stack([step, torch.zeros_like(step)])
         x, given, step = drawn.x, drawn.given, drawn.step
         steps = Steps(step, drawn.tune, drawn.offset)
         objective = self.objectives[stage.objective]
@@ -128,13 +140,17 @@ class BatchLoss(nn.Module):
 
 @dataclass
 class Drawn:
-    """Pictures `x` and what the model is given for them, both `(n, 3, H, W)`; steps as in `Steps`."""
+    """Pictures `x` and what the model is given for them, both `(n, 3, H, W)`; steps as in `Steps`; the noise's level.
+
+    `noise` is what `Trainable.noisy` says of it.
+    """
 
     x: Tensor
     given: Tensor
     step: Tensor
-    tune: Tensor | None
-    offset: Tensor | None
+    tune: Tensor | None = None
+    offset: Tensor | None = None
+    noise: Tensor | None = None
 
 
 def _drawn_step(stage: Stage, draws: Draws) -> Tensor:

@@ -215,26 +215,21 @@ class PhotoModel(Trainable):
         with torch.autocast(x.device.type, enabled=False):
             return wavelet.analyse(self.flow.axes(x))
 
-    def denoising(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Error of the picture restored from noise of up to `stage.noise` levels; only the gains are trained."""
-        with torch.autocast(x.device.type, enabled=False):
-            clean, noisy, noise = self._noisy(x, stage, draws)
-        restored = self.clean(noisy, noise)
-        loss, error = restoration_loss(clean, restored, noise)
-        return loss, {"psnr": -10 * torch.log10(error).mean()}
-
-    def noise_level(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Error of the estimated level of noise of up to `stage.noise` levels; only the net for it is trained."""
-        with torch.autocast(x.device.type, enabled=False):
-            _, noisy, noise = self._noisy(x, stage, draws, CLEAN_SHARE)
-        loss = level_loss(self.noise_estimate(noisy), noise)
-        return loss, {"level": loss.detach()}
-
-    def _noisy(self, x: Tensor, stage: Stage, draws: Draws, share: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    def noisy(self, x: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """Clean and noisy pictures, and the level of the noise, see :func:`corrupt`."""
         if not self.config.gain_widths:
             raise EocodecError("this model has no denoising nets; set gain_widths in [model]")
-        return corrupt(x, draws, stage.noise, share)
+        return corrupt(x, draws, stage.noise, CLEAN_SHARE if stage.objective == "noise-level" else 0.0)
+
+    def denoising(self, clean: Tensor, noisy: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Error of the restored picture; only the gains are trained."""
+        loss, error = restoration_loss(clean, self.clean(noisy, noise), noise)
+        return loss, {"psnr": -10 * torch.log10(error).mean()}
+
+    def noise_level(self, clean: Tensor, noisy: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Error of the estimated level of the noise; only the net for it is trained."""
+        loss = level_loss(self.noise_estimate(noisy), noise)
+        return loss, {"level": loss.detach()}
 
     def embedded_stream(self, x: Tensor, step: Tensor, stage: Stage) -> tuple[Tensor, dict[str, Tensor]]:
         """Relative bits of the significance pass whose dead zone goes with each step.

@@ -27,6 +27,7 @@ class _Stack:
     square: Tensor
     moments: list[Tensor | None]
     bases: list[Tensor | None]
+    rate: Tensor
     views: list[Tensor]
 
     def belongs_to(self, states: list[dict[str, Any]]) -> bool:
@@ -45,6 +46,7 @@ class Soap(torch.optim.Optimizer):
         shampoo_beta: decay of the preconditioners.
         every: updates between two steps of the basis.
         largest: axes longer than this keep their own basis.
+        graphs: replay updates as a CUDA graph: for parameters on a GPU whose gradients stay where they are.
 
     Example:
         >>> w = torch.nn.Parameter(torch.tensor([[3.0, 1.0], [1.0, 2.0]]))
@@ -67,6 +69,7 @@ class Soap(torch.optim.Optimizer):
         shampoo_beta: float = 0.95,
         every: int = 10,
         largest: int = 512,
+        graphs: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -79,6 +82,8 @@ class Soap(torch.optim.Optimizer):
                 "largest": largest,
             },
         )
+        self.graphs = graphs
+        self._graph: tuple[tuple[int, ...], int, Any] | None = None
         self._stacks: dict[tuple[int, ...], _Stack] = {}
 
     @torch.no_grad()
@@ -88,17 +93,20 @@ class Soap(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        work: list[_Work] = []
         for group in self.param_groups:
             alike: dict[Any, list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
                     alike.setdefault((_axes(p), p.dtype, p.device, self.state[p].get("step")), []).append(p)
             for (shape, *_, step), parameters in alike.items():
-                gradient = torch.stack([p.grad.reshape(shape) for p in parameters])  # type: ignore[union-attr]
                 if step is None:
+                    gradient = torch.stack([p.grad.reshape(shape) for p in parameters])  # type: ignore[union-attr]
                     self._begin(parameters, gradient, group)
                 else:
-                    self._update(parameters, gradient, group, step + 1)
+                    work.append(_Work(parameters, self._stack(parameters), group, step))
+        if work:
+            self._update(work)
         return loss
 
     def _begin(self, parameters: list[Tensor], g: Tensor, group: dict[str, Any]) -> None:
@@ -128,32 +136,77 @@ class Soap(torch.optim.Optimizer):
                 [None if one[0] is None else torch.stack(one) for one in zip(*(s[name] for s in states), strict=True)]
                 for name in ("moments", "bases")
             )
-            stack = self._stacks[key] = _Stack(average, square, moments, bases, list(average))
+            stack = self._stacks[key] = _Stack(average, square, moments, bases, average.new_zeros(()), list(average))
             for k, s in enumerate(states):
                 s["average"], s["square"] = stack.views[k], square[k]
                 s["moments"] = [None if m is None else m[k] for m in moments]
                 s["bases"] = [None if b is None else b[k] for b in bases]
         return stack
 
-    def _update(self, parameters: list[Tensor], g: Tensor, group: dict[str, Any], step: int) -> None:
-        state = self._stack(parameters)
+    def _update(self, work: "list[_Work]") -> None:
+        """One update of parameters that have had their first."""
+        for w in work:
+            step = w.step + 1
+            first, second = w.group["betas"]
+            correction = (1 - second**step) ** 0.5 / (1 - first**step)
+            w.stack.rate.fill_(w.group["lr"] * correction)
+        if self.graphs:
+            self._replay(work)
+        else:
+            for w in work:
+                w.apply()
+        for w in work:
+            if (w.step + 1) % w.group["every"] == 0:
+                average = _turn(w.stack.average, w.stack.bases, back=True)
+                _follow(w.stack)
+                w.stack.average.copy_(_turn(average, w.stack.bases))
+            for p in w.parameters:
+                self.state[p]["step"] = w.step + 1
+
+    def _replay(self, work: "list[_Work]") -> None:
+        """Apply updates as a CUDA graph, which is recorded the third time that the tensors are the same."""
+        key = tuple(place for w in work for place in w.addresses())
+        if self._graph is None or self._graph[0] != key:
+            self._graph = key, 0, torch.cuda.CUDAGraph()
+        _, seen, graph = self._graph
+        if seen < 2:
+            for w in work:
+                w.apply()
+        else:
+            if seen == 2:
+                with torch.cuda.graph(graph):
+                    for w in work:
+                        w.apply()
+            graph.replay()
+        self._graph = key, min(seen + 1, 3), graph
+
+
+@dataclass
+class _Work:
+    """An update of parameters of one shape."""
+
+    parameters: list[Tensor]
+    stack: _Stack
+    group: dict[str, Any]
+    step: int
+
+    def addresses(self) -> list[int]:
+        """What a recorded update depends on."""
+        gradients = [p.grad for p in self.parameters]
+        return [t.data_ptr() for t in (self.stack.average, *self.parameters, *gradients) if t is not None]
+
+    def apply(self) -> None:
+        """Tensors alone: follow the moments and move the parameters."""
+        state, group = self.stack, self.group
         first, second = group["betas"]
+        g = torch.stack([p.grad.reshape(state.average.shape[1:]) for p in self.parameters])  # type: ignore[union-attr]
         turned = _turn(g, state.bases)
         state.average.lerp_(turned, 1 - first)
         state.square.lerp_(turned.square(), 1 - second)
-        correction = (1 - second**step) ** 0.5 / (1 - first**step)
-        update = _turn(state.average / (state.square.sqrt() + group["eps"]), state.bases, back=True)
-        torch._foreach_sub_(
-            parameters, [u.reshape(p.shape) for u, p in zip(update, parameters, strict=True)],
-            alpha=group["lr"] * correction,
-        )  # fmt: skip
+        update = _turn(state.average / (state.square.sqrt() + group["eps"]), state.bases, back=True) * state.rate
+        moves = [u.reshape(p.shape) for u, p in zip(update, self.parameters, strict=True)]
+        torch._foreach_sub_(self.parameters, moves)
         _measure(state.moments, g, 1 - group["shampoo_beta"])
-        if step % group["every"] == 0:
-            average = _turn(state.average, state.bases, back=True)
-            _follow(state)
-            state.average.copy_(_turn(average, state.bases))
-        for p in parameters:
-            self.state[p]["step"] = step
 
 
 def _eigenvectors(moment: Tensor) -> Tensor:

@@ -220,21 +220,24 @@ class Trainable(nn.Module, ABC):
         """
         raise EocodecError("this kind of model has no embedded stream")
 
-    def denoising(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and figures of the objective "denoising"; for models without denoising nets an error.
+    def noisy(self, x: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures with noise of up to `stage.noise` levels, for the objectives "denoising" and "noise-level".
+
+        Returns:
+            Clean pictures, noisy ones, and the standard deviation of the noise as the model's nets take it.
 
         Raises:
             EocodecError: the model has no nets for it.
         """
         raise EocodecError("this kind of model has no denoising nets")
 
-    def noise_level(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and figures of the objective "noise-level"; for models without denoising nets an error.
+    def denoising(self, clean: Tensor, noisy: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and figures of the objective "denoising", of what :meth:`noisy` gave; for models that can do that."""
+        raise NotImplementedError
 
-        Raises:
-            EocodecError: the model has no nets for it.
-        """
-        raise EocodecError("this kind of model has no denoising nets")
+    def noise_level(self, clean: Tensor, noisy: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and figures of the objective "noise-level", of what :meth:`noisy` gave; for models that can do that."""
+        raise NotImplementedError
 
     def adapt(self, x: Tensor, turn: int) -> None:
         """Update measured buffers, such as the gains; called now and then, without gradients and in float32.

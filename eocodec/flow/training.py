@@ -30,7 +30,7 @@ from eocodec.flow.configuration import TrainingConfig, load_config
 from eocodec.flow.context import Steps
 from eocodec.flow.distributed import Ranks, pick_device
 from eocodec.flow.graph import StepGraph
-from eocodec.flow.loss import CODING, RATE_BINS, BatchLoss, rate_bin
+from eocodec.flow.loss import RATE_BINS, BatchLoss, rate_bin
 from eocodec.flow.model import MODELS, build, kind_of
 from eocodec.flow.pictures import Picture, read_pictures, split
 from eocodec.flow.soap import Soap
@@ -170,10 +170,14 @@ class Run:
         flow = [p for name, p in self.model.named_parameters() if name.startswith("flow.")]
         others = [p for name, p in self.model.named_parameters() if not name.startswith("flow.")]
         groups = [{"params": flow}, {"params": others}]
+        self.graphs = config.graphs and device.type == "cuda" and ranks.world == 1 and config.accumulate == 1
         self.optimiser: torch.optim.Optimizer = (
-            Soap(groups, eps=config.epsilon)
+            Soap(groups, eps=config.epsilon, graphs=self.graphs)
             if config.optimiser == "soap"
             else torch.optim.Adam(groups, lr=1e-3, betas=(0.9, 0.99), eps=config.epsilon)
+        )
+        self._averaged: list[list[tuple[Tensor, Tensor]]] | None = (
+            None  # averages of reals and others, and their values
         )
         self.iteration = 0
         self.running = torch.zeros(RATE_BINS)
@@ -199,7 +203,6 @@ class Run:
         self.loss = BatchLoss(self.model, self.autocast, config.compile, report if ranks.main else lambda message: None)
         # The stages leave some parameters out: the likelihood knows no refinement.
         self.parallel = DistributedDataParallel(self.loss, find_unused_parameters=True) if ranks.world > 1 else None
-        self.graphs = config.graphs and device.type == "cuda" and ranks.world == 1 and config.accumulate == 1
         self._graph: tuple[Stage, StepGraph] | None = None
         self._clock = _Clock()
 
@@ -211,7 +214,7 @@ class Run:
 
     def _restore(self, raw: dict[str, Any]) -> None:
         self.model.load_state_dict(raw["model"])
-        self.average = raw["average"]
+        self.average, self._averaged = raw["average"], None
         try:
             self.optimiser.load_state_dict(raw["optimiser"])
         except ValueError:
@@ -306,7 +309,7 @@ class Run:
             group["lr"] = rate * factor
         x = self._pictures()
         seed = int(torch.randint(2**62, (), generator=self.random))
-        if self.graphs and stage.objective in CODING:
+        if self.graphs and stage.objective != "likelihood":
             figures, each = self._replay(stage, x, seed)
         else:
             self._graph = None
@@ -361,7 +364,7 @@ class Run:
         expected = self.running.to(self.device)
         if self._graph is None or self._graph[0] is not stage:
             self._graph = None  # its memory is needed
-            evaluate = partial(self.loss.coding, stage)
+            evaluate = partial(self.loss.evaluate, stage)
             self._graph = stage, StepGraph(evaluate, drawn, expected, list(self.model.parameters()))
         graph = self._graph[1]
         values, each = graph(drawn, expected)
@@ -377,12 +380,15 @@ class Run:
     @torch.no_grad()
     def _update_average(self) -> None:
         decay = min(self.config.average, (1 + self.iteration) / (10 + self.iteration))
-        state = self.model.state_dict()
-        frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
-        real = [k for k, v in self.average.items() if v.is_floating_point() and k not in frozen]
-        torch._foreach_lerp_([self.average[k] for k in real], [state[k] for k in real], 1 - decay)
-        for k in self.average.keys() - set(real) - frozen:
-            self.average[k].copy_(state[k])
+        if self._averaged is None:
+            state = self.model.state_dict()
+            frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
+            pairs = [(self.average[k], state[k]) for k in self.average if k not in frozen]
+            self._averaged = [[p for p in pairs if p[0].is_floating_point() == real] for real in (True, False)]
+        real, others = self._averaged
+        torch._foreach_lerp_([a for a, _ in real], [v for _, v in real], 1 - decay)
+        for a, v in others:
+            a.copy_(v)
 
     def speed(self) -> dict[str, float]:
         """Since the last call: pictures a second in training and (this process's share) out of the loader's thread
