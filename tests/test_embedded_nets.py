@@ -63,7 +63,7 @@ def test_the_first_stage_of_training_decides_what_that_of_files_does(
     monkeypatch.setattr(embedded.StageWalk, "run", spy)
     loaded = load_start(shipped_models()["photo"])
     trained = PhotoModel(loaded.config)
-    assert trained.start_from(loaded.config, loaded.average)
+    assert trained.start_from(loaded.config, loaded.average) == []
     h = [torch.from_numpy(band)[None] for band in latents]
     with torch.no_grad():
         price(trained.embedded, trained.latents, h, torch.tensor([ZONE]), True)
@@ -108,13 +108,15 @@ def test_larger_nets_begin_as_smaller_ones(quantised: bool) -> None:
             p.uniform_(-0.3, 0.3)
     sizes = {"embedded_coarse": 1.5, "embedded_depth": 2}
     larger = PhotoModel(replace(SMALL, embedded=True, **sizes))
-    assert larger.start_from(smaller.config, smaller.state_dict())
+    assert larger.start_from(smaller.config, smaller.state_dict()) == []
     h = [torch.randn(1, 3, 4, 4), torch.randn(1, 9, 4, 4), torch.randn(1, 9, 8, 8)]
     with torch.no_grad():
         prices = [price(m.embedded, smaller.latents, h, torch.tensor([0.7]), quantised) for m in (smaller, larger)]
     assert torch.allclose(prices[0], prices[1], rtol=1e-4)
     fresh = {k: v.clone() for k, v in smaller.embedded.state_dict().items()}
-    assert smaller.start_from(larger.config, larger.state_dict())  # which are too large for it: its own stay
+    assert smaller.start_from(larger.config, larger.state_dict()) == [
+        "embedded"
+    ]  # which are too large for it: its own stay
     assert all(torch.equal(v, fresh[k]) for k, v in smaller.embedded.state_dict().items())
 
 

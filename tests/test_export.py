@@ -163,13 +163,13 @@ def test_nets_of_the_embedded_stream_begin_as_the_usual_ones(trained: Path, tmp_
     loaded = load_checkpoint(trained / "run" / "checkpoint.pt")
     weights = {k: v for k, v in loaded.average.items() if not k.startswith("embedded.")}
     model = PhotoModel(loaded.config)
-    assert model.start_from(replace(loaded.config, embedded=False), weights)
+    assert model.start_from(replace(loaded.config, embedded=False), weights) == []
     own, usual = model.embedded.state_dict(), model.latents.context.state_dict()
     for name, value in usual.items():
         inputs = value.shape[1] if value.dim() > 1 else None
         assert torch.equal(own[name] if inputs is None else own[name][:, :inputs], value)
         assert inputs is None or not own[name][:, inputs:].any()
-    assert not model.start_from(replace(loaded.config, width=9), weights)
+    assert model.start_from(replace(loaded.config, width=9), weights) is None
 
 
 def test_a_bundle_takes_trained_nets_of_the_embedded_stream(trained: Path, tmp_path: Path, chelsea: np.ndarray) -> None:
@@ -195,7 +195,7 @@ def test_a_model_may_get_denoising_nets_later(trained: Path) -> None:
     loaded = load_checkpoint(trained / "run" / "checkpoint.pt")
     weights = {k: v for k, v in loaded.average.items() if not k.startswith(("gains.", "noise."))}
     model = PhotoModel(loaded.config)
-    assert model.start_from(replace(loaded.config, gain_widths=()), weights)
+    assert model.start_from(replace(loaded.config, gain_widths=()), weights) == []
     own = model.state_dict()
     assert all((own[name] == value).all() for name, value in weights.items())
 
@@ -352,5 +352,5 @@ def test_a_model_with_rotated_passes_and_tuning_makes_files(
     config, weights = photo_weights(read_bundle(tmp_path / "rotated.eocm"))
     assert config == run.config.model
     again = PhotoModel(config).eval().requires_grad_(False)
-    assert again.start_from(config, weights)
+    assert again.start_from(config, weights) == []
     assert check_parity(again, model, [picture[:96, :128]])["entropy"] == 0

@@ -61,3 +61,27 @@ def test_a_saved_state_goes_on_as_if_nothing_had_been_saved() -> None:
         return w.detach()
 
     assert torch.equal(run(False), run(True))
+
+
+def test_parameters_of_one_shape_move_as_each_would_alone() -> None:
+    """Also when one of them has no gradient for a while, and after loading a state."""
+
+    def run(together: bool) -> "list[torch.Tensor]":
+        torch.manual_seed(1)
+        parameters = [torch.nn.Parameter(torch.randn(4, 5)) for _ in range(3)]
+        made = [Soap(parameters, lr=1e-2, every=3)] if together else [Soap([p], lr=1e-2, every=3) for p in parameters]
+        for k in range(14):
+            for p in parameters:
+                p.grad = None
+            for number, p in enumerate(parameters):
+                if number != 1 or k % 5:
+                    (p @ torch.arange(5.0)[:, None] * (number + 1)).tanh().sum().backward()
+            if k == 8:
+                for optimiser in made:
+                    optimiser.load_state_dict(optimiser.state_dict())
+            for optimiser in made:
+                optimiser.step()
+        return [p.detach() for p in parameters]
+
+    for one, other in zip(run(True), run(False), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)

@@ -654,6 +654,6 @@ def test_nets_that_do_not_fit_the_start_are_named(tmp_path: Path, pictures: Path
     path.write_text(path.read_text().replace("refine_width = 8", "refine_width = 12"))
     Run(load_config(path, pictures), CPU, start=first.checkpoint, report=said.append)
     assert len(said) == 1 and said[0].endswith("configuration; net begins anew: refine")
-    path.write_text(path.read_text().replace("features = 8", "features = 12"))
+    path.write_text(path.read_text().replace("features = 8", "features = 6"))  # larger ones begin as these
     Run(load_config(path, pictures), CPU, start=first.checkpoint, report=said.append)
     assert said[1].endswith("configuration; nets begin anew: latents, refine")

@@ -463,7 +463,7 @@ class LatentModel(nn.Module):
             plane = steps.planes(k, size, quantised, self.tuned)
             feature = self.context.features(level, coarser, feature, plane, quantised)
             ordered = quads(h[k] / widths[k]).flatten(1, 2).index_select(1, self.get_buffer("order"))
-            targets = ordered.split([len(places) for places in self.passes], 1)  # 36 channels, (B, ., gh, gw)
+            targets = torch.split(ordered, [len(places) for places in self.passes], 1)  # (B, ., gh, gw)
             values: list[Tensor] = []
             densities: list[Tensor] = []
             luma: list[Tensor] = []

@@ -40,7 +40,7 @@ class StepGraph:
             loss.backward()  # type: ignore[no-untyped-call]
             return torch.stack([loss.detach(), *(v.to(loss) for v in figures.values())]), [*figures], pairs
 
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):

@@ -25,19 +25,26 @@ __all__ = ["MODELS", "PhotoConfig", "PhotoModel", "build", "kind_of"]
 
 ADAPT_RATE = 0.3
 CLEAN_SHARE = 0.1  # of the pictures from which the noise level is learnt
-GAIN_SIZES = ("gain_widths", "gain_blocks")
-EMBEDDED_SIZES = ("embedded_coarse", "embedded_depth", "embedded_eight_bit")
 CONTEXT = "latents.context."
-CONTEXT_SIZES = ("features", "context_width", "context_coarse", "context_depth", "rotated", "tuned")
-REFINE_SIZES = (
-    "refine_width",
-    "refine_depth",
-    "refine_blocks",
-    "refine_coarse",
-    "refine_latents",
-    "refine_tail",
-    "tuned",
-)
+# The nets by the names of their parameters, and the sizes that each of them depends on besides the flow's.
+PARTS: dict[str, tuple[str, ...]] = {
+    "flow.": (),
+    "latents.gain": (),
+    "latents.low_scale": (),
+    CONTEXT: ("features", "context_width", "context_coarse", "context_depth", "rotated", "tuned"),
+    "embedded.": ("embedded", "embedded_features", "embedded_width", "embedded_coarse", "embedded_depth"),
+    "refine.": (
+        "refine_width",
+        "refine_depth",
+        "refine_blocks",
+        "refine_coarse",
+        "refine_latents",
+        "refine_tail",
+        "tuned",
+    ),
+    "gains.": ("gain_widths", "gain_blocks"),
+    "noise.": ("noise_width",),
+}
 ADAPT_PICTURES = 4  # on which a column norm is measured
 SPACING = 48  # pixels between impulses when columns are measured while training
 
@@ -120,11 +127,20 @@ def _embedded_context(config: PhotoConfig) -> EmbeddedContext:
     )
 
 
-def _begin_as(own: Any, other: Any, weights: dict[str, Tensor], prefix: str) -> None:
-    """Let nets begin as others, whose weights are those with a prefix, if these are no larger."""
+def _begin_as(own: Any, other: Any, weights: dict[str, Tensor], prefix: str) -> bool:
+    """Let nets begin as others, whose weights are those with a prefix, if these are no larger; whether they are."""
+    if not own.takes(other):
+        return False
     other.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
-    if own.takes(other):
-        own.start(other)
+    own.start(other)
+    return True
+
+
+def _sizes(config: PhotoConfig, names: tuple[str, ...]) -> list[Any]:
+    """What the nets' sizes are, with what stands for another one's resolved."""
+    embedded = _embedded_sizes(config)
+    resolved = {"embedded_features": embedded[0], "embedded_width": embedded[1]}
+    return [resolved.get(name, getattr(config, name)) for name in names]
 
 
 class PhotoModel(Trainable):
@@ -163,7 +179,7 @@ class PhotoModel(Trainable):
             self.gains = GainNet(config.gain_widths, config.gain_blocks)
             self.noise = NoiseNet(config.noise_width)
 
-    def start_from(self, config: Any, weights: dict[str, Tensor]) -> bool:
+    def start_from(self, config: Any, weights: dict[str, Tensor]) -> list[str] | None:
         """As for all models, and from models that differ in anything but the flow: what is not the same begins anew.
 
         Entropy nets, nets of the embedded stream and those for denoising begin as the checkpoint's if those are no
@@ -172,32 +188,28 @@ class PhotoModel(Trainable):
         if type(config) is not type(self.config) or any(
             getattr(config, k) != getattr(self.config, k) for k in ("levels", "width", "steps")
         ):
-            return False
-        parts = {
-            "flow.": (),
-            "latents.gain": (),
-            "latents.low_scale": (),
-            CONTEXT: CONTEXT_SIZES,
-            "embedded.": EMBEDDED_SIZES,
-            "refine.": REFINE_SIZES,
-            "gains.": GAIN_SIZES,
-            "noise.": ("noise_width",),
-        }
-        same = tuple(
-            p for p, sizes in parts.items() if all(getattr(config, k) == getattr(self.config, k) for k in sizes)
-        )
+            return None
+        same = [prefix for prefix, sizes in PARTS.items() if _sizes(config, sizes) == _sizes(self.config, sizes)]
         own = self.state_dict()
-        same = tuple(p for p in same if p != "embedded." or _embedded_sizes(config) == _embedded_sizes(self.config))
-        self.load_state_dict({**own, **{k: v for k, v in weights.items() if k in own and k.startswith(same)}})
-        if CONTEXT not in same and (config.rotated, config.tuned) == (self.config.rotated, self.config.tuned):
-            _begin_as(self.latents.context, _context(config), weights, CONTEXT)
-        if self.config.gain_widths and config.gain_widths and "gains." not in same:
-            _begin_as(self.gains, GainNet(config.gain_widths, config.gain_blocks), weights, "gains.")
-        if self.config.embedded and config.embedded and "embedded." not in same:
-            _begin_as(self.embedded, _embedded_context(config), weights, "embedded.")
-        elif self.config.embedded and not config.embedded and self.embedded.takes(self.latents.context):
-            self.embedded.start(self.latents.context)
-        return True
+        kept = {k: v for k, v in weights.items() if k in own and k.startswith(tuple(same))}
+        self.load_state_dict({**own, **kept})
+        order = (config.rotated, config.tuned) == (self.config.rotated, self.config.tuned)
+        smaller: dict[str, tuple[Any, Any]] = {CONTEXT: (self.latents.context, _context(config) if order else None)}
+        if self.config.gain_widths and config.gain_widths:
+            smaller["gains."] = self.gains, GainNet(config.gain_widths, config.gain_blocks)
+        if self.config.embedded:
+            begins = _embedded_context(config) if config.embedded else _context(config)
+            smaller["embedded."] = self.embedded, begins
+            if not config.embedded:
+                weights = {
+                    **weights,
+                    **{k.replace(CONTEXT, "embedded."): v for k, v in weights.items() if CONTEXT in k},
+                }
+        for prefix, (net, other) in smaller.items():
+            if prefix not in same and other is not None and _begin_as(net, other, weights, prefix):
+                same.append(prefix)
+        both = [prefix for prefix in PARTS if all(any(k.startswith(prefix) for k in names) for names in (own, weights))]
+        return sorted({prefix.split(".")[0] for prefix in both if prefix not in same})
 
     def clean(self, x: Tensor, noise: Tensor) -> Tensor:
         """Clean pictures of noisy ones `(B, 3, H, W)`; `noise (B, 1, H/2, W/2)` is its standard deviation, 0 to 1."""

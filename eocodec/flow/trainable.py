@@ -146,7 +146,7 @@ class Trainable(nn.Module, ABC):
             generator: the only source of random numbers.
         """
 
-    def start_from(self, config: Any, weights: dict[str, Tensor]) -> bool:
+    def start_from(self, config: Any, weights: dict[str, Tensor]) -> list[str] | None:
         """Take the weights of a checkpoint as the starting point of a new run.
 
         Arguments:
@@ -154,12 +154,13 @@ class Trainable(nn.Module, ABC):
             weights: its state.
 
         Returns:
-            Whether they fit; if not, nothing has changed.
+            Names of the nets that both have and that begin anew, since sizes differ; None if the model is another one,
+            and then nothing has changed.
         """
         if config != self.config:
-            return False
+            return None
         self.load_state_dict(weights)
-        return True
+        return []
 
     @abstractmethod
     def likelihood(self, x: Tensor, step: Tensor, stage: Stage, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -186,10 +185,10 @@ class Run:
         self.log = config.out / "log.jsonl"
         if start is not None:
             loaded = load_start(start)
-            if not self.model.start_from(loaded.config, loaded.average):
+            anew = self.model.start_from(loaded.config, loaded.average)
+            if anew is None:
                 raise _misfit(loaded, start, config)
             self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-            anew = _begun_anew(self.average, loaded.average)
             if anew and ranks.main:
                 nets = "net begins" if len(anew) == 1 else "nets begin"
                 report(
@@ -465,17 +464,6 @@ def _fitting(loaded: Checkpoint, path: Path, config: TrainingConfig) -> Checkpoi
     if loaded.config != config.model:
         raise _misfit(loaded, path, config)
     return loaded
-
-
-def _begun_anew(weights: dict[str, Tensor], start: dict[str, Tensor]) -> list[str]:
-    """Names of the model's nets most of whose weights are not those of the start, although it has such nets."""
-    whole, taken = Counter[str](), Counter[str]()
-    for name, value in weights.items():
-        net = name.partition(".")[0]
-        whole[net] += value.numel()
-        if name in start and torch.equal(value, start[name].to(value.device)):
-            taken[net] += value.numel()
-    return sorted(n for n in {k.partition(".")[0] for k in start} & whole.keys() if 2 * taken[n] < whole[n])
 
 
 def _misfit(loaded: Checkpoint, path: Path, config: TrainingConfig) -> EocodecError:
