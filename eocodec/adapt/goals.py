@@ -27,7 +27,7 @@ __all__ = ["GOALS", "Goal", "Part"]
 
 STEP_RANGE = (3.0, 160.0)  # 8-bit levels
 COARSE = 3  # the entropy nets from this level on are half of all bytes of the nets, and code a tenth of the bits
-CURVE = 0.145  # squared steps that a bit is worth along the curve of `photo` at 0.3 to 1.5 bpp (docs/METHOD.md, 11)
+CURVE = 0.21  # squared steps that a bit is worth along the curve of `photo` (docs/METHOD.md, 11)
 SIGMAS = (10.0, 25.0, 50.0)  # 8-bit levels of white noise on which denoising is measured
 
 
