@@ -297,7 +297,7 @@ def test_grey_files_leave_chroma_out_where_it_is_next_to_nothing(model: Model, m
     names: list[str] = []
     run = type(model).run
     monkeypatch.setattr(type(model), "run", lambda self, name, inputs: names.append(name) or run(self, name, inputs))
-    data = eocodec.compress(grey, psnr=40)
+    data = eocodec.compress(grey, psnr=31)
     header = format.parse(data).header
     assert header.luma and header.grey
     got = eocodec.decompress(data)
@@ -305,9 +305,9 @@ def test_grey_files_leave_chroma_out_where_it_is_next_to_nothing(model: Model, m
     assert (
         {"flow", "decoder"} & set(names)
         and (got == got[..., :1]).all()
-        and psnr(np.repeat(grey[..., None], 3, 2), got) >= 40
+        and psnr(np.repeat(grey[..., None], 3, 2), got) >= 31
     )
-    done = codec.compress_picture(grey, 200, measure=True)  # measured on the way, in place of the latents
+    done = codec.compress_picture(grey, 20, measure=True)  # measured on the way, in place of the latents
     assert format.parse(done.data).header.luma and done.psnr is not None
     assert done.psnr == pytest.approx(psnr(np.repeat(grey[..., None], 3, 2), eocodec.decompress(done.data)), abs=1e-9)
     fine = format.parse(eocodec.compress(grey, psnr=75, depth=16)).header

@@ -217,7 +217,7 @@ def test_columns_of_photos_are_the_same_in_windows_and_in_the_whole_picture(mode
         near, start = measures.picture_columns(model, latents, band, channel, places, window)
         whole, _ = measures.picture_columns(model, latents, band, channel, places, 256)
         top, left = start[0]
-        assert near[0] == pytest.approx(whole[0][:, top : top + window, left : left + window], abs=2e-3)
+        assert near[0] == pytest.approx(whole[0][:, top : top + window, left : left + window], abs=5e-3)
         assert np.linalg.norm(near) == pytest.approx(np.linalg.norm(whole), rel=2e-3)
 
 

@@ -219,7 +219,7 @@ def test_estimates_come_near_and_are_exact_where_a_file_was_made(
     assert early is not None and early.psnr is None and not early.exact
     desk.file(str(path), "a", model, {**RATE, "rate": 96.0}).picture()
     picture = read(path.read_bytes())
-    for rate, bytes_off, psnr_off in ((16.0, 0.2, 0.6), (200.0, 0.1, 0.4)):
+    for rate, bytes_off, psnr_off in ((16.0, 0.25, 0.6), (200.0, 0.1, 0.4)):
         found, made = estimate(rate), compress_picture(picture, rate, model=model, measure=True)
         assert found is not None and not found.exact
         assert found.bytes == pytest.approx(len(made.data), rel=bytes_off)

@@ -171,8 +171,19 @@ class _Deciding(_Cleaner):
         return y * (np.abs(y) > tables[np.arange(len(y))[:, None, None], index])
 
 
-def _noise_gain(manifest: PhotoManifest) -> list[Floats]:
-    return [np.array(row) for row in manifest.denoise["gain"]]
+def _noise_gain(manifest: PhotoManifest, noise: float | None = None) -> list[Floats]:
+    """What noise of a level (range 0 to 1) is multiplied by in every band and channel.
+
+    Flows are not linear: bundles may say it for several levels, and for others it is interpolated.
+    """
+    measured = manifest.denoise.get("gains", ())
+    if noise is None or not measured:
+        return [np.array(row) for row in manifest.denoise["gain"]]
+    levels = [level for level, _ in measured]
+    place = float(np.interp(255 * noise, levels, np.arange(len(levels))))
+    below, above = measured[math.floor(place)][1], measured[math.ceil(place)][1]
+    part = place - math.floor(place)
+    return [(1 - part) * np.array(a) + part * np.array(b) for a, b in zip(below, above, strict=True)]
 
 
 def noise_level(model: Model, values: Float32) -> float:
@@ -203,7 +214,7 @@ def _cleaned(method: "type[_Shrinking] | type[_Deciding]", model: Model, values:
     header = Header(model.id, width, height, 0, step_code(delta))
     steps = manifest.steps(header.delta)
     latents = transform.analyse(model, values)
-    gain = _noise_gain(manifest)
+    gain = _noise_gain(manifest, noise)
     latents[0] = np.stack([_smoothed(band, noise * g) for band, g in zip(latents[0], gain[0].tolist(), strict=True)])
     factor = manifest.denoise["noise"] * noise
     levels = [factor * g / s[:, 0, 0] for g, s in zip(gain, steps, strict=True)]

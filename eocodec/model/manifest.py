@@ -136,8 +136,9 @@ class PhotoManifest(Manifest):
         entropy: explained entropy H of every band and channel in nats (pictures in 0 to 1).
         order: `(band, channel)` by falling H.
         low_index: table index of low-pass residuals by colour, pass and activity class.
-        denoise: `gain`, standard deviation that unit white noise has in every band and channel; `step` and `noise`,
-            Δ and assumed noise of the shrinkage in units of σ; `estimate`, what the raw level estimate is divided by.
+        denoise: `gain`, standard deviation that unit white noise has in every band and channel, and, in newer bundles,
+            `gains`, pairs of a level in 8-bit levels, rising, and the same at it; `step` and `noise`, Δ and assumed
+            noise of the shrinkage in units of σ; `estimate`, what the raw level estimate is divided by.
         refine_from: step in 8-bit levels from which on the decoder's refinement helps; below, it takes none.
         rotated: the order of the latents, see `eocodec.coding.units`.
         tuned: the integer nets and the decoder also take how much the steps follow the eye, and steps that differ from

@@ -84,8 +84,7 @@ def adapted_files(
     if "flow." in changed:
         report("graphs of the flow")
         files["encoder.onnx"] = halved(encoder_graph(model), SHORTER)
-        gain = calibration.noise_gain(model, checked)
-        manifest["denoise"] = {**manifest["denoise"], "gain": gain}
+        manifest["denoise"] = {**manifest["denoise"], **calibration.noise_gains(model, checked)}
     if changed & {"flow.", "refine."}:
         decoder = decoder_graph(model)
         if model.config.refine_eight_bit:

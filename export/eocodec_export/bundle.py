@@ -143,7 +143,7 @@ def export(
     order = sorted(
         ((b, c) for b, row in enumerate(spectrum) for c in range(len(row))), key=lambda p: -spectrum[p[0]][p[1]]
     )
-    denoising = {"gain": calibration.noise_gain(model, checked), **SHRINKAGE}
+    denoising = {**calibration.noise_gains(model, checked), **SHRINKAGE}
     manifest: dict[str, object] = {
         "format": FORMAT,
         "name": name,

@@ -31,13 +31,14 @@ __all__ = [
     "gather",
     "laplace_tables",
     "level_ratio",
-    "noise_gain",
+    "noise_gains",
     "pack_tables",
 ]
 
 TOTAL = 1 << 24
 CLASSES = 40
 COMPAND_ENTRIES = 2048
+NOISE = (10.0, 20.0, 35.0, 50.0)  # 8-bit levels at which the response to noise is measured
 REFERENCE_STEP = 2.0  # 8-bit levels: fine enough for the density to be that of the unquantised latents
 
 UInt8 = npt.NDArray[np.uint8]
@@ -247,6 +248,12 @@ def explained_entropy(model: PhotoModel, pictures: Sequence[UInt8]) -> list[list
                 for c in range(band.shape[1]):
                     norms[k][c] += log_column_norms(model.flow.inverse, small, k, c, 48).mean() / min(8, len(pictures))
     return [(a / n + b).tolist() for a, n, b in zip(nll, counts, norms, strict=True)]
+
+
+def noise_gains(model: PhotoModel, pictures: Sequence[UInt8]) -> dict[str, object]:
+    """What white noise is multiplied by in every band and channel: at one level, and at several (8-bit levels)."""
+    gains = [(sigma, [[round(v, 4) for v in row] for row in noise_gain(model, pictures, sigma)]) for sigma in NOISE]
+    return {"gain": noise_gain(model, pictures), "gains": gains}
 
 
 @torch.no_grad()
