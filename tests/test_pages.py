@@ -437,7 +437,7 @@ def test_cuts_keep_the_layer_and_treat_photographs_alike(data: bytes, model: Mod
 def test_cuts_that_leave_a_photograph_without_latents_say_so(data: bytes, call: Runner, tmp_path: Path) -> None:
     (tmp_path / "page.eoc").write_bytes(data)
     told = describe(data)
-    assert told["blank"] == 0 and [s["latents"] for s in told["segments"]] == [768, 384]
+    assert told["blank"] == 0 and all(s["latents"] > 40 for s in told["segments"])
     one, none = 40, told["layer"] + 120  # latents at which only the larger photograph has a segment, and bytes
     for cut, left in ((("--latents", one), 1), (("--bytes", none), 2)):
         done = call("truncate", "page.eoc", *cut, "-f", "--json")

@@ -143,7 +143,8 @@ def test_options_that_make_no_sense_are_value_errors(
 def test_a_model_that_is_not_there_is_an_os_error(crop: Image.Image, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nope"):
         crop.save(tmp_path / "x.eoc", model="nope")
-    raw = bytearray(compress(crop, tune="psnr"))  # nothing with a checksum comes before the picture
+    raw = bytearray(compress(crop, 4, tune="psnr"))
+    assert format.parse(bytes(raw)).shifts is None  # nothing with a checksum comes before the picture
     raw[4:8] = b"none"
     image = opened(bytes(raw))
     with pytest.raises(OSError):

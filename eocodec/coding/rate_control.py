@@ -39,6 +39,7 @@ SIZE_WIDTH = 0.018  # a file this share below its limit will do
 QUALITY_WIDTH = 0.09  # dB above its target that will do
 AIM = 0.45  # where in the tolerated range a try is aimed at
 SECANTS = 6  # tries before nothing but halving is trusted; 2 to 5 do on photos (benchmarks/rate_control.py)
+NEARBY, APART = 6, 1 / 48  # steps to try on either side where a quality jumps past its range, and octaves between them
 TRIES = 20  # at most: as many halvings more tell all steps apart
 SIZE_SLOPE = 0.85  # octaves of size per octave of Δ, for the first step; later ones use what was measured
 QUALITY_SLOPE = 4.3  # dB per octave of Δ, likewise
@@ -48,11 +49,12 @@ START_SIZE, START_QUALITY = 4.9, 4.5
 
 @dataclass(frozen=True)
 class Found(Generic[T]):
-    """What a search ended with: the result of the best try, where it was made, and the number of tries."""
+    """What a search ended with: the result of the best try, where it was made, the number of tries, what was left."""
 
     result: T
     place: float
     tries: int
+    slack: float = 0.0
 
 
 def match_size(
@@ -118,7 +120,8 @@ def match_quality(
     """The result of a step whose quality is at least `target` dB and at most :data:`QUALITY_WIDTH` above it.
 
     Above that only where no step is closer: even the coarsest one is better, which is the result then; or the quality
-    jumps, as it may where next to nothing is coded, and the result is the closest of the steps tried.
+    jumps, as it may where next to nothing is coded, and the result is the closest of the steps tried, some nearby ones
+    among them.
 
     Arguments:
         attempt: quality in dB and result at a step, given as log2 of Δ in 8-bit levels.
@@ -141,7 +144,17 @@ def match_quality(
     found = _approach(slack, (-coarse, -fine), -start, QUALITY_SLOPE, QUALITY_WIDTH, resolution)
     if found is None:
         raise EocodecError(f"{target:g} dB is out of reach for this picture; the finest step gives {reached:.2f} dB")
-    return Found(found.result, -found.place, found.tries)
+    result, place, tries = found.result, -found.place, found.tries
+    above, nearest = found.slack, place
+    if above > QUALITY_WIDTH and place < coarse:  # the quality jumps, and another step nearby may be closer
+        for k in range(1, NEARBY + 1):
+            for x in (place + k * APART, place - k * APART):
+                if fine <= x <= coarse and above > QUALITY_WIDTH:
+                    quality, other = attempt(x)
+                    tries += 1
+                    if 0 <= quality - target < above:
+                        above, result, nearest = quality - target, other, x
+    return Found(result, nearest, tries)
 
 
 def _approach(
@@ -188,7 +201,7 @@ def _approach(
             u = bounds[1]  # a result far from the target is better than none
         else:
             break
-    return None if best is None else Found(best[2], best[1], len(tried))
+    return None if best is None else Found(best[2], best[1], len(tried), best[0])
 
 
 def _next(
