@@ -318,3 +318,12 @@ def test_targets_are_counted_checked_and_aimed_at() -> None:
         ):
             with pytest.raises(EocodecError, match=f"{name} must be a positive number"):
                 wrong.check()
+
+
+def test_steps_nearby_are_tried_where_the_quality_jumps_past_its_range() -> None:
+    def attempt(x: float) -> tuple[float, float]:
+        quality = 36.05 if 5.015 < x < 5.025 else 36.18 + (5 - x) if x <= 5 else 35.9 - (x - 5)
+        return quality, quality
+
+    found = rate_control.match_quality(attempt, 36.0, BOUNDS, 4.0, RESOLUTION)
+    assert found.result == 36.05 and 5.015 < found.place < 5.025
