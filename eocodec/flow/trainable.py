@@ -233,12 +233,20 @@ class Trainable(nn.Module, ABC):
         raise EocodecError("this kind of model has no denoising nets")
 
     def denoising(self, clean: Tensor, noisy: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and figures of the objective "denoising", of what :meth:`noisy` gave; for models that can do that."""
-        raise NotImplementedError
+        """Loss and figures of the objective "denoising", of what :meth:`noisy` gave.
+
+        Raises:
+            EocodecError: the model has no nets for it.
+        """
+        raise EocodecError("this kind of model has no denoising nets")
 
     def noise_level(self, clean: Tensor, noisy: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and figures of the objective "noise-level", of what :meth:`noisy` gave; for models that can do that."""
-        raise NotImplementedError
+        """Loss and figures of the objective "noise-level", of what :meth:`noisy` gave.
+
+        Raises:
+            EocodecError: the model has no nets for it.
+        """
+        raise EocodecError("this kind of model has no denoising nets")
 
     def adapt(self, x: Tensor, turn: int) -> None:
         """Update measured buffers, such as the gains; called now and then, without gradients and in float32.
