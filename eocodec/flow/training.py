@@ -175,9 +175,8 @@ class Run:
             if config.optimiser == "soap"
             else torch.optim.Adam(groups, lr=1e-3, betas=(0.9, 0.99), eps=config.epsilon)
         )
-        self._averaged: list[list[tuple[Tensor, Tensor]]] | None = (
-            None  # averages of reals and others, and their values
-        )
+        self._averaged: list[list[tuple[Tensor, Tensor]]] | None = None  # of reals and others: averages, values
+        self._learns: list[bool] = []  # for what they were gathered
         self.iteration = 0
         self.running = torch.zeros(RATE_BINS)
         self.total = sum(s.iterations for s in config.stages)
@@ -379,7 +378,9 @@ class Run:
     @torch.no_grad()
     def _update_average(self) -> None:
         decay = min(self.config.average, (1 + self.iteration) / (10 + self.iteration))
-        if self._averaged is None:
+        learns = [p.requires_grad for p in self.model.parameters()]  # may change on the way
+        if self._averaged is None or self._learns != learns:
+            self._learns = learns
             state = self.model.state_dict()
             frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
             pairs = [(self.average[k], state[k]) for k in self.average if k not in frozen]
