@@ -1,14 +1,18 @@
 """The learned denoising: what it is trained on, its nets' arithmetic, tiles, noise that grows with brightness."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
+from paths import end_pool
 
 from eocodec.denoising import net
 from eocodec.denoising.net import Noise
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
+from eocodec.model.library import load_model
+from eocodec.model.runtime import Runtime
 
 
 def _noisy(picture: np.ndarray, sigma: float, seed: int = 0) -> np.ndarray:
@@ -52,6 +56,32 @@ def test_turned_pictures_average_to_a_better_one(model: Model, chelsea: np.ndarr
     flipped = net.apply(model, np.ascontiguousarray(noisy[:96, 95::-1]), Noise.white(30 / 255), turns=8)
     straight = net.apply(model, np.ascontiguousarray(noisy[:96, :96]), Noise.white(30 / 255), turns=8)
     assert np.abs(flipped[:, ::-1] - straight).max() < 1e-3
+
+
+@pytest.mark.parametrize(("turns", "at_once"), [(4, 2), (3, 1)])
+def test_turns_run_side_by_side_where_every_thread_has_one(
+    chelsea: np.ndarray, monkeypatch: pytest.MonkeyPatch, turns: int, at_once: int
+) -> None:
+    """Each in a session without threads of its own, with the result of one after another."""
+    monkeypatch.setattr("eocodec.model.threads.cores", lambda: 2)
+    noisy, noise = _noisy(chelsea[60:124, 100:180], 30), Noise.white(30 / 255)
+    end_pool()  # the next has the threads of two cores
+    two, one = load_model("photo", threads=2), load_model("photo", threads=1)
+    met: list[int] = []
+    begun = threading.Barrier(2, timeout=60)
+    run = Runtime.run
+
+    def counted(runtime: Runtime, graph: str, inputs: dict[str, np.ndarray], one_of_many: bool = False) -> object:
+        if one_of_many:
+            met.append(begun.wait())
+        return run(runtime, graph, inputs, one_of_many)
+
+    expected = net.apply(one, noisy, noise, turns)
+    assert not met
+    monkeypatch.setattr(Runtime, "run", counted)
+    assert np.abs(net.apply(two, noisy, noise, turns) - expected).max() < 1e-5
+    assert len(met) == (turns if at_once == 2 else 0)
+    end_pool()
 
 
 def test_brightness_is_a_mean_over_areas() -> None:

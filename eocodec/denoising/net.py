@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from eocodec.model.bundle import Model
 from eocodec.model.manifest import DENOISING_GRAPHS
+from eocodec.model.threads import side_by_side
 from eocodec.model.tiles import Tile, padded, shifted, tiles
 
 __all__ = ["TURNS", "Noise", "apply", "measure"]
@@ -148,21 +149,28 @@ def apply(model: Model, values: Float32, noise: Noise, turns: int = 1) -> Float3
         noise: of it; for equal channels that of the luma axis.
         turns: flipped and transposed pictures that are averaged, 1 to 8.
     """
-    total = np.zeros_like(values)
-    for transposed, down, right in TURNS[:turns]:
+    at_once = model.share if turns % model.share == 0 else 1  # no thread is to be without work
+
+    def clean(turn: tuple[bool, bool, bool]) -> Float32:
+        transposed, down, right = turn
         turned = values.swapaxes(0, 1) if transposed else values
         turned = turned[:: -1 if down else 1, :: -1 if right else 1]
-        clean = _clean(model, turned, noise)[:: -1 if down else 1, :: -1 if right else 1]
-        total += clean.swapaxes(0, 1) if transposed else clean
+        found = _clean(model, turned, noise, at_once > 1)[:: -1 if down else 1, :: -1 if right else 1]
+        return found.swapaxes(0, 1) if transposed else found
+
+    total = np.zeros_like(values)
+    for first in range(0, turns, at_once):
+        for found in side_by_side(clean, TURNS[first : first + at_once], at_once):
+            total += found
     return total / np.float32(turns)
 
 
-def _clean(model: Model, values: Float32, noise: Noise) -> Float32:
+def _clean(model: Model, values: Float32, noise: Noise, one_of_many: bool) -> Float32:
     result = np.empty(values.shape, np.float32)
     height, width = values.shape[:2]
     for tile, piece in _pieces(model, values):
         plane = noise.plane(piece[0].transpose(1, 2, 0))[None, None]
-        (picture,) = model.run(CLEAN, {"picture": piece, "noise": plane})
+        (picture,) = model.run(CLEAN, {"picture": piece, "noise": plane}, one_of_many)
         rows = slice(tile.rows.start, min(tile.rows.stop, height))
         columns = slice(tile.columns.start, min(tile.columns.stop, width))
         inner = picture[0][:, shifted(rows, tile.outer_rows.start), shifted(columns, tile.outer_columns.start)]

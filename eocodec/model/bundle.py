@@ -289,13 +289,18 @@ class Model:
         self.runtime.open("decoder")
         return self.runtime.device
 
-    def run(self, graph: str, inputs: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def run(self, graph: str, inputs: dict[str, npt.NDArray[Any]], one_of_many: bool = False) -> list[npt.NDArray[Any]]:
         """Run one graph of the bundle; outputs in the graph's order. A flat model's rotation is passed along.
+
+        Arguments:
+            graph: its name.
+            inputs: what it takes, by name.
+            one_of_many: see :meth:`eocodec.model.runtime.Runtime.run`.
 
         Raises:
             ModelError: the graph is missing or does not fit its inputs.
         """
-        return self.runtime.run(graph, inputs if is_exact(graph) else {**inputs, **self.constants})
+        return self.runtime.run(graph, inputs if is_exact(graph) else {**inputs, **self.constants}, one_of_many)
 
     def derived(self, make: Callable[["Model"], T]) -> T:
         """What `make` gives for this model, made once: tables of the bundle in the form that a coder needs.

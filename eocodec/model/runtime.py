@@ -46,6 +46,7 @@ USUAL = "usual"
 FINEST = re.compile(r"entropy/(feature1|[a-z]+1_\d+)")
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # Without TF32, whose ten bits show in the picture; searching for the best kernels would start anew for every size.
+ALONE = " alone"  # behind the name of a graph: its session on the calling thread only
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 GPU_INSTALLATION = "pip install --force-reinstall --no-deps onnxruntime-gpu"
@@ -120,13 +121,22 @@ class Runtime:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
         self._start()
 
-    def run(self, graph: str, inputs: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    def run(
+        self, graph: str, inputs: Mapping[str, npt.NDArray[Any]], one_of_many: bool = False
+    ) -> list[npt.NDArray[Any]]:
         """Run one graph; outputs in the graph's order.
+
+        Arguments:
+            graph: its name.
+            inputs: what it takes, by name.
+            one_of_many: of as many runs at the same time as there are threads: on the CPU each then has its own, which
+                takes less time than one run after another with all of them.
 
         Raises:
             ModelError: the graph is missing or does not fit its inputs.
         """
-        session = self._sessions.get(graph) or self.open(graph)
+        name = f"{graph}{ALONE}" if one_of_many and not self.may_use_cuda else graph
+        session = self._sessions.get(name) or self.open(name)
         options = onnxruntime().RunOptions()
         if self.device != "cuda" and not is_exact(graph) and max(v.size for v in inputs.values()) >= LARGE:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -138,8 +148,13 @@ class Runtime:
         finally:
             _running.pop(threading.get_ident(), None)
 
+    @property
+    def may_use_cuda(self) -> bool:
+        """Whether transforms run on CUDA, as far as that is known before one has run."""
+        return self.device != "cpu" and (self.must or CUDA in onnxruntime().get_available_providers())
+
     def open(self, graph: str) -> Any:
-        """The session of a graph.
+        """The session of a graph; with `ALONE` behind its name one that works on the calling thread only.
 
         Raises:
             ModelError: the graph is missing or none.
@@ -167,11 +182,12 @@ class Runtime:
         Not those for CUDA, whose loader can only be kept from printing in the thread that waits for it.
         """
         if self.share > 1:
-            exact_only = self.device != "cpu" and CUDA in onnxruntime().get_available_providers()
+            exact_only = self.may_use_cuda
             wanted = [g for g in graphs if g not in self._sessions and (is_exact(g) or not exact_only)]
             ahead(self.open, wanted, self.share)
 
-    def _session(self, graph: str) -> Any:
+    def _session(self, name: str) -> Any:
+        graph = name.removesuffix(ALONE)
         content = self._content(graph)
         if not self.trusted:
             try:
@@ -185,7 +201,7 @@ class Runtime:
             self.device = "cpu" if session is None else "cuda"
         if session is None:
             try:
-                session = _session(content, self._options(exact, graph), [CPU])
+                session = _session(content, self._options(exact, graph, name.endswith(ALONE)), [CPU])
             except Exception as e:  # onnxruntime's own exception classes are not exported
                 raise failure(f"the model's graph {graph} cannot be opened", e) from e
         return session
@@ -219,12 +235,12 @@ class Runtime:
             raise EocodecError(f"CUDA does not work here: {reason or without_cuda()}")
         return None
 
-    def _options(self, exact: bool, graph: str = "") -> Any:
-        """Options of a session for an integer graph (`exact`), or another one."""
+    def _options(self, exact: bool, graph: str = "", alone: bool = False) -> Any:
+        """Options of a session for an integer graph (`exact`), or another one, on the calling thread `alone` or not."""
         ort = onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = FATAL
-        bound_threads(options, self.threads, exact)
+        bound_threads(options, 1 if alone else self.threads, exact)
         options.enable_mem_pattern = False
         # Without an arena each tile's buffers are mapped anew; thirty arenas for the small nets would add up.
         options.enable_cpu_mem_arena = not exact
