@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 from eocodec_cli import cli
@@ -206,6 +207,17 @@ def test_better_denoising_nets_leave_the_id_alone(trained: Path) -> None:
     assert len(fewer) == len(files) - 2
     assert bundle_id(files) == bundle_id(fewer) != bundle_id(listed({**files, "compand.bin": b""}))
     assert "net" in Model(files).denoising_methods and "net" not in Model(fewer).denoising_methods
+
+
+def test_traced_graphs_hold_every_constant_once_and_in_no_node(trained: Path) -> None:
+    """Nodes take time whenever a session is opened."""
+    files = read_bundle(trained / "small.eocm")
+    for name in ("encoder.onnx", "decoder.onnx", "denoise/clean.onnx", "denoise/sigma.onnx"):
+        graph = onnx.load_from_string(files[name]).graph
+        assert graph.node and not [node.name for node in graph.node if node.op_type == "Constant"]
+        # Bounds of slices and the like; weights may be equal by chance.
+        values = [onnx.numpy_helper.to_array(t) for t in graph.initializer if t.data_type == onnx.TensorProto.INT64]
+        assert len({(v.shape, v.tobytes()) for v in values}) == len(values) > 0
 
 
 def test_parity_holds_and_its_breach_is_refused(trained: Path, chelsea: np.ndarray) -> None:

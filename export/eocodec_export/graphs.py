@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import GraphProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from eocodec.errors import ModelError
@@ -118,9 +118,35 @@ def export_graph(
             opset_version=OPSET,
             dynamo=False,
         )
-    graph = onnx.load_from_string(out.getvalue())
-    onnx.checker.check_model(graph)
-    return bytes(graph.SerializeToString())
+    model = onnx.load_from_string(out.getvalue())
+    _gather_constants(model.graph)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def _gather_constants(graph: GraphProto) -> None:
+    """Make initializers of nodes that only give a constant, equal ones once.
+
+    The exporter writes one for every axis and bound of a slice: half of all nodes, and a fifth of the time that a
+    session takes to open.
+    """
+    names: dict[bytes, str] = {}  # of the initializers, by content
+    others: dict[str, str] = {}  # outputs that have another name now
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = node.attribute[0].t
+            tensor.name = ""
+            name = names.setdefault(tensor.SerializeToString(), node.output[0])
+            if name == node.output[0]:
+                tensor.name = name
+                graph.initializer.append(tensor)
+            others[node.output[0]] = name
+        else:
+            node.input[:] = [others.get(i, i) for i in node.input]
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def halved(content: bytes, smallest: int = 256, scaled: bool = False) -> bytes:
