@@ -212,6 +212,22 @@ def test_roaming_paths_start_anywhere_and_go_along_one_transformation(monkeypatc
         PathTraining(optimiser="sgd")
 
 
+def test_two_transformations_go_on_at_once_in_their_share_of_the_batches(monkeypatch):
+    grey = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    pairs, moving = [], []
+    monkeypatch.setattr(learning, "transformed", lambda x, steps: moving.append(len(steps)) or transformed(x, steps))
+    superposed = LinearMover.superposed
+    watched = lambda mover, pair, z, steps: pairs.append(pair) or superposed(mover, pair, z, steps)  # noqa: E731
+    monkeypatch.setattr(LinearMover, "superposed", watched)
+    train_paths(grey, LinearMover, PathTraining(iterations=80, width=8, together=0.5))
+    assert 20 < len(pairs) < 60 and moving.count(2) == len(pairs) and moving.count(1) == 80 - len(pairs)
+    assert len(set(pairs)) == 6 and all(a != b for a, b in pairs)
+    mover, start = LinearMover(4, 3), torch.randn(5, 4)
+    both = superposed(mover, (2, 0), start, 3)
+    for t, place in enumerate(both, 1):
+        torch.testing.assert_close(place, start + t * (mover.directions[2] + mover.directions[0]))
+
+
 @pytest.mark.slow
 def test_direction_of_a_linear_world_is_found():
     """Latents that move by a: the gradient of a potential fitted to the moved latents points along a."""

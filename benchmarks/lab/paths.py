@@ -7,10 +7,10 @@
 Digits: scikit-learn's at 16×16 pixels in colour, T = 5 steps of scale, rotation and hue. Sprites: three shapes of any
 size, turn and place at 16×16 pixels, and shift as a fourth transformation. d = 12 latents; errors on held-out pictures.
 Composition: two steps of each of a pair. Paths start from plain pictures, or from such as have been through up to T
-steps of every transformation (`roam`). With --one-autoencoder, an autoencoder learns from pictures under all
-transformations without any path, stays as it is, and every mover learns to carry its latents: what a path cannot beat
-is then known, the target encoded and decoded. Results are written after every run; runs that the file holds are not
-repeated.
+steps of every transformation (`roam`); with --together a share of them follows two transformations at once. With
+--one-autoencoder, an autoencoder learns from pictures under all transformations without any path, stays as it is, and
+every mover learns to carry its latents: what a path cannot beat is then known, the target encoded and decoded. Results
+are written after every run; runs that the file holds are not repeated.
 """
 
 import argparse
@@ -114,6 +114,7 @@ def run(name: str, mover: str, training: PathTraining, seed: int) -> dict[str, A
     model = train_paths(train, MOVERS[mover], training, seed)
     seconds = time.process_time() - start
     said = {"set": name, "mover": mover, "roam": training.roam, "seed": seed, "iterations": training.iterations}
+    said |= {"together": training.together} if training.together else {}
     return said | {"cpu_s": round(seconds, 1)} | measured(model, held_out, training.steps)
 
 
@@ -121,7 +122,7 @@ def runs_of_one(name: str, training: PathTraining, seed: int) -> list[dict[str, 
     """Train one autoencoder without paths, then every mover in its latents, and measure them."""
     train, held_out = pictures(name)
     start = time.process_time()
-    alone = replace(training, steps=0, roam=2.0 * training.steps, iterations=ALONE, batch=ALONE_BATCH)
+    alone = replace(training, steps=0, together=0.0, roam=2.0 * training.steps, iterations=ALONE, batch=ALONE_BATCH)
     model = train_paths(train, static, alone, seed)
     seconds = time.process_time() - start
     latents, targets = encoded_paths(model, train, training.steps, float(training.steps), COPIES, seed)
@@ -146,12 +147,13 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, nargs=2, default=(400, 2000), help="of plain and roaming starts")
     parser.add_argument("--roam", type=float, nargs="*", default=(0.0, 5.0), help="only these (default: 0 5)")
     parser.add_argument("--only", choices=tuple(MOVERS), nargs="*", help="only these movers")
+    parser.add_argument("--together", type=float, default=0.0, help="share of batches with two transformations at once")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each (default: 1)")
     parser.add_argument("--one-autoencoder", action="store_true", help="that stays as it is, for all movers")
     options = parser.parse_args()
     torch.set_num_threads(1)  # the products are too small to share
     runs = json.loads(options.json.read_text())["runs"] if options.json.exists() else []
-    done = {(r["roam"], r["mover"], r.get("seed", 0)) for r in runs}
+    done = {(r["roam"], r["mover"], r.get("seed", 0), r.get("together", 0.0)) for r in runs}
     steps = PathTraining().steps
     settings = {"optimiser": OPTIMISER, "rate": RATE, "steps": steps, "extrapolated": steps + EXTRAPOLATED}
 
@@ -160,21 +162,21 @@ def main() -> None:
         print("\n".join(json.dumps(r) for r in found), file=sys.stderr, flush=True)
         options.json.write_text(json.dumps({"settings": settings, "runs": runs}, indent=1) + "\n")
 
-    base = PathTraining(NAMES[options.set], rate=RATE, optimiser=OPTIMISER)
+    base = PathTraining(NAMES[options.set], rate=RATE, optimiser=OPTIMISER, together=options.together)
     if options.one_autoencoder:
         settings |= {
             "autoencoder": {"iterations": ALONE, "batch": ALONE_BATCH},
             "carried": {"iterations": CARRIED, "rate": CARRIED_RATE},
         }
         for seed in range(options.seeds):
-            if (float(steps), "static", seed) not in done:
+            if (float(steps), "static", seed, 0.0) not in done:
                 keep(*runs_of_one(options.set, base, seed))
         return
     for seed in range(options.seeds):
         for roam, iterations in zip((0.0, float(steps)), options.iterations, strict=True):
             training = replace(base, iterations=iterations, roam=roam)
             for mover in options.only or MOVERS:
-                if (roam, mover, seed) not in done and roam in options.roam:
+                if (roam, mover, seed, options.together) not in done and roam in options.roam:
                     keep(run(options.set, mover, training, seed))
 
 

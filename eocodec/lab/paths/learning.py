@@ -48,6 +48,9 @@ class PathTraining:
         roam: the picture that a path starts from has been through 0 to so many steps of every transformation, drawn
             uniformly; 0 starts all paths from pictures that are plain.
         optimiser: "adam" or "soap" (`eocodec.flow.soap`).
+        together: share of the batches in which a second transformation, drawn as well, goes on at the same time, and
+            both displacements are added; of such batches only pictures are compared, for what a mover adds to the loss
+            is known of one path.
     """
 
     names: tuple[str, ...] = ("scale", "rotation", "hue")
@@ -59,6 +62,7 @@ class PathTraining:
     rate: float = 1e-3
     roam: float = 0.0
     optimiser: str = "adam"
+    together: float = 0.0
 
     def __post_init__(self) -> None:
         if self.optimiser not in ("adam", "soap"):
@@ -135,6 +139,10 @@ def train_paths(
         batch = grey[torch.randint(len(grey), (training.batch,), generator=random)]
         k = int(torch.randint(len(training.names), (), generator=random))
         done = {training.names[k]: times}
+        other = None
+        if training.together and float(torch.rand((), generator=random)) < training.together:
+            other = (k + int(torch.randint(1, len(training.names), (), generator=random))) % len(training.names)
+            done[training.names[other]] = times
         if training.roam:
             for name in training.names:
                 before = training.roam * torch.rand(training.batch, generator=random)
@@ -144,7 +152,10 @@ def train_paths(
         noise = torch.randn(mean.shape, generator=random)
         z = mean + torch.exp(0.5 * log_variance) * noise
         density = -0.5 * (noise.square() + log_variance + math.log(2 * math.pi)).sum(1)
-        path, loss = model.mover.travel(k, z, density, training.steps)
+        if other is None:
+            path, loss = model.mover.travel(k, z, density, training.steps)
+        else:
+            path, loss = model.mover.superposed((k, other), z, training.steps), z.new_zeros(())
         recovered = (training.steps + 1) * model.reconstruction(targets, torch.cat([z, *path]))
         loss = loss + recovered + kl_divergence(mean, log_variance).mean()
         optimiser.zero_grad()
@@ -252,9 +263,7 @@ def composition(model: PathModel, grey: Tensor, pair: Sequence[str], steps: int 
     start, _ = model.encode(x)
     first, second = (model.names.index(name) for name in pair)
     switched = model.mover.path(second, model.mover.path(first, start, steps)[-1], steps)[-1]
-    both = start
-    for t in range(1, steps + 1):
-        both = both + model.mover.displacement(first, both, t) + model.mover.displacement(second, both, t)
+    both = model.mover.superposed((first, second), start, steps)[-1]
     target = transformed(grey, {name: torch.full((len(grey),), float(steps)) for name in pair})
     return {
         "switch": _distance(model.decode(switched), target),

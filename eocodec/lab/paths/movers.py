@@ -1,6 +1,7 @@
 """What moves latents along transformations: flows of potentials, and the baselines that they are measured against."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,14 @@ class Mover(nn.Module, ABC):
         out = []
         for t in range(1, steps + 1):
             z = z + self.displacement(k, z, t)
+            out.append(z)
+        return out
+
+    def superposed(self, pair: Sequence[int], z: Tensor, steps: int) -> list[Tensor]:
+        """As :meth:`path`, of two transformations at once: in every step both displacements are added."""
+        out = []
+        for t in range(1, steps + 1):
+            z = z + sum(self.displacement(k, z, t) for k in pair)
             out.append(z)
         return out
 
