@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from eocodec.cached import cached_property
 from eocodec.coding import deep
-from eocodec.coding.base import SEGMENT_MINIMUM, SEGMENT_TARGET
+from eocodec.coding.base import SEGMENT_MINIMUM
 from eocodec.coding.fineness import BandSteps
 from eocodec.coding.range_coder import Ordered, Reader, Writer, tables_of
 from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
@@ -242,15 +242,17 @@ class Encoder:
 
 
 def _segmented(sizes: list[int], single: bool) -> list[range]:
-    """Units of so many bytes as segments, or all in a `single` one."""
-    total = sum(sizes)
-    goal = total + 1 if single else max(SEGMENT_MINIMUM, total // SEGMENT_TARGET)
+    """Units of so many bytes as segments, or all in a `single` one.
+
+    Each segment is at least twice as long as the one before may be: its frame takes some nine bytes, and whoever cuts
+    a file or waits for its first picture gains most by ends between the first kilobytes.
+    """
     result: list[range] = []
     first = pending = 0
     for k, size in enumerate(sizes):
         pending += size
-        rest = sum(sizes[k + 1 :])
-        if (pending >= goal and rest >= SEGMENT_MINIMUM // 2) or k + 1 == len(sizes):
+        goal, rest = SEGMENT_MINIMUM << len(result), sum(sizes[k + 1 :])
+        if (pending >= goal and rest >= goal // 2 and not single) or k + 1 == len(sizes):
             result.append(range(first, k + 1))
             first, pending = k + 1, 0
     return result
