@@ -23,6 +23,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+from eocodec_export import mean  # noqa: E402
 from torch.distributed.run import get_args_parser  # noqa: E402
 
 from eocodec.errors import EocodecError  # noqa: E402
@@ -388,6 +389,30 @@ def test_without_a_compiler_training_says_so_once_and_goes_on(
     assert len(messages) == 1 and messages[0].endswith("goes on without it: no working C++ compiler found")
     monkeypatch.undo()
     assert fallen == [r["loss"] for r in Run(configure(tmp_path / "a", pictures, "", 2, 2), CPU)]
+
+
+def test_the_mean_of_checkpoints_is_a_start_and_no_run(tmp_path: Path, pictures: Path) -> None:
+    runs = [Run(replace(configure(tmp_path / str(k), pictures), seed=k), CPU) for k in range(3)]
+    for run in runs:
+        run.save()
+    paths = [run.checkpoint for run in runs]
+    mean.main([*map(str, paths), str(tmp_path / "mean.pt")])
+    averages = [load_checkpoint(path).average for path in paths]
+    name = "flow.levels.0.predict.0.net.0.weight"
+    assert not torch.equal(averages[0][name], averages[1][name])
+    found = load_checkpoint(tmp_path / "mean.pt").average
+    torch.testing.assert_close(found[name], (averages[0][name] + averages[1][name] + averages[2][name]) / 3)
+    started = Run(configure(tmp_path / "new", pictures), CPU, start=tmp_path / "mean.pt")
+    assert torch.equal(started.model.state_dict()[name], found[name])
+    paths[0].write_bytes((tmp_path / "mean.pt").read_bytes())
+    with pytest.raises(EocodecError, match="weights only"):
+        Run(runs[0].config, CPU, resume=True)
+    with pytest.raises(EocodecError, match="two checkpoints"):
+        mean.mean_of(paths[:1])
+    other = Run(replace(runs[0].config, out=tmp_path / "other", model=PhotoConfig(levels=2, width=16)), CPU)
+    other.save()
+    with pytest.raises(EocodecError, match="other sizes"):
+        mean.mean_of([paths[1], other.checkpoint])
 
 
 def test_every_kind_of_model_keeps_a_checkpoint(tmp_path: Path, pictures: Path) -> None:

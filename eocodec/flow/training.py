@@ -211,6 +211,8 @@ class Run:
             return False
 
     def _restore(self, raw: dict[str, Any]) -> None:
+        if "optimiser" not in raw:
+            raise EocodecError(f"{self.checkpoint} holds weights only, which --start takes; there is no run to resume")
         self.model.load_state_dict(raw["model"])
         self.average, self._averaged = raw["average"], None
         try:
