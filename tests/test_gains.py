@@ -84,6 +84,32 @@ def test_turns_run_side_by_side_where_every_thread_has_one(
     end_pool()
 
 
+@pytest.mark.parametrize(("sigma", "least"), [(120, 37), (150, 36), (255, 31)])
+def test_noise_beyond_what_the_net_has_seen_is_removed(model: Model, sigma: float, least: float) -> None:
+    down, right = np.mgrid[0:96, 0:128] / 128
+    sky = np.dstack([100 + 60 * down, 120 + 40 * right, 200 - 40 * down])
+    clean = net.apply(model, _noisy(sky, sigma), Noise.white(sigma / 255), turns=2)
+    assert psnr(sky.round().astype(np.uint8), clean * 255) > least
+
+
+def test_grey_noise_that_black_and_white_cut_off_keeps_its_tones(model: Model, coffee: np.ndarray) -> None:
+    grey = coffee[60:220, 100:260].mean(2, keepdims=True).round().repeat(3, 2)
+    noise = np.random.default_rng(1).normal(0, 50, (*grey.shape[:2], 1))
+    noisy = (np.clip(grey + noise, 0, 255).round() / 255).astype(np.float32)
+    clean = net.apply(model, noisy, Noise.white(math.sqrt(3) * 50 / 255)).mean(2)
+    assert psnr(grey.astype(np.uint8), clean[..., None].repeat(3, 2) * 255) > 27.2  # 24.9 in full contrast
+    dark = grey[..., 0] < 40
+    assert abs(255 * clean[dark].mean() - grey[..., 0][dark].mean()) < 8
+
+
+def test_noise_in_less_contrast_is_the_same_noise() -> None:
+    values = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64, 1).repeat(3, 2)
+    noise = Noise(0.2, 0.01, 0.06)
+    less = noise.in_contrast(0.5)
+    np.testing.assert_allclose(less.plane(0.5 + 0.5 * (values - 0.5)), 0.5 * noise.plane(values), rtol=1e-5)
+    assert less.sigma == 0.1
+
+
 def test_brightness_is_a_mean_over_areas() -> None:
     values = np.random.default_rng(1).random((19, 9, 3), np.float32)
     got = net.brightness(values)

@@ -14,6 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -294,8 +295,8 @@ def _check(sigma: float | str, rate: float | None, strength: float, shifts: int 
         raise EocodecError(f"sigma must be from 0 to 255 levels, not {sigma:g}")
     if not 0 <= strength <= LARGEST_STRENGTH:
         raise EocodecError(f"the strength must be from 0 to {LARGEST_STRENGTH:g}, not {strength:g}")
-    if shifts is not None and not 1 <= shifts <= len(SHIFTS):
-        raise EocodecError(f"shifts must be from 1 to {len(SHIFTS)}, not {shifts}")
+    if shifts is not None and not (isinstance(shifts, Integral) and 1 <= shifts <= len(SHIFTS)):
+        raise EocodecError(f"shifts must be a whole number from 1 to {len(SHIFTS)}, not {shifts}")
     if rate is not None:
         if not 1 <= rate <= model.block:
             raise EocodecError(f"the rate must be from 1 to {model.block} latents a block, not {rate:g}")

@@ -31,6 +31,8 @@ HALO = 128  # pixels on each side (docs/METHOD.md has what is left of a seam)
 WHOLE = 1 << 20  # pixels up to which a picture is one tile
 AREA = 8  # edge in pixels of the areas in which brightness decides about signal-dependent noise
 LARGEST = 121 / 255  # the largest level that the nets have seen
+LARGEST_GREY = 60 / 255  # of noise that channels share: beyond, what 0 and 255 cut off of it misleads them
+MIDDLE = 0.5  # grey around which contrast is taken away
 BINS = 16  # of brightness, to fit signal-dependent noise
 UNEVEN = 1.25  # from this ratio of levels between dark and bright areas on, noise counts as signal-dependent
 # Flips and transpositions whose results can be averaged: (transposed, upside down, left to right).
@@ -70,6 +72,12 @@ class Noise:
         """The same noise with `factor` times the standard deviation."""
         coarse = None if self.coarse is None else self.coarse * factor
         return Noise(self.sigma * factor, self.floor * factor**2, self.slope * factor**2, coarse)
+
+    def in_contrast(self, factor: float) -> "Noise":
+        """That of a picture whose distances from middle grey are multiplied by `factor`."""
+        floor = factor**2 * (self.floor + self.slope * MIDDLE * (1 - 1 / factor))
+        coarse = None if self.coarse is None else self.coarse * factor
+        return Noise(self.sigma * factor, floor, self.slope * factor, coarse)
 
     def plane(self, values: Float32) -> Float32:
         """Standard deviation for every 2x2 pixels of a picture with even sides, `(H/2, W/2)`."""
@@ -143,12 +151,23 @@ def _fitted(sigma: float, sums: npt.NDArray[np.float64], bright: float) -> Noise
 def apply(model: Model, values: Float32, noise: Noise, turns: int = 1) -> Float32:
     """The clean picture `(H, W, 3)`, not clipped.
 
+    Noise beyond the levels that the net has seen, or has seen often, is removed from the picture in less contrast,
+    where it is no larger than that.
+
     Arguments:
         model: that has the nets, see `eocodec.model.bundle.Model.denoising_methods`.
         values: the noisy picture `(H, W, 3)`.
         noise: of it; for equal channels that of the luma axis.
         turns: flipped and transposed pictures that are averaged, 1 to 8.
     """
+    grey = np.array_equal(values[..., 0], values[..., 1]) and np.array_equal(values[..., 1], values[..., 2])
+    largest = LARGEST_GREY if grey else LARGEST
+    contrast = largest / max(noise.sigma, largest)
+    if contrast < 1:
+        values, noise = (
+            (values - np.float32(MIDDLE)) * np.float32(contrast) + np.float32(MIDDLE),
+            noise.in_contrast(contrast),
+        )
     at_once = model.share if turns % model.share == 0 else 1  # no thread is to be without work
 
     def clean(turn: tuple[bool, bool, bool]) -> Float32:
@@ -162,7 +181,8 @@ def apply(model: Model, values: Float32, noise: Noise, turns: int = 1) -> Float3
     for first in range(0, turns, at_once):
         for found in side_by_side(clean, TURNS[first : first + at_once], at_once):
             total += found
-    return total / np.float32(turns)
+    total /= np.float32(turns)
+    return total if contrast == 1 else (total - np.float32(MIDDLE)) / np.float32(contrast) + np.float32(MIDDLE)
 
 
 def _clean(model: Model, values: Float32, noise: Noise, one_of_many: bool) -> Float32:
