@@ -68,3 +68,8 @@ def test_the_command_draws_texture(call: Runner, tmp_path: Path, chelsea: np.nda
     assert call("decompress", "--texture", 0.7, "a.eoc").returncode == 0
     assert (np.asarray(Image.open(tmp_path / "a.png")) == eocodec.decompress(data, texture=0.7)).all()
     assert call("decompress", "--texture", 2, "a.eoc", "-o", "b.png").returncode == 2
+    assert b"texture" not in call("decompress", "--texture", 0.7, "a.eoc", "-f").stderr
+    for options in ({"progressive": True}, {"lossless": True}):
+        (tmp_path / "c.eoc").write_bytes(eocodec.compress(chelsea[:48, :64], **options))
+        done = call("decompress", "--texture", 0.7, "c.eoc", "-f")
+        assert done.returncode == 0 and b"texture is drawn in ordinary files only" in done.stderr

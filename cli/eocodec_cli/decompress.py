@@ -111,6 +111,10 @@ def command(
         deep = decoded.rgb.dtype.itemsize > 1
         image = to_pillow(rounded(decoded.rgb), decoded.alpha, decoded.grey)
         warnings = []
+        if texture and (
+            isinstance(file, Tiny) or file.lossless is not None or file.header.embedded or file.header.deep
+        ):
+            warnings.append("texture is drawn in ordinary files only, and this is none")
         if deep and not wide.holds(suffix):
             warnings.append(
                 f"its 16 bits a sample are rounded to 8, which is what {suffix} holds; .png and .tif hold 16"
