@@ -244,8 +244,8 @@ class Encoder:
 def _segmented(sizes: list[int], single: bool) -> list[range]:
     """Units of so many bytes as segments, or all in a `single` one.
 
-    Each segment is at least twice as long as the one before may be: its frame takes some nine bytes, and whoever cuts
-    a file or waits for its first picture gains most by ends between the first kilobytes.
+    The least length doubles from one segment to the next: a frame takes some nine bytes, and whoever cuts a file or
+    waits for its first picture gains most by ends between the first kilobytes.
     """
     result: list[range] = []
     first = pending = 0

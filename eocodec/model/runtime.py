@@ -45,8 +45,8 @@ DEVICES = ("auto", "cuda", "cpu")
 USUAL = "usual"
 FINEST = re.compile(r"entropy/(feature1|[a-z]+1_\d+)")
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-# Without TF32, whose ten bits show in the picture; searching for the best kernels would start anew for every size.
 ALONE = " alone"  # behind the name of a graph: its session on the calling thread only
+# Without TF32, whose ten bits show in the picture; searching for the best kernels would start anew for every size.
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 GPU_INSTALLATION = "pip install --force-reinstall --no-deps onnxruntime-gpu"
