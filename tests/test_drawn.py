@@ -62,6 +62,17 @@ def test_no_lossy_file_is_larger_than_the_lossless_one(kind: str, model: Model) 
             assert (decoded == (picture if picture.ndim == 3 else picture[..., None])).all() and done.psnr == np.inf
 
 
+@pytest.mark.parametrize("over", (0, 2000, 40_000))
+def test_a_photograph_is_kept_exactly_where_the_limit_allows_it(
+    over: int, samples: dict[str, np.ndarray], model: Model
+) -> None:
+    picture = samples["coffee"][:144, :192]
+    exact = eocodec.compress(picture, lossless=True, model=model)
+    assert eocodec.compress(picture, max_bytes=len(exact) + over, model=model) == exact
+    lossy = eocodec.compress(picture, max_bytes=len(exact) - 1, model=model)
+    assert len(lossy) < len(exact) and format.parse(lossy).lossless is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 700, 3), (700, 1, 3), (2, 400, 3), (3, 17, 3)])
 def test_no_lossy_file_of_a_narrow_picture_is_larger_than_the_lossless_one(

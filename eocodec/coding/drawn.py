@@ -40,11 +40,13 @@ GREYS = 64  # … or, of a grey picture, which never has more than 256, so few
 SAMPLE = 64  # rows that are looked at
 BAND = 8  # rows of these that are next to each other where an exact file's size is estimated from them …
 ROUGH = 4.0  # … which may be off by such a factor
-HOPE = 1.5  # an exact file may be so much smaller than one of WebP that is found fast
+HOPE = 1.5  # an exact file may be so much smaller than one of WebP that is found fast …
+PHOTO_HOPE = 1.25  # … but those of photographs hardly ever are as much
 SMALL = 400  # bytes up to which an exact file that is no larger need not be looked for …
 FREE = 128  # … unless it takes no more than these, which flat pictures do: they are kept exactly at any rate
 LARGE = 1 << 24  # pixels from which on the exact coder, some 20 s a megapixel, would take too long
 LARGEST_PAGE = 1 << 25  # pixels, as many as an 8K screen has: finding photographs takes four times the picture's memory
+FINE = 4.0  # levels, the step up to which a lossy file may be as large as the exact one
 NARROW = 16  # pixels, the edge of a block: of pictures with a shorter side most of what is coded is padding
 
 
@@ -62,26 +64,36 @@ class Exact:
         self._estimate: float | None = None
         self._made: tuple[Coded, int] | None = None
 
-    def within(self, size: int) -> Coded | None:
-        """The exact file, if it has at most `size` bytes and that could be found without much work."""
-        if self.picture.pixels > LARGE:
+    def within(self, size: int, thorough: bool = False) -> Coded | None:
+        """The exact file, if it has at most `size` bytes and that could be found without much work.
+
+        Arguments:
+            size: in bytes.
+            thorough: a photograph's is looked for, too, unless it is far from that.
+        """
+        if self.picture.pixels > LARGE or not self._hopeful(size, thorough):
             return None
+        if self._made is None:
+            coded = self._make()
+            self._made = coded, len(format.to_bytes(coded.file))
+        return self._made[0] if self._made[1] <= size else None
+
+    def _hopeful(self, size: int, thorough: bool) -> bool:
+        """Whether quick tries do not rule out that it has at most `size` bytes."""
         rgb = self.picture.rgb
+        if thorough:
+            self._estimate = _estimate(rgb) if self._estimate is None else self._estimate
+            return self._estimate <= PHOTO_HOPE * size
         narrow = min(rgb.shape[:2]) < NARROW
         hoped = FREE if size < SMALL and not narrow else HOPE * size
         if self._rough is None:
             likely = narrow or self.picture.depth > 8 or is_drawn(rgb)
             self._rough = _rough_estimate(rgb) if likely else float("inf")
         if self._rough > ROUGH * hoped:
-            return None
+            return False
         if self._estimate is None:
             self._estimate = _estimate(rgb)
-        if self._estimate > hoped:
-            return None
-        if self._made is None:
-            coded = self._make()
-            self._made = coded, len(format.to_bytes(coded.file))
-        return self._made[0] if self._made[1] <= size else None
+        return self._estimate <= hoped
 
 
 def open_either(
@@ -175,8 +187,16 @@ class EitherJob(Job):
         return self._smaller(self._paged(coded, lambda page: page.at(delta)) or coded)
 
     def fitting(self, limit: int) -> Coded:
-        """See :meth:`Job.fitting`; the exact file is as good as a file can be."""
-        return self._exact.within(limit) or self._fitting_page(limit) or self._lossily.fitting(limit)
+        """See :meth:`Job.fitting`; the exact file is as good as a file can be.
+
+        A photograph's is looked for where its lossy file has so fine a step that both may be of one size.
+        """
+        coded = self._exact.within(limit) or self._fitting_page(limit)
+        if coded is not None:
+            return coded
+        coded = self._lossily.fitting(limit)
+        fine = coded.file.delta <= FINE / 255
+        return (self._exact.within(limit, thorough=True) if fine else None) or coded
 
     def _fitting_page(self, limit: int) -> Coded | None:
         """A page of so many bytes, whose photographs are no coarser than an ordinary file of so many bytes is."""
