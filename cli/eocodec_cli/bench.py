@@ -104,12 +104,12 @@ def _sheet(
     scorer: "Scorer",
 ) -> None:
     from eocodec.bench import sheets
-    from eocodec.image import check_suffix, encode_picture
+    from eocodec.image import encode_picture
 
-    check_suffix(target.suffix)
+    suffix = files.picture_suffix(str(target))
     with _progress() as (say, tick):
         image = sheets.look(folder, codecs, model, rates, limit, scorer, say, tick)
-    files.write_bytes(str(target), encode_picture(image, target.suffix))
+    files.write_bytes(str(target), encode_picture(image, suffix))
     click.echo(f"{target}  {image.width}x{image.height}")
 
 

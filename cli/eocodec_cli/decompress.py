@@ -1,6 +1,5 @@
 """`eocodec decompress`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -72,7 +71,7 @@ def command(
     from eocodec.coding.forms import blank_pictures
     from eocodec.errors import ImageError
     from eocodec.format import Tiny, from_bytes, tiny_from_text
-    from eocodec.image import check_suffix, encode_picture, rounded, to_pillow
+    from eocodec.image import encode_picture, rounded, to_pillow
     from eocodec.model.library import library_of
 
     jobs = files.plan(
@@ -89,8 +88,7 @@ def command(
         lanes.load(model or "photo")
     for job in jobs:
         if job.target != files.PIPE:
-            suffix = Path(job.target).suffix
-            check_suffix(suffix)
+            suffix = files.picture_suffix(job.target)
             if depth == "16" and not wide.holds(suffix):
                 raise ImageError(f"pictures of 16 bits a sample cannot be written as {suffix}; use .png or .tif")
 
@@ -107,7 +105,7 @@ def command(
 
             bits = None if depth is None else int(depth)
             decoded = decode_file(data, loaded, salvage=salvage, max_pixels=max_pixels, texture=texture, depth=bits)
-        suffix = ".png" if job.target == files.PIPE else Path(job.target).suffix
+        suffix = files.picture_suffix(job.target)
         deep = decoded.rgb.dtype.itemsize > 1
         image = to_pillow(rounded(decoded.rgb), decoded.alpha, decoded.grey)
         warnings = []

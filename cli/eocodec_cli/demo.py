@@ -31,11 +31,11 @@ def command(output: str, threads: int, force: bool) -> None:
     import eocodec.data
     from eocodec.codec import compress_picture, decompress
     from eocodec.denoising import denoise
-    from eocodec.image import check_suffix, encode_picture, read_picture
+    from eocodec.image import encode_picture, read_picture
     from eocodec.metrics import psnr
     from eocodec.model.library import load_model
 
-    check_suffix(Path(output).suffix)
+    suffix = files.picture_suffix(output)
     files.check_new(output, force)
     model = load_model("photo", threads)
     picture = read_picture(Path(eocodec.data.__file__).parent / "chelsea.png").rgb
@@ -56,5 +56,5 @@ def command(output: str, threads: int, force: bool) -> None:
     crops = [p[top : top + CROP, left : left + CROP] for p in shown]
     gap = np.full((CROP, 4, 3), 255, np.uint8)
     strip = np.hstack([part for crop in crops for part in (crop, gap)][:-1])
-    files.write_bytes(output, encode_picture(Image.fromarray(strip), Path(output).suffix))
+    files.write_bytes(output, encode_picture(Image.fromarray(strip), suffix))
     click.echo(f"wrote {output}: original, C = {', '.join(map(str, RATES))}, noisy, denoised")

@@ -1,6 +1,5 @@
 """`eocodec denoise`."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -110,7 +109,7 @@ def command(
       cat noisy.png | eocodec denoise - > clean.png
     """
     from eocodec.denoising import SMALLEST_SIGMA, denoise_picture
-    from eocodec.image import check_suffix, encode_picture, to_pillow
+    from eocodec.image import encode_picture, to_pillow
     from eocodec.model.library import load_model
 
     if rate is not None and method not in ("auto", "drop"):
@@ -121,8 +120,7 @@ def command(
     lanes = files.Lanes(len(jobs), threads, device)
     lanes.load(model or "photo")
     for job in jobs:
-        if job.target != files.PIPE:
-            check_suffix(Path(job.target).suffix)
+        files.picture_suffix(job.target)
 
     files.make_folders(jobs)
 
@@ -140,7 +138,7 @@ def command(
                 detail=detail,
                 model=load_model(model or "photo", share, device=device),
             )
-        suffix = ".png" if job.target == files.PIPE else Path(job.target).suffix
+        suffix = files.picture_suffix(job.target)
         image = to_pillow(done.rgb, picture.alpha, picture.grey)
         files.write_bytes(job.target, encode_picture(image, suffix), job.source if keep_times else None)
         warnings = list(picture.notes)

@@ -49,14 +49,14 @@ def command(
     """
     import eocodec
     from eocodec.format import is_tiny, tiny_from_text
-    from eocodec.image import check_suffix, encode_picture, to_pillow
+    from eocodec.image import encode_picture, to_pillow
     from eocodec.lab.paths.editing import edit, load_paths
 
     amounts = _amounts(steps)
     target = files.plan_one([face], output, force)
     suffix = Path(target).suffix.lower()
     if suffix != ".eoc":
-        check_suffix(suffix)
+        suffix = files.picture_suffix(target)
     paths = load_paths(source)
     model = eocodec.load_model("face64", threads)
     with files.named(face):

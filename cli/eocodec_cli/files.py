@@ -31,6 +31,7 @@ __all__ = [
     "make_folders",
     "named",
     "output_option",
+    "picture_suffix",
     "plan",
     "plan_one",
     "read_bytes",
@@ -242,6 +243,21 @@ def read_bytes(source: str) -> bytes:
         raise EocodecError(f"{source}: is a folder") from None
     except OSError as e:
         raise EocodecError(f"{source}: cannot be read ({e.strerror or e})") from None
+
+
+def picture_suffix(target: str) -> str:
+    """The extension that says what kind of picture to write: PNG into pipes and devices whose name says nothing.
+
+    Raises:
+        ImageError: pictures cannot be written so.
+    """
+    from eocodec.image import check_suffix  # takes its time
+
+    path = Path(target)
+    nameless = target == PIPE or (not path.suffix and path.exists() and not path.is_file() and not path.is_dir())
+    suffix = ".png" if nameless else path.suffix
+    check_suffix(suffix)
+    return suffix
 
 
 def write_bytes(target: str, content: bytes, times_of: str | None = None) -> None:

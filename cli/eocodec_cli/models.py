@@ -3,12 +3,15 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from eocodec.errors import EocodecError
 from eocodec_cli import files
+
+if TYPE_CHECKING:
+    from eocodec.model.bundle import Model
 
 NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -66,17 +69,17 @@ def add(bundle: Path, force: bool) -> None:
       eocodec models add mine.eocm
     """
     from eocodec.files import atomic_write
-    from eocodec.model.bundle import peek_id
     from eocodec.model.library import installed_models, load_model, shipped_models, user_folder
 
+    if bundle.suffix != ".eocm":
+        raise EocodecError(f"{bundle}: not a model bundle, whose name ends in .eocm")
     model = load_model(bundle)
     _check_base(bundle)
     if not NAMES.fullmatch(model.name):
         raise EocodecError(f"{bundle}: a model whose name is {model.name!r} cannot be installed")
     present = installed_models().get(model.name)
-    if present is not None and (model.name in shipped_models() or (peek_id(present) != model.full_id and not force)):
-        more = "" if model.name in shipped_models() else "; use --force to replace it"
-        raise EocodecError(f"{bundle}: a model called {model.name} is installed already{more}")
+    if present is not None:
+        _check_present(bundle, model, present, model.name in shipped_models(), force)
     target = user_folder() / f"{model.name}.eocm"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +87,26 @@ def add(bundle: Path, force: bool) -> None:
     except OSError as e:
         raise EocodecError(f"{target}: cannot be written ({e.strerror or e})") from None
     click.echo(f"{model.name}  id {model.id.hex()}  {target}")
+
+
+def _check_present(bundle: Path, model: "Model", present: Path, shipped: bool, force: bool) -> None:
+    """Refuse to replace a model that has the name of the new one, unless nothing is lost or it is forced.
+
+    Raises:
+        EocodecError: it comes with eocodec, or is another, or has more parts.
+    """
+    from eocodec.model.library import load_model
+
+    if shipped:
+        raise EocodecError(f"{bundle}: a model called {model.name} comes with eocodec and cannot be replaced")
+    old = load_model(present)
+    if force or (old.full_id == model.full_id and set(old.files) <= set(model.files)):
+        return
+    if old.full_id != model.full_id:
+        raise EocodecError(f"{bundle}: a model called {model.name} is installed already; use --force to replace it")
+    raise EocodecError(
+        f"{bundle}: this copy of {model.name} lacks parts that the installed one has; use --force to replace it"
+    )
 
 
 @command.command("remove")

@@ -1,7 +1,5 @@
 """`eocodec morph`."""
 
-from pathlib import Path
-
 import click
 
 from eocodec.errors import EocodecError
@@ -27,12 +25,11 @@ def command(first: str, last: str, count: int, output: str, threads: int, force:
 
     import eocodec
     from eocodec.format import tiny_from_text
-    from eocodec.image import check_suffix, encode_picture, to_pillow
+    from eocodec.image import encode_picture, to_pillow
     from eocodec.lab.paths.editing import check_picture, morph
 
     target = files.plan_one([first, last], output, force)
-    suffix = Path(target).suffix
-    check_suffix(suffix)
+    suffix = files.picture_suffix(target)
     model = eocodec.load_model("face64", threads)
     ends = []
     for source in (first, last):
