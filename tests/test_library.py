@@ -133,6 +133,7 @@ def test_earlier_models_are_what_they_were() -> None:
     lists = {
         "26cc94c0": "ace32aa668662e6b",
         "8d273a48": "f295fcddf0679b73",
+        "96b82518": "d082d2ffac80a730",
         "9b085ad7": "b4a34091dccce6b1",
         "a84efb79": "d11ad7b1e227b5c9",
         "b332750c": "fcaaec9679ef56f1",
