@@ -18,7 +18,7 @@ from eocodec.errors import FormatError, ModelError
 from eocodec.model.bundle import bundle_id, peek_id, read_bundle, write_bundle
 from eocodec.model.delta import DELTA, base_of, composed, difference, write_delta
 from eocodec.model.library import FOLDER_VARIABLE, bundle_files, load_model, shipped_models, user_models
-from eocodec.model.parts import listed, verify
+from eocodec.model.parts import listed, strip, verify
 
 PHOTO = shipped_models()["photo"]
 
@@ -239,8 +239,11 @@ def test_what_must_not_be_added_or_removed(delta: Path, folder: Path, tmp_path: 
     for path in (base, needing):
         assert _run("models", "add", path).exit_code == 0
     assert "needing cannot be used without base" in refusal("models", "remove", "base")
+    small = tmp_path / "small.eocm"
+    write_bundle(small, strip(_changed("base"), ("encoder",)))
+    assert "this copy of base lacks parts that the installed one has" in refusal("models", "add", small)
     write_bundle(base, listed({**_changed("base"), "extra.bin": b"more"}))
-    assert "use --force to replace it" in refusal("models", "add", base)
+    assert "is installed already; use --force to replace it" in refusal("models", "add", base)
     hostile = tmp_path / "hostile.eocm"
     write_bundle(hostile, _changed("../mine"))
     assert "cannot be installed" in refusal("models", "add", hostile)

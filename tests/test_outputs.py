@@ -88,6 +88,18 @@ def test_pipes_and_devices_are_written_into(call: Runner, folder: Path, force: t
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
 
 
+def test_pipes_without_an_extension_get_a_png(call: Runner, folder: Path) -> None:
+    assert call("compress", "a.png", "-o", "a.eoc").returncode == 0
+    os.mkfifo(folder / "pipe")
+    for command in (("decompress", "a.eoc"), ("denoise", "a.png", "--sigma", "20", "--method", "shrink")):
+        reader = subprocess.Popen(["cat", "pipe"], cwd=folder, stdout=subprocess.PIPE)
+        assert call(*command, "-o", "pipe").returncode == 0
+        assert reader.communicate(timeout=60)[0].startswith(b"\x89PNG")
+    assert call("decompress", "a.eoc", "-o", os.devnull).returncode == 0
+    done = call("decompress", "a.eoc", "-o", "nameless")
+    assert done.returncode != 0 and not (folder / "nameless").exists()
+
+
 def test_links_are_followed_and_modes_kept(call: Runner, folder: Path) -> None:
     (folder / "disk").mkdir()
     (folder / "disk" / "real.eoc").write_bytes(OLD)
