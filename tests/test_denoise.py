@@ -10,7 +10,7 @@ from paths import SAMPLES, Runner
 from PIL import Image
 
 import eocodec
-from eocodec.denoising import denoise_picture, estimate_sigma, net, shrinkage
+from eocodec.denoising import clipped, denoise_picture, estimate_sigma, net, shrinkage
 from eocodec.errors import EocodecError
 from eocodec.metrics import psnr
 from eocodec.model import transform
@@ -75,6 +75,24 @@ def test_the_level_is_estimated(samples: dict[str, np.ndarray], model: Model) ->
     for picture in (p[60:252, 80:336] for p in samples.values()):
         for sigma in (10.0, 25.0, 50.0):
             assert estimate_sigma(_noisy(picture, sigma), model) == pytest.approx(sigma, rel=0.25)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.3, 0.5])
+def test_what_is_left_of_noise_that_was_cut_off_tells_its_level(sigma: float) -> None:
+    places = np.repeat(np.random.default_rng(1).uniform(0, 1, 400), 256).reshape(400, 256)
+    values = np.clip(places + np.random.default_rng(2).normal(0, sigma, places.shape), 0, 1)
+    left = np.sqrt(values.var(1).mean())
+    assert left < 0.99 * sigma and clipped.is_clipped(values)
+    assert clipped.before_clipping(left, values.mean(1)) == pytest.approx(sigma, rel=0.02)
+    assert not clipped.is_clipped(values + 0.01)
+
+
+@pytest.mark.parametrize("sigma", [50, 75, 100])
+def test_the_level_of_strong_noise_is_not_what_eight_bits_have_left_of_it(
+    sigma: float, chelsea: np.ndarray, model: Model
+) -> None:
+    noisy = np.clip(np.rint(255 * _noisy(chelsea[:192, :192], sigma)), 0, 255).astype(np.uint8)
+    assert estimate_sigma(noisy, model) == pytest.approx(sigma, rel=0.09)
 
 
 def test_the_level_of_a_grey_picture_is_that_of_its_values(coffee: np.ndarray, model: Model) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec.arguments import check_number, check_numbers
-from eocodec.denoising import dropping, net, noise_areas, shrinkage
+from eocodec.denoising import clipped, dropping, net, noise_areas, shrinkage
 from eocodec.denoising.coarse import coarse_level, coarse_removed
 from eocodec.denoising.net import Noise
 from eocodec.errors import EocodecError
@@ -207,8 +207,8 @@ class _PhotoDenoiser(_Denoiser):
 
     def measure(self, values: Float32, grey: bool, areas: Areas, alpha: Bytes | None = None) -> Noise:
         if "net" in self.model.denoising_methods:
-            noise = net.measure(self.model, values, areas)
             spread = math.sqrt(3) if grey else 1.0
+            noise = _unclipped(net.measure(self.model, values, areas), values, areas, spread)
             hidden = noise_areas.hidden(values, areas, grey)
             if hidden is not None:
                 hidden = noise_areas.Hidden(hidden.level * spread, hidden.coarse * spread)
@@ -269,6 +269,14 @@ def _measured(denoiser: _Denoiser, values: Float32, grey: bool, alpha: Bytes | N
     """
     areas = noise_areas.trusted(values, alpha)
     return denoiser.measure(values, grey, areas, alpha) if areas.any() else Noise.white(0.0)
+
+
+def _unclipped(noise: Noise, values: Float32, areas: Areas, spread: float) -> Noise:
+    """Noise as it was before it was cut off at 0 and 1, if it was; `spread`: what its level is of a channel's."""
+    level = noise.sigma / spread
+    if level == 0 or not clipped.is_clipped(values):
+        return noise
+    return noise.scaled(clipped.before_clipping(level, net.brightness(values)[areas]) / level)
 
 
 def _grey_level(values: Float32) -> float:

@@ -21,7 +21,7 @@ from eocodec.model.manifest import DENOISING_GRAPHS
 from eocodec.model.threads import side_by_side
 from eocodec.model.tiles import Tile, padded, shifted, tiles
 
-__all__ = ["TURNS", "Noise", "apply", "measure"]
+__all__ = ["TURNS", "Noise", "apply", "brightness", "measure"]
 
 Float32 = npt.NDArray[np.float32]
 
