@@ -95,6 +95,18 @@ def test_the_level_of_strong_noise_is_not_what_eight_bits_have_left_of_it(
     assert estimate_sigma(noisy, model) == pytest.approx(sigma, rel=0.09)
 
 
+@pytest.mark.parametrize("sigma", [5, 10])
+def test_the_level_of_noise_at_night_is_not_what_zero_has_left_of_it(
+    sigma: float, samples: dict[str, np.ndarray], model: Model
+) -> None:
+    dark = (samples["rocket"][60:240, 200:440] / 255.0) ** 2 * 30
+    noisy = np.clip(np.rint(255 * _noisy(dark, sigma)), 0, 255).astype(np.uint8)
+    assert (noisy == 0).mean() > 0.3
+    assert estimate_sigma(noisy, model) == pytest.approx(sigma, rel=0.25)
+    found = eocodec.denoise(noisy, "auto", model=model)
+    assert psnr(dark, found) > psnr(dark, eocodec.denoise(noisy, 0.65 * sigma, model=model)) + 2
+
+
 def test_the_level_of_a_grey_picture_is_that_of_its_values(coffee: np.ndarray, model: Model) -> None:
     grey = coffee.mean(2)
     noisy = _noisy(grey, 20)

@@ -235,7 +235,10 @@ def _row(job: files.Job, source: pictures.Source, done: "Compressed", options: d
     warnings = [*source.picture.at_depth(done.depth).notes, *_on_depth(source.picture, done.depth, options["depth"])]
     warnings += map(with_options, done.notes)
     if exact and not options["lossless"]:
-        warnings.append("it is kept exactly, which takes no more bytes than a lossy file")
+        kept = "it is" if done.sigma is None else "what it is without the noise is"
+        limited = options["bpp"] is not None or options["max_bytes"] is not None
+        why = "as the limit allows" if limited else "which takes no more bytes than a lossy file"
+        warnings.append(f"{kept} kept exactly, {why}")
     if photographs:
         count = "one photograph" if photographs == 1 else f"{photographs} photographs"
         warnings.append(f"it is kept as a page: all but {count} exactly, which takes fewer bytes than a lossy file")

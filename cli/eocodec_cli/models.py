@@ -98,7 +98,9 @@ def _check_present(bundle: Path, model: "Model", present: Path, shipped: bool, f
     from eocodec.model.library import load_model
 
     if shipped:
-        raise EocodecError(f"{bundle}: a model called {model.name} comes with eocodec and cannot be replaced")
+        raise EocodecError(
+            f"{bundle}: a model called {model.name} comes with eocodec and cannot be replaced; use this bundle by its path"
+        )
     old = load_model(present)
     if force or (old.full_id == model.full_id and set(old.files) <= set(model.files)):
         return

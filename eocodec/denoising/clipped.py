@@ -19,7 +19,7 @@ __all__ = ["before_clipping", "is_clipped"]
 
 Floats = npt.NDArray[np.floating]
 
-LEVELS = np.linspace(0.08, 1.0, 93)  # deviations before clipping, range 0 to 1
+LEVELS = np.linspace(0.008, 1.0, 125)  # deviations before clipping, range 0 to 1
 PLACES = np.linspace(-1.5, 2.5, 401)  # means before clipping
 CLIPPED = 0.02  # share of the values at 0 or 1 from which on noise may have been cut off
 
