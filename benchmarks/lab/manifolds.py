@@ -23,7 +23,7 @@ from eocodec.lab.subjects.flow import FlowSubject, FlowTraining, train_flow
 
 # Torus: from the linear Gaussian model, SOAP comes closer in 200 iterations than Adam from random rotations in 1,500.
 TORUS = FlowTraining(1200, 512, 5e-3, 5e-3, 3, 64, start="components", optimiser="soap")
-MOONS = FlowTraining(1200, 256, 5e-3, 2e-3, 4, 48)
+MOONS = FlowTraining(2500, 512, 5e-3, 5e-3, 8, 64)
 SAMPLES = 1000
 
 

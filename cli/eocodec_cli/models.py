@@ -99,7 +99,7 @@ def _check_present(bundle: Path, model: "Model", present: Path, shipped: bool, f
 
     if shipped:
         raise EocodecError(
-            f"{bundle}: a model called {model.name} comes with eocodec and cannot be replaced; use this bundle by its path"
+            f"{bundle}: a model called {model.name} comes with eocodec and cannot be replaced; --model takes a path"
         )
     old = load_model(present)
     if force or (old.full_id == model.full_id and set(old.files) <= set(model.files)):
