@@ -115,6 +115,19 @@ def test_too_few_pictures_are_refused_with_the_reason(scans: Path) -> None:
         survey(str(scans / "nowhere"))
 
 
+@pytest.mark.slow
+def test_looks_at_held_out_pictures_take_a_share_of_the_time(scans: Path, tmp_path: Path) -> None:
+    path = VECTORS / "small.eocm"
+
+    def followed(minutes: float) -> int:
+        order = Order(str(scans), tmp_path / "mine.eocm", minutes=minutes)
+        run = running._Training(order, GOALS["rate"], survey(str(scans)), path, load_model(path), lambda said: None)
+        assert run.progress.followed == len(run.held)
+        return len(run.held)
+
+    assert followed(1e-6) == 1 and followed(1e6) == 2  # as many as are held out
+
+
 @pytest.mark.parametrize("count", [8, 9, 15, 40, 220, 1000])
 def test_some_of_all_parts_are_held_out(count: int) -> None:
     places = sorted(held_out_places(count))

@@ -43,9 +43,11 @@ __all__ = ["Exporter", "NothingGainedError", "Order", "Progress", "adapt"]
 CROP, BATCH = 160, 8  # on CPUs: nets that see more of a picture gain more than steps do
 GPU_CROP, GPU_BATCH = 192, 16
 AVERAGE = 0.995  # decay of the averaged weights
-FOLLOWED = 6  # held-out pictures on which training is followed
+FOLLOWED = 6  # held-out pictures on which training is followed, or fewer, so that a look takes
+ONE_LOOK = 0.04  # of the time at most
 COMPARED, COMPARED_EDGE, COMPARED_PIXELS = 12, 768, 2_000_000  # held-out pictures of which files are compared
-CALIBRATED = 24  # training pictures on which tables are fitted
+CALIBRATED = 24  # training pictures on which tables are fitted, or fewer:
+CALIBRATED_A_MINUTE = 3
 EXPORT_SHARE, LEAST_EXPORT, MOST_EXPORT = 0.15, 15.0, 240.0  # of the time, and seconds, for export and comparison
 CHECKS = 12  # looks at the held-out pictures, or fewer, so that they take
 MOST_LOOKING = 0.08  # of the time at most
@@ -126,6 +128,8 @@ class Progress:
     """Seconds that had passed when training began."""
     best: float = -math.inf
     best_at: float = 0.0
+    followed: int = 0
+    """Held-out pictures on which training is followed."""
     history: list[tuple[float, float]] = field(default_factory=list)
     """Seconds and gain of every look at the held-out pictures."""
     exported: float = 0.0
@@ -246,7 +250,7 @@ def _trained_files(
     files = export(
         training.best(),
         training.base_files,
-        [p for _, p in _evenly(pictures.train, CALIBRATED)],
+        [p for _, p in _evenly(pictures.train, max(1, min(CALIBRATED, int(CALIBRATED_A_MINUTE * order.minutes))))],
         held,
         name=order.out.stem,
         card=f"{training.base.name} adapted to {pictures.facts['used']} pictures for {goal.name}",
@@ -282,7 +286,6 @@ class _Training:
         self.sizes = goal.sizes(started.config)
         self.refined = goal.refined if started.config.refine_blocks else 0.0  # others cannot be trained on files
         self.start = started.average
-        self.held = [p for _, p in _evenly(pictures.held_out, FOLLOWED)]
         mark = _mark(order, pictures, base)
         saved = order.state / "state.json"
         resumed = _read_state(saved, mark, order)
@@ -299,15 +302,30 @@ class _Training:
         assert isinstance(self.run.model, PhotoModel)  # no other kind has weights in its bundle
         self.model = self.run.model
         goal.freeze(self.model)
-        began = time.monotonic()
-        goal_before = self._estimate_of(self.model)
-        self.look_seconds = time.monotonic() - began
+        self.held, goal_before = self._followed(self.progress.followed if resume else 0)
         if not resume:
             goal.prepare(self.model)
             self.run.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-            self.progress = Progress(mark, goal_before)
+            self.progress = Progress(mark, goal_before, followed=len(self.held))
         else:
             report(f"going on after {self.progress.passed / 60:.1f} minutes")
+
+    def _followed(self, count: int) -> tuple[list[Picture], list[Point]]:
+        """The held-out pictures on which training is followed, and where it begins there.
+
+        Arguments:
+            count: of these pictures, for a run that goes on with what it began with; 0: as many as the time allows.
+        """
+        pictures = [p for _, p in _evenly(self.pictures.held_out, count or FOLLOWED)]
+        began = time.monotonic()
+        before = self._estimate_of(self.model, pictures[:1])
+        seconds = time.monotonic() - began
+        if not count:
+            count = max(1, min(len(pictures), int(ONE_LOOK * 60 * self.order.minutes / max(seconds, 1e-9))))
+            pictures = [p for _, p in _evenly(self.pictures.held_out, count)]
+            before = self._estimate_of(self.model, pictures)
+        self.look_seconds = seconds * len(pictures)
+        return pictures, before
 
     def carry_out(self, clock: _Clock, until: float, total: float, tick: Tick) -> None:
         """Train until `until` seconds have passed, or nothing more is gained."""
@@ -374,8 +392,8 @@ class _Training:
         best = self.progress.best
         return f"{best:+.2f} {self.goal.gain_unit}" if math.isfinite(best) else ""
 
-    def _estimate_of(self, model: PhotoModel) -> list[Point]:
-        return self.goal.estimate(model, self.held, self.base)
+    def _estimate_of(self, model: PhotoModel, pictures: list[Picture]) -> list[Point]:
+        return self.goal.estimate(model, pictures, self.base)
 
     def _averaged(self) -> PhotoModel:
         model = _built(self.sizes).to(self.run.device).eval()
@@ -384,7 +402,7 @@ class _Training:
 
     def _look(self, clock: _Clock, total: float, tick: Tick) -> bool:
         """Measure the averaged weights on held-out pictures and keep them if they are the best; says whether."""
-        gain = self.goal.gain(self.progress.before, self._estimate_of(self._averaged()))
+        gain = self.goal.gain(self.progress.before, self._estimate_of(self._averaged(), self.held))
         if math.isfinite(gain):
             self.progress.history.append((clock.now(), gain))
         better = gain > self.progress.best
