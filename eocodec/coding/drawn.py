@@ -41,7 +41,8 @@ SAMPLE = 64  # rows that are looked at
 BAND = 8  # rows of these that are next to each other where an exact file's size is estimated from them …
 ROUGH = 4.0  # … which may be off by such a factor
 HOPE = 1.5  # an exact file may be so much smaller than one of WebP that is found fast …
-PHOTO_HOPE = 1.25  # … but those of photographs hardly ever are as much
+PHOTO_HOPE = 1.25  # … but those of photographs hardly ever are as much …
+LIKELY = 1.1  # … and most are by so much
 SMALL = 400  # bytes up to which an exact file that is no larger need not be looked for …
 FREE = 128  # … unless it takes no more than these, which flat pictures do: they are kept exactly at any rate
 LARGE = 1 << 24  # pixels from which on the exact coder, some 20 s a megapixel, would take too long
@@ -64,36 +65,34 @@ class Exact:
         self._estimate: float | None = None
         self._made: tuple[Coded, int] | None = None
 
-    def within(self, size: int, thorough: bool = False) -> Coded | None:
+    def within(self, size: int, photo: float = 0.0) -> Coded | None:
         """The exact file, if it has at most `size` bytes and that could be found without much work.
 
         Arguments:
             size: in bytes.
-            thorough: a photograph's is looked for, too, unless it is far from that.
+            photo: above 0, a photograph's is looked for, too, if one of WebP has at most so many times as many.
         """
-        if self.picture.pixels > LARGE or not self._hopeful(size, thorough):
+        if self.picture.pixels > LARGE or not self._hopeful(size, photo):
             return None
         if self._made is None:
             coded = self._make()
             self._made = coded, len(format.to_bytes(coded.file))
         return self._made[0] if self._made[1] <= size else None
 
-    def _hopeful(self, size: int, thorough: bool) -> bool:
+    def _hopeful(self, size: int, photo: float) -> bool:
         """Whether quick tries do not rule out that it has at most `size` bytes."""
         rgb = self.picture.rgb
-        if thorough:
-            self._estimate = _estimate(rgb) if self._estimate is None else self._estimate
-            return self._estimate <= PHOTO_HOPE * size
         narrow = min(rgb.shape[:2]) < NARROW
         hoped = FREE if size < SMALL and not narrow else HOPE * size
         if self._rough is None:
             likely = narrow or self.picture.depth > 8 or is_drawn(rgb)
             self._rough = _rough_estimate(rgb) if likely else float("inf")
-        if self._rough > ROUGH * hoped:
+        drawn = self._rough <= ROUGH * hoped
+        if not (drawn or photo):
             return False
         if self._estimate is None:
             self._estimate = _estimate(rgb)
-        return self._estimate <= hoped
+        return (drawn and self._estimate <= hoped) or self._estimate <= photo * size
 
 
 def open_either(
@@ -196,7 +195,7 @@ class EitherJob(Job):
             return coded
         coded = self._lossily.fitting(limit)
         fine = coded.file.delta <= FINE / 255
-        return (self._exact.within(limit, thorough=True) if fine else None) or coded
+        return (self._exact.within(limit, PHOTO_HOPE) if fine else None) or coded
 
     def _fitting_page(self, limit: int) -> Coded | None:
         """A page of so many bytes, whose photographs are no coarser than an ordinary file of so many bytes is."""
@@ -241,8 +240,9 @@ class EitherJob(Job):
         return self._job_of(file).quality(file)
 
     def _smaller(self, coded: Coded) -> Coded:
-        """The exact file if it is no larger, or next to nothing."""
-        return self._exact.within(max(len(format.to_bytes(coded.file)), FREE)) or coded
+        """The exact file if it is no larger, or next to nothing; of photographs where their step is fine."""
+        size = max(len(format.to_bytes(coded.file)), FREE)
+        return self._exact.within(size, LIKELY if coded.file.delta <= FINE / 255 else 0.0) or coded
 
     def _job_of(self, file: AnyFile) -> Job:
         if isinstance(file, File) and file.header.page:
