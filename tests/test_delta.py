@@ -244,6 +244,10 @@ def test_what_must_not_be_added_or_removed(delta: Path, folder: Path, tmp_path: 
     assert "this copy of base lacks parts that the installed one has" in refusal("models", "add", small)
     write_bundle(base, listed({**_changed("base"), "extra.bin": b"more"}))
     assert "is installed already; use --force to replace it" in refusal("models", "add", base)
+    installed = user_models()["base"]
+    installed.write_bytes(b"damaged")
+    assert _run("models", "add", base).exit_code != 0
+    assert _run("models", "add", base, "--force").exit_code == 0 and installed.read_bytes() == base.read_bytes()
     hostile = tmp_path / "hostile.eocm"
     write_bundle(hostile, _changed("../mine"))
     assert "cannot be installed" in refusal("models", "add", hostile)

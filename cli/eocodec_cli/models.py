@@ -78,8 +78,9 @@ def add(bundle: Path, force: bool) -> None:
     if not NAMES.fullmatch(model.name):
         raise EocodecError(f"{bundle}: a model whose name is {model.name!r} cannot be installed")
     present = installed_models().get(model.name)
-    if present is not None:
-        _check_present(bundle, model, present, model.name in shipped_models(), force)
+    shipped = model.name in shipped_models()
+    if present is not None and (shipped or not force):  # by force even one that cannot be read is replaced
+        _check_present(bundle, model, present, shipped)
     target = user_folder() / f"{model.name}.eocm"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,8 +90,8 @@ def add(bundle: Path, force: bool) -> None:
     click.echo(f"{model.name}  id {model.id.hex()}  {target}")
 
 
-def _check_present(bundle: Path, model: "Model", present: Path, shipped: bool, force: bool) -> None:
-    """Refuse to replace a model that has the name of the new one, unless nothing is lost or it is forced.
+def _check_present(bundle: Path, model: "Model", present: Path, shipped: bool) -> None:
+    """Refuse to replace a model that has the name of the new one, unless nothing is lost.
 
     Raises:
         EocodecError: it comes with eocodec, or is another, or has more parts.
@@ -102,7 +103,7 @@ def _check_present(bundle: Path, model: "Model", present: Path, shipped: bool, f
             f"{bundle}: a model called {model.name} comes with eocodec and cannot be replaced; --model takes a path"
         )
     old = load_model(present)
-    if force or (old.full_id == model.full_id and set(old.files) <= set(model.files)):
+    if old.full_id == model.full_id and set(old.files) <= set(model.files):
         return
     if old.full_id != model.full_id:
         raise EocodecError(f"{bundle}: a model called {model.name} is installed already; use --force to replace it")
