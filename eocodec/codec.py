@@ -61,6 +61,7 @@ def compress_picture(
     tune: str | None = None,
     focus: Focus | None = None,
     depth: int | None = None,
+    effort: int = 0,
     measure: bool = False,
     verify: bool = False,
 ) -> Compressed:
@@ -100,6 +101,7 @@ def compress_picture(
         tune=tune,
         focus=focus,
         squared=psnr is not None,
+        effort=effort,
     )
     return opened.compressed(target, measure=measure, verify=verify)
 
@@ -161,6 +163,7 @@ def open_picture(
     tune: str | None = None,
     focus: Focus | None = None,
     squared: bool = False,
+    effort: int = 0,
 ) -> Opened:
     """Run the transform of a picture, once for all files that are made of it; arguments as of :func:`compress`.
 
@@ -170,11 +173,16 @@ def open_picture(
     Raises:
         EocodecError: forms that exclude one another, or a picture that the form or the model cannot hold.
     """
+    from eocodec.effort import improver
+
+    better = improver(effort)
     if lossless and denoise is not None:
         raise EocodecError("a lossless file keeps the noise; leave denoise out, or denoise the picture first")
     if not lossless:
         picture = matte.filled(picture)
     coding = coding_for(model.any_manifest, tiny=tiny, embedded=progressive, lossless=lossless)
+    if better is not None and not coding.tunable:
+        raise EocodecError("effort is for ordinary files: they are neither lossless, progressive nor of faces")
     if picture.depth > 8 and not (coding.deep and _plain(denoise, tune, focus)):
         picture = picture.at_depth(8)
     values, sigma = None, None
@@ -184,9 +192,10 @@ def open_picture(
         clean = denoise_picture(picture, denoise, model=model)
         picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
     tunable = coding.tunable and picture.depth == 8
-    tuning = tuning_for(model, tunable, tune, focus, picture.rgb, squared)
+    tuning = tuning_for(model, tunable, tune, focus, picture.rgb, squared).improved_by(better)
     job = drawn.open_either(coding, model, picture, values, tuning, focus)
-    return Opened(job, sigma, lossless, () if lossless else _no_page(picture, progressive))
+    notes = () if lossless else _no_page(picture, progressive)
+    return Opened(job, sigma, lossless, notes + _no_effort(picture, better is not None))
 
 
 def _is_exact(coded: Coded) -> bool:
@@ -208,6 +217,11 @@ def _no_page(picture: Picture, progressive: bool) -> tuple[str, ...]:
     else:
         return ()
     return (f"its text and drawings are not kept exactly: {why}",) if drawing else ()
+
+
+def _no_effort(picture: Picture, wanted: bool) -> tuple[str, ...]:
+    """What is to be said of a picture that effort does nothing for."""
+    return ("effort does nothing for pictures of 16 bits a sample",) if wanted and picture.depth > 8 else ()
 
 
 def _plain(denoise: float | str | None, tune: str | None, focus: Focus | None) -> bool:
@@ -244,6 +258,7 @@ def compress(
     tune: str | None = None,
     focus: Focus | None = None,
     depth: int | None = None,
+    effort: int = 0,
 ) -> bytes:
     """Compress a picture to `.eoc` bytes.
 
@@ -271,6 +286,8 @@ def compress(
             one or a list of them, or a mask `(H, W)`, see `eocodec.coding.fineness.focused`.
         depth: bits a sample, 8 or 16. Default: 16 for pictures of 16-bit integers where model, form of file and the
             other options can keep them, else 8. Transparency always has 8.
+        effort: rounds, 0 to 20, in which the encoder looks for latents whose file is better (`eocodec.effort`): some
+            seconds a megapixel each, for every step that a target takes to be met; ordinary files of 8 bits a sample.
 
     Raises:
         EocodecError: more than one target, a target out of range or out of reach, or a picture of an unsupported kind.
@@ -296,6 +313,7 @@ def compress(
         tune=tune,
         focus=focus,
         depth=depth,
+        effort=effort,
     ).data
 
 

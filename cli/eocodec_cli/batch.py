@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @compress.denoise_option
 @compress.lossless_option
 @compress.progressive_option
+@compress.effort_option
 @files.model_option
 @files.device_option
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Larger pictures fail.")
@@ -57,6 +58,7 @@ def command(
     denoise: float | str | None,
     lossless: bool,
     progressive: bool,
+    effort: int,
     model: str | None,
     device: str,
     max_pixels: int | None,
@@ -95,7 +97,7 @@ def command(
         raise click.UsageError("--device cuda goes with --engine local; on a cluster the CPUs work")
     device = "cpu" if engine == "ray" else device
     settings = batch.Settings(
-        rate, bpp, psnr, lossless, progressive, denoise, model or "photo", device, not no_measure, max_pixels
+        rate, bpp, psnr, lossless, progressive, denoise, model or "photo", device, not no_measure, max_pixels, effort
     )
     if engine == "ray":
         from eocodec.batch.ray import cluster

@@ -37,6 +37,7 @@ class Settings:
         device: where the transform runs, see `eocodec.load_model`.
         measure: decode, too, for the PSNR.
         max_pixels: larger pictures fail.
+        effort: as `eocodec.compress` has it.
     """
 
     rate: float | None = None
@@ -49,6 +50,7 @@ class Settings:
     device: str = "auto"
     measure: bool = True
     max_pixels: int | None = None
+    effort: int = 0
 
     def loaded(self) -> "Model":
         """The model, on one thread.
@@ -73,6 +75,8 @@ class Settings:
             targets["rate"] = DEFAULT_RATE
         words = [f"{name}={value:.12g}" for name, value in targets.items() if value is not None]
         words += [name for name in ("lossless", "progressive") if getattr(self, name)]
+        if self.effort:
+            words.append(f"effort={self.effort}")
         if self.denoise is not None:
             words.append(f"denoise={self.denoise}")
         # The id leaves the denoising nets out.
@@ -163,6 +167,7 @@ class Work:
             model=s.loaded(),
             lossless=s.lossless,
             progressive=s.progressive,
+            effort=s.effort,
             measure=s.measure,
         )
         self.results.write(row.output, done.data)

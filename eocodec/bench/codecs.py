@@ -19,7 +19,7 @@ from eocodec.bench.pictures import Bytes
 from eocodec.errors import EocodecError
 from eocodec.model.bundle import Model
 
-__all__ = ["CODECS", "OURS", "Codec", "avif_tune", "choose", "fitted", "versions"]
+__all__ = ["CODECS", "OURS", "Codec", "Ours", "avif_tune", "choose", "fitted", "versions"]
 
 AVIF_TUNES = ("iq", "ssim", "psnr")
 
@@ -68,28 +68,38 @@ def _pillow(name: str, label: str, settings: Sequence[float], kind: str, **optio
     return Codec(name, label, settings, functools.partial(_by_pillow, kind, **options), _from_pillow, needs=needs)
 
 
-def _ours(tune: str | None, picture: Bytes, setting: float, model: Model) -> bytes:
-    return codec.compress(picture, setting, model=model, tune=tune)
+@dataclass(frozen=True)
+class Ours:
+    """How one of our own entries compresses; arguments as of :func:`eocodec.compress`."""
+
+    tune: str | None = None
+    effort: int = 0
+
+    def encode(self, picture: Bytes, setting: float, model: Model) -> bytes:
+        """See :class:`Codec`."""
+        return codec.compress(picture, setting, model=model, tune=self.tune, effort=self.effort)
+
+    @property
+    def label(self) -> str:
+        """See :class:`Codec`."""
+        tune, effort = (f" --{k} {v}" if v else "" for k, v in (("tune", self.tune), ("effort", self.effort)))
+        return f"eocodec{tune}{effort}; the setting is C"
 
 
 RATES = (8, 12, 18, 26, 38, 56, 84, 130, 190, 250, 320, 450)
-OURS: dict[str, str | None] = {"eocodec": None, "eocodec-psnr": "psnr"}
-"""Our own entries, and what their files are tuned for; None is the default."""
+EFFORT = 5  # rounds
+OURS = {
+    "eocodec": Ours(),
+    "eocodec-psnr": Ours("psnr"),
+    "eocodec-effort": Ours(effort=EFFORT),
+    "eocodec-psnr-effort": Ours("psnr", EFFORT),
+}
+"""Our own entries."""
 AVIF = (14, 22, 30, 38, 46, 54, 62, 70, 78, 85, 91)
 CODECS: dict[str, Codec] = {
     found.name: found
     for found in (
-        *(
-            Codec(
-                name,
-                f"eocodec{f' --tune {tune}' if tune else ''}; the setting is C",
-                RATES,
-                functools.partial(_ours, tune),
-                codec.decompress,
-                (1, 768),
-            )
-            for name, tune in OURS.items()
-        ),
+        *(Codec(name, ours.label, RATES, ours.encode, codec.decompress, (1, 768)) for name, ours in OURS.items()),
         _pillow(
             "jpeg",
             "JPEG 4:2:0, optimised Huffman tables",
@@ -146,7 +156,8 @@ def fitted(chosen: Codec, picture: Bytes, size: int, model: Model) -> bytes:
     Settings are searched by halving, to whole numbers; eocodec aims at the size itself.
     """
     if chosen.name in OURS:
-        return codec.compress(picture, max_bytes=size, model=model, tune=OURS[chosen.name])
+        ours = OURS[chosen.name]
+        return codec.compress(picture, max_bytes=size, model=model, tune=ours.tune, effort=ours.effort)
     low, high = (int(s) for s in chosen.span)
     best = chosen.encode(picture, low, model)
     while low < high and len(best) <= size:

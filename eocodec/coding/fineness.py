@@ -15,13 +15,14 @@ References:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from eocodec.coding import rows
+from eocodec.coding.improving import Improver
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import MAX_TUNING, Header
 from eocodec.image import Bytes
@@ -62,17 +63,24 @@ FOCUS = 1.0  # octaves by which the region of interest is finer, unless told oth
 
 @dataclass(frozen=True)
 class StepTuning:
-    """What an encoder is to do about steps.
+    """What an encoder is to do about steps, and with latents at them.
 
     Arguments:
         degree: how much the steps of the levels follow the eye, in 1/32; 0 is for the smallest squared error.
         offsets: map of steps, see :func:`focused`; None: none.
         instead: what a file may be tuned for if it would else be too large; None: for nothing else.
+        improver: what finds better latents for a step than the transform; None: nothing.
     """
 
     degree: int = 0
     offsets: Int8 | None = None
     instead: "StepTuning | None" = None
+    improver: Improver | None = None
+
+    def improved_by(self, improver: Improver | None) -> "StepTuning":
+        """The same with another improver, whatever a file is tuned for."""
+        instead = None if self.instead is None else self.instead.improved_by(improver)
+        return replace(self, instead=instead, improver=improver)
 
 
 UNTUNED = StepTuning()

@@ -180,6 +180,7 @@ class OrdinaryJob(SteppedJob):
         self.luma_from = _chroma(self.latents) if picture.grey else math.inf
         self.finest = FINEST_DEEP if picture.depth > 8 else None
         self._last: tuple[int, tuple[Callable[[], Bytes], Callable[[], Content]]] | None = None
+        self._improved: tuple[int, list[Float32]] | None = None
 
     def _analysed(self) -> list[Float32]:
         return transform.analyse(self.model, self.picture.rgb if self._values is None else self._values)
@@ -188,6 +189,24 @@ class OrdinaryJob(SteppedJob):
     def latents(self) -> list[Float32]:
         """Latents of the picture; found again where the memory of the first has been used for something else."""
         return self._analysed()
+
+    def _targets(self, header: Header, fineness: Fineness) -> list[Float32]:
+        """What is to be coded at a step: the latents of the picture, or better ones if there is an improver.
+
+        None are sought for 16 bits a sample, at whose fine steps latents hardly have errors to share.
+        """
+        improver, places = self.tuning.improver, fineness.places()
+        if improver is None or header.deep:
+            return self.latents
+        if self._improved is None or self._improved[0] != header.step:
+
+            def decoded(latents: list[Float32]) -> list[Float32]:
+                return foresee(self.model, header, latents, fineness)[1]
+
+            refined = _is_refined(self.model, header, places)
+            better = improver(self.model, self.picture, self._values, header, places, refined, self.latents, decoded)
+            self._improved = header.step, better
+        return self._improved[1]
 
     def _plan(self, delta: float) -> tuple[Header, Fineness]:
         """The header, and the steps."""
@@ -216,9 +235,11 @@ class OrdinaryJob(SteppedJob):
             return super().at(delta)
         header, fineness = self._plan(delta)
         self.model.runtime.open_ahead([_synthesis(self.model, header, fineness.places())])
-        latents = self.latents
-        del self.latents
-        vars(self).pop("_instead", None)  # has them, too
+        latents = self._targets(header, fineness)
+        if latents is self.latents:
+            del self.latents
+            vars(self).pop("_instead", None)  # has them, too
+        self._improved = None
         coder, latents = foresee(self.model, header, latents, fineness, in_place=True)
         file = self._file(header, _content(header, coder))
         del coder
@@ -240,7 +261,9 @@ class OrdinaryJob(SteppedJob):
         if self.remembers:
             return self._foreseen(delta)[1]()
         header, fineness = self._plan(delta)
-        return self._file(header, _content(header, _coded(self.model, header, self.latents, fineness)))
+        return self._file(
+            header, _content(header, _coded(self.model, header, self._targets(header, fineness), fineness))
+        )
 
     def fitting(self, limit: int) -> Coded:
         """See :meth:`Job.fitting`; where it was left open what files are tuned for, what fits decides."""
@@ -257,7 +280,7 @@ class OrdinaryJob(SteppedJob):
         assert self.tuning.instead is not None
         job = copy.copy(self)
         job.tuning, job.offsets = self.tuning.instead, pack_offsets(self.tuning.instead.offsets)
-        job._last = job._measured = None
+        job._last = job._measured = job._improved = None
         return job
 
     def expected(self, file: AnyFile) -> Bytes:
@@ -278,7 +301,7 @@ class OrdinaryJob(SteppedJob):
         if self._last is not None and self._last[0] == header.step:  # headers may still differ in C, which nets ignore
             rgb, coded = self._last[1]
         else:
-            coder, latents = foresee(self.model, header, self.latents, fineness)
+            coder, latents = foresee(self.model, header, self._targets(header, fineness), fineness)
             rgb = functools.cache(lambda: picture_of(self.model, header, latents, header.delta, fineness.places()))
             coded = functools.cache(lambda: _content(header, coder))
             if self.remembers:

@@ -76,7 +76,7 @@ class PageJob(SteppedJob):
             rgb = np.ascontiguousarray(self.picture.rgb[region.place])
             grey = self.picture.grey or bool((rgb == rgb[..., :1]).all())
             tune, focus = "eye" if self._tuning.degree else "psnr", within(self._focus, region.place)
-            tuning = tuning_for(self.model, True, tune, focus, rgb, False)
+            tuning = tuning_for(self.model, True, tune, focus, rgb, False).improved_by(self._tuning.improver)
             values = None if self._values is None else np.ascontiguousarray(self._values[region.place])
             found.append(OrdinaryJob(registry.ORDINARY, self.model, Picture(rgb, grey=grey), values, tuning))
         return found

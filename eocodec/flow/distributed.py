@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from eocodec.errors import EocodecError
 
-__all__ = ["Ranks", "join", "pick_device"]
+__all__ = ["Ranks", "bfloat16_pays", "join", "pick_device"]
 
 PATIENCE = timedelta(hours=2)  # the others wait while the first process validates
 
@@ -99,3 +100,15 @@ def pick_device(name: str, ranks: Ranks = Ranks()) -> torch.device:
             f"{torch.cuda.device_count()}; lower --nproc-per-node"
         )
     return torch.device("cuda", ranks.local)
+
+
+def bfloat16_pays(device: torch.device) -> bool:
+    """Whether autocast to bfloat16 saves time: on GPUs, and on CPUs that have it."""
+    if device.type == "cuda":
+        return True
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False

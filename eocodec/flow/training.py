@@ -27,7 +27,7 @@ from eocodec.errors import EocodecError
 from eocodec.files import atomic_file, atomic_write
 from eocodec.flow.configuration import TrainingConfig, load_config
 from eocodec.flow.context import Steps
-from eocodec.flow.distributed import Ranks, pick_device
+from eocodec.flow.distributed import Ranks, bfloat16_pays, pick_device
 from eocodec.flow.graph import StepGraph
 from eocodec.flow.loss import RATE_BINS, BatchLoss, rate_bin
 from eocodec.flow.model import MODELS, build, kind_of
@@ -195,9 +195,7 @@ class Run:
                 )
         if resume:
             self._restore(_fitting(load_checkpoint(self.checkpoint, device), self.checkpoint, config).raw)
-        mkldnn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        auto = device.type == "cuda" or (mkldnn and _cpu_has_bfloat16())
-        self.autocast = auto if config.autocast == "auto" else config.autocast == "on"
+        self.autocast = bfloat16_pays(device) if config.autocast == "auto" else config.autocast == "on"
         self.loss = BatchLoss(self.model, self.autocast, config.compile, report if ranks.main else lambda message: None)
         # The stages leave some parameters out: the likelihood knows no refinement.
         self.parallel = DistributedDataParallel(self.loss, find_unused_parameters=True) if ranks.world > 1 else None
@@ -496,10 +494,3 @@ def _board(folder: Path, iteration: int) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder), purge_step=iteration + 1)  # type: ignore[no-untyped-call]
-
-
-def _cpu_has_bfloat16() -> bool:
-    try:
-        return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False

@@ -1,0 +1,135 @@
+"""Effort: rounds of looking for latents whose file is better, and what they must not change."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paths import Runner
+
+from eocodec import EocodecError, compress, decompress, effort
+from eocodec.codec import compress_picture
+from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+pytest.importorskip("ssimulacra2")
+
+from eocodec.flow.eye import score  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def crop(coffee: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(coffee[100:292, 200:424])
+
+
+def _score(a: np.ndarray, b: np.ndarray) -> float:
+    x, y = (torch.from_numpy(p.copy()).permute(2, 0, 1)[None].float() / 255 for p in (a, b))
+    return float(score(x, y))
+
+
+def _saved(crop: np.ndarray, tune: str, quality, rounds: int) -> float:
+    """Share of the bytes that rounds save at equal quality, by a line through two files without any."""
+    points = []
+    for rate, n in ((48, 0), (60, 0), (48, rounds)):
+        data = compress(crop, rate, tune=tune, effort=n)
+        points.append((np.log(len(data)), quality(crop, decompress(data))))
+    (a, p), (b, q), (size, reached) = points
+    return float(1 - np.exp(size - (a + (b - a) * (reached - p) / (q - p))))
+
+
+def test_rounds_save_bytes_at_equal_squared_error(crop: np.ndarray) -> None:
+    assert _saved(crop, "psnr", psnr, 4) > 0.015
+
+
+def test_rounds_save_bytes_for_the_eye_and_lose_no_squared_error(crop: np.ndarray) -> None:
+    assert _saved(crop, "eye", _score, 4) > 0.04
+    assert _saved(crop, "eye", psnr, 4) > 0
+
+
+def test_no_effort_is_the_file_as_ever(crop: np.ndarray) -> None:
+    assert compress(crop, 30, effort=0) == compress(crop, 30)
+
+
+def test_effort_is_the_same_every_time_and_changes_no_input(crop: np.ndarray) -> None:
+    before = crop.copy()
+    assert compress(crop, 30, effort=2) == compress(crop, 30, effort=2)
+    assert np.array_equal(crop, before)
+
+
+def test_files_decode_to_what_the_encoder_measured(crop: np.ndarray) -> None:
+    done = compress_picture(crop, 40, effort=1, measure=True, verify=True)
+    assert done.psnr == pytest.approx(psnr(crop, decompress(done.data)), abs=1e-3)
+
+
+@pytest.mark.parametrize("target", [{"max_bytes": 3000}, {"psnr": 33.0}])
+def test_targets_are_met(crop: np.ndarray, target: dict[str, float]) -> None:
+    data = compress(crop, effort=1, **target)
+    if "psnr" in target:
+        assert target["psnr"] <= psnr(crop, decompress(data)) <= target["psnr"] + 0.1
+    else:
+        assert 0.97 * target["max_bytes"] <= len(data) <= target["max_bytes"]
+
+
+def test_tiles_give_what_the_whole_gives(crop: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = decompress(compress(crop, 40, effort=1, model=model, tune="psnr"))
+    monkeypatch.setattr(effort, "WHOLE", 1)
+    monkeypatch.setattr(effort, "TILE", 64)
+    tiled = decompress(compress(crop, 40, effort=1, model=model, tune="psnr"))
+    assert np.abs(whole.astype(int) - tiled).mean() < 0.02
+
+
+def test_what_transparency_hides_has_no_error(crop: np.ndarray, model: Model) -> None:
+    """A pixel that cannot be seen pulls at nothing: gradients there are those of what is seen."""
+    height, width = crop.shape[:2]
+    alpha = np.full((height, width), 255, np.uint8)
+    alpha[: height // 2] = 0
+    data = compress(np.dstack([crop, alpha]), 40, effort=2, tune="psnr")
+    back = decompress(data)
+    plain = decompress(compress(np.dstack([crop, alpha]), 40, tune="psnr"))
+    assert np.array_equal(back[..., 3], alpha)
+    assert psnr(crop, back[..., :3], alpha) > psnr(crop, plain[..., :3], alpha)
+
+
+def test_grey_stays_grey(crop: np.ndarray) -> None:
+    grey = np.repeat(crop[..., 1:2], 3, axis=2)
+    back = decompress(compress(grey, 40, effort=2, tune="psnr"))
+    assert np.array_equal(back[..., 0], back[..., 1])
+    assert psnr(grey, back) > psnr(grey, decompress(compress(grey, 40, tune="psnr")))
+
+
+def test_sixteen_bits_are_coded_as_ever(crop: np.ndarray) -> None:
+    deep = crop.astype(np.uint16) * 257
+    done = compress_picture(deep, 300, effort=1)
+    assert done.data == compress(deep, 300)
+    assert done.notes == ("effort does nothing for pictures of 16 bits a sample",)
+
+
+@pytest.mark.parametrize("rounds", [-1, 21, 1.5, True])
+def test_rounds_that_are_none(crop: np.ndarray, rounds: int) -> None:
+    with pytest.raises(EocodecError, match=r"^the effort must be a whole number from 0 to 20, not "):
+        compress(crop, effort=rounds)
+
+
+@pytest.mark.parametrize("form", [{"lossless": True}, {"progressive": True}, {"model": "face64", "resize": True}])
+def test_other_forms_say_that_they_have_none(crop: np.ndarray, form: dict[str, object]) -> None:
+    with pytest.raises(EocodecError, match="effort is for ordinary files"):
+        compress(crop, effort=1, **form)  # type: ignore[arg-type]
+
+
+def test_without_torch_it_says_what_to_install(crop: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(EocodecError, match=r"effort needs torch; install it with: pip install 'eocodec\[effort\]'"):
+        compress(crop, effort=1)
+
+
+def test_the_command_takes_it(run: Runner, crop: np.ndarray, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(crop).save(tmp_path / "a.png")
+    assert run("compress", "--effort", 1, "--rate", 40, "a.png", "-o", "a.eoc").returncode == 0
+    assert (tmp_path / "a.eoc").read_bytes() == compress(crop, 40, effort=1)
+    refused = run("compress", "--effort", 99, "a.png", "-o", "b.eoc")
+    assert refused.returncode == 1
+    assert b"the effort must be a whole number from 0 to 20, not 99" in refused.stderr
