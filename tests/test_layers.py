@@ -29,13 +29,14 @@ MAY_KNOW = {
     "model": set(),
     "coding": {"model"},
     "denoising": {"model", "coding"},
-    "codec": {"_moved", "model", "coding", "denoising"},
+    "effort": {"model", "coding"},
+    "codec": {"_moved", "model", "coding", "denoising", "effort"},
     "flow": {"model", "coding"},
     "_moved": {"model"},
     "": {"_moved", "codec", "denoising", "model", "results"},  # eocodec/__init__.py
 }
 WALK_ONLY = {"coding.scales", "coding.units", "coding.walk"}  # all that denoising and flow may know of coding
-KNOWS_FLOW = {"flow", "lab", "adapt"}
+KNOWS_FLOW = {"flow", "lab", "adapt", "effort"}
 MOST_LINES, LONGEST_FUNCTION = 600, 120
 
 

@@ -50,6 +50,8 @@ FINEST_DEEP = -10.0  # log2 of the finest step of 16-bit files in 8-bit levels: 
 NEARLY_EMPTY = 0.05  # bits per pixel, below which a finer step is tried
 LITTLE, LITTLE_SHARE = 16, 3  # bytes that it may cost, or one part in three; details double with half the step
 SMOOTH_STEP = 12 / 255  # the finest one that is tried so
+# What bits weigh more in rounding with an improver: moved latents round up more often, and this takes that back.
+THRIFT = 1.2
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,12 @@ def encode(
     return finish(header, _coded(model, header, latents, fineness))
 
 
-def _coded(model: Model, header: Header, latents: list[Float32], fineness: Fineness | None) -> Encoder:
-    """A coder that has seen all latents."""
+def _coded(
+    model: Model, header: Header, latents: list[Float32], fineness: Fineness | None, thrift: float = 1.0
+) -> Encoder:
+    """A coder that has seen all latents; `thrift` as of :class:`Encoder`."""
     walk = Walk(model, header, fineness)
-    coder = Encoder(model, latents, steps=walk.fineness.quads(), eye=header.tuning > 0, fine=header.fine)
+    coder = Encoder(model, latents, steps=walk.fineness.quads(), eye=header.tuning > 0, fine=header.fine, thrift=thrift)
     walk.run(coder)
     return coder
 
@@ -99,6 +103,7 @@ def foresee(
     latents: list[Float32],
     fineness: Fineness | None = None,
     in_place: bool = False,
+    thrift: float = 1.0,
 ) -> tuple[Encoder, list[Float32]]:
     """What :func:`decode` will give for latents, before anything is coded; :func:`finish` codes it.
 
@@ -107,10 +112,11 @@ def foresee(
         latents: as of the transform.
         fineness: the steps, if they differ from place to place.
         in_place: overwrite the latents, to save their memory.
+        thrift: as of :class:`Encoder`.
     """
     walk = Walk(model, header, fineness)
     dequantiser = Dequantiser(model, walk, latents=latents if in_place else None)
-    coder = Encoder(model, latents, dequantiser, dequantiser.steps, header.tuning > 0, header.fine)
+    coder = Encoder(model, latents, dequantiser, dequantiser.steps, header.tuning > 0, header.fine, thrift)
     dequantiser.low(walk.run(coder))
     for k, band in enumerate(dequantiser.latents[1:]):
         if coder.end() <= 1 + LEVEL_UNITS * k:  # a decoder does not even enter levels that are all zero
@@ -190,6 +196,11 @@ class OrdinaryJob(SteppedJob):
         """Latents of the picture; found again where the memory of the first has been used for something else."""
         return self._analysed()
 
+    @property
+    def _thrift(self) -> float:
+        """What bits weigh more in rounding than usual."""
+        return THRIFT if self.tuning.improver is not None and self.picture.depth == 8 else 1.0
+
     def _targets(self, header: Header, fineness: Fineness) -> list[Float32]:
         """What is to be coded at a step: the latents of the picture, or better ones if there is an improver.
 
@@ -201,7 +212,7 @@ class OrdinaryJob(SteppedJob):
         if self._improved is None or self._improved[0] != header.step:
 
             def decoded(latents: list[Float32]) -> list[Float32]:
-                return foresee(self.model, header, latents, fineness)[1]
+                return foresee(self.model, header, latents, fineness, thrift=self._thrift)[1]
 
             refined = _is_refined(self.model, header, places)
             better = improver(self.model, self.picture, self._values, header, places, refined, self.latents, decoded)
@@ -240,7 +251,7 @@ class OrdinaryJob(SteppedJob):
             del self.latents
             vars(self).pop("_instead", None)  # has them, too
         self._improved = None
-        coder, latents = foresee(self.model, header, latents, fineness, in_place=True)
+        coder, latents = foresee(self.model, header, latents, fineness, in_place=True, thrift=self._thrift)
         file = self._file(header, _content(header, coder))
         del coder
         if self.picture.pixels > LARGE:
@@ -261,9 +272,8 @@ class OrdinaryJob(SteppedJob):
         if self.remembers:
             return self._foreseen(delta)[1]()
         header, fineness = self._plan(delta)
-        return self._file(
-            header, _content(header, _coded(self.model, header, self._targets(header, fineness), fineness))
-        )
+        coder = _coded(self.model, header, self._targets(header, fineness), fineness, self._thrift)
+        return self._file(header, _content(header, coder))
 
     def fitting(self, limit: int) -> Coded:
         """See :meth:`Job.fitting`; where it was left open what files are tuned for, what fits decides."""
@@ -301,7 +311,7 @@ class OrdinaryJob(SteppedJob):
         if self._last is not None and self._last[0] == header.step:  # headers may still differ in C, which nets ignore
             rgb, coded = self._last[1]
         else:
-            coder, latents = foresee(self.model, header, self._targets(header, fineness), fineness)
+            coder, latents = foresee(self.model, header, self._targets(header, fineness), fineness, thrift=self._thrift)
             rgb = functools.cache(lambda: picture_of(self.model, header, latents, header.delta, fineness.places()))
             coded = functools.cache(lambda: _content(header, coder))
             if self.remembers:

@@ -97,6 +97,7 @@ class Encoder:
         steps: of the bands.
         eye: round as people see it, not for the smallest squared error.
         fine: octaves between the step of the file and that of the nets, see `eocodec.coding.deep`.
+        thrift: by which bits weigh more in rounding than usual.
     """
 
     def __init__(
@@ -107,9 +108,10 @@ class Encoder:
         steps: list[BandSteps] | None = None,
         eye: bool = False,
         fine: int = 0,
+        thrift: float = 1.0,
     ) -> None:
         self.model, self.tables, self.fine = model, tables_of(model), fine
-        self.weights = model.encoding.weights(eye)
+        self.weights = tuple(thrift * weight for weight in model.encoding.weights(eye))
         self.targets, self.dequantiser = targets, dequantiser
         self.steps = steps
         self.levels = model.manifest.levels
