@@ -13,7 +13,8 @@ References:
     Yang et al., *Improving inference for neural image compression*, 2020. https://arxiv.org/abs/2006.04240
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,13 +85,27 @@ class _Rounds:
         decoded: Callable[[list[Float32]], list[Float32]],
     ) -> list[Float32]:
         """See :class:`Improver`."""
-        slopes = _Slopes(model, picture, values, header, places, refined, latents)
-        result = [band.copy() for band in latents]
-        for _ in range(self.rounds):
-            have = decoded(result)
-            for band, best in zip(result, slopes.best(have), strict=True):
-                band += np.float32(PACE) * (best - band)
-        return result
+        with _threads(model.share):
+            slopes = _Slopes(model, picture, values, header, places, refined, latents)
+            result = [band.copy() for band in latents]
+            for _ in range(self.rounds):
+                have = decoded(result)
+                for band, best in zip(result, slopes.best(have), strict=True):
+                    band += np.float32(PACE) * (best - band)
+            return result
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let PyTorch use so many threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Slopes:

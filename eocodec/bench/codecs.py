@@ -68,6 +68,9 @@ def _pillow(name: str, label: str, settings: Sequence[float], kind: str, **optio
     return Codec(name, label, settings, functools.partial(_by_pillow, kind, **options), _from_pillow, needs=needs)
 
 
+RATES = (8, 12, 18, 26, 38, 56, 84, 130, 190, 250, 320, 450)
+
+
 @dataclass(frozen=True)
 class Ours:
     """How one of our own entries compresses; arguments as of :func:`eocodec.compress`."""
@@ -80,13 +83,17 @@ class Ours:
         return codec.compress(picture, setting, model=model, tune=self.tune, effort=self.effort)
 
     @property
+    def rates(self) -> Sequence[float]:
+        """See :attr:`Codec.settings`; with effort every other one, for each takes seconds."""
+        return RATES[1::2] if self.effort else RATES
+
+    @property
     def label(self) -> str:
         """See :class:`Codec`."""
         tune, effort = (f" --{k} {v}" if v else "" for k, v in (("tune", self.tune), ("effort", self.effort)))
         return f"eocodec{tune}{effort}; the setting is C"
 
 
-RATES = (8, 12, 18, 26, 38, 56, 84, 130, 190, 250, 320, 450)
 EFFORT = 5  # rounds
 OURS = {
     "eocodec": Ours(),
