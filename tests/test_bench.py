@@ -56,6 +56,12 @@ def folder(tmp_path: Path, chelsea: Bytes) -> Path:
     return tmp_path / "in"
 
 
+def test_entries_with_effort_have_fewer_settings() -> None:
+    every = codecs.CODECS["eocodec"].settings
+    assert list(codecs.CODECS["eocodec-effort"].settings) == list(every)[1::2]
+    assert codecs.CODECS["eocodec-psnr-effort"].label == "eocodec --tune psnr --effort 5; the setting is C"
+
+
 def test_what_is_transparent_is_neither_coded_nor_measured(tmp_path: Path, model: Model, chelsea: Bytes) -> None:
     alpha = np.full((96, 112), 255, np.uint8)
     alpha[:, 60:] = 0

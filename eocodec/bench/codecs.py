@@ -106,7 +106,7 @@ AVIF = (14, 22, 30, 38, 46, 54, 62, 70, 78, 85, 91)
 CODECS: dict[str, Codec] = {
     found.name: found
     for found in (
-        *(Codec(name, ours.label, RATES, ours.encode, codec.decompress, (1, 768)) for name, ours in OURS.items()),
+        *(Codec(name, ours.label, ours.rates, ours.encode, codec.decompress, (1, 768)) for name, ours in OURS.items()),
         _pillow(
             "jpeg",
             "JPEG 4:2:0, optimised Huffman tables",
