@@ -13,6 +13,8 @@ References:
     Yang et al., *Improving inference for neural image compression*, 2020. https://arxiv.org/abs/2006.04240
 """
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,6 +59,8 @@ def improver(rounds: int) -> Improver | None:
         raise EocodecError(f"the effort must be a whole number from 0 to {MOST}, not {rounds!r}")
     if not rounds:
         return None
+    if "torch" not in sys.modules:  # else its threads burn time while they wait, several times that of the work
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import onnx
         import ssimulacra2

@@ -21,6 +21,7 @@ from eocodec.bench.scores import Cache, Scorer
 from eocodec.errors import EocodecError
 from eocodec.metrics import bd_rate_between
 from eocodec.model.bundle import Model
+from eocodec.model.library import load_model
 
 Bytes = np.ndarray
 
@@ -36,6 +37,12 @@ def measure(request: pytest.FixtureRequest) -> Measure:
     if not found:
         pytest.skip(left_out[request.param])
     return found[0]
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """On one thread: tests run side by side, and PyTorch's threads, of entries with effort, would wait."""
+    return load_model("photo", 1)
 
 
 @pytest.fixture(params=list(CODECS))

@@ -1,16 +1,18 @@
 """Effort: rounds of looking for latents whose file is better, and what they must not change."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from paths import Runner
 
-from eocodec import EocodecError, compress, decompress, effort
+from eocodec import EocodecError, codec, decompress, effort
 from eocodec.codec import compress_picture
 from eocodec.metrics import psnr
-from eocodec.model.bundle import Model
+from eocodec.model.library import load_model
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
@@ -24,12 +26,17 @@ def crop(coffee: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(coffee[100:292, 200:424])
 
 
+def compress(picture: np.ndarray, rate: float | None = None, **options: Any) -> bytes:
+    """On one thread: tests run side by side, and PyTorch's threads would wait for one another."""
+    return codec.compress(picture, rate, **{"model": load_model("photo", 1), **options})
+
+
 def _score(a: np.ndarray, b: np.ndarray) -> float:
     x, y = (torch.from_numpy(p.copy()).permute(2, 0, 1)[None].float() / 255 for p in (a, b))
     return float(score(x, y))
 
 
-def _saved(crop: np.ndarray, tune: str, quality, rounds: int) -> float:
+def _saved(crop: np.ndarray, tune: str, quality: Callable[[np.ndarray, np.ndarray], float], rounds: int) -> float:
     """Share of the bytes that rounds save at equal quality, by a line through two files without any."""
     points = []
     for rate, n in ((48, 0), (60, 0), (48, rounds)):
@@ -59,7 +66,7 @@ def test_effort_is_the_same_every_time_and_changes_no_input(crop: np.ndarray) ->
 
 
 def test_files_decode_to_what_the_encoder_measured(crop: np.ndarray) -> None:
-    done = compress_picture(crop, 40, effort=1, measure=True, verify=True)
+    done = compress_picture(crop, 40, model=load_model("photo", 1), effort=1, measure=True, verify=True)
     assert done.psnr == pytest.approx(psnr(crop, decompress(done.data)), abs=1e-3)
 
 
@@ -72,16 +79,15 @@ def test_targets_are_met(crop: np.ndarray, target: dict[str, float]) -> None:
         assert 0.97 * target["max_bytes"] <= len(data) <= target["max_bytes"]
 
 
-def test_tiles_give_what_the_whole_gives(crop: np.ndarray, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = decompress(compress(crop, 40, effort=1, model=model, tune="psnr"))
+def test_tiles_give_what_the_whole_gives(crop: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = decompress(compress(crop, 40, effort=1, tune="psnr"))
     monkeypatch.setattr(effort, "WHOLE", 1)
     monkeypatch.setattr(effort, "TILE", 64)
-    tiled = decompress(compress(crop, 40, effort=1, model=model, tune="psnr"))
+    tiled = decompress(compress(crop, 40, effort=1, tune="psnr"))
     assert np.abs(whole.astype(int) - tiled).mean() < 0.02
 
 
-def test_what_transparency_hides_has_no_error(crop: np.ndarray, model: Model) -> None:
-    """A pixel that cannot be seen pulls at nothing: gradients there are those of what is seen."""
+def test_what_transparency_hides_has_no_error(crop: np.ndarray) -> None:
     height, width = crop.shape[:2]
     alpha = np.full((height, width), 255, np.uint8)
     alpha[: height // 2] = 0
@@ -101,7 +107,7 @@ def test_grey_stays_grey(crop: np.ndarray) -> None:
 
 def test_sixteen_bits_are_coded_as_ever(crop: np.ndarray) -> None:
     deep = crop.astype(np.uint16) * 257
-    done = compress_picture(deep, 300, effort=1)
+    done = compress_picture(deep, 300, model=load_model("photo", 1), effort=1)
     assert done.data == compress(deep, 300)
     assert done.notes == ("effort does nothing for pictures of 16 bits a sample",)
 
@@ -128,7 +134,7 @@ def test_the_command_takes_it(run: Runner, crop: np.ndarray, tmp_path: Path) -> 
     from PIL import Image
 
     Image.fromarray(crop).save(tmp_path / "a.png")
-    assert run("compress", "--effort", 1, "--rate", 40, "a.png", "-o", "a.eoc").returncode == 0
+    assert run("compress", "--threads", 1, "--effort", 1, "--rate", 40, "a.png", "-o", "a.eoc").returncode == 0
     assert (tmp_path / "a.eoc").read_bytes() == compress(crop, 40, effort=1)
     refused = run("compress", "--effort", 99, "a.png", "-o", "b.eoc")
     assert refused.returncode == 1
