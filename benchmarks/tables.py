@@ -148,6 +148,27 @@ def kodak_eye() -> str:
     return grid(["BD-rate of", "by", *(f"against {label}" for label in names.values())], rows)
 
 
+def kodak_effort() -> str:
+    """What effort saves, by every measure, and what AVIF is ahead or behind of it."""
+    from eocodec.bench.compression import differences
+    from eocodec.bench.measures import MEASURES as SCORES
+
+    curves = measured("kodak-effort")["codecs"]
+    rows = []
+    for name, plain, label in (
+        ("eocodec-effort", "eocodec", "default"),
+        ("eocodec-psnr-effort", "eocodec-psnr", "--tune psnr"),
+    ):
+        # The same settings of both: a curve through twice the points is another one.
+        same = [p for p in curves[plain] if p["setting"] in {q["setting"] for q in curves[name]}]
+        for measure in MEASURES:
+            found = differences(SCORES[measure], {**curves, plain: same}, BD_RANGES[0], name)["bd_rate"]
+            cells = [found.get(other) for other in (plain, "avif", "jxl")]
+            rows.append([label, MEASURES[measure][0], *("–" if c is None else f"{c:+.1f} %" for c in cells)])
+    head = ["--effort 5", "BD-rate by", "against none", f"against {CODECS['avif']}", f"against {CODECS['jxl']}"]
+    return grid(head, rows)
+
+
 def kodak_points() -> str:
     """Every rate of eocodec on Kodak, tuned for the eye and for squared error."""
     curves = measured("kodak")["codecs"]
@@ -413,6 +434,7 @@ def objective() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "bundles": bundles,
     "kodak-eye": kodak_eye,
+    "kodak-effort": kodak_effort,
     "kodak-bd": lambda: _bd_table(published=False),
     "kodak-bd-published": lambda: _bd_table(published=True),
     "kodak-points": kodak_points,
