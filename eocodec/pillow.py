@@ -25,7 +25,7 @@ MAGIC, PAGE_MAGIC = (format.MAGIC + bytes([version]) for version in (format.VERS
 KIND = 9  # where the second version says what kind of file it is
 LONGEST_HEADER = 4096  # bytes that hold the header and, with few exceptions, a map of steps
 TARGETS = ("rate", "bpp", "max_bytes", "psnr", "lossless")  # with any of them, `quality` says nothing
-OPTIONS = (*TARGETS, "progressive", "denoise")
+OPTIONS = (*TARGETS, "progressive", "denoise", "tune", "focus", "effort")
 
 _bundles: dict[bytes, str] = {}
 

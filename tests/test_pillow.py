@@ -70,6 +70,13 @@ assert "onnxruntime" in sys.modules and image.fp is None
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path, env=environment())
 
 
+@pytest.mark.parametrize("options", [{"tune": "psnr"}, {"focus": (8, 8, 30, 20)}, {"effort": 1}])
+def test_options_are_those_of_compress(crop: Image.Image, options: dict[str, Any]) -> None:
+    if "effort" in options:
+        pytest.importorskip("torch")
+    assert saved(crop, rate=40, **options) == compress(crop, 40, **options) != compress(crop, 40)
+
+
 @pytest.mark.parametrize(
     ("mode", "back"),
     [("L", "L"), ("RGB", "RGB"), ("RGBA", "RGBA"), ("LA", "RGBA"), ("P", "RGB"), ("1", "L"), ("CMYK", "RGB")],
