@@ -23,13 +23,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from eocodec.coding.improving import Improver
+from eocodec.coding.improving import Improver, PictureAtStep
 from eocodec.errors import EocodecError
-from eocodec.format import Header
-from eocodec.image import Picture
 from eocodec.model.bundle import Model
 from eocodec.model.tiles import Tile, scaled, shifted, tiles
-from eocodec.model.transform import Places, scales
+from eocodec.model.transform import scales
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +44,7 @@ EYE_SHARE = 0.25  # of SSIMULACRA2 in the error of files tuned for the eye
 EYE_UNIT = 2e-4  # squared error of a sample (range 0 to 1) that goes with one unit of the metric's error
 CAUTION = 2.0  # by which second derivatives of the metric are taken for larger: those of single places are
 OUTSIDE = 0.1  # of what lies outside the range of colours, that the metric sees
-TILE, HALO, WHOLE = 512, 64, 1 << 19  # pixels: a round takes some 3 kB for each of a tile's
+TILE, HALO, WHOLE = 512, 64, 1 << 19  # pixels: a round takes some 2.6 kB for each of a tile's
 
 
 def improver(rounds: int) -> Improver | None:
@@ -79,18 +77,13 @@ class _Rounds:
 
     def __call__(
         self,
-        model: Model,
-        picture: Picture,
-        values: Float32 | None,
-        header: Header,
-        places: Places,
-        refined: bool,
+        wanted: PictureAtStep,
         latents: list[Float32],
         decoded: Callable[[list[Float32]], list[Float32]],
     ) -> list[Float32]:
         """See :class:`Improver`."""
-        with _threads(model.share):
-            slopes = _Slopes(model, picture, values, header, places, refined, latents)
+        with _threads(wanted.model.share):
+            slopes = _Slopes(wanted, (latents[0].shape[1], latents[0].shape[2]))
             result = [band.copy() for band in latents]
             for _ in range(self.rounds):
                 have = decoded(result)
@@ -113,35 +106,34 @@ def _threads(count: int) -> Iterator[None]:
 
 
 class _Slopes:
-    """Where each latent would be best, given the others; arguments as of :class:`Improver`."""
+    """Where each latent of a picture would be best, given the others.
 
-    def __init__(
-        self,
-        model: Model,
-        picture: Picture,
-        values: Float32 | None,
-        header: Header,
-        places: Places,
-        refined: bool,
-        latents: list[Float32],
-    ) -> None:
+    Arguments:
+        wanted: the picture and its file.
+        coarsest: rows and columns of the low-pass, padding included.
+    """
+
+    def __init__(self, wanted: PictureAtStep, coarsest: tuple[int, int]) -> None:
         import torch
 
         from eocodec.flow.distributed import bfloat16_pays
 
-        self.model, self.header, self.places, self.refined = model, header, places, refined
+        model, picture, header = wanted.model, wanted.picture, wanted.header
+        self.wanted = wanted
         self.factors = scales(model.manifest.levels)
         self.net = model.derived(_net)
         self.device = torch.device("cuda" if model.device == "cuda" and torch.cuda.is_available() else "cpu")
         self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.autocast = bfloat16_pays(self.device)
-        self.width, self.height = (latents[0].shape[k] * self.factors[0] for k in (2, 1))
+        self.height, self.width = (size * self.factors[0] for size in coarsest)
         seen = np.ones(picture.rgb.shape[:2], np.float32) if picture.alpha is None else picture.alpha > 0
         below = (self.height - len(picture.rgb), self.width - picture.rgb.shape[1])
         self.seen = np.pad(seen.astype(np.float32), [(0, n) for n in below])
-        rgb = picture.rgb.astype(np.float32) / np.iinfo(picture.rgb.dtype).max if values is None else values
+        rgb = wanted.values
+        if rgb is None:
+            rgb = picture.rgb.astype(np.float32) / np.iinfo(picture.rgb.dtype).max
         self.rgb = np.pad(rgb, [*((0, n) for n in below), (0, 0)], "edge").transpose(2, 0, 1)
-        self.share = EYE_SHARE * places.tune
+        self.share = EYE_SHARE * wanted.places.tune
         self.step = model.manifest.decoder_step(header.delta)
         # Squared error grows by a latent's own error times its column's squared norm, which the steps follow.
         self.curvature = [(header.delta / s.reshape(-1, 1, 1)) ** 2 for s in model.manifest.steps(header.delta)]
@@ -204,9 +196,9 @@ class _Slopes:
         )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             y = self.net.flow.inverse(bands)
-            if self.refined:
+            if self.wanted.refined:
                 y = self._refined(y, bands, t)
-        if self.header.grey:
+        if self.wanted.header.grey:
             y = y.mean(1, keepdim=True).expand_as(y)
         difference = (y - x) * seen
         squared = difference.square().sum()
@@ -225,7 +217,7 @@ class _Slopes:
         if isinstance(self.net.refine, Refinement):
             return self.net.refine(y, step)
         size = y.shape[2] // 2, y.shape[3] // 2
-        given = self.places.inputs(self.step, t, self.model.multiple)
+        given = self.wanted.places.inputs(self.step, t, self.wanted.model.multiple)
         planes = (torch.from_numpy(given[name]).to(self.device).expand(1, 1, *size) for name in ("step", "tune"))
         return self.net.refine(y, bands, *planes)
 

@@ -136,6 +136,9 @@ def test_the_command_takes_it(run: Runner, crop: np.ndarray, tmp_path: Path) -> 
     Image.fromarray(crop).save(tmp_path / "a.png")
     assert run("compress", "--threads", 1, "--effort", 1, "--rate", 40, "a.png", "-o", "a.eoc").returncode == 0
     assert (tmp_path / "a.eoc").read_bytes() == compress(crop, 40, effort=1)
+    for command in (("batch", ".", "out"), ("compress", "a.png")):
+        refused = run(*command, "--effort", 1, "--progressive")
+        assert refused.returncode == 2 and b"--effort is for ordinary files, without" in refused.stderr
     refused = run("compress", "--effort", 99, "a.png", "-o", "b.eoc")
     assert refused.returncode == 1
     assert b"the effort must be a whole number from 0 to 20, not 99" in refused.stderr

@@ -91,6 +91,7 @@ def command(
         raise click.UsageError("give only one of --rate, --bpp and --psnr")
     if lossless and (progressive or denoise is not None or any(t is not None for t in (rate, bpp, psnr))):
         raise click.UsageError("--lossless excludes --rate, --bpp, --psnr, --progressive and --denoise")
+    compress.check_effort(effort, lossless, progressive)
     if engine == "ray" and workers is not None:
         raise click.UsageError("--workers goes with --engine local; the cluster has as many as it has CPUs")
     if engine == "ray" and device == "cuda":

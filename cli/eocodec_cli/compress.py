@@ -225,8 +225,19 @@ def _check(options: dict[str, Any], rate: float | None, quality: float | None, a
         raise click.UsageError("--progressive excludes --tiny and --lossless")
     if options["denoise"] is not None and options["lossless"]:
         raise click.UsageError("--lossless excludes --denoise: a lossless file keeps the noise")
+    check_effort(options["effort"], options["lossless"], options["progressive"], options["tiny"])
     if as_text and not options["tiny"]:
         raise click.UsageError("--base64 goes with --tiny")
+
+
+def check_effort(effort: int, *others: bool) -> None:
+    """See that effort is asked for ordinary files only.
+
+    Raises:
+        click.UsageError: one of the other forms is, too.
+    """
+    if effort and any(others):
+        raise click.UsageError("--effort is for ordinary files, without --lossless, --progressive and --tiny")
 
 
 def _hint(message: str, name: str) -> str:

@@ -25,6 +25,7 @@ from eocodec.coding.base import (
 )
 from eocodec.coding.fineness import UNTUNED, Fineness, StepTuning, offsets_of, pack_offsets
 from eocodec.coding.forms import OrdinaryForm
+from eocodec.coding.improving import PictureAtStep
 from eocodec.coding.rate_control import SteppedJob
 from eocodec.coding.residuals import LARGE, Decoder, Dequantiser, Encoder
 from eocodec.coding.shifts import Shifts
@@ -215,8 +216,8 @@ class OrdinaryJob(SteppedJob):
                 return foresee(self.model, header, latents, fineness, thrift=self._thrift)[1]
 
             refined = _is_refined(self.model, header, places)
-            better = improver(self.model, self.picture, self._values, header, places, refined, self.latents, decoded)
-            self._improved = header.step, better
+            wanted = PictureAtStep(self.model, self.picture, self._values, header, places, refined)
+            self._improved = header.step, improver(wanted, self.latents, decoded)
         return self._improved[1]
 
     def _plan(self, delta: float) -> tuple[Header, Fineness]:
