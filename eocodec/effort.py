@@ -131,7 +131,7 @@ class _Slopes:
         self.seen = np.pad(seen.astype(np.float32), [(0, n) for n in below])
         rgb = wanted.values
         if rgb is None:
-            rgb = picture.rgb.astype(np.float32) / np.iinfo(picture.rgb.dtype).max
+            rgb = picture.rgb.astype(np.float32) / np.float32(np.iinfo(picture.rgb.dtype).max)
         self.rgb = np.pad(rgb, [*((0, n) for n in below), (0, 0)], "edge").transpose(2, 0, 1)
         self.share = EYE_SHARE * wanted.places.tune
         self.step = model.manifest.decoder_step(header.delta)
