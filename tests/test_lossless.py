@@ -212,31 +212,60 @@ def test_the_command_writes_shows_and_reads_lossless_files(tmp_path: Path, chels
         assert refused.exit_code == 2 and "--lossless excludes" in refused.output
 
 
-@pytest.mark.parametrize(("hidden", "gates"), [((16, 16), 0), ((16,), 5), ((24, 16, 8), 32)])
-def test_exported_graphs_are_integer_arithmetic(hidden: tuple[int, ...], gates: int) -> None:
+@pytest.mark.parametrize(("hidden", "gates", "features"), [((16, 16), 0, 0), ((16,), 5, 8), ((24, 16, 8), 32, 3)])
+def test_exported_graphs_are_integer_arithmetic(hidden: tuple[int, ...], gates: int, features: int) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
-    from eocodec_export.predictor import Predictor, integers, predictor_graph
+    from eocodec_export.predictor import Predictor, companded, integers, predictor_graph
 
     torch.manual_seed(0)
-    predictor = Predictor(20, hidden, gates).requires_grad_(False)
+    predictor = Predictor(20, hidden, gates, features).requires_grad_(False)
     for p in predictor.parameters():
         p.normal_(0, 0.2)
     predictor.net.convs[-1].bias[1] = 3.0
     session = onnxruntime.InferenceSession(predictor_graph(predictor), providers=["CPUExecutionProvider"])
-    context = np.random.default_rng(0).integers(-510, 511, (20, 30, 40)).astype(np.int16)
+    generator = np.random.default_rng(0)
+    context = generator.integers(-510, 511, (20, 30, 40)).astype(np.int16)
     context[:, 15:] //= 40
-    mean, index = session.run(None, {"context": context[None]})
-    want = integers(predictor, context.reshape(20, -1).T)
+    around = generator.integers(0, 256, (features, 30, 40)).astype(np.uint8)
+    inputs = {"context": context[None], "features": around[None]}
+    mean, index = session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})
+    want = integers(predictor, context.reshape(20, -1).T, around.reshape(features, 30 * 40).T)
     assert np.array_equal(mean.ravel(), want[0]) and np.array_equal(index.ravel(), want[1])
+    assert len(session.get_inputs()) == (2 if features else 1)
     assert len(np.unique(index)) > 5 and len(np.unique(mean)) > 100
-    small = context[:, 15:].reshape(20, -1).T
-    floats = predictor(*predictor.inputs(small), True)
-    assert np.abs(floats[0].numpy() - integers(predictor, small)[0] / 16).max() < 0.2
+    small, around = context[:, 15:].reshape(20, -1), around[:, 15:].reshape(features, 15 * 40)
+    seen = torch.from_numpy(np.concatenate([companded(small), around.astype(np.float32) / 32]))
+    floats = predictor(torch.from_numpy(small.astype(np.float32)), seen, True)
+    assert np.abs(floats[0].numpy() - integers(predictor, small.T, around.T)[0] / 16).max() < 0.2
     predictor.linear.fill_(2.0)
     with pytest.raises(ModelError, match="exact range"):
         predictor_graph(predictor)
+
+
+def test_the_graph_that_looks_around_is_integer_arithmetic() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from eocodec_export.predictor import Surroundings, companded, features_graph, integer_features
+
+    torch.manual_seed(0)
+    around = Surroundings(15, 16, 8).requires_grad_(False)
+    for p in around.parameters():
+        p.normal_(0.01, 0.1)
+    context = np.random.default_rng(0).integers(-510, 511, (15, 30, 40)).astype(np.int16)
+    context[:, 15:] //= 40
+    session = onnxruntime.InferenceSession(features_graph(around), providers=["CPUExecutionProvider"])
+    features = session.run(None, {"context": context[None]})[0][0]
+    assert np.array_equal(features, integer_features(around, context)) and len(np.unique(features)) > 20
+    floats = around(torch.from_numpy(companded(context))[None], True)[0].numpy() * 32
+    assert np.abs(floats - features).max() <= 1 and (floats == features).mean() > 0.99
+    rows = session.run(None, {"context": context[None, :, 6:24]})[0][
+        0
+    ]  # those farther than four rows away are not seen
+    assert np.array_equal(rows[:, 4:14], features[:, 10:20])
+    assert not np.array_equal(rows[:, :3], features[:, 6:9])
 
 
 def test_a_graph_with_more_gates_than_are_exact_is_refused() -> None:
@@ -254,28 +283,39 @@ def test_nets_are_trained_kept_and_taken_up_again(
 ) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
-    from eocodec_export.lossless import Effort, Nets, lossless_files
+    from eocodec_export.lossless import KEEP_EVERY, Effort, Nets, lossless_files
 
     model = load_model("photo")
     base = {name: content for name, content in model.files.items() if not name.startswith("lossless/")}
     pictures = [p[:90, :120] for p in samples.values()]
-    tiny = {1: Nets((8, 8), 2, (24, 16)), 2: Nets((8,), 0, (12, 12)), 4: Nets((8,), 1, (12, 12))}
-    effort = Effort(pictures=3, nets=tiny, batch=256)
+    tiny = {
+        1: Nets((8, 8), 2, 8, 6, KEEP_EVERY + 30, 2, 16, 2),
+        2: Nets((8,), 0, 8, 6, 12, 2, 12, 1),
+        4: Nets((8,), 1, 8, 6, 12, 2, 99, 0),
+    }
+    effort = Effort(pictures=3, nets=tiny)
     said: list[str] = []
     files = lossless_files(base, pictures, effort=effort, folder=tmp_path, report=said.append)
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.pt")}
-    assert len(files) == 28 and len(kept) == 27 and sum("bits a sample" in line for line in said) == 27
+    assert len(files) == 37 and len(kept) == 3 and sum(" bits" in line for line in said) == 4
     picture = samples["coffee"][100:180, 200:290]
     trained = Model(parts.listed({**base, **files}))
     monkeypatch.setattr(lossless, "_packed", lambda samples, size, limit=None: b"")  # a WebP stream would be smaller
     data = codec.compress(picture, model=trained, lossless=True)
     assert (codec.decompress(data, trained) == picture).all() and len(data) < 0.5 * picture.size
-    last = next(path for path in kept if path.name == "1_2_3.pt")
+    last = next(path for path in kept if path.name == "1.pt")
     last.unlink()
+
+    def interrupted(line: str) -> None:
+        if f"{KEEP_EVERY} of" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lossless_files(base, pictures, effort=effort, folder=tmp_path, report=interrupted)
     assert lossless_files(base, pictures, effort=effort, folder=tmp_path) == files
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items() if path != last)
     with pytest.raises(ModelError, match="other settings"):
-        lossless_files(base, pictures, effort=replace(effort, batch=128), folder=tmp_path)
+        lossless_files(base, pictures, effort=replace(effort, rate=1e-3), folder=tmp_path)
 
 
 def test_drawings_and_noise_are_packed(chelsea: np.ndarray) -> None:

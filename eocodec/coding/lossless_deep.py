@@ -24,7 +24,7 @@ from eocodec.coding.base import SEGMENT_MINIMUM, SEGMENT_TARGET
 from eocodec.coding.lattice import Lattice, context_channels
 from eocodec.coding.lossless_survey import FIRST_TUNED, Survey
 from eocodec.coding.lossless_tables import CLASSES, COARSE, TABLES, LosslessTables, table_of, tables_of
-from eocodec.coding.lossless_walk import SETS, Strip, Tuning, graph_name, walk
+from eocodec.coding.lossless_walk import SETS, Strip, Tuning, graph_name, looked_around, walk
 from eocodec.coding.range_coder import Reader, Writer
 from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
 from eocodec.errors import FormatError
@@ -84,15 +84,19 @@ def _inside(mean: npt.NDArray[Any], axis: int) -> Int32:
 def _context(lattice: Lattice, shift: int, phase: int, rows: slice) -> tuple[Int32, npt.NDArray[np.int16]]:
     """References, and what the nets see: differences in units of 2**shift levels."""
     reference, context = lattice.context(phase, rows)
-    seen = (context + (1 << shift >> 1)) >> shift
-    return reference.astype(np.int32), np.clip(seen, -LARGEST, LARGEST).astype(np.int16)
+    return reference.astype(np.int32), _seen(context, shift)
+
+
+def _seen(differences: npt.NDArray[Any], shift: int) -> npt.NDArray[np.int16]:
+    return np.clip((differences + (1 << shift >> 1)) >> shift, -LARGEST, LARGEST).astype(np.int16)
 
 
 def predict(model: Model, shift: int, lattice: Lattice, half: int, phase: int, rows: slice) -> Strip:
     """The nets' statement on a strip; its mean is in 1/16 levels."""
     axis = len(lattice.before)
     reference, context = _context(lattice, shift, phase, rows)
-    mean, index = model.run(graph_name(half, axis, phase), {"context": context[None]})
+    around = looked_around(model, lattice, half, functools.partial(_seen, shift=shift))
+    mean, index = model.run(graph_name(half, axis, phase), {"context": context[None], **around(phase, rows)})
     moved = MEAN_UNIT * reference + (mean[0, 0].astype(np.int32) << shift)
     return Strip(half, axis, phase, rows, context, _inside(moved, axis), index[0, 0])
 

@@ -25,7 +25,9 @@ __all__ = [
     "Strip",
     "StripCoder",
     "Tuning",
+    "features_name",
     "graph_name",
+    "looked_around",
     "predict",
     "residual_code",
     "walk",
@@ -37,11 +39,24 @@ Tuning = npt.NDArray[np.int8]
 
 SETS = 3  # nets for h = 1, h = 2 and h >= 4
 STRIP = 65536  # positions of a strip; nets and coder work strip by strip
+AROUND = 4  # rows above and below a place that the net which looks around sees: as many layers of 3x3
+Seen = Callable[[Any], Int16]
+"""Makes differences what nets see."""
 
 
 def graph_name(half: int, axis: int, phase: int) -> str:
     """The graph that predicts `phase` of `axis` on the lattice of stride `half`."""
     return f"lossless/{min(half.bit_length(), SETS)}_{axis}_{phase}"
+
+
+def features_name(half: int, axis: int) -> str:
+    """The graph that looks around on the lattice of stride `half` before the phases of `axis`; not in every bundle."""
+    return f"lossless/{min(half.bit_length(), SETS)}_{axis}_features"
+
+
+def unchanged(differences: Any) -> Int16:
+    """Differences as they are, for pictures of 8 bits."""
+    return np.asarray(differences, np.int16)
 
 
 @dataclass(frozen=True)
@@ -90,9 +105,11 @@ def predict(model: Model, lattice: Lattice, half: int, phase: int, rows: slice) 
     """The nets' statement on a strip: everything in integers, a place at a time, so that pieces run side by side."""
     axis = len(lattice.before)
 
+    around = looked_around(model, lattice, half)
+
     def run(piece: slice) -> tuple[Int16, Int16, UInt8]:
         reference, context = lattice.context(phase, piece)
-        mean, index = model.run(graph_name(half, axis, phase), {"context": context[None]})
+        mean, index = model.run(graph_name(half, axis, phase), {"context": context[None], **around(phase, piece)})
         return context, _inside(MEAN_UNIT * reference + mean[0, 0], axis), index[0, 0]
 
     parts = side_by_side(run, pieces(rows, lattice.phase_shape(phase)[1], model.share), model.share)
@@ -101,6 +118,43 @@ def predict(model: Model, lattice: Lattice, half: int, phase: int, rows: slice) 
     contexts, means, indices = zip(*parts, strict=True)
     joined = np.concatenate(contexts, axis=1), np.concatenate(means), np.concatenate(indices)
     return Strip(half, axis, phase, rows, *joined)
+
+
+def looked_around(
+    model: Model, lattice: Lattice, half: int, seen: Seen = unchanged
+) -> Callable[[int, slice], dict[str, UInt8]]:
+    """A function from a phase and rows of it to what its nets take besides their context.
+
+    Nothing in bundles without nets that look around; else features of phase 0, made once for all phases of an axis.
+
+    Arguments:
+        model: the bundle.
+        lattice: of the axis.
+        half: its stride after this phase.
+        seen: makes differences what nets see.
+    """
+    name = features_name(half, len(lattice.before))
+    if f"{name}.onnx" not in model.files:
+        return lambda phase, rows: {}
+    if lattice.features is None:
+        height, width = lattice.phase_shape(0)
+
+        def run(piece: slice) -> UInt8:
+            top, stop = max(0, piece.start - AROUND), min(height, piece.stop + AROUND)
+            context = seen(lattice.surroundings(slice(top, stop)))
+            result: UInt8 = model.run(name, {"context": context[None]})[0][0, :, piece.start - top :]
+            return result[:, : piece.stop - piece.start]
+
+        step = max(1, STRIP // width)
+        strips = [slice(top, min(top + step, height)) for top in range(0, height, step)]
+        parts = [p for rows in strips for p in side_by_side(run, pieces(rows, width, model.share), model.share)]
+        lattice.features = np.concatenate(parts, axis=1)
+    features = lattice.features
+
+    def of(phase: int, rows: slice) -> dict[str, UInt8]:
+        return {"features": np.ascontiguousarray(features[None, :, rows, : lattice.phase_shape(phase)[1]])}
+
+    return of
 
 
 def _inside(mean: npt.NDArray[Any], axis: int) -> Int16:
@@ -148,8 +202,8 @@ def walk(
     for half in visits(height, width):
         shape = (-(-height // half), -(-width // half))
         done: list[Lattice] = []
-        for axis in range(axes):
-            lattice = Lattice(shape, values[axis], residuals[axis], list(done))
+        for _ in range(axes):
+            lattice = Lattice(shape, values, residuals, list(done))
             for phase in (1, 2, 3):
                 rows, columns = lattice.phase_shape(phase)
                 found: Any = np.empty((2, rows, columns), dtype)
@@ -160,6 +214,7 @@ def walk(
                     np.add(s.predicted, found[1, s.rows], out=found[0, s.rows])
                 lattice.add(found[0], found[1])
             lattice.finish()
+            lattice.features = None
             done.append(lattice)
         values, residuals = [x.full for x in done], [x.full_residuals for x in done]
     return np.stack(values)

@@ -1,13 +1,14 @@
 """The lossless part of a photo bundle: trains its nets, rounds them to integers, fits its tables.
 
-In: photos. Out: the bundle's files `lossless/{set}_{axis}_{phase}.onnx` and `lossless/tables.bin`. The nets are
-so small that training them is part of the export. They see what `eocodec.coding.lattice.Lattice.context` gives, the
-very function that files are coded with, and every graph is checked against integer arithmetic before it is written.
+In: photos. Out: the bundle's files `lossless/{set}_{axis}_{phase}.onnx`, `lossless/{set}_{axis}_features.onnx` and
+`lossless/tables.bin`. The nets of a lattice are trained together, from the coarsest lattice to the finest, on crops:
+each net sees the residuals that those before it leave. What they see is made by `eocodec.coding.lattice.Lattice`, which
+files are coded with, and every graph is checked against integer arithmetic before it is written.
 """
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,22 +17,34 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from eocodec.coding import lossless_tables, lossless_walk
-from eocodec.coding.lattice import Lattice, context_channels, to_planes
+from eocodec.coding.lattice import AXES, Lattice, context_channels, surroundings_channels, to_planes
 from eocodec.coding.lossless_tables import CLASSES, COARSE, TABLES, TABLES_FILE
-from eocodec.coding.lossless_walk import SETS, Strip
+from eocodec.coding.lossless_walk import Strip
 from eocodec.coding.units import PHASES
 from eocodec.errors import ModelError
 from eocodec.flow.context import SCALE_MIN, SCALE_PER_OCTAVE
+from eocodec.flow.distributed import bfloat16_pays
+from eocodec.flow.modules import ModuleDict, ModuleList
 from eocodec.flow.pictures import read_pictures, split
 from eocodec.flow.soap import Soap
 from eocodec.model import parts
 from eocodec.model.bundle import Model, write_bundle
 from eocodec.model.library import bundle_files
 from eocodec_export.graphs import EXACT
-from eocodec_export.predictor import LARGEST, Predictor, integers, mixture_bits, predictor_graph
+from eocodec_export.predictor import (
+    LARGEST,
+    Predictor,
+    Surroundings,
+    companded,
+    features_graph,
+    integer_features,
+    integers,
+    mixture_bits,
+    predictor_graph,
+)
 
 __all__ = ["Effort", "add_lossless", "lossless_files", "prepared"]
 
@@ -39,11 +52,13 @@ Bytes = npt.NDArray[np.uint8]
 Int16 = npt.NDArray[np.int16]
 Floats = npt.NDArray[np.float64]
 
-QUANTISED = 0.3  # last part of the iterations, which is trained with rounded weights
+QUANTISED = 0.25  # last part of the iterations, which is trained with rounded weights
 HOLD_OUT = 40
-LEAST_SQUARES = 1_000_000  # samples that the linear prediction is fitted to before training
-COUNTED = 100  # pictures that the tables are fitted to
-CHUNK = 4096  # samples that are predicted at once: what is in between stays in the cache
+WARM_UP = 50  # iterations
+KEEP_EVERY = 200  # iterations
+GREY = 8  # every so many pieces of pictures, one is grey: what looks around must know that, too
+COUNTED = 150  # pictures that the tables are fitted to
+HALVES = (8, 4, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -51,21 +66,31 @@ class Nets:
     """The nets of a lattice.
 
     Arguments:
-        hidden: channels of the hidden layers.
+        hidden: channels of the hidden layers of those that predict.
         gates: gated linear predictions.
-        iterations: of training, for luma and for chroma.
+        around: channels of the hidden layers of those that look around.
+        features: that these give.
+        iterations: of training.
+        crops: pieces of pictures in an iteration.
+        size: rows and columns of their coarser lattice.
+        margin: places of it at their edges that do not count, for they are not edges of pictures.
     """
 
     hidden: tuple[int, ...]
     gates: int
-    iterations: tuple[int, int]
+    around: int
+    features: int
+    iterations: int
+    crops: int
+    size: int
+    margin: int
 
 
 def _full() -> dict[int, Nets]:
     return {
-        1: Nets((96, 96), 32, (3500, 2500)),
-        2: Nets((80, 64), 24, (1000, 1000)),
-        4: Nets((64, 48), 16, (1300, 1300)),
+        1: Nets((96, 96), 32, 48, 32, 5000, 8, 56, 4),
+        2: Nets((80, 64), 24, 48, 32, 800, 12, 44, 4),
+        4: Nets((64, 48), 16, 48, 32, 500, 48, 22, 2),
     }
 
 
@@ -76,57 +101,105 @@ class Effort:
     Arguments:
         pictures: that are trained on.
         nets: by h.
-        batch: samples of an iteration.
         rate: learning rate of the nets at first; it falls to a fiftieth along a cosine.
         linear_rate: of the linear predictions.
     """
 
-    pictures: int = 400
+    pictures: int = 1200
     nets: dict[int, Nets] = field(default_factory=_full)
-    batch: int = 4096
-    rate: float = 1.6e-2
+    rate: float = 1e-2
     linear_rate: float = 2e-3
 
 
 FULL = Effort()
 
 
-def _least_squares(context: Int16, target: Int16) -> npt.NDArray[np.float32]:
-    """Linear predictor to start from; smooth places count more, as they do in bits."""
-    activity = np.abs(context[:, :4]).mean(1)
-    weight = (1 / (activity + 2) ** 2).astype(np.float32)[:, None]
-    x = context.astype(np.float32)
-    gram = (x * weight).T @ x
-    gram += 1e-4 * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=np.float32)
-    return np.linalg.solve(gram, (x * weight).T @ target.astype(np.float32)).astype(np.float32)
+class LatticeNets(nn.Module):
+    """All nets of a lattice.
+
+    Arguments:
+        nets: how large they are.
+    """
+
+    def __init__(self, nets: Nets) -> None:
+        super().__init__()
+        self.around = ModuleList(
+            Surroundings(surroundings_channels(axis), nets.around, nets.features) for axis in range(AXES)
+        )
+        self.predictors: ModuleDict[Predictor] = ModuleDict()
+        for axis in range(AXES):
+            for phase in (1, 2, 3):
+                channels = context_channels(phase, axis)
+                self.predictors[f"{axis}_{phase}"] = Predictor(channels, nets.hidden, nets.gates, nets.features)
+
+    def forward(
+        self, planes: Int16, residuals: list[Int16], quantised: bool, margin: int = 0, fast: bool = False
+    ) -> tuple[Tensor, list[Int16]]:
+        """Bits a sample of the three phases of all axes, `(9,)`, and the residuals of the lattice, one for each axis.
+
+        Arguments:
+            planes: lattices of stride h of some pictures, `(3, B, H, W)`.
+            residuals: what was left of their lattice of stride 2h, one for each axis.
+            quantised: weights and activations as in the graphs.
+            margin: of phase 0, places at the edges that do not count.
+            fast: hidden layers in bfloat16.
+        """
+        bits, done = [], list[Lattice]()
+        coarse = [p[..., ::2, ::2] for p in planes]
+        for axis, own in enumerate(planes):
+            lattice = Lattice((own.shape[-2], own.shape[-1]), coarse, residuals, list(done))
+            around = lattice.surroundings(slice(0, lattice.phase_shape(0)[0]))
+            seen = torch.from_numpy(companded(around)).transpose(0, 1)
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+                features = self.around[axis](seen.contiguous(memory_format=torch.channels_last), quantised)
+            features = features.float().transpose(0, 1)
+            for phase in (1, 2, 3):
+                (i, j), (rows, columns) = PHASES[phase], lattice.phase_shape(phase)
+                reference, context = lattice.context(phase, slice(0, rows))
+                seen = torch.cat([torch.from_numpy(companded(context)), features[..., :rows, :columns]]).flatten(1)
+                floats = torch.from_numpy(context.astype(np.float32)).flatten(1)
+                mean, index = self.predictors[f"{axis}_{phase}"](floats, seen, quantised, fast)
+                values = np.ascontiguousarray(own[..., i::2, j::2])
+                wanted = torch.from_numpy((values - reference).astype(np.float32))
+                missed = wanted - mean.reshape(wanted.shape)
+                price = mixture_bits(missed, index.reshape(wanted.shape))
+                bits.append(price[..., margin : rows - margin, margin : columns - margin].mean())
+                left = np.floor(missed.detach().numpy() + 0.5)
+                lattice.add(values, np.clip(left, -LARGEST, LARGEST).astype(np.int16))
+            lattice.finish()
+            done.append(lattice)
+        return torch.stack(bits), [x.full_residuals for x in done]
 
 
-def fit_predictor(model: Predictor, context: Int16, target: Int16, iterations: int, effort: Effort, seed: int) -> None:
-    """Train on samples: `context (N, channels)`, `target (N,)` minus the reference values."""
-    generator = torch.Generator().manual_seed(seed)
-    every = max(1, len(target) // LEAST_SQUARES)
-    with torch.no_grad():
-        model.linear.copy_(torch.from_numpy(_least_squares(context[::every], target[::every])))
-    optimiser = Soap(
-        [
-            {"params": model.net.parameters(), "lr": effort.rate},
-            {"params": [p for p in (model.linear, model.gated) if p.numel()], "lr": effort.linear_rate},
-        ]
-    )
-    rates = [group["lr"] for group in optimiser.param_groups]
-    for k in range(iterations):
-        factor = min(1.0, (k + 1) / 50) * (0.02 + 0.49 * (1 + math.cos(math.pi * k / iterations)))
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * factor
-        chosen = torch.randint(len(target), (min(effort.batch, len(target)),), generator=generator).numpy()
-        mean, index = model(*model.inputs(context[chosen]), k >= iterations * (1 - QUANTISED))
-        wanted = torch.from_numpy(target[chosen].astype(np.float32))
-        loss = mixture_bits(wanted - mean, index).mean()
-        optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-    model.requires_grad_(False)
+class _Crops:
+    """Draws pieces of lattices.
+
+    Arguments:
+        planes: lattices of stride h, `(3, H, W)` of each picture.
+        residuals: of those of stride 2h, one for each axis of each picture.
+        nets: size and number of the pieces.
+        seed: of the choice.
+    """
+
+    def __init__(self, planes: list[Int16], residuals: list[list[Int16]], nets: Nets, seed: int) -> None:
+        self.nets, self.generator = nets, np.random.default_rng(seed)
+        self.size = min(nets.size, max(min(p.shape[1:]) // 2 for p in planes))
+        pairs = zip(planes, residuals, strict=True)
+        self.pairs = [(p, np.stack(r)) for p, r in pairs if min(p.shape[1:]) >= 2 * self.size]
+        places = np.array([p[0].size for p, _ in self.pairs], float)
+        self.share = places / places.sum()
+
+    def __call__(self) -> tuple[Int16, list[Int16]]:
+        """Planes `(3, B, 2 · size, 2 · size)`, and residuals of the coarser lattice."""
+        n, found = self.size, []
+        for k in self.generator.choice(len(self.pairs), self.nets.crops, p=self.share).tolist():
+            planes, residuals = self.pairs[k]
+            top, left = (int(self.generator.integers(side // 2 - n + 1)) for side in planes.shape[1:])
+            piece = planes[:, 2 * top : 2 * (top + n), 2 * left : 2 * (left + n)]
+            found.append((piece, residuals[:, top : top + n, left : left + n]))
+        planes, residuals = (np.stack(part, 1) for part in zip(*found, strict=True))
+        planes[1:, ::GREY] = residuals[1:, ::GREY] = 0
+        return planes, list(residuals)
 
 
 def prepared(pictures: Sequence[Bytes], count: int) -> list[Bytes]:
@@ -162,11 +235,11 @@ def _grainy(image: Image.Image, generator: np.random.Generator, sigma: float) ->
 
 
 class _Store:
-    """Finished nets in a folder, so that training that was stopped goes on where it was.
+    """Nets of a lattice in a folder, finished or on their way, so that training that was stopped goes on where it was.
 
     Arguments:
         folder: where they are kept; None keeps nothing.
-        effort: what a net must have been trained with to be taken, other lattices and the iterations apart.
+        effort: what they must have been trained with to be taken.
         samples: of all pictures, likewise.
     """
 
@@ -176,136 +249,118 @@ class _Store:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
-    def load(self, name: str, half: int, model: Predictor) -> Int16 | None:
-        """Fill in the weights of a net and give the residuals that it leaves, if it is there.
+    def load(self, half: int) -> dict[str, Any] | None:
+        """What :meth:`save` was given.
 
         Raises:
             ModelError: it was trained with other settings.
         """
-        if self.folder is None or not self._path(name).exists():
+        if self.folder is None or not self._path(half).exists():
             return None
-        kept = torch.load(self._path(name), weights_only=True)
+        kept: dict[str, Any] = torch.load(self._path(half), weights_only=False)
         if kept["settings"] != self._of(half):
-            raise ModelError(f"{self._path(name)} was trained with other settings; remove it or take another folder")
-        model.load_state_dict(kept["weights"])
-        model.requires_grad_(False)
-        return np.asarray(kept["residuals"].numpy())
+            raise ModelError(f"{self._path(half)} was trained with other settings; remove it or take another folder")
+        return kept
 
-    def save(self, name: str, half: int, model: Predictor, residuals: Int16) -> None:
-        """Keep a net; it is there as a whole or not at all."""
+    def save(self, half: int, **state: Any) -> None:
+        """Keep the state of training; it is there as a whole or not at all."""
         if self.folder is not None:
-            path = self._path(name)
-            kept = {
-                "settings": self._of(half),
-                "weights": model.state_dict(),
-                "residuals": torch.from_numpy(residuals),
-            }
-            torch.save(kept, path.with_suffix(".part"))
+            path = self._path(half)
+            torch.save({"settings": self._of(half), **state}, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
 
     def _of(self, half: int) -> dict[str, Any]:
-        return {**self.settings, "nets": {**self.settings["nets"][half], "iterations": None}}
+        return {**self.settings, "nets": self.settings["nets"][half]}
 
-    def _path(self, name: str) -> Path:
+    def _path(self, half: int) -> Path:
         assert self.folder is not None
-        return self.folder / f"{Path(name).name}.pt"
+        return self.folder / f"{half}.pt"
 
 
 def train(
     pictures: Sequence[Bytes], effort: Effort, folder: Path | None, report: Callable[[str], None]
-) -> dict[str, Predictor]:
-    """Nets by graph name, trained in coding order: each sees the residuals that those before it leave."""
+) -> dict[int, LatticeNets]:
+    """Nets by h, trained from coarse to fine."""
     planes = [to_planes(p) for p in pictures]
     store = _Store(folder, effort, sum(p.size for p in planes))
-    residuals: list[list[Int16]] = []  # by picture and axis, of the lattice of stride 2h
-    predictors: dict[str, Predictor] = {}
-    torch.manual_seed(0)
-    for half in (8, 4, 2, 1):
-        finished: list[list[Lattice]] = [[] for _ in planes]
-        for axis in range(3):
-            lattices = []
-            for n, p in enumerate(planes):
-                values = p[axis, ::half, ::half]
-                known = np.ascontiguousarray(values[::2, ::2])
-                before = np.zeros_like(known) if half == 8 else residuals[n][axis]
-                lattices.append((Lattice((values.shape[0], values.shape[1]), known, before, finished[n]), values))
-            for phase in (1, 2, 3):
-                said = _train_phase(lattices, half, axis, phase, effort, store, predictors)
-                report(f"lossless nets: h = {half}, axis {axis}, phase {phase}: {said}")
-            for n, (lattice, _) in enumerate(lattices):
-                lattice.finish()
-                finished[n] = [*finished[n], lattice]
-        residuals = [[lattice.full_residuals for lattice in done] for done in finished]
-    return predictors
+    residuals = [_first_residuals(p[:, ::16, ::16], p[:, ::8, ::8]) for p in planes]
+    found = {}
+    for half in HALVES[1:]:
+        lattices = [p[:, ::half, ::half] for p in planes]
+        found[half] = _trained(half, lattices, residuals, effort, store, report)
+        if half > 1:
+            with torch.no_grad():
+                pairs = zip(lattices, residuals, strict=True)
+                left = [found[half](p[:, None], [x[None] for x in r], True)[1] for p, r in pairs]
+            residuals = [[x[0] for x in r] for r in left]
+    return found
 
 
-def _samples(lattices: list[tuple[Lattice, Int16]], phase: int) -> tuple[Int16, Int16]:
-    """Contexts `(N, channels)` of a phase in all pictures, and values minus reference values `(N,)`."""
-    i, j = PHASES[phase]
-    contexts, targets = [], []
-    for lattice, values in lattices:
-        reference, context = lattice.context(phase, slice(0, lattice.phase_shape(phase)[0]))
-        contexts.append(context.reshape(len(context), -1))
-        targets.append((values[i::2, j::2] - reference).ravel())
-    target = np.concatenate(targets)
-    result, at = np.empty((len(target), len(contexts[0])), np.int16), 0
-    for context in contexts:
-        result[at : at + context.shape[1]] = context.T
-        at += context.shape[1]
-    return result, target
+def _first_residuals(coarse: Int16, planes: Int16) -> list[Int16]:
+    """What a plain mean leaves at h = 8, where no net of this lattice is trained: nearly what the nets leave."""
+    return [_plain(c, p) for c, p in zip(coarse, planes, strict=True)]
 
 
-def _train_phase(
-    lattices: list[tuple[Lattice, Int16]],
+def _plain(coarse: Int16, plane: Int16) -> Int16:
+    shape = (plane.shape[0], plane.shape[1])
+    lattice = Lattice(shape, [coarse], [np.zeros_like(coarse)], [])
+    for phase in (1, 2, 3):
+        i, j = PHASES[phase]
+        reference, _ = lattice.context(phase, slice(0, lattice.phase_shape(phase)[0]))
+        lattice.add(np.ascontiguousarray(plane[i::2, j::2]), plane[i::2, j::2] - reference)
+    lattice.finish()
+    return lattice.full_residuals
+
+
+def _trained(
     half: int,
-    axis: int,
-    phase: int,
+    lattices: list[Int16],
+    residuals: list[list[Int16]],
     effort: Effort,
     store: _Store,
-    predictors: dict[str, Predictor],
-) -> str:
-    """Train the net of a phase on all pictures, let it predict them, say what that gave.
-
-    At h = 8 a linear predictor stands in.
-    """
-    i, j = PHASES[phase]
-    if half == 8:
-        context, target = _samples(lattices, phase)
-        left, said = _left(target, context.astype(np.float32) @ _least_squares(context, target)), "linear"
-    else:
-        name = lossless_walk.graph_name(half, axis, phase)
-        model = predictors[name] = Predictor(
-            context_channels(phase, axis), effort.nets[half].hidden, effort.nets[half].gates
-        )
-        kept = store.load(name, half, model)
-        if kept is not None:
-            left, said = kept, "kept"
-        else:
-            context, target = _samples(lattices, phase)
-            fit_predictor(
-                model, context, target, effort.nets[half].iterations[axis > 0], effort, 9 * half + 3 * axis + phase
-            )
-            left, bits = _predict(model, context, target)
-            said = f"{bits:.4f} bits a sample"
-            store.save(name, half, model, left)
-    at = 0
-    for lattice, values in lattices:
-        own = np.ascontiguousarray(values[i::2, j::2])
-        lattice.add(own, left[at : at + own.size].reshape(own.shape))
-        at += own.size
-    return said
-
-
-def _left(target: Int16, mean: npt.NDArray[np.float32]) -> Int16:
-    return np.clip(np.floor(target - mean + 0.5), -LARGEST, LARGEST).astype(np.int16)
-
-
-def _predict(model: Predictor, context: Int16, target: Int16) -> tuple[Int16, float]:
-    """What a net's prediction leaves of every sample, and the bits a sample takes on average."""
-    pieces = [model(*model.inputs(context[k : k + CHUNK]), True) for k in range(0, len(context), CHUNK)]
-    mean, index = (torch.cat(part) for part in zip(*pieces, strict=True))
-    bits = mixture_bits(torch.from_numpy(target.astype(np.float32)) - mean, index).mean()
-    return _left(target, mean.numpy()), float(bits)
+    report: Callable[[str], None],
+) -> LatticeNets:
+    """The nets of a lattice."""
+    nets = effort.nets[half]
+    torch.manual_seed(half)
+    model = LatticeNets(nets)
+    predictors = (model.predictors[name] for name in model.predictors)
+    linear = [p for x in predictors for p in (x.linear, x.gated) if p.numel()]
+    known = {id(p) for p in linear}
+    optimiser = Soap(
+        [
+            {"params": [p for p in model.parameters() if id(p) not in known and p.numel()], "lr": effort.rate},
+            {"params": linear, "lr": effort.linear_rate},
+        ]
+    )
+    rates = [group["lr"] for group in optimiser.param_groups]
+    crops = _Crops(lattices, residuals, nets, half)
+    kept = store.load(half)
+    first, total, count, fast = 0, torch.zeros(9), 0, bfloat16_pays(torch.device("cpu"))
+    if kept is not None:
+        model.load_state_dict(kept["weights"])
+        if kept["iteration"] < nets.iterations:
+            optimiser.load_state_dict(kept["optimiser"])
+            crops.generator.bit_generator.state = kept["generator"]
+        first = kept["iteration"]
+    for k in range(first, nets.iterations):
+        factor = min(1.0, (k + 1) / WARM_UP) * (0.02 + 0.49 * (1 + math.cos(math.pi * k / nets.iterations)))
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+        bits, _ = model(*crops(), k >= nets.iterations * (1 - QUANTISED), nets.margin, fast)
+        optimiser.zero_grad()
+        torch.autograd.backward(bits.mean())
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        total, count = total + bits.detach(), count + 1
+        if (k + 1) % KEEP_EVERY == 0 or k + 1 == nets.iterations:
+            state = optimiser.state_dict() if k + 1 < nets.iterations else None
+            generator = crops.generator.bit_generator.state
+            store.save(half, iteration=k + 1, weights=model.state_dict(), optimiser=state, generator=generator)
+            said = " ".join(f"{x:.3f}" for x in (total / count).tolist())
+            report(f"lossless nets: h = {half}, {k + 1} of {nets.iterations}: {total.mean() / count:.4f} bits, {said}")
+            total, count = torch.zeros(9), 0
+    return model.requires_grad_(False)
 
 
 class _Counter:
@@ -390,11 +445,11 @@ def lossless_files(
             with other settings.
     """
     chosen = prepared(pictures, effort.pictures)
-    predictors = train(chosen, effort, folder, report)
-    assert len(predictors) == 9 * SETS
-    graphs = {f"{name}.onnx": predictor_graph(p) for name, p in predictors.items()}
+    trained = train(chosen, effort, folder, report)
+    graphs = {f"{name}.onnx": content for half, nets in trained.items() for name, content in _graphs(half, nets)}
     model = Model(parts.listed({**base, **graphs}))
-    check(predictors, model)
+    for half, nets in trained.items():
+        check(half, nets, model)
     report("lossless tables")
     counter = _Counter()
     for picture in chosen[:: max(1, len(chosen) // COUNTED)]:
@@ -402,20 +457,39 @@ def lossless_files(
     return {**graphs, TABLES_FILE: fit_tables(counter.counts)}
 
 
-def check(predictors: dict[str, Predictor], model: Model) -> None:
+def _graphs(half: int, nets: LatticeNets) -> Iterator[tuple[str, bytes]]:
+    for axis, around in enumerate(nets.around):
+        yield lossless_walk.features_name(half, axis), features_graph(around)
+        for phase in (1, 2, 3):
+            yield lossless_walk.graph_name(half, axis, phase), predictor_graph(nets.predictors[f"{axis}_{phase}"])
+
+
+def check(half: int, nets: LatticeNets, model: Model) -> None:
     """Every graph against 64-bit integers on random contexts, small and as large as they get.
 
     Raises:
         ModelError: they disagree.
     """
     generator = np.random.default_rng(0)
-    for name, predictor in predictors.items():
+
+    def random(largest: int, channels: int) -> Int16:
+        return generator.integers(-largest, largest + 1, (channels, 24, 40)).astype(np.int16)
+
+    for axis, around in enumerate(nets.around):
         for largest in (3, 40, LARGEST):
-            context = generator.integers(-largest, largest + 1, (len(predictor.linear), 24, 40)).astype(np.int16)
-            mean, index = model.run(name, {"context": context[None]})
-            want = integers(predictor, context.reshape(len(context), -1).T)
-            if not (np.array_equal(mean.ravel(), want[0]) and np.array_equal(index.ravel(), want[1])):
-                raise ModelError(f"integer arithmetic and ONNX Runtime disagree in {name}; the export is refused")
+            name = lossless_walk.features_name(half, axis)
+            context = random(largest, surroundings_channels(axis))
+            features = model.run(name, {"context": context[None]})[0][0]
+            same = np.array_equal(features, integer_features(around, context))
+            for phase in (1, 2, 3):
+                predictor = nets.predictors[f"{axis}_{phase}"]
+                context = random(largest, context_channels(phase, axis))
+                inputs = {"context": context[None], "features": features[None]}
+                mean, index = model.run(lossless_walk.graph_name(half, axis, phase), inputs)
+                want = integers(predictor, context.reshape(len(context), -1).T, features.reshape(len(features), -1).T)
+                same = same and np.array_equal(mean.ravel(), want[0]) and np.array_equal(index.ravel(), want[1])
+            if not same:
+                raise ModelError(f"integer arithmetic and ONNX Runtime disagree beside {name}; the export is refused")
 
 
 def add_lossless(

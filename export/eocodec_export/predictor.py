@@ -1,7 +1,7 @@
 """A net for lossless files: mean and scale of a sample from its context, trained in floats and exported in integers.
 
-In: a training context, see `eocodec.coding.lattice.Lattice.context`. Out: a graph of integer arithmetic, and the same
-in 64-bit integers to check it with.
+In: a training context, see `eocodec.coding.lattice.Lattice.context`, and what a second net found around the sample.
+Out: graphs of integer arithmetic, and the same in 64-bit integers to check them with.
 
 The mean is a linear prediction, plus a few more of them, each times a gate between -1 and 1 that the net opens, plus a
 correction in units of the scale. Gates let the prediction turn with the edges of the picture; a net alone, which sees
@@ -18,6 +18,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
+from eocodec.coding.lossless_walk import AROUND
 from eocodec.errors import ModelError
 from eocodec.flow.context import (
     ACTIVATION_UNIT,
@@ -33,7 +34,17 @@ from eocodec.flow.context import (
 )
 from eocodec_export.graphs import EXACT, MEAN_LIMIT, GraphBuilder, halved
 
-__all__ = ["LARGEST", "Predictor", "integers", "mixture_bits", "predictor_graph"]
+__all__ = [
+    "LARGEST",
+    "Predictor",
+    "Surroundings",
+    "companded",
+    "features_graph",
+    "integer_features",
+    "integers",
+    "mixture_bits",
+    "predictor_graph",
+]
 
 Int16 = npt.NDArray[np.int16]
 Integers = npt.NDArray[np.int64]
@@ -61,48 +72,80 @@ def scale_table() -> Integers:
     return np.maximum(1, np.floor(MEAN_UNIT * SCALE_MIN * 2.0 ** (k / SCALE_PER_OCTAVE) + 0.5)).astype(np.int64)
 
 
+def companded(context: Int16) -> npt.NDArray[np.float32]:
+    """What nets see of a context, in 1/32."""
+    return _SEEN[context]  # negative numbers count from the end of the table
+
+
+_SEEN: npt.NDArray[np.float32] = (compand_table() / ACTIVATION_UNIT).astype(np.float32)
+
+
+class Surroundings(nn.Module):
+    """What is around the samples of an axis before its phases: features of every quad, from a wider view.
+
+    Arguments:
+        channels: of `eocodec.coding.lattice.Lattice.surroundings`.
+        width: channels of the hidden layers.
+        features: channels of the result.
+    """
+
+    def __init__(self, channels: int, width: int, features: int) -> None:
+        super().__init__()
+        self.net = IntegerNet([channels, *[width] * (AROUND - 1), features], [3] * AROUND, True, eight_bit=True)
+        self.net.convs[0].eight_bit = False  # its inputs have a sign
+
+    def forward(self, seen: Tensor, quantised: bool) -> Tensor:
+        """Features `(B, features, rows, columns)` in 0 to 255/32, of what was companded, `(B, channels, …)`."""
+        return self.net(seen, quantised)
+
+
 class Predictor(nn.Module):
-    """Mean and scale of a sample from its context `(N, channels)`.
+    """Mean and scale of a sample from its context.
 
     Arguments:
         channels: of the context.
         hidden: channels of the net's hidden layers.
         gates: linear predictions besides the first, each with a gate.
+        features: channels of what :class:`Surroundings` gives.
     """
 
-    compand: Tensor
     scales: Tensor
 
-    def __init__(self, channels: int, hidden: tuple[int, ...], gates: int) -> None:
+    def __init__(self, channels: int, hidden: tuple[int, ...], gates: int, features: int = 0) -> None:
         super().__init__()
+        self.features = features
         self.linear = nn.Parameter(torch.zeros(channels))
         self.gated = nn.Parameter(torch.empty(gates, channels).normal_(0, 0.1))
-        self.net = IntegerNet([channels, *hidden, 2 + gates], [1] * (len(hidden) + 1), False)
+        self.net = IntegerNet([channels + features, *hidden, 2 + gates], [1] * (len(hidden) + 1), False)
         last = self.net.convs[-1]
         assert last.bias is not None
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         with torch.no_grad():
             last.bias[1] = FIRST_INDEX
-        self.register_buffer("compand", torch.from_numpy(compand_table().astype(np.float32)), persistent=False)
         self.register_buffer("scales", torch.from_numpy(scale_table().astype(np.float32)), persistent=False)
 
-    def inputs(self, context: Int16) -> tuple[Tensor, Tensor]:
-        """Float context, and companded in 1/32."""
-        index = torch.from_numpy(context.astype(np.int32))
-        return index.float(), self.compand[index.reshape(-1)].reshape(index.shape) / ACTIVATION_UNIT
+    def forward(self, context: Tensor, seen: Tensor, quantised: bool, fast: bool = False) -> tuple[Tensor, Tensor]:
+        """Mean minus reference value, in levels, and scale index, `(N,)` each.
 
-    def forward(self, context: Tensor, companded: Tensor, quantised: bool) -> tuple[Tensor, Tensor]:
-        """Mean minus reference value, in levels, and scale index, `(N,)` each."""
-        x = companded
+        Arguments:
+            context: `(channels, N)`.
+            seen: the same companded, then features, `(channels + features, N)`.
+            quantised: weights and activations as in the graph.
+            fast: hidden layers in bfloat16.
+        """
+        x = seen
         for k, conv in enumerate(self.net.convs):
+            last = k + 1 == len(self.net.convs)
             w, b = conv.rounded() if quantised else (conv.weight, conv.bias)
-            x = torch.nn.functional.linear(x, w[:, :, 0, 0], b)
-            if k + 1 < len(self.net.convs):
+            assert b is not None
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast and not last):
+                x = torch.addmm(b[:, None], w[:, :, 0, 0], x.float() if last else x)
+            if not last:
                 if quantised:
                     x = round_through(x * ACTIVATION_UNIT) / ACTIVATION_UNIT
-                x = x.clamp(0, 255 / ACTIVATION_UNIT)
-        correction, index, gate = x[:, 0], x[:, 1] * INDEX_UNIT, x[:, 2:] / GATE_RANGE
+                x = torch.nn.functional.hardtanh(x, 0, 255 / ACTIVATION_UNIT)
+        correction, index, gate = x[0], x[1] * INDEX_UNIT, x[2:] / GATE_RANGE
         if quantised:
             correction, index = round_through(correction * MEAN_UNIT) / MEAN_UNIT, round_through(index)
             gate = round_through(gate * GATE_UNIT) / GATE_UNIT
@@ -111,8 +154,8 @@ class Predictor(nn.Module):
         if quantised:
             unit = unit * (self.scales[index.detach().long()] / MEAN_UNIT / unit).detach()
         correction = correction.clamp(-MEAN_LIMIT / MEAN_UNIT, MEAN_LIMIT / MEAN_UNIT) * unit
-        gated = (gate.clamp(-1, 1 - 1 / GATE_UNIT) * (context @ self.gated.T)).sum(1)
-        return context @ self.linear + gated + correction, index
+        gated = (gate.clamp(-1, 1 - 1 / GATE_UNIT) * (self.gated @ context)).sum(0)
+        return self.linear @ context + gated + correction, index
 
 
 def mixture_bits(residual: Tensor, index: Tensor) -> Tensor:
@@ -141,8 +184,32 @@ def _outputs(last: nn.Module, first: int, count: int) -> IntegerConv:
     return part
 
 
+def features_graph(model: Surroundings) -> bytes:
+    """`context (B, channels, rows, columns)` int16 → `features` uint8.
+
+    Raises:
+        ModelError: a partial sum could leave the exactly representable range.
+    """
+    g = GraphBuilder()
+    first = model.net.convs[0]
+    g.input("context", TensorProto.INT16, first.in_channels)
+    x, _ = g.conv(first, _companded(g, "context"), np.full(first.in_channels, 127), 0)
+    x = g.node("Cast", g.clip(x, 0, 255), to=TensorProto.UINT8)
+    for conv in model.net.convs[1:]:
+        x = g.eight_bit_conv(conv, x, None)
+    last = model.net.convs[-1]
+    return halved(g.finish([(x, "features", TensorProto.UINT8, last.out_channels)]))
+
+
+def _companded(g: GraphBuilder, context: str) -> str:
+    places = g.node("Cast", context, to=TensorProto.INT32)
+    return g.node("Gather", g.constant(compand_table().astype(np.float32)), places, axis=0)
+
+
 def predictor_graph(model: Predictor) -> bytes:
     """`context (B, channels, rows, columns)` int16 → `mean` int16, 1/16 levels from the reference; `index` uint8.
+
+    With features it takes `features` uint8 as well.
 
     Raises:
         ModelError: a partial sum could leave the exactly representable range.
@@ -150,10 +217,12 @@ def predictor_graph(model: Predictor) -> bytes:
     g = GraphBuilder()
     channels, gates = len(model.linear), len(model.gated)
     x = g.floats(g.input("context", TensorProto.INT16, channels))
-    places = g.node("Cast", "context", to=TensorProto.INT32)
-    t = g.node("Gather", g.constant(compand_table().astype(np.float32)), places, axis=0)
+    t, largest = _companded(g, "context"), np.full(channels, 127)
+    if model.features:
+        t = g.node("Concat", t, g.floats(g.input("features", TensorProto.UINT8, model.features)), axis=1)
+        largest = np.concatenate([largest, np.full(model.features, 255)])
     last = len(model.net.convs) - 1
-    hidden = g.hidden(model.net, t, np.full(channels, 127), last)
+    hidden = g.hidden(model.net, t, largest, last)
 
     def output(first: int, count: int, unit: int, low: int, high: int) -> str:
         conv = _outputs(model.net.convs[-1], first, count)
@@ -186,17 +255,46 @@ def predictor_graph(model: Predictor) -> bytes:
     return halved(g.finish([(mean, "mean", TensorProto.INT16, 1), (index, "index", TensorProto.UINT8, 1)]))
 
 
-def integers(model: Predictor, context: Int16) -> tuple[Integers, Integers]:
-    """What the graph must give for `context (N, channels)`, in 64-bit integers: mean in 1/16, index."""
+def integer_features(model: Surroundings, context: Int16) -> Integers:
+    """What the graph must give for `context (channels, rows, columns)`, in 64-bit integers."""
     x = compand_table().astype(np.int64)[context]
+    for conv in model.net.convs:
+        weight, bias, exponent = _integer_layer(conv)
+        padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+        total = np.einsum("oikl,ihwkl->ohw", weight, windows) + bias[:, None, None]
+        divisor = 1 << exponent[:, None, None]
+        rounded = (2 * total + divisor) // (2 * divisor)
+        if conv.eight_bit:  # halves go to the even neighbour
+            rounded -= ((2 * total + divisor) % (2 * divisor) == 0) & (rounded % 2 == 1)
+        x = np.clip(rounded, 0, 255)
+    return x
+
+
+def _integer_layer(conv: IntegerConv) -> tuple[Integers, Integers, Integers]:
+    """Weights, biases, and exponents of the channels of a layer."""
+    assert conv.bias is not None
+    exponent = conv.exponent().double().numpy()
+    weight = np.floor(conv.weight.detach().double().numpy() * 2 ** exponent[:, None, None, None] + 0.5)
+    bias = np.floor(conv.bias.detach().double().numpy() * 2**exponent * ACTIVATION_UNIT + 0.5)
+    return weight.astype(np.int64), bias.astype(np.int64), exponent.astype(np.int64)
+
+
+def integers(model: Predictor, context: Int16, features: npt.NDArray[np.uint8]) -> tuple[Integers, Integers]:
+    """What the graph must give for `context (N, channels)`, in 64-bit integers: mean in 1/16, index.
+
+    Arguments:
+        model: the net.
+        context: of the samples.
+        features: `(N, features)`, without any for nets that take none.
+    """
+    x = np.concatenate([compand_table().astype(np.int64)[context], features.astype(np.int64)], 1)
     for k, conv in enumerate(model.net.convs):
-        assert isinstance(conv, IntegerConv) and conv.bias is not None
-        exponent = conv.exponent().double().numpy()
-        w = np.floor(conv.weight[:, :, 0, 0].double().numpy() * 2 ** exponent[:, None] + 0.5).astype(np.int64)
-        b = np.floor(conv.bias.double().numpy() * 2**exponent * ACTIVATION_UNIT + 0.5).astype(np.int64)
+        w, b, exponent = _integer_layer(conv)
+        w = w[:, :, 0, 0]
         last = k + 1 == len(model.net.convs)
         units = np.array([1, 2] + [0] * len(model.gated))  # 1/16, 1/8, and 1/32 as in hidden layers
-        shift = exponent.astype(np.int64) + (units if last else 0)
+        shift = exponent + (units if last else 0)
         half = np.where(shift > 0, 1 << np.maximum(shift - 1, 0), 0)
         x = (x @ w.T + b + half) >> shift
         if not last:

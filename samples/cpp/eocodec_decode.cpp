@@ -535,6 +535,8 @@ class Model {
         if (*std::max_element(compand_.begin(), compand_.end()) > 127) inconsistent();
     }
 
+    bool has(const std::string& name) const { return files_.count(name) > 0; }
+
     const Bytes& file(const std::string& name) const {
         const auto found = files_.find(name);
         if (found == files_.end()) throw Error("the model bundle has no " + name + ", which this file needs");
@@ -2003,6 +2005,7 @@ class Lossless {
  private:
     static constexpr int kUnits = 37, kFirstTuned = 19, kTables = 160, kWebp = 3;
     static constexpr int kLargest = 510;  // difference that the nets know
+    static constexpr int kFarther = 4;    // rows above and below that nets see which look around
 
     struct Axis {
         Lattice full, full_residuals;              // of stride 2h, in the end of h
@@ -2117,6 +2120,7 @@ class Lossless {
         a.values[0] = std::move(a.full);
         a.residuals[0] = std::move(a.full_residuals);
         const int rows = ceil_divide(height_, h), columns = ceil_divide(width_, h);
+        look_around(h, axis);
         for (int phase = 1; phase < 4; ++phase) {
             const auto [i, j] = kPhases[phase];
             const Size size{(rows - i + 1) / 2, (columns - j + 1) / 2};
@@ -2127,6 +2131,73 @@ class Lossless {
         }
         a.full = joined(a.values, rows, columns);
         a.full_residuals = joined(a.residuals, rows, columns);
+    }
+
+    // Lets the net that looks around, if the bundle has one, make features of phase 0.
+    void look_around(int h, int axis) {
+        features_ = Planes<uint8_t>(0, 0, 0);
+        const std::string graph = graph_of(h, axis) + "features";
+        if (!model_.has(graph + ".onnx")) return;
+        const int rows = axes_[axis].values[0].rows, columns = axes_[axis].values[0].columns;
+        const int most = std::max(1, 65536 / columns);
+        for (int top = 0; top < rows; top += most) {
+            const int count = std::min(most, rows - top), first = std::max(0, top - kFarther);
+            const int seen = std::min(rows, top + count + kFarther) - first;
+            Inputs in;
+            const Planes<int16_t> context = noticed(around(axis, first, seen));
+            in.add("context", context);
+            const auto out = model_.run(graph, in, {"features"});
+            const int64_t channels = out[0].GetTensorTypeAndShapeInfo().GetShape().at(1);
+            const auto part = output<uint8_t>(out[0], {1, channels, seen, columns});
+            if (!features_.channels) features_ = Planes<uint8_t>(int(channels), rows, columns);
+            for (int k = 0; k < features_.channels; ++k)
+                std::copy_n(part.begin() + (size_t(k) * seen + top - first) * columns, size_t(count) * columns,
+                            features_.row(k, top));
+        }
+    }
+
+    static std::string graph_of(int h, int axis) {
+        return "lossless/" + std::to_string(std::min(log2_of(h), 2) + 1) + "_" + std::to_string(axis) + "_";
+    }
+
+    // What is known around rows of phase 0 before phase 1.
+    Planes<int32_t> around(int axis, int top, int rows) const {
+        const int columns = axes_[axis].values[0].columns;
+        Planes<int32_t> known(9 + 6 * axis, rows, columns);
+        const auto each = [&](int plane, const auto& value, int height, int width) {
+            for (int y = 0; y < rows && top + y < height; ++y)
+                for (int x = 0; x < width; ++x) known.row(plane, y)[x] = value(top + y, x);
+        };
+        for (int k = 0; k < int(axes_.size()); ++k) {
+            const Lattice& values = k <= axis ? axes_[k].values[0] : axes_[k].full;
+            const Lattice& residuals = k <= axis ? axes_[k].residuals[0] : axes_[k].full_residuals;
+            const int height = values.rows;
+            each(3 * k, [&](int y, int x) { return values.row(0, y)[x + 1] - values.row(0, y)[x]; }, height,
+                 columns - 1);
+            each(3 * k + 1, [&](int y, int x) { return values.row(0, y + 1)[x] - values.row(0, y)[x]; }, height - 1,
+                 columns);
+            each(3 * k + 2, [&](int y, int x) { return residuals.row(0, y)[x]; }, height, columns);
+        }
+        for (int k = 0; k < axis; ++k)
+            for (int phase = 1; phase < 4; ++phase) {
+                const Lattice& zero = axes_[k].values[0];
+                const Lattice& values = axes_[k].values[phase];
+                const Lattice& residuals = axes_[k].residuals[phase];
+                const int plane = 7 + 6 * k + 2 * phase;
+                each(plane, [&](int y, int x) { return values.row(0, y)[x] - zero.row(0, y)[x]; }, values.rows,
+                     values.columns);
+                each(plane + 1, [&](int y, int x) { return residuals.row(0, y)[x]; }, values.rows, values.columns);
+            }
+        return known;
+    }
+
+    // Differences as nets see them: 2^s levels count as one.
+    Planes<int16_t> noticed(const Planes<int32_t>& known) const {
+        Planes<int16_t> seen(known.channels, known.rows, known.columns);
+        std::transform(known.values.begin(), known.values.end(), seen.values.begin(), [&](int32_t d) {
+            return int16_t(std::clamp((d + (1 << scale_ >> 1)) >> scale_, -kLargest, kLargest));
+        });
+        return seen;
     }
 
     static Lattice joined(const std::array<Lattice, 4>& phases, int rows, int columns) {
@@ -2192,11 +2263,7 @@ class Lossless {
             subtract_mean(nine, four);
             add(axes_[before].residuals[phase], 1, 0, 0);
         }
-        Planes<int16_t> seen(known.channels, rows, columns);  // 2^s levels count as one
-        std::transform(known.values.begin(), known.values.end(), seen.values.begin(), [&](int32_t d) {
-            return int16_t(std::clamp((d + (1 << scale_ >> 1)) >> scale_, -kLargest, kLargest));
-        });
-        return {std::move(seen), reference};
+        return {noticed(known), reference};
     }
 
     void strip(int h, int axis, int phase, int top, int rows) {
@@ -2211,8 +2278,11 @@ class Lossless {
                 for (size_t n = 0; n < tuning.size(); ++n) tuning[n] += tuned->second[k] * known.row(k, 0)[n];
         Inputs in;
         in.add("context", known);
-        const std::string graph = "lossless/" + std::to_string(set + 1) + "_" + std::to_string(axis) + "_";
-        const auto out = model_.run(graph + std::to_string(phase), in, {"mean", "index"});
+        Planes<uint8_t> features(features_.channels, rows, columns);
+        for (int k = 0; k < features.channels; ++k)
+            for (int y = 0; y < rows; ++y) std::copy_n(features_.row(k, top + y), columns, features.row(k, y));
+        in.add("features", features);
+        const auto out = model_.run(graph_of(h, axis) + std::to_string(phase), in, {"mean", "index"});
         const auto mean = output<int16_t>(out[0], {1, 1, rows, columns});
         const auto index = output<uint8_t>(out[1], {1, 1, rows, columns});
         std::vector<int> means(reference.size());
@@ -2254,6 +2324,7 @@ class Lossless {
     std::array<int8_t, 9 * 64> corrections_{};  // of indices, by group
     std::map<int, std::vector<int8_t>> tunings_;
     std::vector<Axis> axes_;
+    Planes<uint8_t> features_{0, 0, 0};  // of phase 0 of the axis in progress
 };
 
 // Latents of a flat model: block by block, each seen by the nets of those after it.

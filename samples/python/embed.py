@@ -1452,6 +1452,7 @@ def _tiny(content: bytes) -> bytes | None:
 LARGEST = 510  # difference that the nets know
 AROUND = ((0, 0), (-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 BEYOND = 2  # samples of a phase that are looked at beyond its edges
+FARTHER = 4  # rows above and below that nets see which look around
 
 
 def _offsets(phase: int) -> list[tuple[int, int]]:
@@ -1468,14 +1469,15 @@ OFFSETS = {phase: _offsets(phase) for phase in (1, 2, 3)}
 class Lattice:
     """What is known of an axis while its lattice goes from stride 2h to h: values and residuals of its phases.
 
-    `coarser` is the lattice of stride 2h, `before` are the finished lattices of the axes before.
+    `coarser` are the lattices of stride 2h of all axes, `before` the finished lattices of the axes before.
     """
 
-    def __init__(self, height: int, width: int, coarser: Array, before: list["Lattice"]) -> None:
-        self.height, self.width, self.before = height, width, before
+    def __init__(self, height: int, width: int, coarser: list[Array], before: list["Lattice"]) -> None:
+        self.height, self.width, self.coarser, self.before = height, width, coarser, before
         self.full = np.zeros((2, height, width), np.int32)  # values and residuals of stride h
         self.planes: list[Array | None] = []
-        self.add(coarser)
+        self.features: Array | None = None
+        self.add(coarser[len(before)])
 
     def shape(self, phase: int) -> tuple[int, int]:
         """Rows and columns of a phase."""
@@ -1502,6 +1504,26 @@ class Lattice:
             return None
         top, left = rows.start + (i + a) // 2 + BEYOND, (j + b) // 2 + BEYOND
         return plane[:, top : top + rows.stop - rows.start, left : left + self.shape(phase)[1]]
+
+    def around(self, rows: slice) -> Array:
+        """What is known around some rows of phase 0, `(channels, rows, columns)`."""
+        count, columns = rows.stop - rows.start, self.shape(0)[1]
+        seen = np.zeros((9 + 6 * len(self.before), count, columns), np.int32)
+        for k, (values, residuals) in enumerate(self.coarser):
+            seen[3 * k, :, :-1] = np.diff(values[rows], axis=1)
+            below = np.diff(values[rows.start : rows.stop + 1], axis=0)
+            seen[3 * k + 1, : len(below)] = below
+            seen[3 * k + 2] = residuals[rows]
+        for k, other in enumerate(self.before):
+            for phase in (1, 2, 3):
+                (i, j), (height, width) = PHASES[phase], other.shape(phase)
+                value, residual = other.full[:, i::2, j::2][:, rows]
+                zero = other.full[0, ::2, ::2][rows]
+                at = 7 + 6 * k + 2 * phase
+                there = min(count, height - rows.start)
+                seen[at, :there, :width] = value - zero[:there, :width]
+                seen[at + 1, :there, :width] = residual
+        return seen
 
     def context(self, phase: int, rows: slice) -> tuple[Array, Array]:
         """Reference values `(rows, columns)` of a strip and what the nets see, `(channels, rows, columns)`."""
@@ -1583,8 +1605,8 @@ class Lossless:
         h = (1 << (max(self.height, self.width) - 1).bit_length()) >> 1
         while h:
             done: list[Lattice] = []
-            for axis in axes:
-                lattice = Lattice(-(-self.height // h), -(-self.width // h), full[axis], list(done))
+            for _ in axes:
+                lattice = Lattice(-(-self.height // h), -(-self.width // h), full, list(done))
                 for phase in (1, 2, 3):
                     lattice.add(self._phase(lattice, h, phase))
                 done.append(lattice)
@@ -1628,11 +1650,15 @@ class Lossless:
         unit = 0 if h >= 16 else 1 + 9 * (4 - h.bit_length()) + 3 * axis + phase - 1
         net = min(h.bit_length(), 3)
         lowest, highest = self._range(axis)
+        features = self._features(lattice, net)
         for top in range(0, rows if columns else 0, step):
             strip = slice(top, min(top + step, rows))
             reference, context = lattice.context(phase, strip)
-            context = np.clip((context + (1 << self.scale >> 1)) >> self.scale, -LARGEST, LARGEST).astype(np.int16)
-            mean, index = self.bundle.run(f"lossless/{net}_{axis}_{phase}", context=context[None])
+            context = self._seen(context)
+            inputs = {"context": context[None]}
+            if features is not None:
+                inputs["features"] = np.ascontiguousarray(features[None, :, strip, :columns])
+            mean, index = self.bundle.run(f"lossless/{net}_{axis}_{phase}", **inputs)
             mean = 16 * reference + (mean[0, 0].astype(np.int32) << self.scale)
             mean = tuned = np.clip(mean, 16 * lowest, 16 * highest)
             if unit in self.tunings:
@@ -1649,6 +1675,25 @@ class Lossless:
                 value = np.clip(value + np.where(fraction < 0, -m, m), lowest, highest)
             found[:, strip] = value, value - ((mean + 8) >> 4)
         return found
+
+    def _seen(self, differences: Array) -> Array:
+        """What nets see of differences."""
+        half = 1 << self.scale >> 1
+        return np.clip((differences + half) >> self.scale, -LARGEST, LARGEST).astype(np.int16)
+
+    def _features(self, lattice: Lattice, net: int) -> Array | None:
+        """What the net that looks around, if there is one, makes of phase 0, `(channels, rows, columns)`."""
+        graph = f"lossless/{net}_{len(lattice.before)}_features"
+        if lattice.features is None and f"{graph}.onnx" in self.bundle.files:
+            rows, columns = lattice.shape(0)
+            step, parts = max(1, STRIP // columns), []
+            for top in range(0, rows, step):
+                first, stop = max(0, top - FARTHER), min(rows, top + step + FARTHER)
+                context = self._seen(lattice.around(slice(first, stop)))
+                part = self.bundle.run(graph, context=context[None])[0][0]
+                parts.append(part[:, top - first : top - first + step])
+            lattice.features = np.concatenate(parts, axis=1)
+        return lattice.features
 
     def _wanted(self, group: int, index: Array) -> tuple[Array, Array]:
         """Tables without their class, and low bits that are coded as they are."""

@@ -2661,6 +2661,7 @@ class EmbeddedJob extends Job {
 }
 
 const LARGEST = 510; // difference that the nets know
+const FARTHER = 4; // rows above and below that nets see which look around
 const FIRST_TUNED = 19;
 const AROUND = [
   [0, 0],
@@ -2701,6 +2702,15 @@ class Lattice {
     this.rows = rows;
     this.columns = columns;
     this.phases = phases;
+    /** What the net that looks around made of phase 0. @type {{ values: Uint8Array, channels: number } | null} */
+    this.features = null;
+  }
+
+  /** The same, to go on from here in another way. */
+  copy() {
+    const result = new Lattice(this.rows, this.columns, [...this.phases]);
+    result.features = this.features;
+    return result;
   }
 
   /** Rows and columns of a phase. @param {number} phase */
@@ -2719,6 +2729,46 @@ class Lattice {
           result.values[at] = plane.values[k];
           result.residuals[at] = plane.residuals[k];
         }
+      }
+    });
+    return result;
+  }
+
+  /**
+   * What is known around some rows of phase 0 before phase 1, in levels.
+   *
+   * @param {number} top @param {number} bottom
+   * @param {Plane[]} coarser lattices of stride 2h, by axis
+   * @param {{ lattice: Lattice }[]} before axes of which this lattice is finished
+   */
+  around(top, bottom, coarser, before) {
+    const columns = this.size(0)[1];
+    const count = (bottom - top) * columns;
+    const result = new Int32Array((9 + 6 * before.length) * count);
+
+    /**
+     * @param {number} channel
+     * @param {number} rows @param {number} width where there are values
+     * @param {(y: number, x: number) => number} value
+     */
+    const fill = (channel, rows, width, value) => {
+      for (let y = top, start = channel * count; y < Math.min(bottom, rows); y++, start += columns) {
+        for (let x = 0; x < width; x++) result[start + x] = value(y, x);
+      }
+    };
+    coarser.forEach(({ rows, values, residuals }, axis) => {
+      const at = (/** @type {number} */ y, /** @type {number} */ x) => values[y * columns + x];
+      fill(3 * axis, rows, columns - 1, (y, x) => at(y, x + 1) - at(y, x));
+      fill(3 * axis + 1, rows - 1, columns, (y, x) => at(y + 1, x) - at(y, x));
+      fill(3 * axis + 2, rows, columns, (y, x) => residuals[y * columns + x]);
+    });
+    before.forEach(({ lattice }, axis) => {
+      const zero = lattice.phases[0].values;
+      for (let phase = 1; phase <= 3; phase++) {
+        const { rows, columns: width, values, residuals } = lattice.phases[phase];
+        const channel = 7 + 6 * axis + 2 * phase;
+        fill(channel, rows, width, (y, x) => values[y * width + x] - zero[y * columns + x]);
+        fill(channel + 1, rows, width, (y, x) => residuals[y * width + x]);
       }
     });
     return result;
@@ -2791,6 +2841,23 @@ class Lattice {
     });
     return { reference, context: result };
   }
+}
+
+/**
+ * Some rows of features, and as many of their columns as a phase has.
+ *
+ * @param {{ values: Uint8Array, channels: number }} features @param {number[]} size rows and columns of phase 0
+ * @param {number} top @param {number[]} shape rows and columns to be cut out
+ */
+function cutOut({ values, channels }, [rows, columns], top, [height, width]) {
+  const result = new Uint8Array(channels * height * width);
+  for (let k = 0, to = 0; k < channels; k++) {
+    for (let y = top; y < top + height; y++, to += width) {
+      const from = (k * rows + y) * columns;
+      result.set(values.subarray(from, from + width), to);
+    }
+  }
+  return result;
 }
 
 /**
@@ -3011,16 +3078,21 @@ class LosslessJob extends Job {
    * @param {Position} s @param {Lattice} lattice @param {Plane} plane to be filled in
    * @param {number} unit @param {number} top @param {number} bottom @param {Reader | null} reader
    */
-  async #strip({ half, axis, phase, done }, lattice, plane, unit, top, bottom, reader) {
+  async #strip({ half, axis, phase, planes, done }, lattice, plane, unit, top, bottom, reader) {
     const { reference, context: differences } = lattice.context(phase, top, bottom, done);
     const [count, scale] = [reference.length, this.#scale];
     const channels = differences.length / count;
-    const middle = scale ? 2 ** (scale - 1) : 0;
-    const context = Int16Array.from(differences, (d) => clamp((d + middle) >> scale, -LARGEST, LARGEST));
+    const context = this.#seen(differences);
     const set = Math.min(bitLength(half), 3);
-    const { mean, index } = await this.bundle.run(`lossless/${set}_${axis}_${phase}`, {
-      context: [context, [1, channels, bottom - top, plane.columns]],
-    });
+    const shape = [bottom - top, plane.columns];
+    const inputs = { context: [context, [1, channels, ...shape]] };
+    const around = `lossless/${set}_${axis}_features`;
+    if (this.bundle.files.has(`${around}.onnx`)) {
+      lattice.features ??= await this.#features(around, lattice, planes, done);
+      const features = cutOut(lattice.features, lattice.size(0), top, shape);
+      Object.assign(inputs, { features: [features, [1, lattice.features.channels, ...shape]] });
+    }
+    const { mean, index } = await this.bundle.run(`lossless/${set}_${axis}_${phase}`, inputs);
     const [lowest, highest, tuning] = [this.#lowest(axis), this.#top, this.#tunings.get(unit)];
     const corrections = this.#corrections.subarray(64 * (3 * (set - 1) + axis));
     const [untuned, predicted, turned] = [new Int32Array(count), new Int32Array(count), new Uint8Array(count)];
@@ -3048,12 +3120,46 @@ class LosslessJob extends Job {
     }
   }
 
+  /** What nets see of differences. @param {Int32Array} differences */
+  #seen(differences) {
+    const middle = this.#scale ? 2 ** (this.#scale - 1) : 0;
+    return Int16Array.from(differences, (d) => clamp((d + middle) >> this.#scale, -LARGEST, LARGEST));
+  }
+
+  /**
+   * What the net that looks around makes of phase 0.
+   *
+   * @param {string} graph @param {Lattice} lattice @param {Plane[]} planes lattices of stride 2h, by axis
+   * @param {{ lattice: Lattice }[]} done axes of which this lattice is finished
+   */
+  async #features(graph, lattice, planes, done) {
+    const [rows, columns] = lattice.size(0);
+    const step = Math.max(1, Math.floor(STRIP / columns));
+    let [values, channels] = [new Uint8Array(0), 0];
+    for (let top = 0; top < rows; top += step) {
+      const [first, stop] = [Math.max(0, top - FARTHER), Math.min(rows, top + step + FARTHER)];
+      const context = this.#seen(lattice.around(first, stop, planes, done));
+      const count = (stop - first) * columns;
+      const { features } = await this.bundle.run(graph, {
+        context: [context, [1, context.length / count, stop - first, columns]],
+      });
+      if (!channels) [channels, values] = [features.length / count, new Uint8Array((features.length / count) * rows * columns)];
+      const wanted = Math.min(step, rows - top) * columns;
+      for (let k = 0; k < channels; k++) {
+        const from = k * count + (top - first) * columns;
+        values.set(features.subarray(from, from + wanted), (k * rows + top) * columns);
+      }
+      await breathe();
+    }
+    return { values, channels };
+  }
+
   /** @param {Samples} rgba @param {() => void} check */
   async paint(rgba, check) {
     let rgb = this.#rgb;
     if (!rgb && this.#position) {
       const s = { ...this.#position, done: [...this.#position.done] };
-      if (s.lattice) s.lattice = new Lattice(s.lattice.rows, s.lattice.columns, [...s.lattice.phases]);
+      if (s.lattice) s.lattice = s.lattice.copy();
       await this.#walk(s, async () => null, check);
       rgb = this.#toRgb(s.planes);
     }
