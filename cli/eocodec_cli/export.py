@@ -24,10 +24,10 @@ from eocodec_cli import files
 @click.option(
     "--pictures", type=click.IntRange(min=2), default=96, show_default=True, help="Photos the tables are fitted on."
 )
-@click.option("--lossless", is_flag=True, help="Also train the nets for lossless files, half an hour; photo models.")
+@click.option("--lossless", is_flag=True, help="Also train the nets for lossless files, an hour; photo models.")
 @click.option(
     "--lossless-nets", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
-    help="Keep each finished net of --lossless there and take what is there already, so that a second start goes on.",
+    help="Keep the training of --lossless there, so that a second start goes on where it was.",
 )  # fmt: skip
 @click.option("--lossless-from", metavar="MODEL", help="Instead: take them from a model, they fit all; name or .eocm.")
 @click.option(

@@ -437,7 +437,7 @@ def lossless_files(
         base: the bundle's other files.
         pictures: training photos `(H, W, 3)`; see :func:`prepared`.
         effort: how many of them, what nets, how long.
-        folder: finished nets are kept there, and those found there are taken: a second call goes on after a stop.
+        folder: training is kept there, so that a second call goes on after a stop.
         report: called with one line per stage.
 
     Raises:
@@ -509,8 +509,8 @@ def add_lossless(
         folder: training photos; those held out by the usual rule are not used.
         out: the `.eocm` file to write.
         source: take the lossless files of this bundle instead of training.
-        effort: of training, :data:`FULL` takes half an hour on a CPU core.
-        nets: folder where finished nets are kept, see :func:`lossless_files`.
+        effort: of training, :data:`FULL` takes an hour on a CPU core.
+        nets: folder where training is kept, see :func:`lossless_files`.
         report: called with one line per stage.
 
     Raises:
