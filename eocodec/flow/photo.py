@@ -149,8 +149,14 @@ class PhotoFlow(nn.Module):
             low = level.inverse(low, _full(details))
         return low
 
+    def grey(self, h: list[Tensor]) -> Tensor:
+        """Grey pictures `(B, 1, H, W)` of the latents of a flow with one axis."""
+        return self.joined(h) / self.colour.sum() + GREY
+
     def axes(self, x: Tensor) -> Tensor:
-        """Luma and chroma of R, G, B."""
+        """Luma and chroma of R, G, B; luma alone of grey pictures `(B, 1, H, W)`, by flows with one axis."""
+        if x.shape[1] == 1:
+            return (x - GREY) * self.colour.sum()
         return torch.nn.functional.conv2d(x - GREY, self.colour[:, :, None, None])
 
     def colours(self, x: Tensor) -> Tensor:

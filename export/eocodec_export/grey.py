@@ -1,25 +1,32 @@
 """A model of grey pictures alone, from the model for colour: what its training starts from.
 
     python -m eocodec_export.grey start BUNDLE PICTURES START [--width N] [--steps N]
+    eocodec train eocodec/models/photo-grey.toml --start START --data PICTURES --out RUN
+    python -m eocodec_export.grey export BUNDLE RUN/checkpoint.pt PICTURES PARTS
+    python -m eocodec_export.grey add BUNDLE PARTS OUT
 
-In: a bundle for colour and pictures. Out: START, a checkpoint that `eocodec train` takes (`--start`), of a model with
-one colour axis. Its flow is trained to give the luma latents that the flow for colour gives of grey pictures, up to a
-constant for each channel, which goes into the steps; its entropy nets and its refinement are those of the bundle with
-what they know of chroma left out, since latents in steps are nearly the same.
+`start`: of a bundle for colour and pictures it makes START, a checkpoint of a model with one colour axis. Its flow is
+trained to give the luma latents that the flow for colour gives of grey pictures, up to a constant for each channel,
+which goes into the steps; its entropy nets and its refinement are those of the bundle with what they know of chroma
+left out, since latents in steps are nearly the same. `export` makes the files of `eocodec.model.grey` of the trained
+model, in the folder PARTS; what they do not say themselves they take from BUNDLE. `add` writes the bundle OUT, which is
+BUNDLE with these parts, in place of those that it may have had.
 """
 
 import argparse
+import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from eocodec.adapt.measure import centre
 from eocodec.errors import EocodecError
-from eocodec.files import atomic_file
+from eocodec.files import atomic_file, atomic_write
 from eocodec.flow.context import UP
 from eocodec.flow.model import PhotoConfig, PhotoModel
 from eocodec.flow.photo import DeepRefinement, PhotoFlow
@@ -27,15 +34,30 @@ from eocodec.flow.pictures import Picture, greyed, read_pictures, split
 from eocodec.flow.restored import photo_weights
 from eocodec.flow.soap import Soap
 from eocodec.flow.streams import CropStream
+from eocodec.flow.training import load_checkpoint
+from eocodec.model import parts
+from eocodec.model.bundle import Model, write_bundle
+from eocodec.model.encoding import SETTINGS
+from eocodec.model.grey import FOLDER
 from eocodec.model.library import bundle_files
+from eocodec_export import calibration
+from eocodec_export.bundle import STEPS as TABLE_STEPS
+from eocodec_export.bundle import check_parity
+from eocodec_export.eight_bit import CALIBRATED, decoder_inputs, eight_bit_refinement
+from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs, halved
 
-__all__ = ["distilled", "luma_alone", "start"]
+__all__ = ["distilled", "grey_parts", "luma_alone", "start", "with_grey"]
 
 WIDTH, STEPS = 32, 1000
 CROP, BATCH, RATE = 128, 4, 3e-3
 LEVEL = 1 / 255
 SHOWN = 100
 HOLD_OUT = 40
+FITTED, EDGE = 96, 512  # pictures that tables are fitted to, and pixels of their middles at most
+SHORTER = 64  # constants of at least so many numbers are stored in fewer bits
+MANIFEST = "manifest.json"
+# What a manifest says of C, and of denoising, is the whole bundle's.
+OWN = ("gain", "low_index", "shift", "refine_from", "rotated", "tuned", "eye", "eye_dead_zone", "dead_zone", "sizes")
 
 
 def luma_alone(colour: PhotoModel, width: int) -> PhotoModel:
@@ -153,6 +175,91 @@ def start(bundle: Path, pictures: Sequence[Picture], out: Path, width: int, step
         torch.save(raw, file)
 
 
+def grey_parts(
+    model: PhotoModel,
+    whole: Mapping[str, bytes],
+    pictures: Sequence[Picture],
+    held_out: Sequence[Picture],
+    settings: bytes | None = None,
+    report: Callable[[str], None] = lambda message: None,
+) -> dict[str, bytes]:
+    """The files of a bundle's part for grey pictures, by the names that they have in the bundle.
+
+    Weights of the flow are rounded to 16-bit floats.
+
+    Arguments:
+        model: trained, with one colour axis; its flow is changed.
+        whole: files of the bundle.
+        pictures: `(H, W, 3)` to fit tables to.
+        held_out: pictures to check on.
+        settings: `encoder.json` of the part; None: that of the bundle.
+        report: called with one line per stage.
+
+    Raises:
+        ModelError: a parity check failed.
+    """
+    with torch.no_grad():
+        for p in model.flow.parameters():
+            p.copy_(p.half().float())
+    unit = 2 ** (model.config.levels + 1)
+    stride = max(1, len(pictures) // FITTED)
+    fitted = [greyed(centre(p, unit, EDGE)) for p in pictures[::stride][:FITTED]]
+    whole = {n: c for n, c in whole.items() if not n.startswith(FOLDER) and n != parts.LIST}
+    manifest = json.loads(whole[MANIFEST])
+    manifest["gain"] = [g.tolist() for g in model.latents.gains]
+    manifest["low_index"] = manifest["low_index"][:1]
+    manifest["sizes"] = asdict(model.config)
+    report("graphs")
+    decoder = decoder_graph(model)
+    if model.config.refine_eight_bit:
+        report("refinement for 8-bit kernels")
+        decoder = eight_bit_refinement(decoder, decoder_inputs(model, fitted[:CALIBRATED], manifest["dead_zone"]))
+    own = {
+        "encoder.onnx": halved(encoder_graph(model), SHORTER),
+        "decoder.onnx": halved(decoder, SHORTER),
+        **{f"{name}.onnx": content for name, content in entropy_graphs(model.latents.context).items()},
+        "tables.bin": whole["tables.bin"],
+    }
+    if settings is not None:
+        own[SETTINGS] = settings
+    for turn in range(2):  # rounding depends on the tables, the tables on the rounding
+        report(f"tables, pass {turn + 1} of 2")
+        statistics = calibration.gather(_part(whole, own, manifest), fitted[turn::2], TABLE_STEPS)
+        tables = calibration.fit_tables(statistics, manifest["dead_zone"])
+        own["tables.bin"] = calibration.pack_tables(tables)
+        manifest["low_index"] = calibration.fit_low(statistics, tables)
+        manifest["shift"] = calibration.fit_shift(statistics)
+    report("parity")
+    checked = [greyed(centre(p, unit, EDGE)) for p in held_out[:4]]
+    check_parity(model, _part(whole, own, manifest), checked)
+    return _placed(own, manifest)
+
+
+def _placed(own: Mapping[str, bytes], manifest: Mapping[str, object]) -> dict[str, bytes]:
+    """Files of a part under the names that they have in a bundle."""
+    differs = {name: manifest[name] for name in OWN if name in manifest}
+    packed = json.dumps(differs, separators=(",", ":"), sort_keys=True).encode()
+    return {FOLDER + name: content for name, content in {**own, MANIFEST: packed}.items()}
+
+
+def _part(whole: Mapping[str, bytes], own: Mapping[str, bytes], manifest: Mapping[str, object]) -> Model:
+    return Model({**whole, **_placed(own, manifest)}).of_axes(1)
+
+
+def with_grey(whole: Mapping[str, bytes], files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files of a bundle with a part for grey pictures, in place of one that it may have had."""
+    rest = {n: c for n, c in whole.items() if not n.startswith(FOLDER) and n != parts.LIST}
+    return parts.listed({**rest, **files})
+
+
+def read_parts(folder: Path) -> dict[str, bytes]:
+    """Files of a part that lie in a folder as `export` writes them."""
+    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    if FOLDER + MANIFEST not in found:
+        raise EocodecError(f"{folder}: no part for grey pictures")
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -164,9 +271,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     begin.add_argument("--width", type=int, default=WIDTH)
     begin.add_argument("--steps", type=int, default=STEPS)
     begin.add_argument("--seed", type=int, default=1)
+    export = commands.add_parser("export", help="make the parts of a bundle from a trained checkpoint")
+    export.add_argument("bundle", type=Path)
+    export.add_argument("checkpoint", type=Path)
+    export.add_argument("pictures")
+    export.add_argument("out", type=Path)
+    export.add_argument("--settings", type=Path, help="encoder.json of the part")
+    add = commands.add_parser("add", help="add the parts to a bundle")
+    add.add_argument("bundle", type=Path)
+    add.add_argument("parts", type=Path)
+    add.add_argument("out", type=Path)
     options = parser.parse_args(arguments)
-    pictures = [p for _, p in split(read_pictures(options.pictures), HOLD_OUT)[0]]
-    start(options.bundle, pictures, options.out, options.width, options.steps, options.seed)
+    if options.command == "add":
+        files = with_grey(bundle_files(options.bundle), read_parts(options.parts))
+        print(write_bundle(options.out, files).hex())
+        return
+    pictures, held_out = ([p for _, p in part] for part in split(read_pictures(options.pictures), HOLD_OUT))
+    if options.command == "start":
+        start(options.bundle, pictures, options.out, options.width, options.steps, options.seed)
+        return
+    loaded = load_checkpoint(options.checkpoint)
+    model = PhotoModel(loaded.config).eval().requires_grad_(False)
+    model.load_state_dict(loaded.average)
+    settings = None if options.settings is None else options.settings.read_bytes()
+    whole = dict(bundle_files(options.bundle))
+    made = grey_parts(model, whole, pictures, held_out, settings, lambda message: print(message, flush=True))
+    for name, content in made.items():
+        place = options.out / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(place, content)
 
 
 if __name__ == "__main__":
