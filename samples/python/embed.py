@@ -100,10 +100,10 @@ class Bundle:
             manifest = json.loads(files["manifest.json"])
         except (KeyError, ValueError) as e:
             raise Rejected(f"the model bundle lacks or spoils its manifest or tables ({e})") from e
-        self._read(files, manifest)
+        self._read(files, manifest, 3)
 
-    def _read(self, files: dict[str, bytes], manifest: dict[str, Any]) -> None:
-        """Take in the files and the manifest of a model."""
+    def _read(self, files: dict[str, bytes], manifest: dict[str, Any], axes: int) -> None:
+        """Take in the files and the manifest of a model, which must have so many colour axes."""
         self.files, self.manifest = files, manifest
         try:
             self.flat = self.manifest.get("kind") == "flat"
@@ -111,7 +111,9 @@ class Bundle:
             magnitude = np.frombuffer(self.files["compand.bin"], np.uint8).astype(np.int8)
             shift = np.array(self.manifest["shift"], np.float32) / 256
             self.units = len(self.manifest["blocks"]) + 1 if self.flat else 1 + 6 * int(self.manifest["levels"])
-            self.axes = 3 if self.flat else len(self.manifest["gain"][0])
+            self.axes = axes
+            if not self.flat and [len(g) for g in self.manifest["gain"]] != [axes] + [3 * axes] * (self.units // 6):
+                raise ValueError("other channels")
             version = self.manifest["format"]
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as e:
             raise Rejected(f"the model bundle lacks or spoils its manifest or tables ({e})") from e
@@ -130,7 +132,7 @@ class Bundle:
         try:
             differs = json.loads(own["manifest.json"])
             model = copy.copy(self)
-            model._read({"compand.bin": self.file("compand.bin"), **own}, {**self.manifest, **differs})
+            model._read({"compand.bin": self.file("compand.bin"), **own}, {**self.manifest, **differs}, 1)
         except (TypeError, ValueError) as e:
             raise Rejected(f"the model bundle spoils its part for grey pictures ({e})") from e
         return model
