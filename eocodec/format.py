@@ -42,8 +42,8 @@ __all__ = [
 
 MAGIC = b"EOC"
 VERSION = 1
-PAGE_VERSION = 2  # of files whose flags a byte of the kind follows, of which there is one: pages
-PAGE_KIND = 1
+KIND_VERSION = 2  # of files whose flags a byte of the kind follows
+PAGE_KIND, ONE_AXIS_KIND = 1, 2
 MAX_SIDE = 1 << 20  # pixels
 MAX_PIXELS = 1 << 28
 MAX_SIDE_SEGMENT = 1 << 30  # bytes
@@ -57,7 +57,11 @@ FLAG_DEEP = 32
 FLAG_LUMA = 64
 FLAG_WEBP = 128
 KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_TUNED | FLAG_DEEP | FLAG_LUMA | FLAG_WEBP
-PAGE_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_WEBP
+# Flags that files of a kind can have.
+KIND_FLAGS = {
+    PAGE_KIND: FLAG_GREY | FLAG_SIDE | FLAG_WEBP,
+    ONE_AXIS_KIND: FLAG_GREY | FLAG_SIDE | FLAG_TUNED | FLAG_WEBP,
+}
 VP8L_SIGNATURE = 0x2F  # the first byte of a WebP stream; a zstd frame begins with 0x28
 LOSSLESS_UNITS = 37  # coding units of every lossless file
 LOSSLESS_STEP = STEP_ORIGIN  # Δ = 1 level
@@ -91,8 +95,9 @@ class Header:
         tuning: how much the steps of the levels follow the eye, in 1/32, see `eocodec.coding.fineness`.
         webp: transparency or packed samples may be a WebP stream (`eocodec.coding.webp`).
         deep: the samples have 16 bits, see `eocodec.coding.deep`.
-        luma: chroma details of a grey picture are zero and not coded.
+        luma: chroma details of a grey picture are zero and not coded, or there are none.
         page: segments are files of the photographs on a page, see `eocodec.coding.page`.
+        axes: colour axes of what was coded: 3, or 1 of grey pictures by a transform of their own, which has luma alone.
     """
 
     model: bytes
@@ -107,6 +112,12 @@ class Header:
     deep: bool = False
     luma: bool = False
     page: bool = False
+    axes: int = 3
+
+    @property
+    def kind(self) -> int:
+        """The byte of the kind, 0 in files of version 1, which have none."""
+        return PAGE_KIND if self.page else ONE_AXIS_KIND if self.axes == 1 else 0
 
     @property
     def fine(self) -> int:
@@ -288,13 +299,13 @@ def _header_bytes(header: Header, side: bool, lossless: bool = False) -> bytes:
     flags = (FLAG_GREY if header.grey else 0) | (FLAG_SIDE if side else 0)
     flags |= (FLAG_EMBEDDED if header.embedded else 0) | (FLAG_LOSSLESS if lossless else 0)
     flags |= (FLAG_TUNED if header.tuning else 0) | (FLAG_WEBP if header.webp else 0)
-    flags |= (FLAG_DEEP if header.deep else 0) | (FLAG_LUMA if header.luma else 0)
+    flags |= (FLAG_DEEP if header.deep else 0) | (FLAG_LUMA if header.luma and header.axes > 1 else 0)
     return b"".join(
         [
             MAGIC,
-            bytes([PAGE_VERSION if header.page else VERSION]),
+            bytes([KIND_VERSION if header.kind else VERSION]),
             header.model,
-            bytes([flags, PAGE_KIND] if header.page else [flags]),
+            bytes([flags, header.kind] if header.kind else [flags]),
             varint.write(header.width),
             varint.write(header.height),
             header.rate.to_bytes(2, "little"),
@@ -333,6 +344,8 @@ def serialise(file: File) -> bytes:
         raise FormatError("a file of 16 bits is ordinary or lossless, and all of its steps are the same")
     if h.luma and (not h.grey or h.embedded or file.lossless is not None):
         raise FormatError("only ordinary files of grey pictures can hold luma alone")
+    if h.axes == 1 and (not h.luma or h.deep):
+        raise FormatError("only files of grey pictures of 8 bits can have one colour axis")
     others = h.embedded or h.tuning or h.deep or h.luma or file.lossless is not None or file.offsets is not None
     if (file.page is not None) != h.page or (h.page and others):
         raise FormatError("a page has an exact layer, and nothing of other forms")
@@ -385,12 +398,15 @@ def parse(data: bytes, salvage: bool = False) -> File:
     try:
         r.take(3)
         version = r.take(1)[0]
-        if version not in (VERSION, PAGE_VERSION):
+        if version not in (VERSION, KIND_VERSION):
             raise FormatError(f"the file has format version {version}; this program reads versions 1 and 2")
         model, flags = r.take(4), r.take(1)[0]
-        page = version == PAGE_VERSION
-        if flags & ~(PAGE_FLAGS if page else KNOWN_FLAGS) or (page and r.take(1)[0] != PAGE_KIND):
+        kind = r.take(1)[0] if version == KIND_VERSION else 0
+        if (version == KIND_VERSION and kind not in KIND_FLAGS) or flags & ~KIND_FLAGS.get(kind, KNOWN_FLAGS):
             raise FormatError("the file uses features this program does not know")
+        page, axes = kind == PAGE_KIND, 1 if kind == ONE_AXIS_KIND else 3
+        if axes == 1 and not flags & FLAG_GREY:
+            raise FormatError("the file is damaged: one colour axis in a file that has colours")
         width, height = r.varint(), r.varint()
         if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and width * height <= MAX_PIXELS):
             raise LimitError(f"the file claims {width}x{height} pixels, beyond the format's limits")
@@ -425,7 +441,8 @@ def parse(data: bytes, salvage: bool = False) -> File:
             raise FormatError(f"the file is damaged: a {SIDES[kind]} in a file that has none")
     every = (FLAG_GREY, FLAG_EMBEDDED, FLAG_WEBP, FLAG_DEEP, FLAG_LUMA)
     grey, embedded, webp, deep, luma = (bool(flags & flag) for flag in every)
-    header = Header(model, width, height, rate, step, grey, embedded, tuning, webp, deep, luma, page)
+    luma |= axes == 1
+    header = Header(model, width, height, rate, step, grey, embedded, tuning, webp, deep, luma, page, axes)
     if header.embedded:
         if rate or step:
             raise FormatError("the file is damaged: an embedded stream has no rate")

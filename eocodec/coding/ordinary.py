@@ -155,7 +155,7 @@ class _Collector(Decoder):
     def __init__(self, model: Model, file: File, walk: Walk) -> None:
         super().__init__(model, file.segments, walk, choice=file.tables or b"", moved=file.shifts)
         sizes = [walk.grid_size(level) for level in range(self.levels, 0, -1)]
-        self.values = [np.zeros((9, 2 * rows, 2 * columns), np.int32) for rows, columns in sizes]
+        self.values = [np.zeros((3 * walk.axes, 2 * rows, 2 * columns), np.int32) for rows, columns in sizes]
 
     def strip(self, unit: Unit, rows: slice, valid: list[tuple[int, int]], mean: Int32, index: UInt8) -> Int32:
         result = super().strip(unit, rows, valid, mean, index)
@@ -179,12 +179,13 @@ class OrdinaryJob(SteppedJob):
     def __init__(
         self, coding: Coding, model: Model, picture: Picture, values: Float32 | None, tuning: StepTuning
     ) -> None:
-        super().__init__(coding, model, picture)
+        super().__init__(coding, model.for_picture(picture.grey and picture.depth == 8), picture)
+        model = self.model
         self.tuning, self.offsets = tuning, pack_offsets(tuning.offsets)
         model.runtime.open_ahead(Walk.graph_names(model))
         self._values = values
         self.latents = self._analysed()
-        self.luma_from = _chroma(self.latents) if picture.grey else math.inf
+        self.luma_from = _chroma(self.latents) if picture.grey and model.manifest.axes > 1 else math.inf
         self.finest = FINEST_DEEP if picture.depth > 8 else None
         self._last: tuple[int, tuple[Callable[[], Bytes], Callable[[], Content]]] | None = None
         self._improved: tuple[int, list[Float32]] | None = None
@@ -266,7 +267,8 @@ class OrdinaryJob(SteppedJob):
     def header(self, delta: float) -> Header:
         """The header of the file at a step (range 0 to 1)."""
         header = ordinary_header(self.model, self.picture, delta, self.tuning.degree)
-        return replace(header, luma=header.delta >= self.luma_from, deep=self.picture.depth > 8)
+        luma = header.luma or header.delta >= self.luma_from
+        return replace(header, luma=luma, deep=self.picture.depth > 8)
 
     def file(self, delta: float) -> File:
         """See :meth:`SteppedJob.file`."""
@@ -348,6 +350,7 @@ class Ordinary(OrdinaryForm, SegmentedCoding):
         """See :meth:`Coding.decode`."""
         file = whole_file(file)
         header = file.header
+        model = model.of_axes(header.axes)
         fineness, graphs = fineness_of(model, file), Walk.graph_names(model)
         graphs.append(_synthesis(model, header, fineness.places()))
         model.runtime.open_ahead(reversed(graphs))  # this thread begins at the other end
@@ -357,6 +360,7 @@ class Ordinary(OrdinaryForm, SegmentedCoding):
     def symbols(self, model: Model, file: AnyFile) -> Int32:
         """The low-pass integers and every detail latent in 1/16 steps, bands one after another."""
         file = whole_file(file)
+        model = model.of_axes(file.header.axes)
         walk = Walk(model, file.header, fineness_of(model, file))
         coder = _Collector(model, file, walk)
         low = walk.run(coder)
@@ -376,7 +380,9 @@ def ordinary_header(model: Model, picture: Picture, delta: float, tuning: int = 
     """The header of a file at step Δ (range 0 to 1)."""
     height, width = picture.rgb.shape[:2]
     rate = rate_code(model.any_manifest.rate_of(delta))
-    return Header(model.id, width, height, rate, step_code(delta), grey=picture.grey, tuning=tuning)
+    header = Header(model.id, width, height, rate, step_code(delta), grey=picture.grey, tuning=tuning)
+    axes = 3 if model.any_manifest.edge else model.manifest.axes
+    return replace(header, axes=axes, luma=axes == 1)
 
 
 def pieces_of(
@@ -386,7 +392,7 @@ def pieces_of(
     step, refined = model.manifest.decoder_step(delta), _is_refined(model, header, places)
     size = header.width, header.height
     for rows, columns, values in transform.synthesise_tiles(model, latents, step, *size, places, refined):
-        yield rows, columns, greyed(transform.interleaved(values, header.depth), header.grey)
+        yield rows, columns, greyed(transform.interleaved(values, header.depth), header.grey and len(values) > 1)
 
 
 def picture_of(

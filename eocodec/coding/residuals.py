@@ -59,7 +59,8 @@ class Dequantiser:
         self.latents: list[Float32] = [] if latents is None else latents
         for level in [0, *range(self.levels, 0, -1)] if latents is None else ():
             height, width = walk.grid_size(level or self.levels)
-            self.latents.append(np.zeros((9 if level else 3, 2 * height, 2 * width), np.float32))
+            channels = 3 * walk.axes if level else walk.axes
+            self.latents.append(np.zeros((channels, 2 * height, 2 * width), np.float32))
         self.steps = walk.fineness.quads()
 
     def low(self, integers: Int32) -> None:

@@ -45,8 +45,10 @@ Places = tuple[tuple[int, int], ...]
 """Places of a quad, (phase, channel) each, in the order in which a pass codes them."""
 
 
-def passes(rotated: bool) -> tuple[Places, ...]:
+def passes(rotated: bool, axes: int = 3) -> tuple[Places, ...]:
     """What each of a level's six passes codes: four of luma (channels 0 to 2), two of chroma (3 to 8).
+
+    With one colour axis there are those of luma only.
 
     A channel is 3 · colour axis + orientation; see the module's drawing. Either way an orientation's second pass
     completes the places of one colour of a chessboard.
@@ -68,7 +70,7 @@ def passes(rotated: bool) -> tuple[Places, ...]:
         )
         for k in range(CHROMA_PASSES)
     ]
-    return (*luma, *chroma)
+    return (*luma, *chroma) if axes > 1 else tuple(luma)
 
 
 @dataclass(frozen=True)

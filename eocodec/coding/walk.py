@@ -93,7 +93,7 @@ class Walk:
     def __init__(self, model: Model, header: Header, fineness: Fineness | None = None) -> None:
         self.model, self.header = model, header
         self.fineness = Fineness(model, header) if fineness is None else fineness
-        self.levels = model.manifest.levels
+        self.levels, self.axes = model.manifest.levels, model.manifest.axes
         self.units = self.order(model)
         self.fine = header.fine  # octaves between the step of the file and that of the nets
         multiple = model.multiple
@@ -125,17 +125,17 @@ class Walk:
         return self.grid[0] * n, self.grid[1] * n
 
     def run(self, coder: SymbolCoder) -> Int32:
-        """Code all units; returns the low-pass integers `(3, h, w)` with the padding repeated from the edge."""
+        """Code all units; returns the low-pass integers `(axes, h, w)` with the padding repeated from the edge."""
         coder.begin(0)
         low = self.low_pass(coder)
         self.details(coder, np.clip(low, -MAX_LOW, MAX_LOW) * MEAN_UNIT)
         return low
 
     def details(self, coder: SymbolCoder, low: Int32) -> None:
-        """Code all units but the first, given the low-pass `(3, h, w)` in 1/16 steps."""
-        gradients = np.zeros((6, *low.shape[1:]), np.int32)
-        gradients[:3, :, :-1] = np.diff(low, axis=2)
-        gradients[3:, :-1] = np.diff(low, axis=1)
+        """Code all units but the first, given the low-pass `(axes, h, w)` in 1/16 steps."""
+        gradients = np.zeros((2 * self.axes, *low.shape[1:]), np.int32)
+        gradients[: self.axes, :, :-1] = np.diff(low, axis=2)
+        gradients[self.axes :, :-1] = np.diff(low, axis=1)
         companded = self._compand(gradients)
         coarser = np.concatenate([companded[:, i::2, j::2] for i, j in PHASES])
         feature: UInt8 | None = None
@@ -217,6 +217,7 @@ class Walk:
             f"{cls.graphs}/{name}"
             for first in range(1, len(order), LEVEL_UNITS)
             for name in (f"feature{order[first].level}", *map(_net, order[first : first + LEVEL_UNITS]))
+            if model.manifest.axes > 1 or not name.startswith("chroma")
         ]
 
     def _feature(self, level: int, coarser: Int8, previous: UInt8 | None) -> UInt8:
@@ -242,11 +243,11 @@ class Walk:
         return result
 
     def _level(self, level: int, feature: UInt8, coder: SymbolCoder, number: int) -> Int8:
-        """Code the six units of a level; returns its companded latents `(9, 2 gh, 2 gw)` for a finer one."""
+        """Code the six units of a level; returns its companded latents `(3 axes, 2 gh, 2 gw)` for a finer one."""
         height, width = self.grid_size(level)
         band_height, band_width = self.band_size(level)
         seen = np.zeros((24, height, width), np.int8)  # the luma passes, then the first of chroma
-        result = np.zeros((9, 2 * height, 2 * width) if level > 1 else (9, 0, 0), np.int8)
+        result = np.zeros((3 * self.axes, 2 * height, 2 * width) if level > 1 else (0, 0, 0), np.int8)
         context = 0
 
         def inputs(rows: slice) -> dict[str, npt.NDArray[Any]]:
@@ -271,10 +272,10 @@ class Walk:
     def low_pass(self, coder: LowCoder) -> Int32:
         """The low-pass by interpolation from a single corner: lattices of stride 2**K, …, 2, 1."""
         height, width = self.band_size(0)
-        q = np.zeros((3, height, width), np.int32)
+        q = np.zeros((self.axes, height, width), np.int32)
         corner = LOW_SCALE_INDEX - scale_shift(self.fineness.code(0), SCALE_PER_OCTAVE) // STEP_UNIT
         corner = min(max(corner, 0), SCALES - 1)
-        for channel in range(3):
+        for channel in range(self.axes):
             zero = np.zeros((1, 1), np.int32)
             index = np.full((1, 1), corner, np.uint8)
             q[channel, :1, :1] = coder.low(zero, index, (channel, slice(0, 1), slice(0, 1)))
@@ -288,7 +289,7 @@ class Walk:
         half = 1 << (max(height, width) - 1).bit_length() >> 1
         while half:
             diagonal = list(_diagonal(q, half))  # of all channels at once, which do not depend on one another
-            for channel in range(3):
+            for channel in range(self.axes):
                 visit(channel, [(kind, r, c, p[channel], a[channel]) for kind, r, c, p, a in diagonal])
                 visit(channel, _straight(q[channel], half))
             half >>= 1

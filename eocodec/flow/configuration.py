@@ -34,6 +34,7 @@ class TrainingConfig:
         optimiser: "adam" or "soap" (`eocodec.flow.soap`).
         epsilon: the optimiser's ε. Gradients below it, such as those that are only rounding errors, move nothing.
         accumulate: micro-batches that a process's part of the batch is cut into.
+        grey: whether pictures lose their colour.
     """
 
     out: Path
@@ -47,6 +48,7 @@ class TrainingConfig:
     accumulate: int = 1
     rescale: float = 0.5
     turns: str = "all"
+    grey: bool = False
     jitter: float = 0.0
     hold_out: int = 40
     hold_out_by: str = "picture"

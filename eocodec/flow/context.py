@@ -223,6 +223,7 @@ class ContextModel(nn.Module):
         depth: number of 3x3 convolutions of a pass net, 1 or 2: files are coded in strips with two more rows.
         planes: condition planes.
         eight_bit: whether kernels for 8-bit integers must be able to run the nets; see the module.
+        axes: colour axes of the latents; with 1 there are no nets for chroma.
     """
 
     def __init__(
@@ -234,11 +235,12 @@ class ContextModel(nn.Module):
         depth: int = 1,
         planes: int = 1,
         eight_bit: bool = False,
+        axes: int = 3,
     ) -> None:
         super().__init__()
         if not 1 <= depth <= 2:
             raise ValueError("a pass net has one or two 3x3 convolutions")
-        self.n, self.planes, self.eight_bit = levels, planes, eight_bit
+        self.n, self.planes, self.eight_bit, self.axes = levels, planes, eight_bit, axes
         self.feature: ModuleDict[IntegerNet] = ModuleDict()
         self.expand: ModuleDict[IntegerNet] = ModuleDict()
         self.luma: ModuleDict[ModuleList[IntegerNet]] = ModuleDict()
@@ -248,7 +250,7 @@ class ContextModel(nn.Module):
             f, w = round(features * factor), round(width * factor)
             if not top:
                 self.expand[str(level)] = IntegerNet([round(features * coarse), 4 * UP], [1], True, eight_bit)
-            inputs = 24 if top else 9 + UP
+            inputs = 8 * axes if top else 3 * axes + UP
             self.feature[str(level)] = IntegerNet([inputs + planes, f, f], [3, 3], True, eight_bit)
             sizes, kernels = [w] * max(2, depth), [3] * depth + [1] * max(1, 3 - depth)
             self.luma[str(level)] = ModuleList(
@@ -256,13 +258,13 @@ class ContextModel(nn.Module):
             )
             self.chroma[str(level)] = ModuleList(
                 IntegerNet([f + 12 + 12 * k + planes, *sizes, 24], kernels, False, eight_bit)
-                for k in range(CHROMA_PASSES)
+                for k in range(CHROMA_PASSES if axes > 1 else 0)
             )
             for net in self.of_passes(level):
                 start_last(net, 2.0)  # a scale index of 16
 
     def of_passes(self, level: int) -> list[IntegerNet]:
-        """The nets of a level's six passes in coding order."""
+        """The nets of a level's passes in coding order: six, or four without chroma."""
         return [*self.luma[str(level)], *self.chroma[str(level)]]
 
     def convolutions(self) -> list[IntegerConv]:
@@ -280,7 +282,7 @@ class ContextModel(nn.Module):
     def takes(self, other: "ContextModel") -> bool:
         """Whether :meth:`start` can take these nets over, being as large at least."""
         pairs = zip(self.convolutions(), other.convolutions(), strict=True)
-        return (self.n, self.planes <= other.planes) == (other.n, True) and all(
+        return (self.n, self.axes, self.planes <= other.planes) == (other.n, other.axes, True) and all(
             a.out_channels >= b.out_channels and a.kernel_size[0] >= b.kernel_size[0] for a, b in pairs
         )
 
@@ -295,7 +297,7 @@ class ContextModel(nn.Module):
             if key in self.expand:
                 _grow(self.expand[key], other.expand[key], [(0, 0, other.expand[key].convs[0].in_channels)])
             own, theirs = self.feature[key], other.feature[key]
-            first = (24 if level == self.n else 9 + UP) + self.planes
+            first = (8 * self.axes if level == self.n else 3 * self.axes + UP) + self.planes
             known = min(self.known_channels(level), other.known_channels(level))
             _grow(own, theirs, [(0, 0, first), (first, first, known)])
             f, g = own.convs[-1].out_channels, theirs.convs[-1].out_channels
@@ -413,15 +415,16 @@ class LatentModel(nn.Module):
     def __init__(self, context: ContextModel, rotated: bool = False, tuned: bool = False) -> None:
         super().__init__()
         self.context, self.tuned = context, tuned
-        self.passes = passes(rotated)
-        # Channels of the quads `(B, 36, h, w)` in the order of the passes, and back.
-        order = torch.tensor([9 * phase + channel for places in self.passes for phase, channel in places])
+        axes = context.axes
+        self.passes = passes(rotated, axes)
+        # Channels of the quads `(B, 12 axes, h, w)` in the order of the passes, and back.
+        order = torch.tensor([3 * axes * phase + channel for places in self.passes for phase, channel in places])
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("back", torch.argsort(order), persistent=False)
         for k in range(context.n + 1):
-            self.register_buffer(f"gain{k}", torch.zeros(9 if k else 3))
+            self.register_buffer(f"gain{k}", torch.zeros(3 * axes if k else axes))
         # Training-time price of the low-pass (the files use integer tables): scale = exp(a) + exp(b) · activity.
-        self.low_scale = nn.Parameter(torch.tensor([[0.0] * 3, [-1.5] * 3]))
+        self.low_scale = nn.Parameter(torch.tensor([[0.0] * axes, [-1.5] * axes]))
 
     @property
     def gains(self) -> list[Tensor]:
@@ -476,10 +479,10 @@ class LatentModel(nn.Module):
                 values.append(value)
                 densities.append(density)
                 (luma if p < LUMA_PASSES else seen).append(net_input(value.detach(), quantised))
-            level_nll = torch.unflatten(self._quads(densities), 1, (4, 9)).sum((1, 3, 4))
+            level_nll = torch.unflatten(self._quads(densities), 1, (4, -1)).sum((1, 3, 4))
             band_nll.append(level_nll + widths[k].log().expand_as(h[k]).sum((2, 3)))
             # Values decoded, with gradients for the distortion.
-            whole = unquads(torch.unflatten(self._quads(values), 1, (4, 9)))
+            whole = unquads(torch.unflatten(self._quads(values), 1, (4, -1)))
             decoded.append(whole * widths[k])
             coarser = net_input(whole.detach(), quantised)
         total = torch.stack([n.sum(1) for n in band_nll]).sum(0)
@@ -487,11 +490,11 @@ class LatentModel(nn.Module):
         return Coded(bits, total, error, decoded, band_nll)
 
     def _quads(self, coded: list[Tensor]) -> Tensor:
-        """What all passes of a level coded, `(B, 36, h, w)` in the order of the quads."""
+        """What all passes of a level coded, `(B, 12 axes, h, w)` in the order of the quads."""
         return torch.cat(coded, 1).index_select(1, self.get_buffer("back"))
 
     def _low_pass(self, low: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Integers `(B, 3, h, w)` of the low-pass in steps, bits `(B,)` and nats `(B, 3)` in units of the step."""
+        """Integers `(B, axes, h, w)` of the low-pass in steps, bits `(B,)` and nats `(B, axes)` in units of the step."""
         q = round_through(low)
         predicted, activity = neighbours(q[..., 0::2, 0::2])
         scale = (self.low_scale[0].exp()[:, None, None] + self.low_scale[1].exp()[:, None, None] * activity).clamp(

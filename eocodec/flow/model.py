@@ -62,6 +62,7 @@ class PhotoConfig:
     `refine_blocks`, if any, are residual blocks of `refine_coarse` channels; `refine_depth` then means nothing, and
     `refine_tail` is the number of layers behind. With `refine_latents` it sees the finest latents besides the picture;
     with `refine_eight_bit` it is exported for kernels of 8 bits.
+    `axes` are the flow's colour axes: 3, or 1 for a model of grey pictures alone.
     """
 
     levels: int = 4
@@ -90,8 +91,13 @@ class PhotoConfig:
     gain_widths: tuple[int, ...] = ()
     gain_blocks: int = 2
     noise_width: int = 24
+    axes: int = 3
 
     def __post_init__(self) -> None:
+        if self.axes not in (1, 3):
+            raise EocodecError("a model has three colour axes, or one for grey pictures")
+        if self.axes == 1 and (not self.tuned or self.embedded or self.gain_widths):
+            raise EocodecError("a model of grey pictures must be tuned, without embedded stream and denoising nets")
         if self.tuned != bool(self.refine_blocks):
             raise EocodecError("a model that can be tuned needs refine_blocks, and only such a model can have them")
         if len(self.gain_widths) > self.levels + 1:
@@ -108,6 +114,7 @@ def _context(config: PhotoConfig) -> ContextModel:
         config.context_depth,
         2 if config.tuned else 1,
         config.eight_bit,
+        config.axes,
     )
 
 
@@ -160,7 +167,7 @@ class PhotoModel(Trainable):
 
     def __init__(self, config: PhotoConfig) -> None:
         super().__init__(config)
-        self.flow = PhotoFlow(config.levels, config.width, config.steps)
+        self.flow = PhotoFlow(config.levels, config.width, config.steps, config.axes)
         self.latents = LatentModel(_context(config), config.rotated, config.tuned)
         self.refine: Refinement | DeepRefinement = (
             DeepRefinement(
@@ -169,6 +176,7 @@ class PhotoModel(Trainable):
                 config.refine_blocks,
                 config.refine_latents,
                 config.refine_tail,
+                config.axes,
             )
             if config.refine_blocks
             else Refinement(config.refine_width, config.refine_depth)
@@ -186,7 +194,7 @@ class PhotoModel(Trainable):
         larger; nets of the embedded stream, if it has none, as the usual ones.
         """
         if type(config) is not type(self.config) or any(
-            getattr(config, k) != getattr(self.config, k) for k in ("levels", "width", "steps")
+            getattr(config, k) != getattr(self.config, k) for k in ("levels", "width", "steps", "axes")
         ):
             return None
         same = [prefix for prefix, sizes in PARTS.items() if _sizes(config, sizes) == _sizes(self.config, sizes)]
@@ -317,8 +325,9 @@ class PhotoModel(Trainable):
     @torch.no_grad()
     def adapt(self, x: Tensor, turn: int) -> None:
         """Measure the column norm of one band and channel, in turn, and let the steps follow it."""
-        k = turn * 17 % (3 + 9 * self.config.levels)  # 17 is coprime to 39: all in turn
-        band, channel = (0, k) if k < 3 else (1 + (k - 3) // 9, (k - 3) % 9)
+        axes = self.config.axes
+        k = turn * 17 % (axes + 3 * axes * self.config.levels)  # 17 is coprime to 39 and 13: all in turn
+        band, channel = (0, k) if k < axes else (1 + (k - axes) // (3 * axes), (k - axes) % (3 * axes))
         h = self.flow(x[:ADAPT_PICTURES])
         norm = log_column_norms(self.flow.inverse, h, band, channel, x.shape[-1] // 2).mean()
         self.latents.adapt(band, channel, float(norm), ADAPT_RATE)

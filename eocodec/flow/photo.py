@@ -65,10 +65,10 @@ class Coupling(nn.Module):
 class Level(nn.Module):
     """One level: base wavelet, then `steps` times `d <- d - P(l)`, `l <- l + U(d)`."""
 
-    def __init__(self, width: int, steps: int) -> None:
+    def __init__(self, width: int, steps: int, axes: int = 3) -> None:
         super().__init__()
-        self.predict = ModuleList(Coupling(3, 9, width, 3) for _ in range(steps))
-        self.update = ModuleList(Coupling(9, 3, width, 2) for _ in range(steps))
+        self.predict = ModuleList(Coupling(axes, 3 * axes, width, 3) for _ in range(steps))
+        self.update = ModuleList(Coupling(3 * axes, axes, width, 2) for _ in range(steps))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.couple(*wavelet.analyse(x))
@@ -105,6 +105,7 @@ class PhotoFlow(nn.Module):
         levels: number of wavelet levels L; a block of 2**L x 2**L pixels holds 3 * 4**L latents.
         width: hidden channels of the couplings.
         steps: predict/update pairs per level.
+        axes: colour axes: 3, or 1 for grey pictures, of which there is luma alone and which come out grey.
 
     Example:
         >>> flow = PhotoFlow(levels=2, width=8, steps=1)
@@ -118,31 +119,44 @@ class PhotoFlow(nn.Module):
 
     colour: Tensor
 
-    def __init__(self, levels: int = 4, width: int = 32, steps: int = 2) -> None:
+    def __init__(self, levels: int = 4, width: int = 32, steps: int = 2, axes: int = 3) -> None:
         super().__init__()
-        self.register_buffer("colour", torch.tensor(COLOUR), persistent=False)
-        self.levels = ModuleList(Level(width, steps) for _ in range(levels))
+        self.register_buffer("colour", torch.tensor(COLOUR[:axes]), persistent=False)
+        self.levels = ModuleList(Level(width, steps, axes) for _ in range(levels))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Latents `[LL, d_L, ..., d_1]` of pictures `(B, 3, H, W)`."""
         with torch.autocast(x.device.type, enabled=False):
-            low = self.axes(_full(x))
-            bands: list[Tensor] = []
-            for level in self.levels:
-                low, details = level(low)
-                bands.append(details)
-        return [low, *reversed(bands)]
+            return self.split(self.axes(_full(x)))
 
     def inverse(self, h: list[Tensor]) -> Tensor:
         """Pictures `(B, 3, H, W)` of latents `[LL, d_L, ..., d_1]`; not clamped to [0, 1]."""
         with torch.autocast(h[0].device.type, enabled=False):
-            low = _full(h[0])
-            for level, details in zip(reversed(self.levels), h[1:], strict=True):
-                low = level.inverse(low, _full(details))
-            return self.colours(low)
+            return self.colours(self.joined(h))
+
+    def split(self, low: Tensor) -> list[Tensor]:
+        """Latents of colour axes `(B, axes, H, W)`."""
+        bands: list[Tensor] = []
+        for level in self.levels:
+            low, details = level(low)
+            bands.append(details)
+        return [low, *reversed(bands)]
+
+    def joined(self, h: list[Tensor]) -> Tensor:
+        """Inverse of :meth:`split`."""
+        low = _full(h[0])
+        for level, details in zip(reversed(self.levels), h[1:], strict=True):
+            low = level.inverse(low, _full(details))
+        return low
+
+    def grey(self, h: list[Tensor]) -> Tensor:
+        """Grey pictures `(B, 1, H, W)` of the latents of a flow with one axis."""
+        return self.joined(h) / self.colour.sum() + GREY
 
     def axes(self, x: Tensor) -> Tensor:
-        """Luma and chroma of R, G, B."""
+        """Luma and chroma of R, G, B; luma alone of grey pictures `(B, 1, H, W)`, by flows with one axis."""
+        if x.shape[1] == 1:
+            return (x - GREY) * self.colour.sum()
         return torch.nn.functional.conv2d(x - GREY, self.colour[:, :, None, None])
 
     def colours(self, x: Tensor) -> Tensor:
@@ -181,7 +195,7 @@ class Residual(nn.Module):
 class DeepRefinement(nn.Module):
     """As :class:`Refinement`, with residual blocks at a quarter of the resolution, and steps that vary over a picture.
 
-    `forward(x, h, step, tune)`: `x (B, 3, H, W)` in [0, 1]; `h` the latents that x was made from, the finest ones last;
+    `forward(x, h, step, tune)`: `x (B, 3, H, W)` in [0, 1], or grey ones of one channel; `h` the latents that x was made from, the finest ones last;
     `step (B, 1, H/2, W/2)`, Δ at each place in the same range; `tune (B, 1, H/2, W/2)`, how much the steps follow the
     eye, 0 to 1.
 
@@ -192,24 +206,28 @@ class DeepRefinement(nn.Module):
         latents: whether it sees the latents of the two finest levels in steps, which tell what is certain: those that
             are zero stand for all that rounds to zero.
         tail: convolutions after both resolutions are joined, the last of which gives the correction.
+        axes: colour axes of the latents; with 1 it takes the first channel of pictures and corrects all of them alike.
     """
 
-    def __init__(self, width: int, coarse: int, blocks: int, latents: bool = False, tail: int = 2) -> None:
+    def __init__(
+        self, width: int, coarse: int, blocks: int, latents: bool = False, tail: int = 2, axes: int = 3
+    ) -> None:
         super().__init__()
-        self.head = nn.Conv2d(14, width, 3, padding=1)
+        self.axes = axes
+        self.head = nn.Conv2d(4 * axes + 2, width, 3, padding=1)
         self.down = nn.Conv2d(width, coarse, 2, stride=2)
         sizes = (width, coarse) if latents else ()
-        self.finest = ModuleList(nn.Conv2d(9, size, 3, padding=1, bias=False) for size in sizes)
+        self.finest = ModuleList(nn.Conv2d(3 * axes, size, 3, padding=1, bias=False) for size in sizes)
         for net in self.finest:
             nn.init.zeros_(net.weight)
         self.blocks = ModuleList(Residual(coarse) for _ in range(blocks))
         self.up = nn.Conv2d(coarse, 4 * width, 1)
-        self.tail = Coupling(width, 12, width, tail)
-        self.register_buffer("phases", torch.eye(12).reshape(12, 3, 2, 2), persistent=False)
+        self.tail = Coupling(width, 4 * axes, width, tail)
+        self.register_buffer("phases", torch.eye(4 * axes).reshape(4 * axes, axes, 2, 2), persistent=False)
 
     def forward(self, x: Tensor, h: list[Tensor], step: Tensor, tune: Tensor) -> Tensor:
         # As `pixel_unshuffle`, which runtimes do in a transposition of six axes, four times as slow.
-        blocks = torch.nn.functional.conv2d(x - GREY, self.get_buffer("phases"), stride=2)
+        blocks = torch.nn.functional.conv2d(x[:, : self.axes] - GREY, self.get_buffer("phases"), stride=2)
         fine = self.head(torch.cat([blocks, log2_step_level(step), tune], 1))
         if self.finest:
             fine = fine + self.finest[0]((h[-1] / step).clamp(-FAR, FAR))

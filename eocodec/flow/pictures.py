@@ -18,7 +18,7 @@ from PIL import Image
 from eocodec.errors import EocodecError
 from eocodec.flow.shards import SUFFIXES, expand, read_shard
 
-__all__ = ["HOLD_OUT_BY", "Picture", "Source", "read_pictures", "sources", "split"]
+__all__ = ["HOLD_OUT_BY", "Picture", "Source", "greyed", "read_pictures", "sources", "split"]
 
 Picture = npt.NDArray[np.uint8]
 Source = tuple[str, str, Path | bytes]  # path that orders it, name for messages, where its bytes are
@@ -73,6 +73,11 @@ def _decode(source: Source) -> tuple[str, Picture]:
             return PurePosixPath(path).name, np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise EocodecError(f"cannot decode the picture {name}: {e}") from e
+
+
+def greyed(picture: Picture) -> Picture:
+    """A picture `(H, W, 3)` without its colour, as Pillow's mode L has it."""
+    return np.asarray(Image.fromarray(picture).convert("L").convert("RGB"))
 
 
 def split(

@@ -31,7 +31,7 @@ from eocodec.flow.distributed import Ranks, bfloat16_pays, pick_device
 from eocodec.flow.graph import StepGraph
 from eocodec.flow.loss import RATE_BINS, BatchLoss, rate_bin
 from eocodec.flow.model import MODELS, build, kind_of
-from eocodec.flow.pictures import Picture, read_pictures, split
+from eocodec.flow.pictures import Picture, greyed, read_pictures, split
 from eocodec.flow.soap import Soap
 from eocodec.flow.streams import AlignedStream, Prefetch, Stream, open_stream
 from eocodec.flow.trainable import Draws, Stage
@@ -109,6 +109,8 @@ def open_pictures(config: TrainingConfig, given: Pictures | None = None) -> tupl
         EocodecError: unreadable or missing pictures, or of the wrong size.
     """
     train, held_out = given or split(read_pictures(config.folder), config.hold_out, config.hold_out_by)
+    if config.grey:
+        train, held_out = ([(name, greyed(picture)) for name, picture in part] for part in (train, held_out))
     stream = open_stream(config.stream, train, config.crop, config.seed, config.rescale, config.jitter, config.turns)
     return stream, held_out
 

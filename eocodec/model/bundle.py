@@ -20,6 +20,7 @@ from eocodec.errors import ModelError
 from eocodec.files import atomic_file
 from eocodec.model import parts
 from eocodec.model.encoding import EncoderSettings
+from eocodec.model.grey import GreyFiles, can_encode, has_grey
 from eocodec.model.manifest import FlatManifest, Manifest, PhotoManifest, read_manifest
 from eocodec.model.runtime import USUAL, Runtime, is_exact
 from eocodec.model.shelf import claimed_id, peek_id
@@ -188,7 +189,7 @@ class Model:
         if parts.LIST in files:
             parts.verify(files, contents=not isinstance(files, Entries))
         self.files = files
-        self.full_id = bundle_id(files)
+        self.full_id = self._identity()
         self.any_manifest: Manifest = read_manifest(files)
         try:
             self.tables = _unpack_tables(np.frombuffer(files["tables.bin"], "<u4"))
@@ -201,6 +202,37 @@ class Model:
         self._derived: dict[Callable[[Model], Any], Any] = {}
         if self.runtime.must:
             self.settle()  # what was asked for by name must not fail only in the middle of the work
+
+    def _identity(self) -> bytes:
+        return bundle_id(self.files)
+
+    @cached_property
+    def grey(self) -> "Model | None":
+        """The model for grey pictures alone in the bundle, see `eocodec.model.grey`; None: there is none.
+
+        Raises:
+            ModelError: it is damaged.
+        """
+        return GreyModel(self) if has_grey(self.files) else None
+
+    def of_axes(self, axes: int) -> "Model":
+        """The model whose files have so many colour axes: this one, or that for grey pictures in its bundle.
+
+        Raises:
+            ModelError: the bundle has none.
+        """
+        if self.manifest.axes == axes:
+            return self
+        if self.grey is None or self.grey.manifest.axes != axes:
+            raise ModelError(
+                f"this bundle of the model {self.name} lacks its part for grey pictures, which the file needs; "
+                "the whole bundle has it"
+            )
+        return self.grey
+
+    def for_picture(self, grey: bool) -> "Model":
+        """The model that encodes a picture, grey or not: this one, or that for grey pictures in its bundle."""
+        return self.of_axes(1) if grey and self.manifest.axes > 1 and can_encode(self.files) else self
 
     @cached_property
     def constants(self) -> dict[str, npt.NDArray[np.float32]]:
@@ -311,6 +343,29 @@ class Model:
         if make not in self._derived:
             self._derived[make] = make(self)
         return self._derived[make]  # type: ignore[no-any-return]
+
+
+class GreyModel(Model):
+    """The model for grey pictures alone in a bundle: files name the whole one, and say that they are for this one.
+
+    Arguments:
+        whole: the bundle's model.
+
+    Raises:
+        ModelError: its files do not make a model of one colour axis.
+    """
+
+    def __init__(self, whole: Model) -> None:
+        self.whole = whole
+        given = whole.runtime
+        super().__init__(
+            GreyFiles(whole.files), given.threads, given.optimisation, given.device, given.trusted
+        )
+        if self.manifest.axes != 1:
+            raise ModelError("the model bundle's part for grey pictures has colours")
+
+    def _identity(self) -> bytes:
+        return self.whole.full_id
 
 
 def _unpack_tables(words: npt.NDArray[np.uint32]) -> list[Integers]:

@@ -189,12 +189,19 @@ class PhotoManifest(Manifest):
             integers &= len(self.eye) == (bands if self.tuned else 0)
             integers &= all(type(v) is int and abs(v) <= MAX_EYE for v in self.eye)
             integers &= len(self.eye_dead_zone) in (0, bands)
+            integers &= self.axes in (1, 3) and len(self.low_index) == self.axes
+            integers &= all(len(b) == 3 * self.axes for b in self.gain[1:])
             fits = integers and 0 <= min(indices) <= max(indices) < tables and max(map(abs, shifts)) <= 4096
             fits = fits and all(math.isfinite(v) and abs(v) < 1e4 for v in numbers)
         except (TypeError, ValueError) as e:
             raise ModelError(f"{INCONSISTENT} ({e})") from None
         if not fits:
             raise ModelError("the model bundle's manifest holds numbers that are out of range")
+
+    @property
+    def axes(self) -> int:
+        """Colour axes of the transform: 3, or 1 of one for grey pictures alone, whose bands have luma only."""
+        return len(self.gain[0])
 
     @property
     def edge(self) -> int | None:

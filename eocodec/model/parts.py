@@ -31,12 +31,14 @@ __all__ = [
 Listed = dict[str, Any]
 
 LIST = "parts.json"
-BESIDE = ("denoise/", "encoder.onnx", "encoder.json")  # what no decoder needs
+ENCODER = ("encoder.onnx", "encoder.json", "grey/encoder.onnx", "grey/encoder.json")
+BESIDE = ("denoise/", *ENCODER)  # what no decoder needs
 OPTIONAL = {
-    "encoder": ("encoder.onnx", "encoder.json"),
+    "encoder": ENCODER,
     "denoising": ("denoise/",),
     "embedded": ("embedded/", "progressive.bin"),
     "lossless": ("lossless/",),
+    "grey": ("grey/",),
 }
 """What a bundle can be without, and the files of it: names, and folders with a slash at their end."""
 BESIDE_PARTS = ("encoder", "denoising")

@@ -56,8 +56,10 @@ def band_names(levels: int) -> list[str]:
     return ["low"] + [f"detail{level}" for level in range(levels, 0, -1)]
 
 
-def _values(rgb: npt.NDArray[Any]) -> Float32:
-    """What the encoder graph takes: `(1, 3, H, W)` in 0 to 1."""
+def _values(rgb: npt.NDArray[Any], axes: int = 3) -> Float32:
+    """What the encoder graph takes: `(1, 3, H, W)` in 0 to 1, or `(1, 1, H, W)` of grey pictures with one axis."""
+    if axes == 1:
+        rgb = rgb[..., :1] if rgb.dtype != np.float32 else rgb.mean(2, keepdims=True)
     x = np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], dtype=np.float32)
     if rgb.dtype != np.float32:
         x /= np.float32(np.iinfo(rgb.dtype).max)
@@ -73,24 +75,29 @@ def to_levels(values: Float32, depth: int = 8) -> Bytes:
 
 
 def interleaved(values: Float32, depth: int = 8) -> Bytes:
-    """Levels `(H, W, 3)` of values `(3, H, W)`, as :func:`to_levels`; some rows at a time, which stay in the cache."""
+    """Levels `(H, W, 3)` of values `(3, H, W)`, or `(1, H, W)` of grey pictures, as :func:`to_levels`.
+
+    Some rows at a time, which stay in the cache.
+    """
     _, height, width = values.shape
     result = np.empty((height, width, 3), np.uint8 if depth == 8 else np.uint16)
     step = max(1, CHUNK // width)
     for top in range(0, height, step):
-        for channel, plane in enumerate(to_levels(values[:, top : top + step], depth)):
-            result[top : top + step, :, channel] = plane
+        planes = to_levels(values[:, top : top + step], depth)
+        for channel in range(3):
+            result[top : top + step, :, channel] = planes[channel % len(planes)]
     return result
 
 
 def analyse(model: Model, rgb: Bytes | Float32) -> Latents:
     """Latents of a picture `(H, W, 3)`: uint8, uint16, or float32 with 0 to 1 as nominal range."""
-    levels = model.manifest.levels
+    levels, axes = model.manifest.levels, model.manifest.axes
     height, width = rgb.shape[:2]
     full_width, full_height = padded(width, model.multiple), padded(height, model.multiple)
     factors = scales(levels)
     latents = [
-        np.empty((3 if k == 0 else 9, full_height // f, full_width // f), np.float32) for k, f in enumerate(factors)
+        np.empty((axes if k == 0 else 3 * axes, full_height // f, full_width // f), np.float32)
+        for k, f in enumerate(factors)
     ]
     for t in tiles(full_width, full_height, TILE, HALO, WHOLE, strips=True):
         rows, columns = t.outer_rows, t.outer_columns
@@ -98,7 +105,7 @@ def analyse(model: Model, rgb: Bytes | Float32) -> Latents:
         missing = (rows.stop - rows.start - piece.shape[0], columns.stop - columns.start - piece.shape[1])
         if any(missing):
             piece = np.pad(piece, ((0, missing[0]), (0, missing[1]), (0, 0)), "edge")
-        bands = model.run("encoder", {"picture": _values(piece)})
+        bands = model.run("encoder", {"picture": _values(piece, axes)})
         for k, (band, f) in enumerate(zip(bands, factors, strict=True)):
             r, c = scaled(t.rows, f), scaled(t.columns, f)
             latents[k][:, r, c] = band[0][:, shifted(r, rows.start // f), shifted(c, columns.start // f)]

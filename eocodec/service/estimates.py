@@ -113,7 +113,7 @@ class Estimator:
             coder, latents = foresee(self.job.model, small, self._sample, Fineness(self.job.model, small, offsets))
             error = sum(float(np.square(a - b).sum()) for a, b in zip(self._sample, latents, strict=True))
             size = sum(len(segment.payload) for segment in finish(small, coder, coder.shifts))
-            samples = sum(band.size for band in latents)
+            samples = sum(band.size for band in latents) * 3 // self.job.model.manifest.axes  # of the picture
             self._sampled[header.step] = float(size), max(error / samples, ERROR_FLOOR)
         return self._sampled[header.step]
 

@@ -206,11 +206,12 @@ def check_parity(model: PhotoModel, bundle: Model, pictures: Sequence[Bytes]) ->
     drawn = len(inputs)
     inputs += [p[: p.shape[0] // 32 * 32, : p.shape[1] // 32 * 32] for p in pictures]
     worst = {"encoder": 0.0, "decoder": 0.0}
-    names = transform.band_names(bundle.manifest.levels)
+    names, axes = transform.band_names(bundle.manifest.levels), model.config.axes
+    inverse = model.flow.inverse if axes > 1 else model.flow.grey
     with torch.no_grad():
         for number, picture in enumerate(inputs):
             real = number >= drawn
-            x = np.ascontiguousarray(picture.transpose(2, 0, 1)[None].astype(np.float32) / 255)
+            x = np.ascontiguousarray(picture.transpose(2, 0, 1)[None, :axes].astype(np.float32) / 255)
             h = model.flow(torch.from_numpy(x))
             outputs = bundle.run("encoder", {"picture": x})
             worst["encoder"] = max(
@@ -220,13 +221,13 @@ def check_parity(model: PhotoModel, bundle: Model, pictures: Sequence[Bytes]) ->
                 step = np.array([level / 255.0], np.float32)
                 decoded = [np.round(b / step[0]) * step[0] for b in outputs]
                 latents = [torch.from_numpy(b) for b in decoded]
-                y = model.refined(model.flow.inverse(latents), latents, Steps(torch.from_numpy(step)))
+                y = model.refined(inverse(latents), latents, Steps(torch.from_numpy(step)))
                 given = {"step": step}
                 if bundle.manifest.tuned:
                     given = {"step": step.reshape(1, 1, 1, 1), "tune": np.zeros((1, 1, 1, 1), np.float32)}
                 given |= dict(zip(names, decoded, strict=True))
                 if model.config.refine_eight_bit:
-                    want = model.flow.inverse(latents).numpy()
+                    want = inverse(latents).numpy()
                     (got,) = bundle.run(unrefined.GRAPH, given)
                     if real and level >= LEVELS[0]:
                         _check_refined(y.numpy(), bundle.run("decoder", given)[0], level / 255)
@@ -268,7 +269,8 @@ def check_context(context: ContextModel, folder: str, bundle: Model, generator: 
     try:
         for level in range(context.n, 0, -1):
             for size in ((4, 6), (10, 14)):
-                coarse = generator.integers(-127, 128, (2, 24 if level == context.n else 9, *size)).astype(np.int8)
+                channels = 8 * context.axes if level == context.n else 3 * context.axes
+                coarse = generator.integers(-127, 128, (2, channels, *size)).astype(np.int8)
                 condition = np.empty((2, context.planes, *size), np.int8)
                 condition[:] = generator.integers(-80, 49, (1, context.planes, 1, 1))
                 feed: dict[str, npt.NDArray[np.generic]] = {"coarser": coarse, "condition": condition}

@@ -124,10 +124,10 @@ class Statistics(Encoder):
         return from_symbols(symbols, m, unit, rows, valid) * MEAN_UNIT + mean
 
     def count_low(self, q: npt.NDArray[np.int32]) -> None:
-        """Count the interpolation residuals of low-pass integers `(3, h, w)`."""
+        """Count the interpolation residuals of low-pass integers `(axes, h, w)`."""
         stride = 1 << (max(q.shape[1:]) - 1).bit_length()
         while stride > 1:
-            for channel in range(3):
+            for channel in range(len(q)):
                 for kind, rows, columns, predicted, activity in lattices(q[channel], stride // 2):
                     r = np.minimum(np.abs(q[channel][rows, columns] - predicted), self.width - 1).ravel()
                     c = np.minimum(activity_class(activity), CLASSES - 1).ravel()
@@ -145,7 +145,8 @@ def gather(model: Model, pictures: Sequence[UInt8], levels: Sequence[float]) -> 
         for k, level in enumerate(levels):
             tuning = MAX_TUNING if model.manifest.tuned and (number + k) % 2 else 0
             code = step_code(level / 255.0)
-            header = Header(model.id, picture.shape[1], picture.shape[0], 0, code, tuning=tuning)
+            size, luma = (picture.shape[1], picture.shape[0]), model.manifest.axes == 1
+            header = Header(model.id, *size, 0, code, luma, tuning=tuning, luma=luma, axes=model.manifest.axes)
             statistics.weights = model.encoding.weights(eye=tuning > 0)
             walk = Walk(model, header)
             steps = walk.fineness.steps()
@@ -187,7 +188,7 @@ def fit_tables(statistics: Counts, weight: float, prior: float = 400.0) -> list[
 def fit_low(statistics: Statistics, tables: Sequence[npt.NDArray[np.int64]]) -> list[list[list[int]]]:
     """Best table for every colour, lattice kind and activity class; classes never seen follow their neighbour."""
     result = []
-    for channel in range(3):
+    for channel in range(1 + max(c for c, _, _ in statistics.low_counts)):
         kinds = []
         for kind in range(6):
             row: list[int | None] = []

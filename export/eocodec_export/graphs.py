@@ -81,7 +81,7 @@ class _Decoder(nn.Module):
         if isinstance(self.refine, Refinement):
             return self.refine(self.flow.inverse(list(inputs[:-1])), inputs[-1])
         latents = list(inputs[:-2])
-        plain = self.flow.inverse(latents)
+        plain = self.flow.grey(latents) if len(self.flow.colour) == 1 else self.flow.inverse(latents)
         # Step and tuning at each place of a grid of half the resolution, or of a single place that stands for all.
         step, tune = (v.expand(-1, -1, *latents[-1].shape[2:]) for v in inputs[-2:])
         return self.refine(plain, latents, step, tune)
@@ -230,15 +230,14 @@ def rounded(p: Tensor) -> Tensor:
 
 
 def encoder_graph(model: PhotoModel) -> bytes:
-    """`picture (B, 3, H, W)` in 0 to 1 → `low`, `detailL`, …, `detail1`."""
+    """`picture (B, 3, H, W)` in 0 to 1 → `low`, `detailL`, …, `detail1`; `(B, 1, H, W)` with one colour axis."""
     size = 2 ** (model.config.levels + 1)
-    return export_graph(
-        _Encoder(model), (torch.rand(1, 3, size * 2, size * 3),), ["picture"], band_names(model.config.levels)
-    )
+    picture = torch.rand(1, model.config.axes, size * 2, size * 3)
+    return export_graph(_Encoder(model), (picture,), ["picture"], band_names(model.config.levels))
 
 
 def decoder_graph(model: PhotoModel) -> bytes:
-    """`low`, `detailL`, …, `detail1`, `step (B,)` → `picture (B, 3, H, W)`.
+    """`low`, `detailL`, …, `detail1`, `step (B,)` → `picture (B, 3, H, W)`; `(B, 1, H, W)` with one colour axis.
 
     Decoders of models that can be tuned take `step` and `tune (B, 1, h, w)`, on a grid of half the resolution or 1x1.
     """
@@ -441,7 +440,7 @@ def _feature_graph(context: ContextModel, level: int) -> bytes:
     known = known_channels(level) if isinstance(context, EmbeddedContext) else 0
     net = context.feature[str(level)]
     top = str(level) not in context.expand
-    own = 24 if top else 9
+    own = 8 * context.axes if top else 3 * context.axes
     eight_bit = context.eight_bit
     parts = [g.part("coarser", TensorProto.INT8, own, eight_bit)]
     if not top:

@@ -513,7 +513,7 @@ class Model {
     std::vector<Table> tables;
     std::vector<std::vector<double>> gain;  // by band and channel; flat: of one band
     // Pictures of any size:
-    int levels = 0;
+    int levels = 0, axes = 3;                                  // of colour
     std::vector<std::vector<std::vector<uint8_t>>> low_index;  // by colour, kind and class
     double refine_from = 0;                                    // levels
     bool rotated = false, tuned = false;
@@ -524,17 +524,49 @@ class Model {
 
     explicit Model(const std::string& path) : files_(unzip(read_file(path))) {
         id = id_of(files_);
-        tables = read_tables(file("tables.bin"), true);
-        compand_ = file("compand.bin");
         try {
-            read_manifest(nlohmann::json::parse(file("manifest.json")));
-        } catch (const nlohmann::json::exception&) {
+            take_in(Json::parse(file("manifest.json")));
+        } catch (const Json::exception&) {
             inconsistent();
         }
+    }
+
+    // The model for grey pictures alone in a bundle, which has one colour axis: what it does not say the whole one does.
+    struct Grey {};
+    Model(const Model& whole, Grey) : id(whole.id), axes(1) {
+        const std::string folder = "grey/", manifest = "manifest.json";
+        for (const auto& [name, content] : whole.files_)
+            if (name.starts_with(folder)) files_[name.substr(folder.size())] = content;
+        if (!files_.contains(manifest)) throw Error("this bundle lacks its part for grey pictures, which the file needs");
+        files_.try_emplace("compand.bin", whole.compand_);
+        try {
+            auto both = Json::parse(whole.file(manifest));
+            both.update(Json::parse(file(manifest)));
+            take_in(both);
+        } catch (const Json::exception&) {
+            inconsistent();
+        }
+    }
+
+    // The model that files with so many colour axes are for: this one, or that for grey pictures in its bundle.
+    Model& of_axes(int count) {
+        if (count == axes) return *this;
+        if (!grey_) grey_ = std::make_unique<Model>(*this, Grey{});
+        return *grey_;
+    }
+
+ private:
+    using Json = nlohmann::json;
+
+    void take_in(const Json& manifest) {
+        tables = read_tables(file("tables.bin"), true);
+        compand_ = file("compand.bin");
+        read_manifest(manifest);
         if (tables.size() > 64 || shift_.size() != tables.size() || compand_.size() < 2) inconsistent();
         if (*std::max_element(compand_.begin(), compand_.end()) > 127) inconsistent();
     }
 
+ public:
     bool has(const std::string& name) const { return files_.count(name) > 0; }
 
     const Bytes& file(const std::string& name) const {
@@ -575,8 +607,6 @@ class Model {
     }
 
  private:
-    using Json = nlohmann::json;
-
     [[noreturn]] static void inconsistent() { throw Error("the model bundle's manifest is damaged"); }
 
     // A number or a nested list of numbers, each from `lowest` to `highest`.
@@ -620,9 +650,9 @@ class Model {
             tuned = manifest.value("tuned", false);
             if (tuned) eye = read<std::vector<int>>(manifest.at("eye"), -64, 64);
             if (tuned && eye.size() != gain.size()) inconsistent();
-            if (gain.size() != size_t(levels) + 1 || low_index.size() != 3) inconsistent();
+            if (gain.size() != size_t(levels) + 1 || low_index.size() != size_t(axes)) inconsistent();
             for (size_t k = 0; k < gain.size(); ++k)
-                if (gain[k].size() != (k ? 9 : 3)) inconsistent();
+                if (gain[k].size() != size_t(k ? 3 * axes : axes)) inconsistent();
             for (const auto& colour : low_index) {
                 const bool empty = std::any_of(colour.begin(), colour.end(), [](auto& kind) { return kind.empty(); });
                 if (colour.size() != 6 || empty) inconsistent();
@@ -632,6 +662,7 @@ class Model {
 
     Files files_;
     Bytes compand_;
+    std::unique_ptr<Model> grey_;
     std::vector<std::array<int, 3>> shift_;
     static Ort::Env environment() {  // ONNX Runtime from 1.29 on reports its use unless this is set before
 #ifdef _WIN32
@@ -835,6 +866,7 @@ struct Segment {
 struct File {
     ModelId model{};
     int width = 0, height = 0, step = 0, tuning = 0;
+    int axes = 3;  // of colour; 1: by the model for grey pictures in the bundle
     bool grey = false, embedded = false;
     bool page = false;  // segments are files of photographs
     bool deep = false;  // samples have 16 bits
@@ -919,6 +951,7 @@ int power_from(int n) { return int(std::bit_ceil(unsigned(n))); }
 struct Geometry {
     int levels, width, height;
     bool all = false;  // whether what lies in the padding is coded too
+    int axes = 3;      // of colour
 
     int level(int k) const { return levels + 1 - std::max(k, 1); }
     int band(int level) const { return levels + 1 - level; }
@@ -931,7 +964,7 @@ struct Geometry {
     template <class T>
     Planes<T> planes(int k) const {
         const Size quads = grid(level(k));
-        return Planes<T>(k ? 9 : 3, 2 * quads.rows, 2 * quads.columns);
+        return Planes<T>(k ? 3 * axes : axes, 2 * quads.rows, 2 * quads.columns);
     }
 
     Size inside(int k) const {  // what is coded
@@ -1018,7 +1051,7 @@ void move_tables(std::vector<uint8_t>& index, int shift) {
         if (shift) i = uint8_t(std::clamp(i + shift, 0, 63));
 }
 
-// q (3, rows, columns), `shift` added to the table indices; without a reader all residuals are zero.
+// q (axes, rows, columns), `shift` added to the table indices; without a reader all residuals are zero.
 template <class Reader>
 Planes<int32_t> low_pass(const Model& model, const Geometry& geometry, int step, Reader* reader, int shift = 0) {
     const auto [rows, columns] = geometry.inside(0);
@@ -1033,21 +1066,21 @@ Planes<int32_t> low_pass(const Model& model, const Geometry& geometry, int step,
         index.clear();
         strip.clear();
     };
-    for (int c = 0; c < 3; ++c) {
+    for (int c = 0; c < q.channels; ++c) {
         index.push_back(uint8_t(std::clamp(69 - (5 * (step - 32768) >> 11), 0, 63)));
         strip.emplace_back(q.row(c, 0), 0);
         code();
     }
     enum { kDiagonal, kAlongRow, kAlongColumn };
     for (int s = power_from(std::max(rows, columns)) / 2; s >= 1; s /= 2) {
-        for (const auto& [c, pass] :
-             {std::pair(0, 0), {0, 1}, {0, 2}, {1, 0}, {1, 1}, {1, 2}, {2, 0}, {2, 1}, {2, 2}}) {
+        for (int both = 0; both < 3 * q.channels; ++both) {
+            const int c = both / 3, pass = both % 3;
             const auto& by_class = model.low_index[c][2 * std::min(log2_of(s), 2) + (pass != kDiagonal)];
             for (int y = pass == kAlongRow ? 0 : s; y < rows; y += 2 * s) {
                 const int up = y >= s ? y - s : y + s, down = y + s < rows ? y + s : y - s;
                 for (int x = pass == kAlongColumn ? 0 : s; x < columns; x += 2 * s) {
                     const int left = x >= s ? x - s : x + s, right = x + s < columns ? x + s : x - s;
-                    const auto at = [&, c = c](int row, int column) { return int64_t(q.row(c, row)[column]); };
+                    const auto at = [&](int row, int column) { return int64_t(q.row(c, row)[column]); };
                     std::array<int64_t, 4> four;  // for two passes those along, then those across
                     if (pass == kDiagonal) {
                         four = {at(up, left), at(up, right), at(down, left), at(down, right)};
@@ -1110,13 +1143,14 @@ class Walk {
 
     // Codes all levels, given the low-pass in 1/16 steps.
     void details(const Planes<int32_t>& low, StripCoder& coder) {
-        Planes<int8_t> coarser(24, low.rows / 2, low.columns / 2);
-        for (int k = 0; k < 24; ++k) {
-            const auto [i, j] = kPhases[k / 6];
-            const bool down = k % 6 >= 3;
+        const int axes = low.channels;
+        Planes<int8_t> coarser(8 * axes, low.rows / 2, low.columns / 2);
+        for (int k = 0; k < coarser.channels; ++k) {
+            const auto [i, j] = kPhases[k / (2 * axes)];
+            const bool down = k % (2 * axes) >= axes;
             for (int y = i; y < low.rows; y += 2) {
-                const int32_t* here = low.row(k % 3, y);
-                const int32_t* next = low.row(k % 3, std::min(y + down, low.rows - 1));
+                const int32_t* here = low.row(k % axes, y);
+                const int32_t* next = low.row(k % axes, std::min(y + down, low.rows - 1));
                 for (int x = j; x < low.columns; x += 2) {
                     const int64_t gradient = int64_t(next[std::min(x + !down, low.columns - 1)]) - here[x];
                     coarser.row(k, y / 2)[x / 2] = compand(gradient);
@@ -1190,10 +1224,11 @@ class Walk {
         return result;
     }
 
-    // Codes a level's units; returns its latents (9, rows, columns), companded.
+    // Codes a level's units; returns its latents (3 axes, rows, columns), companded.
     Planes<int8_t> code(int level, int number, const Planes<uint8_t>& feature, StripCoder& coder) {
         const Size grid = geometry_.grid(level);
-        Planes<int8_t> seen(24 + 12, grid.rows, grid.columns), result(9, 2 * grid.rows, 2 * grid.columns);
+        Planes<int8_t> seen(24 + 12, grid.rows, grid.columns);
+        Planes<int8_t> result(3 * geometry_.axes, 2 * grid.rows, 2 * grid.columns);
         const auto all = strips(level, 2, coder);
         for (int pass = 0; pass < kLevelUnits; ++pass) {
             const Unit unit{number + pass, level, pass, rotated_};
@@ -1358,12 +1393,13 @@ Samples synthesise(Model& model, const Geometry& geometry, const Latents& latent
                 in.add("step", step.values, {1});
             const auto out = model.run("decoder", in, {"picture"});
             const size_t rows = down - up, columns = east - west;
-            const auto picture = output<float>(out[0], {1, 3, int64_t(rows), int64_t(columns)});
+            const int channels = geometry.axes;  // with one axis pictures are grey
+            const auto picture = output<float>(out[0], {1, channels, int64_t(rows), int64_t(columns)});
             for (int c = 0; c < 3; ++c)
                 for (int y = top; y < std::min(top + edge, height); ++y)
                     for (int x = left; x < std::min(left + edge, width); ++x)
                         rgb[(size_t(y) * width + x) * 3 + c] =
-                            to_level(picture[(c * rows + y - up) * columns + x - west], deep ? 65535 : 255);
+                            to_level(picture[(c % channels * rows + y - up) * columns + x - west], deep ? 65535 : 255);
         }
     }
     return rgb;
@@ -1388,7 +1424,7 @@ class Ordinary final : public StripCoder {
     Ordinary(Model& model, const File& file, bool with_symbols)
         : model_(model),
           fineness_(model, file),
-          geometry_{model.levels, file.width, file.height, fineness_.fine() > 0},
+          geometry_{model.levels, file.width, file.height, fineness_.fine() > 0, model.axes},
           luma_(file.luma),
           deep_(file.deep),
           shifts_(shifts_of(file, 1 + kLevelUnits * size_t(model.levels))),
@@ -1407,7 +1443,7 @@ class Ordinary final : public StripCoder {
 
     Decoded decode() {
         auto q = low_pass(model_, geometry_, fineness_.code(0), streams_.of(0), shifts_[0]);
-        for (int c = 0; c < 3; ++c)
+        for (int c = 0; c < q.channels; ++c)
             std::transform(q.row(c, 0), q.row(c + 1, 0), latents_[0].row(c, 0),
                            [&](int32_t value) { return float(value) * steps_[0][c]; });
         if (!values_.empty()) values_[0] = q;
@@ -2482,7 +2518,7 @@ bool is_tiny(View data) {
 // Takes a file or a prefix of one apart; `data` must outlive the result.
 File parse(View data) {
     constexpr uint64_t kMaxSide = 1 << 20, kMaxLong = 1 << 30, kMaxElement = 4096;
-    constexpr size_t kPiece = 2048, kPageKind = 1;
+    constexpr size_t kPiece = 2048, kPageKind = 1, kOneAxisKind = 2;
     enum { kGrey = 1, kSides = 2, kEmbedded = 4, kLossless = 8, kTuned = 16, kDeep = 32, kLuma = 64, kWebp = 128 };
     enum { kEnd = 0, kAlpha = 1, kMap = 2, kShifts = 3 };
     const char* const names[] = {"", "transparency", "map of steps", "shifts of tables"};
@@ -2505,8 +2541,11 @@ File parse(View data) {
     const View model = in.take(4);
     std::copy(model.begin(), model.end(), file.model.begin());
     const auto flags = in.number(1);
-    file.page = version == 2;
-    if (file.page && (flags & ~(kGrey | kSides | kWebp) || in.number(1) != kPageKind))
+    const auto kind = version == 2 ? in.number(1) : 0;
+    file.page = kind == kPageKind;
+    file.axes = kind == kOneAxisKind ? 1 : 3;
+    const auto known = kGrey | kSides | kWebp | (file.axes == 1 ? kTuned : 0);
+    if (version == 2 && (flags & ~uint64_t(known) || !(file.page || file.axes == 1)))
         throw Error("the file uses features that this program does not know");
     const auto width = in.varint(), height = in.varint();
     if (width < 1 || height < 1 || width > kMaxSide || height > kMaxSide || width * height > kMaxPixels)
@@ -2519,11 +2558,12 @@ File parse(View data) {
     file.grey = flags & kGrey;
     file.webp = flags & kWebp;
     file.embedded = flags & kEmbedded;
+    if (file.axes == 1 && !file.grey) damaged("it has one colour axis, but colours");
     if (file.embedded && (rate || file.step)) damaged("an embedded stream has no rate");
     const bool stepped = !(flags & (kEmbedded | kLossless));
     file.deep = flags & kDeep;
     if (file.deep && flags & (kEmbedded | kTuned)) damaged("it has 16 bits a sample, but a form that has none");
-    file.luma = flags & kLuma;
+    file.luma = flags & kLuma || file.axes == 1;
     if (file.luma && !(file.grey && stepped)) damaged("it has luma alone, but colours or another form");
     if (flags & kTuned) file.tuning = int(in.number(1));
     if (flags & kTuned && (file.tuning < 1 || file.tuning > 32 || !stepped)) damaged("its tuning is out of range");
@@ -2636,7 +2676,8 @@ class Page {
         if (with_symbols_) result.symbols.assign(result.rgb.begin(), result.rgb.end());
         for (size_t k = 0; k < photographs_.size(); ++k) {
             const Region& place = places_[k];
-            Decoded part = Ordinary(model_, photographs_[k], with_symbols_).decode();
+            Model& model = model_.of_axes(photographs_[k].axes);
+            Decoded part = Ordinary(model, photographs_[k], with_symbols_).decode();
             if (photographs_[k].grey) make_grey(part.rgb);
             for (size_t y = 0; y < place.height; ++y)
                 std::copy_n(&part.rgb[3 * y * place.width], 3 * place.width,
@@ -2709,7 +2750,7 @@ Picture decode(const std::string& bundle, View data, bool with_symbols, uint64_t
     } else if (file.embedded) {
         picture.decoded = Embedded(model, file, with_symbols).decode();
     } else {
-        picture.decoded = Ordinary(model, file, with_symbols).decode();
+        picture.decoded = Ordinary(model.of_axes(file.axes), file, with_symbols).decode();
     }
     return picture;
 }

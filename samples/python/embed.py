@@ -20,6 +20,7 @@ that have a WebP stream in its place, and pages, need Pillow.
 
 import argparse
 import base64
+import copy
 import functools
 import hashlib
 import io
@@ -93,23 +94,48 @@ class Bundle:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.files = _unzip(Path(path))
-        self.id = _identity(self.files)
+        files = _unzip(Path(path))
+        self.id = _identity(files)
         try:
-            self.manifest: dict[str, Any] = json.loads(self.files["manifest.json"])
+            manifest = json.loads(files["manifest.json"])
+        except (KeyError, ValueError) as e:
+            raise Rejected(f"the model bundle lacks or spoils its manifest or tables ({e})") from e
+        self._read(files, manifest, 3)
+
+    def _read(self, files: dict[str, bytes], manifest: dict[str, Any], axes: int) -> None:
+        """Take in the files and the manifest of a model, which must have so many colour axes."""
+        self.files, self.manifest = files, manifest
+        try:
             self.flat = self.manifest.get("kind") == "flat"
             self.tables = _tables(self.files["tables.bin"], mirrored=True)
             magnitude = np.frombuffer(self.files["compand.bin"], np.uint8).astype(np.int8)
             shift = np.array(self.manifest["shift"], np.float32) / 256
             self.units = len(self.manifest["blocks"]) + 1 if self.flat else 1 + 6 * int(self.manifest["levels"])
+            self.axes = axes
+            if not self.flat and [len(g) for g in self.manifest["gain"]] != [axes] + [3 * axes] * (self.units // 6):
+                raise ValueError("other channels")
             version = self.manifest["format"]
-        except (KeyError, TypeError, ValueError) as e:
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as e:
             raise Rejected(f"the model bundle lacks or spoils its manifest or tables ({e})") from e
         if version != 1:
             raise Rejected("the model bundle has another version than this program reads")
         self.shift = np.pad(shift, ((0, 0), (1, 0)))  # by table index and min(|m|, 3)
         self._companded = np.concatenate([-magnitude[:0:-1], magnitude])
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+
+    @functools.cached_property
+    def grey(self) -> "Bundle":
+        """The model for grey pictures alone in a bundle: its files, and what the bundle's own manifest has besides."""
+        own = {name.removeprefix("grey/"): content for name, content in self.files.items() if name.startswith("grey/")}
+        if "manifest.json" not in own:
+            raise Rejected("this bundle lacks its part for grey pictures, which the file needs")
+        try:
+            differs = json.loads(own["manifest.json"])
+            model = copy.copy(self)
+            model._read({"compand.bin": self.file("compand.bin"), **own}, {**self.manifest, **differs}, 1)
+        except (TypeError, ValueError) as e:
+            raise Rejected(f"the model bundle spoils its part for grey pictures ({e})") from e
+        return model
 
     def file(self, name: str) -> bytes:
         """The content of a file."""
@@ -337,7 +363,8 @@ class File:
     `lossless` the lossless element, `choice` that of tables, `alpha` and `offsets` the packed transparency and map of
     steps, None in files without. `tuning` is 0 in files that are not tuned. `deep`: samples have 16 bits. `luma`: there
     are no chroma units. `webp`: WebP streams are allowed in place of zstd frames. `page` is the element of a page, None
-    in other files; the segments of a page are files of its photographs.
+    in other files; the segments of a page are files of its photographs. `axes`: 1 in files of grey pictures by the
+    model for them in the bundle, else 3.
     """
 
     model: bytes
@@ -357,6 +384,7 @@ class File:
     stream: bytes | None
     segments: list[tuple[int, bytes]]
     page: bytes | None = None
+    axes: int = 3
 
 
 def delta_of(step: int) -> float:
@@ -421,9 +449,12 @@ def parse(content: bytes) -> File:
         if version not in (1, 2):
             raise Rejected(f"the file has format version {version}; this program reads versions 1 and 2")
         model, flags = cursor.take(4), cursor.take(1)[0]
-        paged = version == 2
-        if paged and (cursor.take(1)[0] != 1 or flags & ~(1 | 2 | WEBP_FLAG)):
+        kind = cursor.take(1)[0] if version == 2 else 0
+        paged, one_axis = kind == 1, kind == 2
+        if version == 2 and (kind not in (1, 2) or flags & ~(1 | 2 | WEBP_FLAG | (16 if one_axis else 0))):
             raise Rejected("the file has format version 2, of a kind that this program does not know")
+        if one_axis and not flags & 1:
+            raise Rejected("the file is damaged: it has one colour axis, but colours")
         width, height = cursor.varint(), cursor.varint()
         if not (1 <= width <= 1 << 20 and 1 <= height <= 1 << 20 and width * height <= MAX_PIXELS):
             raise Rejected(f"the file claims {width}x{height} pixels, beyond the format's limits")
@@ -438,17 +469,17 @@ def parse(content: bytes) -> File:
         head = content[: cursor.at]
         sides: dict[int, bytes] = {}
         lossless = choice = stream = page = None
-        while flags & 2 and (kind := cursor.take(1)[0]):
+        while flags & 2 and (side := cursor.take(1)[0]):
             start = cursor.at - 1
-            if kind not in SIDES or kind in sides:
+            if side not in SIDES or side in sides:
                 raise Rejected("the file is damaged: it has an unknown or repeated side element")
             length = cursor.varint()
             if length > 1 << 30:
                 raise Rejected("the file is damaged: a side element is too long")
-            sides[kind] = cursor.take(length)
-            check(start, SIDES[kind])
-        for kind in sides.keys() & {2, 3} if paged or flags & (12 | DEEP_FLAG) else ():
-            raise Rejected(f"the file is damaged: it has {SIDES[kind]}, which its form has not")
+            sides[side] = cursor.take(length)
+            check(start, SIDES[side])
+        for side in sides.keys() & {2, 3} if paged or flags & (12 | DEEP_FLAG) else ():
+            raise Rejected(f"the file is damaged: it has {SIDES[side]}, which its form has not")
         if flags & 8:
             lossless = element("lossless parameters")
             if step != STEP_ORIGIN or flags & 4:
@@ -490,10 +521,11 @@ def parse(content: bytes) -> File:
             segments.append((units, payload))
     except CutOff:
         pass  # a prefix: what is whole counts
-    alpha, offsets, shifts = (sides.get(kind) for kind in SIDES)
+    alpha, offsets, shifts = (sides.get(side) for side in SIDES)
     grey, deep, luma, webp = (bool(flags & flag) for flag in (1, DEEP_FLAG, LUMA_FLAG, WEBP_FLAG))
-    place, kind = (width, height, step, tuning), (deep, luma, webp)
-    return File(model, grey, *place, *kind, alpha, offsets, shifts, lossless, choice, stream, segments, page)
+    place, told = (width, height, step, tuning), (deep, luma or one_axis, webp)
+    elements = (alpha, offsets, shifts, lossless, choice, stream, segments, page)
+    return File(model, grey, *place, *told, *elements, axes=1 if one_axis else 3)
 
 
 def _zstd(frame: bytes, *shape: int) -> Array:
@@ -766,6 +798,7 @@ class Walk(ABC):
         self.units = detail_units(self.levels, self.graphs == "entropy" and bundle.manifest.get("rotated", False))
         self.step = STEP_ORIGIN  # what the nets are told, as a header's code
         self.gain = [np.exp(np.array(g))[:, None, None] for g in bundle.manifest["gain"]]
+        self.axes = bundle.axes
 
     def grid(self, level: int) -> tuple[int, int]:
         """Rows and columns of a level's quads, padding included."""
@@ -796,12 +829,12 @@ class Walk(ABC):
         return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
     def low_pass(self, step: int, reader: SymbolReader | PrefixReader | None, shift: int = 0) -> Array:
-        """Low-pass integers q `(3, h, w)` with their padding, each lattice interpolated from the one before.
+        """Low-pass integers q `(axes, h, w)` with their padding, each lattice interpolated from the one before.
 
         `shift` is what is added to all table indices.
         """
         height, width = self.inside(self.levels)
-        q = np.zeros((3, height, width), np.int32)
+        q = np.zeros((self.axes, height, width), np.int32)
 
         def residuals(index: Array) -> Array:
             if not reader:
@@ -809,7 +842,7 @@ class Walk(ABC):
             return reader.take(_shifted(index.ravel(), shift)).reshape(index.shape)
 
         corner = min(max(69 - 5 * (step - STEP_ORIGIN) // STEP_UNIT, 0), 63)
-        for colour in range(3):
+        for colour in range(self.axes):
             q[colour, :1, :1] = residuals(np.full((1, 1), corner, np.uint8))
         s = (1 << (max(height, width) - 1).bit_length()) >> 1
         while s:
@@ -840,10 +873,10 @@ class Walk(ABC):
         return np.pad(q, ((0, 0), (0, 2 * height - q.shape[1]), (0, 2 * width - q.shape[2])), "edge")
 
     def details(self, low: Array) -> None:
-        """Walk all units but the low-pass, which is given in 1/16 steps `(3, h, w)`, and visit their strips."""
-        gradients = np.zeros((6, *low.shape[1:]), np.int64)
-        gradients[:3, :, :-1] = np.diff(low, axis=2)
-        gradients[3:, :-1] = np.diff(low, axis=1)
+        """Walk all units but the low-pass, which is given in 1/16 steps `(axes, h, w)`, and visit their strips."""
+        gradients = np.zeros((2 * self.axes, *low.shape[1:]), np.int64)
+        gradients[: self.axes, :, :-1] = np.diff(low, axis=2)
+        gradients[self.axes :, :-1] = np.diff(low, axis=1)
         coarser = np.concatenate([self._compand(gradients)[:, i::2, j::2] for i, j in PHASES])
         feature: Array | None = None
         for first in self.units[::6]:
@@ -876,10 +909,10 @@ class Walk(ABC):
         return np.concatenate(parts, 1)
 
     def _level(self, level: int, feature: Array) -> Array:
-        """Visit the strips of a level's six units; returns its companded latents `(9, 2 rows, 2 columns)`."""
+        """Visit the strips of a level's six units; returns its companded latents `(3 axes, 2 rows, 2 columns)`."""
         height, width = self.grid(level)
         seen = np.zeros((36, height, width), np.int8)  # the units before, phase-major
-        result = np.zeros((9, 2 * height, 2 * width), np.int8)
+        result = np.zeros((3 * self.axes, 2 * height, 2 * width), np.int8)
         at = 0
         for unit in (u for u in self.units if u.level == level):
             if self.luma and unit.graph.startswith("chroma"):
@@ -1003,7 +1036,7 @@ class Ordinary(Walk):
         self.begun = 0  # the first unit behind the segment that is being read
         self.end = sum(units for units, _ in self.segments)
         self.reader: SymbolReader | None = None
-        shapes = [(9, *(2 * n for n in self.grid(level))) for level in range(self.levels, 0, -1)]
+        shapes = [(3 * self.axes, *(2 * n for n in self.grid(level))) for level in range(self.levels, 0, -1)]
         self.integers = [np.zeros(shape, np.int32) for shape in shapes]
         self.latents = [np.zeros(shape, np.float32) for shape in shapes]
 
@@ -1842,6 +1875,8 @@ def _decode_pixels(bundle: Bundle, file: File) -> tuple[Array, list[Array]]:
         embedded = Embedded(bundle, file)
         latents, integers = embedded.decode(file.stream)
         return embedded.picture(latents, file.grey), integers
+    if file.axes == 1:
+        bundle = bundle.grey
     ordinary = Ordinary(bundle, file)
     latents, integers = ordinary.decode()
     place = delta_of(file.step), file.width, file.height, ordinary.fineness

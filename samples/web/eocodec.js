@@ -128,7 +128,8 @@ export function crc32(...parts) {
 // ---------------------------------------------------------------------------------------------- the bytes of a file
 
 const FLAGS = { grey: 1, sides: 2, embedded: 4, lossless: 8, tuned: 16, deep: 32, luma: 64, webp: 128 };
-const PAGE_KIND = 1;
+const [PAGE_KIND, ONE_AXIS_KIND] = [1, 2];
+const GREY_FOLDER = "grey/"; // of the model for grey pictures in a bundle
 const SIDES = { end: 0, alpha: 1, map: 2, shifts: 3 };
 const SIDE_NAMES = ["end", "transparency", "map of steps", "shifts of tables"];
 const MAX_TUNING = 32;
@@ -160,6 +161,7 @@ const SHORT = new EocodecError("the file is cut off before its first segment");
  * @property {boolean} deep samples have 16 bits
  * @property {boolean} luma there are no chroma units
  * @property {boolean} page segments are files of photographs
+ * @property {number} axes of colour: 3, or 1 of grey pictures by the model for them in the bundle
  * @property {boolean} webp WebP streams are allowed
  *
  * @typedef {{ units: number, payload: Uint8Array }} Segment
@@ -326,8 +328,10 @@ class Feed {
     }
     const model = hex(cursor.take(4));
     const flags = cursor.take(1)[0];
-    const page = version === 2;
-    if (page && (flags & ~(FLAGS.grey | FLAGS.sides | FLAGS.webp) || cursor.number(1) !== PAGE_KIND)) {
+    const kind = version === 2 ? cursor.number(1) : 0;
+    const [page, axes] = [kind === PAGE_KIND, kind === ONE_AXIS_KIND ? 1 : 3];
+    const known = FLAGS.grey | FLAGS.sides | FLAGS.webp | (axes === 1 ? FLAGS.tuned : 0);
+    if (version === 2 && (!(page || axes === 1) || flags & ~known)) {
       throw new EocodecError("the file uses features that this program does not know");
     }
     const [width, height] = [cursor.varint(), cursor.varint()];
@@ -336,6 +340,7 @@ class Feed {
     }
     const [rate, step] = [cursor.number(2), cursor.number(2)];
     const [grey, embedded] = [Boolean(flags & FLAGS.grey), Boolean(flags & FLAGS.embedded)];
+    if (axes === 1 && !grey) throw damaged("it has one colour axis, but colours");
     if (flags & FLAGS.lossless && (embedded || step !== 32768)) {
       throw damaged("its lossless parameters cannot be read");
     }
@@ -347,12 +352,12 @@ class Feed {
     }
     const deep = Boolean(flags & FLAGS.deep);
     if (deep && (embedded || tuning)) throw damaged("it has 16 bits a sample, but a form that has none");
-    const luma = Boolean(flags & FLAGS.luma);
+    const luma = axes === 1 || Boolean(flags & FLAGS.luma);
     if (luma && !(grey && stepped)) throw damaged("it has luma alone, but colours or another form");
     this.#at = cursor.at;
     this.#head = bytes.slice(0, cursor.at);
     const webp = Boolean(flags & FLAGS.webp);
-    this.header = { model, width, height, step, tuning, grey, embedded, deep, luma, page, webp };
+    this.header = { model, width, height, step, tuning, grey, embedded, deep, luma, page, axes, webp };
   }
 
   /** The elements before the segments. @param {Uint8Array} bytes */
@@ -890,6 +895,7 @@ export class Bundle {
   #probabilities = /** @type {Probabilities | null} */ (null);
   #losslessTables = /** @type {Table[] | null} */ (null);
   #basis = /** @type {Promise<Record<string, [TensorData, number[]]>> | null} */ (null);
+  #grey = /** @type {Bundle | null} */ (null);
 
   /**
    * Use {@link Bundle.load}.
@@ -898,13 +904,14 @@ export class Bundle {
    * @param {string} id content hash, hexadecimal
    * @param {any} ort
    * @param {BundleOptions} options
+   * @param {object} [whole] the manifest of the bundle, in which these are the files of the model for grey pictures
    */
-  constructor(files, id, ort, options) {
+  constructor(files, id, ort, options, whole) {
     this.files = files;
     this.fullId = id;
     this.ort = ort;
     this.options = options;
-    this.manifest = JSON.parse(new TextDecoder().decode(this.file("manifest.json")));
+    this.manifest = { ...whole, ...JSON.parse(new TextDecoder().decode(this.file("manifest.json"))) };
     /** "photo": pictures of any size; "flat": of one size, coded as one vector. @type {string} */
     this.kind = this.manifest.kind ?? "photo";
     if (this.manifest.format !== 1 || !["photo", "flat"].includes(this.kind)) {
@@ -914,7 +921,11 @@ export class Bundle {
     this.tables = unpackTables(this.file("tables.bin"), true);
     /** @type {number[][]} */
     this.shift = this.manifest.shift;
-    if (this.shift.length !== this.tables.length) {
+    /** Colour axes of pictures: 1 in the model for grey ones. */
+    this.axes = whole ? 1 : 3;
+    const channels = this.kind === "photo" ? this.manifest.gain.map((/** @type {number[]} */ g) => g.length) : [];
+    const fits = channels.every((/** @type {number} */ n, /** @type {number} */ k) => n === this.axes * (k ? 3 : 1));
+    if (this.shift.length !== this.tables.length || !fits) {
       throw new EocodecError("the model bundle's tables are inconsistent");
     }
   }
@@ -977,6 +988,19 @@ export class Bundle {
   /** Whether this is the model that a file was made with. @param {Need} need */
   fits(need) {
     return need.id === null ? this.kind === "flat" && this.manifest.tiny === need.tiny : this.id === need.id;
+  }
+
+  /** The model for grey pictures alone in the bundle: what it does not say itself, the whole one does. */
+  get grey() {
+    if (this.#grey) return this.#grey;
+    const files = new Map([["compand.bin", this.file("compand.bin")]]);
+    for (const [name, content] of this.files) {
+      if (name.startsWith(GREY_FOLDER)) files.set(name.slice(GREY_FOLDER.length), content);
+    }
+    if (!files.has("manifest.json")) {
+      throw new EocodecError("this bundle lacks its part for grey pictures, which the file needs");
+    }
+    return (this.#grey = new Bundle(files, this.fullId, this.ort, this.options, this.manifest));
   }
 
   /** @param {string} name */
@@ -1048,6 +1072,7 @@ export class Bundle {
     const sessions = [...this.#sessions.values()];
     this.#sessions.clear();
     for (const session of sessions) await (await session).release();
+    await this.#grey?.release();
   }
 
   /** Unpacks zstd data to exactly `size` bytes, or null. @param {Uint8Array} data @param {number} size */
@@ -1567,6 +1592,7 @@ class Walk {
    */
   constructor(bundle, width, height, fineness, folder = "entropy") {
     this.bundle = bundle;
+    this.axes = bundle.axes;
     this.levels = /** @type {number} */ (bundle.manifest.levels);
     this.units = unitsOf(this.levels, folder === "entropy" && Boolean(bundle.manifest.rotated));
     this.width = width;
@@ -1604,7 +1630,8 @@ class Walk {
   /** Latents of every band, the low-pass first, then from coarse to fine. */
   bandLengths() {
     const levels = Array.from({ length: this.levels + 1 }, (_, k) => (k ? this.levels - k + 1 : this.levels));
-    return levels.map((level, k) => (k ? 9 : 3) * this.bandSize(level)[0] * this.bandSize(level)[1]);
+    const channels = (/** @type {number} */ k) => this.axes * (k ? 3 : 1);
+    return levels.map((level, k) => channels(k) * this.bandSize(level)[0] * this.bandSize(level)[1]);
   }
 
   /** Rows of the quad grid that are coded at once. @param {number} level @returns {[number, number][]} */
@@ -1614,14 +1641,14 @@ class Walk {
     return Array.from({ length: Math.ceil(height / rows) }, (_, k) => [k * rows, Math.min((k + 1) * rows, height)]);
   }
 
-  /** The low-pass integers `(3, h, w)`, padding included ("Low-pass integers"). @param {Residuals} reader */
+  /** The low-pass integers `(axes, h, w)`, padding included ("Low-pass integers"). @param {Residuals} reader */
   async lowPass(reader) {
     const [height, width] = this.size(0);
-    const q = Array.from({ length: 3 }, () => new Int32Array(height * width));
+    const q = Array.from({ length: this.axes }, () => new Int32Array(height * width));
     const corner = clamp(69 - Math.floor((5 * (this.fineness.code(0) - 32768)) / 2048), 0, 63);
     for (const plane of q) plane[0] = (await reader.take(Uint8Array.of(corner)))[0];
     for (let half = 1 << (bitLength(Math.max(height, width) - 1) - 1); half >= 1 && height * width > 1; half >>= 1) {
-      for (let c = 0; c < 3; c++) {
+      for (let c = 0; c < this.axes; c++) {
         const tables = this.bundle.manifest.low_index[c];
         for (const lattice of lattices(height, width, half)) {
           await refineLattice(q[c], width, lattice, tables[lattice.kind], reader);
@@ -1629,8 +1656,8 @@ class Walk {
       }
     }
     const [rows, columns] = this.bandSize(this.levels);
-    const result = new Int32Array(3 * rows * columns);
-    for (let c = 0, at = 0; c < 3; c++) {
+    const result = new Int32Array(this.axes * rows * columns);
+    for (let c = 0, at = 0; c < this.axes; c++) {
       for (let r = 0; r < rows; r++) {
         const start = Math.min(r, height - 1) * width;
         for (let k = 0; k < columns; k++) result[at++] = q[c][start + Math.min(k, width - 1)];
@@ -1639,17 +1666,17 @@ class Walk {
     return result;
   }
 
-  /** Go to the first level. @param {ArrayLike<number>} low `(3, h, w)` in 1/16 steps */
+  /** Go to the first level. @param {ArrayLike<number>} low `(axes, h, w)` in 1/16 steps */
   begin(low) {
     const [height, width] = this.bandSize(this.levels);
-    this.coarser = new Int8Array(6 * height * width);
+    this.coarser = new Int8Array(2 * this.axes * height * width);
     let at = 0;
     for (const [i, j] of PHASES) {
       for (const [down, right] of [
         [0, 1],
         [1, 0],
       ]) {
-        for (let c = 0; c < 3; c++) {
+        for (let c = 0; c < this.axes; c++) {
           for (let r = i; r < height; r += 2) {
             for (let k = j; k < width; k += 2, at++) {
               const place = (c * height + r) * width + k;
@@ -1665,7 +1692,7 @@ class Walk {
   /** Run a level's feature net. @param {number} level @param {Int8Array | null} known planes of the quad grid */
   async enter(level, known = null) {
     const [height, width] = this.grid(level);
-    const inputChannels = level === this.levels ? 24 : 9;
+    const inputChannels = this.axes * (level === this.levels ? 8 : 3);
     const [previous, before] = [this.feature, this.channels];
     let feature = new Uint8Array(0);
     for (const [start, stop] of this.#strips(level)) {
@@ -1699,7 +1726,7 @@ class Walk {
     this.feature = feature;
     this.level = level;
     this.seen = new Int8Array(24 * height * width);
-    this.coarser = new Int8Array(36 * height * width);
+    this.coarser = new Int8Array(12 * this.axes * height * width);
   }
 
   /** What the nets see of a value in 1/16 steps of the file. @param {number} v */
@@ -1958,7 +1985,7 @@ async function synthesise(walk, latents, delta, rgba, tooFine = TOO_FINE) {
       }
       latents.forEach((band, k) => {
         const factor = 2 ** (k ? levels - k + 1 : levels);
-        const [channels, bandHeight, bandWidth] = [k ? 9 : 3, fullHeight / factor, fullWidth / factor];
+        const [channels, bandHeight, bandWidth] = [walk.axes * (k ? 3 : 1), fullHeight / factor, fullWidth / factor];
         const [y, x] = [outer.top / factor, outer.left / factor];
         const [rows, columns] = [(outer.bottom - outer.top) / factor, (outer.right - outer.left) / factor];
         const piece = new Float32Array(channels * rows * columns);
@@ -1976,7 +2003,8 @@ async function synthesise(walk, latents, delta, rgba, tooFine = TOO_FINE) {
         let from = (y - outer.top) * columns + left - outer.left;
         let to = 4 * (y * width + left);
         for (let x = left; x < Math.min(right, width); x++, from++, to += 4) {
-          for (let c = 0; c < 3; c++) rgba[to + c] = levelOf(picture[c * rows * columns + from], most);
+          // With one axis pictures are grey.
+          for (let c = 0; c < 3; c++) rgba[to + c] = levelOf(picture[(c % walk.axes) * rows * columns + from], most);
         }
       }
       await breathe();
@@ -2082,7 +2110,7 @@ class OrdinaryJob extends Job {
     if (reader) {
       const [shift] = this.#shifts;
       this.#low = await walk.lowPass({ take: (index) => reader.take(shifted(index, shift)) });
-      const size = this.#low.length / 3;
+      const size = this.#low.length / walk.axes;
       this.#low.forEach((q, i) => (this.latents[0][i] = q * this.steps[0][Math.floor(i / size)]));
       walk.begin(Float64Array.from(this.#low, (q) => 16 * clamp(q, -LOW_LIMIT, LOW_LIMIT)));
       this.progress++;
@@ -3440,6 +3468,7 @@ async function open(feed, model, { maxPixels = DEFAULT_MAX_PIXELS, symbols = fal
  * @returns {Promise<OrdinaryJob>}
  */
 async function ordinaryJob(feed, bundle, header, symbols) {
+  if (header.axes === 1) bundle = bundle.grey;
   const fineness = await finenessOf(feed, bundle);
   const groups = 128 * bundle.manifest.levels;
   const choice = fineness.fine && feed.choice?.length ? await bundle.unpack(feed.choice, groups) : new Uint8Array(groups);
