@@ -137,6 +137,7 @@ def test_earlier_models_are_what_they_were() -> None:
         "9b085ad7": "b4a34091dccce6b1",
         "a84efb79": "d11ad7b1e227b5c9",
         "b332750c": "fcaaec9679ef56f1",
+        "d1e3718f": "6ce4ea7fa6116524",
         "d216a75e": "eb349a03b6759721",
         "dfac410c": "5d0084edddad867f",
         "e39f1b2b": "7ce79ff2709ca6ac",
