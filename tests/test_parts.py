@@ -113,7 +113,7 @@ def test_models_are_stripped_by_a_command(call: Runner, tmp_path: Path, chelsea:
     whole = load_model("photo")
     made = call("models", "strip", "photo", "--decode-only", "-o", "small.eocm")
     size, before = (p.stat().st_size for p in (tmp_path / "small.eocm", shipped_models()["photo"]))
-    assert size < 0.6 * before
+    assert size < 0.65 * before
     assert made.returncode == 0
     assert made.stdout.decode() == (
         f"small.eocm  id {whole.id.hex()}  {size / 1e6:.1f} MB of {before / 1e6:.1f}  without denoising, encoder\n"
