@@ -21,7 +21,7 @@ from eocodec.model.library import load_model
 __all__ = ["EocImageFile", "add_model", "rate_of_quality"]
 
 FORMAT = "EOC"
-MAGIC, PAGE_MAGIC = (format.MAGIC + bytes([version]) for version in (format.VERSION, format.PAGE_VERSION))
+MAGIC, KIND_MAGIC = (format.MAGIC + bytes([version]) for version in (format.VERSION, format.KIND_VERSION))
 KIND = 9  # where the second version says what kind of file it is
 LONGEST_HEADER = 4096  # bytes that hold the header and, with few exceptions, a map of steps
 TARGETS = ("rate", "bpp", "max_bytes", "psnr", "lossless")  # with any of them, `quality` says nothing
@@ -134,8 +134,8 @@ def _parsed(data: bytes, salvage: bool) -> format.File:
 
 
 def _accept(prefix: bytes) -> bool:
-    page = prefix.startswith(PAGE_MAGIC) and prefix[KIND : KIND + 1] == bytes([format.PAGE_KIND])
-    return page or prefix.startswith(MAGIC)
+    of_a_kind = prefix.startswith(KIND_MAGIC) and len(prefix) > KIND and prefix[KIND] in format.KIND_FLAGS
+    return of_a_kind or prefix.startswith(MAGIC)
 
 
 def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:

@@ -51,8 +51,9 @@ def test_every_kind_of_file_has_a_vector() -> None:
         kinds |= {"deep"} if file.header.deep else set()
         kinds |= {"luma"} if file.header.luma else set()
         kinds |= {"page"} if file.header.page else set()
+        kinds |= {"one axis"} if file.header.axes == 1 else set()
         kinds |= set() if file.complete else {"prefix"}
     assert kinds == {
-        *("photo", "face64", "small.eocm", "embedded", "lossless", "tiny"),
-        *("grey", "alpha", "tuned", "map", "shifts", "deep", "luma", "page", "prefix"),
+        *("photo", "face64", "small.eocm", "small-grey.eocm", "embedded", "lossless", "tiny"),
+        *("grey", "alpha", "tuned", "map", "shifts", "deep", "luma", "page", "one axis", "prefix"),
     }

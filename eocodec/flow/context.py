@@ -494,7 +494,7 @@ class LatentModel(nn.Module):
         return torch.cat(coded, 1).index_select(1, self.get_buffer("back"))
 
     def _low_pass(self, low: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Integers `(B, axes, h, w)` of the low-pass in steps, bits `(B,)` and nats `(B, axes)` in units of the step."""
+        """Integers of the low-pass `(B, axes, h, w)`, bits `(B,)` and nats `(B, axes)`, in units of the step."""
         q = round_through(low)
         predicted, activity = neighbours(q[..., 0::2, 0::2])
         scale = (self.low_scale[0].exp()[:, None, None] + self.low_scale[1].exp()[:, None, None] * activity).clamp(

@@ -195,9 +195,9 @@ class Residual(nn.Module):
 class DeepRefinement(nn.Module):
     """As :class:`Refinement`, with residual blocks at a quarter of the resolution, and steps that vary over a picture.
 
-    `forward(x, h, step, tune)`: `x (B, 3, H, W)` in [0, 1], or grey ones of one channel; `h` the latents that x was made from, the finest ones last;
-    `step (B, 1, H/2, W/2)`, Δ at each place in the same range; `tune (B, 1, H/2, W/2)`, how much the steps follow the
-    eye, 0 to 1.
+    `forward(x, h, step, tune)`: `x (B, 3, H, W)` in [0, 1], or grey pictures of one channel; `h` the latents that x was
+    made from, the finest ones last; `step (B, 1, H/2, W/2)`, Δ at each place in the same range; `tune (B, 1, H/2,
+    W/2)`, how much the steps follow the eye, 0 to 1.
 
     Arguments:
         width: channels at half the resolution.

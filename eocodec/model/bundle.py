@@ -358,9 +358,7 @@ class GreyModel(Model):
     def __init__(self, whole: Model) -> None:
         self.whole = whole
         given = whole.runtime
-        super().__init__(
-            GreyFiles(whole.files), given.threads, given.optimisation, given.device, given.trusted
-        )
+        super().__init__(GreyFiles(whole.files), given.threads, given.optimisation, given.device, given.trusted)
         if self.manifest.axes != 1:
             raise ModelError("the model bundle's part for grey pictures has colours")
 

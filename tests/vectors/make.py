@@ -1,6 +1,7 @@
 """Make the test vectors that are not there yet. Those that are there are never changed: run it from the checkout.
 
-Each names the model it needs: a shipped one, or `small.eocm`, which has what the shipped ones have not (make_small.py).
+Each names the model it needs: a shipped one, or `small.eocm` or `small-grey.eocm`, which have what the shipped ones
+have not (make_small.py).
 Vectors of `photo` are of the first photo model, of which the package keeps the decoder; to make more of them takes the
 bundle as it was with its encoder:
 
@@ -33,7 +34,7 @@ from eocodec.regions import Region
 
 HERE = Path(__file__).parent
 PHOTO = Path(sys.argv[1]) if sys.argv[1:] else bundle_of("photo")
-SMALL = HERE / "small.eocm"  # make_small.py
+SMALL, SMALL_GREY = HERE / "small.eocm", HERE / "small-grey.eocm"  # make_small.py
 SAMPLES = HERE.parent.parent / "samples"
 LARGEST_PICTURE = 65536  # pixels; of larger vectors only the symbols are kept
 
@@ -54,6 +55,10 @@ def transparent(picture: np.ndarray) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
     alpha = np.clip(300 - 4 * np.hypot(y - height / 2, x - width / 2) ** 1.3, 0, 255).astype(np.uint8)
     return np.dstack([picture, alpha])
+
+
+def transparent_grey(picture: np.ndarray) -> np.ndarray:
+    return transparent(np.repeat(picture[..., :1], 3, 2))
 
 
 def drawing(width: int, height: int) -> np.ndarray:
@@ -121,6 +126,11 @@ VECTORS: dict[str, Callable[[], bytes]] = {
     "lossless-deep-prefix": lambda: (HERE / "lossless-deep.eoc").read_bytes()[:9000],
     "small-page": lambda: page(transparent(sheet(190, 130, 113)), 32),
     "small-page-grey": lambda: page(sheet(190, 130, 114)[..., 1], 0)[:-9],
+    "axis": lambda: stepped(drawn(115, 93, 70)[..., 0], 60, 0, model=SMALL_GREY),
+    "axis-map": lambda: stepped(transparent_grey(drawn(116, 90, 67)), 60, 32, mapped(90, 67), SMALL_GREY),
+    "axis-fine": lambda: stepped(drawn(117, 47, 38)[..., 0], 190, 0, model=SMALL_GREY),
+    "axis-prefix": lambda: stepped(drawn(118, 150, 121)[..., 0], 96, 9, model=SMALL_GREY)[:-500],
+    "axis-page": lambda: page(sheet(190, 130, 119)[..., 1], 0, SMALL_GREY),
 }
 
 
@@ -151,11 +161,13 @@ def luma_alone(
     return to_bytes(job.file(delta / 255))
 
 
-def stepped(picture: np.ndarray, rate: float, tuning: int, offsets: np.ndarray | None = None) -> bytes:
-    """A file of the small model."""
-    model = eocodec.load_model(SMALL)
-    job = ORDINARY.open(model, as_picture(picture), None, StepTuning(tuning, offsets))
-    return to_bytes(job.file(model.manifest.step_of(rate)))
+def stepped(
+    picture: np.ndarray, rate: float, tuning: int, offsets: np.ndarray | None = None, model: Path = SMALL
+) -> bytes:
+    """A file of a small model."""
+    loaded = eocodec.load_model(model)
+    job = ORDINARY.open(loaded, as_picture(picture), None, StepTuning(tuning, offsets))
+    return to_bytes(job.file(loaded.manifest.step_of(rate)))
 
 
 PLACES = [Region(10, 12, 48, 61), Region(70, 110, 41, 66)]
@@ -173,11 +185,11 @@ def sheet(width: int, height: int, seed: int) -> np.ndarray:
     return result
 
 
-def page(picture: np.ndarray, tuning: int) -> bytes:
-    """A page of the small model with pictures at :data:`PLACES`."""
-    model = eocodec.load_model(SMALL)
-    job = PageJob(PAGE, model, as_picture(picture), PLACES, None, StepTuning(tuning))
-    return to_bytes(job.file(model.manifest.step_of(48)))
+def page(picture: np.ndarray, tuning: int, model: Path = SMALL) -> bytes:
+    """A page of a small model with pictures at :data:`PLACES`."""
+    loaded = eocodec.load_model(model)
+    job = PageJob(PAGE, loaded, as_picture(picture), PLACES, None, StepTuning(tuning))
+    return to_bytes(job.file(loaded.manifest.step_of(48)))
 
 
 def mapped(width: int, height: int) -> np.ndarray:
@@ -192,7 +204,7 @@ def crop_face() -> np.ndarray:
 
 def model_of(name: str) -> str:
     """The model that a vector is decoded with: a shipped one, or a bundle in this folder."""
-    return {"face": "face64", "small": SMALL.name}.get(name.split("-")[0], "photo")
+    return {"face": "face64", "small": SMALL.name, "axis": SMALL_GREY.name}.get(name.split("-")[0], "photo")
 
 
 def main() -> None:
@@ -229,7 +241,7 @@ def main() -> None:
                 image = to_pillow(decoded.rgb, decoded.alpha, decoded.grey)
                 assert as_picture(image).pixels == width * height
                 image.save(HERE / f"{name}.png", optimize=True)
-        if name.startswith("small-page"):  # not every reader has a decoder for what is inside
+        if name.startswith(("small-page", "axis-page")):  # not every reader has a decoder for what is inside
             entry["webp"] = True
         known.append(entry)
         print(name, len(data), "bytes", width, height, np.abs(values).max())

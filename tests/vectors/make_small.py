@@ -1,9 +1,11 @@
-"""Make `small.eocm`, the model of the test vectors that the shipped models cannot make.
+"""Make `small.eocm`, the model of the test vectors that the shipped models cannot make, and `small-grey.eocm`.
 
-It has rotated passes, tuning, a map of steps and embedded streams, in a few hundred kilobytes, and is no use but for
-tests. Weights depend on the machine that trains, so it was made once: vectors name it by its id, and it never changes.
+The first has rotated passes, tuning, a map of steps and embedded streams, in a few hundred kilobytes, and is no use but
+for tests; the second, made from it, a part for grey pictures in place of the streams. Weights depend on the machine
+that trains, so they were made once: vectors name them by their ids, and they never change.
 
 PYTHONPATH=. python tests/vectors/make_small.py OUT.eocm
+PYTHONPATH=.:export python tests/vectors/make_small.py --grey OUT.eocm
 """
 
 import subprocess
@@ -77,8 +79,31 @@ def drawn(seed: int, width: int, height: int) -> np.ndarray:
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
+def with_grey_part(out: Path) -> None:
+    """Write `small.eocm` with a part for grey pictures, without embedded streams."""
+    from eocodec_export.grey import distilled, grey_parts, luma_alone, with_grey
+
+    from eocodec.flow.model import PhotoModel
+    from eocodec.flow.restored import photo_weights
+    from eocodec.model.bundle import read_bundle, write_bundle
+    from eocodec.model.parts import LIST, OPTIONAL
+
+    files = read_bundle(Path(__file__).parent / "small.eocm")
+    config, weights = photo_weights(files)
+    colour = PhotoModel(config).eval()
+    colour.load_state_dict({**colour.state_dict(), **weights})
+    pictures = [drawn(seed, 200, 192) for seed in range(12)]
+    model = luma_alone(colour, 8)
+    distilled(colour, model, pictures, 300, 1, print)
+    whole = {n: c for n, c in files.items() if not n.startswith(OPTIONAL["embedded"]) and n != LIST}
+    write_bundle(out, with_grey(whole, grey_parts(model.eval().requires_grad_(False), whole, pictures, pictures[:2])))
+
+
 def main() -> None:
-    out = Path(sys.argv[1]).resolve()
+    out = Path(sys.argv[-1]).resolve()
+    if sys.argv[1] == "--grey":
+        with_grey_part(out)
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "pictures").mkdir()
