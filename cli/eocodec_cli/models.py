@@ -149,7 +149,7 @@ def remove(name: str, force: bool) -> None:
 @click.option("--decode-only", is_flag=True, help="Leave out what no decoder needs: encoder and denoising.")
 @click.option(
     "--without", "without", multiple=True, callback=_parts, metavar="PART,...",
-    help="Leave out encoder, denoising, embedded (progressive files) or lossless.",
+    help="Leave out encoder, denoising, embedded (progressive files), lossless or grey.",
 )  # fmt: skip
 @files.force_option
 @files.json_option
