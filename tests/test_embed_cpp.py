@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from bundles import HOSTILE, STRIPPED, named, zipped
+from bundles import HOSTILE, STRIPPED, named, without_grey, zipped
 from paths import ROOT, SAMPLES, VECTORS, Decoded, Maker, bundle_of, in_rgb
 from streams import (
     beginnings,
@@ -268,7 +268,12 @@ def test_what_cannot_be_decoded_gets_one_sentence(decoder: Path, tmp_path: Path)
     huge = format.serialise(File(Header(b"\x26\xcc\x94\xc0", 1, 1, 0, 0), None, ())).replace(
         b"\0\1\1", b"\0\x80\x80\x40\x80\x80\x40"
     )
+    axis = (VECTORS / "axis.eoc").read_bytes()
+    less = tmp_path / "less.eocm"
+    less.write_bytes(zipped(without_grey()))
     cases = [
+        (less, axis, "lacks its part for grey pictures"),
+        (less, axis[:8] + b"\0" + axis[9:], "one colour axis, but colours"),
         (photo, b"", "not an .eoc file"),
         (photo, b"\x89PNG\r\n\x1a\n", "not an .eoc file"),
         (photo, colour[:9], "cut off before its first segment"),

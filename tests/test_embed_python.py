@@ -19,7 +19,7 @@ import constriction
 import cv2
 import numpy as np
 import pytest
-from bundles import HOSTILE, LISTED, STRIPPED, id_of, named, zipped
+from bundles import HOSTILE, LISTED, STRIPPED, id_of, named, without_grey, zipped
 from paths import MODELS, SAMPLES, VECTORS, Decoded, bundle_of, in_rgb, picture_of
 from PIL import Image
 from streams import (
@@ -115,6 +115,12 @@ def test_prefixes_decode_as_in_the_library(embed: ModuleType, bundles: dict[str,
             picture, values = embed.decode_with_symbols(data[:length], bundles[model])
             assert np.array_equal(values, expected), length
             assert np.abs(eocodec.decompress(data[:length]).astype(int) - picture).max() <= 1, length
+
+
+def test_a_bundle_without_its_part_for_grey_pictures_says_so(embed: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "less.eocm").write_bytes(zipped(without_grey()))
+    with pytest.raises(embed.Rejected, match="lacks its part for grey pictures"):
+        embed.decode(vector("axis"), embed.Bundle(tmp_path / "less.eocm"))
 
 
 @pytest.mark.parametrize("name", ["deep-alpha", "lossless-deep"])
@@ -300,7 +306,9 @@ BAD = {
     "text": (b"+text", "not an .eoc file"),
     "magic": (b"EOD" + header()[3:], "not an .eoc file"),
     "version": (header(version=3), "format version 3"),
-    "version of pages": (header(version=2)[:9] + b"\x02" + header()[9:], "of a kind that this program does not know"),
+    "version of pages": (header(version=2)[:9] + b"\x03" + header()[9:], "of a kind that this program does not know"),
+    "one axis in colour": (header(version=2)[:9] + b"\x02" + header()[9:], "one colour axis, but colours"),
+    "flags of one axis": (header(version=2, flags=65)[:9] + b"\x02" + header()[9:], "of a kind that this program does"),
     "flags of pages": (header(version=2, flags=4)[:9] + b"\x01" + header()[9:], "of a kind that this program does not"),
     "page without layer": (header(version=2, flags=128)[:9] + b"\x01" + header()[9:], "cut off"),
     "long layer": (

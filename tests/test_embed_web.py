@@ -26,7 +26,7 @@ import constriction
 import cv2
 import numpy as np
 import pytest
-from bundles import HOSTILE, STRIPPED, named, zipped
+from bundles import HOSTILE, STRIPPED, named, without_grey, zipped
 from paths import MODELS, ROOT, SAMPLES, VECTORS, Decoded, Maker, bundle_of, environment, in_rgb
 from PIL import Image
 from streams import (
@@ -411,6 +411,7 @@ def test_the_command_writes_picture_and_symbols(
         (b"\x89PNG\r\n\x1a\n", "photo", "not an .eoc file"),
         (read("colour")[:8] + b"\x30" + read("colour")[9:], "photo", "16 bits a sample, but a form that has none"),
         (b"EOC\3" + read("colour")[4:], "photo", "format version 3"),
+        (read("axis")[:8] + b"\0" + read("axis")[9:], "small-grey.eocm", "one colour axis, but colours"),
         (b"EOC\2" + read("colour")[4:], "photo", "features that this program does not know"),
         (hostile_pages()["layer cut off"][0], "small.eocm", "its exact layer is a WebP stream that cannot be read"),
         (without_its_flag(with_webp_alpha()), "photo", "of a kind that its flags do not name"),
@@ -425,6 +426,7 @@ def test_the_command_writes_picture_and_symbols(
         "other",
         "flag",
         "version",
+        "axis",
         "features",
         "layer",
         "unnamed-alpha",
@@ -439,6 +441,14 @@ def test_damage_is_one_sentence(
     assert process.returncode == 1
     assert process.stderr.count("\n") == 1 and message in process.stderr
     assert not (tmp_path / "out.png").exists()
+
+
+def test_a_bundle_without_its_part_for_grey_pictures_says_so(
+    node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "less.eocm").write_bytes(zipped(without_grey()))
+    process = node("decode.mjs", tmp_path / "less.eocm", VECTORS / "axis.eoc", tmp_path / "out.png")
+    assert process.returncode == 1 and "lacks its part for grey pictures" in process.stderr
 
 
 def test_a_damaged_bundle_is_one_sentence(

@@ -154,14 +154,11 @@ def test_headers_of_one_axis_that_cannot_be_are_refused(grey: np.ndarray, model:
 
 def test_a_part_with_colours_is_refused(grey: np.ndarray, files: dict[str, bytes]) -> None:
     rest = {n: c for n, c in files.items() if n != parts.LIST}
-    for content, message in (
-        (files["manifest.json"], "has colours"),
-        (b"{", "manifest"),
-        (b'{"gain": [[1], [2]]}', ""),
-    ):
-        spoilt = Model({**rest, f"{FOLDER}manifest.json": content})
+    spoilt = {files["manifest.json"]: "has colours", b"{": "manifest", b'{"gain": [[1], [2]]}': "inconsistent"}
+    for content, message in spoilt.items():
+        damaged = Model({**rest, f"{FOLDER}manifest.json": content})
         with pytest.raises(ModelError, match=message):
-            eocodec.compress(grey, model=spoilt)
+            eocodec.compress(grey, model=damaged)
 
 
 def test_stripping_the_encoder_takes_both(files: Mapping[str, bytes]) -> None:
