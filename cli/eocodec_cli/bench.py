@@ -241,6 +241,7 @@ def command(
     try:
         from eocodec.bench import compression  # noqa: F401  (imports fail here, in words)
         from eocodec.bench.measures import MEASURES
+        from eocodec.bench.pictures import read_folder
 
         if denoise or levels is not None:
             from eocodec.bench import denoising
@@ -266,6 +267,7 @@ def command(
         if plot:
             denoising.plot(result, plot)
     else:
+        read_folder(folder, 1)  # a folder without pictures is all that is said
         default = SHEET_MEASURES if sheet else tuple(MEASURES)
         with _scorer(measures.split(",") if measures else default, jobs, not no_cache) as scorer:
             if sheet:
