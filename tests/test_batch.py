@@ -192,7 +192,7 @@ COMMAND = "import eocodec.batch.manifest as b, eocodec_cli; b.PART_ROWS, b.PART_
 
 
 def test_a_run_that_is_killed_at_any_moment_goes_on_and_leaves_no_half_file(tmp_path: Path) -> None:
-    names = make_corpus(tmp_path / "in", 48)
+    names = make_corpus(tmp_path / "in", 120)
     out = tmp_path / "out"
     arguments = ["batch", str(tmp_path / "in"), str(out), "--rate", "24", "--json", "--no-measure"]
     dice = random.Random(3)
@@ -220,13 +220,13 @@ def test_a_run_that_is_killed_at_any_moment_goes_on_and_leaves_no_half_file(tmp_
             if not name.startswith(".eocodec-batch/"):
                 assert format.parse((out / name).read_bytes()).complete, name
         assert not (out / "manifest.parquet").exists()
-    assert 14 <= len(told) < 48
+    assert 14 <= len(told) < 120
     last = subprocess.run(
         [sys.executable, "-c", COMMAND, *arguments], capture_output=True, env=environment(), text=True, check=True
     )
     *rows, totals = map(json.loads, last.stdout.splitlines())
     assert not told & {r["source"] for r in rows}
-    assert totals["totals"]["before"] >= len(told) and totals["totals"]["done"] == 48
+    assert totals["totals"]["before"] >= len(told) and totals["totals"]["done"] == 120
     assert [r["source"] for r in manifest(out)] == names
     assert files_in(out) == [*(f"{n}.eoc" for n in names), "manifest.parquet"]
     assert (out / f"{names[7]}.eoc").read_bytes() == compress(Image.open(tmp_path / "in" / names[7]), rate=24)
