@@ -116,6 +116,23 @@ def test_too_few_pictures_are_refused_with_the_reason(scans: Path) -> None:
 
 
 @pytest.mark.slow
+def test_adapted_nets_serve_grey_pictures_where_all_are_grey(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else files of a grey domain would take the model for grey pictures, which is not adapted."""
+    for name, values in (("FILE_STEPS", (6.0, 12.0, 28.0, 80.0)), ("STEPS", (6.0, 28.0, 80.0))):
+        monkeypatch.setattr(f"eocodec_export.adapted.{name}", values)
+    base = dict(bundle_files(VECTORS / "small-grey.eocm"))
+    config, weights = photo_weights(base)
+    model = PhotoModel(config).eval().requires_grad_(False)
+    model.load_state_dict(weights, strict=False)
+    with torch.no_grad():
+        model.latents.context.luma["1"][0].convs[-1].bias += 0.5
+    scans, photos = ([p] * 4 for p in (_scan(0), _scan(1) * np.array([1, 0, 1], np.uint8)))
+    for pictures, kept in ((scans, False), (photos, True)):
+        made = adapted_files(model, base, pictures, pictures, name="mine", card="")
+        assert ("grey/manifest.json" in made) == kept
+
+
+@pytest.mark.slow
 def test_looks_at_held_out_pictures_take_a_share_of_the_time(scans: Path, tmp_path: Path) -> None:
     path = VECTORS / "small.eocm"
 

@@ -22,6 +22,7 @@ LOSSES = {
     "embedded": "embedded streams (`--progressive`)",
     "denoise": "the net for denoising (`--denoise` takes the method `shrink`)",
     "lossless": "lossless files",
+    "grey": "the faster coding of grey pictures (they take the adapted nets)",
 }
 
 

@@ -24,6 +24,7 @@ from eocodec.flow.restored import photo_weights
 from eocodec.metrics import psnr
 from eocodec.model import parts
 from eocodec.model.bundle import Model
+from eocodec.model.grey import FOLDER, has_grey
 from eocodec_export import calibration
 from eocodec_export.bundle import check_parity
 from eocodec_export.denoising import check_denoising, denoising_graphs, fit_level, round_weights
@@ -31,7 +32,7 @@ from eocodec_export.eight_bit import CALIBRATED, decoder_inputs, eight_bit_refin
 from eocodec_export.embedded import fit_probabilities
 from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs, halved
 
-__all__ = ["adapted_files"]
+__all__ = ["adapted_files", "all_grey"]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -107,12 +108,20 @@ def adapted_files(
         report("graphs of the denoising nets")
         files.update(_denoising(model, files, fitted, checked))
     files["manifest.json"] = _packed(manifest)
+    if changed & {"flow.", "latents."} and has_grey(files) and all_grey(pictures):
+        report("grey pictures take the adapted nets; the model for grey pictures alone is left out")
+        files = {k: v for k, v in files.items() if not k.startswith(FOLDER)}
     report("parity")
     check_parity(model, Model(files), checked)
     if "flow." in changed and EMBEDDED_TABLES in files and not _streams_as_good(base, files, middles):
         report("embedded streams got worse and are left out")
         files = {k: v for k, v in files.items() if not k.startswith("embedded/") and k != EMBEDDED_TABLES}
     return parts.listed(files)
+
+
+def all_grey(pictures: Sequence[Bytes]) -> bool:
+    """Whether no picture `(H, W, 3)` has colours, so that files of all of them would take a model for grey pictures."""
+    return all((p == p[..., :1]).all() for p in pictures)
 
 
 def _differs(prefix: str, start: dict[str, torch.Tensor], now: dict[str, torch.Tensor]) -> bool:
