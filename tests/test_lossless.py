@@ -17,7 +17,9 @@ from PIL import Image
 
 import eocodec
 from eocodec import codec, format
-from eocodec.coding import lattice, lossless, lossless_tables, lossless_walk
+from eocodec.coding import lattice, lossless, lossless_tables, lossless_walk, lossless_weights
+from eocodec.coding.lossless_weights import Places, Weights
+from eocodec.coding.range_coder import Reader, Writer
 from eocodec.coding.registry import LOSSLESS
 from eocodec.errors import EocodecError, FormatError, ModelError
 from eocodec.image import as_picture, read_picture
@@ -96,6 +98,135 @@ def test_strips_do_not_show(chelsea: np.ndarray, monkeypatch: pytest.MonkeyPatch
 def test_segments_of_a_lossless_file_end_with_all_latents(chelsea: np.ndarray) -> None:
     kept = LOSSLESS.latents_after_segments(format.parse(eocodec.compress(chelsea[:150], lossless=True)))
     assert kept[0] == 0 and kept == sorted(kept) and kept[-1] == 768 and len(kept) > 5
+
+
+def missing_levels(picture: np.ndarray) -> np.ndarray:
+    """With three of four levels."""
+    return (picture.astype(int) * 3 // 4 * 4 // 3).astype(np.uint8)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_levels_that_never_come_take_no_bits(
+    grey: bool, samples: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = missing_levels(samples["rocket"][100:200, 300:420])
+    picture = np.repeat(picture[..., 1:2], 3, 2) if grey else picture
+    data = eocodec.compress(picture, lossless=True)
+    file = format.parse(data)
+    assert file.lossless is not None
+    weights = lossless.Parameters.unpack(file.lossless).weights
+    assert weights is not None and (set(weights.logs) == {0} if grey else {3, 4, 5} <= set(weights.logs))
+    assert np.array_equal(eocodec.decompress(data)[..., :3] if not grey else codec.decode_file(data).rgb, picture)
+    monkeypatch.setattr(lossless, "fit", lambda tables, found: None)
+    plain = eocodec.compress(picture, lossless=True)
+    assert len(data) < 0.97 * len(plain)
+    # What the first segments hold is decoded as of any other file.
+    first = format.serialise(replace(file, segments=file.segments[:1]))
+    assert codec.decode_file(first).rgb.shape == picture.shape
+
+
+def test_photographs_with_all_levels_have_no_weights(coffee: np.ndarray) -> None:
+    file = format.parse(eocodec.compress(coffee[100:190, 200:310], lossless=True))
+    assert file.lossless is not None and lossless.Parameters.unpack(file.lossless).weights is None
+
+
+def some_places(axis: int, count: int, generator: np.random.Generator) -> Places:
+    table = generator.integers(0, lossless_weights.LIMIT, count)
+    lowest, highest = lattice.LOWEST[axis], lattice.HIGHEST[axis]
+    before = [generator.integers(lattice.LOWEST[a], 256, count) for a in range(axis)]
+    predicted = generator.integers(lowest, highest + 1, count)
+    return Places(axis, table, generator.integers(0, 2, count).astype(bool), predicted, before)
+
+
+def some_weights(generator: np.random.Generator) -> Weights:
+    sizes = [highest - lowest + 1 for lowest, highest in lossless_weights.RANGES]
+    return Weights({t: generator.integers(-64, 25, n).astype(np.int8) for t, n in enumerate(sizes)})
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_weighted_frequencies_are_those_of_the_format(axis: int, model: Model) -> None:
+    """By the words of docs/FORMAT.md, in Python's integers."""
+    generator = np.random.default_rng(axis)
+    tables, weights, places = (
+        lossless_tables.tables_of(model),
+        some_weights(generator),
+        some_places(axis, 200, generator),
+    )
+    got = lossless_weights.frequencies(tables, places, weights.windows(places)) + 1
+
+    def weight(table: int, value: int) -> int:
+        lowest, highest = lossless_weights.RANGES[table]
+        return int(weights.logs[table][value - lowest]) if lowest <= value <= highest else -64
+
+    for k in range(200):
+        f = tables.frequencies[int(places.table[k])].tolist()
+        radius, p = len(f) // 2, int(places.predicted[k])
+        of = {m: f[m + radius] for m in range(-radius, radius + 1)}
+        sign = -1 if places.turned[k] else 1
+        shares = [sum(n for m, n in of.items() if sign * m < -8) // 64 * 256]
+        for v in range(p - 8, p + 9):
+            total = weight(axis, v)
+            if axis == 2:
+                y, co = (int(b[k]) for b in places.finished)
+                t = y - (v >> 1)
+                b = t - (co >> 1)
+                total += weight(3, b + co) + weight(4, v + t) + weight(5, b)
+            factor = int(256 * 2 ** (min(max(total, -64), 24) / 8) + 0.5)
+            shares.append(of.get(sign * (v - p), 0) // 64 * factor)
+        shares.append(sum(n for m, n in of.items() if sign * m > 8) // 64 * 256)
+        want = [1 + share * (2**24 - 19) // sum(shares) for share in shares]
+        want[9] += 2**24 - sum(want)
+        assert got[k].tolist() == want
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_weighted_values_come_back_however_far_they_are(axis: int, model: Model) -> None:
+    generator = np.random.default_rng(9 + axis)
+    tables, weights, places = (
+        lossless_tables.tables_of(model),
+        some_weights(generator),
+        some_places(axis, 3000, generator),
+    )
+    near = places.predicted + np.round(generator.standard_cauchy(3000) * 3).astype(int)
+    values = np.clip(near, lattice.LOWEST[axis], lattice.HIGHEST[axis])
+    writer = Writer(tables)
+    lossless_weights.put(writer, tables, weights, places, values)
+    reader = Reader(tables, writer.payload())
+    assert np.array_equal(lossless_weights.take(reader, tables, weights, places), values)
+    assert (np.abs(values - places.predicted) > lossless_weights.WINDOW).any()
+
+
+@pytest.mark.parametrize("table", [0, 40, 135, 159])
+def test_tails_are_tables_whatever_the_radius(table: int, model: Model) -> None:
+    tables = lossless_tables.tables_of(model)
+    f = lossless_tables.tail_frequencies(tables.frequencies[table])
+    assert f.sum() == 1 << 24 and f.min() >= 1 and len(f) == tables.tail_ends[table] + 1 >= 2
+
+
+def test_weights_that_no_encoder_writes_are_refused() -> None:
+    weights = some_weights(np.random.default_rng(0))
+    packed = lossless.Parameters(1, True, [0] * 9, {}, weights).pack()
+    again = lossless.Parameters.unpack(packed).weights
+    assert again is not None and all(np.array_equal(again.logs[t], w) for t, w in weights.logs.items())
+    at = lossless.PARAMETERS
+    content = b"".join(w.tobytes() for w in weights.logs.values())
+    compress = zstandard.ZstdCompressor().compress
+    for wrong in (
+        b"",
+        b"\0" + compress(b""),  # none
+        b"\x40" + compress(content),  # an unknown one
+        b"\x3f" + compress(content[:-1]),
+        b"\x3f" + compress(content + b"\0"),
+        b"\x3f" + content,
+        b"\x3f" + compress(bytes([25]) + content[1:]),
+        b"\x3f" + compress(bytes([256 - 65]) + content[1:]),
+    ):
+        with pytest.raises(FormatError, match="lossless parameters"):
+            lossless.Parameters.unpack(packed[:at] + wrong)
+    grey = bytearray(packed)
+    grey[4] = lossless.WEIGHTED  # a grey picture has no weights but Y's
+    with pytest.raises(FormatError, match="lossless parameters"):
+        lossless.Parameters.unpack(bytes(grey))
 
 
 def test_pixels_are_proven_by_their_checksum(coffee: np.ndarray) -> None:
@@ -337,3 +468,27 @@ def test_drawings_and_noise_are_packed(chelsea: np.ndarray) -> None:
     with pytest.raises(FormatError, match="pixels are not those"):
         eocodec.decompress(format.serialise(replace(file, segments=(replace(file.segments[0], payload=shifted),))))
     assert len(eocodec.compress(chelsea[:100, :100], lossless=True)) < 0.7 * 30000
+
+
+def test_training_photos_are_also_such_with_half_the_chroma(samples: dict[str, np.ndarray]) -> None:
+    pytest.importorskip("torch")
+    from eocodec_export.photos import prepared, with_half_chroma
+
+    def detail(picture: np.ndarray) -> float:
+        """Energy of what rows say of chroma beyond their neighbours' mean."""
+        co = picture[..., 0].astype(float) - picture[..., 2]
+        return float(np.mean((co[1:-1] - (co[:-2] + co[2:]) / 2) ** 2))
+
+    coffee = samples["coffee"][:120, :160]
+    for seed in range(8):
+        halved = with_half_chroma(coffee[:119], np.random.default_rng(seed))
+        assert halved.shape == (119, 160, 3) and halved.dtype == np.uint8
+        luma = [p.astype(float) @ (0.299, 0.587, 0.114) for p in (halved, coffee[:119])]
+        assert np.abs(luma[0] - luma[1]).mean() < 1.5
+    both = [with_half_chroma(coffee, np.random.default_rng(seed)) for seed in range(12)]
+    assert np.mean([detail(p) for p in both]) < 0.7 * detail(coffee)
+    grey = with_half_chroma(np.repeat(coffee[..., :1], 3, 2), np.random.default_rng(0))
+    assert (grey == grey[..., :1]).all()
+    pictures = list(samples.values())
+    found = prepared(pictures, 6)
+    assert len(found) == 6 and all(np.array_equal(a, b) for a, b in zip(found, prepared(pictures, 6), strict=True))

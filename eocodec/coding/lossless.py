@@ -36,10 +36,11 @@ from eocodec.coding.base import (
 )
 from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.coding.forms import LosslessForm, cumulative_samples
-from eocodec.coding.lattice import HIGHEST, LOWEST, Lattice, context_channels, from_planes, to_planes
+from eocodec.coding.lattice import AXES, HIGHEST, LOWEST, Lattice, context_channels, from_planes, to_planes
 from eocodec.coding.lossless_survey import FIRST_TUNED, Survey
 from eocodec.coding.lossless_tables import CLASSES, TABLES, LosslessTables, table_of, tables_of
 from eocodec.coding.lossless_walk import SETS, Strip, Tuning, predict, residual_code, walk
+from eocodec.coding.lossless_weights import FIRST_WEIGHTED, LIMIT, SAMPLES, Places, Weights, fit, put, take
 from eocodec.coding.range_coder import Reader, Writer
 from eocodec.coding.scales import SCALES
 from eocodec.errors import EocodecError, FormatError
@@ -54,6 +55,7 @@ UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
 START = (128, 0, 0)  # what the first sample of every axis is predicted as
+WEIGHTED = 4  # with whether there are chroma axes: values have weights
 PACKED = 2  # instead of whether there are chroma axes: the samples are packed, grey; one more: in colour
 ORDERS = 3  # of differences before packing by zstd
 WEBP = 3  # instead of an order: a WebP stream
@@ -68,16 +70,33 @@ PARAMETERS = 13  # bytes before the tunings: CRC-32, colour, nine corrections, w
 COUNTED = 64  # residuals up to here are told apart when choices are priced
 
 
+@dataclass(frozen=True)
+class _Residuals:
+    """Residuals of a strip as they are coded.
+
+    Arguments:
+        m: the residuals, `(n,)`.
+        key: 4 · index + class of the fraction, which their tables depend on.
+        group: whose correction of the index applies; −1 for none.
+        turned, strip: where the sign is turned, and what strip it is; only for units that may be weighted.
+    """
+
+    m: Int16
+    key: UInt8
+    group: int
+    turned: npt.NDArray[np.bool_] | None = None
+    strip: Strip | None = None
+
+
 class _Encoder:
     """The encoder's second walk, which needs no nets: keeps residuals with what their tables depend on."""
 
     def __init__(self, planes: Int16, survey: Survey, tables: LosslessTables) -> None:
         self.planes, self.tunings = planes, survey.tunings()
         self.said = iter(survey.said)
-        self.bits = tables.bits(COUNTED)
-        # Per unit and strip: residuals, 4 · index + class of the fraction, group.
-        self.symbols: list[list[tuple[Int16, UInt8, int]]] = [[] for _ in range(UNITS)]
-        self.tuned: dict[int, list[tuple[Int16, UInt8, int]]] = {unit: [] for unit in self.tunings}
+        self.tables, self.bits = tables, tables.bits(COUNTED)
+        self.symbols: list[list[_Residuals]] = [[] for _ in range(UNITS)]
+        self.tuned: dict[int, list[_Residuals]] = {unit: [] for unit in self.tunings}
 
     def again(self, lattice: Lattice, half: int, phase: int, rows: slice) -> Strip:
         """What the nets said of a strip."""
@@ -88,8 +107,8 @@ class _Encoder:
     def corner(self, axis: int) -> int:
         """The first sample; its table is the widest."""
         value = int(self.planes[axis, 0, 0])
-        symbol = np.array([value - START[axis]], np.int16), np.array([CLASSES * TOP_INDEX], np.uint8), -1
-        self.symbols[0].append(symbol)
+        m, key = np.array([value - START[axis]], np.int16), np.array([CLASSES * TOP_INDEX], np.uint8)
+        self.symbols[0].append(_Residuals(m, key, -1))
         return value
 
     def strip(self, s: Strip) -> Int16:
@@ -101,10 +120,15 @@ class _Encoder:
         return values - s.predicted
 
     @staticmethod
-    def _symbols(s: Strip, values: Int16, tuning: Tuning | None) -> tuple[Int16, UInt8, int]:
+    def _symbols(s: Strip, values: Int16, tuning: Tuning | None) -> "_Residuals":
         predicted, turned, fraction = residual_code(s, tuning)
         residual = values - predicted
-        return np.where(turned, -residual, residual).ravel(), (CLASSES * s.index + fraction).ravel(), s.group
+        m, key = np.where(turned, -residual, residual).ravel(), (CLASSES * s.index + fraction).ravel()
+        if s.unit < FIRST_WEIGHTED:
+            return _Residuals(m, key, s.group)
+        nothing = np.empty((0, 0), np.int16)  # slices would keep all of it
+        where = replace(s, context=nothing, mean=nothing, index=nothing.astype(np.uint8), finished=())
+        return _Residuals(m, key, s.group, turned.ravel(), where)
 
     def choose(self) -> None:
         """Keep a unit's tuning if it saves more than it takes."""
@@ -123,8 +147,8 @@ class _Encoder:
         units: list[tuple[int, npt.NDArray[np.int64]]] = []
         counts = np.zeros((3 * SETS, *bits.shape), np.int64)
         for unit, strips in enumerate(self.symbols):
-            for group in sorted({group for _, _, group in strips if group >= 0}):
-                found = _histogram([x for x in strips if x[2] == group], bits.size).reshape(bits.shape)
+            for group in sorted({r.group for r in strips if r.group >= 0}):
+                found = _histogram([r for r in strips if r.group == group], bits.size).reshape(bits.shape)
                 units.append((unit, found))
                 counts[group] += found
         levels = np.arange(TOP_INDEX + 1)
@@ -139,12 +163,46 @@ class _Encoder:
             sizes[unit] += price(found, 0) / 8
         return best, sizes
 
+    def places(self, r: "_Residuals", table: UInt8, chosen: Any) -> tuple[Places, npt.NDArray[Any]]:
+        """Some samples of a strip of a unit that may be weighted, and their values."""
+        assert r.strip is not None and r.turned is not None
+        *finished, values = (r.strip.of(p).ravel()[chosen] for p in self.planes[: r.strip.axis + 1])
+        m, turned = r.m[chosen], r.turned[chosen]
+        predicted = values - np.where(turned, -m, m)
+        return Places(r.strip.axis, table[chosen].astype(np.intp), turned, predicted, finished), values
 
-def _histogram(strips: list[tuple[Int16, UInt8, int]], size: int) -> npt.NDArray[np.int64]:
+    def weights(self, corrections: list[int]) -> Weights | None:
+        """Weights of the values, found from the finest lattice; None if they do not pay."""
+        found = []
+        for axis in range(len(self.planes)):
+            strips = [r for unit in self.symbols[UNITS - 9 + 3 * axis :][:3] for r in unit]
+            count = sum(len(r.m) for r in strips)
+            if not count:
+                continue
+            every = -(-count // SAMPLES)
+            parts = []
+            for r in strips:
+                table = _table(r.key >> 2, r.key & 3, corrections[r.group])
+                parts.append(self.places(r, table, np.flatnonzero(table < LIMIT)[::every]))
+            places, values = zip(*parts, strict=True)
+            found.append((Places.joined(places), np.concatenate(values), every))
+        return fit(self.tables, found)
+
+    def write(self, writer: Writer, r: "_Residuals", corrections: list[int], weights: Weights | None) -> None:
+        """Append a strip's residuals."""
+        table = _table(r.key >> 2, r.key & 3, corrections[r.group] if r.group >= 0 else 0)
+        plain: Any = slice(None)
+        if weights is not None and r.strip is not None and r.strip.axis in weights.axes:
+            plain = table >= LIMIT
+            put(writer, self.tables, weights, *self.places(r, table, np.flatnonzero(~plain)))
+        writer.put(r.m[plain].astype(np.int32), table[plain])
+
+
+def _histogram(strips: "list[_Residuals]", size: int) -> npt.NDArray[np.int64]:
     """How often each key and residual come, residuals limited to :data:`COUNTED`."""
     result = np.zeros(size, np.int64)
-    for m, key, _ in strips:
-        place = key.astype(np.intp) * (2 * COUNTED + 1) + (np.clip(m, -COUNTED, COUNTED) + COUNTED)
+    for r in strips:
+        place = r.key.astype(np.intp) * (2 * COUNTED + 1) + (np.clip(r.m, -COUNTED, COUNTED) + COUNTED)
         result += np.bincount(place, minlength=size)
     return result
 
@@ -181,9 +239,33 @@ class _Decoder:
         reader = self._open(s.unit)
         if reader is not None:
             table = _table(s.index, fraction, self.parameters.corrections[s.group])
-            m = reader.take(table.ravel()).reshape(table.shape)
-            values = np.clip(np.where(turned, -m, m) + predicted, LOWEST[s.axis], HIGHEST[s.axis])
+            weights = self.parameters.weights
+            if weights is not None and s.unit >= FIRST_WEIGHTED and s.axis in weights.axes:
+                values = self._weighted(reader, weights, s, predicted, turned, table)
+            else:
+                m = reader.take(table.ravel()).reshape(table.shape)
+                values = np.where(turned, -m, m) + predicted
+            values = np.clip(values, LOWEST[s.axis], HIGHEST[s.axis])
         return (values - s.predicted).astype(np.int16)
+
+    def _weighted(
+        self,
+        reader: Reader,
+        weights: Weights,
+        s: Strip,
+        predicted: Int16,
+        turned: npt.NDArray[np.bool_],
+        table: UInt8,
+    ) -> npt.NDArray[Any]:
+        """Values of a strip, most of which are weighted."""
+        result = predicted.astype(np.int32)
+        chosen = table < LIMIT
+        finished = [f[chosen] for f in s.finished]
+        places = Places(s.axis, table[chosen].astype(np.intp), turned[chosen], predicted[chosen], finished)
+        result[chosen] = take(reader, self.tables, weights, places)
+        m = reader.take(table[~chosen])
+        result[~chosen] += np.where(turned[~chosen], -m, m)
+        return result
 
 
 def _table(index: npt.NDArray[Any], fraction: npt.NDArray[Any], correction: int) -> UInt8:
@@ -199,12 +281,14 @@ class Parameters:
         colour: there are chroma axes; if not, the picture is grey.
         corrections: of the scale index, −8 … 7, by :attr:`Strip.group`.
         tunings: corrections of the linear weights in 1/256, by unit.
+        weights: of the values; None if all weigh the same.
     """
 
     checksum: int
     colour: bool
     corrections: list[int]
     tunings: dict[int, Tuning]
+    weights: Weights | None = None
 
     def pack(self) -> bytes:
         """Its bytes, see docs/FORMAT.md."""
@@ -213,10 +297,11 @@ class Parameters:
         return b"".join(
             [
                 self.checksum.to_bytes(4, "little"),
-                bytes([int(self.colour)]),
+                bytes([int(self.colour) + (WEIGHTED if self.weights else 0)]),
                 bytes(a | b << 4 for a, b in zip(nibbles[0::2], nibbles[1::2], strict=True)),
                 mask.to_bytes(3, "little"),
                 *(self.tunings[unit].tobytes() for unit in sorted(self.tunings)),
+                self.weights.pack() if self.weights else b"",
             ]
         )
 
@@ -228,7 +313,7 @@ class Parameters:
             FormatError: these are not parameters.
         """
         damaged = FormatError("the file is damaged: its lossless parameters cannot be read")
-        if len(content) < PARAMETERS or content[4] > 1 or content[9] > 15:
+        if len(content) < PARAMETERS or content[4] & ~(WEIGHTED | 1) or content[9] > 15:
             raise damaged
         nibbles = [n for byte in content[5:10] for n in (byte & 15, byte >> 4)][: 3 * SETS]
         mask = int.from_bytes(content[10:13], "little")
@@ -240,10 +325,13 @@ class Parameters:
             n = context_channels(phase + 1, axis)
             tunings[unit] = np.frombuffer(content[at : at + n], np.int8)
             at += n
-        if at != len(content):
+        colour, weights = bool(content[4] & 1), None
+        if content[4] & WEIGHTED and at <= len(content):
+            weights = Weights.unpack(content[at:], AXES if colour else 1)
+        elif at != len(content):
             raise damaged
         checksum = int.from_bytes(content[:4], "little")
-        return cls(checksum, bool(content[4]), [(n ^ 8) - 8 for n in nibbles], tunings)
+        return cls(checksum, colour, [(n ^ 8) - 8 for n in nibbles], tunings, weights)
 
 
 def encode(model: Model, rgb: Bytes, single: bool = False) -> tuple[bytes, tuple[Segment, ...]]:
@@ -268,19 +356,19 @@ def encode(model: Model, rgb: Bytes, single: bool = False) -> tuple[bytes, tuple
     walk(*place, coder.again, coder)
     coder.choose()
     corrections, sizes = coder.corrections()
+    weights = coder.weights(corrections)
     rest = sum(sizes)
     goal = rest + 1 if single else max(SEGMENT_MINIMUM, rest / SEGMENT_TARGET)
     segments: list[Segment] = []
     writer, count, pending = Writer(tables), 0, 0.0
     for number, (unit, size) in enumerate(zip(coder.symbols, sizes, strict=True), 1):
-        for m, key, group in unit:
-            table = _table(key >> 2, key & 3, corrections[group] if group >= 0 else 0)
-            writer.put(m.astype(np.int32), table)
+        for r in unit:
+            coder.write(writer, r, corrections, weights)
         count, pending, rest = count + 1, pending + size, rest - size
         if number == UNITS or (pending >= goal and rest >= SEGMENT_MINIMUM / 2):
             segments.append(Segment(count, writer.payload()))
             writer, count, pending = Writer(tables), 0, 0.0
-    content = Parameters(checksum, colour, corrections, coder.tunings).pack()
+    content = Parameters(checksum, colour, corrections, coder.tunings, weights).pack()
     packed = _packed(samples, fast, len(content) + sum(len(s.payload) for s in segments))
     if packed:
         return drawn, (Segment(UNITS, packed),)

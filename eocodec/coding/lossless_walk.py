@@ -5,7 +5,7 @@ files", gives every integer.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,6 +70,7 @@ class Strip:
         context: what the nets saw, `(channels, rows, columns)`.
         mean: in 1/16 levels, inside the axis's range, `(rows, columns)`; int16, or int32 where samples have 16 bits.
         index: scale index, 0 … 63.
+        finished: values of the axes before at these samples, `(rows, columns)` each.
     """
 
     half: int
@@ -79,6 +80,7 @@ class Strip:
     context: Int16
     mean: npt.NDArray[Any]
     index: UInt8
+    finished: tuple[npt.NDArray[Any], ...] = ()
 
     @property
     def unit(self) -> int:
@@ -209,7 +211,9 @@ def walk(
                 found: Any = np.empty((2, rows, columns), dtype)
                 step = max(1, STRIP // max(1, columns))
                 for top in range(0, rows if columns else 0, step):
-                    s = predictor(lattice, half, phase, slice(top, min(top + step, rows)))
+                    part = slice(top, min(top + step, rows))
+                    s = predictor(lattice, half, phase, part)
+                    s = replace(s, finished=tuple(other.values[phase][part] for other in done))
                     found[1, s.rows] = coder.strip(s)
                     np.add(s.predicted, found[1, s.rows], out=found[0, s.rows])
                 lattice.add(found[0], found[1])

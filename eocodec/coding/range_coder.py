@@ -29,6 +29,7 @@ __all__ = [
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.signedinteger[Any]]
 
 ESCAPE_CLASSES = 32
@@ -37,6 +38,8 @@ FEW = 32  # symbols, up to which Python looks for something sooner than NumPy
 MANY = 4096  # symbols, from which on it pays to look for a table that most of them have
 SAMPLE = 256  # symbols that are looked at for it
 PIECE = 1 << 14  # symbols under that table that are worked at at once
+
+_EACH = constriction.stream.model.Categorical(perfect=False)
 
 
 class Tables:
@@ -156,6 +159,30 @@ class Writer:
                 if n > 12:
                     self.coder.encode(low >> 12, constriction.stream.model.Uniform(1 << (n - 12)))
 
+    def put_each(self, symbols: Int32, frequencies: Float64) -> None:
+        """Append symbols that have a table each.
+
+        Arguments:
+            symbols: `(n,)`.
+            frequencies: less one, integers, of all symbols, `(n, symbols)`; they sum to 2**24 − symbols.
+        """
+        self.coder.encode(symbols, _EACH, frequencies)
+
+    def put_tails(self, distances: Int32, index: UInt8, tails: list[Any], ends: Int32) -> None:
+        """Append distances in order of table index, then of position; escapes follow their group.
+
+        Arguments:
+            distances: 0 and more, `(n,)`.
+            index: of the table of each.
+            tails: tables.
+            ends: last symbol of each, which escapes.
+        """
+        for k in np.flatnonzero(np.bincount(index)).tolist():
+            group = distances[index == k]
+            self.coder.encode(np.minimum(group, ends[k]), tails[k])
+            if (group >= ends[k]).any():
+                self._escape(group[group >= ends[k]] - ends[k])
+
     def put_uniform(self, values: Int32, count: int) -> None:
         """Append values from 0 to `count` − 1 that are all as likely."""
         self.coder.encode(values.astype(np.int32), constriction.stream.model.Uniform(count))
@@ -245,6 +272,28 @@ class Reader:
         if escapes:
             beyond = np.concatenate(escapes)
             m[beyond] += np.sign(m[beyond]) * self._escape(len(beyond))
+
+    def take_each(self, frequencies: Float64) -> Int32:
+        """Symbols that have a table each, the inverse of :meth:`Writer.put_each`."""
+        try:
+            return np.asarray(self.coder.decode(_EACH, frequencies), np.int32)
+        except (ValueError, AssertionError) as e:
+            raise FormatError("the file is damaged: a segment cannot be decoded") from e
+
+    def take_tails(self, index: UInt8, tails: list[Any], ends: Int32) -> Int32:
+        """Distances for these table indices, the inverse of :meth:`Writer.put_tails`."""
+        result = np.zeros(len(index), np.int32)
+        try:
+            for k in np.flatnonzero(np.bincount(index)).tolist():
+                places = np.flatnonzero(index == k)
+                group = np.asarray(self.coder.decode(tails[k], len(places)), np.int32)
+                escaped = group == ends[k]
+                if escaped.any():
+                    group[escaped] += self._escape(int(escaped.sum()))
+                result[places] = group
+        except (ValueError, AssertionError) as e:
+            raise FormatError("the file is damaged: a segment cannot be decoded") from e
+        return result
 
     def take_uniform(self, number: int, count: int) -> Int32:
         """So many values from 0 to `count` − 1, the inverse of :meth:`Writer.put_uniform`."""

@@ -8,7 +8,7 @@ files are coded with, and every graph is checked against integer arithmetic befo
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from eocodec.coding import lossless_tables, lossless_walk
@@ -34,6 +33,7 @@ from eocodec.model import parts
 from eocodec.model.bundle import Model, write_bundle
 from eocodec.model.library import bundle_files
 from eocodec_export.graphs import EXACT
+from eocodec_export.photos import prepared
 from eocodec_export.predictor import (
     LARGEST,
     Predictor,
@@ -46,7 +46,7 @@ from eocodec_export.predictor import (
     predictor_graph,
 )
 
-__all__ = ["Effort", "add_lossless", "lossless_files", "prepared"]
+__all__ = ["Effort", "add_lossless", "lossless_files"]
 
 Bytes = npt.NDArray[np.uint8]
 Int16 = npt.NDArray[np.int16]
@@ -202,38 +202,6 @@ class _Crops:
         return planes, list(residuals)
 
 
-def prepared(pictures: Sequence[Bytes], count: int) -> list[Bytes]:
-    """Calibration pictures without the traces of JPEG: scaled down; a third scaled up again, with noise.
-
-    The latter stand for what cameras and scanners give at full resolution: soft and grainy, the grain itself softened
-    by what comes after the sensor or left as it is.
-    """
-    generator = np.random.default_rng(0)
-    filters = (Image.Resampling.LANCZOS, Image.Resampling.LANCZOS, Image.Resampling.BOX, Image.Resampling.BICUBIC)
-    result: list[Bytes] = []
-    for k in generator.permutation(len(pictures))[:count].tolist():
-        image = Image.fromarray(pictures[k])
-        soft = len(result) % 3 == 2
-        factor = 0.5 if soft else 0.6 if image.width * image.height > 100_000 else 0.8
-        size = round(image.width * factor), round(image.height * factor)
-        image = image.resize(size, filters[int(generator.integers(4))])
-        if soft:
-            image = _grainy(image, generator, 0.5 * float(generator.uniform(0, 3)))
-            factor = float(generator.uniform(1.3, 1.8))
-            image = image.resize((round(size[0] * factor), round(size[1] * factor)), Image.Resampling.BICUBIC)
-            image = _grainy(image, generator, 0.7 * float(generator.uniform(0.3, 3)))
-        result.append(np.asarray(image))
-    return result
-
-
-def _grainy(image: Image.Image, generator: np.random.Generator, sigma: float) -> Image.Image:
-    """With noise of `sigma` levels in brightness and as much in every colour."""
-    values = np.asarray(image, np.float64)
-    values = values + generator.normal(0, sigma, (*values.shape[:2], 1))
-    values = values + generator.normal(0, sigma, values.shape)
-    return Image.fromarray(np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8))
-
-
 class _Store:
     """Nets of a lattice in a folder, finished or on their way, so that training that was stopped goes on where it was.
 
@@ -278,16 +246,21 @@ class _Store:
 
 
 def train(
-    pictures: Sequence[Bytes], effort: Effort, folder: Path | None, report: Callable[[str], None]
+    pictures: Sequence[Bytes],
+    effort: Effort,
+    folder: Path | None,
+    report: Callable[[str], None],
+    start: Mapping[int, LatticeNets] | None = None,
 ) -> dict[int, LatticeNets]:
-    """Nets by h, trained from coarse to fine."""
+    """Nets by h, trained from coarse to fine, from the nets of `start` on if there are any."""
     planes = [to_planes(p) for p in pictures]
     store = _Store(folder, effort, sum(p.size for p in planes))
     residuals = [_first_residuals(p[:, ::16, ::16], p[:, ::8, ::8]) for p in planes]
     found = {}
     for half in HALVES[1:]:
         lattices = [p[:, ::half, ::half] for p in planes]
-        found[half] = _trained(half, lattices, residuals, effort, store, report)
+        first = None if start is None else start[half]
+        found[half] = _trained(half, lattices, residuals, effort, store, report, first)
         if half > 1:
             with torch.no_grad():
                 pairs = zip(lattices, residuals, strict=True)
@@ -319,11 +292,14 @@ def _trained(
     effort: Effort,
     store: _Store,
     report: Callable[[str], None],
+    start: LatticeNets | None,
 ) -> LatticeNets:
     """The nets of a lattice."""
     nets = effort.nets[half]
     torch.manual_seed(half)
     model = LatticeNets(nets)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
     predictors = (model.predictors[name] for name in model.predictors)
     linear = [p for x in predictors for p in (x.linear, x.gated) if p.numel()]
     known = {id(p) for p in linear}
@@ -435,7 +411,7 @@ def lossless_files(
 
     Arguments:
         base: the bundle's other files.
-        pictures: training photos `(H, W, 3)`; see :func:`prepared`.
+        pictures: training photos `(H, W, 3)`; see :func:`eocodec_export.photos.prepared`.
         effort: how many of them, what nets, how long.
         folder: training is kept there, so that a second call goes on after a stop.
         report: called with one line per stage.

@@ -778,6 +778,26 @@ class SymbolReader {
         return m;
     }
 
+    // A symbol under a table of its own, by its bounds.
+    int one(const std::vector<uint32_t>& cumulative) { return coder_.categorical(cumulative); }
+
+    // How far beyond the window places lie, under tables whose last symbols escape: grouped as in `take`. What is
+    // there is the last residual of the window on their side, which they are added to.
+    void tails(const std::vector<Table>& tables, const std::vector<uint32_t>& places, const std::vector<uint8_t>& index,
+               std::vector<int32_t>& m) {
+        for (size_t k = 0; k < tables.size(); ++k) {
+            const int last = int(tables[k].cumulative.size()) - 2;
+            std::vector<uint32_t> escaped;
+            for (const uint32_t place : places) {
+                if (index[place] != k) continue;
+                const int distance = coder_.categorical(tables[k].cumulative);
+                m[place] += m[place] < 0 ? -distance : distance;
+                if (distance == last) escaped.push_back(place);
+            }
+            escapes(escaped, m);
+        }
+    }
+
     // Residuals m of which these many low bits are coded as they are, behind the symbols of those above.
     std::vector<int32_t> take(const std::vector<uint8_t>& index, const std::vector<uint8_t>& rest) {
         auto m = take(index);
@@ -2040,6 +2060,7 @@ class Lossless {
 
  private:
     static constexpr int kUnits = 37, kFirstTuned = 19, kTables = 160, kWebp = 3;
+    static constexpr int kWindow = 8, kUnweighted = 136, kLightest = -64, kHeaviest = 24;
     static constexpr int kLargest = 510;  // difference that the nets know
     static constexpr int kFarther = 4;    // rows above and below that nets see which look around
 
@@ -2093,12 +2114,116 @@ class Lossless {
             }
         } else {
             const auto corrections = in.number(5);
-            if (flags > 1 || corrections >> 36) unreadable();
+            if (flags & ~5u || corrections >> 36) unreadable();
             for (int k = 0; k < 9; ++k)
                 std::fill_n(corrections_.begin() + 64 * k, 64, int8_t(int((corrections >> 4 * k & 15) ^ 8) - 8));
             read_tunings(in);
+            if (flags & 4) read_weights(in);
         }
         if (in.left()) unreadable();
+    }
+
+    // Weights of values in 1/8 octaves, from the lowest value on: of Y, Co, Cg, R, G, B.
+    void read_weights(Cursor& in) {
+        const auto mask = in.number(1);
+        if (!mask || mask >> (axes_.size() > 1 ? 6 : 1)) unreadable();
+        const auto count = [](int k) { return k == 1 || k == 2 ? 511 : 256; };
+        size_t size = 0;
+        for (int k = 0; k < 6; ++k) size += mask >> k & 1 ? count(k) : 0;
+        const Bytes bytes = unzstd(in.take(in.left()), size, "its lossless parameters cannot be read");
+        auto next = bytes.begin();
+        for (int k = 0; k < 6; ++k)
+            for (int n = 0; mask >> k & 1 && n < count(k); ++n) weights_[k].push_back(int8_t(*next++));
+        for (const auto& weights : weights_)
+            for (const int8_t weight : weights)
+                if (weight < kLightest || weight > kHeaviest) unreadable();
+        for (const Table& table : tables_) {
+            std::vector<uint64_t> f(2 * kWindow + 3), g(std::max(2, table.radius - kWindow));
+            for (int s = 0; s <= 2 * table.radius; ++s) {
+                const int m = s - table.radius, beyond = std::abs(m) - kWindow - 1;
+                const uint64_t own = table.cumulative[s + 1] - table.cumulative[s];
+                f[std::clamp(m + kWindow + 1, 0, 2 * kWindow + 2)] += own;
+                if (beyond >= 0) g[beyond] += own;
+            }
+            for (uint64_t& own : f) own >>= 6;
+            windows_.push_back(f);
+            tails_.push_back({0, shared_out(g, 0)});
+        }
+    }
+
+    // Bounds of symbols: each has a frequency of 1 and its share of what is left of 2^24; one has the rest.
+    static std::vector<uint32_t> shared_out(const std::vector<uint64_t>& shares, size_t rest) {
+        const uint64_t sum = std::max<uint64_t>(1, std::accumulate(shares.begin(), shares.end(), uint64_t(0)));
+        const uint64_t free = (1 << 24) - shares.size();
+        std::vector<uint64_t> f;
+        for (const uint64_t share : shares) f.push_back(1 + share * free / sum);
+        f[rest] += (1 << 24) - std::accumulate(f.begin(), f.end(), uint64_t(0));
+        std::vector<uint32_t> bounds{0};
+        for (const uint64_t own : f) bounds.push_back(uint32_t(bounds.back() + own));
+        return bounds;
+    }
+
+    bool weighed(int axis) const {
+        const auto there = [&](int k) { return !weights_[k].empty(); };
+        return axis < 2 ? there(axis) : there(2) || there(3) || there(4) || there(5);
+    }
+
+    // The weight of a value of an axis, where the axes before have the values `before`, in 1/256.
+    uint64_t weight(int axis, int value, const std::array<int, 2>& before) const {
+        int total = 0;
+        const auto add = [&](int k, int v) {
+            if (weights_[k].empty()) return;
+            const int lowest = k == 1 || k == 2 ? -255 : 0;
+            total += v < lowest || v > 255 ? kLightest : weights_[k][v - lowest];
+        };
+        add(axis, value);
+        if (axis == 2) {
+            const int t = before[0] - (value >> 1), b = t - (before[1] >> 1);
+            add(3, b + before[1]);
+            add(4, value + t);
+            add(5, b);
+        }
+        static const std::vector<uint64_t> factors = [] {
+            std::vector<uint64_t> all;
+            for (int k = kLightest; k <= kHeaviest; ++k) all.push_back(uint64_t(std::floor(256 * std::exp2(k / 8.0) + 0.5)));
+            return all;
+        }();
+        return factors[std::clamp(total, kLightest, kHeaviest) - kLightest];
+    }
+
+    // Residuals of which those with the first tables are weighted; `means` as under "Prediction".
+    std::vector<int32_t> take_weighted(SymbolReader& reader, int axis, int phase, int top, const std::vector<int>& means,
+                                       const std::vector<uint8_t>& tables) {
+        std::vector<int32_t> m(tables.size());
+        std::vector<uint32_t> outside, others;
+        const int columns = axes_[axis].values[phase].columns;
+        for (size_t n = 0; n < tables.size(); ++n) {
+            if (tables[n] >= kUnweighted) {
+                others.push_back(uint32_t(n));
+                continue;
+            }
+            const int predicted = (means[n] + 8) >> 4;
+            const bool turned = means[n] < 16 * predicted;
+            std::array<int, 2> before{};
+            for (int k = 0; k < axis; ++k)
+                before[k] = axes_[k].values[phase].row(0, top + int(n / columns))[n % columns];
+            std::vector<uint64_t> f = windows_[tables[n]];
+            if (turned) std::reverse(f.begin(), f.end());
+            for (int s = 0; s < int(f.size()); ++s) {
+                const bool in = s > 0 && s < 2 * kWindow + 2;
+                f[s] *= in ? weight(axis, predicted + s - kWindow - 1, before) : 256;
+            }
+            m[n] = reader.one(shared_out(f, kWindow + 1)) - kWindow - 1;
+            if (std::abs(m[n]) > kWindow) outside.push_back(uint32_t(n));
+        }
+        reader.tails(tails_, outside, tables, m);
+        for (size_t n = 0; n < m.size(); ++n)
+            if (means[n] < 16 * ((means[n] + 8) >> 4)) m[n] = -m[n];
+        std::vector<uint8_t> rest;
+        for (const uint32_t n : others) rest.push_back(tables[n]);
+        const auto plain = reader.take(rest);
+        for (size_t k = 0; k < others.size(); ++k) m[others[k]] = plain[k];
+        return m;
     }
 
     void read_tunings(Cursor& in) {
@@ -2336,7 +2461,10 @@ class Lossless {
             rest[n] = scale.rest;
         }
         SymbolReader* reader = streams_.of(unit);
-        const auto m = reader ? reader->take(tables, rest) : std::vector<int32_t>(tables.size());
+        const bool weighted = unit >= kFirstTuned && weighed(axis);
+        const auto m = !reader    ? std::vector<int32_t>(tables.size())
+                       : weighted ? take_weighted(*reader, axis, phase, top, means, tables)
+                                  : reader->take(tables, rest);
         for (size_t n = 0; n < m.size(); ++n) {
             const int predicted = (means[n] + 8) >> 4, untuned = (centre(n) + 8) >> 4;
             const int64_t there = means[n] < 16 * predicted ? int64_t(predicted) - m[n] : int64_t(predicted) + m[n];
@@ -2359,6 +2487,9 @@ class Lossless {
     std::vector<uint16_t> levels_;              // that ranks stand for; none: all
     std::array<int8_t, 9 * 64> corrections_{};  // of indices, by group
     std::map<int, std::vector<int8_t>> tunings_;
+    std::array<std::vector<int8_t>, 6> weights_;  // of values of Y, Co, Cg, R, G, B; none if empty
+    std::vector<std::vector<uint64_t>> windows_;  // frequencies in 2^18 parts below, in and above the window, by table
+    std::vector<Table> tails_;                    // of how far beyond it a residual lies
     std::vector<Axis> axes_;
     Planes<uint8_t> features_{0, 0, 0};  // of phase 0 of the axis in progress
 };

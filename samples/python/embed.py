@@ -2,9 +2,9 @@
 
 In: a model bundle (`.eocm`) and the bytes of an `.eoc` file. Out: `(H, W, 3)`, `(H, W, 4)` with transparency; uint8, or
 uint16 of files of 16 bits a sample.
-docs/FORMAT.md gives every byte and integer that is read here; names and letters are those of that page. Transparency,
-packed lossless files and most of 16 bits also need zstd (`pip install zstandard`, or Python from 3.14 on), and those
-that have a WebP stream in its place, and pages, need Pillow.
+docs/FORMAT.md gives every byte and integer that is read here; names and letters are those of that page. Transparency
+and lossless files also need zstd (`pip install zstandard`, or Python from 3.14 on), and those that have a WebP stream
+in its place, and pages, need Pillow.
 
     python embed.py photo.eocm picture.eoc picture.png
 
@@ -181,6 +181,11 @@ class Bundle:
     def lossless_tables(self) -> list[list[int]]:
         """The tables of lossless files."""
         return _tables(self.file("lossless/tables.bin"), mirrored=False)
+
+    @functools.cached_property
+    def lossless_windows(self) -> tuple[Array, list[list[int]]]:
+        """What weighted samples of lossless files take instead, see :func:`_windows`."""
+        return _windows(self.lossless_tables)
 
     @functools.cached_property
     def rotation(self) -> dict[str, Array]:
@@ -668,6 +673,17 @@ class SymbolReader:
             m[order[start : start + len(group)]] = group
             start += len(group)
         return m
+
+    def tails(self, tables: list[list[int]], index: Array) -> Array:
+        """Numbers from 0 on `(n,)` under these tables, whose last symbols escape."""
+        found = np.zeros(len(index), np.int32)
+        for k in np.flatnonzero(np.bincount(index)).tolist():
+            places, last = np.flatnonzero(index == k), len(tables[k]) - 2
+            found[places] = self.decoder.symbols(tables[k], len(places))
+            escaped = places[found[places] == last]
+            if len(escaped):
+                found[escaped] += self._escapes(len(escaped))
+        return found
 
     def _escapes(self, count: int) -> Array:
         """What escaped magnitudes have above R: Exp-Golomb numbers less one."""
@@ -1576,6 +1592,45 @@ class Lattice:
         return reference, np.stack(seen)
 
 
+WINDOW = 8  # residuals up to here may be weighted
+UNWEIGHTED = 136  # first table whose residuals are not
+WEIGHED = ((0, 255), (-255, 255), (-255, 255), (0, 255), (0, 255), (0, 255))  # values of Y, Co, Cg, R, G, B
+WEIGHED_BY = ((0,), (1,), (2, 3, 4, 5))  # those that weigh values of Y, Co, Cg
+LIGHTEST, HEAVIEST = -64, 24  # weights, in 1/8 octaves
+FACTORS = np.floor(256 * np.exp2(np.arange(LIGHTEST, HEAVIEST + 1) / 8) + 0.5).astype(np.int64)
+
+
+def _weights(cursor: Cursor, colour: bool) -> dict[int, Array]:
+    """Weights of values, by their place in `WEIGHED`, from the end of a lossless element."""
+    mask = cursor.take(1)[0]
+    chosen = [k for k in range(6) if mask >> k & 1]
+    if not chosen or mask >> (6 if colour else 1):
+        raise CutOff
+    sizes = [WEIGHED[k][1] - WEIGHED[k][0] + 1 for k in chosen]
+    found = _zstd(cursor.take(len(cursor.content) - cursor.at), sum(sizes)).view(np.int8)
+    if found.min() < LIGHTEST or found.max() > HEAVIEST:
+        raise CutOff
+    return dict(zip(chosen, np.split(found, np.cumsum(sizes)[:-1]), strict=True))
+
+
+def _windows(tables: list[list[int]]) -> tuple[Array, list[list[int]]]:
+    """Of tables: frequencies in 2**18 parts below, in and above the window; bounds of how far beyond it one is."""
+    windows, tails = [], []
+    for cumulative in tables:
+        f = np.diff(cumulative)
+        radius = len(f) // 2
+        f = np.pad(f, max(0, WINDOW + 1 - radius))
+        middle = len(f) // 2
+        below, above = f[: middle - WINDOW], f[middle + WINDOW + 1 :]
+        windows.append(np.array([below.sum(), *f[middle - WINDOW : middle + WINDOW + 1], above.sum()]) >> 6)
+        g = np.pad((above + below[::-1])[: radius - WINDOW if radius > WINDOW else 0], (0, 2))
+        g = g[: max(2, radius - WINDOW)]
+        g = 1 + g * ((1 << 24) - len(g)) // max(1, g.sum())
+        g[0] += (1 << 24) - g.sum()
+        tails.append([0, *np.cumsum(g).tolist()])
+    return np.array(windows, np.int64), tails
+
+
 class Lossless:
     """Reads the samples of a lossless file; those of units that are not there are what is predicted for them."""
 
@@ -1589,6 +1644,7 @@ class Lossless:
         self.levels: Array | None = None  # those that ranks stand for
         self.corrections = np.zeros((9, 64), np.int8)  # of indices, by group
         self.tunings: dict[int, Array] = {}
+        self.weights: dict[int, Array] = {}  # of values, by what they are of
         cursor = Cursor(element)
         try:
             flags = cursor.take(5)[4]
@@ -1598,9 +1654,11 @@ class Lossless:
             else:
                 halves = [half for byte in cursor.take(5) for half in (byte & 15, byte >> 4)]
                 self.corrections += np.array([(half ^ 8) - 8 for half in halves[:9]], np.int8)[:, None]
-                if flags > 1 or halves[9]:
+                if flags & ~5 or halves[9]:
                     raise CutOff
                 self._tunings(cursor)
+                if flags & 4:
+                    self.weights = _weights(cursor, self.colour)
             if cursor.at < len(element):
                 raise CutOff
         except CutOff:
@@ -1704,10 +1762,48 @@ class Lossless:
                 c = np.minimum((np.abs(fraction) + 1) >> 1, 3)
                 k, rest = self._wanted(3 * (net - 1) + axis, index[0, 0])
                 table = np.where(k < 32, 4 * k + c, 96 + k)
-                m = take_deep(reader, table.ravel(), rest.ravel()).reshape(value.shape)
-                value = np.clip(value + np.where(fraction < 0, -m, m), lowest, highest)
+                weighted = table < (UNWEIGHTED if unit >= 19 and self.weights.keys() & WEIGHED_BY[axis] else 0)
+                i, j = PHASES[phase]
+                before = [other.full[0, i::2, j::2][strip][weighted] for other in lattice.before]
+                m = np.empty(value.shape, np.int32)
+                m[weighted] = self._take_weighted(
+                    reader, table[weighted], fraction[weighted] < 0, value[weighted], before
+                )
+                plain = take_deep(reader, table[~weighted], rest[~weighted])
+                m[~weighted] = np.where(fraction[~weighted] < 0, -plain, plain)
+                value = np.clip(value + m, lowest, highest)
             found[:, strip] = value, value - ((mean + 8) >> 4)
         return found
+
+    def _take_weighted(
+        self, reader: SymbolReader, table: Array, turned: Array, predicted: Array, before: list[Array]
+    ) -> Array:
+        """What values have above predicted ones; with weights that may depend on the values of the axes before."""
+        if not len(table):
+            return np.zeros(0, np.int32)
+        near = predicted[:, None] + np.arange(-WINDOW, WINDOW + 1)
+        values = [near] * 6
+        if len(before) == 2:
+            y, co = (axis[:, None] for axis in before)
+            t = y - (near >> 1)
+            b = t - (co >> 1)
+            values[3:] = b + co, near + t, b
+        total = np.zeros(near.shape, np.int64)
+        for k in self.weights.keys() & WEIGHED_BY[len(before)]:
+            first, last = WEIGHED[k]
+            there = self.weights[k][np.clip(values[k], first, last) - first]
+            total += np.where((values[k] >= first) & (values[k] <= last), there, LIGHTEST)
+        windows, tails = self.bundle.lossless_windows
+        f = np.where(turned[:, None], windows[table, ::-1], windows[table])
+        f[:, 1:-1] *= FACTORS[np.clip(total, LIGHTEST, HEAVIEST) - LIGHTEST]
+        f[:, [0, -1]] *= 256
+        f = 1 + f * ((1 << 24) - f.shape[1]) // f.sum(1, keepdims=True)
+        f[:, WINDOW + 1] += (1 << 24) - f.sum(1)
+        bounds = np.pad(np.cumsum(f, axis=1), ((0, 0), (1, 0))).tolist()
+        m = np.array([reader.decoder.symbols(own, 1)[0] for own in bounds], np.int32) - WINDOW - 1
+        outside = np.flatnonzero(np.abs(m) > WINDOW)
+        m[outside] += np.sign(m[outside]) * reader.tails(tails, table[outside])
+        return m
 
     def _seen(self, differences: Array) -> Array:
         """What nets see of differences."""

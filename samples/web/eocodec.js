@@ -43,7 +43,7 @@
  *
  * @typedef {object} BundleOptions
  * @property {object} [session] options of ONNX Runtime's sessions
- * @property {() => Promise<any>} [zstd] loads the module `fzstd`, which is needed for transparency and packed lossless
+ * @property {() => Promise<any>} [zstd] loads the module `fzstd`, which is needed for transparency and lossless
  *   files
  * @property {(file: Uint8Array) => Promise<{ data: ArrayLike<number> }>} [webp] R, G, B, alpha of the pixels of a
  *   lossless `.webp` file, exactly; by default what the module `@jsquash/webp` makes of it
@@ -625,6 +625,27 @@ export class RangeDecoder {
     return s;
   }
 
+  /**
+   * A symbol with a frequency of 1 and its share of what is left of 2²⁴; one has the rest.
+   *
+   * @param {Float64Array} shares integers, below 2²⁹ in all @param {number} rest
+   */
+  shared(shares, rest) {
+    const free = TOTAL - shares.length;
+    let [sum, left] = [0, free];
+    for (const share of shares) sum += share;
+    for (let s = 0; s < shares.length; s++) left -= Math.floor((shares[s] * free) / sum);
+    const q = this.#quantile();
+    for (let [s, start] = [0, 0]; ; s++) {
+      const own = 1 + Math.floor((shares[s] * free) / sum) + (s === rest ? left : 0);
+      if (q < start + own) {
+        this.#consume(q - start, own);
+        return s;
+      }
+      start += own;
+    }
+  }
+
   /** A number from 0 to count − 1, all equally likely; the last one has what is left of 2²⁴. @param {number} count */
   uniform(count) {
     const q = this.#quantile();
@@ -704,6 +725,35 @@ class Reader {
       for (let k = 0; k < m.length; k++) if (rest[k] === r) m[k] |= this.coder.uniform(2 ** r);
       await breathe();
     }
+    return m;
+  }
+
+  /**
+   * Residuals of places that have a table each; those beyond the window follow, grouped by table.
+   *
+   * @param {Uint8Array} index tables @param {Windows} windows
+   * @param {(place: number, shares: Float64Array) => void} share fills in what every symbol's frequency is to be like
+   */
+  async takeEach(index, { tails }, share) {
+    const m = new Int32Array(index.length);
+    const shares = new Float64Array(2 * WINDOW + 3);
+    /** @type {number[][]} */
+    const outside = tails.map(() => []);
+    for (let at = 0; at < index.length; at++) {
+      share(at, shares);
+      m[at] = this.coder.shared(shares, WINDOW + 1) - WINDOW - 1;
+      if (Math.abs(m[at]) > WINDOW) outside[index[at]].push(at);
+      if (at % 16384 === 0) await breathe();
+    }
+    tails.forEach((table, k) => {
+      const last = table.cumulative.length - 2;
+      const escaped = outside[k].filter((at) => {
+        const distance = this.coder.symbol(table);
+        m[at] += Math.sign(m[at]) * distance;
+        return distance === last;
+      });
+      if (escaped.length) this.#escape(escaped, m);
+    });
     return m;
   }
 
@@ -894,6 +944,7 @@ export class Bundle {
   #sessions = /** @type {Map<string, Promise<any>>} */ (new Map());
   #probabilities = /** @type {Probabilities | null} */ (null);
   #losslessTables = /** @type {Table[] | null} */ (null);
+  #losslessWindows = /** @type {Windows | null} */ (null);
   #basis = /** @type {Promise<Record<string, [TensorData, number[]]>> | null} */ (null);
   #grey = /** @type {Bundle | null} */ (null);
 
@@ -1024,6 +1075,11 @@ export class Bundle {
   /** Tables of lossless files. */
   get losslessTables() {
     return (this.#losslessTables ??= unpackTables(this.file("lossless/tables.bin"), false));
+  }
+
+  /** What weighted samples of lossless files take instead. */
+  get losslessWindows() {
+    return (this.#losslessWindows ??= windowsOf(this.losslessTables));
   }
 
   /**
@@ -2898,6 +2954,41 @@ function cutOut({ values, channels }, [rows, columns], top, [height, width]) {
  * @property {Lattice | null} lattice in progress
  */
 
+const WINDOW = 8; // residuals up to here may be weighted
+const UNWEIGHTED = 136; // first table whose residuals are not
+const [LIGHTEST, HEAVIEST] = [-64, 24]; // weights, in 1/8 octaves
+const FACTORS = Float64Array.from({ length: HEAVIEST - LIGHTEST + 1 }, (_, k) =>
+  Math.floor(256 * 2 ** ((k + LIGHTEST) / 8) + 0.5),
+);
+const WEIGHED = [256, 511, 511, 256, 256, 256]; // how many values Y, Co, Cg, R, G, B have, the last of them 255
+
+/**
+ * What weighted samples take instead of tables: frequencies in 2¹⁸ parts below, in and above the window, and tables of
+ * how far beyond it a residual lies.
+ *
+ * @typedef {{ near: number[][], tails: Table[] }} Windows
+ */
+
+/** @param {Table[]} tables @returns {Windows} */
+function windowsOf(tables) {
+  const [near, tails] = [/** @type {number[][]} */ ([]), /** @type {Table[]} */ ([])];
+  for (const { cumulative, radius } of tables) {
+    const f = new Array(2 * WINDOW + 3).fill(0);
+    const g = new Array(Math.max(2, radius - WINDOW)).fill(0);
+    for (let m = -radius; m <= radius; m++) {
+      const own = cumulative[m + radius + 1] - cumulative[m + radius];
+      f[clamp(m + WINDOW + 1, 0, 2 * WINDOW + 2)] += own;
+      if (Math.abs(m) > WINDOW) g[Math.abs(m) - WINDOW - 1] += own;
+    }
+    near.push(f.map((own) => own >> 6));
+    const sum = Math.max(1, g.reduce((a, b) => a + b));
+    const shares = g.map((own) => 1 + Math.floor((own * (TOTAL - g.length)) / sum));
+    shares[0] += TOTAL - shares.reduce((a, b) => a + b);
+    tails.push(new Table(shares));
+  }
+  return { near, tails };
+}
+
 /** A lossless file ("Lossless files"). */
 class LosslessJob extends Job {
   #element;
@@ -2908,6 +2999,7 @@ class LosslessJob extends Job {
   #levels = /** @type {number[]} */ ([]); // that ranks stand for; none: all
   #corrections = new Int8Array(9 * 64); // of indices, by group
   #tunings = /** @type {Map<number, Int8Array>} */ (new Map());
+  #weights = /** @type {Map<number, Int8Array>} */ (new Map()); // of values of Y, Co, Cg, R, G, B
   #position = /** @type {Position | null} */ (null);
   #rgb = /** @type {Uint8Array | Uint16Array | null} */ (null);
   #end = 0; // units that segments so far hold
@@ -2939,13 +3031,13 @@ class LosslessJob extends Job {
     };
     try {
       const flags = cursor.number(1);
-      if (flags > (this.#deep ? 7 : 1) || flags & 2) throw wrong;
+      if (flags > 7 || flags & 2) throw wrong;
       if (!this.#deep) {
         const halves = [...cursor.take(5)].flatMap((byte) => [byte & 15, byte >> 4]);
         if (halves[9]) throw wrong;
         for (let k = 0; k < 9; k++) this.#corrections.fill((halves[k] ^ 8) - 8, 64 * k, 64 * k + 64);
       }
-      if (flags & 4) {
+      if (this.#deep && flags & 4) {
         const bits = await unpack(cursor.take(cursor.number(2)), 8192);
         for (let v = 0; v <= this.#top; v++) if ((bits[v >> 3] >> (7 - (v & 7))) & 1) this.#levels.push(v);
         if (!this.#levels.length) throw wrong;
@@ -2953,9 +3045,20 @@ class LosslessJob extends Job {
       if (this.#deep) this.#scale = cursor.number(1);
       if (this.#scale > 8) throw wrong;
       this.#readTunings(cursor);
+      const mask = !this.#deep && flags & 4 ? cursor.number(1) : 0;
       const rest = this.#element.subarray(cursor.at);
-      if (!this.#deep && rest.length) throw wrong;
-      if (rest.length) this.#corrections = new Int8Array((await unpack(rest, 9 * 64)).buffer);
+      if (!this.#deep && flags & 4) {
+        if (!mask || mask >> (this.#axes > 1 ? 6 : 1)) throw wrong;
+        const chosen = WEIGHED.map((_, k) => k).filter((k) => (mask >> k) & 1);
+        const bytes = await unpack(
+          rest,
+          chosen.reduce((sum, k) => sum + WEIGHED[k], 0),
+        );
+        let at = 0;
+        for (const k of chosen) this.#weights.set(k, Int8Array.from(bytes.subarray(at, (at += WEIGHED[k]))));
+        if ([...this.#weights.values()].some((w) => w.some((v) => v < LIGHTEST || v > HEAVIEST))) throw wrong;
+      } else if (!this.#deep && rest.length) throw wrong;
+      else if (rest.length) this.#corrections = new Int8Array((await unpack(rest, 9 * 64)).buffer);
     } catch (e) {
       throw e === SHORT ? wrong : e;
     }
@@ -3141,11 +3244,68 @@ class LosslessJob extends Job {
       const k = clamp(wanted - 5 * rest[at], 0, LAST);
       tables[at] = k < 32 ? 4 * k + Math.min((Math.abs(fraction) + 1) >> 1, 3) : 96 + k;
     }
-    const m = reader ? await reader.takeDeep(tables, rest) : new Int32Array(count);
+    let m = new Int32Array(count);
+    if (reader && unit >= FIRST_TUNED && this.#weighed(axis)) {
+      const before = done.map(({ lattice }) => lattice.phases[phase].values.subarray(top * plane.columns));
+      m = await this.#takeWeighted(reader, axis, tables, turned, predicted, before);
+    } else if (reader) m = await reader.takeDeep(tables, rest);
     for (let at = 0, to = top * plane.columns; at < count; at++, to++) {
       plane.values[to] = clamp(predicted[at] + (turned[at] ? -m[at] : m[at]), lowest, highest);
       plane.residuals[to] = plane.values[to] - untuned[at];
     }
+  }
+
+  /** Whether values of an axis have weights. @param {number} axis */
+  #weighed(axis) {
+    return (axis < 2 ? [axis] : [2, 3, 4, 5]).some((k) => this.#weights.has(k));
+  }
+
+  /**
+   * The weight of a value.
+   *
+   * @param {number} axis @param {number} value @param {number} y of the axes before @param {number} co
+   */
+  #weight(axis, value, y, co) {
+    let total = 0;
+    const add = (/** @type {number} */ k, /** @type {number} */ v) => {
+      const weights = this.#weights.get(k);
+      if (weights) total += v > 255 || v < 256 - weights.length ? LIGHTEST : weights[v + weights.length - 256];
+    };
+    add(axis, value);
+    if (axis === 2) {
+      const t = y - (value >> 1);
+      const b = t - (co >> 1);
+      add(3, b + co);
+      add(4, value + t);
+      add(5, b);
+    }
+    return FACTORS[clamp(total, LIGHTEST, HEAVIEST) - LIGHTEST];
+  }
+
+  /**
+   * Residuals of which those with the first tables are weighted.
+   *
+   * @param {Reader} reader @param {number} axis @param {Uint8Array} tables @param {Uint8Array} turned
+   * @param {Int32Array} predicted @param {Int32Array[]} before values of the axes before
+   */
+  async #takeWeighted(reader, axis, tables, turned, predicted, [y, co]) {
+    const windows = this.bundle.losslessWindows;
+    const [weighted, others] = [/** @type {number[]} */ ([]), /** @type {number[]} */ ([])];
+    tables.forEach((table, at) => (table < UNWEIGHTED ? weighted : others).push(at));
+    const chosen = Uint8Array.from(weighted, (at) => tables[at]);
+    const near = await reader.takeEach(chosen, windows, (place, shares) => {
+      const [at, f, last] = [weighted[place], windows.near[chosen[place]], 2 * WINDOW + 2];
+      for (let s = 0; s <= last; s++) {
+        const value = predicted[at] + s - WINDOW - 1;
+        const factor = s && s < last ? this.#weight(axis, value, y?.[at], co?.[at]) : 256;
+        shares[s] = f[turned[at] ? last - s : s] * factor;
+      }
+    });
+    const rest = await reader.take(Uint8Array.from(others, (at) => tables[at]));
+    const m = new Int32Array(tables.length);
+    weighted.forEach((at, k) => (m[at] = turned[at] ? -near[k] : near[k]));
+    others.forEach((at, k) => (m[at] = rest[k]));
+    return m;
   }
 
   /** What nets see of differences. @param {Int32Array} differences */

@@ -44,6 +44,11 @@ def crop(name: str, left: int, top: int, width: int, height: int) -> np.ndarray:
     return np.ascontiguousarray(picture[top : top + height, left : left + width])
 
 
+def stretched(picture: np.ndarray) -> np.ndarray:
+    """A picture with three of four levels."""
+    return (picture.astype(int) * 3 // 4 * 4 // 3).astype(np.uint8)
+
+
 def transparent_deep(plane: np.ndarray) -> np.ndarray:
     """Grey of 16 bits with transparency of 8, which zstd packs best."""
     alpha = np.random.default_rng(5).integers(0, 256, plane.shape).astype(np.uint16) * 257
@@ -94,6 +99,8 @@ VECTORS: dict[str, Callable[[], bytes]] = {
     "lossless": lambda: compress(crop("chelsea", 120, 70, 61, 39), lossless=True),
     "lossless-grey": lambda: compress(crop("rocket", 300, 100, 33, 47)[..., 1], lossless=True),
     "lossless-alpha": lambda: compress(transparent(crop("coffee", 200, 100, 30, 31)), lossless=True),
+    "lossless-weights": lambda: compress(stretched(crop("rocket", 300, 100, 110, 90)), lossless=True),
+    "lossless-weights-grey": lambda: compress(stretched(crop("rocket", 300, 100, 91, 71))[..., 1], lossless=True),
     "lossless-packed": lambda: compress(drawing(64, 48), lossless=True),
     "face": lambda: compress(crop_face(), rate=300, model="face64"),
     "face-grey": lambda: compress(crop_face()[..., 0], rate=60, model="face64"),
