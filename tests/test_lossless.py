@@ -449,6 +449,21 @@ def test_nets_are_trained_kept_and_taken_up_again(
         lossless_files(base, pictures, effort=replace(effort, rate=1e-3), folder=tmp_path)
 
 
+def test_nets_come_back_from_their_bundle(model: Model) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from eocodec_export.lossless import FULL, Effort, Nets, graphs, restored
+
+    nets = restored(model.files, FULL)
+    found = {name: content for half, own in nets.items() for name, content in graphs(half, own)}
+    assert len(found) == 36 and all(model.files[name] == content for name, content in found.items())
+    for other in (Nets((96, 96), 32, 48, 31, 1, 1, 8, 1), Nets((96,), 32, 48, 32, 1, 1, 8, 1)):
+        with pytest.raises(ModelError, match="other sizes"):
+            restored(model.files, Effort(nets={1: other}))
+    with pytest.raises(ModelError, match="no nets for lossless files"):
+        restored({}, FULL)
+
+
 def test_drawings_and_noise_are_packed(chelsea: np.ndarray) -> None:
     generator = np.random.default_rng(0)
     drawing = np.full((120, 160, 3), 255, np.uint8)

@@ -29,6 +29,7 @@ from eocodec_cli import files
     "--lossless-nets", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
     help="Keep the training of --lossless there, so that a second start goes on where it was.",
 )  # fmt: skip
+@click.option("--lossless-start", metavar="MODEL", help="Train the nets of a model further; name or .eocm.")
 @click.option("--lossless-from", metavar="MODEL", help="Instead: take them from a model, they fit all; name or .eocm.")
 @click.option(
     "--parts-from", metavar="MODEL",
@@ -45,6 +46,7 @@ def command(
     pictures: int,
     lossless: bool,
     lossless_nets: Path | None,
+    lossless_start: str | None,
     lossless_from: str | None,
     parts_from: str | None,
     tiny: int,
@@ -71,9 +73,11 @@ def command(
     if output.suffix != ".eocm":
         raise EocodecError(f"{output}: a bundle's name must end in .eocm")
     files.check_new(str(output), force)
+    if lossless_start and not lossless:
+        raise EocodecError("--lossless-start is for --lossless")
     if tiny and (lossless or lossless_from or parts_from):
         raise EocodecError("lossless files and other parts are for models for pictures of any size")
-    source, giver = _bundle(lossless_from), _bundle(parts_from)
+    source, start, giver = _bundle(lossless_from), _bundle(lossless_start), _bundle(parts_from)
 
     def report(message: str) -> None:
         click.echo(message, err=True)
@@ -89,7 +93,7 @@ def command(
         report=report,
     )
     if lossless or source is not None:
-        model = add_lossless(output, data, output, source=source, nets=lossless_nets, report=report)
+        model = add_lossless(output, data, output, source=source, start=start, nets=lossless_nets, report=report)
     if giver is not None:
         model = add_parts(output, giver, output, report)
     click.echo(f"{output}  id {model.id.hex()}  {output.stat().st_size / 1e6:.2f} MB")

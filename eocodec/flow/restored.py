@@ -23,7 +23,7 @@ from eocodec.flow.context import ACTIVATION_UNIT, INDEX_UNIT, MEAN_UNIT
 from eocodec.flow.model import PhotoConfig
 from eocodec.model.manifest import DENOISING_GRAPHS
 
-__all__ = ["float_nets", "integer_nets", "photo_weights"]
+__all__ = ["constants", "float_nets", "integer_nets", "photo_weights"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Layer = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # weights and bias of a convolution
@@ -64,7 +64,7 @@ def photo_weights(files: Mapping[str, bytes]) -> tuple[PhotoConfig, dict[str, Te
     return config, {name: torch.from_numpy(np.array(v, np.float32)) for name, v in weights.items()}
 
 
-def _constants(content: bytes) -> tuple[onnx.ModelProto, Arrays]:
+def constants(content: bytes) -> tuple[onnx.ModelProto, Arrays]:
     """A graph and its constants; those stored in fewer bits under their names too."""
     graph = onnx.load_from_string(content)
     arrays = {t.name: numpy_helper.to_array(t) for t in graph.graph.initializer}
@@ -82,7 +82,7 @@ def _constants(content: bytes) -> tuple[onnx.ModelProto, Arrays]:
 
 def float_nets(content: bytes) -> Arrays:
     """Parameters of flow and refinement that a graph holds, by the module's own names."""
-    _, arrays = _constants(content)
+    _, arrays = constants(content)
     return {k: v for k, v in arrays.items() if re.match(r"(flow|refine)\..*\.(weight|bias)$", k)}
 
 
@@ -90,7 +90,7 @@ def _denoising(files: Mapping[str, bytes]) -> Arrays:
     """Parameters of the nets for denoising and for the noise level; none if the bundle does not have both."""
     if not all(name in files for name in DENOISING_GRAPHS):
         return {}
-    arrays = {k.removeprefix("model."): v for name in DENOISING_GRAPHS for k, v in _constants(files[name])[1].items()}
+    arrays = {k.removeprefix("model."): v for name in DENOISING_GRAPHS for k, v in constants(files[name])[1].items()}
     return {k: v for k, v in arrays.items() if re.match(r"(gains|noise)\..*\.(weight|bias)$", k)}
 
 
@@ -141,7 +141,7 @@ def _net(name: str, layers: list[Layer]) -> Arrays:
 
 def _layers(content: bytes) -> list[Layer]:
     """Weights and biases of an integer net's convolutions; those of its outputs joined to one layer."""
-    graph, arrays = _constants(content)
+    graph, arrays = constants(content)
     users: dict[str, onnx.NodeProto] = {i: node for node in graph.graph.node for i in node.input}
     layers: list[Layer] = []
     outputs: list[Layer] = []

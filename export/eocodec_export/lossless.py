@@ -9,7 +9,7 @@ files are coded with, and every graph is checked against integer arithmetic befo
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,11 @@ from eocodec_export.predictor import (
     integers,
     mixture_bits,
     predictor_graph,
+    restore_features,
+    restore_predictor,
 )
 
-__all__ = ["Effort", "add_lossless", "lossless_files"]
+__all__ = ["FULL", "FURTHER", "Effort", "Nets", "add_lossless", "graphs", "lossless_files", "restored"]
 
 Bytes = npt.NDArray[np.uint8]
 Int16 = npt.NDArray[np.int16]
@@ -111,7 +113,13 @@ class Effort:
     linear_rate: float = 2e-3
 
 
+def _further() -> dict[int, Nets]:
+    return {h: replace(nets, iterations={1: 6000, 2: 1200, 4: 500}[h]) for h, nets in _full().items()}
+
+
 FULL = Effort()
+FURTHER = Effort(pictures=2400, nets=_further(), rate=5e-3, linear_rate=1e-3)
+"""From nets on that are trained."""
 
 
 class LatticeNets(nn.Module):
@@ -269,6 +277,31 @@ def train(
     return found
 
 
+def restored(files: Mapping[str, bytes], effort: Effort) -> dict[int, LatticeNets]:
+    """Nets by h as they are in a bundle's files.
+
+    Arguments:
+        files: of the bundle, by name.
+        effort: what nets.
+
+    Raises:
+        ModelError: there are none, or of other sizes.
+    """
+    found = {}
+    for half, nets in effort.nets.items():
+        model = LatticeNets(nets)
+        for axis, around in enumerate(model.around):
+            names = [lossless_walk.features_name(half, axis)]
+            names += [lossless_walk.graph_name(half, axis, phase) for phase in (1, 2, 3)]
+            if any(f"{name}.onnx" not in files for name in names):
+                raise ModelError("the bundle has no nets for lossless files that training can begin with")
+            restore_features(around, files[f"{names[0]}.onnx"])
+            for phase in (1, 2, 3):
+                restore_predictor(model.predictors[f"{axis}_{phase}"], files[f"{names[phase]}.onnx"])
+        found[half] = model
+    return found
+
+
 def _first_residuals(coarse: Int16, planes: Int16) -> list[Int16]:
     """What a plain mean leaves at h = 8, where no net of this lattice is trained: nearly what the nets leave."""
     return [_plain(c, p) for c, p in zip(coarse, planes, strict=True)]
@@ -404,6 +437,7 @@ def lossless_files(
     pictures: Sequence[Bytes],
     *,
     effort: Effort = FULL,
+    start: Mapping[str, bytes] | None = None,
     folder: Path | None = None,
     report: Callable[[str], None] = lambda message: None,
 ) -> dict[str, bytes]:
@@ -413,31 +447,37 @@ def lossless_files(
         base: the bundle's other files.
         pictures: training photos `(H, W, 3)`; see :func:`eocodec_export.photos.prepared`.
         effort: how many of them, what nets, how long.
+        start: files of a bundle whose nets are trained further; None begins anew.
         folder: training is kept there, so that a second call goes on after a stop.
         report: called with one line per stage.
 
     Raises:
         ModelError: a graph leaves the exact range or disagrees with integer arithmetic; a net in `folder` was trained
-            with other settings.
+            with other settings; `start` has no nets of these sizes.
     """
+    first = None if start is None else restored(start, effort)
     chosen = prepared(pictures, effort.pictures)
-    trained = train(chosen, effort, folder, report)
-    graphs = {f"{name}.onnx": content for half, nets in trained.items() for name, content in _graphs(half, nets)}
-    model = Model(parts.listed({**base, **graphs}))
+    trained = train(chosen, effort, folder, report, first)
+    files = dict(file for half, nets in trained.items() for file in graphs(half, nets))
+    model = Model(parts.listed({**base, **files}))
     for half, nets in trained.items():
         check(half, nets, model)
     report("lossless tables")
     counter = _Counter()
     for picture in chosen[:: max(1, len(chosen) // COUNTED)]:
         counter.count(model, picture)
-    return {**graphs, TABLES_FILE: fit_tables(counter.counts)}
+    return {**files, TABLES_FILE: fit_tables(counter.counts)}
 
 
-def _graphs(half: int, nets: LatticeNets) -> Iterator[tuple[str, bytes]]:
+def graphs(half: int, nets: LatticeNets) -> Iterator[tuple[str, bytes]]:
+    """The files of a lattice's nets."""
     for axis, around in enumerate(nets.around):
-        yield lossless_walk.features_name(half, axis), features_graph(around)
+        yield f"{lossless_walk.features_name(half, axis)}.onnx", features_graph(around)
         for phase in (1, 2, 3):
-            yield lossless_walk.graph_name(half, axis, phase), predictor_graph(nets.predictors[f"{axis}_{phase}"])
+            yield (
+                f"{lossless_walk.graph_name(half, axis, phase)}.onnx",
+                predictor_graph(nets.predictors[f"{axis}_{phase}"]),
+            )
 
 
 def check(half: int, nets: LatticeNets, model: Model) -> None:
@@ -474,7 +514,8 @@ def add_lossless(
     out: Path,
     *,
     source: Path | None = None,
-    effort: Effort = FULL,
+    start: Path | None = None,
+    effort: Effort | None = None,
     nets: Path | None = None,
     report: Callable[[str], None] = lambda message: None,
 ) -> Model:
@@ -485,7 +526,8 @@ def add_lossless(
         folder: training photos; those held out by the usual rule are not used.
         out: the `.eocm` file to write.
         source: take the lossless files of this bundle instead of training.
-        effort: of training, :data:`FULL` takes an hour on a CPU core.
+        start: a bundle whose nets are trained further.
+        effort: of training; None is :data:`FULL`, an hour on a CPU core with AMX, or with `start` :data:`FURTHER`.
         nets: folder where training is kept, see :func:`lossless_files`.
         report: called with one line per stage.
 
@@ -495,7 +537,9 @@ def add_lossless(
     base = {name: content for name, content in bundle_files(bundle).items() if not name.startswith("lossless/")}
     if source is None:
         pictures, _ = split(read_pictures(folder), HOLD_OUT, "picture")
-        added = lossless_files(base, [p for _, p in pictures], effort=effort, folder=nets, report=report)
+        files = None if start is None else bundle_files(start)
+        effort = effort or (FULL if start is None else FURTHER)
+        added = lossless_files(base, [p for _, p in pictures], effort=effort, start=files, folder=nets, report=report)
     else:
         added = {name: content for name, content in bundle_files(source).items() if name.startswith("lossless/")}
     files = parts.listed({**base, **added})
