@@ -206,6 +206,28 @@ def rate_control() -> str:
     return str(table(measured("rate_control")))
 
 
+def grey() -> str:
+    """Grey pictures with a model of their own and without."""
+    rows = []
+    for tune, found in measured("grey")["tunings"].items():
+        for figure in ("psnr", "ssimulacra2"):
+            cells = [f"{value:+.1f} %" for value in found["differences"][figure]]
+            rows.append([f"`--tune {tune}`", MEASURES[figure][0], *cells])
+    return grid(["Bytes, with the part against without", "At equal", "All", "From 0.35 bpp on"], rows)
+
+
+def grey_times() -> str:
+    """Milliseconds of colour and grey."""
+    rows = []
+    for row in measured("grey")["times"]:
+        cells = []
+        for what in ("encode", "decode"):
+            colour, own = row[f"colour_{what}"], row[f"grey_{what}"]
+            cells += [f"{1000 * colour:.0f}", f"{1000 * own:.0f} ({colour / own:.2f} times as fast)"]
+        rows.append([f"C = {row['C']}", *cells])
+    return grid(["", "Compress, colour", "grey", "Decompress, colour", "grey"], rows)
+
+
 def lossless() -> str:
     """Mean sizes and times of lossless files."""
     means = measured("lossless")["means"]
@@ -441,6 +463,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "kodak-others": kodak_others,
     "embedded-loss": embedded_loss,
     "rate-control": rate_control,
+    "grey": grey,
+    "grey-times": grey_times,
     "lossless": lossless,
     "pages": pages,
     "stages": stages,

@@ -16,7 +16,7 @@ from PIL import Image
 from sheets import small
 
 from eocodec.codec import compress
-from eocodec.format import MAGIC, VERSION
+from eocodec.format import MAGIC, VERSION, File, Header, serialise
 from eocodec.model.library import load_model
 
 DESKTOP = SAMPLES / "desktop"
@@ -43,6 +43,9 @@ def files(tmp_path: Path) -> dict[str, Path]:
         ", progressive": compress(colour, 50, progressive=True),
         ", lossless": compress(colour, lossless=True),
         ", page": compress(small(), 96),
+        ", grey, with transparency": serialise(
+            File(Header(load_model("photo").id, 8, 8, 64, 40000, grey=True, luma=True, axes=1), b"alpha", ())
+        ),
         "foreign": b"EOC\x02" + bytes(50),
         "text": b"EOC is three letters",
     }

@@ -4,13 +4,15 @@
     eocodec train eocodec/models/photo-grey.toml --start START --data PICTURES --out RUN
     python -m eocodec_export.grey export BUNDLE RUN/checkpoint.pt PICTURES PARTS
     python -m eocodec_export.grey add BUNDLE PARTS OUT
+    python -m eocodec_export.grey refine OUT RUN/checkpoint.pt PICTURES BETTER [--steps N]
 
 `start`: of a bundle for colour and pictures it makes START, a checkpoint of a model with one colour axis. Its flow is
 trained to give the luma latents that the flow for colour gives of grey pictures, up to a constant for each channel,
 which goes into the steps; its entropy nets and its refinement are those of the bundle with what they know of chroma
 left out, since latents in steps are nearly the same. `export` makes the files of `eocodec.model.grey` of the trained
 model, in the folder PARTS; what they do not say themselves they take from BUNDLE. `add` writes the bundle OUT, which is
-BUNDLE with these parts, in place of those that it may have had.
+BUNDLE with these parts, in place of those that it may have had. `refine` trains the refinement on files of a bundle
+that has them, as `eocodec_export.refinement` does for colour, and writes BETTER, a checkpoint to export anew.
 """
 
 import argparse
@@ -39,16 +41,18 @@ from eocodec.model import parts
 from eocodec.model.bundle import Model, write_bundle
 from eocodec.model.encoding import SETTINGS
 from eocodec.model.grey import FOLDER
-from eocodec.model.library import bundle_files
+from eocodec.model.library import bundle_files, load_model
 from eocodec_export import calibration
 from eocodec_export.bundle import STEPS as TABLE_STEPS
 from eocodec_export.bundle import check_parity
 from eocodec_export.eight_bit import CALIBRATED, decoder_inputs, eight_bit_refinement
 from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs, halved
+from eocodec_export.refinement import decoded_pictures, train
 
-__all__ = ["distilled", "grey_parts", "luma_alone", "start", "with_grey"]
+__all__ = ["distilled", "grey_parts", "luma_alone", "refined", "start", "with_grey"]
 
 WIDTH, STEPS = 32, 1000
+REFINE_STEPS = 1500
 CROP, BATCH, RATE = 128, 4, 3e-3
 LEVEL = 1 / 255
 SHOWN = 100
@@ -169,7 +173,12 @@ def start(bundle: Path, pictures: Sequence[Picture], out: Path, width: int, step
     colour.load_state_dict({**colour.state_dict(), **weights})
     model = luma_alone(colour, width)
     distilled(colour, model, pictures, steps, seed, lambda message: print(message, flush=True))
-    average = {k: v.contiguous() for k, v in model.state_dict().items()}
+    _save(model, out)
+
+
+def _save(model: PhotoModel, out: Path) -> None:
+    """Write weights as a checkpoint that a run can start from."""
+    average = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
     raw = {"model_kind": "photo", "model_config": asdict(model.config), "iteration": 0, "average": average}
     with atomic_file(out) as file:
         torch.save(raw, file)
@@ -235,6 +244,25 @@ def grey_parts(
     return _placed(own, manifest)
 
 
+def refined(model: PhotoModel, bundle: Model, pictures: Sequence[Picture], steps: int, rate: float, seed: int) -> None:
+    """Train the refinement of a model with one colour axis on what files of its bundle decode to.
+
+    Arguments:
+        model: as exported; its refinement is changed.
+        bundle: with the part that was made of it.
+        pictures: `(H, W, 3)`.
+        steps, rate: of the training, see `eocodec_export.refinement.Trainer`.
+        seed: of the files and of the training.
+    """
+    assert isinstance(model.refine, DeepRefinement)
+    own = bundle.of_axes(1)
+    found = list(decoded_pictures(own, [greyed(p) for p in pictures], seed))
+    print(f"{len(found)} files", flush=True)
+    torch.manual_seed(seed)
+    net = model.refine.requires_grad_(True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.load_state_dict(train(net, found, own.multiple, steps, rate, seed))
+
+
 def _placed(own: Mapping[str, bytes], manifest: Mapping[str, object]) -> dict[str, bytes]:
     """Files of a part under the names that they have in a bundle."""
     differs = {name: manifest[name] for name in OWN if name in manifest}
@@ -281,6 +309,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add.add_argument("bundle", type=Path)
     add.add_argument("parts", type=Path)
     add.add_argument("out", type=Path)
+    refine = commands.add_parser("refine", help="train the refinement on files")
+    refine.add_argument("bundle", type=Path)
+    refine.add_argument("checkpoint", type=Path)
+    refine.add_argument("pictures")
+    refine.add_argument("out", type=Path)
+    refine.add_argument("--steps", type=int, default=REFINE_STEPS)
+    refine.add_argument("--rate", type=float, default=RATE / 3, help="learning rate")
+    refine.add_argument("--seed", type=int, default=1)
+    refine.add_argument("--every", type=int, default=1, help="leave out all pictures but each so-manieth")
     options = parser.parse_args(arguments)
     if options.command == "add":
         files = with_grey(bundle_files(options.bundle), read_parts(options.parts))
@@ -293,6 +330,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     loaded = load_checkpoint(options.checkpoint)
     model = PhotoModel(loaded.config).eval().requires_grad_(False)
     model.load_state_dict(loaded.average)
+    if options.command == "refine":
+        chosen = list(pictures)[:: options.every]
+        refined(model, load_model(options.bundle, 1), chosen, options.steps, options.rate, options.seed)
+        _save(model, options.out)
+        return
     settings = None if options.settings is None else options.settings.read_bytes()
     whole = dict(bundle_files(options.bundle))
     made = grey_parts(model, whole, pictures, held_out, settings, lambda message: print(message, flush=True))

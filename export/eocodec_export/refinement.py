@@ -32,6 +32,7 @@ from eocodec.coding.fineness import Fineness, tuning_for
 from eocodec.coding.ordinary import foresee, ordinary_header
 from eocodec.errors import EocodecError
 from eocodec.files import atomic_file
+from eocodec.flow.distributed import bfloat16_pays
 from eocodec.flow.eye import eye_error, structure_error
 from eocodec.flow.model import PhotoModel
 from eocodec.flow.photo import DeepRefinement
@@ -161,7 +162,7 @@ def decoded_pictures(
 
 def _decoded(model: Model, rgb: Bytes, delta: float, tune: str) -> Decoded:
     tuning = tuning_for(model, True, tune, None, rgb, squared=False)
-    header = ordinary_header(model, Picture(rgb), delta, tuning.degree)
+    header = ordinary_header(model, Picture(rgb, grey=model.manifest.axes == 1), delta, tuning.degree)
     fineness = Fineness(model, header, tuning.offsets)
     _, latents = foresee(model, header, transform.analyse(model, rgb), fineness, in_place=True)
     places = fineness.places()
@@ -217,7 +218,9 @@ def batch_of(items: Sequence[Decoded], block: int) -> Batch:
 def loss_of(net: DeepRefinement, batch: Batch) -> Tensor:
     """Mean error of the crops, relative to that before the refinement."""
     x, before = batch.original, batch.plain.clamp(0, 1)
-    after = net(batch.plain, batch.latents, batch.step, batch.tune)
+    device = x.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_pays(device)):
+        after = net(batch.plain, batch.latents, batch.step, batch.tune).float()
     after = after.clamp(0, 1) + 0.1 * (after - after.clamp(0, 1))  # what is clipped still learns
     squared = (after - x).square().mean((1, 2, 3)) / ((before - x).square().mean((1, 2, 3)) + LEAST[0])
     loss = squared
@@ -418,7 +421,9 @@ def refinement_of(files: Mapping[str, bytes], latents: bool = False) -> DeepRefi
     if not sizes.refine_blocks:
         return None
     seen = latents or sizes.refine_latents
-    net = DeepRefinement(sizes.refine_width, sizes.refine_coarse, sizes.refine_blocks, seen, sizes.refine_tail)
+    net = DeepRefinement(
+        sizes.refine_width, sizes.refine_coarse, sizes.refine_blocks, seen, sizes.refine_tail, sizes.axes
+    )
     own = {k.removeprefix(PREFIX): v for k, v in weights.items() if k.startswith(PREFIX)}
     net.load_state_dict(own, strict=seen == sizes.refine_latents)
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
