@@ -200,7 +200,7 @@ def test_weighted_values_come_back_however_far_they_are(axis: int, model: Model)
 def test_tails_are_tables_whatever_the_radius(table: int, model: Model) -> None:
     tables = lossless_tables.tables_of(model)
     f = lossless_tables.tail_frequencies(tables.frequencies[table])
-    assert f.sum() == 1 << 24 and f.min() >= 1 and len(f) == tables.tail_ends[table] + 1 >= 2
+    assert f.sum() == 1 << 24 and f.min() >= 1 and len(f) == tables.last_of_tails[table] + 1 >= 2
 
 
 def test_weights_that_no_encoder_writes_are_refused() -> None:

@@ -172,20 +172,23 @@ class _Encoder:
         return Places(r.strip.axis, table[chosen].astype(np.intp), turned, predicted, finished), values
 
     def weights(self, corrections: list[int]) -> Weights | None:
-        """Weights of the values, found from the finest lattice; None if they do not pay."""
+        """Weights of the values, found from a part of the samples that would take them; None if they do not pay."""
+        generator = np.random.Generator(np.random.PCG64(0))
         found = []
         for axis in range(len(self.planes)):
-            strips = [r for unit in self.symbols[UNITS - 9 + 3 * axis :][:3] for r in unit]
+            units = [u for u in range(FIRST_WEIGHTED, UNITS) if (u - 1) % 9 // 3 == axis]
+            strips = [r for unit in units for r in self.symbols[unit]]
             count = sum(len(r.m) for r in strips)
             if not count:
                 continue
-            every = -(-count // SAMPLES)
+            share = min(1.0, SAMPLES / count)
             parts = []
-            for r in strips:
+            for r in strips:  # at random, for a stride would meet the same columns of blocks of pixels again and again
                 table = _table(r.key >> 2, r.key & 3, corrections[r.group])
-                parts.append(self.places(r, table, np.flatnonzero(table < LIMIT)[::every]))
+                chosen = np.flatnonzero((table < LIMIT) & (generator.random(len(table)) < share))
+                parts.append(self.places(r, table, chosen))
             places, values = zip(*parts, strict=True)
-            found.append((Places.joined(places), np.concatenate(values), every))
+            found.append((Places.joined(places), np.concatenate(values), 1 / share))
         return fit(self.tables, found)
 
     def write(self, writer: Writer, r: "_Residuals", corrections: list[int], weights: Weights | None) -> None:
@@ -257,7 +260,7 @@ class _Decoder:
         turned: npt.NDArray[np.bool_],
         table: UInt8,
     ) -> npt.NDArray[Any]:
-        """Values of a strip, most of which are weighted."""
+        """Values of a strip with weights."""
         result = predicted.astype(np.int32)
         chosen = table < LIMIT
         finished = [f[chosen] for f in s.finished]
@@ -414,7 +417,7 @@ def _packed(samples: Bytes, size: int | None, limit: int | None = None) -> bytes
 
 
 def _unpack(payload: bytes, height: int, width: int, channels: int) -> Bytes:
-    """Inverse of :func:`_pack`, `(H, W, 3)`.
+    """Inverse of :func:`_packed`, `(H, W, 3)`.
 
     Raises:
         FormatError: these are not so many packed samples.

@@ -75,7 +75,7 @@ class LosslessTables:
         ]
 
     @functools.cached_property
-    def tail_ends(self) -> npt.NDArray[np.int32]:
+    def last_of_tails(self) -> npt.NDArray[np.int32]:
         """The last symbols of :attr:`tails`."""
         return np.maximum(1, self.radius - WINDOW - 1)
 

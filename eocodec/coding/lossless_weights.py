@@ -160,7 +160,7 @@ class Weights:
             raise damaged
         sizes = [RANGES[t][1] - RANGES[t][0] + 1 for t in tables]
         try:
-            raw = zstandard.ZstdDecompressor(max_window_size=1 << 20).stream_reader(content[1:]).read(sum(sizes) + 1)
+            raw = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(content[1:]).read(sum(sizes) + 1)
         except (zstandard.ZstdError, MemoryError) as e:
             raise damaged from e
         logs = np.frombuffer(raw, np.int8)
@@ -195,7 +195,7 @@ def put(writer: Writer, tables: LosslessTables, weights: Weights, places: Places
         writer.put_each(symbols[part], frequencies(tables, places[part], weights.windows(places[part])))
     outside = np.abs(residuals) > WINDOW
     distances = np.abs(residuals[outside]) - np.int32(WINDOW + 1)
-    writer.put_tails(distances, places.table[outside], tables.tails, tables.tail_ends)
+    writer.put_tails(distances, places.table[outside], tables.tails, tables.last_of_tails)
 
 
 def take(reader: Reader, tables: LosslessTables, weights: Weights, places: Places) -> npt.NDArray[np.int32]:
@@ -207,13 +207,13 @@ def take(reader: Reader, tables: LosslessTables, weights: Weights, places: Place
     outside = (symbols == 0) | (symbols == 2 * WINDOW + 2)
     symbols -= WINDOW + 1
     symbols[outside] += np.sign(symbols[outside]) * reader.take_tails(
-        places.table[outside], tables.tails, tables.tail_ends
+        places.table[outside], tables.tails, tables.last_of_tails
     )
     symbols += places.predicted
     return symbols
 
 
-def fit(tables: LosslessTables, found: Iterable[tuple[Places, Integers, int]]) -> Weights | None:
+def fit(tables: LosslessTables, found: Iterable[tuple[Places, Integers, float]]) -> Weights | None:
     """Weights that save more than they take; None if there are none.
 
     Arguments:
@@ -226,7 +226,7 @@ def fit(tables: LosslessTables, found: Iterable[tuple[Places, Integers, int]]) -
     return Weights(logs) if logs else None
 
 
-def _fitted(tables: LosslessTables, places: Places, values: Integers, stands_for: int) -> dict[int, Int8]:
+def _fitted(tables: LosslessTables, places: Places, values: Integers, stands_for: float) -> dict[int, Int8]:
     """Weights of the tables of an axis by iterative proportional fitting: as often expected as they are there."""
     offset = values.astype(np.int32) - places.predicted + WINDOW
     inside = (offset >= 0) & (offset <= 2 * WINDOW)
@@ -254,6 +254,7 @@ def _fitted(tables: LosslessTables, places: Places, values: Integers, stands_for
     return rounded if before - now > cost + SAVING * before else {}
 
 
+# The encoder's choice needs no more than the shares before they become frequencies.
 def _weighted(plain: Floats, logs: dict[int, Floats], starts: list[tuple[int, Integers]]) -> Floats:
     total = sum(_windows(_spread(t, logs[t], LEAST / OCTAVE), t, start) for t, start in starts)
     result = plain.copy()

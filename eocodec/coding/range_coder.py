@@ -168,20 +168,20 @@ class Writer:
         """
         self.coder.encode(symbols, _EACH, frequencies)
 
-    def put_tails(self, distances: Int32, index: UInt8, tails: list[Any], ends: Int32) -> None:
+    def put_tails(self, distances: Int32, index: npt.NDArray[np.integer[Any]], tails: list[Any], last: Int32) -> None:
         """Append distances in order of table index, then of position; escapes follow their group.
 
         Arguments:
             distances: 0 and more, `(n,)`.
             index: of the table of each.
             tails: tables.
-            ends: last symbol of each, which escapes.
+            last: symbol of each, which escapes.
         """
         for k in np.flatnonzero(np.bincount(index)).tolist():
             group = distances[index == k]
-            self.coder.encode(np.minimum(group, ends[k]), tails[k])
-            if (group >= ends[k]).any():
-                self._escape(group[group >= ends[k]] - ends[k])
+            self.coder.encode(np.minimum(group, last[k]), tails[k])
+            if (group >= last[k]).any():
+                self._escape(group[group >= last[k]] - last[k])
 
     def put_uniform(self, values: Int32, count: int) -> None:
         """Append values from 0 to `count` − 1 that are all as likely."""
@@ -280,14 +280,14 @@ class Reader:
         except (ValueError, AssertionError) as e:
             raise FormatError("the file is damaged: a segment cannot be decoded") from e
 
-    def take_tails(self, index: UInt8, tails: list[Any], ends: Int32) -> Int32:
+    def take_tails(self, index: npt.NDArray[np.integer[Any]], tails: list[Any], last: Int32) -> Int32:
         """Distances for these table indices, the inverse of :meth:`Writer.put_tails`."""
         result = np.zeros(len(index), np.int32)
         try:
             for k in np.flatnonzero(np.bincount(index)).tolist():
                 places = np.flatnonzero(index == k)
                 group = np.asarray(self.coder.decode(tails[k], len(places)), np.int32)
-                escaped = group == ends[k]
+                escaped = group == last[k]
                 if escaped.any():
                     group[escaped] += self._escape(int(escaped.sum()))
                 result[places] = group

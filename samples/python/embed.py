@@ -533,7 +533,7 @@ def parse(content: bytes) -> File:
     return File(model, grey, *place, *told, *elements, axes=1 if one_axis else 3)
 
 
-def _zstd(frame: bytes, *shape: int) -> Array:
+def _zstd(frame: bytes, *shape: int, unreadable: str = "its packed bytes cannot be read") -> Array:
     """The bytes that a zstd frame holds, which are as many as an array of this shape has."""
     size = math.prod(shape)
     try:
@@ -551,7 +551,7 @@ def _zstd(frame: bytes, *shape: int) -> Array:
     except Exception:  # each of the packages has its own
         raw = b""
     if len(raw) != size:
-        raise Rejected("the file is damaged: its packed bytes cannot be read")
+        raise Rejected(f"the file is damaged: {unreadable}")
     return np.frombuffer(raw, np.uint8).reshape(shape)
 
 
@@ -1607,7 +1607,8 @@ def _weights(cursor: Cursor, colour: bool) -> dict[int, Array]:
     if not chosen or mask >> (6 if colour else 1):
         raise CutOff
     sizes = [WEIGHED[k][1] - WEIGHED[k][0] + 1 for k in chosen]
-    found = _zstd(cursor.take(len(cursor.content) - cursor.at), sum(sizes)).view(np.int8)
+    frame = cursor.take(len(cursor.content) - cursor.at)
+    found = _zstd(frame, sum(sizes), unreadable="its lossless parameters cannot be read").view(np.int8)
     if found.min() < LIGHTEST or found.max() > HEAVIEST:
         raise CutOff
     return dict(zip(chosen, np.split(found, np.cumsum(sizes)[:-1]), strict=True))
