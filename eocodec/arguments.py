@@ -12,7 +12,9 @@ from eocodec.errors import EocodecError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["check_model", "check_number", "check_numbers", "computable", "file_bytes"]
+__all__ = ["MOST_EFFORT", "check_model", "check_number", "check_numbers", "computable", "file_bytes"]
+
+MOST_EFFORT = 20  # rounds; later ones gain nothing
 
 
 def file_bytes(data: Any) -> bytes:

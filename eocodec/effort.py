@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.arguments import MOST_EFFORT
 from eocodec.coding.improving import Improver, PictureAtStep
 from eocodec.errors import EocodecError
 from eocodec.model.bundle import Model
@@ -34,11 +35,10 @@ if TYPE_CHECKING:
 
     from eocodec.flow.model import PhotoModel
 
-__all__ = ["MOST", "improver"]
+__all__ = ["improver"]
 
 Float32 = npt.NDArray[np.float32]
 
-MOST = 20  # rounds; later ones gain nothing
 PACE = 0.05  # of the way to where a latent would be best, in each round: all move at once
 EYE_SHARE = 0.25  # of SSIMULACRA2 in the error of files tuned for the eye
 EYE_UNIT = 2e-4  # squared error of a sample (range 0 to 1) that goes with one unit of the metric's error
@@ -53,8 +53,8 @@ def improver(rounds: int) -> Improver | None:
     Raises:
         EocodecError: there cannot be so many, or PyTorch and what else is needed is not installed.
     """
-    if isinstance(rounds, bool) or not isinstance(rounds, int) or not 0 <= rounds <= MOST:
-        raise EocodecError(f"the effort must be a whole number from 0 to {MOST}, not {rounds!r}")
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or not 0 <= rounds <= MOST_EFFORT:
+        raise EocodecError(f"the effort must be a whole number from 0 to {MOST_EFFORT}, not {rounds!r}")
     if not rounds:
         return None
     if "torch" not in sys.modules:  # else its threads burn time while they wait, several times that of the work

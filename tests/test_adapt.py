@@ -115,6 +115,12 @@ def test_too_few_pictures_are_refused_with_the_reason(scans: Path) -> None:
         survey(str(scans / "nowhere"))
 
 
+def test_a_loss_is_called_one() -> None:
+    said = {name: (goal.said(1.5), goal.said(-5.811)) for name, goal in GOALS.items()}
+    assert said["rate"] == said["eye"] == ("+1.50 % fewer bytes", "5.81 % more bytes")
+    assert said["denoise"] == ("+1.50 dB", "-5.81 dB")
+
+
 @pytest.mark.slow
 def test_adapted_nets_serve_grey_pictures_where_all_are_grey(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else files of a grey domain would take the model for grey pictures, which is not adapted."""

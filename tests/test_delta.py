@@ -14,6 +14,7 @@ from paths import SAMPLES
 from PIL import Image
 
 import eocodec
+from eocodec.coding.describe import describe
 from eocodec.errors import FormatError, ModelError
 from eocodec.model.bundle import bundle_id, peek_id, read_bundle, write_bundle
 from eocodec.model.delta import DELTA, base_of, composed, difference, write_delta
@@ -209,6 +210,7 @@ def test_added_models_are_found_by_id_and_name(delta: Path, folder: Path, tmp_pa
     assert user_models() == {"mine": folder / "mine.eocm"}
     assert np.array_equal(eocodec.decompress(data), eocodec.decompress(data, delta))
     assert load_model("mine").full_id == load_model(delta).full_id
+    assert describe(data)["model"] == "mine"
     rows = [json.loads(line) for line in _run("models", "list", "--json").output.splitlines()]
     assert [(r["name"], r["shipped"]) for r in rows] == [("face64", True), ("photo", True), ("mine", False)]
     assert rows[2]["base"] == load_model("photo").full_id.hex() and rows[1]["base"] is None

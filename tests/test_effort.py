@@ -140,6 +140,7 @@ def test_the_command_takes_it(run: Runner, crop: np.ndarray, tmp_path: Path) -> 
     for command in (("batch", ".", "out"), ("compress", "a.png")):
         refused = run(*command, "--effort", 1, "--progressive")
         assert refused.returncode == 2 and b"--effort is for ordinary files, without" in refused.stderr
-    refused = run("compress", "--effort", 99, "a.png", "-o", "b.eoc")
-    assert refused.returncode == 1
-    assert b"the effort must be a whole number from 0 to 20, not 99" in refused.stderr
+    for command in (("compress", "a.png", "-o", "b.eoc"), ("batch", ".", "none")):
+        refused = run(*command, "--effort", 21)
+        assert refused.returncode == 2 and b"21 is not in the range 0<=x<=20" in refused.stderr
+    assert not (tmp_path / "none").exists()

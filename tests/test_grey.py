@@ -1,11 +1,14 @@
 """Grey pictures by the model for them in a bundle: one colour axis, and nothing else changes."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from eocodec_cli import cli
 from paths import VECTORS
 from PIL import Image
 
@@ -227,3 +230,13 @@ def test_a_flow_with_one_axis_is_invertible_and_preserves_volume() -> None:
 
     jacobian = torch.autograd.functional.jacobian(flat, x.flatten())
     assert torch.linalg.slogdet(jacobian)[1].abs() < 1e-6
+
+
+def test_the_ratio_counts_the_samples_that_there_are(tmp_path: Path, chelsea: np.ndarray) -> None:
+    grey = np.asarray(Image.fromarray(chelsea[:96, :128]).convert("L"))
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(chelsea[:96, :128]).save(tmp_path / "colour.png")
+    for name, samples in (("grey", grey.size), ("colour", 3 * grey.size)):
+        done = CliRunner().invoke(cli, ["compress", "--json", str(tmp_path / f"{name}.png")])
+        row = json.loads(done.stdout)
+        assert row["ratio"] == round(samples / row["bytes"], 3)

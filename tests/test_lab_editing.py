@@ -101,6 +101,17 @@ def test_shipped_paths_do_what_they_are_called(face):
     assert side[:, 40:].mean() > 4 and side[:, :24].mean() < -4
 
 
+def test_grey_faces_stay_grey_unless_they_are_tinted(face):
+    paths = load_paths("face64")
+    grey = np.repeat(face[..., 1:2], 3, 2)
+    light = edit(grey, {"light": 1.0, "side light": -0.5}, paths)
+    assert (light == light[..., :1]).all() and light.mean() > grey.mean() + 5
+    assert np.ptp(edit(grey, {"tint": 1.0}, paths), axis=-1).mean() > 4
+    between = morph(grey, grey[:, ::-1].copy(), 3)
+    assert (between == between[..., :1]).all()
+    assert np.ptp(morph(grey, face, 3)[1], axis=-1).mean() > 4
+
+
 def test_a_morph_goes_from_one_picture_to_the_other(face):
     other = face[:, ::-1].copy()
     found = morph(face, other, 5)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eocodec.arguments import MOST_EFFORT
 from eocodec_cli import files, pictures
 from eocodec_cli.denoise import sigma_or_auto
 from eocodec_cli.shown import with_options
@@ -45,8 +46,8 @@ depth_option = click.option(
     help="Bits a sample to keep. Default: 16 for pictures that have more than 8, where the form of file can; else 8.",
 )
 effort_option = click.option(
-    "-e", "--effort", type=click.IntRange(min=0), default=0, metavar="N",
-    help="Rounds, 0 to 20, of looking for a better file, some seconds a megapixel each; most is gained by 5. Needs the "
+    "-e", "--effort", type=click.IntRange(0, MOST_EFFORT), default=0, metavar="N",
+    help="Rounds of looking for a better file, some seconds a megapixel each; most is gained by 5. Needs the "
     "extra 'effort'.",
 )  # fmt: skip
 no_measure_option = click.option("--no-measure", is_flag=True, help="Do not find the PSNR to report; faster.")
@@ -273,7 +274,7 @@ def _row(job: files.Job, source: pictures.Source, done: "Compressed", options: d
         "bytes": len(done.data),
         "bpp": round(done.bits_per_pixel, 5),
         "depth": done.depth,
-        "ratio": round(3 * done.depth // 8 * height * width / len(done.data), 3),
+        "ratio": round((1 if source.picture.grey else 3) * done.depth // 8 * height * width / len(done.data), 3),
         "psnr": None if done.psnr is None or done.psnr == float("inf") else round(done.psnr, 3),
         "rate": round(done.rate, 3),
         "lossless": exact,

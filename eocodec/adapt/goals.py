@@ -63,6 +63,8 @@ class Goal(ABC):
     name: str
     quality_name: str
     gain_unit: str
+    loss_unit: str
+    """Of what is said where the gain is negative."""
     least: float
     """A gain below this is none."""
     refined: float = 0.0
@@ -102,6 +104,12 @@ class Goal(ABC):
         """How much better the second is, in :attr:`gain_unit`."""
         return saving(before, after)
 
+    def said(self, gain: float) -> str:
+        """A gain or a loss in words."""
+        if gain < 0 and self.loss_unit != self.gain_unit:
+            return f"{-gain:.2f} {self.loss_unit}"
+        return f"{gain:+.2f} {self.gain_unit}"
+
 
 class Rate(Goal):
     """Fewer bytes at equal PSNR: the entropy nets, then everything together."""
@@ -109,6 +117,7 @@ class Rate(Goal):
     name = "rate"
     quality_name = "PSNR in dB"
     gain_unit = "% fewer bytes"
+    loss_unit = "% more bytes"
     least = 0.5
     refined = 0.2
     eye_share = 0.3
@@ -142,6 +151,7 @@ class Eye(Goal):
     name = "eye"
     quality_name = "SSIMULACRA2"
     gain_unit = "% fewer bytes"
+    loss_unit = "% more bytes"
     least = 0.5
     refined = 0.2
     eye_share = 0.75
@@ -198,7 +208,7 @@ class Denoise(Goal):
 
     name = "denoise"
     quality_name = "PSNR in dB of denoised pictures"
-    gain_unit = "dB"
+    gain_unit = loss_unit = "dB"
     least = 0.02
 
     def sizes(self, config: PhotoConfig) -> PhotoConfig:

@@ -193,7 +193,7 @@ def adapt(
     if not gain >= goal.least:
         shutil.rmtree(order.state, ignore_errors=True)
         raise NothingGainedError(
-            f"nothing was gained on the held-out pictures ({gain:+.2f} {goal.gain_unit}); {base.name} stays the better "
+            f"nothing was gained on the held-out pictures ({goal.said(gain)}); {base.name} stays the better "
             "choice, and nothing was written"
         )
     write = write_bundle if order.full else _delta_writer(base_files)
@@ -390,7 +390,7 @@ class _Training:
 
     def _said(self) -> str:
         best = self.progress.best
-        return f"{best:+.2f} {self.goal.gain_unit}" if math.isfinite(best) else ""
+        return self.goal.said(best) if math.isfinite(best) else ""
 
     def _estimate_of(self, model: PhotoModel, pictures: list[Picture]) -> list[Point]:
         return self.goal.estimate(model, pictures, self.base)

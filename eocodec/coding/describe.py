@@ -39,7 +39,7 @@ def describe(data: bytes, models: "Models | Mapping[bytes, Model]" = None) -> di
     if models is None and isinstance(file, File):
         plate = plate_of(file.header.model)
         form = FORMS[form_of(file, plate)]
-        if isinstance(form, SegmentedForm):
+        if plate is not None and isinstance(form, SegmentedForm):
             return form.describe(file, len(data), plate)
     return _with_models(file, len(data), models)
 

@@ -171,7 +171,7 @@ def check_picture(model: Model, picture: Bytes) -> None:
     """
     size = model.flat.size
     if picture.shape != (size, size, 3):
-        raise EocodecError(f"{model.name} takes pictures of {size}x{size} pixels in colour only")
+        raise EocodecError(f"{model.name} takes pictures of {size}x{size} pixels without transparency")
 
 
 def _encoded(model: Model, picture: Bytes) -> Float32:
@@ -183,8 +183,20 @@ def _decoded(model: Model, latents: Float32) -> Bytes:
     return to_levels(synthesise_vectors(model, latents, FLOW_ONLY))
 
 
+def _is_grey(picture: Bytes) -> bool:
+    return bool((picture == picture[..., :1]).all())
+
+
+def _in_grey(pictures: Bytes) -> Bytes:
+    """Pictures `(…, 3)` without their colours, as decoders make grey files grey."""
+    luma = (pictures.astype(np.uint16).sum(-1, keepdims=True) + 1) // 3
+    return np.repeat(luma.astype(np.uint8), 3, -1)
+
+
 def edit(picture: Bytes, amounts: dict[str, float], paths: Paths, model: str | Path | Model = "face64") -> Bytes:
     """A picture `(S, S, 3)` moved along paths, one after another; latents beyond those that move stay as they are.
+
+    A grey picture stays grey unless the paths change its colours more than its brightness.
 
     Arguments:
         picture: 8-bit levels.
@@ -208,7 +220,12 @@ def edit(picture: Bytes, amounts: dict[str, float], paths: Paths, model: str | P
     for name, amount in amounts.items():
         z = paths.move(name, z, amount)
     latents[:, m.order] += (z - start) * scale
-    return _decoded(loaded, latents)[0]
+    result = _decoded(loaded, latents)[0]
+    if _is_grey(picture):  # light is not to tint it, but a tint may
+        grey = _in_grey(result).astype(np.float64)
+        if np.square(result - grey).sum() <= np.square(grey - picture).sum():
+            return _in_grey(result)
+    return result
 
 
 def morph(first: Bytes, last: Bytes, count: int, model: str | Path | Model = "face64") -> Bytes:
@@ -228,7 +245,7 @@ def morph(first: Bytes, last: Bytes, count: int, model: str | Path | Model = "fa
 
 
 def blend(first: Bytes, last: Bytes, shares: npt.ArrayLike, model: str | Path | Model = "face64") -> Bytes:
-    """Pictures `(N, S, S, 3)` on the straight line between the latents of two.
+    """Pictures `(N, S, S, 3)` on the straight line between the latents of two; grey if both are.
 
     Arguments:
         first, last: `(S, S, 3)`, 8-bit levels.
@@ -241,4 +258,5 @@ def blend(first: Bytes, last: Bytes, shares: npt.ArrayLike, model: str | Path | 
     loaded = load_model(model)
     a, b = _encoded(loaded, first), _encoded(loaded, last)
     share = np.asarray(shares, np.float32)[:, None]
-    return _decoded(loaded, (1 - share) * a + share * b)
+    pictures = _decoded(loaded, (1 - share) * a + share * b)
+    return _in_grey(pictures) if _is_grey(first) and _is_grey(last) else pictures
