@@ -434,6 +434,9 @@ def test_nets_are_trained_kept_and_taken_up_again(
     monkeypatch.setattr(lossless, "_packed", lambda samples, size, limit=None: b"")  # a WebP stream would be smaller
     data = codec.compress(picture, model=trained, lossless=True)
     assert (codec.decompress(data, trained) == picture).all() and len(data) < 0.5 * picture.size
+    shorter = replace(effort, nets={h: replace(nets, iterations=2) for h, nets in tiny.items()})
+    further = lossless_files(base, pictures, effort=shorter, start=files)
+    assert further.keys() == files.keys() and further != files
     last = next(path for path in kept if path.name == "1.pt")
     last.unlink()
 

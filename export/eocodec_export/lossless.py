@@ -1,11 +1,15 @@
 """The lossless part of a photo bundle: trains its nets, rounds them to integers, fits its tables.
 
+    python -m eocodec_export.lossless BUNDLE PICTURES OUT [--start BUNDLE] [--nets FOLDER]
+
 In: photos. Out: the bundle's files `lossless/{set}_{axis}_{phase}.onnx`, `lossless/{set}_{axis}_features.onnx` and
 `lossless/tables.bin`. The nets of a lattice are trained together, from the coarsest lattice to the finest, on crops:
-each net sees the residuals that those before it leave. What they see is made by `eocodec.coding.lattice.Lattice`, which
-files are coded with, and every graph is checked against integer arithmetic before it is written.
+each net sees the residuals that those before it leave. What nets see is made by `eocodec.coding.lattice.Lattice`, which
+files are coded with, and every graph is checked against integer arithmetic before it is written. With `--start` they
+begin as those of a bundle; in the folder of `--nets` training is kept, so that a second call goes on where it was.
 """
 
+import argparse
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -547,3 +551,27 @@ def add_lossless(
     lossless_tables.tables_of(model)
     write_bundle(out, files)
     return model
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--start", type=Path, help="bundle whose nets are trained further")
+    parser.add_argument("--nets", type=Path, help="folder for training on its way")
+    options = parser.parse_args(arguments)
+    model = add_lossless(
+        options.bundle,
+        options.pictures,
+        options.out,
+        start=options.start,
+        nets=options.nets,
+        report=lambda message: print(message, flush=True),
+    )
+    print(f"{options.out}  id {model.id.hex()}  {options.out.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()

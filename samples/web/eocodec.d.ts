@@ -110,5 +110,6 @@ export class RangeDecoder {
   constructor(bytes: Uint8Array, at?: number, bigEndian?: boolean);
   symbol(table: Table): number;
   uniform(count: number): number;
+  shared(shares: Float64Array, rest: number): number;
   decide(p: number): 0 | 1;
 }
