@@ -39,6 +39,7 @@ __all__ = [
     "atomic_write",
     "check_suffix",
     "encode_picture",
+    "is_grey",
     "read_picture",
     "rounded",
     "to_pillow",
@@ -230,7 +231,7 @@ def _floating(file: BinaryIO, max_pixels: int | None, formats: tuple[str, ...] |
     image.info["icc_profile"] = found.profile
     rgb = np.asarray(to_srgb(image))
     known = None if not deep or bool((rgb != colours).any()) else words  # the profile's curve is one of 8 bits
-    picture = Picture(rgb, alpha, _is_grey(rgb), deep, notes=notes, wide=known, rounding=notes)
+    picture = Picture(rgb, alpha, is_grey(rgb), deep, notes=notes, wide=known, rounding=notes)
     return _of_frames(picture, frame, found.frames)
 
 
@@ -381,7 +382,7 @@ def _from_array(image: npt.NDArray[np.generic]) -> Picture:
     rgb = _three(array)
     if words is not None:
         words = _three(words.reshape(array.shape))
-    grey = array.shape[2] < 3 or _is_grey(rgb if words is None else words)
+    grey = array.shape[2] < 3 or is_grey(rgb if words is None else words)
     return Picture(rgb, alpha, grey, deep, notes=notes, wide=words, exact=exact, rounding=notes)
 
 
@@ -392,7 +393,7 @@ def _three(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.ascontiguousarray(array[:, :, :3])
 
 
-def _is_grey(rgb: Bytes) -> bool:
+def is_grey(rgb: Bytes) -> bool:
     """Whether the three channels are equal; colour pictures show within a few rows that they are not."""
     return all(
         bool((part[..., 0] == part[..., 1]).all() and (part[..., 0] == part[..., 2]).all())
@@ -441,7 +442,7 @@ def from_pillow(image: Image.Image) -> Picture:
     if words is not None and (not deep or bool((rgb[..., 0] != grey).any())):  # the profile's curve is one of 8 bits
         words = None
     wide_values = None if words is None else np.repeat(words[..., None], 3, 2)
-    grey_picture = grey_mode or _is_grey(rgb)
+    grey_picture = grey_mode or is_grey(rgb)
     return Picture(rgb, alpha, grey_picture, deep, 1, notes, wide_values, exact, rounding)
 
 

@@ -23,7 +23,7 @@ from eocodec.flow.context import ACTIVATION_UNIT, INDEX_UNIT, MEAN_UNIT
 from eocodec.flow.model import PhotoConfig
 from eocodec.model.manifest import DENOISING_GRAPHS
 
-__all__ = ["constants", "float_nets", "integer_nets", "photo_weights"]
+__all__ = ["constants", "eight_bit_layer", "float_layer", "float_nets", "integer_nets", "photo_weights"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Layer = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # weights and bias of a convolution
@@ -147,22 +147,44 @@ def _layers(content: bytes) -> list[Layer]:
     outputs: list[Layer] = []
     for node in graph.graph.node:
         if node.op_type == "QLinearConv":
-            power = 1 / arrays[node.input[4]].astype(np.float64)
-            integers, bias = arrays[node.input[3]].astype(np.float64), arrays[node.input[8]].astype(np.float64)
-            bias -= ZERO * integers[:, _shifted(graph.graph, node)].sum((1, 2, 3))
-            layers.append((integers / power[:, None, None, None], bias / (power * ACTIVATION_UNIT)))
+            layers.append(eight_bit_layer(arrays, node, _shifted(graph.graph, node)))
         if node.op_type != "Conv":
             continue
-        scale = arrays[next(i for i in users[node.output[0]].input if i in arrays)].reshape(-1).astype(np.float64)
         name = _output(node, users)
-        shift = ACTIVATION_UNIT // UNITS[name] if name else 1
-        power = 1 / scale / shift  # 2 ** exponent
-        weight = arrays[node.input[1]].astype(np.float64) / power[:, None, None, None]
-        bias = (arrays[node.input[2]] - np.floor(1 / scale / 2)) / (power * ACTIVATION_UNIT)
-        (outputs if name else layers).append((weight, bias))
+        layer = float_layer(arrays, node, users[node.output[0]], UNITS[name] if name else ACTIVATION_UNIT)
+        (outputs if name else layers).append(layer)
     if outputs:
         layers.append((np.concatenate([w for w, _ in outputs]), np.concatenate([b for _, b in outputs])))
     return layers
+
+
+def eight_bit_layer(arrays: Arrays, node: onnx.NodeProto, shifted: slice = slice(0)) -> Layer:
+    """Weights and biases of a convolution for 8-bit kernels.
+
+    Arguments:
+        arrays: constants of the graph.
+        node: a `QLinearConv`.
+        shifted: channels of what it takes that stand for 128 less than they are.
+    """
+    power = 1 / arrays[node.input[4]].astype(np.float64)
+    integers, bias = arrays[node.input[3]].astype(np.float64), arrays[node.input[8]].astype(np.float64)
+    bias -= ZERO * integers[:, shifted].sum((1, 2, 3))
+    return integers / power[:, None, None, None], bias / (power * ACTIVATION_UNIT)
+
+
+def float_layer(arrays: Arrays, node: onnx.NodeProto, scaled: onnx.NodeProto, unit: int) -> Layer:
+    """Weights and biases of a convolution whose sums are rounded.
+
+    Arguments:
+        arrays: constants of the graph.
+        node: a `Conv` of integers.
+        scaled: the `Mul` behind it.
+        unit: what one of its outputs is divided into.
+    """
+    scale = arrays[next(i for i in scaled.input if i in arrays)].reshape(-1).astype(np.float64)
+    power = 1 / scale / (ACTIVATION_UNIT // unit)  # 2 ** exponent
+    weight = arrays[node.input[1]].astype(np.float64) / power[:, None, None, None]
+    return weight, (arrays[node.input[2]] - np.floor(1 / scale / 2)) / (power * ACTIVATION_UNIT)
 
 
 def _shifted(graph: onnx.GraphProto, conv: onnx.NodeProto) -> slice:

@@ -12,12 +12,10 @@ References:
     https://doi.org/10.1162/neco.1991.3.1.79
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import TensorProto
 from torch import Tensor, nn
 
 from eocodec.coding.lossless_walk import AROUND
@@ -34,7 +32,7 @@ from eocodec.flow.context import (
     IntegerNet,
     round_through,
 )
-from eocodec.flow.restored import constants
+from eocodec.flow.restored import constants, eight_bit_layer, float_layer
 from eocodec_export.graphs import EXACT, MEAN_LIMIT, GraphBuilder, halved
 
 __all__ = [
@@ -267,16 +265,15 @@ def restore_features(model: Surroundings, content: bytes) -> None:
         ModelError: the graph is not of a net of this size.
     """
     graph, arrays = constants(content)
+    user = {node.input[0]: node for node in graph.graph.node}
     convs = [node for node in graph.graph.node if node.op_type in ("Conv", "QLinearConv")]
     if len(convs) != len(model.net.convs):
-        raise _OTHER_SIZE
+        raise _other_size()
     for conv, node in zip(model.net.convs, convs, strict=True):
         if node.op_type == "Conv":
-            _restore(conv, *_float_layer(graph, arrays, node, 0))
+            _restore(conv, *float_layer(arrays, node, user[node.output[0]], ACTIVATION_UNIT))
         else:
-            power = 1 / arrays[node.input[4]].astype(np.float64)
-            integers, bias = (arrays[node.input[k]].astype(np.float64) for k in (3, 8))
-            _restore(conv, integers / power[:, None, None, None], bias / (power * ACTIVATION_UNIT))
+            _restore(conv, *eight_bit_layer(arrays, node))
 
 
 def restore_predictor(model: Predictor, content: bytes) -> None:
@@ -288,36 +285,26 @@ def restore_predictor(model: Predictor, content: bytes) -> None:
     layers = [c for c in convs if c not in linear]
     hidden, gates = len(model.net.convs) - 1, len(model.gated)
     if len(layers) != hidden + (3 if gates else 2) or len(linear) != (2 if gates else 1):
-        raise _OTHER_SIZE
-    for conv, node in zip(model.net.convs[:hidden], layers, strict=False):
-        _restore(conv, *_float_layer(graph, arrays, node, 0))
-    shifts = [(ACTIVATION_UNIT // unit).bit_length() - 1 for unit in (MEAN_UNIT, INDEX_UNIT, ACTIVATION_UNIT)]
-    outputs = [_float_layer(graph, arrays, c, shift) for c, shift in zip(layers[hidden:], shifts, strict=False)]
-    _restore(model.net.convs[-1], *(np.concatenate(part) for part in zip(*outputs, strict=True)))
+        raise _other_size()
+    units = [ACTIVATION_UNIT] * hidden + [MEAN_UNIT, INDEX_UNIT, ACTIVATION_UNIT]
+    found = [float_layer(arrays, c, user[c.output[0]], unit) for c, unit in zip(layers, units, strict=False)]
+    for conv, layer in zip(model.net.convs[:hidden], found, strict=False):
+        _restore(conv, *layer)
+    _restore(model.net.convs[-1], *(np.concatenate(part) for part in zip(*found[hidden:], strict=True)))
     for weights, node in zip((model.linear[None], model.gated), linear, strict=False):
         values = arrays[node.input[1]].astype(np.float64)[:, :, 0, 0] / MEAN_UNIT
         if values.shape != weights.shape:
-            raise _OTHER_SIZE
+            raise _other_size()
         weights.data.copy_(torch.from_numpy(values))
 
 
-_OTHER_SIZE = ModelError("the bundle's nets for lossless files have other sizes than these")
-
-
-def _float_layer(
-    graph: ModelProto, arrays: dict[str, npt.NDArray[Any]], conv: NodeProto, shift: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Weights and biases of a layer whose sums are rounded after a `Mul`."""
-    scaled = next(node for node in graph.graph.node if node.op_type == "Mul" and node.input[0] == conv.output[0])
-    scale = arrays[scaled.input[1]].reshape(-1).astype(np.float64)
-    power = 1 / scale / 2**shift
-    weight = arrays[conv.input[1]].astype(np.float64) / power[:, None, None, None]
-    return weight, (arrays[conv.input[2]] - np.floor(1 / scale / 2)) / (power * ACTIVATION_UNIT)
+def _other_size() -> ModelError:
+    return ModelError("the bundle's nets for lossless files have other sizes than these")
 
 
 def _restore(conv: nn.Conv2d, weight: npt.NDArray[np.float64], bias: npt.NDArray[np.float64]) -> None:
     if conv.weight.shape != weight.shape or conv.bias is None:
-        raise _OTHER_SIZE
+        raise _other_size()
     conv.weight.data.copy_(torch.from_numpy(weight))
     conv.bias.data.copy_(torch.from_numpy(bias))
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eocodec.errors import EocodecError, ModelError
+from eocodec.image import is_grey
 from eocodec.model import objects
 from eocodec.model.bundle import Model, read_bundle, write_bundle
 from eocodec.model.graphs import check_graph
@@ -183,10 +184,6 @@ def _decoded(model: Model, latents: Float32) -> Bytes:
     return to_levels(synthesise_vectors(model, latents, FLOW_ONLY))
 
 
-def _is_grey(picture: Bytes) -> bool:
-    return bool((picture == picture[..., :1]).all())
-
-
 def _in_grey(pictures: Bytes) -> Bytes:
     """Pictures `(…, 3)` without their colours, as decoders make grey files grey."""
     luma = (pictures.astype(np.uint16).sum(-1, keepdims=True) + 1) // 3
@@ -221,7 +218,7 @@ def edit(picture: Bytes, amounts: dict[str, float], paths: Paths, model: str | P
         z = paths.move(name, z, amount)
     latents[:, m.order] += (z - start) * scale
     result = _decoded(loaded, latents)[0]
-    if _is_grey(picture):  # light is not to tint it, but a tint may
+    if is_grey(picture):  # light is not to tint it, but a tint may
         grey = _in_grey(result).astype(np.float64)
         if np.square(result - grey).sum() <= np.square(grey - picture).sum():
             return _in_grey(result)
@@ -259,4 +256,4 @@ def blend(first: Bytes, last: Bytes, shares: npt.ArrayLike, model: str | Path | 
     a, b = _encoded(loaded, first), _encoded(loaded, last)
     share = np.asarray(shares, np.float32)[:, None]
     pictures = _decoded(loaded, (1 - share) * a + share * b)
-    return _in_grey(pictures) if _is_grey(first) and _is_grey(last) else pictures
+    return _in_grey(pictures) if is_grey(first) and is_grey(last) else pictures
