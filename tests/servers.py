@@ -66,10 +66,13 @@ class Server:
         """Wait until it has begun to end: it listens no more."""
 
         def deaf() -> bool:
-            with suppress(httpx.ConnectError):
+            try:
                 self.get("healthz")
+            except httpx.ConnectError:
+                return True
+            except (httpx.NetworkError, httpx.RemoteProtocolError):  # taken on in the moment before, closed unread
                 return False
-            return True
+            return False
 
         wait_until(deaf)
 
