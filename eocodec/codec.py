@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from eocodec import format
+from eocodec import format, matte
 from eocodec._moved import moved_names
 from eocodec.arguments import check_number, check_numbers, file_bytes
 from eocodec.coding import alpha as transparency
-from eocodec.coding import drawn, matte
+from eocodec.coding import drawn
 from eocodec.coding.base import Coded, Job
 from eocodec.coding.fineness import Focus, tuning_for
 from eocodec.coding.forms import tuning_of

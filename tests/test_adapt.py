@@ -19,14 +19,19 @@ pytest.importorskip("matplotlib")
 from eocodec_cli import cli  # noqa: E402
 from eocodec_cli.adapt import NOTHING_GAINED  # noqa: E402
 from eocodec_export.adapted import adapted_files  # noqa: E402
+from eocodec_export.exact import exact_files  # noqa: E402
 from eocodec_export.refining import refined_files  # noqa: E402
 
 import eocodec  # noqa: E402
+from eocodec.adapt import flow as flowing  # noqa: E402
 from eocodec.adapt import run as running  # noqa: E402
-from eocodec.adapt.goals import GOALS  # noqa: E402
+from eocodec.adapt.flow import FlowTraining, compact  # noqa: E402
+from eocodec.adapt.goals import GOALS, FlowGoal  # noqa: E402
 from eocodec.adapt.measure import saving  # noqa: E402
 from eocodec.adapt.report import Outcome  # noqa: E402
-from eocodec.adapt.run import NothingGainedError, Order, adapt, compact  # noqa: E402
+from eocodec.adapt.run import NothingGainedError, adapt  # noqa: E402
+from eocodec.adapt.stages import Stages  # noqa: E402
+from eocodec.adapt.state import Order  # noqa: E402
 from eocodec.adapt.survey import held_out_places, jpeg_quality, survey  # noqa: E402
 from eocodec.errors import EocodecError  # noqa: E402
 from eocodec.flow.model import PhotoModel  # noqa: E402
@@ -37,6 +42,7 @@ from eocodec.model.library import FOLDER_VARIABLE, bundle_files, load_model, shi
 from eocodec.model.parts import LIST  # noqa: E402
 
 EDGE = 96
+STAGES = Stages(adapted_files, refined_files, exact_files)
 
 
 def _scan(number: int) -> np.ndarray:
@@ -45,6 +51,15 @@ def _scan(number: int) -> np.ndarray:
     x = np.arange(EDGE) + random.integers(16)
     stripes = 128 + 90 * np.sign(np.sin(2 * np.pi * x / 8))
     page = stripes[None, :] + random.normal(0, 4, (EDGE, EDGE))
+    return np.repeat(np.clip(page, 0, 255).astype(np.uint8)[..., None], 3, 2)
+
+
+def _film(number: int) -> np.ndarray:
+    """A soft grey picture with noise in every other column alone, which no other pictures have."""
+    random = np.random.default_rng(number)
+    coarse = Image.fromarray(random.integers(60, 200, (6, 6)).astype(np.uint8))
+    page = np.asarray(coarse.resize((EDGE, EDGE), Image.Resampling.BICUBIC), float)
+    page[:, 1::2] += random.normal(0, 6, (EDGE, EDGE // 2))
     return np.repeat(np.clip(page, 0, 255).astype(np.uint8)[..., None], 3, 2)
 
 
@@ -70,11 +85,10 @@ class Ticking:
 
 @pytest.fixture
 def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "_Clock", Ticking)
-    for name in ("FOLLOWED", "COMPARED"):
-        monkeypatch.setattr(running, name, 1)
-    for name, size in (("CALIBRATED", 2), ("BATCH", 4)):
-        monkeypatch.setattr(running, name, size)
+    monkeypatch.setattr(running, "Clock", Ticking)
+    monkeypatch.setattr(running, "COMPARED", 1)
+    for name, size in (("FOLLOWED", 1), ("CALIBRATED", 2), ("BATCH", 4)):
+        monkeypatch.setattr(flowing, name, size)
     monkeypatch.setattr("eocodec.adapt.measure.FILE_STEPS", (6.0, 12.0, 28.0, 80.0))
     monkeypatch.setattr("eocodec_export.adapted.FILE_STEPS", (6.0, 12.0, 28.0, 80.0))
     monkeypatch.setattr("eocodec_export.adapted.STEPS", (6.0, 28.0, 80.0))
@@ -106,6 +120,26 @@ def test_a_survey_says_what_the_pictures_are(scans: Path) -> None:
     assert survey(str(scans)).digest == found.digest
 
 
+def test_pictures_are_seen_as_they_are_compressed(tmp_path: Path) -> None:
+    """16 bits a sample were clipped to 255, turned photographs lay on their side, hidden colours were trained on."""
+    random = np.random.default_rng(0)
+    for k in range(8):
+        words = np.kron(random.integers(0, 65536, (13, 12)), np.ones((8, 8), int)).astype(np.uint16)
+        Image.fromarray(words).save(tmp_path / f"{k}.png")
+    turned, flags = Image.new("RGB", (200, 100), "red"), Image.Exif()
+    flags[0x0112] = 6
+    turned.save(tmp_path / "8.jpg", exif=flags)
+    colours = np.dstack([np.full((96, 96, 3), 40, np.uint8), np.full((96, 96), 255, np.uint8)])
+    colours[50:, :] = 250, 0, 250, 0
+    Image.fromarray(colours).save(tmp_path / "9.png")
+    found = survey(str(tmp_path))
+    seen = dict([*found.train, *found.held_out])
+    assert found.facts["used"] == 10
+    assert np.array_equal(seen["7.png"][..., 0], (words / 257 + 0.5).astype(np.uint8))
+    assert seen["8.jpg"].shape == (200, 100, 3)
+    assert (seen["9.png"] == 40).all()
+
+
 def test_too_few_pictures_are_refused_with_the_reason(scans: Path) -> None:
     for k in range(5, 12):
         Image.new("RGB", (10, 10)).save(scans / f"{k:02d}.png")
@@ -117,7 +151,7 @@ def test_too_few_pictures_are_refused_with_the_reason(scans: Path) -> None:
 
 def test_a_loss_is_called_one() -> None:
     said = {name: (goal.said(1.5), goal.said(-5.811)) for name, goal in GOALS.items()}
-    assert said["rate"] == said["eye"] == ("+1.50 % fewer bytes", "5.81 % more bytes")
+    assert said["rate"] == said["eye"] == said["lossless"] == ("+1.50 % fewer bytes", "5.81 % more bytes")
     assert said["denoise"] == ("+1.50 dB", "-5.81 dB")
 
 
@@ -144,7 +178,7 @@ def test_looks_at_held_out_pictures_take_a_share_of_the_time(scans: Path, tmp_pa
 
     def followed(minutes: float) -> int:
         order = Order(str(scans), tmp_path / "mine.eocm", minutes=minutes)
-        run = running._Training(order, GOALS["rate"], survey(str(scans)), path, load_model(path), lambda said: None)
+        run = FlowTraining(order, GOALS["rate"], survey(str(scans)), path, load_model(path), lambda said: None)
         assert run.progress.followed == len(run.held)
         return len(run.held)
 
@@ -185,10 +219,10 @@ def test_compact_weights_stay_as_they_are_and_take_8_bits() -> None:
         assert (row - before).abs().max() <= unit / 2
 
 
-@pytest.mark.parametrize("goal", GOALS.values(), ids=lambda g: g.name)
-def test_shares_of_the_time_add_up(goal: object) -> None:
+@pytest.mark.parametrize("goal", [g for g in GOALS.values() if isinstance(g, FlowGoal)], ids=lambda g: g.name)
+def test_shares_of_the_time_add_up(goal: FlowGoal) -> None:
     for tuned in (False, True):
-        assert sum(p.share for p in goal.parts(tuned)) == pytest.approx(1)  # type: ignore[attr-defined]
+        assert sum(p.share for p in goal.parts(tuned)) == pytest.approx(1)
 
 
 @pytest.fixture
@@ -218,15 +252,15 @@ def test_a_narrow_domain_gains_and_the_delta_decodes(scans: Path, small: Path, t
                 raise Interrupted
 
         monkey = pytest.MonkeyPatch()
-        monkey.setattr(running, "SAVE_SECONDS", 4.0)
+        monkey.setattr(flowing, "SAVE_SECONDS", 4.0)
         try:
             with pytest.raises(Interrupted):
-                adapt(order, adapted_files, refined_files, tick=tick)
+                adapt(order, STAGES, tick=tick)
         finally:
             monkey.undo()
         assert not out.exists() and (order.state / "state.json").exists()
     said: list[str] = []
-    outcome = adapt(order, adapted_files, refined_files, said.append)
+    outcome = adapt(order, STAGES, said.append)
     assert any("going on after" in s for s in said) and "exporting" not in said  # which was done already
     assert any("steps on files of" in s or "no better" in s for s in said)
     assert outcome.refinement and outcome.refinement in out.with_suffix(".md").read_text()
@@ -244,6 +278,54 @@ def test_a_narrow_domain_gains_and_the_delta_decodes(scans: Path, small: Path, t
     best = eocodec.compress(picture, psnr=34.0, model=out)
     assert len(best) < len(eocodec.compress(picture, psnr=34.0, model=small))
     assert eocodec.decompress(best, out).shape == picture.shape
+
+
+@pytest.mark.slow
+def test_lossless_files_of_a_narrow_domain_get_smaller(
+    ticking: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an interruption; nothing but the nets of brightness changes, for the pictures are grey."""
+    films = tmp_path / "films"
+    films.mkdir()
+    for k in range(12):
+        Image.fromarray(_film(k)).save(films / f"{k:02d}.png")
+    monkeypatch.setattr("eocodec_export.exact.COUNTED_PIXELS", 20_000)
+    monkeypatch.setattr("eocodec_export.exact.SAVE_SECONDS", 3.0)
+    out = tmp_path / "films.eocm"
+    order = Order(str(films), out, minutes=2.5, goal="lossless", threads=1)
+
+    class Interrupted(Exception):
+        pass
+
+    def tick(seconds: float, total: float, text: str) -> None:
+        if seconds > 50:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        adapt(order, STAGES, tick=tick)
+    assert not out.exists() and (order.state / "state.json").exists()
+    said: list[str] = []
+    outcome = adapt(order, STAGES, said.append)
+    assert any("going on after" in s for s in said) and any("brightness alone" in s for s in said)
+    assert outcome.gain > 1 and outcome.goal == "lossless" and len(outcome.before) == outcome.held_out
+    assert list(outcome.iterations) == ["h = 4", "h = 2", "h = 1"] and outcome.history
+    assert not order.state.exists() and "% fewer bytes than `photo`" in out.with_suffix(".md").read_text()
+    mine, before = bundle_files(out), bundle_files(shipped_models()["photo"])
+    assert mine.keys() == before.keys() and base_of(read_bundle(out)) == load_model("photo").full_id
+    changed = {n for n in before if mine[n] != before[n]} - {"manifest.json", LIST, "lossless/tables.bin"}
+    assert changed and all(n.startswith("lossless/") and n.split("_")[1] == "0" for n in changed)
+    picture = _film(99)
+    best = eocodec.compress(picture, lossless=True, model=out)
+    assert len(best) < 0.99 * len(eocodec.compress(picture, lossless=True))
+    assert np.array_equal(eocodec.decompress(best, out), picture)
+
+
+@pytest.mark.slow
+def test_a_model_without_such_nets_is_refused_for_lossless_files(scans: Path, small: Path, tmp_path: Path) -> None:
+    for more, words in (({}, "no nets for lossless files"), ({"device": "cuda"}, "trained on the CPU")):
+        order = Order(str(scans), tmp_path / "x.eocm", 0.2, "small", "lossless", **more)
+        with pytest.raises(EocodecError, match=words):
+            adapt(order, STAGES)
 
 
 @pytest.mark.slow

@@ -14,10 +14,10 @@ from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 import eocodec
 from eocodec import codec
-from eocodec.coding.matte import spread
 from eocodec.damage import mended
 from eocodec.errors import CutOffError, EocodecError, EocodecWarning, ImageError, UnknownTypeError
 from eocodec.image import as_picture, read_picture
+from eocodec.matte import spread
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from eocodec_export import refinement, refining  # noqa: E402
 
 import eocodec  # noqa: E402
-from eocodec.adapt.refining import Refined, Stretch  # noqa: E402
+from eocodec.adapt.stages import Refined, Stretch  # noqa: E402
 from eocodec.flow.eye import structure_error  # noqa: E402
 from eocodec.flow.photo import DeepRefinement  # noqa: E402
 from eocodec.flow.training import load_start  # noqa: E402

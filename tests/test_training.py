@@ -548,7 +548,7 @@ def test_bad_pictures_and_shards_are_named(tmp_path: Path, pictures: Path) -> No
     with pytest.raises(EocodecError, match=r"the shard .*a-1\.tar does not exist|a-1.tar does not exist"):
         read_pictures(tmp_path / "a-{0..1}.tar")
     bad = shard(tmp_path / "b.tar", {"x.png": good, "dir/y.png": good[: len(good) // 2]})
-    with pytest.raises(EocodecError, match=r"cannot decode the picture dir/y\.png in .*b\.tar"):
+    with pytest.raises(EocodecError, match=r"dir/y\.png in .*b\.tar: the picture is damaged"):
         read_pictures(bad)
     twice = shard(tmp_path / "c.tar", {"x.png": good, "x.seg.png": good})
     with pytest.raises(EocodecError, match=r"x\.png and x\.seg\.png are two pictures of one sample"):
@@ -574,7 +574,7 @@ def test_bad_pictures_and_shards_are_named(tmp_path: Path, pictures: Path) -> No
             read_pictures(place)
     (mixed / "z.png").write_bytes(good[:200])
     (mixed / "a-0.tar").unlink()
-    with pytest.raises(EocodecError, match=r"cannot decode the picture .*z\.png"):
+    with pytest.raises(EocodecError, match=r"z\.png: the picture is damaged"):
         read_pictures(mixed)
 
 

@@ -23,8 +23,9 @@ REPORT_EVERY = 60.0  # seconds between lines when there is no terminal
 @click.option("--minutes", type=click.FloatRange(min=0.2), default=30.0, show_default=True, help="For everything.")
 @click.option("--model", default="photo", show_default=True, metavar="NAME|PATH", help="The model to start from.",
               shell_complete=files.complete_model)  # fmt: skip
-@click.option("--for", "goal", type=click.Choice(["rate", "eye", "denoise"]), default="rate", show_default=True,
-              help="Fewer bytes at equal PSNR, fewer at equal SSIMULACRA2, or better denoising.")  # fmt: skip
+@click.option("--for", "goal", type=click.Choice(["rate", "eye", "lossless", "denoise"]), default="rate",
+              show_default=True,
+              help="Fewer bytes at equal PSNR, at equal SSIMULACRA2, without loss, or better denoising.")  # fmt: skip
 @click.option("--full", is_flag=True, help="Write a whole bundle, not a delta that needs the model it started from.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @files.threads_option
@@ -58,10 +59,13 @@ def command(
         import matplotlib  # noqa: F401  (what is missing shows now, not in half an hour)
         import scipy  # noqa: F401
         from eocodec_export.adapted import adapted_files
+        from eocodec_export.exact import exact_files
         from eocodec_export.refining import refined_files
 
         from eocodec.adapt.report import table
-        from eocodec.adapt.run import NothingGainedError, Order, adapt
+        from eocodec.adapt.run import NothingGainedError, adapt
+        from eocodec.adapt.stages import Stages
+        from eocodec.adapt.state import Order
     except ImportError as e:
         raise EocodecError(
             f"adapting needs {e.name or 'torch'}; install it with: pip install 'eocodec[adapt]'"
@@ -72,7 +76,8 @@ def command(
     order = Order(pictures, output, minutes, model, goal, full, device, threads)
     shown = _Shown(minutes * 60)
     try:
-        outcome = adapt(order, adapted_files, refined_files, shown.say, shown.tick)
+        stages = Stages(adapted_files, refined_files, exact_files)
+        outcome = adapt(order, stages, shown.say, shown.tick)
     except NothingGainedError as e:
         shown.end()
         click.echo(f"eocodec: {e}", err=True)

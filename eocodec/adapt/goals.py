@@ -1,6 +1,7 @@
-"""What a model is adapted for: fewer bytes at equal PSNR, fewer for the eye, or less noise.
+"""What a model is adapted for: fewer bytes at equal PSNR, fewer for the eye, fewer without loss, or less noise.
 
-In: a name. Out: a :class:`Goal`: stages of training with their shares of the time, and how the outcome is measured.
+In: a name. Out: a :class:`Goal`: how the outcome is measured and, for what `eocodec.flow` trains (:class:`FlowGoal`),
+stages of training with their shares of the time.
 """
 
 import math
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from eocodec.adapt.measure import Point, centre, estimated, file_points, saving, tensor_psnr
+from eocodec.codec import compress_picture
 from eocodec.denoising import denoise
 from eocodec.errors import EocodecError
 from eocodec.flow.context import EYE_OFFSETS, OCTAVE
@@ -23,7 +25,7 @@ from eocodec.flow.trainable import Stage
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 
-__all__ = ["GOALS", "Goal", "Part"]
+__all__ = ["GOALS", "FlowGoal", "Goal", "Part"]
 
 STEP_RANGE = (3.0, 160.0)  # 8-bit levels
 COARSE = 3  # the entropy nets from this level on are half of all bytes of the nets, and code a tenth of the bits
@@ -61,12 +63,34 @@ class Goal(ABC):
     """What is wanted."""
 
     name: str
+    place_name = "bits per pixel"
+    """What the first number of a point is."""
     quality_name: str
+    """What the second is."""
     gain_unit: str
     loss_unit: str
     """Of what is said where the gain is negative."""
     least: float
     """A gain below this is none."""
+
+    @abstractmethod
+    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Point]:
+        """Points of a bundle on held-out pictures."""
+
+    def gain(self, before: Sequence[Point], after: Sequence[Point]) -> float:
+        """How much better the second is, in :attr:`gain_unit`."""
+        return saving(before, after)
+
+    def said(self, gain: float) -> str:
+        """A gain or a loss in words."""
+        if gain < 0 and self.loss_unit != self.gain_unit:
+            return f"{-gain:.2f} {self.loss_unit}"
+        return f"{gain:+.2f} {self.gain_unit}"
+
+
+class FlowGoal(Goal):
+    """What is wanted of flow, entropy nets, refinement, or the nets for denoising."""
+
     refined: float = 0.0
     """Share of the time for training in which the refinement is trained on files, at the end."""
     eye_share: float = 0.0
@@ -96,22 +120,8 @@ class Goal(ABC):
     def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
         """Points of a model in training on held-out pictures; `base` is the bundle it started from."""
 
-    @abstractmethod
-    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Point]:
-        """Points of a bundle on held-out pictures."""
 
-    def gain(self, before: Sequence[Point], after: Sequence[Point]) -> float:
-        """How much better the second is, in :attr:`gain_unit`."""
-        return saving(before, after)
-
-    def said(self, gain: float) -> str:
-        """A gain or a loss in words."""
-        if gain < 0 and self.loss_unit != self.gain_unit:
-            return f"{-gain:.2f} {self.loss_unit}"
-        return f"{gain:+.2f} {self.gain_unit}"
-
-
-class Rate(Goal):
+class Rate(FlowGoal):
     """Fewer bytes at equal PSNR: the entropy nets, then everything together."""
 
     name = "rate"
@@ -123,16 +133,16 @@ class Rate(Goal):
     eye_share = 0.3
 
     def parts(self, tuned: bool) -> tuple[Part, ...]:
-        """See :meth:`Goal.parts`; some crops have steps that follow the eye, for files of that tuning gain too."""
+        """See :meth:`FlowGoal.parts`; some crops have steps that follow the eye, for files of that tuning gain too."""
         mixed = {"tuned": 0.3, "varied": 0.15} if tuned else {}
         return Part(0.66, _stage("entropy", 3e-3, 3e-4, **mixed)), Part(0.34, _joint(**mixed))
 
     def freeze(self, model: PhotoModel) -> None:
-        """See :meth:`Goal.freeze`."""
+        """See :meth:`FlowGoal.freeze`."""
         _freeze_coarse(model)
 
     def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
-        """See :meth:`Goal.estimate`."""
+        """See :meth:`FlowGoal.estimate`."""
         manifest = base.manifest
         return estimated(model, pictures, manifest.dead_zone, manifest.refine_from, tensor_psnr)
 
@@ -141,7 +151,7 @@ class Rate(Goal):
         return file_points(model, pictures, psnr, **({"tune": "psnr"} if model.manifest.tuned else {}))
 
 
-class Eye(Goal):
+class Eye(FlowGoal):
     """Fewer bytes at equal SSIMULACRA2.
 
     Models that can be tuned are trained as they are, mostly with steps that follow the eye. The others get such steps
@@ -157,7 +167,7 @@ class Eye(Goal):
     eye_share = 0.75
 
     def parts(self, tuned: bool) -> tuple[Part, ...]:
-        """See :meth:`Goal.parts`; without tuning no stage that measures the gains anew, which :meth:`prepare` sets."""
+        """See :meth:`FlowGoal.parts`; without tuning no stage measures the gains anew, which :meth:`prepare` sets."""
         if tuned:
             mixed = {"tuned": 0.75, "varied": 0.25}
             return Part(0.66, _stage("entropy", 3e-3, 3e-4, **mixed)), Part(0.34, _joint(eye=0.7, **mixed))
@@ -177,12 +187,12 @@ class Eye(Goal):
             gain += offset / OCTAVE * math.log(2)
 
     def freeze(self, model: PhotoModel) -> None:
-        """See :meth:`Goal.freeze`; steps that follow the eye are new to the nets of a model that cannot be tuned."""
+        """See :meth:`FlowGoal.freeze`; steps that follow the eye are new to nets of a model that cannot be tuned."""
         if model.config.tuned:
             _freeze_coarse(model)
 
     def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
-        """See :meth:`Goal.estimate`."""
+        """See :meth:`FlowGoal.estimate`."""
         manifest = base.manifest
         return estimated(
             model,
@@ -203,28 +213,29 @@ class Eye(Goal):
         return file_points(model, pictures, quality, **({"tune": "eye"} if model.manifest.tuned else {}))
 
 
-class Denoise(Goal):
+class Denoise(FlowGoal):
     """Less noise: the denoising net alone; files do not change, nor does the model's id."""
 
     name = "denoise"
+    place_name = "noise in 8-bit levels"
     quality_name = "PSNR in dB of denoised pictures"
     gain_unit = loss_unit = "dB"
     least = 0.02
 
     def sizes(self, config: PhotoConfig) -> PhotoConfig:
-        """See :meth:`Goal.sizes`."""
+        """See :meth:`FlowGoal.sizes`."""
         if not config.gain_widths:
             raise EocodecError("this model has no nets for denoising that could be adapted")
         return config
 
     def parts(self, tuned: bool) -> tuple[Part, ...]:
-        """See :meth:`Goal.parts`."""
+        """See :meth:`FlowGoal.parts`."""
         stage = Stage("denoising", 1, learning_rate=3e-4, final_rate=3e-6, warmup=50, noise=70.0)
         return (Part(1.0, stage),)
 
     @torch.no_grad()
     def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
-        """See :meth:`Goal.estimate`; points are (level of the noise, PSNR)."""
+        """See :meth:`FlowGoal.estimate`; points are (level of the noise, PSNR)."""
         device = next(model.parameters()).device
         points = []
         for sigma in SIGMAS:
@@ -255,6 +266,26 @@ class Denoise(Goal):
         return float(np.mean([b[1] - a[1] for a, b in zip(before, after, strict=True)]))
 
 
+class Lossless(Goal):
+    """Fewer bytes without loss: the nets for lossless files, which have no part in others."""
+
+    name = "lossless"
+    place_name = "picture"
+    quality_name = "bits per pixel"
+    gain_unit = "% fewer bytes"
+    loss_unit = "% more bytes"
+    least = 0.2
+
+    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Point]:
+        """See :meth:`Goal.measure`; points are (number of the picture, bits per pixel)."""
+        sizes = [len(compress_picture(p, lossless=True, model=model).data) for p in pictures]
+        return [(k, 8 * n / (p.shape[0] * p.shape[1])) for k, (n, p) in enumerate(zip(sizes, pictures, strict=True), 1)]
+
+    def gain(self, before: Sequence[Point], after: Sequence[Point]) -> float:
+        """Percent that the mean is smaller."""
+        return 100 * (1 - sum(bits for _, bits in after) / sum(bits for _, bits in before))
+
+
 def _freeze_coarse(model: PhotoModel) -> None:
     """Exclude the entropy nets of the coarse levels from training."""
     for name, parameter in model.latents.context.named_parameters():
@@ -267,4 +298,4 @@ def _noisy(picture: Picture, sigma: float, seed: int) -> Picture:
     return np.clip(np.rint(picture + noise), 0, 255).astype(np.uint8)
 
 
-GOALS: dict[str, Goal] = {g.name: g for g in (Rate(), Eye(), Denoise())}
+GOALS: dict[str, Goal] = {g.name: g for g in (Rate(), Eye(), Lossless(), Denoise())}

@@ -33,9 +33,9 @@ class Outcome:
     Arguments:
         name, identity: of the new model; the id in full.
         base, base_identity: of the model it started from.
-        goal, quality, unit: what it is for, how quality is measured, and in what the gain is.
+        goal, place, quality, unit: what it is for, what the two numbers of a point are, and in what the gain is.
         gain: on held-out pictures.
-        before, after: points of both models: bits per pixel (level of the noise) and quality.
+        before, after: points of both models.
         held_out: pictures measured.
         facts, notes: see `eocodec.adapt.survey.Survey`.
         iterations: of every part of the training.
@@ -53,6 +53,7 @@ class Outcome:
     base: str
     base_identity: str
     goal: str
+    place: str
     quality: str
     unit: str
     gain: float
@@ -73,9 +74,9 @@ class Outcome:
 
 def table(outcome: Outcome) -> str:
     """Points before and after, as a Markdown table."""
-    first = "Noise (levels)" if outcome.goal == "denoise" else "Bits per pixel"
+    place, quality = (f"{text[0].upper()}{text[1:]}" for text in (outcome.place, outcome.quality))
     rows = [
-        f"| {first}, {outcome.base} | {outcome.quality} | {first}, {outcome.name} | {outcome.quality} |",
+        f"| {place}, {outcome.base} | {quality} | {place}, {outcome.name} | {quality} |",
         "|---|---|---|---|",
     ]
     for (a, b), (c, d) in zip(outcome.before, outcome.after, strict=True):
@@ -88,19 +89,18 @@ def card(outcome: Outcome) -> str:
     kind = (
         f"a delta of `{outcome.base}` (id `{outcome.base_identity[:8]}`), which it needs" if outcome.delta else "whole"
     )
+    than = f" than `{outcome.base}`" if outcome.unit.startswith("%") else ""
     lost = "; ".join(LOSSES.get(k, k) for k in outcome.dropped) or "nothing"
     rows = {
         "Bundle": f"`{outcome.name}.eocm`, {outcome.size / 1e6:.2f} MB, id `{outcome.identity[:8]}`, {kind}",
         "Use": f"pictures like those it was adapted to, for {outcome.goal}; others may take more bytes than with "
         f"`{outcome.base}`",
         "Pictures": "; ".join(outcome.notes),
-        "Gain": f"{outcome.gain:.2f} {outcome.unit} than `{outcome.base}` on {outcome.held_out} held-out pictures"
-        if outcome.goal != "denoise"
-        else f"{outcome.gain:.2f} {outcome.unit} on {outcome.held_out} held-out pictures",
+        "Gain": f"{outcome.gain:.2f} {outcome.unit}{than} on {outcome.held_out} held-out pictures",
         "Cannot do": f"{lost}" if outcome.dropped else "nothing that its base can",
         "Training": f"`eocodec adapt --for {outcome.goal}`, version {eocodec.__version__}, {outcome.machine}, "
         f"{outcome.seconds / 60:.1f} minutes; iterations: "
-        + "; ".join(f"part {k}: {n}" for k, n in outcome.iterations.items()),
+        + "; ".join(f"{k}: {n}" for k, n in outcome.iterations.items()),
         **({"Refinement": outcome.refinement} if outcome.refinement else {}),
         "Licence": f"that of `{outcome.base}`, and what the pictures' owners say",
     }
@@ -123,7 +123,7 @@ def plot(outcome: Outcome) -> bytes:
     curves, progress = figure.subplots(1, 2)
     for name, points in ((outcome.base, outcome.before), (outcome.name, outcome.after)):
         curves.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
-    curves.set_xlabel("noise, 8-bit levels" if outcome.goal == "denoise" else "bits per pixel")
+    curves.set_xlabel(outcome.place)
     curves.set_ylabel(outcome.quality)
     curves.legend()
     progress.plot([t / 60 for t, _ in outcome.history], [g for _, g in outcome.history], marker="o", markersize=3)

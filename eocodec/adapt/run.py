@@ -3,143 +3,93 @@
 In: pictures, a bundle to start from, a goal and minutes. Out: a bundle with its card, figures and plot, or, where
 nothing is gained, nothing. What is needed to go on after an interruption lies in a folder beside the output until then:
 
-    mine.eocm.adapt/checkpoint.pt    the training run (`eocodec.flow.training`)
-    mine.eocm.adapt/best.pt          the weights that were best on the held-out pictures
-    mine.eocm.adapt/state.json       time that has passed, points so far, and what all this belongs to
-    mine.eocm.adapt/plain.eocm       the bundle before its refinement is trained on files, when all else is done
-    mine.eocm.adapt/refinement/      that last stage (`eocodec.adapt.refining`)
+    mine.eocm.adapt/state.json    time that has passed, points so far, and what all this belongs to
+    mine.eocm.adapt/…             what is trained, see `eocodec.adapt.flow` and `eocodec_export.exact`
 """
 
-import hashlib
-import json
-import math
 import shutil
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 
-from eocodec.adapt.goals import GOALS, Goal, Part
-from eocodec.adapt.measure import Point, centre
-from eocodec.adapt.refining import Refined, Refiner, Stretch
+from eocodec.adapt.flow import FlowTraining, Tick, trained_files
+from eocodec.adapt.goals import GOALS, FlowGoal, Goal
+from eocodec.adapt.measure import centre
 from eocodec.adapt.report import Outcome, write_report
-from eocodec.adapt.survey import Named, Survey, survey
+from eocodec.adapt.stages import Refined, Stages, Stretch
+from eocodec.adapt.state import Clock, Order, Progress, mark_of, read_progress, write_progress
+from eocodec.adapt.survey import Named, Survey, evenly, survey
 from eocodec.cores import cores
 from eocodec.errors import EocodecError
-from eocodec.files import atomic_file, atomic_write
-from eocodec.flow.configuration import TrainingConfig
-from eocodec.flow.model import PhotoModel, build
 from eocodec.flow.pictures import Picture
-from eocodec.flow.training import Run, load_start
-from eocodec.model.bundle import Model, read_bundle, write_bundle
+from eocodec.model.bundle import Model, write_bundle
 from eocodec.model.delta import write_delta
 from eocodec.model.library import bundle_files, bundle_path, load_model
 
-__all__ = ["Exporter", "NothingGainedError", "Order", "Progress", "adapt"]
+__all__ = ["NothingGainedError", "adapt"]
 
-CROP, BATCH = 160, 8  # on CPUs: nets that see more of a picture gain more than steps do
-GPU_CROP, GPU_BATCH = 192, 16
-AVERAGE = 0.995  # decay of the averaged weights
-FOLLOWED = 6  # held-out pictures on which training is followed, or fewer, so that a look takes
-ONE_LOOK = 0.04  # of the time at most
 COMPARED, COMPARED_EDGE, COMPARED_PIXELS = 12, 768, 2_000_000  # held-out pictures of which files are compared
-CALIBRATED = 24  # training pictures on which tables are fitted, or fewer:
-CALIBRATED_A_MINUTE = 3
 EXPORT_SHARE, LEAST_EXPORT, MOST_EXPORT = 0.15, 15.0, 240.0  # of the time, and seconds, for export and comparison
-CHECKS = 12  # looks at the held-out pictures, or fewer, so that they take
-MOST_LOOKING = 0.08  # of the time at most
-PATIENCE = 4  # looks without a better one after which a part ends
-SAVE_SECONDS = 60.0
-PLAN_SECONDS = 2.0  # between two plans of how many iterations are left
-LEAST_ITERATIONS = 8  # of a part; if fewer fit into its time it is left out
-DEAD_ZONE = 0.17  # training's
-Tick = Callable[[float, float, str], None]
 
 
 class NothingGainedError(EocodecError):
     """The adapted model is not better than the one it started from, and nothing was written."""
 
 
-class Exporter(Protocol):
-    """Turns trained weights into the files of a bundle (`eocodec_export.adapted`)."""
+@dataclass(frozen=True)
+class _Task:
+    """An adaptation and what it is done with.
 
-    def __call__(
-        self,
-        model: PhotoModel,
-        base: dict[str, bytes],
-        pictures: list[Picture],
-        held_out: list[Picture],
-        *,
-        name: str,
-        card: str,
-        report: Callable[[str], None],
-    ) -> dict[str, bytes]:
-        """Files of a bundle that differ from `base` only where the weights, or what follows from them, do."""
-        ...
+    Arguments:
+        order: what is to be done.
+        pictures: to train and to measure on.
+        held: those that files are compared of.
+        path, base: the bundle to start from.
+        stages: what needs the export.
+        report, tick: see :func:`adapt`.
+    """
+
+    order: Order
+    pictures: Survey
+    held: list[Picture]
+    path: Path
+    base: Model
+    stages: Stages
+    report: Callable[[str], None]
+    tick: Tick
+
+    @property
+    def end(self) -> float:
+        """Seconds after which all is to be over."""
+        return self.order.minutes * 60
+
+    @property
+    def trained(self) -> float:
+        """Seconds after which training is to be over."""
+        return self.end - min(MOST_EXPORT, max(LEAST_EXPORT, EXPORT_SHARE * self.end), self.end / 2)
+
+    @property
+    def card(self) -> str:
+        """What the new bundle's manifest says of it."""
+        return f"{self.base.name} adapted to {self.pictures.facts['used']} pictures for {self.order.goal}"
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is to be done.
+class _Result:
+    """What was trained, and how; see :class:`eocodec.adapt.report.Outcome`."""
 
-    Arguments:
-        pictures: folder, shard or pattern of shards.
-        out: the `.eocm` file to write.
-        minutes: for everything.
-        model: name or path of the bundle to start from.
-        goal: one of :data:`eocodec.adapt.goals.GOALS`.
-        full: write a whole bundle, not a delta.
-        device: "auto", "cpu" or "cuda".
-        threads: 0: one per core.
-        seed: of the pictures' order.
-    """
-
-    pictures: str
-    out: Path
-    minutes: float = 30.0
-    model: str = "photo"
-    goal: str = "rate"
-    full: bool = False
-    device: str = "auto"
-    threads: int = 0
-    seed: int = 1
-
-    @property
-    def state(self) -> Path:
-        """The folder that holds what is needed to go on."""
-        return self.out.with_name(f"{self.out.name}.adapt")
-
-
-@dataclass
-class Progress:
-    """How far an adaptation has come; `state.json`."""
-
-    mark: str
-    before: list[Point]
-    passed: float = 0.0
-    iterations: list[int] = field(default_factory=list)
-    """Of the parts that are done, and of the one that is not."""
-    part: int = 0
-    begun: bool = False
-    start: float = 0.0
-    """Seconds that had passed when training began."""
-    best: float = -math.inf
-    best_at: float = 0.0
-    followed: int = 0
-    """Held-out pictures on which training is followed."""
-    history: list[tuple[float, float]] = field(default_factory=list)
-    """Seconds and gain of every look at the held-out pictures."""
-    exported: float = 0.0
-    """Seconds that had passed when the bundle was there whose refinement is trained on files; 0: it is not."""
+    files: dict[str, bytes]
+    iterations: dict[str, int]
+    history: list[tuple[float, float]]
+    machine: str
+    refinement: str = ""
 
 
 def adapt(
     order: Order,
-    export: Exporter,
-    refine: Refiner,
+    stages: Stages,
     report: Callable[[str], None] = lambda message: None,
     tick: Tick = lambda passed, total, text: None,
 ) -> Outcome:
@@ -147,8 +97,7 @@ def adapt(
 
     Arguments:
         order: what is to be done.
-        export: makes a bundle's files.
-        refine: trains a bundle's refinement on files.
+        stages: what needs the export.
         report: called with sentences.
         tick: called now and then with the seconds that have passed and are allowed, and what was gained so far.
 
@@ -156,39 +105,17 @@ def adapt(
         EocodecError: too few pictures, a bundle that cannot be trained, or a state that belongs to something else.
         NothingGainedError: it got no better.
     """
-    clock = _Clock()
+    clock = Clock()
     goal = GOALS[order.goal]
     pictures = survey(order.pictures)
     for note in pictures.notes:
         report(note)
-    base_path = bundle_path(order.model)
-    base = load_model(base_path, order.threads)
-    training = _Training(order, goal, pictures, base_path, base, report)
-    base_files = training.base_files
-    clock.passed += training.progress.passed
-    end = order.minutes * 60
-    share = min(MOST_EXPORT, max(LEAST_EXPORT, EXPORT_SHARE * end), end / 2)
-    stage = training.refined * (end - share)
-    held = _compared(pictures.held_out)
-    with_files = _trained_files(training, export, clock, (end - share - stage, end), tick, held)
-    refined: Refined | None = None
-    if stage:
-        stretch = training.stretch(clock, stage, end, tick)
-        refined = refine(
-            with_files,
-            [p for _, p in pictures.train],
-            held,
-            stretch,
-            eye_share=goal.eye_share,
-            seed=order.seed,
-            threads=order.threads,
-            report=report,
-        )
-        if refined is not None:
-            with_files = refined.files
-            report(f"refinement: {refined.told()}")
+    path = bundle_path(order.model)
+    base = load_model(path, order.threads)
+    task = _Task(order, pictures, _compared(pictures.held_out), path, base, stages, report, tick)
+    result = _by_flow(task, goal, clock) if isinstance(goal, FlowGoal) else _exactly(task, goal, clock)
     report("comparing files of held-out pictures")
-    before, after = goal.measure(base, held), goal.measure(Model(with_files, order.threads), held)
+    before, after = goal.measure(base, task.held), goal.measure(Model(result.files, order.threads), task.held)
     gain = goal.gain(before, after)
     if not gain >= goal.least:
         shutil.rmtree(order.state, ignore_errors=True)
@@ -196,344 +123,112 @@ def adapt(
             f"nothing was gained on the held-out pictures ({goal.said(gain)}); {base.name} stays the better "
             "choice, and nothing was written"
         )
-    write = write_bundle if order.full else _delta_writer(base_files)
-    identity = write(order.out, with_files)
+    base_files = dict(bundle_files(path))
+    identity = (write_bundle if order.full else _delta_writer(base_files))(order.out, result.files)
     outcome = Outcome(
         name=order.out.stem,
         identity=identity.hex(),
         base=base.name,
         base_identity=base.full_id.hex(),
         goal=goal.name,
+        place=goal.place_name,
         quality=goal.quality_name,
         unit=goal.gain_unit,
         gain=gain,
         before=before,
         after=after,
-        held_out=len(held),
+        held_out=len(task.held),
         facts=pictures.facts,
         notes=pictures.notes,
-        iterations={
-            f"{k + 1}, {p.stage.objective}": n
-            for k, (p, n) in enumerate(zip(training.parts, training.progress.iterations, strict=False))
-        },
-        refinement=refined.told() if refined else "",
-        history=training.progress.history,
+        iterations=result.iterations,
+        refinement=result.refinement,
+        history=result.history,
         seconds=clock.now(),
         size=order.out.stat().st_size,
         delta=not order.full,
-        dropped=sorted(_groups(base_files) - _groups(with_files)),
-        machine=f"{cores()} cores" if training.run.device.type == "cpu" else torch.cuda.get_device_name(),
+        dropped=sorted(_groups(base_files) - _groups(result.files)),
+        machine=result.machine,
     )
     write_report(order.out, outcome)
     shutil.rmtree(order.state, ignore_errors=True)
     return outcome
 
 
-def _trained_files(
-    training: "_Training",
-    export: Exporter,
-    clock: "_Clock",
-    times: tuple[float, float],
-    tick: Tick,
-    held: list[Picture],
-) -> dict[str, bytes]:
-    """Train until the first of two times, and export; or what was exported before an interruption.
+def _by_flow(task: _Task, goal: FlowGoal, clock: Clock) -> _Result:
+    """Train what files with losses, or denoising, depend on."""
+    order, report = task.order, task.report
+    training = FlowTraining(order, goal, task.pictures, task.path, task.base, report)
+    clock.passed += training.progress.passed
+    stage = training.refined * task.trained
+    until = task.trained - stage, task.end
+    files = trained_files(training, task.stages.export, clock, until, task.tick, task.held, task.card)
+    refined: Refined | None = None
+    if stage:
+        refined = task.stages.refine(
+            files,
+            [p for _, p in task.pictures.train],
+            task.held,
+            training.stretch(clock, stage, task.end, task.tick),
+            eye_share=goal.eye_share,
+            seed=order.seed,
+            threads=order.threads,
+            report=report,
+        )
+        if refined is not None:
+            files = refined.files
+            report(f"refinement: {refined.told()}")
+    counts = zip(training.parts, training.progress.iterations, strict=False)
+    return _Result(
+        files,
+        {f"part {k}, {part.stage.objective}": n for k, (part, n) in enumerate(counts, 1)},
+        training.progress.history,
+        _cores() if training.run.device.type == "cpu" else torch.cuda.get_device_name(),
+        refined.told() if refined else "",
+    )
 
-    The second of `times` is when everything is to be over.
-    """
-    order, goal, pictures = training.order, training.goal, training.pictures
-    plain = order.state / "plain.eocm"
-    if training.progress.exported and plain.exists():
-        return read_bundle(plain)
-    training.carry_out(clock, *times, tick)
-    training.report("exporting")
-    files = export(
-        training.best(),
-        training.base_files,
-        [p for _, p in _evenly(pictures.train, max(1, min(CALIBRATED, int(CALIBRATED_A_MINUTE * order.minutes))))],
-        held,
+
+def _exactly(task: _Task, goal: Goal, clock: Clock) -> _Result:
+    """Train the nets for lossless files."""
+    order = task.order
+    if order.device == "cuda":
+        raise EocodecError("the nets for lossless files are trained on the CPU; leave --device out")
+    mark = mark_of(order, task.pictures, task.base)
+    progress = read_progress(order, mark)
+    if progress is None:
+        progress = Progress(mark, [], start=clock.now())
+    else:
+        task.report(f"going on after {progress.passed / 60:.1f} minutes")
+    clock.passed += progress.passed
+
+    def save() -> None:
+        progress.passed = clock.now()
+        write_progress(order, progress)
+
+    def show(text: str) -> None:
+        task.tick(clock.now(), task.end, text)
+
+    trained = task.stages.exact(
+        dict(bundle_files(task.path)),
+        [p for _, p in task.pictures.train],
+        task.held,
+        Stretch(order.state / "lossless", clock.now, progress.start, task.trained, save, show),
         name=order.out.stem,
-        card=f"{training.base.name} adapted to {pictures.facts['used']} pictures for {goal.name}",
-        report=training.report,
-    )
-    if training.refined:
-        write_bundle(plain, files)
-        training.progress.exported = clock.now()
-        training.save_progress(clock)
-    return files
-
-
-class _Clock:
-    """Seconds since this began, with those of earlier runs."""
-
-    def __init__(self) -> None:
-        self.start, self.passed = time.monotonic(), 0.0
-
-    def now(self) -> float:
-        return self.passed + time.monotonic() - self.start
-
-
-class _Training:
-    """The run, what it is followed by, and its state on the disk."""
-
-    def __init__(
-        self, order: Order, goal: Goal, pictures: Survey, path: Path, base: Model, report: Callable[[str], None]
-    ) -> None:
-        self.order, self.goal, self.base, self.report, self.pictures = order, goal, base, report, pictures
-        self.base_files = dict(bundle_files(path))
-        started = load_start(path)
-        self.parts = goal.parts(started.config.tuned)
-        self.sizes = goal.sizes(started.config)
-        self.refined = goal.refined if started.config.refine_blocks else 0.0  # others cannot be trained on files
-        self.start = started.average
-        mark = _mark(order, pictures, base)
-        saved = order.state / "state.json"
-        resumed = _read_state(saved, mark, order)
-        device = _device(order.device)
-        config = _config(order, self.sizes, self.parts, pictures, device)
-        if resumed is not None:
-            self.progress = resumed
-            config = replace(config, stages=self._stages())
-            resume = (order.state / "checkpoint.pt").exists()
-        else:
-            self.progress = Progress(mark, [])
-            resume = False
-        self.run = Run(config, device, resume, None if resume else path, pictures=(pictures.train, pictures.held_out))
-        assert isinstance(self.run.model, PhotoModel)  # no other kind has weights in its bundle
-        self.model = self.run.model
-        goal.freeze(self.model)
-        self.held, goal_before = self._followed(self.progress.followed if resume else 0)
-        if not resume:
-            goal.prepare(self.model)
-            self.run.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-            self.progress = Progress(mark, goal_before, followed=len(self.held))
-        else:
-            report(f"going on after {self.progress.passed / 60:.1f} minutes")
-
-    def _followed(self, count: int) -> tuple[list[Picture], list[Point]]:
-        """The held-out pictures on which training is followed, and where it begins there.
-
-        Arguments:
-            count: of these pictures, for a run that goes on with what it began with; 0: as many as the time allows.
-        """
-        pictures = [p for _, p in _evenly(self.pictures.held_out, count or FOLLOWED)]
-        began = time.monotonic()
-        before = self._estimate_of(self.model, pictures[:1])
-        seconds = time.monotonic() - began
-        if not count:
-            count = max(1, min(len(pictures), int(ONE_LOOK * 60 * self.order.minutes / max(seconds, 1e-9))))
-            pictures = [p for _, p in _evenly(self.pictures.held_out, count)]
-            before = self._estimate_of(self.model, pictures)
-        self.look_seconds = seconds * len(pictures)
-        return pictures, before
-
-    def carry_out(self, clock: _Clock, until: float, total: float, tick: Tick) -> None:
-        """Train until `until` seconds have passed, or nothing more is gained."""
-        progress = self.progress
-        if not progress.begun:
-            progress.start = clock.now()
-        every = max(1.0, until / CHECKS, self.look_seconds / MOST_LOOKING)
-        end = progress.start
-        try:
-            for number, part in enumerate(self.parts):
-                end += part.share * max(0.0, until - progress.start)
-                if number >= progress.part:
-                    self._part(number, clock, end, every, total, tick)
-        except KeyboardInterrupt:
-            if progress.begun:
-                self._save(clock)
-            raise
-        self._look(clock, total, tick)
-        self._save(clock)
-
-    def _part(self, number: int, clock: _Clock, end: float, every: float, total: float, tick: Tick) -> None:
-        """One part, until its time is up or several looks in a row have shown nothing better."""
-        progress = self.progress
-        if not (progress.begun and progress.part == number):
-            progress.part, progress.begun = number, True
-            progress.iterations = [*progress.iterations[:number], 0]
-        self._plan(math.inf)
-        looked, planned, saved = clock.now(), 0.0, clock.now()
-        seconds, since_best = 0.0, 0
-        while clock.now() < end:
-            before = clock.now()
-            self.run.advance()
-            progress.iterations[number] += 1
-            now = clock.now()
-            spent = now - before
-            seconds = spent if seconds == 0 else 0.9 * seconds + 0.1 * spent
-            if progress.iterations[number] == 3 and (end - now) / seconds < LEAST_ITERATIONS:
-                break
-            if now - planned > PLAN_SECONDS or progress.iterations[number] < 5:
-                self._plan((end - now) / seconds)
-                planned = now
-                tick(now, total, self._said())
-            if now - looked > every:
-                since_best = 0 if self._look(clock, total, tick) else since_best + 1
-                looked = clock.now()
-                if since_best >= PATIENCE:
-                    break
-            if now - saved > SAVE_SECONDS:
-                self._save(clock)
-                saved = clock.now()
-
-    def _plan(self, left: float) -> None:
-        """Let the current part have so many iterations more; the learning rate falls over all of them."""
-        self.left = 1 << 30 if math.isinf(left) else max(1, round(left))
-        self.run.replan(self._stages())
-
-    def _stages(self) -> tuple[Any, ...]:
-        done = self.progress.iterations or [0]
-        left = getattr(self, "left", 1 << 30)
-        counts = [*done[:-1], done[-1] + left]
-        return tuple(replace(p.stage, iterations=n) for p, n in zip(self.parts, counts, strict=False) if n)
-
-    def _said(self) -> str:
-        best = self.progress.best
-        return self.goal.said(best) if math.isfinite(best) else ""
-
-    def _estimate_of(self, model: PhotoModel, pictures: list[Picture]) -> list[Point]:
-        return self.goal.estimate(model, pictures, self.base)
-
-    def _averaged(self) -> PhotoModel:
-        model = _built(self.sizes).to(self.run.device).eval()
-        model.load_state_dict(self.run.average)
-        return model
-
-    def _look(self, clock: _Clock, total: float, tick: Tick) -> bool:
-        """Measure the averaged weights on held-out pictures and keep them if they are the best; says whether."""
-        gain = self.goal.gain(self.progress.before, self._estimate_of(self._averaged(), self.held))
-        if math.isfinite(gain):
-            self.progress.history.append((clock.now(), gain))
-        better = gain > self.progress.best
-        if better:
-            self.progress.best, self.progress.best_at = gain, clock.now()
-            self.order.state.mkdir(parents=True, exist_ok=True)
-            with atomic_file(self.order.state / "best.pt") as file:
-                torch.save(self.run.average, file)
-        tick(clock.now(), total, self._said())
-        return better
-
-    def best(self) -> PhotoModel:
-        """The model, on the CPU, with the weights that were best on the held-out pictures, compact."""
-        path = self.order.state / "best.pt"
-        weights = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else self.run.average
-        self.model.load_state_dict(weights)
-        self._compact_weights(self.model)
-        model = _built(self.sizes).eval().requires_grad_(False)
-        model.load_state_dict({k: v.cpu() for k, v in self.model.state_dict().items()})
-        return model
-
-    @torch.no_grad()
-    def _compact_weights(self, model: PhotoModel) -> None:
-        """Round float nets that were changed; 8 bits would take a fifth of the gain from a flow."""
-        for prefix, rounded in (("flow.", shortened), ("refine.", compact)):
-            own = {k: p for k, p in model.named_parameters() if k.startswith(prefix)}
-            if all(torch.equal(p.cpu(), self.start[k]) for k, p in own.items()):
-                continue
-            for p in own.values():
-                p.copy_(rounded(p))
-
-    def stretch(self, clock: _Clock, seconds: float, total: float, tick: Tick) -> Stretch:
-        """For the training of the refinement: so many seconds from when the bundle for it was there."""
-        start = self.progress.exported
-
-        def show(text: str) -> None:
-            tick(clock.now(), total, f"{self._said()}, {text}" if text else self._said())
-
-        return Stretch(
-            self.order.state / "refinement", clock.now, start, start + seconds, lambda: self.save_progress(clock), show
-        )
-
-    def _save(self, clock: _Clock) -> None:
-        self.run.save()
-        self.save_progress(clock)
-
-    def save_progress(self, clock: _Clock) -> None:
-        """Write the time that has passed, and all else but the weights."""
-        self.progress.passed = clock.now()
-        content = json.dumps(asdict(self.progress)).encode()
-        atomic_write(self.order.state / "state.json", content)
-
-
-def shortened(p: torch.Tensor) -> torch.Tensor:
-    """Weights rounded to 16-bit floats."""
-    return p.half().float()
-
-
-def compact(p: torch.Tensor) -> torch.Tensor:
-    """Weights rounded to 8 bits and a power of two for every output channel, biases to 16-bit floats."""
-    if p.dim() < 2:
-        return p.half().float()
-    largest = p.abs().flatten(1).amax(1).clamp(min=2.0**-12)
-    unit = torch.exp2(torch.ceil(torch.log2(largest / 127))).reshape(-1, *[1] * (p.dim() - 1))
-    return torch.round(p / unit) * unit
-
-
-def _built(sizes: Any) -> PhotoModel:
-    model = build(sizes)
-    assert isinstance(model, PhotoModel)
-    return model
-
-
-def _device(name: str) -> torch.device:
-    from eocodec.flow.distributed import pick_device
-
-    return pick_device(name)
-
-
-def _config(
-    order: Order, sizes: Any, parts: tuple[Part, ...], pictures: Survey, device: torch.device
-) -> TrainingConfig:
-    shortest = min(min(p.shape[:2]) for _, p in pictures.train)
-    crop, batch = (GPU_CROP, GPU_BATCH) if device.type == "cuda" else (CROP, BATCH)
-    multiple = 2 ** (sizes.levels + 1)
-    crop = max(multiple, min(crop, shortest * 2 // 3 // multiple * multiple))
-    return TrainingConfig(
-        out=order.state,
-        folder=Path(order.pictures),
-        stages=tuple(p.stage for p in parts),
-        model=sizes,
+        card=task.card,
+        said=goal.said,
         seed=order.seed,
-        crop=crop,
-        batch=batch,
-        rescale=0.0,
-        turns="mirror",
-        threads=order.threads or cores(),
-        average=AVERAGE,
-        optimiser="soap",
+        threads=order.threads,
+        report=task.report,
     )
+    return _Result(trained.files, trained.steps, trained.history, _cores())
 
 
-def _mark(order: Order, pictures: Survey, base: Model) -> str:
-    """Changes with everything that a state on the disk depends on, but the time."""
-    values = [pictures.digest, base.full_id.hex(), order.goal, order.seed]
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
-
-
-def _read_state(path: Path, mark: str, order: Order) -> Progress | None:
-    try:
-        progress = Progress(**json.loads(path.read_text()))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as e:
-        raise EocodecError(f"{path} is damaged ({e}); remove {order.state} to begin anew") from None
-    if progress.mark != mark:
-        raise EocodecError(
-            f"{order.state} belongs to other pictures, another model or another goal; remove it to begin anew"
-        )
-    progress.history = [(t, g) for t, g in progress.history]
-    progress.before = [(r, q) for r, q in progress.before]
-    return progress
-
-
-def _evenly(pictures: list[Named], most: int) -> list[Named]:
-    return pictures if len(pictures) <= most else [pictures[k * len(pictures) // most] for k in range(most)]
+def _cores() -> str:
+    return f"{cores()} cores"
 
 
 def _compared(pictures: list[Named]) -> list[Picture]:
     """The middles of some pictures, few enough that coding them at all steps takes a minute or two."""
-    middles = [centre(p, 1, COMPARED_EDGE) for _, p in _evenly(pictures, COMPARED)]
+    middles = [centre(p, 1, COMPARED_EDGE) for _, p in evenly(pictures, COMPARED)]
     mean = sum(p.shape[0] * p.shape[1] for p in middles) / len(middles)
     count = min(len(middles), max(2, int(COMPARED_PIXELS / mean)))
     return [middles[k * len(middles) // count] for k in range(count)]

@@ -9,18 +9,21 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from eocodec.errors import EocodecError
-from eocodec.flow.pictures import Picture, Source, sources
+from eocodec.errors import EocodecError, ImageError
+from eocodec.flow.pictures import Picture, Source, decoded, sources
 
-__all__ = ["LEAST_PICTURES", "Survey", "held_out_places", "jpeg_quality", "survey"]
+__all__ = ["LEAST_PICTURES", "Survey", "evenly", "held_out_places", "jpeg_quality", "survey"]
 
 Named = tuple[str, Picture]
+T = TypeVar("T")
 
 LEAST_EDGE = 96  # pixels; smaller pictures are left out
 LARGEST_EDGE = 2048  # of larger ones the middle is used
@@ -76,7 +79,7 @@ def survey(source: str) -> Survey:
     found = sorted(sources(source), key=lambda s: PurePosixPath(s[0]).parts)
     if not found:
         raise EocodecError(f"no pictures found under {source}")
-    chosen = _even(found, MOST_PICTURES)
+    chosen = evenly(found, MOST_PICTURES)
     counts: Counter[str] = Counter(found=len(found))
     usable: list[_Read] = []
     seen: set[bytes] = set()
@@ -141,8 +144,9 @@ def jpeg_quality(tables: Sequence[Sequence[int]]) -> int:
     return max(1, min(100, round((200 - scale) / 2 if scale <= 100 else 5000 / scale)))
 
 
-def _even(found: list[Source], most: int) -> list[Source]:
-    return found if len(found) <= most else [found[k * len(found) // most] for k in range(most)]
+def evenly(items: list[T], most: int) -> list[T]:
+    """As many of them as there may be, evenly spread."""
+    return items if len(items) <= most else [items[k * len(items) // most] for k in range(most)]
 
 
 def _read_all(chosen: list[Source]) -> Iterator[_Read]:
@@ -153,13 +157,10 @@ def _read_all(chosen: list[Source]) -> Iterator[_Read]:
 
 
 def _read(source: Source) -> _Read:
-    path, _, place = source
+    path = source[0]
     try:
-        with Image.open(place if isinstance(place, Path) else io.BytesIO(place)) as image:
-            tables = getattr(image, "quantization", None)
-            quality = jpeg_quality(list(tables.values())) if tables else None
-            picture = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
+        picture = decoded(source)
+    except ImageError:
         return _Read(path, None)
     if min(picture.shape[:2]) < LEAST_EDGE:
         return _Read(path, None, small=True)
@@ -167,7 +168,19 @@ def _read(source: Source) -> _Read:
     top, left = (max(0, n - LARGEST_EDGE) // 2 for n in picture.shape[:2])
     picture = np.ascontiguousarray(picture[top : top + LARGEST_EDGE, left : left + LARGEST_EDGE])
     spread = np.abs(picture[..., :2].astype(np.int16) - picture[..., 1:]).max()
-    return _Read(path, picture, quality, bool(spread <= GREY_LEVELS), digest=digest)
+    return _Read(path, picture, _jpeg_quality(source), bool(spread <= GREY_LEVELS), digest=digest)
+
+
+def _jpeg_quality(source: Source) -> int | None:
+    """Quality of a JPEG file that can be read; None of another."""
+    place = source[2]
+    with (
+        suppress(OSError, ValueError, SyntaxError),
+        Image.open(place if isinstance(place, Path) else io.BytesIO(place)) as image,
+    ):
+        tables = getattr(image, "quantization", None)
+        return jpeg_quality(list(tables.values())) if tables else None
+    return None
 
 
 def _reasons(counts: Counter[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eocodec.coding import matte
+from eocodec import matte
 from eocodec.errors import EocodecError, ImageError
 from eocodec.image import Picture, read_picture
 

@@ -15,9 +15,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from eocodec import format
+from eocodec import format, matte
 from eocodec.cached import cached_property
-from eocodec.coding import matte, registry, webp
+from eocodec.coding import registry, webp
 from eocodec.coding.base import Coded, Coding, Job
 from eocodec.coding.fineness import UNTUNED, Focus, StepTuning
 from eocodec.coding.lossless_tables import available

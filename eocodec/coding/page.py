@@ -14,9 +14,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from eocodec import format, regions
+from eocodec import format, matte, regions
 from eocodec.cached import cached_property
-from eocodec.coding import matte, registry, segmentation, webp
+from eocodec.coding import registry, segmentation, webp
 from eocodec.coding.base import Coded, SegmentedCoding, whole_file
 from eocodec.coding.fineness import UNTUNED, Focus, StepTuning, tuning_for, within
 from eocodec.coding.forms import PageForm, photograph_of

@@ -17,8 +17,10 @@ from PIL import Image
 
 from eocodec.errors import EocodecError
 from eocodec.flow.shards import SUFFIXES, expand, read_shard
+from eocodec.image import read_picture
+from eocodec.matte import filled
 
-__all__ = ["HOLD_OUT_BY", "Picture", "Source", "greyed", "read_pictures", "sources", "split"]
+__all__ = ["HOLD_OUT_BY", "Picture", "Source", "decoded", "greyed", "read_pictures", "sources", "split"]
 
 Picture = npt.NDArray[np.uint8]
 Source = tuple[str, str, Path | bytes]  # path that orders it, name for messages, where its bytes are
@@ -39,7 +41,7 @@ def read_pictures(source: Path | str) -> list[tuple[str, Picture]]:
     if not found:
         raise EocodecError(f"no pictures found under {source}")
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        return list(threads.map(_decode, found))
+        return list(threads.map(_named, found))
 
 
 def sources(pattern: str) -> Iterator[Source]:
@@ -66,13 +68,19 @@ def sources(pattern: str) -> Iterator[Source]:
             yield from ((name, f"{name} in {shard}", content) for name, content in read_shard(shard))
 
 
-def _decode(source: Source) -> tuple[str, Picture]:
-    path, name, place = source
-    try:
-        with Image.open(place if isinstance(place, Path) else io.BytesIO(place)) as image:
-            return PurePosixPath(path).name, np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise EocodecError(f"cannot decode the picture {name}: {e}") from e
+def decoded(source: Source) -> Picture:
+    """A picture `(H, W, 3)` as it is compressed: upright, in sRGB, 8 bits a sample, smooth where it is transparent.
+
+    Raises:
+        ImageError: it cannot be decoded; the message begins with its name.
+    """
+    _, name, place = source
+    picture = read_picture(place if isinstance(place, Path) else io.BytesIO(place), name)
+    return np.ascontiguousarray(filled(picture).rgb)
+
+
+def _named(source: Source) -> tuple[str, Picture]:
+    return PurePosixPath(source[0]).name, decoded(source)
 
 
 def greyed(picture: Picture) -> Picture:

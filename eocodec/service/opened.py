@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 from cachetools import LRUCache
 from PIL import Image
 
-from eocodec import format
+from eocodec import format, matte
 from eocodec.codec import Opened, open_picture
-from eocodec.coding import matte
 from eocodec.coding.base import Coded, Job
 from eocodec.coding.drawn import EitherJob
 from eocodec.coding.fineness import Focus, tuning_for

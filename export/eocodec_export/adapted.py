@@ -21,6 +21,7 @@ from eocodec.errors import EocodecError
 from eocodec.flow.context import Steps
 from eocodec.flow.model import PhotoModel
 from eocodec.flow.restored import photo_weights
+from eocodec.image import is_grey
 from eocodec.metrics import psnr
 from eocodec.model import parts
 from eocodec.model.bundle import Model
@@ -121,7 +122,7 @@ def adapted_files(
 
 def all_grey(pictures: Sequence[Bytes]) -> bool:
     """Whether no picture `(H, W, 3)` has colours, so that files of all of them would take a model for grey pictures."""
-    return all((p == p[..., :1]).all() for p in pictures)
+    return all(map(is_grey, pictures))
 
 
 def _differs(prefix: str, start: dict[str, torch.Tensor], now: dict[str, torch.Tensor]) -> bool:

@@ -33,6 +33,7 @@ from eocodec.flow.distributed import bfloat16_pays
 from eocodec.flow.modules import ModuleDict, ModuleList
 from eocodec.flow.pictures import read_pictures, split
 from eocodec.flow.soap import Soap
+from eocodec.image import is_grey
 from eocodec.model import parts
 from eocodec.model.bundle import Model, write_bundle
 from eocodec.model.library import bundle_files
@@ -52,7 +53,24 @@ from eocodec_export.predictor import (
     restore_predictor,
 )
 
-__all__ = ["FULL", "FURTHER", "Effort", "Nets", "add_lossless", "graphs", "lossless_files", "restored"]
+__all__ = [
+    "FULL",
+    "FURTHER",
+    "HALVES",
+    "Counter",
+    "Effort",
+    "LatticeNets",
+    "LatticeTrainer",
+    "Nets",
+    "add_lossless",
+    "check",
+    "first_residuals",
+    "fit_tables",
+    "graphs",
+    "left",
+    "lossless_files",
+    "restored",
+]
 
 Bytes = npt.NDArray[np.uint8]
 Int16 = npt.NDArray[np.int16]
@@ -64,7 +82,8 @@ WARM_UP = 50  # iterations
 KEEP_EVERY = 200  # iterations
 GREY = 8  # every so many pieces of pictures, one is grey: what looks around must know that, too
 COUNTED = 150  # pictures that the tables are fitted to
-HALVES = (8, 4, 2, 1)
+HALVES = (4, 2, 1)
+"""h of the lattices with nets; those of the first serve all coarser ones."""
 
 
 @dataclass(frozen=True)
@@ -267,18 +286,28 @@ def train(
     """Nets by h, trained from coarse to fine, from the nets of `start` on if there are any."""
     planes = [to_planes(p) for p in pictures]
     store = _Store(folder, effort, sum(p.size for p in planes))
-    residuals = [_first_residuals(p[:, ::16, ::16], p[:, ::8, ::8]) for p in planes]
+    residuals = [first_residuals(p) for p in planes]
     found = {}
-    for half in HALVES[1:]:
+    for half in HALVES:
         lattices = [p[:, ::half, ::half] for p in planes]
         first = None if start is None else start[half]
         found[half] = _trained(half, lattices, residuals, effort, store, report, first)
         if half > 1:
-            with torch.no_grad():
-                pairs = zip(lattices, residuals, strict=True)
-                left = [found[half](p[:, None], [x[None] for x in r], True)[1] for p, r in pairs]
-            residuals = [[x[0] for x in r] for r in left]
+            residuals = [left(found[half], p, r)[1] for p, r in zip(lattices, residuals, strict=True)]
     return found
+
+
+@torch.no_grad()
+def left(nets: LatticeNets, planes: Int16, residuals: list[Int16]) -> tuple[float, list[Int16]]:
+    """Bits of a place of the lattice of stride 2h under nets in integers, and the residuals of the lattice.
+
+    Arguments:
+        nets: of the lattice.
+        planes: `(axes, H, W)`.
+        residuals: of that of twice the stride, one for each axis.
+    """
+    bits, found = nets(planes[:, None], [r[None] for r in residuals], True)
+    return float(bits.sum()), [r[0] for r in found]
 
 
 def restored(files: Mapping[str, bytes], effort: Effort) -> dict[int, LatticeNets]:
@@ -306,9 +335,12 @@ def restored(files: Mapping[str, bytes], effort: Effort) -> dict[int, LatticeNet
     return found
 
 
-def _first_residuals(coarse: Int16, planes: Int16) -> list[Int16]:
-    """What a plain mean leaves at h = 8, where no net of this lattice is trained: nearly what the nets leave."""
-    return [_plain(c, p) for c, p in zip(coarse, planes, strict=True)]
+def first_residuals(planes: Int16) -> list[Int16]:
+    """What a plain mean leaves of planes `(axes, H, W)` at h = 8, where no net of this lattice is trained.
+
+    That is nearly what the nets leave.
+    """
+    return [_plain(c, p) for c, p in zip(planes[:, ::16, ::16], planes[:, ::8, ::8], strict=True)]
 
 
 def _plain(coarse: Int16, plane: Int16) -> Int16:
@@ -322,6 +354,80 @@ def _plain(coarse: Int16, plane: Int16) -> Int16:
     return lattice.full_residuals
 
 
+class LatticeTrainer:
+    """Training of the nets of a lattice, step by step.
+
+    Arguments:
+        half: h.
+        nets: how large they are; crops and their sizes.
+        lattices: of stride h, `(axes, H, W)` of each picture; with one axis only its nets are trained.
+        residuals: of those of stride 2h, one for each axis of each picture.
+        rate, linear_rate: learning rates at first, see :class:`Effort`.
+        start: nets to begin as.
+        seed: of what is drawn.
+    """
+
+    def __init__(
+        self,
+        half: int,
+        nets: Nets,
+        lattices: list[Int16],
+        residuals: list[list[Int16]],
+        rate: float,
+        linear_rate: float,
+        start: LatticeNets | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.nets = nets
+        torch.manual_seed(half + seed)
+        self.model = LatticeNets(nets)
+        if start is not None:
+            self.model.load_state_dict(start.state_dict())
+        predictors = (self.model.predictors[name] for name in self.model.predictors)
+        linear = [p for x in predictors for p in (x.linear, x.gated) if p.numel()]
+        known = {id(p) for p in linear}
+        self.optimiser = Soap(
+            [
+                {"params": [p for p in self.model.parameters() if id(p) not in known and p.numel()], "lr": rate},
+                {"params": linear, "lr": linear_rate},
+            ]
+        )
+        self.rates = [group["lr"] for group in self.optimiser.param_groups]
+        self.crops = _Crops(lattices, residuals, nets, half + seed)
+        self.fast = bfloat16_pays(torch.device("cpu"))
+        self.steps = 0
+
+    def step(self, part: float) -> Tensor:
+        """One step when `part` of the training is over, 0 to 1; returns bits a sample, `(9,)`: phases of axes."""
+        factor = min(1.0, (self.steps + 1) / WARM_UP) * (0.02 + 0.49 * (1 + math.cos(math.pi * part)))
+        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        bits, _ = self.model(*self.crops(), part >= 1 - QUANTISED, self.nets.margin, self.fast)
+        self.optimiser.zero_grad()
+        torch.autograd.backward(bits.mean())
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.steps += 1
+        return bits.detach()
+
+    def state(self, finished: bool = False) -> dict[str, Any]:
+        """What :meth:`load` goes on from; of a finished training the weights are enough."""
+        return {
+            "iteration": self.steps,
+            "weights": self.model.state_dict(),
+            "optimiser": None if finished else self.optimiser.state_dict(),
+            "generator": self.crops.generator.bit_generator.state,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.model.load_state_dict(state["weights"])
+        if state["optimiser"] is not None:
+            self.optimiser.load_state_dict(state["optimiser"])
+        self.crops.generator.bit_generator.state = state["generator"]
+        self.steps = state["iteration"]
+
+
 def _trained(
     half: int,
     lattices: list[Int16],
@@ -333,50 +439,24 @@ def _trained(
 ) -> LatticeNets:
     """The nets of a lattice."""
     nets = effort.nets[half]
-    torch.manual_seed(half)
-    model = LatticeNets(nets)
-    if start is not None:
-        model.load_state_dict(start.state_dict())
-    predictors = (model.predictors[name] for name in model.predictors)
-    linear = [p for x in predictors for p in (x.linear, x.gated) if p.numel()]
-    known = {id(p) for p in linear}
-    optimiser = Soap(
-        [
-            {"params": [p for p in model.parameters() if id(p) not in known and p.numel()], "lr": effort.rate},
-            {"params": linear, "lr": effort.linear_rate},
-        ]
-    )
-    rates = [group["lr"] for group in optimiser.param_groups]
-    crops = _Crops(lattices, residuals, nets, half)
+    trainer = LatticeTrainer(half, nets, lattices, residuals, effort.rate, effort.linear_rate, start)
     kept = store.load(half)
-    first, total, count, fast = 0, torch.zeros(9), 0, bfloat16_pays(torch.device("cpu"))
     if kept is not None:
-        model.load_state_dict(kept["weights"])
-        if kept["iteration"] < nets.iterations:
-            optimiser.load_state_dict(kept["optimiser"])
-            crops.generator.bit_generator.state = kept["generator"]
-        first = kept["iteration"]
-    for k in range(first, nets.iterations):
-        factor = min(1.0, (k + 1) / WARM_UP) * (0.02 + 0.49 * (1 + math.cos(math.pi * k / nets.iterations)))
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * factor
-        bits, _ = model(*crops(), k >= nets.iterations * (1 - QUANTISED), nets.margin, fast)
-        optimiser.zero_grad()
-        torch.autograd.backward(bits.mean())
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        total, count = total + bits.detach(), count + 1
-        if (k + 1) % KEEP_EVERY == 0 or k + 1 == nets.iterations:
-            state = optimiser.state_dict() if k + 1 < nets.iterations else None
-            generator = crops.generator.bit_generator.state
-            store.save(half, iteration=k + 1, weights=model.state_dict(), optimiser=state, generator=generator)
-            said = " ".join(f"{x:.3f}" for x in (total / count).tolist())
-            report(f"lossless nets: h = {half}, {k + 1} of {nets.iterations}: {total.mean() / count:.4f} bits, {said}")
+        trainer.load(kept)
+    total, count = torch.zeros(9), 0
+    while trainer.steps < nets.iterations:
+        total, count = total + trainer.step(trainer.steps / nets.iterations), count + 1
+        done = trainer.steps == nets.iterations
+        if trainer.steps % KEEP_EVERY == 0 or done:
+            store.save(half, **trainer.state(done))
+            mean = total / count
+            said = f"{mean.mean():.4f} bits, {' '.join(f'{x:.3f}' for x in mean.tolist())}"
+            report(f"lossless nets: h = {half}, {trainer.steps} of {nets.iterations}: {said}")
             total, count = torch.zeros(9), 0
-    return model.requires_grad_(False)
+    return trainer.model.requires_grad_(False)
 
 
-class _Counter:
+class Counter:
     """Takes the place of the encoder in `lossless.walk` and counts residuals by table."""
 
     def __init__(self) -> None:
@@ -387,9 +467,11 @@ class _Counter:
         return int(self.planes[axis, 0, 0])
 
     def count(self, model: Model, picture: Bytes) -> None:
-        """Count a picture."""
+        """Count a picture; a grey one has one axis, as in files."""
         self.planes = to_planes(picture)
-        lossless_walk.walk(picture.shape[0], picture.shape[1], 3, functools.partial(lossless_walk.predict, model), self)
+        axes = 1 if is_grey(picture) else AXES
+        predictor = functools.partial(lossless_walk.predict, model)
+        lossless_walk.walk(picture.shape[0], picture.shape[1], axes, predictor, self)
 
     def strip(self, s: Strip) -> Int16:
         """Count a strip; returns its residuals."""
@@ -467,7 +549,7 @@ def lossless_files(
     for half, nets in trained.items():
         check(half, nets, model)
     report("lossless tables")
-    counter = _Counter()
+    counter = Counter()
     for picture in chosen[:: max(1, len(chosen) // COUNTED)]:
         counter.count(model, picture)
     return {**files, TABLES_FILE: fit_tables(counter.counts)}

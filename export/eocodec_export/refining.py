@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eocodec.adapt.refining import Refined, Stretch
-from eocodec.adapt.run import compact
+from eocodec.adapt.flow import compact
+from eocodec.adapt.stages import Refined, Stretch
 from eocodec.files import atomic_file
 from eocodec.flow.photo import DeepRefinement
 from eocodec.image import Bytes
@@ -68,7 +68,7 @@ def refined_files(
     threads: int,
     report: Callable[[str], None] = lambda message: None,
 ) -> Refined | None:
-    """Train the refinement on files until the stretch is over; see :class:`eocodec.adapt.refining.Refiner`.
+    """Train the refinement on files until the stretch is over; see :class:`eocodec.adapt.stages.Refiner`.
 
     Arguments:
         files: of the bundle.

@@ -1,7 +1,8 @@
-"""What the last stage of an adaptation is given and gives back: the refinement, trained on files of the adapted model.
+"""What of an adaptation needs the export, and so lives there; the command passes it in.
 
-In: the files of the adapted bundle, pictures, and a stretch of time. Out: its files with another refinement, or not.
-The stage itself needs the export and so lives there (`eocodec_export.refining`); the command passes it in.
+In: a model in training or the files of a bundle, pictures, and a stretch of time. Out: files of the adapted bundle:
+made of trained weights (:class:`Exporter`), with a refinement trained on files (:class:`Refiner`), with nets for
+lossless files trained further (:class:`ExactTrainer`).
 """
 
 from collections.abc import Callable
@@ -9,9 +10,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from eocodec.flow.model import PhotoModel
 from eocodec.flow.pictures import Picture
 
-__all__ = ["Refined", "Refiner", "Stretch"]
+__all__ = ["Exact", "ExactTrainer", "Exporter", "Refined", "Refiner", "Stages", "Stretch"]
+
+
+class Exporter(Protocol):
+    """Turns trained weights into the files of a bundle (`eocodec_export.adapted`)."""
+
+    def __call__(
+        self,
+        model: PhotoModel,
+        base: dict[str, bytes],
+        pictures: list[Picture],
+        held_out: list[Picture],
+        *,
+        name: str,
+        card: str,
+        report: Callable[[str], None],
+    ) -> dict[str, bytes]:
+        """Files of a bundle that differ from `base` only where the weights, or what follows from them, do."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -85,3 +105,48 @@ class Refiner(Protocol):
     ) -> Refined | None:
         """The bundle with the better refinement; None where it has none that can be trained, or no time for it."""
         ...
+
+
+@dataclass(frozen=True)
+class Exact:
+    """What came of training the nets for lossless files.
+
+    Arguments:
+        files: of the bundle.
+        steps: of training, by lattice.
+        history: seconds that had passed, and percent of the bits that were saved on held-out pictures, estimated.
+    """
+
+    files: dict[str, bytes]
+    steps: dict[str, int]
+    history: list[tuple[float, float]]
+
+
+class ExactTrainer(Protocol):
+    """Trains the nets for lossless files of a bundle further (`eocodec_export.exact`)."""
+
+    def __call__(
+        self,
+        files: dict[str, bytes],
+        pictures: list[Picture],
+        held_out: list[Picture],
+        stretch: Stretch,
+        *,
+        name: str,
+        card: str,
+        said: Callable[[float], str],
+        seed: int,
+        threads: int,
+        report: Callable[[str], None],
+    ) -> Exact:
+        """The bundle with the nets that were best on held-out pictures; `said` puts a gain into words."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stages:
+    """All of them."""
+
+    export: Exporter
+    refine: Refiner
+    exact: ExactTrainer
