@@ -115,6 +115,24 @@ def test_json_has_one_object_per_file_then_the_totals(call: Runner, tmp_path: Pa
         assert np.array_equal(exact, np.asarray(image))
 
 
+def test_what_is_unusual_stands_in_the_manifest(call: Runner, tmp_path: Path) -> None:
+    """As `compress` says it; rows of a version without that column are read."""
+    (tmp_path / "in").mkdir()
+    words = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16 + 1
+    Image.fromarray(words).save(tmp_path / "in" / "deep.png")
+    frames = [Image.new("L", (32, 32), k) for k in (10, 200)]
+    frames[0].save(tmp_path / "in" / "film.gif", save_all=True, append_images=frames[1:])
+    Image.open(SAMPLES / "chelsea.png").crop((0, 0, 64, 48)).save(tmp_path / "in" / "plain.png")
+    assert call("batch", "in", "out", "--rate", 24, "--workers", 1).returncode == 0
+    deep, film, plain = (row["notes"] for row in manifest(tmp_path / "out"))
+    assert "16 bits a sample" in deep and "frame" in film and plain is None
+    path = tmp_path / "out" / "manifest.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns("notes"), path)
+    assert call("batch", "in", "out", "--rate", 24, "--workers", 1).returncode == 0
+    assert [row["status"] for row in manifest(tmp_path / "out")] == ["done"] * 3
+
+
 def test_errors_in_pictures_are_collected_and_not_fatal(call: Runner, tmp_path: Path) -> None:
     names = make_corpus(tmp_path / "in", 2)
     whole = (tmp_path / "in" / names[0]).read_bytes()

@@ -20,7 +20,7 @@ from eocodec import _moved
 PACKAGE = ROOT / "eocodec"
 GROUND = {
     "arguments", "cached", "cores", "damage", "data", "errors", "files", "format", "image", "kinds", "levels", "matte",
-    "memory", "metrics", "profiles", "regions", "results", "steps", "tiff", "varint", "wide",
+    "memory", "metrics", "profiles", "regions", "remarks", "results", "steps", "tiff", "varint", "wide",
 }  # fmt: skip
 # What a room may know besides itself and the ground. Rooms that are not named here are used by people, and may know all
 # of these but `flow`.

@@ -13,7 +13,6 @@ from eocodec_cli.work import for_each
 
 if TYPE_CHECKING:
     from eocodec.codec import Compressed
-    from eocodec.image import Picture
 
 rate_option = click.option(
     "--rate",
@@ -63,9 +62,6 @@ def region(value: str) -> tuple[float, ...]:
     if len(numbers) != 4 + len(colon):
         raise click.BadParameter(f"{value!r} is not X,Y,W,H or X,Y,W,H:OCTAVES")
     return numbers
-
-
-NOTABLE = 0.25  # share of the file from which on transparency is worth a word
 
 
 @click.command("compress")
@@ -249,22 +245,18 @@ def _hint(message: str, name: str) -> str:
 
 
 def _row(job: files.Job, source: pictures.Source, done: "Compressed", options: dict[str, Any]) -> dict[str, Any]:
+    from eocodec.remarks import Contents, remarks
+
     height, width = done.size
-    alpha, exact, photographs = _contents(done.data)
-    warnings = [*source.picture.at_depth(done.depth).notes, *_on_depth(source.picture, done.depth, options["depth"])]
-    warnings += map(with_options, done.notes)
-    if exact and not options["lossless"]:
-        kept = "it is" if done.sigma is None else "what it is without the noise is"
-        limited = options["bpp"] is not None or options["max_bytes"] is not None
-        why = "as the limit allows" if limited else "which takes no more bytes than a lossy file"
-        warnings.append(f"{kept} kept exactly, {why}")
-    if photographs:
-        count = "one photograph" if photographs == 1 else f"{photographs} photographs"
-        warnings.append(f"it is kept as a page: all but {count} exactly, which takes fewer bytes than a lossy file")
-    if source.size and len(done.data) > source.size:
-        warnings.append(f"the file is larger than the input, which has {source.size} bytes")
-    if alpha > NOTABLE * len(done.data) and source.picture.alpha is not None:
-        warnings.append(f"transparency takes {alpha} of the {len(done.data)} bytes")
+    contents = Contents.of(done.data)
+    said = remarks(
+        source.picture,
+        done,
+        source.size,
+        depth=options["depth"],
+        exact=options["lossless"],
+        limited=options["bpp"] is not None or options["max_bytes"] is not None,
+    )
     return {
         "input": job.source,
         "output": job.target,
@@ -277,38 +269,15 @@ def _row(job: files.Job, source: pictures.Source, done: "Compressed", options: d
         "ratio": round((1 if source.picture.grey else 3) * done.depth // 8 * height * width / len(done.data), 3),
         "psnr": None if done.psnr is None or done.psnr == float("inf") else round(done.psnr, 3),
         "rate": round(done.rate, 3),
-        "lossless": exact,
-        "page": photographs > 0,
-        "photographs": photographs,
+        "lossless": contents.exact,
+        "page": contents.photographs > 0,
+        "photographs": contents.photographs,
         "tune": done.tune,
         "sigma": None if done.sigma is None else round(done.sigma, 2),
         "frames": source.picture.frames,
-        "alpha_bytes": alpha,
-        "warnings": warnings,
+        "alpha_bytes": contents.alpha,
+        "warnings": [with_options(sentence) for sentence in said],
     }
-
-
-def _on_depth(picture: "Picture", depth: int, asked: int | None) -> list[str]:
-    """What is to be said of the depth that was chosen for a picture."""
-    if asked is not None or picture.depth > 8:
-        return []
-    if depth == 16:
-        return [
-            "it is kept at 16 bits a sample; --depth 8 rounds it to 8, which takes fewer bytes and more readers know"
-        ]
-    if picture.keeps == 16:
-        return ["its 16 bits a sample are rounded to 8, as this form of file or these options need"]
-    return []
-
-
-def _contents(data: bytes) -> tuple[int, bool, int]:
-    """Bytes that transparency takes, whether the colours are kept exactly, and how many photographs are on a page."""
-    from eocodec.format import is_tiny, parse
-
-    if is_tiny(data):
-        return 0, False, 0
-    file = parse(data)
-    return len(file.alpha or b""), file.lossless is not None, len(file.segments) if file.header.page else 0
 
 
 def _line(r: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ __all__ = ["MANIFEST", "Manifest"]
 
 MANIFEST = "manifest.parquet"
 PART_NAME = r"part-(\d+)\.parquet"
+LATER = ("notes",)  # columns that manifests of earlier versions lack
 PART_ROWS, PART_SECONDS, PART_PAUSE = 100, 10.0, 1.0  # a part has that many rows or seconds; seconds between two parts
 
 
@@ -65,6 +66,7 @@ class Manifest:
 
     def _read(self, name: str) -> tuple[Any, int]:
         """The rows of a file, and the number of the newest part that is in it."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
@@ -72,6 +74,9 @@ class Manifest:
             notes = json.loads((found.schema.metadata or {})[b"eocodec"])
             self.settings |= notes["settings"]
             self.corpora |= set(notes["corpora"])
+            for name in LATER:
+                if name not in found.column_names:
+                    found = found.append_column(name, pa.nulls(len(found), pa.string()))
             return found.select(_schema().names).cast(_schema()), notes["merged"]
         except Exception as e:  # Arrow's, the filesystem's, or something is missing
             raise EocodecError(f"{self.store.where(name)}: not a manifest of eocodec ({reason(e)})") from None

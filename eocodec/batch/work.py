@@ -100,6 +100,7 @@ class Row:
         psnr: dB; None if it was not measured, and for lossless files.
         seconds: from opening the source to having written the output.
         rate: C, latents kept per block.
+        notes: sentences on what the output does not keep, or keeps in another way than one may think; None: nothing.
     """
 
     source: str
@@ -117,6 +118,7 @@ class Row:
     psnr: float | None = None
     seconds: float | None = None
     rate: float | None = None
+    notes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ class Work:
     def _coded(self, row: Row) -> Row:
         from eocodec.codec import compress_picture
         from eocodec.image import read_picture
+        from eocodec.remarks import remarks
 
         if any(part in ("", ".", "..") for part in row.source.split("/")):
             raise EocodecError("there can be no file of that name in a folder")
@@ -158,8 +161,9 @@ class Work:
         if self.settings.max_pixels is not None:
             _check_pixels(content, self.settings.max_pixels)
         s = self.settings
+        picture = read_picture(io.BytesIO(content), row.source)
         done = compress_picture(
-            read_picture(io.BytesIO(content), row.source),
+            picture,
             s.rate,
             bpp=s.bpp,
             psnr=s.psnr,
@@ -171,6 +175,7 @@ class Work:
             measure=s.measure,
         )
         self.results.write(row.output, done.data)
+        said = remarks(picture, done, len(content), exact=s.lossless, limited=s.bpp is not None)
         return replace(
             row,
             status="done",
@@ -181,6 +186,7 @@ class Work:
             bpp=round(done.bits_per_pixel, 5),
             psnr=None if done.psnr is None or math.isinf(done.psnr) else round(done.psnr, 3),
             rate=round(done.rate, 3),
+            notes="; ".join(said) or None,
         )
 
 

@@ -56,6 +56,7 @@ LOOKS = 6  # at these, for every lattice
 COUNTED_PIXELS = 1_500_000  # of training pictures that tables are fitted to
 BASE_COUNT = 3000.0  # residuals that a table of the base is worth beside these
 SAVE_SECONDS = 60.0
+TELL_SECONDS = 2.0  # between two words of what was gained
 
 
 def exact_files(
@@ -205,16 +206,19 @@ class _Lattice:
     def trained(self) -> LatticeNets:
         """The best nets when the time is over, or what was left of it after an interruption."""
         self._load()
-        looks, saved = math.floor(max(0.0, self._part()) * LOOKS), self.stretch.clock()
+        looks, saved, told = math.floor(max(0.0, self._part()) * LOOKS), self.stretch.clock(), 0.0
         try:
             while (part := self._part()) < 1:
                 self.trainer.step(max(0.0, part))
                 if part * LOOKS >= looks + 1:
                     looks = math.floor(part * LOOKS)
                     self._look()
-                if self.stretch.clock() - saved > SAVE_SECONDS:
-                    saved = self.stretch.clock()
+                now = self.stretch.clock()
+                if now - saved > SAVE_SECONDS:
+                    saved = now
                     self._save()
+                if now - told > TELL_SECONDS:
+                    told = now
                     self.stretch.tick(self.progress.said(self.progress.gain()))
         except KeyboardInterrupt:
             self._save()
