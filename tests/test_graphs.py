@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import eocodec
 from eocodec.errors import ModelError
 from eocodec.model.bundle import Model, read_bundle, write_bundle
 from eocodec.model.graphs import check_graph
@@ -94,6 +95,42 @@ def test_a_graph_in_a_field_that_32_bits_would_take_for_another_is_refused() -> 
             check_graph(plain + key + bytes([len(more)]) + more)
 
 
+@pytest.mark.parametrize("graph", ["entropy/feature4", "entropy/luma4_0", "lossless/3_0_features", "lossless/3_0_1"])
+@pytest.mark.parametrize("spoilt", ["rank", "places", "outputs", "scales"])
+def test_integer_nets_that_give_something_else_are_refused(graph: str, spoilt: str, chelsea: np.ndarray) -> None:
+    """They gave tracebacks of NumPy: too few dimensions, places or outputs, indices of scales that there are not."""
+    files = dict(read_bundle(shipped_models()["photo"]))
+    net = onnx.load_from_string(files[f"{graph}.onnx"])
+    first = net.graph.output[0]
+    kind, name = first.type.tensor_type.elem_type, first.name
+    extra: list[onnx.NodeProto] = []
+    constants: list[onnx.TensorProto] = []
+    if spoilt == "scales" and len(net.graph.output) < 2:
+        return  # it gives none
+    if spoilt == "outputs":
+        net.graph.output.append(onnx.helper.make_tensor_value_info("more", kind, None))
+        extra.append(onnx.helper.make_node("Identity", [name], ["more"]))
+    elif spoilt == "scales":
+        index = net.graph.output[1]
+        constants.append(onnx.numpy_helper.from_array(np.array(200, np.uint8), "large"))
+        extra.append(onnx.helper.make_node("Max", [index.name, "large"], ["spoilt"]))
+        net.graph.output[1].name = "spoilt"
+    else:
+        axis = {"rank": 0, "places": 3}[spoilt]
+        constants.append(onnx.numpy_helper.from_array(np.array([axis], np.int64), "axis"))
+        if spoilt == "rank":
+            extra.append(onnx.helper.make_node("Squeeze", [name, "axis"], ["spoilt"]))
+        else:
+            extra.append(onnx.helper.make_node("Concat", [name, name], ["spoilt"], axis=3))
+        new = onnx.helper.make_tensor_value_info("spoilt", kind, None)
+        net.graph.output[0].CopyFrom(new)
+    net.graph.node.extend(extra)
+    net.graph.initializer.extend(constants)
+    model = Model(listed({**files, f"{graph}.onnx": net.SerializeToString()}))
+    with pytest.raises(ModelError, match="something else|failed|cannot be opened"):
+        eocodec.compress(chelsea[:40, :40], lossless=graph.startswith("lossless"), model=model)
+
+
 def test_a_bundle_with_a_hostile_graph_is_refused_when_the_graph_is_wanted() -> None:
     files = dict(read_bundle(shipped_models()["photo"]))
     files["encoder.onnx"] = hostile()["external"].SerializeToString()
@@ -151,6 +188,9 @@ def test_bundles_that_unpack_to_too_much_are_refused_before_they_are(tmp_path: P
     [
         ("low_index", [[[663]]]),
         ("low_index", 3),
+        ("low_index", [[[0]]] * 3),
+        ("low_index", [[[0]] * 5 + [[]]] * 3),
+        ("gain", None),
         ("shift", [[9000, 0, 0]] * 64),
         ("gain", [[1e300] * 3] + [[0.0] * 9] * 4),
         ("water", "much"),

@@ -450,6 +450,10 @@ def test_nets_are_trained_kept_and_taken_up_again(
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items() if path != last)
     with pytest.raises(ModelError, match="other settings"):
         lossless_files(base, pictures, effort=replace(effort, rate=1e-3), folder=tmp_path)
+    with pytest.raises(ModelError, match="other settings"):  # other nets at the beginning, or other pictures
+        lossless_files(base, pictures, effort=effort, folder=tmp_path, start=files)
+    with pytest.raises(ModelError, match="other settings"):
+        lossless_files(base, [p[::-1] for p in pictures], effort=effort, folder=tmp_path)
 
 
 def test_nets_come_back_from_their_bundle(model: Model) -> None:

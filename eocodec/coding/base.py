@@ -189,7 +189,7 @@ class SegmentedCoding(SegmentedForm, Coding):
 
 
 def greyed(rgb: Bytes, grey: bool) -> Bytes:
-    """The picture itself, or with the mean of its channels in all of them."""
+    """Pictures `(…, 3)` as they are, or, changed in place, with the mean of their channels in all of them."""
     if grey:
-        rgb[...] = np.floor(rgb.mean(2, keepdims=True) + 0.5).astype(rgb.dtype)
+        rgb[...] = np.floor(rgb.mean(-1, keepdims=True) + 0.5).astype(rgb.dtype)
     return rgb

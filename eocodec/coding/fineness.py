@@ -25,7 +25,7 @@ from eocodec.coding import rows
 from eocodec.coding.improving import Improver
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import MAX_TUNING, Header
-from eocodec.image import Bytes
+from eocodec.image import Bytes, is_grey
 from eocodec.model.bundle import Model
 from eocodec.model.manifest import PhotoManifest
 from eocodec.model.threads import WORTH, side_by_side
@@ -118,10 +118,11 @@ def tuning_for(
     squared_error = StepTuning(0, _if_any(nearer))
     if not eye:
         return squared_error
-    offsets = masking(rgb, model.multiple, model.encoding.masking, model.share if rgb.size >= WORTH else 1)
+    encoding = model.for_picture(rgb.itemsize == 1 and is_grey(rgb)).encoding
+    offsets = masking(rgb, model.multiple, encoding.masking, model.share if rgb.size >= WORTH else 1)
     if nearer is not None:
         offsets = np.clip(nearer + offsets, -LARGEST_OFFSET, LARGEST_OFFSET)
-    return StepTuning(model.encoding.tuning, _if_any(offsets), None if tune else squared_error)
+    return StepTuning(encoding.tuning, _if_any(offsets), None if tune else squared_error)
 
 
 def _if_any(offsets: Int8 | None) -> Int8 | None:

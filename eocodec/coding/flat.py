@@ -26,7 +26,7 @@ from eocodec.coding.range_coder import Reader, Writer, tables_of
 from eocodec.coding.rate_control import SteppedJob
 from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE
 from eocodec.coding.walk import compand
-from eocodec.errors import EocodecError, FormatError
+from eocodec.errors import EocodecError, FormatError, ModelError
 from eocodec.format import TINY_UNIT, AnyFile, File, Segment, Tiny, tiny_step
 from eocodec.image import Bytes, Picture
 from eocodec.model import transform
@@ -76,7 +76,10 @@ class FlatWalk:
         seen = np.zeros((1, self.edges[-1] + 1, 1, 1), np.int8)
         seen[0, 0] = self.condition
         for k, (a, b) in enumerate(pairwise(self.edges)):
-            mean, offset = self.model.run(f"entropy/block{k}", {"seen": seen[:, : a + 1]})
+            outputs = self.model.run(f"entropy/block{k}", {"seen": seen[:, : a + 1]})
+            if [o.size for o in outputs] != [b - a, b - a]:
+                raise ModelError(f"the model's graph entropy/block{k} gives something else than such a graph should")
+            mean, offset = outputs
             middle = mean.ravel().astype(np.int32)
             index = np.clip(self.own[a:b] + offset.ravel(), 0, self.highest).astype(np.uint8)
             m = coder.part(np.arange(a, b), middle, index)

@@ -345,6 +345,7 @@ def described(file: File, size: int, model: Named | None) -> dict[str, Any]:
         "width": h.width,
         "height": h.height,
         "grey": h.grey,
+        "axes": h.axes,
         "depth": h.depth,
         "alpha": file.alpha is not None,
         "lossless": file.lossless is not None,

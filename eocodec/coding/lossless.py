@@ -37,15 +37,15 @@ from eocodec.coding.base import (
 from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.coding.forms import LosslessForm, cumulative_samples
 from eocodec.coding.lattice import AXES, HIGHEST, LOWEST, Lattice, context_channels, from_planes, to_planes
-from eocodec.coding.lossless_survey import FIRST_TUNED, Survey
+from eocodec.coding.lossless_survey import FIRST_FITTED, Survey
 from eocodec.coding.lossless_tables import CLASSES, TABLES, LosslessTables, table_of, tables_of
 from eocodec.coding.lossless_walk import SETS, Strip, Tuning, predict, residual_code, walk
-from eocodec.coding.lossless_weights import FIRST_WEIGHTED, LIMIT, SAMPLES, Places, Weights, fit, put, take
+from eocodec.coding.lossless_weights import LIMIT, SAMPLES, Places, Weights, fit, put, take
 from eocodec.coding.range_coder import Reader, Writer
 from eocodec.coding.scales import SCALES
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import LOSSLESS_UNITS, AnyFile, File, Header, Segment, rate_code
-from eocodec.image import Bytes, Picture
+from eocodec.image import Bytes, Picture, is_grey
 from eocodec.model.bundle import Model
 
 __all__ = ["UNITS", "Lossless", "Parameters", "cumulative_samples", "decode", "encode"]
@@ -124,7 +124,7 @@ class _Encoder:
         predicted, turned, fraction = residual_code(s, tuning)
         residual = values - predicted
         m, key = np.where(turned, -residual, residual).ravel(), (CLASSES * s.index + fraction).ravel()
-        if s.unit < FIRST_WEIGHTED:
+        if s.unit < FIRST_FITTED:
             return _Residuals(m, key, s.group)
         nothing = np.empty((0, 0), np.int16)  # slices would keep all of it
         where = replace(s, context=nothing, mean=nothing, index=nothing.astype(np.uint8), finished=())
@@ -176,7 +176,7 @@ class _Encoder:
         generator = np.random.Generator(np.random.PCG64(0))
         found = []
         for axis in range(len(self.planes)):
-            units = [u for u in range(FIRST_WEIGHTED, UNITS) if (u - 1) % 9 // 3 == axis]
+            units = [u for u in range(FIRST_FITTED, UNITS) if (u - 1) % 9 // 3 == axis]
             strips = [r for unit in units for r in self.symbols[unit]]
             count = sum(len(r.m) for r in strips)
             if not count:
@@ -243,7 +243,7 @@ class _Decoder:
         if reader is not None:
             table = _table(s.index, fraction, self.parameters.corrections[s.group])
             weights = self.parameters.weights
-            if weights is not None and s.unit >= FIRST_WEIGHTED and s.axis in weights.axes:
+            if weights is not None and s.unit >= FIRST_FITTED and s.axis in weights.axes:
                 values = self._weighted(reader, weights, s, predicted, turned, table)
             else:
                 m = reader.take(table.ravel()).reshape(table.shape)
@@ -296,7 +296,7 @@ class Parameters:
     def pack(self) -> bytes:
         """Its bytes, see docs/FORMAT.md."""
         nibbles = [c & 15 for c in self.corrections] + [0]
-        mask = sum(1 << (unit - FIRST_TUNED) for unit in self.tunings)
+        mask = sum(1 << (unit - FIRST_FITTED) for unit in self.tunings)
         return b"".join(
             [
                 self.checksum.to_bytes(4, "little"),
@@ -320,10 +320,10 @@ class Parameters:
             raise damaged
         nibbles = [n for byte in content[5:10] for n in (byte & 15, byte >> 4)][: 3 * SETS]
         mask = int.from_bytes(content[10:13], "little")
-        if mask >> (UNITS - FIRST_TUNED):
+        if mask >> (UNITS - FIRST_FITTED):
             raise damaged
         tunings, at = {}, PARAMETERS
-        for unit in (u for u in range(FIRST_TUNED, UNITS) if mask >> (u - FIRST_TUNED) & 1):
+        for unit in (u for u in range(FIRST_FITTED, UNITS) if mask >> (u - FIRST_FITTED) & 1):
             axis, phase = divmod((unit - 1) % 9, 3)
             n = context_channels(phase + 1, axis)
             tunings[unit] = np.frombuffer(content[at : at + n], np.int8)
@@ -344,7 +344,7 @@ def encode(model: Model, rgb: Bytes, single: bool = False) -> tuple[bytes, tuple
         ModelError: the bundle cannot code losslessly.
     """
     tables = tables_of(model)
-    colour = bool((rgb[..., 0] != rgb[..., 1]).any() or (rgb[..., 0] != rgb[..., 2]).any())
+    colour = not is_grey(rgb)
     checksum = zlib.crc32(np.ascontiguousarray(rgb).data)
     samples = rgb if colour else rgb[..., :1]
     drawn = checksum.to_bytes(4, "little") + bytes([PACKED + colour])

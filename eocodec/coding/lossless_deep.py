@@ -22,13 +22,15 @@ import zstandard
 from eocodec.coding import deep
 from eocodec.coding.base import SEGMENT_MINIMUM, SEGMENT_TARGET
 from eocodec.coding.lattice import Lattice, context_channels
-from eocodec.coding.lossless_survey import FIRST_TUNED, Survey
+from eocodec.coding.lossless_survey import FIRST_FITTED, Survey
 from eocodec.coding.lossless_tables import CLASSES, COARSE, TABLES, LosslessTables, table_of, tables_of
 from eocodec.coding.lossless_walk import SETS, Strip, Tuning, graph_name, looked_around, walk
+from eocodec.coding.nets import run_exact
 from eocodec.coding.range_coder import Reader, Writer
 from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
 from eocodec.errors import FormatError
 from eocodec.format import LOSSLESS_UNITS, MAX_LOSSLESS, Segment
+from eocodec.image import is_grey
 from eocodec.model.bundle import Model
 
 __all__ = ["decode", "encode", "quick_size"]
@@ -96,7 +98,8 @@ def predict(model: Model, shift: int, lattice: Lattice, half: int, phase: int, r
     axis = len(lattice.before)
     reference, context = _context(lattice, shift, phase, rows)
     around = looked_around(model, lattice, half, functools.partial(_seen, shift=shift))
-    mean, index = model.run(graph_name(half, axis, phase), {"context": context[None], **around(phase, rows)})
+    inputs: dict[str, npt.NDArray[Any]] = {"context": context[None], **around(phase, rows)}
+    mean, index = run_exact(model, graph_name(half, axis, phase), inputs, (1, 1))
     moved = MEAN_UNIT * reference + (mean[0, 0].astype(np.int32) << shift)
     return Strip(half, axis, phase, rows, context, _inside(moved, axis), index[0, 0])
 
@@ -308,7 +311,7 @@ def encode(model: Model, rgb: Words, single: bool = False) -> tuple[bytes, tuple
         ModelError: the bundle cannot code losslessly.
     """
     tables = tables_of(model)
-    colour = bool((rgb[..., 0] != rgb[..., 1]).any() or (rgb[..., 0] != rgb[..., 2]).any())
+    colour = not is_grey(rgb)
     samples = rgb if colour else rgb[..., :1]
     ranks, levels = ranks_of(samples)
     planes = to_planes(ranks)
@@ -322,7 +325,7 @@ def encode(model: Model, rgb: Words, single: bool = False) -> tuple[bytes, tuple
     corrections, sizes = coder.corrections()
     segments = _segments(coder, corrections, sizes, tables, single)
     checksum = zlib.crc32(np.ascontiguousarray(rgb.astype("<u2")).data).to_bytes(4, "little")
-    mask = sum(1 << (unit - FIRST_TUNED) for unit in coder.tunings)
+    mask = sum(1 << (unit - FIRST_FITTED) for unit in coder.tunings)
     tunings = b"".join(coder.tunings[unit].tobytes() for unit in sorted(coder.tunings))
     content = checksum + bytes([colour * COLOUR + (RANKED if levels is not None else 0)])
     if levels is not None:
@@ -357,7 +360,7 @@ def quick_size(rgb: Words) -> float:
 
     Either the samples are packed, or what their neighbours leave unknown is coded under scales that follow the picture.
     """
-    colour = bool((rgb[..., 0] != rgb[..., 1]).any() or (rgb[..., 0] != rgb[..., 2]).any())
+    colour = not is_grey(rgb)
     samples = rgb if colour else rgb[..., :1]
     quick = zstandard.ZstdCompressor(level=3)
     packed = min(len(quick.compress(_differences(samples, order))) for order in range(ORDERS))
@@ -477,10 +480,10 @@ def _parameters(content: bytes) -> tuple[_Corrections, dict[int, Tuning]]:
     if len(content) < 4 or content[0] > MAX_SHIFT:
         raise damaged
     mask = int.from_bytes(content[1:4], "little")
-    if mask >> (LOSSLESS_UNITS - FIRST_TUNED):
+    if mask >> (LOSSLESS_UNITS - FIRST_FITTED):
         raise damaged
     tunings, at = {}, 4
-    for unit in (u for u in range(FIRST_TUNED, LOSSLESS_UNITS) if mask >> (u - FIRST_TUNED) & 1):
+    for unit in (u for u in range(FIRST_FITTED, LOSSLESS_UNITS) if mask >> (u - FIRST_FITTED) & 1):
         axis, phase = divmod((unit - 1) % 9, 3)
         n = context_channels(phase + 1, axis)
         tunings[unit] = np.frombuffer(content[at : at + n], np.int8)

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from eocodec.coding.lossless_walk import Strip, Tuning
 from eocodec.coding.scales import MEAN_UNIT, scales
 
-__all__ = ["FIRST_TUNED", "Survey"]
+__all__ = ["FIRST_FITTED", "Survey"]
 
-FIRST_TUNED = 19  # units of h = 2 and h = 1 can be tuned to the picture
+FIRST_FITTED = 19  # units of h = 2 and h = 1 can be tuned to the picture, and weighted
 TUNING_SAMPLES = 1 << 17  # of a unit, that its tuning is found from
 TUNING_UNIT = 256  # of the corrections of the linear weights
 TUNING_MINIMUM = 40  # samples per weight
@@ -49,7 +49,7 @@ class Survey:
         """Residuals, which also enter the sums."""
         self.said.append((s.mean, s.index))
         values = s.of(self.planes[s.axis])
-        if s.unit >= FIRST_TUNED:
+        if s.unit >= FIRST_FITTED:
             stride = max(1, -(-self.planes[0].size // (4 * s.half**2) // TUNING_SAMPLES))
             missed = (MEAN_UNIT * values - s.mean)[::stride].reshape(1, -1)
             context = s.context[:, ::stride].reshape(len(s.context), -1)

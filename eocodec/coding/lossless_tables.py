@@ -67,12 +67,7 @@ class LosslessTables:
     @functools.cached_property
     def tails(self) -> list[Any]:
         """Models of how far beyond the window a residual lies, by table; the last symbol escapes."""
-        return [
-            constriction.stream.model.Categorical(
-                tail_frequencies(f).astype(np.float64) - 1.0, perfect=False, lazy=False
-            )
-            for f in self.frequencies
-        ]
+        return _models(map(tail_frequencies, self.frequencies))
 
     @functools.cached_property
     def last_of_tails(self) -> npt.NDArray[np.int32]:

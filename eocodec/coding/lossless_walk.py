@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from eocodec.coding.lattice import HIGHEST, LOWEST, Lattice, visits
 from eocodec.coding.lossless_tables import CLASSES
+from eocodec.coding.nets import run_exact
 from eocodec.coding.scales import MEAN_UNIT
 from eocodec.coding.units import PHASES
 from eocodec.coding.walk import pieces
+from eocodec.errors import ModelError
 from eocodec.model.bundle import Model
 from eocodec.model.threads import side_by_side
 
@@ -39,7 +41,7 @@ Tuning = npt.NDArray[np.int8]
 
 SETS = 3  # nets for h = 1, h = 2 and h >= 4
 STRIP = 65536  # positions of a strip; nets and coder work strip by strip
-AROUND = 4  # rows above and below a place that the net which looks around sees: as many layers of 3x3
+SEEN_AROUND = 4  # rows above and below a place that the net which looks around sees: as many layers of 3x3
 Seen = Callable[[Any], Int16]
 """Makes differences what nets see."""
 
@@ -111,7 +113,8 @@ def predict(model: Model, lattice: Lattice, half: int, phase: int, rows: slice) 
 
     def run(piece: slice) -> tuple[Int16, Int16, UInt8]:
         reference, context = lattice.context(phase, piece)
-        mean, index = model.run(graph_name(half, axis, phase), {"context": context[None], **around(phase, piece)})
+        inputs: dict[str, npt.NDArray[Any]] = {"context": context[None], **around(phase, piece)}
+        mean, index = run_exact(model, graph_name(half, axis, phase), inputs, (1, 1))
         return context, _inside(MEAN_UNIT * reference + mean[0, 0], axis), index[0, 0]
 
     parts = side_by_side(run, pieces(rows, lattice.phase_shape(phase)[1], model.share), model.share)
@@ -134,6 +137,12 @@ def looked_around(
         lattice: of the axis.
         half: its stride after this phase.
         seen: makes differences what nets see.
+
+    Returns:
+        `features (1, n, rows, columns)` uint8 for these rows of the phase, by that name, or nothing.
+
+    Raises:
+        ModelError: the graph is not what it should be.
     """
     name = features_name(half, len(lattice.before))
     if f"{name}.onnx" not in model.files:
@@ -142,14 +151,16 @@ def looked_around(
         height, width = lattice.phase_shape(0)
 
         def run(piece: slice) -> UInt8:
-            top, stop = max(0, piece.start - AROUND), min(height, piece.stop + AROUND)
+            top, stop = max(0, piece.start - SEEN_AROUND), min(height, piece.stop + SEEN_AROUND)
             context = seen(lattice.surroundings(slice(top, stop)))
-            result: UInt8 = model.run(name, {"context": context[None]})[0][0, :, piece.start - top :]
-            return result[:, : piece.stop - piece.start]
+            (found,) = run_exact(model, name, {"context": context[None]}, (None,))
+            return np.asarray(found[0, :, piece.start - top :][:, : piece.stop - piece.start])
 
         step = max(1, STRIP // width)
         strips = [slice(top, min(top + step, height)) for top in range(0, height, step)]
         parts = [p for rows in strips for p in side_by_side(run, pieces(rows, width, model.share), model.share)]
+        if len({len(part) for part in parts}) > 1:
+            raise ModelError(f"the model's graph {name} gives now more, now fewer features")
         lattice.features = np.concatenate(parts, axis=1)
     features = lattice.features
 

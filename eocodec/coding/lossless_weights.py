@@ -28,9 +28,8 @@ from eocodec.coding.lossless_tables import WINDOW, LosslessTables
 from eocodec.coding.range_coder import Reader, Writer
 from eocodec.errors import FormatError
 
-__all__ = ["FIRST_WEIGHTED", "LIMIT", "Places", "Weights", "fit", "frequencies", "put", "take"]
+__all__ = ["LIMIT", "Places", "Weights", "fit", "frequencies", "put", "take"]
 
-FIRST_WEIGHTED = 19  # units of h = 2 and h = 1 may be weighted
 LIMIT = 136  # table from which on a sample is coded without weights, for the window is small beside its scale
 OCTAVE = 8  # units of an octave
 LEAST, MOST = -8 * OCTAVE, 3 * OCTAVE  # of a weight, and of the sum of weights

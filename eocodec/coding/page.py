@@ -24,7 +24,7 @@ from eocodec.coding.ordinary import OrdinaryJob
 from eocodec.coding.rate_control import SteppedJob
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import AnyFile, File, Header, Segment, rate_code
-from eocodec.image import Bytes, Picture
+from eocodec.image import Bytes, Picture, is_grey
 from eocodec.metrics import decibels, squared_error, visible_samples
 from eocodec.model.bundle import Model
 from eocodec.regions import Region
@@ -74,7 +74,7 @@ class PageJob(SteppedJob):
         found = []
         for region in self.places:
             rgb = np.ascontiguousarray(self.picture.rgb[region.place])
-            grey = self.picture.grey or bool((rgb == rgb[..., :1]).all())
+            grey = self.picture.grey or is_grey(rgb)
             tune, focus = "eye" if self._tuning.degree else "psnr", within(self._focus, region.place)
             tuning = tuning_for(self.model, True, tune, focus, rgb, False).improved_by(self._tuning.improver)
             values = None if self._values is None else np.ascontiguousarray(self._values[region.place])

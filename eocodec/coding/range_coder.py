@@ -274,14 +274,22 @@ class Reader:
             m[beyond] += np.sign(m[beyond]) * self._escape(len(beyond))
 
     def take_each(self, frequencies: Float64) -> Int32:
-        """Symbols that have a table each, the inverse of :meth:`Writer.put_each`."""
+        """Symbols `(n,)` under tables of their own `(n, symbols)`, the inverse of :meth:`Writer.put_each`.
+
+        Raises:
+            FormatError: the segment cannot be decoded.
+        """
         try:
             return np.asarray(self.coder.decode(_EACH, frequencies), np.int32)
         except (ValueError, AssertionError) as e:
             raise FormatError("the file is damaged: a segment cannot be decoded") from e
 
     def take_tails(self, index: npt.NDArray[np.integer[Any]], tails: list[Any], last: Int32) -> Int32:
-        """Distances for these table indices, the inverse of :meth:`Writer.put_tails`."""
+        """Distances `(n,)` for these table indices `(n,)`, the inverse of :meth:`Writer.put_tails`.
+
+        Raises:
+            FormatError: the segment cannot be decoded.
+        """
         result = np.zeros(len(index), np.int32)
         try:
             for k in np.flatnonzero(np.bincount(index)).tolist():

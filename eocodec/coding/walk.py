@@ -9,15 +9,17 @@ What the nets see of the step, and the steps, come from `eocodec.coding.fineness
 `eocodec.coding.units`, each from nowhere else.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from eocodec.coding.fineness import Fineness
+from eocodec.coding.nets import run_exact
 from eocodec.coding.scales import MEAN_UNIT, SCALE_PER_OCTAVE, SCALES
 from eocodec.coding.units import LEVEL_UNITS, PHASES, Unit, units
+from eocodec.errors import ModelError
 from eocodec.format import Header
 from eocodec.memory import trim_memory
 from eocodec.model.bundle import Model
@@ -179,7 +181,11 @@ class Walk:
         return planes[:, :, rows]
 
     def _nets(
-        self, graph: str, level: int, inputs: Callable[[slice], dict[str, npt.NDArray[Any]]]
+        self,
+        graph: str,
+        level: int,
+        inputs: Callable[[slice], dict[str, npt.NDArray[Any]]],
+        channels: Sequence[int | None],
     ) -> Iterator[tuple[slice, list[npt.NDArray[Any]]]]:
         """Strip by strip of a level's quad grid: its rows and a graph's outputs for them, `(channels, rows, columns)`.
 
@@ -191,6 +197,7 @@ class Walk:
             graph: which one.
             level: of the grid.
             inputs: what it takes of given rows; nothing that changes while strips are visited.
+            channels: of its outputs, see :func:`eocodec.coding.nets.run_exact`.
         """
         height, width = self.grid_size(level)
         threads = self.model.share
@@ -199,7 +206,7 @@ class Walk:
 
         def run(piece: slice) -> list[npt.NDArray[Any]]:
             top, bottom = max(0, piece.start - REACH), min(height, piece.stop + REACH)
-            outputs = self.model.run(graph, inputs(slice(top, bottom)))
+            outputs = run_exact(self.model, graph, inputs(slice(top, bottom)), channels)
             return [o[0, :, piece.start - top : piece.stop - top] for o in outputs]
 
         results = in_order(run, [piece for part in parts for piece in part], threads)
@@ -233,11 +240,13 @@ class Walk:
                 seen["previous"] = previous[None, :, rows.start // 2 : rows.stop // 2]
             return {**seen, **self._known(level, rows)}
 
-        for rows, (out,) in self._nets(f"{self.graphs}/feature{level}", level, inputs):
+        for rows, (out,) in self._nets(f"{self.graphs}/feature{level}", level, inputs, (None,)):
             if rows.start == 0 and rows.stop == height:
                 return np.asarray(out, np.uint8)
             if result is None:
                 result = np.empty((len(out), height, width), np.uint8)
+            if len(out) != len(result):
+                raise ModelError(f"the model's graph {self.graphs}/feature{level} gives now more, now fewer features")
             result[:, rows] = out
         assert result is not None
         return result
@@ -260,7 +269,8 @@ class Walk:
                 context += unit.places
                 continue  # zero, and not in the file
             valid = [((band_height - p.row + 1) // 2, (band_width - p.column + 1) // 2) for p in unit.parts]
-            for rows, (mean, index) in self._nets(f"{self.graphs}/{_net(unit)}", level, inputs):
+            both = (unit.places, unit.places)
+            for rows, (mean, index) in self._nets(f"{self.graphs}/{_net(unit)}", level, inputs, both):
                 companded = self._compand(coder.strip(unit, rows, valid, mean.astype(np.int32), index))
                 if context + unit.places <= len(seen):
                     seen[context : context + unit.places, rows] = companded

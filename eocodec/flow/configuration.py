@@ -136,6 +136,8 @@ def _check(path: Path, config: TrainingConfig) -> None:
     for key in ("crop", "batch", "accumulate", "validate_every"):
         if getattr(config, key) < 1:
             raise EocodecError(f"{path}: {key} must be at least 1")
+    if getattr(config.model, "axes", 3) == 1 and not config.grey:
+        raise EocodecError(f"{path}: a model with axes = 1 is for grey pictures; it needs grey = true")
     if config.hold_out < 2:
         raise EocodecError(f"{path}: hold_out must be at least 2")
     if config.batch % config.accumulate:

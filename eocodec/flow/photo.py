@@ -125,7 +125,7 @@ class PhotoFlow(nn.Module):
         self.levels = ModuleList(Level(width, steps, axes) for _ in range(levels))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Latents `[LL, d_L, ..., d_1]` of pictures `(B, 3, H, W)`."""
+        """Latents `[LL, d_L, ..., d_1]` of pictures `(B, 3, H, W)`, or, with one axis, of grey ones `(B, 1, H, W)`."""
         with torch.autocast(x.device.type, enabled=False):
             return self.split(self.axes(_full(x)))
 

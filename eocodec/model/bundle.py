@@ -177,6 +177,8 @@ class Model:
         ModelError: the files are not a valid bundle.
     """
 
+    axes, other_axes = 3, "a model of one colour axis is a part of another's bundle, and this bundle is nothing else"
+
     def __init__(
         self,
         files: Mapping[str, bytes],
@@ -199,6 +201,8 @@ class Model:
         if len(self.compand_table) < 2 or len(self.any_manifest.shift) != len(self.tables):
             raise ModelError("the model bundle's tables are inconsistent")
         self.any_manifest.check(len(self.tables))
+        if isinstance(self.any_manifest, PhotoManifest) and self.any_manifest.axes != self.axes:
+            raise ModelError(self.other_axes)
         self._derived: dict[Callable[[Model], Any], Any] = {}
         if self.runtime.must:
             self.settle()  # what was asked for by name must not fail only in the middle of the work
@@ -355,12 +359,14 @@ class GreyModel(Model):
         ModelError: its files do not make a model of one colour axis.
     """
 
+    axes, other_axes = 1, "the model bundle's part for grey pictures has colours"
+
     def __init__(self, whole: Model) -> None:
         self.whole = whole
         given = whole.runtime
         super().__init__(GreyFiles(whole.files), given.threads, given.optimisation, given.device, given.trusted)
-        if self.manifest.axes != 1:
-            raise ModelError("the model bundle's part for grey pictures has colours")
+        if not isinstance(self.any_manifest, PhotoManifest):
+            raise ModelError("the model bundle's part for grey pictures is for pictures of one size")
 
     def _identity(self) -> bytes:
         return self.whole.full_id

@@ -28,6 +28,7 @@ FLOW_ONLY = 1e-4  # a step at which the decoder's refinement does nothing
 COARSEST = 600.0  # 8-bit levels, Δ at C = 1 of models for pictures of any size
 MAX_LEVELS = 8
 MAX_EYE = 64  # 1/16 octave
+LOW_KINDS = 6  # of places of the low-pass, for each of which there are classes of activity
 MAX_EDGE = 128  # pixels, of the pictures of a flat model
 LEAST_REFINEMENT = 20 / 255  # the refinement of a flat model is trained for steps from 20 levels on
 FINEST = 1 / 255  # Δ at C = D of a flat model
@@ -171,10 +172,10 @@ class PhotoManifest(Manifest):
 
     def check(self, tables: int) -> None:
         """See :meth:`Manifest.check`."""
-        bands = 1 + self.levels
-        if not 1 <= self.levels <= MAX_LEVELS or [len(self.gain), len(self.entropy)] != [bands] * 2:
-            raise ModelError(INCONSISTENT)
         try:
+            bands = 1 + self.levels
+            if not 1 <= self.levels <= MAX_LEVELS or [len(self.gain), len(self.entropy)] != [bands] * 2:
+                raise ModelError(INCONSISTENT)
             indices = [v for colour in self.low_index for kind in colour for v in kind]
             shifts = [v for row in self.shift for v in row]
             numbers = [
@@ -190,6 +191,7 @@ class PhotoManifest(Manifest):
             integers &= all(type(v) is int and abs(v) <= MAX_EYE for v in self.eye)
             integers &= len(self.eye_dead_zone) in (0, bands)
             integers &= self.axes in (1, 3) and len(self.low_index) == self.axes
+            integers &= all(len(colour) == LOW_KINDS and all(colour) for colour in self.low_index)
             integers &= all(len(b) == 3 * self.axes for b in self.gain[1:])
             fits = integers and 0 <= min(indices) <= max(indices) < tables and max(map(abs, shifts)) <= 4096
             fits = fits and all(math.isfinite(v) and abs(v) < 1e4 for v in numbers)

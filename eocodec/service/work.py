@@ -87,7 +87,8 @@ _desk = Desk(lambda body: _read(body))
 def start(models: dict[str, str], threads: int, device: str, pixels: int) -> None:
     """Load the models, by name, and remember the largest picture; called once in every process.
 
-    Sessions for ordinary files of the first model are opened now, so that its first picture is as quick as any other.
+    Sessions for ordinary files of the first model are opened now, so that its first picture, in colour or grey, is as
+    quick as any other.
     Buffers are kept while a request is worked at; afterwards they go back, as :mod:`eocodec.workers` sees to.
     """
     global _pixels
@@ -98,9 +99,10 @@ def start(models: dict[str, str], threads: int, device: str, pixels: int) -> Non
         _models[name].settle()
     first = next(iter(_models.values()))
     if isinstance(first.any_manifest, PhotoManifest):
-        for graph in ("encoder", *Walk.graph_names(first)):
-            if f"{graph}.onnx" in first.files:  # a bundle for decoders has no encoder
-                first.runtime.open(graph)
+        for model in (first, *([first.grey] if first.grey is not None else ())):
+            for graph in ("encoder", *Walk.graph_names(model)):
+                if f"{graph}.onnx" in model.files:  # a bundle for decoders has no encoder
+                    model.runtime.open(graph)
 
 
 def ready() -> str:

@@ -97,7 +97,8 @@ def export(
         report: called with one line per stage.
 
     Raises:
-        EocodecError: unreadable checkpoint or folder; ModelError: a parity check failed.
+        EocodecError: unreadable checkpoint or folder, or a model of grey pictures alone; ModelError: a parity check
+            failed.
     """
     loaded = load_checkpoint(checkpoint)
     model = build(loaded.config).eval().requires_grad_(False)
@@ -122,6 +123,10 @@ def export(
             report=report,
         )
     assert isinstance(model, PhotoModel)
+    if model.config.axes == 1:
+        raise EocodecError(
+            "a model of grey pictures alone is a part of another's bundle; python -m eocodec_export.grey puts it there"
+        )
     if tiny:
         raise EocodecError("only models for pictures of one size have tiny files")
     dead_zone = DEAD_ZONE if dead_zone is None else dead_zone

@@ -11,6 +11,7 @@ begin as those of a bundle; in the folder of `--nets` training is kept, so that 
 
 import argparse
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -239,12 +240,21 @@ class _Store:
     Arguments:
         folder: where they are kept; None keeps nothing.
         effort: what they must have been trained with to be taken.
-        samples: of all pictures, likewise.
+        planes: of all pictures, likewise.
+        start: nets that they began as, likewise.
     """
 
-    def __init__(self, folder: Path | None, effort: Effort, samples: int) -> None:
+    def __init__(
+        self, folder: Path | None, effort: Effort, planes: Sequence[Int16], start: Mapping[int, "LatticeNets"] | None
+    ) -> None:
         self.folder = folder
-        self.settings = {**asdict(effort), "samples": samples}
+        content = hashlib.sha256()
+        for plane in planes if folder is not None else ():
+            content.update(plane.tobytes())
+        for nets in (start or {}).values():
+            for weight in nets.state_dict().values():
+                content.update(weight.numpy().tobytes())
+        self.settings = {**asdict(effort), "content": content.hexdigest()}
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -285,7 +295,7 @@ def train(
 ) -> dict[int, LatticeNets]:
     """Nets by h, trained from coarse to fine, from the nets of `start` on if there are any."""
     planes = [to_planes(p) for p in pictures]
-    store = _Store(folder, effort, sum(p.size for p in planes))
+    store = _Store(folder, effort, planes, start)
     residuals = [first_residuals(p) for p in planes]
     found = {}
     for half in HALVES:

@@ -18,7 +18,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from eocodec.coding.lossless_walk import AROUND
+from eocodec.coding.lossless_walk import SEEN_AROUND
 from eocodec.errors import ModelError
 from eocodec.flow.context import (
     ACTIVATION_UNIT,
@@ -94,7 +94,9 @@ class Surroundings(nn.Module):
 
     def __init__(self, channels: int, width: int, features: int) -> None:
         super().__init__()
-        self.net = IntegerNet([channels, *[width] * (AROUND - 1), features], [3] * AROUND, True, eight_bit=True)
+        self.net = IntegerNet(
+            [channels, *[width] * (SEEN_AROUND - 1), features], [3] * SEEN_AROUND, True, eight_bit=True
+        )
         self.net.convs[0].eight_bit = False  # its inputs have a sign
 
     def forward(self, seen: Tensor, quantised: bool) -> Tensor:

@@ -51,10 +51,13 @@ def add_parts(bundle: Path, source: Path, out: Path, report: Callable[[str], Non
     files, others = read_bundle(bundle), read_bundle(source)
     files.pop(parts.LIST, None)
     model, other = Model(files), Model(others)
-    wanted = {name: parts.OPTIONAL[name] for name in ("lossless", "embedded", "denoising")}
+    wanted = {name: where for name, where in parts.OPTIONAL.items() if name != "encoder"}
     lacking = {name: where for name, where in wanted.items() if not any(f.startswith(where) for f in files)}
-    if set(lacking) - {"lossless"} and not same_flow(model, other):
-        raise ModelError(f"{source}: its flow is another; only its nets for lossless files would fit")
+    if lacking.keys() - {"lossless"} and not same_flow(model, other):
+        if lacking.keys() - {"lossless", "grey"}:
+            raise ModelError(f"{source}: its flow is another; only its nets for lossless files would fit")
+        del lacking["grey"]
+        report(f"grey: left out, for what C means there goes with the flow of {source.name}")
     for name, where in lacking.items():
         added = {n: content for n, content in others.items() if n.startswith(where)}
         report(f"{name}: {len(added)} files of {source.name}")

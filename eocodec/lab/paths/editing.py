@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.coding.base import greyed
 from eocodec.errors import EocodecError, ModelError
 from eocodec.image import is_grey
 from eocodec.model import objects
@@ -184,12 +185,6 @@ def _decoded(model: Model, latents: Float32) -> Bytes:
     return to_levels(synthesise_vectors(model, latents, FLOW_ONLY))
 
 
-def _in_grey(pictures: Bytes) -> Bytes:
-    """Pictures `(…, 3)` without their colours, as decoders make grey files grey."""
-    luma = (pictures.astype(np.uint16).sum(-1, keepdims=True) + 1) // 3
-    return np.repeat(luma.astype(np.uint8), 3, -1)
-
-
 def edit(picture: Bytes, amounts: dict[str, float], paths: Paths, model: str | Path | Model = "face64") -> Bytes:
     """A picture `(S, S, 3)` moved along paths, one after another; latents beyond those that move stay as they are.
 
@@ -219,9 +214,9 @@ def edit(picture: Bytes, amounts: dict[str, float], paths: Paths, model: str | P
     latents[:, m.order] += (z - start) * scale
     result = _decoded(loaded, latents)[0]
     if is_grey(picture):  # light is not to tint it, but a tint may
-        grey = _in_grey(result).astype(np.float64)
+        grey = greyed(result.copy(), True).astype(np.float64)
         if np.square(result - grey).sum() <= np.square(grey - picture).sum():
-            return _in_grey(result)
+            return greyed(result.copy(), True)
     return result
 
 
@@ -256,4 +251,4 @@ def blend(first: Bytes, last: Bytes, shares: npt.ArrayLike, model: str | Path | 
     a, b = _encoded(loaded, first), _encoded(loaded, last)
     share = np.asarray(shares, np.float32)[:, None]
     pictures = _decoded(loaded, (1 - share) * a + share * b)
-    return _in_grey(pictures) if is_grey(first) and is_grey(last) else pictures
+    return greyed(pictures.copy(), True) if is_grey(first) and is_grey(last) else pictures
