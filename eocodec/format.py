@@ -95,7 +95,7 @@ class Header:
         tuning: how much the steps of the levels follow the eye, in 1/32, see `eocodec.coding.fineness`.
         webp: transparency or packed samples may be a WebP stream (`eocodec.coding.webp`).
         deep: the samples have 16 bits, see `eocodec.coding.deep`.
-        luma: chroma details of a grey picture are zero and not coded, or there are none.
+        dropped: chroma details of a grey picture are zero and not coded.
         page: segments are files of the photographs on a page, see `eocodec.coding.page`.
         axes: colour axes of what was coded: 3, or 1 of grey pictures by a transform of their own, which has luma alone.
     """
@@ -110,9 +110,14 @@ class Header:
     tuning: int = 0
     webp: bool = False
     deep: bool = False
-    luma: bool = False
+    dropped: bool = False
     page: bool = False
     axes: int = 3
+
+    @property
+    def luma(self) -> bool:
+        """Whether nothing but luma is coded of details: chroma was dropped, or there is none."""
+        return self.dropped or self.axes == 1
 
     @property
     def kind(self) -> int:
@@ -299,7 +304,7 @@ def _header_bytes(header: Header, side: bool, lossless: bool = False) -> bytes:
     flags = (FLAG_GREY if header.grey else 0) | (FLAG_SIDE if side else 0)
     flags |= (FLAG_EMBEDDED if header.embedded else 0) | (FLAG_LOSSLESS if lossless else 0)
     flags |= (FLAG_TUNED if header.tuning else 0) | (FLAG_WEBP if header.webp else 0)
-    flags |= (FLAG_DEEP if header.deep else 0) | (FLAG_LUMA if header.luma and header.axes > 1 else 0)
+    flags |= (FLAG_DEEP if header.deep else 0) | (FLAG_LUMA if header.dropped else 0)
     return b"".join(
         [
             MAGIC,
@@ -344,7 +349,7 @@ def serialise(file: File) -> bytes:
         raise FormatError("a file of 16 bits is ordinary or lossless, and all of its steps are the same")
     if h.luma and (not h.grey or h.embedded or file.lossless is not None):
         raise FormatError("only ordinary files of grey pictures can hold luma alone")
-    if h.axes == 1 and (not h.luma or h.deep):
+    if h.axes == 1 and (h.dropped or h.deep):
         raise FormatError("only files of grey pictures of 8 bits can have one colour axis")
     others = h.embedded or h.tuning or h.deep or h.luma or file.lossless is not None or file.offsets is not None
     if (file.page is not None) != h.page or (h.page and others):
@@ -440,9 +445,8 @@ def parse(data: bytes, salvage: bool = False) -> File:
         for kind in sorted(sides.keys() & {SIDE_OFFSETS, SIDE_SHIFTS}):
             raise FormatError(f"the file is damaged: a {SIDES[kind]} in a file that has none")
     every = (FLAG_GREY, FLAG_EMBEDDED, FLAG_WEBP, FLAG_DEEP, FLAG_LUMA)
-    grey, embedded, webp, deep, luma = (bool(flags & flag) for flag in every)
-    luma |= axes == 1
-    header = Header(model, width, height, rate, step, grey, embedded, tuning, webp, deep, luma, page, axes)
+    grey, embedded, webp, deep, dropped = (bool(flags & flag) for flag in every)
+    header = Header(model, width, height, rate, step, grey, embedded, tuning, webp, deep, dropped, page, axes)
     if header.embedded:
         if rate or step:
             raise FormatError("the file is damaged: an embedded stream has no rate")

@@ -267,8 +267,8 @@ class OrdinaryJob(SteppedJob):
     def header(self, delta: float) -> Header:
         """The header of the file at a step (range 0 to 1)."""
         header = ordinary_header(self.model, self.picture, delta, self.tuning.degree)
-        luma = header.luma or header.delta >= self.luma_from
-        return replace(header, luma=luma, deep=self.picture.depth > 8)
+        dropped = header.axes > 1 and header.delta >= self.luma_from
+        return replace(header, dropped=dropped, deep=self.picture.depth > 8)
 
     def file(self, delta: float) -> File:
         """See :meth:`SteppedJob.file`."""
@@ -381,8 +381,7 @@ def ordinary_header(model: Model, picture: Picture, delta: float, tuning: int = 
     height, width = picture.rgb.shape[:2]
     rate = rate_code(model.any_manifest.rate_of(delta))
     header = Header(model.id, width, height, rate, step_code(delta), grey=picture.grey, tuning=tuning)
-    axes = 3 if model.any_manifest.edge else model.manifest.axes
-    return replace(header, axes=axes, luma=axes == 1)
+    return replace(header, axes=model.axes)
 
 
 def pieces_of(

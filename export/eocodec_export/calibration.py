@@ -145,8 +145,8 @@ def gather(model: Model, pictures: Sequence[UInt8], levels: Sequence[float]) -> 
         for k, level in enumerate(levels):
             tuning = MAX_TUNING if model.manifest.tuned and (number + k) % 2 else 0
             code = step_code(level / 255.0)
-            size, luma = (picture.shape[1], picture.shape[0]), model.manifest.axes == 1
-            header = Header(model.id, *size, 0, code, luma, tuning=tuning, luma=luma, axes=model.manifest.axes)
+            height, width = picture.shape[:2]
+            header = Header(model.id, width, height, 0, code, model.axes == 1, tuning=tuning, axes=model.axes)
             statistics.weights = model.encoding.weights(eye=tuning > 0)
             walk = Walk(model, header)
             steps = walk.fineness.steps()

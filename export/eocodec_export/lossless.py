@@ -293,7 +293,18 @@ def train(
     report: Callable[[str], None],
     start: Mapping[int, LatticeNets] | None = None,
 ) -> dict[int, LatticeNets]:
-    """Nets by h, trained from coarse to fine, from the nets of `start` on if there are any."""
+    """Nets by h, trained from coarse to fine.
+
+    Arguments:
+        pictures: `(H, W, 3)`.
+        effort: what nets, how long.
+        folder: training is kept there.
+        report: called with one line now and then.
+        start: nets to begin as; None begins anew.
+
+    Raises:
+        ModelError: what is in the folder was trained with other settings.
+    """
     planes = [to_planes(p) for p in pictures]
     store = _Store(folder, effort, planes, start)
     residuals = [first_residuals(p) for p in planes]
