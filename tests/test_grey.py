@@ -153,7 +153,7 @@ def test_headers_of_one_axis_that_cannot_be_are_refused(grey: np.ndarray, model:
     with pytest.raises(FormatError, match="features"):
         format.parse(bytes([*data[:9], 3, *data[10:]]))
     file = format.parse(bytes(data))
-    for wrong in ({"grey": False}, {"luma": False}, {"deep": True}, {"embedded": True}, {"page": True}):
+    for wrong in ({"grey": False}, {"dropped": True}, {"deep": True}, {"embedded": True}, {"page": True}):
         with pytest.raises(FormatError):
             format.serialise(replace(file, header=replace(file.header, **wrong)))
 
