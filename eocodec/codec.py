@@ -36,13 +36,19 @@ __all__ = [
     "compress_picture",
     "decode_file",
     "decompress",
+    "default_rate",
     "fit",
     "open_picture",
     "truncate",
 ]
 
-DEFAULT_RATE = 96.0  # C when nothing is asked for: about 1 bit per pixel on Kodak, see docs/RESULTS.md
 TINY_MODEL = "face64"
+DEFAULT_RATE = 96.0  # C when nothing is asked for: about 1 bit per pixel on Kodak, see docs/RESULTS.md
+
+
+def default_rate(model: Model) -> float:
+    """C when nothing is asked for: :data:`DEFAULT_RATE`, or all latents of a model that has fewer."""
+    return min(DEFAULT_RATE, float(model.block))
 
 
 def compress_picture(
@@ -90,7 +96,7 @@ def compress_picture(
         picture = fit(picture, manifest.edge)
     if not lossless:
         target.check()
-        loaded.any_manifest.step_of(DEFAULT_RATE if rate is None else rate)
+        loaded.any_manifest.step_of(default_rate(loaded) if rate is None else rate)
     opened = open_picture(
         picture,
         loaded,
@@ -123,12 +129,12 @@ class Opened:
     notes: tuple[str, ...] = ()
 
     def coded(self, target: Target) -> Coded:
-        """The file that meets a target; at C = :data:`DEFAULT_RATE` if there is none.
+        """The file that meets a target; at :func:`default_rate` if there is none.
 
         Raises:
             EocodecError: the target is out of range or out of reach.
         """
-        rate = DEFAULT_RATE if target.rate is None else target.rate
+        rate = default_rate(self.job.model) if target.rate is None else target.rate
         return target.aim(self.job, 1 / 255 if self.lossless else self.job.model.any_manifest.step_of(rate))
 
     def compressed(self, target: Target, *, measure: bool = False, verify: bool = False) -> Compressed:

@@ -36,7 +36,7 @@ from eocodec.adapt.survey import held_out_places, jpeg_quality, survey  # noqa: 
 from eocodec.errors import EocodecError  # noqa: E402
 from eocodec.flow.model import PhotoModel  # noqa: E402
 from eocodec.flow.restored import photo_weights  # noqa: E402
-from eocodec.model.bundle import read_bundle  # noqa: E402
+from eocodec.model.bundle import Model, read_bundle  # noqa: E402
 from eocodec.model.delta import base_of  # noqa: E402
 from eocodec.model.library import FOLDER_VARIABLE, bundle_files, load_model, shipped_models  # noqa: E402
 from eocodec.model.parts import LIST  # noqa: E402
@@ -156,20 +156,36 @@ def test_a_loss_is_called_one() -> None:
 
 
 @pytest.mark.slow
-def test_adapted_nets_serve_grey_pictures_where_all_are_grey(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else files of a grey domain would take the model for grey pictures, which is not adapted."""
-    for name, values in (("FILE_STEPS", (6.0, 12.0, 28.0, 80.0)), ("STEPS", (6.0, 28.0, 80.0))):
-        monkeypatch.setattr(f"eocodec_export.adapted.{name}", values)
-    base = dict(bundle_files(VECTORS / "small-grey.eocm"))
-    config, weights = photo_weights(base)
-    model = PhotoModel(config).eval().requires_grad_(False)
-    model.load_state_dict(weights, strict=False)
+def test_where_all_are_grey_the_model_for_grey_pictures_is_adapted(
+    scans: Path, ticking: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are what such pictures take; the nets for colour were adapted, and gained nothing against it."""
+    monkeypatch.setattr(GOALS["rate"], "least", -1000.0)
+    out = tmp_path / "scans.eocm"
+    path = VECTORS / "small-grey.eocm"
+    order = Order(str(scans), out, minutes=1.0, model=str(path), full=True, device="cpu", threads=1)
+    said: list[str] = []
+    outcome = adapt(order, STAGES, said.append)
+    assert any("model for grey pictures is adapted" in s for s in said) and not outcome.dropped and outcome.refinement
+    mine, before = bundle_files(out), bundle_files(path)
+    assert mine.keys() == before.keys()
+    changed = {n for n in before if mine[n] != before[n]} - {"manifest.json", LIST}
+    assert {"grey/entropy/luma1_0.onnx", "grey/tables.bin"} <= changed and all(n.startswith("grey/") for n in changed)
+    picture = _scan(99)
+    data = eocodec.compress(picture, psnr=34.0, model=out)
+    assert len(data) < len(eocodec.compress(picture, psnr=34.0, model=path))
+    assert eocodec.decompress(data, out).shape == picture.shape
+
+
+@pytest.mark.slow
+def test_nets_for_denoising_change_no_file_and_no_id(unchanged: tuple[PhotoModel, dict[str, bytes]]) -> None:
+    model, base = unchanged
     with torch.no_grad():
-        model.latents.context.luma["1"][0].convs[-1].bias += 0.5
-    scans, photos = ([p] * 4 for p in (_scan(0), _scan(1) * np.array([1, 0, 1], np.uint8)))
-    for pictures, kept in ((scans, False), (photos, True)):
-        made = adapted_files(model, base, pictures, pictures, name="mine", card="")
-        assert ("grey/manifest.json" in made) == kept
+        next(p for k, p in model.named_parameters() if k.startswith("gains.") and p.dim() > 1).mul_(1.25)
+    pictures = [_scan(k) for k in range(2)]
+    files = adapted_files(model, base, pictures, pictures, name="mine", card="adapted")
+    assert {k for k in base if files[k] != base[k]} == {"denoise/clean.onnx", LIST}
+    assert Model(files).full_id == Model(base).full_id
 
 
 @pytest.mark.slow
@@ -353,14 +369,12 @@ def unchanged() -> Iterator[tuple[PhotoModel, dict[str, bytes]]]:
 def test_what_is_not_trained_keeps_its_bytes(unchanged: tuple[PhotoModel, dict[str, bytes]], ticking: None) -> None:
     model, base = unchanged
     pictures = [_scan(k) for k in range(2)]
-    files = adapted_files(model, base, pictures, pictures[:1], name="same", card="")
-    assert {k for k in base if files[k] != base[k]} == {"manifest.json", LIST}
+    assert adapted_files(model, base, pictures, pictures[:1], name="same", card="") == base
     with torch.no_grad():
         model.latents.context.luma["1"][0].convs[0].bias[0] += 1
     files = adapted_files(model, base, pictures, pictures[:1], name="other", card="")
-    own = {k for k in base if not k.startswith("grey/")}  # the pictures are grey
-    assert files.keys() == own
-    assert {k for k in own if files[k] != base[k]} == {"manifest.json", "tables.bin", "entropy/luma1_0.onnx", LIST}
+    assert files.keys() == base.keys()
+    assert {k for k in base if files[k] != base[k]} == {"manifest.json", "tables.bin", "entropy/luma1_0.onnx", LIST}
 
 
 @pytest.mark.slow

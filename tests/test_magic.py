@@ -44,9 +44,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
         ", progressive": compress(colour, 50, progressive=True),
         ", lossless": compress(colour, lossless=True),
         ", page": compress(small(), 96),
-        ", grey ": serialise(
-            File(Header(load_model("photo").id, 8, 8, 64, 40000, grey=True, axes=1), b"alpha", ())
-        ),
+        ", grey ": serialise(File(Header(load_model("photo").id, 8, 8, 64, 40000, grey=True, axes=1), b"alpha", ())),
         "foreign": b"EOC\x02" + bytes(50),
         "text": b"EOC is three letters",
     }

@@ -1,5 +1,6 @@
 """`eocodec adapt`."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from eocodec_cli import files
 NOTHING_GAINED = 3
 """Exit code when the adapted model is no better and nothing was written."""
 
+MOST_MINUTES = 60.0 * 24 * 365
 REPORT_EVERY = 60.0  # seconds between lines when there is no terminal
 
 
@@ -20,7 +22,9 @@ REPORT_EVERY = 60.0  # seconds between lines when there is no terminal
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The .eocm bundle."
 )
-@click.option("--minutes", type=click.FloatRange(min=0.2), default=30.0, show_default=True, help="For everything.")
+@click.option(
+    "--minutes", type=click.FloatRange(0.2, MOST_MINUTES), default=30.0, show_default=True, help="For everything."
+)
 @click.option("--model", default="photo", show_default=True, metavar="NAME|PATH", help="The model to start from.",
               shell_complete=files.complete_model)  # fmt: skip
 @click.option("--for", "goal", type=click.Choice(["rate", "eye", "lossless", "denoise"]), default="rate",
@@ -70,6 +74,8 @@ def command(
         raise EocodecError(
             f"adapting needs {e.name or 'torch'}; install it with: pip install 'eocodec[adapt]'"
         ) from None
+    if math.isnan(minutes):
+        raise click.BadParameter("nan is no number of minutes", param_hint="--minutes")
     if output.suffix != ".eocm":
         raise EocodecError(f"{output}: a bundle's name must end in .eocm")
     files.check_new(str(output), force)

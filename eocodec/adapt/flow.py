@@ -4,6 +4,7 @@ In: an order, a goal, pictures, a bundle to start from. Out: the files of the ad
 after an interruption lies in the state's folder until then:
 
     mine.eocm.adapt/checkpoint.pt    the training run (`eocodec.flow.training`)
+    mine.eocm.adapt/grey.eocm        what it starts from where all pictures are grey: the part for those
     mine.eocm.adapt/best.pt          the weights that were best on the held-out pictures
     mine.eocm.adapt/plain.eocm       the bundle before its refinement is trained on files, when all else is done
     mine.eocm.adapt/refinement/      that last stage (`eocodec.adapt.stages`)
@@ -29,7 +30,9 @@ from eocodec.flow.configuration import TrainingConfig
 from eocodec.flow.model import PhotoModel, build
 from eocodec.flow.pictures import Picture
 from eocodec.flow.training import Run, load_start
+from eocodec.image import is_grey
 from eocodec.model.bundle import Model, read_bundle, write_bundle
+from eocodec.model.grey import GreyFiles
 from eocodec.model.library import bundle_files
 
 __all__ = ["FlowTraining", "Tick", "compact", "trained_files"]
@@ -41,6 +44,7 @@ FOLLOWED = 6  # held-out pictures on which training is followed, or fewer, so th
 ONE_LOOK = 0.04  # of the time at most
 CALIBRATED = 24  # training pictures on which tables are fitted, or fewer:
 CALIBRATED_A_MINUTE = 3
+FEWEST = 2  # half of them for each of two passes
 CHECKS = 12  # looks at the held-out pictures, or fewer, so that they take
 MOST_LOOKING = 0.08  # of the time at most
 PATIENCE = 4  # looks without a better one after which a part ends
@@ -69,7 +73,7 @@ def trained_files(
         return read_bundle(plain)
     training.carry_out(clock, *times, tick)
     training.report("exporting")
-    count = max(1, min(CALIBRATED, int(CALIBRATED_A_MINUTE * order.minutes)))
+    count = max(FEWEST, min(CALIBRATED, int(CALIBRATED_A_MINUTE * order.minutes)))
     files = export(
         training.best(),
         training.base_files,
@@ -94,6 +98,12 @@ class FlowTraining:
     ) -> None:
         self.order, self.goal, self.base, self.report, self.pictures = order, goal, base, report, pictures
         self.base_files = dict(bundle_files(path))
+        every = (p for _, p in (*pictures.train, *pictures.held_out))
+        if goal.on_files and base.grey is not None and all(map(is_grey, every)):
+            report("all are grey: the model for grey pictures is adapted")
+            self.base, path = base.grey, order.state / "grey.eocm"
+            order.state.mkdir(parents=True, exist_ok=True)
+            write_bundle(path, dict(GreyFiles(self.base_files)))
         started = load_start(path)
         self.parts = goal.parts(started.config.tuned)
         self.sizes = goal.sizes(started.config)

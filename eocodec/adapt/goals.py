@@ -91,6 +91,8 @@ class Goal(ABC):
 class FlowGoal(Goal):
     """What is wanted of flow, entropy nets, refinement, or the nets for denoising."""
 
+    on_files = True
+    """Whether it is files that change."""
     refined: float = 0.0
     """Share of the time for training in which the refinement is trained on files, at the end."""
     eye_share: float = 0.0
@@ -218,6 +220,7 @@ class Denoise(FlowGoal):
 
     name = "denoise"
     place_name = "noise in 8-bit levels"
+    on_files = False
     quality_name = "PSNR in dB of denoised pictures"
     gain_unit = loss_unit = "dB"
     least = 0.02

@@ -169,6 +169,7 @@ def _by_flow(task: _Task, goal: FlowGoal, clock: Clock) -> _Result:
             [p for _, p in task.pictures.train],
             task.held,
             training.stretch(clock, stage, task.end, task.tick),
+            grey=training.sizes.axes == 1,
             eye_share=goal.eye_share,
             seed=order.seed,
             threads=order.threads,

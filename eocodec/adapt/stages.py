@@ -98,12 +98,16 @@ class Refiner(Protocol):
         held_out: list[Picture],
         stretch: Stretch,
         *,
+        grey: bool,
         eye_share: float,
         seed: int,
         threads: int,
         report: Callable[[str], None],
     ) -> Refined | None:
-        """The bundle with the better refinement; None where it has none that can be trained, or no time for it."""
+        """The bundle with the better refinement; None where it has none that can be trained, or no time for it.
+
+        With `grey` it is that of the bundle's part for grey pictures.
+        """
         ...
 
 

@@ -67,12 +67,12 @@ class Settings:
 
     def described(self) -> str:
         """What the files depend on, such as "rate=96 model=26cc94c0"; files of equal descriptions are the same."""
-        from eocodec.codec import DEFAULT_RATE
+        from eocodec.codec import default_rate
 
         model = self.loaded()
         targets: dict[str, object] = {"rate": self.rate, "bpp": self.bpp, "psnr": self.psnr}
         if not self.lossless and all(value is None for value in targets.values()):
-            targets["rate"] = DEFAULT_RATE
+            targets["rate"] = default_rate(model)
         words = [f"{name}={value:.12g}" for name, value in targets.items() if value is not None]
         words += [name for name in ("lossless", "progressive") if getattr(self, name)]
         if self.effort:

@@ -25,13 +25,15 @@ from eocodec.image import is_grey
 from eocodec.metrics import psnr
 from eocodec.model import parts
 from eocodec.model.bundle import Model
-from eocodec.model.grey import FOLDER, has_grey
+from eocodec.model.encoding import SETTINGS
+from eocodec.model.grey import FOLDER
 from eocodec_export import calibration
 from eocodec_export.bundle import check_parity
 from eocodec_export.denoising import check_denoising, denoising_graphs, fit_level, round_weights
 from eocodec_export.eight_bit import CALIBRATED, decoder_inputs, eight_bit_refinement
 from eocodec_export.embedded import fit_probabilities
 from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs, halved
+from eocodec_export.grey_parts import grey_parts, with_grey
 
 __all__ = ["adapted_files", "all_grey"]
 
@@ -72,6 +74,11 @@ def adapted_files(
         ModelError: a parity check failed.
     """
     base = {n: content for n, content in base.items() if n != parts.LIST}
+    if model.config.axes == 1:
+        report("model of grey pictures")
+        made = grey_parts(model, base, pictures, held_out, base.get(FOLDER + SETTINGS), report)
+        named = {**json.loads(base["manifest.json"]), "name": name, "card": card}
+        return with_grey({**base, "manifest.json": _packed(named)}, made)
     _, start = photo_weights(base)
     now = model.state_dict()
     changed = {p for p in ("flow.", "refine.", "latents.", "embedded.", "gains.") if _differs(p, start, now)}
@@ -79,6 +86,10 @@ def adapted_files(
     fitted = [centre(p, unit, EDGE) for p in pictures]
     checked = [centre(p, unit, EDGE) for p in held_out[:4]]
     middles = [centre(p, unit, COMPARED_EDGE) for p in held_out[:COMPARED]]
+    if changed <= {"gains."} and not refitted:  # no file changes, nor does what files name the model by
+        report("graphs of the denoising nets")
+        denoising = _denoising(model, base, fitted, checked) if changed else {}
+        return parts.listed({**base, **denoising})
     manifest: dict[str, Any] = {**json.loads(base["manifest.json"]), "name": name, "card": card}
     if "sizes" in manifest:
         manifest["sizes"] = asdict(model.config)
@@ -109,9 +120,6 @@ def adapted_files(
         report("graphs of the denoising nets")
         files.update(_denoising(model, files, fitted, checked))
     files["manifest.json"] = _packed(manifest)
-    if changed & {"flow.", "latents."} and has_grey(files) and all_grey(pictures):
-        report("grey pictures take the adapted nets; the model for grey pictures alone is left out")
-        files = {k: v for k, v in files.items() if not k.startswith(FOLDER)}
     report("parity")
     check_parity(model, Model(files), checked)
     if "flow." in changed and EMBEDDED_TABLES in files and not _streams_as_good(base, files, middles):

@@ -16,17 +16,15 @@ that has them, as `eocodec_export.refinement` does for colour, and writes BETTER
 """
 
 import argparse
-import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from eocodec.adapt.measure import centre
 from eocodec.errors import EocodecError
 from eocodec.files import atomic_file, atomic_write
 from eocodec.flow.context import UP
@@ -37,19 +35,13 @@ from eocodec.flow.restored import photo_weights
 from eocodec.flow.soap import Soap
 from eocodec.flow.streams import CropStream
 from eocodec.flow.training import load_checkpoint
-from eocodec.model import parts
 from eocodec.model.bundle import Model, write_bundle
-from eocodec.model.encoding import SETTINGS
 from eocodec.model.grey import FOLDER
 from eocodec.model.library import bundle_files, load_model
-from eocodec_export import calibration
-from eocodec_export.bundle import STEPS as TABLE_STEPS
-from eocodec_export.bundle import check_parity
-from eocodec_export.eight_bit import CALIBRATED, decoder_inputs, eight_bit_refinement
-from eocodec_export.graphs import decoder_graph, encoder_graph, entropy_graphs, halved
+from eocodec_export.grey_parts import MANIFEST, grey_parts, with_grey
 from eocodec_export.refinement import decoded_pictures, train
 
-__all__ = ["distilled", "grey_parts", "luma_alone", "refined", "start", "with_grey"]
+__all__ = ["distilled", "luma_alone", "refined", "start"]
 
 WIDTH, STEPS = 32, 1000
 REFINE_STEPS = 1500
@@ -57,11 +49,6 @@ CROP, BATCH, RATE = 128, 4, 3e-3
 LEVEL = 1 / 255
 SHOWN = 100
 HOLD_OUT = 40
-FITTED, EDGE = 96, 512  # pictures that tables are fitted to, and pixels of their middles at most
-SHORTER = 64  # constants of at least so many numbers are stored in fewer bits
-MANIFEST = "manifest.json"
-# What a manifest says of C, and of denoising, is the whole bundle's.
-OWN = ("gain", "low_index", "shift", "refine_from", "rotated", "tuned", "eye", "eye_dead_zone", "dead_zone", "sizes")
 
 
 def luma_alone(colour: PhotoModel, width: int) -> PhotoModel:
@@ -184,66 +171,6 @@ def _save(model: PhotoModel, out: Path) -> None:
         torch.save(raw, file)
 
 
-def grey_parts(
-    model: PhotoModel,
-    whole: Mapping[str, bytes],
-    pictures: Sequence[Picture],
-    held_out: Sequence[Picture],
-    settings: bytes | None = None,
-    report: Callable[[str], None] = lambda message: None,
-) -> dict[str, bytes]:
-    """The files of a bundle's part for grey pictures, by the names that they have in the bundle.
-
-    Weights of the flow are rounded to 16-bit floats.
-
-    Arguments:
-        model: trained, with one colour axis; its flow is changed.
-        whole: files of the bundle.
-        pictures: `(H, W, 3)` to fit tables to.
-        held_out: pictures to check on.
-        settings: `encoder.json` of the part; None: that of the bundle.
-        report: called with one line per stage.
-
-    Raises:
-        ModelError: a parity check failed.
-    """
-    with torch.no_grad():
-        for p in model.flow.parameters():
-            p.copy_(p.half().float())
-    unit = 2 ** (model.config.levels + 1)
-    stride = max(1, len(pictures) // FITTED)
-    fitted = [greyed(centre(p, unit, EDGE)) for p in pictures[::stride][:FITTED]]
-    whole = {n: c for n, c in whole.items() if not n.startswith(FOLDER) and n != parts.LIST}
-    manifest = json.loads(whole[MANIFEST])
-    manifest["gain"] = [g.tolist() for g in model.latents.gains]
-    manifest["low_index"] = manifest["low_index"][:1]
-    manifest["sizes"] = asdict(model.config)
-    report("graphs")
-    decoder = decoder_graph(model)
-    if model.config.refine_eight_bit:
-        report("refinement for 8-bit kernels")
-        decoder = eight_bit_refinement(decoder, decoder_inputs(model, fitted[:CALIBRATED], manifest["dead_zone"]))
-    own = {
-        "encoder.onnx": halved(encoder_graph(model), SHORTER),
-        "decoder.onnx": halved(decoder, SHORTER),
-        **{f"{name}.onnx": content for name, content in entropy_graphs(model.latents.context).items()},
-        "tables.bin": whole["tables.bin"],
-    }
-    if settings is not None:
-        own[SETTINGS] = settings
-    for turn in range(2):  # rounding depends on the tables, the tables on the rounding
-        report(f"tables, pass {turn + 1} of 2")
-        statistics = calibration.gather(_part(whole, own, manifest), fitted[turn::2], TABLE_STEPS)
-        tables = calibration.fit_tables(statistics, manifest["dead_zone"])
-        own["tables.bin"] = calibration.pack_tables(tables)
-        manifest["low_index"] = calibration.fit_low(statistics, tables)
-        manifest["shift"] = calibration.fit_shift(statistics)
-    report("parity")
-    checked = [greyed(centre(p, unit, EDGE)) for p in held_out[:4]]
-    check_parity(model, _part(whole, own, manifest), checked)
-    return _placed(own, manifest)
-
-
 def refined(model: PhotoModel, bundle: Model, pictures: Sequence[Picture], steps: int, rate: float, seed: int) -> None:
     """Train the refinement of a model with one colour axis on what files of its bundle decode to.
 
@@ -261,23 +188,6 @@ def refined(model: PhotoModel, bundle: Model, pictures: Sequence[Picture], steps
     torch.manual_seed(seed)
     net = model.refine.requires_grad_(True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     net.load_state_dict(train(net, found, own.multiple, steps, rate, seed))
-
-
-def _placed(own: Mapping[str, bytes], manifest: Mapping[str, object]) -> dict[str, bytes]:
-    """Files of a part under the names that they have in a bundle."""
-    differs = {name: manifest[name] for name in OWN if name in manifest}
-    packed = json.dumps(differs, separators=(",", ":"), sort_keys=True).encode()
-    return {FOLDER + name: content for name, content in {**own, MANIFEST: packed}.items()}
-
-
-def _part(whole: Mapping[str, bytes], own: Mapping[str, bytes], manifest: Mapping[str, object]) -> Model:
-    return Model({**whole, **_placed(own, manifest)}).of_axes(1)
-
-
-def with_grey(whole: Mapping[str, bytes], files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The files of a bundle with a part for grey pictures, in place of one that it may have had."""
-    rest = {n: c for n, c in whole.items() if not n.startswith(FOLDER) and n != parts.LIST}
-    return parts.listed({**rest, **files})
 
 
 def read_parts(folder: Path) -> dict[str, bytes]:

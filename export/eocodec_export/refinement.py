@@ -42,6 +42,7 @@ from eocodec.flow.soap import Soap
 from eocodec.image import Picture
 from eocodec.model import transform
 from eocodec.model.bundle import Model, write_bundle
+from eocodec.model.grey import GreyFiles
 from eocodec.model.library import bundle_files, load_model
 from eocodec_export.adapted import adapted_files
 
@@ -376,6 +377,7 @@ def files_with(
     refinement: Mapping[str, Tensor],
     pictures: list[Bytes],
     held_out: list[Bytes],
+    grey: bool = False,
     refitted: bool = False,
     report: Callable[[str], None] = print,
 ) -> dict[str, bytes]:
@@ -384,12 +386,13 @@ def files_with(
     Arguments:
         files: of the bundle.
         refinement: weights by name.
+        grey: it is that of the bundle's part for grey pictures, whose tables are fitted again.
         pictures, held_out, refitted, report: see :func:`eocodec_export.adapted.adapted_files`.
 
     Raises:
         ModelError: a parity check failed.
     """
-    sizes, weights = photo_weights(files)
+    sizes, weights = photo_weights(GreyFiles(files) if grey else files)
     model = PhotoModel(replace(sizes, **sizes_of(refinement))).eval().requires_grad_(False)
     kept = {k: v for k, v in weights.items() if not k.startswith(PREFIX)}
     model.load_state_dict({**kept, **{PREFIX + k: v for k, v in refinement.items()}}, strict=False)

@@ -24,6 +24,7 @@ from eocodec.files import atomic_file
 from eocodec.flow.photo import DeepRefinement
 from eocodec.image import Bytes
 from eocodec.model.bundle import Model
+from eocodec.model.grey import GreyFiles
 from eocodec_export.refinement import (
     CROP,
     EDGE,
@@ -40,6 +41,7 @@ __all__ = ["refined_files"]
 
 RATE = 1e-3  # learning rate
 DECODING = 0.3  # of the time goes into files of training pictures at most
+FITTED = 24  # training pictures that the tables of grey pictures are fitted to, once more
 LEAST = 4  # training pictures, however long their files take
 MOST_PIXELS = 48 << 20  # of training pictures, 15 bytes each in memory and on the disk
 HELD = 8  # held-out pictures on which the stage is followed
@@ -63,6 +65,7 @@ def refined_files(
     held_out: list[Bytes],
     stretch: Stretch,
     *,
+    grey: bool = False,
     eye_share: float,
     seed: int,
     threads: int,
@@ -75,6 +78,7 @@ def refined_files(
         pictures: `(H, W, 3)` to train on.
         held_out: to measure on, by squared error if most files are for it, else as the eye sees it.
         stretch: time and folder.
+        grey: it is the refinement of the bundle's part for grey pictures.
         eye_share: share of the files that are tuned for the eye.
         seed: of everything that is drawn.
         threads: 0: one per core.
@@ -86,8 +90,8 @@ def refined_files(
     Raises:
         ModelError: a parity check failed.
     """
-    net = refinement_of(files)
-    model = Model(files, threads)
+    net = refinement_of(GreyFiles(files) if grey else files)
+    model = Model(files, threads).of_axes(1 if grey else 3)
     if net is None:
         return None
     block = model.multiple
@@ -104,7 +108,8 @@ def refined_files(
     best = _trained(trainer, held, stretch, report)
     better = files
     if best.weights is not None:
-        better = files_with(files, best.weights, pictures[:1], held_out, report=report)
+        fitted = pictures[:: -(-len(pictures) // FITTED)]
+        better = files_with(files, best.weights, fitted, held_out, grey, report=report)
     return Refined(better, best.before, best.error, trainer.steps, len(found))
 
 
