@@ -195,6 +195,14 @@ def test_the_documented_launches_are_understood() -> None:
         assert parsed.training_script_args[0] == "train" and "--data" in parsed.training_script_args
 
 
+def test_what_cannot_be_resumed_is_one_sentence(tmp_path: Path, pictures: Path, call: Runner) -> None:
+    path = write_config(tmp_path)
+    command = ("train", path, "--data", pictures, "--out", tmp_path / "run", "--device", "cpu", "--resume")
+    for more, words in (((), b"holds no checkpoint to go on from"), (("--start", path), b"give one of them")):
+        done = call(*command, *more)
+        assert done.returncode and words in done.stderr and b"Traceback" not in done.stderr
+
+
 def test_a_killed_run_resumes_to_the_identical_log_and_checkpoint(tmp_path: Path, pictures: Path, call: Runner) -> None:
     keys, first, second = "checkpoint_every = 4\nvalidate_every = 1000", 4, 16
     whole = configure(tmp_path / "whole", pictures, keys, first, second)
@@ -452,6 +460,9 @@ def test_every_registered_model_names_its_sizes_in_plain_values() -> None:
         ('hold_out_by = "hand"', "hold_out_by must be one of picture, group"),
         ("hold_out = 1", "hold_out must be at least 2"),
         ("crop = 0", "crop must be at least 1"),
+        ("threads = -1", "threads must be a finite number of at least 0"),
+        ("average = 2.0", "average must be below 1"),
+        ("average = nan", "average must be a finite number"),
     ],
 )
 def test_impossible_configurations_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
@@ -477,6 +488,8 @@ def test_bad_sections_are_refused_by_name(tmp_path: Path) -> None:
     for old, new, message in (
         ("levels = 2", "lvels = 2", r"the key lvels in \[model\] is unknown"),
         ("levels = 2", 'kind = "hologram"', "kind = 'hologram' is unknown"),
+        ("levels = 2", "levels = 0", r"levels in \[model\] must be a finite number of at least 1"),
+        ("step = [2, 8]", "step = [2, 8]\nflow_rate = nan", r"flow_rate in \[\[stage\]\] must be a finite"),
         ("step = [2, 8]", "step = 3", r"step in \[\[stage\]\] must be a list of 2 numbers"),
         ("step = [2, 8]", "step = [8, 2]", "0 < low <= high"),
         ("iterations = 6", "", r"the key iterations in \[\[stage\]\] is missing"),

@@ -79,6 +79,10 @@ def command(
     if output.suffix != ".eocm":
         raise EocodecError(f"{output}: a bundle's name must end in .eocm")
     files.check_new(str(output), force)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise EocodecError(f"{output.parent}: is no folder, and none can be made there ({e.strerror})") from None
     order = Order(pictures, output, minutes, model, goal, full, device, threads)
     shown = _Shown(minutes * 60)
     try:

@@ -56,7 +56,11 @@ def command(
             f"training needs {e.name or 'torch'}; install it with: pip install 'eocodec[train]'"
         ) from None
 
+    if resume and start is not None:
+        raise click.UsageError("--resume goes on with a run as it is; --start begins a new one: give one of them")
     loaded = load_config(config, data, out)
+    if resume and not (loaded.out / "checkpoint.pt").exists():
+        raise EocodecError(f"{loaded.out} holds no checkpoint to go on from; leave --resume out to begin")
     if benchmark_loader:
         _benchmark(loaded)
         return

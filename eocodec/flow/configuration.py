@@ -3,6 +3,7 @@
 In: a TOML file. Out: a frozen :class:`TrainingConfig`.
 """
 
+import math
 import tomllib
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -149,3 +150,20 @@ def _check(path: Path, config: TrainingConfig) -> None:
             raise EocodecError(f"{path}: the step of a stage must be [low, high] with 0 < low <= high")
         if not s.weight > 0:
             raise EocodecError(f"{path}: the weight of a stage must be above 0")
+    for where, part in (("", config), (" in [model]", config.model), *((" in [[stage]]", s) for s in config.stages)):
+        _check_numbers(path, where, part, config.model)
+    if not config.average < 1:
+        raise EocodecError(f"{path}: average must be below 1, not {config.average:g}")
+
+
+def _check_numbers(path: Path, where: str, part: Any, model: Any) -> None:
+    """See that numbers are finite and not negative, and a model's sizes whose default is at least 1 are so, too."""
+    for f in fields(part):
+        value = getattr(part, f.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            size = part is model and type(number) is int and type(f.default) is int and f.default > 0
+            least = 1 if size else 0
+            if not (math.isfinite(number) and number >= least):
+                raise EocodecError(f"{path}: {f.name}{where} must be a finite number of at least {least}, not {number}")
