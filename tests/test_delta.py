@@ -221,6 +221,17 @@ def test_added_models_are_found_by_id_and_name(delta: Path, folder: Path, tmp_pa
 
 
 @pytest.mark.slow
+def test_a_shipped_model_with_other_nets_for_denoising_has_the_name_of_its_file(folder: Path, tmp_path: Path) -> None:
+    files = read_bundle(PHOTO)
+    quiet = tmp_path / "quiet.eocm"
+    write_delta(quiet, files, listed({**files, "denoise/clean.onnx": files["denoise/sigma.onnx"]}))
+    added = _run("models", "add", quiet)
+    assert added.exit_code == 0 and added.output.startswith("quiet  id "), added.output
+    assert user_models() == {"quiet": folder / "quiet.eocm"}
+    assert load_model("quiet").full_id == load_model("photo").full_id
+
+
+@pytest.mark.slow
 def test_what_must_not_be_added_or_removed(delta: Path, folder: Path, tmp_path: Path) -> None:
     base, needing = tmp_path / "base.eocm", tmp_path / "needing.eocm"
     write_bundle(base, _changed("base"))

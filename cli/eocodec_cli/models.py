@@ -64,6 +64,9 @@ def list_models(as_json: bool) -> None:
 def add(bundle: Path, force: bool) -> None:
     """Install a model bundle under the name that it gives itself. A delta needs its base installed first.
 
+    One that differs from a shipped model in nothing that files depend on, such as by other nets for denoising, gets the
+    name of its file.
+
     \b
     Example:
       eocodec models add mine.eocm
@@ -75,19 +78,22 @@ def add(bundle: Path, force: bool) -> None:
         raise EocodecError(f"{bundle}: not a model bundle, whose name ends in .eocm")
     model = load_model(bundle)
     _check_base(bundle)
-    if not NAMES.fullmatch(model.name):
-        raise EocodecError(f"{bundle}: a model whose name is {model.name!r} cannot be installed")
-    present = installed_models().get(model.name)
-    shipped = model.name in shipped_models()
+    name, ours = model.name, shipped_models()
+    if name in ours and bundle.stem not in ours and load_model(ours[name]).full_id == model.full_id:
+        name = bundle.stem
+    if not NAMES.fullmatch(name):
+        raise EocodecError(f"{bundle}: a model whose name is {name!r} cannot be installed")
+    present = installed_models().get(name)
+    shipped = name in ours
     if present is not None and (shipped or not force):  # by force even one that cannot be read is replaced
         _check_present(bundle, model, present, shipped)
-    target = user_folder() / f"{model.name}.eocm"
+    target = user_folder() / f"{name}.eocm"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(target, bundle.read_bytes())
     except OSError as e:
         raise EocodecError(f"{target}: cannot be written ({e.strerror or e})") from None
-    click.echo(f"{model.name}  id {model.id.hex()}  {target}")
+    click.echo(f"{name}  id {model.id.hex()}  {target}")
 
 
 def _check_present(bundle: Path, model: "Model", present: Path, shipped: bool) -> None:
