@@ -27,7 +27,7 @@ from eocodec.codec import compress_picture, decompress, truncate
 from eocodec.coding import ordinary
 from eocodec.coding.embedded import Embedded
 from eocodec.coding.walk import Walk
-from eocodec.errors import EocodecError, FormatError
+from eocodec.errors import EocodecError, FormatError, LimitError
 from eocodec.image import Picture, read_picture
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
@@ -35,10 +35,12 @@ from eocodec.model.library import load_model, shipped_models
 from eocodec.service import rendering, work
 from eocodec.service.access import Access
 from eocodec.service.images import Images, StoreError, Taken, identify
+from eocodec.service.meters import Meters, Watch
 from eocodec.service.opened import Desk
 from eocodec.service.options import ImageOptions
 from eocodec.service.pool import Busy, Gone, Pool
 from eocodec.service.preview import PREVIEW_PIXELS
+from eocodec.service.problems import fault
 from eocodec.service.remote import allowed
 from eocodec.service.rivals import rival, rivals, ssimulacra2
 from eocodec.service.settings import Settings
@@ -134,6 +136,7 @@ def test_a_picture_in_several_sizes_is_decoded_once(model: Model, monkeypatch: p
         return Picture(decompress(body, model))
 
     monkeypatch.setattr(work, "_desk", Desk(counted))
+    monkeypatch.setattr(work, "_pixels", 1 << 20)
     data = compress_picture(read(body(120, 60)), 20, model=model).data
     for width in (100, 50, 100):
         made = work.render(data, "image/webp", ImageOptions(width=width).arguments(), identify(data))
@@ -522,9 +525,9 @@ def test_results_are_kept_within_their_bound() -> None:
 def test_pictures_are_cropped_and_scaled(options: str, size: tuple[int, int]) -> None:
     image = Image.fromarray(np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))[:200, :300])
     arguments = ImageOptions.model_validate(dict(p.split("=") for p in options.split("&"))).arguments()
-    assert rendering.finished_size(image.size, arguments) == size
+    assert rendering.finished_size(image.size, arguments, 1 << 20) == size
     for kind in rendering.KINDS.values():
-        made = Image.open(io.BytesIO(rendering.render(image, kind, arguments)))
+        made = Image.open(io.BytesIO(rendering.render(image, kind, arguments, 1 << 20)))
         assert made.size == size and made.get_format_mimetype() == kind
 
 
@@ -535,10 +538,20 @@ def test_cropping_and_covering_keep_the_right_part() -> None:
     cover = ImageOptions(width=50, height=50, fit="cover").arguments()
     crop = ImageOptions(crop="100,0,100,100").arguments()
     for arguments in (cover, crop):
-        made = np.asarray(Image.open(io.BytesIO(rendering.render(image, "image/png", arguments))))
+        made = np.asarray(Image.open(io.BytesIO(rendering.render(image, "image/png", arguments, 1 << 20))))
         assert made.mean() > 195
     with pytest.raises(EocodecError, match="outside"):
-        rendering.render(image, "image/png", ImageOptions(crop="300,0,10,10").arguments())
+        rendering.render(image, "image/png", ImageOptions(crop="300,0,10,10").arguments(), 1 << 20)
+
+
+@pytest.mark.parametrize("fit", ["fill", "cover"])
+def test_made_pictures_are_no_larger_than_pictures_may_be(fit: str) -> None:
+    arguments = ImageOptions(width=200, height=100, fit=fit).arguments()
+    image = Image.new("RGB", (4, 4))
+    assert Image.open(io.BytesIO(rendering.render(image, "image/png", arguments, 20_000))).size == (200, 100)
+    for made in (rendering.finished_size, lambda size, *rest: rendering.render(image, "image/png", *rest)):
+        with pytest.raises(LimitError, match="200x100 pixels is larger than the limit of 19999"):
+            made(image.size, arguments, 19_999)
 
 
 @pytest.mark.parametrize(
@@ -574,6 +587,51 @@ def test_files_and_their_parts_need_no_signature_where_reading_is_public(keys: t
             assert refused.value.status_code == status, query
         else:
             access._need_right(request, None, None)
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "refused"),
+    [
+        ("", {"accept": "image/avif,image/webp"}, True),
+        ("rate=10.1", {"accept": "image/avif"}, True),
+        ("", {"sec-fetch-dest": "image"}, True),
+        ("format=eoc", {"accept": "image/avif", "sec-fetch-dest": "image"}, False),
+        ("v=signature=", {"accept": "*/*"}, False),
+        ("", {"accept": "text/html,*/*"}, False),
+    ],
+)
+def test_pictures_that_headers_ask_for_need_a_signature_too(query: str, headers: dict[str, str], refused: bool) -> None:
+    access = Access(Settings({}, keys=("an-api-key-of-the-site",), public_read=True, signing=("a-key-of-signatures",)))
+    raw = [(k.encode(), v.encode()) for k, v in headers.items()]
+    request = Request({"type": "http", "path": "/v1/images/a", "query_string": query.encode(), "headers": raw})
+    if refused:
+        with pytest.raises(HTTPException) as e:
+            access._need_right_to_see(request, None, None)
+        assert e.value.status_code == 401
+    else:
+        access._need_right_to_see(request, None, None)
+    access._need_right_to_see(request, None, "an-api-key-of-the-site")
+
+
+def test_what_nobody_expects_is_an_answer_like_any_other() -> None:
+    """It went out without an id and without the headers that every answer has."""
+    sent: list[Any] = []
+
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        raise ZeroDivisionError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b""}
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"x-request-id", b"one")]}
+    watch = Watch(broken, Meters(lambda: None), 5, fault)
+    asyncio.run(watch(scope, receive, send))
+    start, rest = sent
+    assert start["status"] == 500 and (b"x-request-id", b"one") in start["headers"]
+    assert b"x-content-type-options" in dict(start["headers"]) and b"went wrong" in rest["body"]
 
 
 def test_signatures_hold_for_what_was_signed_and_until_they_expire() -> None:

@@ -304,6 +304,33 @@ def test_options_and_wrong_methods_name_the_right_ones(client: Any) -> None:
     assert detail(client.get("/nothing")) == "there is nothing at this path"
 
 
+def test_names_that_are_none_are_refused_in_a_sentence(client: Any) -> None:
+    host = client.get("/healthz", headers={"Host": "[::1"})
+    assert host.status_code == 400 and "does not answer to this name" in detail(host) and host.headers["x-request-id"]
+    origin = client.post("/v1/info", content=b"x", headers={"Origin": "http://[bad"})
+    assert origin.status_code == 403 and "other sites" in detail(origin)
+
+
+def test_a_small_picture_is_stored_as_its_options_say(client: Any) -> None:
+    """Embedded streams, which small ones become, have neither tuning nor regions: both were dropped in silence."""
+    for query, words in {"focus=0,0,20,20": {"focus": True}, "tune=eye": {"tuning": 0.875}, "": {"form": None}}.items():
+        stored = client.put(f"/v1/images/chosen?{query}", content=picture(60, 40))
+        assert stored.status_code in (200, 201), stored.text
+        facts = client.get("/v1/images/chosen/info").json()
+        assert {k: facts.get(k) for k in words} == words or not query, facts
+    wrong = client.put("/v1/images/chosen?focus=9999,9999,5,5", content=picture(60, 40))
+    assert wrong.status_code == 422
+    client.delete("/v1/images/chosen")
+
+
+def test_a_model_that_cannot_be_used_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "broken.eocm").write_bytes(b"no bundle")
+    with serving("--workers", 1, env={"EOCODEC_MODELS": str(tmp_path)}) as server:
+        line = server.await_event("model left out")
+        assert line["model"] == "broken" and line["why"]
+        assert [m["name"] for m in server.get("v1/models").json()["models"]] == ["photo", "face64"]
+
+
 def test_pages_of_other_sites_cannot_use_a_service_without_keys(client: Any, server: Server) -> None:
     body = picture(32, 32)
     for headers in ({"origin": "https://evil.example", "content-type": "text/plain"}, {"origin": "null"},

@@ -180,8 +180,8 @@ def command(
       curl -F image=@night.jpg -F sigma=auto http://127.0.0.1:8000/v1/denoise -o clean.png
     """
     from eocodec.cores import cores
-    from eocodec.errors import EocodecError
-    from eocodec.model.library import installed_models, load_model
+    from eocodec.errors import EocodecError, ModelError
+    from eocodec.model.library import installed_models, load_model, shipped_models
 
     keys = _keys(api_key_file)
     signing = _keys(signing_key_file, "EOCODEC_SIGNING_KEYS", "a signing key")
@@ -198,7 +198,15 @@ def command(
     check_presets(presets)
     known = installed_models()
     names = models or tuple(sorted(known, key=lambda n: n != "photo"))
-    loaded = [load_model(n, 1, device="cpu") for n in names]
+    loaded, unusable = [], {}
+    for n in names:
+        try:
+            loaded.append(load_model(n, 1, device="cpu"))
+        except ModelError as e:
+            if models or n in shipped_models():
+                raise
+            unusable[n] = str(e)
+    names = tuple(n for n in names if n not in unusable)
     paths = {m.name: str(known.get(n, Path(n).resolve())) for m, n in zip(loaded, names, strict=True)}
     if len(paths) < len(names):
         raise EocodecError("two of the models have the same name")
@@ -225,5 +233,6 @@ def command(
         worker_memory=worker_memory << 20,
         root_path=root_path,
         hosts=(host,),
+        unusable=unusable,
     )
     run(create_app(settings, loaded), host, port, grace, log_level, ",".join(proxies))

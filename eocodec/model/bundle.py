@@ -204,6 +204,7 @@ class Model:
         if isinstance(self.any_manifest, PhotoManifest) and self.any_manifest.axes != self.axes:
             raise ModelError(self.other_axes)
         self._derived: dict[Callable[[Model], Any], Any] = {}
+        self.installed = ""
         if self.runtime.must:
             self.settle()  # what was asked for by name must not fail only in the middle of the work
 
@@ -292,8 +293,8 @@ class Model:
 
     @property
     def name(self) -> str:
-        """The model's name."""
-        return self.any_manifest.name
+        """The model's name: that under which it is installed, or its manifest's."""
+        return self.installed or self.any_manifest.name
 
     @property
     def block(self) -> int:

@@ -123,6 +123,8 @@ def _load(path: Path, stamp: int, threads: int, optimisation: str, device: str) 
     model = Model(bundle_files(path), threads, optimisation, device, trusted=is_shipped(path))
     if peek_id(path) not in (b"", model.full_id):
         raise ModelError(f"{path}: the model bundle does not have the content that its id stands for")
+    if path.parent == user_folder().resolve():
+        model.installed = path.stem
     return model
 
 

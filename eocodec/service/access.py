@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
+from eocodec.service.negotiation import shown
 from eocodec.service.settings import Settings
 from eocodec.service.signing import check
 
@@ -21,6 +22,7 @@ Header = Annotated[str | None, Depends(APIKeyHeader(name="X-API-Key", auto_error
 class Access:
     """Dependencies of routes: `private` ones need a key where there are keys, `readable` ones a key or a signed URL.
 
+    `shown` ones are readable, and may send a picture where the URL says nothing but a file's name, as the headers wish.
     Where reading is public, files need neither, nor do pictures made of them unless there are keys of signed URLs:
     making them takes work.
 
@@ -33,20 +35,29 @@ class Access:
         self.private: list[Any] = [Depends(self._need_key)]
         self._signing, self._public = settings.signing, settings.public_read
         self.readable: list[Any] = [Depends(self._need_right)]
+        self.shown: list[Any] = [Depends(self._need_right_to_see)]
 
     @property
     def open(self) -> bool:
         """Whether there are no keys."""
         return not self._digests
 
+    def _need_right_to_see(self, request: Request, credentials: Bearer, key: Header) -> None:
+        file = "format=eoc" in request.url.query.split("&")
+        self._check(request, credentials, key, made=not file and shown(request.headers))
+
     def _need_right(self, request: Request, credentials: Bearer, key: Header) -> None:
+        self._check(request, credentials, key)
+
+    def _check(self, request: Request, credentials: Bearer, key: Header, made: bool = False) -> None:
         query = request.url.query
-        if self._signing and "signature=" in query:
+        if self._signing and any(part.startswith("signature=") for part in query.split("&")):
             path = request.scope.get("raw_path", request.scope["path"].encode()).decode("latin-1")
             if check(self._signing, path, query):
                 return
             raise HTTPException(403, "the signature of this URL does not hold, or not any more")
-        plain = not query or all(part == "format=eoc" or part.partition("=")[0] in PLAIN for part in query.split("&"))
+        words = query.split("&") if query else []
+        plain = not made and all(part == "format=eoc" or part.partition("=")[0] in PLAIN for part in words)
         if self._public and (plain or not self._signing):
             return
         if self._signing and self.open and not plain:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, HTTPException
 
-from eocodec.codec import DEFAULT_RATE
+from eocodec.codec import default_rate
 from eocodec.coding.embedded_tables import TABLES_FILE as EMBEDDED_TABLES
 from eocodec.coding.lossless_tables import TABLES_FILE as LOSSLESS_TABLES
 from eocodec.lab.paths.editing import shipped_paths
@@ -29,7 +29,7 @@ def described(model: Model, default: str) -> dict[str, Any]:
         "sha256": model.full_id.hex(),
         "size": model.size,
         "block": model.block,
-        "default_rate": DEFAULT_RATE,
+        "default_rate": default_rate(model),
         "methods": list(model.denoising_methods),
         "lossless": LOSSLESS_TABLES in model.files,
         "progressive": EMBEDDED_TABLES in model.files,

@@ -28,7 +28,7 @@ from eocodec.service import rendering, work
 from eocodec.service.access import Access
 from eocodec.service.bodies import described
 from eocodec.service.images import NAME, About, Images, StoreError, Taken, identify
-from eocodec.service.negotiation import modified_since, names_tag, span, wants_picture
+from eocodec.service.negotiation import modified_since, names_tag, shown, span
 from eocodec.service.options import CompressOptions, Cut, ImageOptions, ListOptions, NoOptions, merged
 from eocodec.service.pool import Busy, Pool
 from eocodec.service.problems import DELETED, LISTED, PART, PUT
@@ -200,10 +200,9 @@ class Gallery:
         accept = request.headers.get("accept", "")
         if options.format in rendering.KINDS:
             return rendering.KINDS[options.format]
-        wanted = options.made or request.headers.get("sec-fetch-dest") == "image" or wants_picture(accept)
-        if options.format == "eoc" or not wanted:
+        if options.format == "eoc" or not (options.made or shown(request.headers)):
             return work.EOC
-        size = rendering.finished_size(about.size, options.arguments())
+        size = rendering.finished_size(about.size, options.arguments(), self.settings.max_pixels)
         return rendering.kind_for(accept, size, bool(about.facts["alpha"]))
 
     async def _file(self, name: str, request: Request, options: ImageOptions, about: About) -> Response | None:
@@ -263,7 +262,7 @@ class Gallery:
     ) -> Response | None:
         """A picture made of an image; None: it has been replaced meanwhile."""
         arguments = options.arguments()
-        rendering.finished_size(about.size, arguments)
+        rendering.finished_size(about.size, arguments, self.settings.max_pixels)
         wanted = options.cut
         tag = hashlib.sha256(repr((about.tag, wanted, kind, arguments)).encode()).hexdigest()[:32]
         headers = self._headers(tag, about)
@@ -413,8 +412,8 @@ def routes(state: State, access: Access) -> APIRouter:
         """What a stored image is: its size in pixels and bytes, model, form; nothing is decoded."""
         return await gallery.info(name)
 
-    @router.head("/{name}", dependencies=access.readable, include_in_schema=False)
-    @router.get("/{name}", dependencies=access.readable, response_class=Response, responses=PART)
+    @router.head("/{name}", dependencies=access.shown, include_in_schema=False)
+    @router.get("/{name}", dependencies=access.shown, response_class=Response, responses=PART)
     async def get_image(name: Name, request: Request, options: Annotated[ImageOptions, Query()]) -> Response:
         """A stored image, or a part of it: of a stream at C, of other files whole segments; nothing is encoded.
 

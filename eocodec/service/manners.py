@@ -61,7 +61,10 @@ class Manners:
         return None
 
     def _answers_to(self, host: str) -> bool:
-        name = urlsplit(f"//{host}").hostname or ""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:  # brackets of no address
+            return False
         assert self.hosts is not None
         names = {h.strip("[]").lower() for h in self.hosts}
         return name in names or any(h.startswith("*.") and name.endswith(h[1:]) for h in names)
@@ -74,4 +77,7 @@ class Manners:
             return headers.get("sec-fetch-site") == "cross-site"
         if origin in self.origins or "*" in self.origins:
             return False
-        return urlsplit(origin).netloc != headers.get("host", "")
+        try:
+            return urlsplit(origin).netloc != headers.get("host", "")
+        except ValueError:
+            return True

@@ -4,6 +4,7 @@ In: headers, parsed by `werkzeug.http`. Out: a type of picture, a span of bytes,
 """
 
 import re
+from collections.abc import Mapping
 
 from fastapi import HTTPException
 from werkzeug.datastructures import MIMEAccept
@@ -11,7 +12,7 @@ from werkzeug.http import parse_accept_header, parse_date, parse_etags, parse_ra
 
 from eocodec.service import work
 
-__all__ = ["accepted", "modified_since", "names_tag", "span", "wants_picture"]
+__all__ = ["accepted", "modified_since", "names_tag", "shown", "span", "wants_picture"]
 
 
 def accepted(header: str, default: str = "image/png") -> str:
@@ -39,6 +40,11 @@ def wants_picture(header: str) -> bool:
     pictures = [q for kind, q in weights.items() if kind.startswith("image/") and kind != work.EOC]
     files = [weights.get(kind, 0.0) for kind in (work.EOC, "application/octet-stream")]
     return max(pictures, default=0.0) > max(files) and not header.lstrip().startswith("*/*")
+
+
+def shown(headers: Mapping[str, str]) -> bool:
+    """Whether an image is to be shown, so that a picture is made of it, where the URL does not say what is sent."""
+    return headers.get("sec-fetch-dest") == "image" or wants_picture(headers.get("accept", ""))
 
 
 def span(header: str, size: int) -> tuple[int, int] | None:

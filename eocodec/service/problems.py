@@ -7,6 +7,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.types import Receive, Scope, Send
 
 from eocodec.errors import EocodecError, LimitError, UnknownTypeError
 from eocodec.service import work
@@ -32,8 +33,11 @@ __all__ = [
     "VIEW",
     "Problem",
     "add_handlers",
+    "fault",
     "problem",
 ]
+
+FAULT = 500, "something went wrong in the service"
 
 
 class Problem(BaseModel):
@@ -231,7 +235,12 @@ async def _of_path(request: Request, e: Any) -> JSONResponse:
 
 
 async def _fault(request: Request, e: Exception) -> JSONResponse:
-    return _answer(500, "something went wrong in the service")
+    return _answer(*FAULT)
+
+
+async def fault(scope: Scope, receive: Receive, send: Send) -> None:
+    """The answer where something raises what nobody expects, as an application."""
+    await _answer(*FAULT)(scope, receive, send)
 
 
 async def _parameter(request: Request, e: Any) -> JSONResponse:

@@ -12,7 +12,7 @@ from PIL import Image
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
-from eocodec.errors import EocodecError, ImageError
+from eocodec.errors import EocodecError, ImageError, LimitError
 
 __all__ = ["KINDS", "finished_size", "kind_for", "render"]
 
@@ -73,29 +73,40 @@ def _plan(size: tuple[int, int], options: Mapping[str, Any]) -> tuple[Box, tuple
     return box, part, (wanted_width, wanted_height)
 
 
-def finished_size(size: tuple[int, int], options: Mapping[str, Any]) -> tuple[int, int]:
+def finished_size(size: tuple[int, int], options: Mapping[str, Any], most: int) -> tuple[int, int]:
     """Width and height of what :func:`render` makes of a picture.
+
+    Arguments:
+        size: of the picture.
+        options: as of :func:`render`.
+        most: pixels that it may have.
 
     Raises:
         EocodecError: nothing of the crop lies in the picture.
+        LimitError: it would have more pixels.
     """
-    finished: tuple[int, int] = _plan(size, options)[2]
-    return finished
+    width, height = _plan(size, options)[2]
+    if width * height > most:
+        raise LimitError(f"a picture of {width}x{height} pixels is larger than the limit of {most} pixels")
+    return width, height
 
 
-def render(image: Image.Image, kind: str, options: Mapping[str, Any]) -> bytes:
+def render(image: Image.Image, kind: str, options: Mapping[str, Any], most: int) -> bytes:
     """A picture file.
 
     Arguments:
         image: L, LA, RGB or RGBA.
         kind: one of :data:`KINDS`.
         options: crop (left, top, width, height), width, height, fit ("inside", "cover", "fill"), quality.
+        most: pixels that it may have.
 
     Raises:
         EocodecError: nothing of the crop lies in the picture.
+        LimitError: it would have more pixels.
         ImageError: the type cannot hold it.
     """
     box, part, size = _plan(image.size, options)
+    finished_size(image.size, options, most)
     if box != (0, 0, *image.size):
         image = image.crop(box)
     if size != image.size or part != (0.0, 0.0, *map(float, image.size)):

@@ -119,6 +119,8 @@ def run(app: Any, host: str, port: int, grace: float, level: str, proxies: str =
         h11_max_incomplete_event_size=1 << 16,
     )
     shown = f"[{host}]" if ":" in host else host
+    for name, why in app.state.eocodec.settings.unusable.items():
+        structlog.get_logger("eocodec.service").warning("model left out", model=name, why=why)
     structlog.get_logger("eocodec.service").info("listening", url=f"http://{shown}:{listener.getsockname()[1]}/")
     state = app.state.eocodec
     _Server(config, state.kill).run(sockets=[listener])

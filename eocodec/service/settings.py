@@ -31,6 +31,7 @@ class Settings:
         write_timeout: seconds that a client may take to read a chunk of an answer.
         worker_memory: bytes that a process may keep between two requests; 0: there is no bound.
         root_path: prefix under which a proxy offers the service, which it takes off.
+        unusable: installed models that were left out, and why.
         hosts: without keys, names that the service may be called by besides those of this machine.
     """
 
@@ -56,6 +57,7 @@ class Settings:
     worker_memory: int = 1 << 30
     root_path: str = ""
     hosts: tuple[str, ...] = ()
+    unusable: dict[str, str] = field(default_factory=dict)
 
     @property
     def embedded(self) -> str:

@@ -293,11 +293,13 @@ def _stored(body: bytes, options: dict[str, Any]) -> Kept:
     target = Target(*(options[k] for k in ("rate", "bpp", "max_bytes", "psnr")))
     progressive = options["progressive"]
     if progressive is None:
-        able = EMBEDDED_TABLES in model.files and not options["lossless"] and not options["tiny"]
+        other = ("lossless", "tiny", "tune", "focus")  # what embedded streams cannot be or have
+        able = EMBEDDED_TABLES in model.files and not any(options.get(name) for name in other)
         progressive = able and picture.pixels <= EMBEDDED_PIXELS
     if not target.given() and not options["lossless"]:
         target = replace(target, rate=min(STORED_RATE, float(model.block)))
-    if options["tiny"] or options["resize"] or options["lossless"] or not progressive:
+    chosen = any(options.get(name) for name in ("tune", "focus"))
+    if options["tiny"] or options["resize"] or options["lossless"] or chosen or not progressive:
         given = {
             "depth": 8,
             **options,
@@ -326,7 +328,7 @@ def render(data: bytes, kind: str, options: dict[str, Any], identity: str) -> An
     """
     picture = _desk.decoded(identity, data)
     image = to_pillow(picture.rgb, picture.alpha, picture.grey)
-    return Answer(rendering.render(image, kind, options), kind)
+    return Answer(rendering.render(image, kind, options, _pixels), kind)
 
 
 def opened_file(path: str, identity: str, options: dict[str, Any]) -> Answer:
