@@ -29,6 +29,23 @@ def without_grey() -> dict[str, bytes]:
     return {n: c for n, c in read_bundle(VECTORS / "small-grey.eocm").items() if not n.startswith("grey/")}
 
 
+def spoilt_grey() -> dict[str, dict[str, bytes]]:
+    """`small-grey.eocm` with a part for grey pictures that is none, by what is wrong with it."""
+    files = {n: c for n, c in read_bundle(VECTORS / "small-grey.eocm").items() if n != "parts.json"}
+    own = json.loads(files["grey/manifest.json"])
+    flat = {"kind": "flat", "size": 16, "levels": 2, "blocks": [4], "coarse": 4, "gain": [0.0] * 4}
+    contents = {
+        "no JSON": b"{",
+        "deep JSON": b"[" * 200_000,
+        "of one size": json.dumps({**own, **flat}).encode(),
+        **{
+            f"{name}: {value}": json.dumps({**own, name: value}).encode()
+            for name, value in (("gain", None), ("shift", None), ("low_index", 3), ("low_index", [[[0]]]))
+        },
+    }
+    return {name: with_list({**files, "grey/manifest.json": content}) for name, content in contents.items()}
+
+
 def with_list(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The files with a list of them as parts, as docs/FORMAT.md has it."""
     entries = {name: [len(content), hashlib.sha256(content).hexdigest()] for name, content in files.items()}

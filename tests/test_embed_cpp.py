@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from bundles import HOSTILE, STRIPPED, named, without_grey, zipped
+from bundles import HOSTILE, STRIPPED, named, spoilt_grey, without_grey, zipped
 from paths import ROOT, SAMPLES, VECTORS, Decoded, Maker, bundle_of, in_rgb
 from streams import (
     beginnings,
@@ -301,6 +301,14 @@ def test_hostile_bundles_are_refused(kind: str, decoder: Path, tmp_path: Path) -
     (tmp_path / "bad.eocm").write_bytes(zipped(files))
     result = decode(decoder, tmp_path / "bad.eocm", named("small-tuned-coarse", files), tmp_path / "case")
     assert isinstance(result, str) and said in result, result
+
+
+def test_a_part_for_grey_pictures_that_is_none_is_refused(sanitised: Path, tmp_path: Path) -> None:
+    for kind, files in spoilt_grey().items():
+        (tmp_path / "bad.eocm").write_bytes(zipped(files))
+        result = decode(sanitised, tmp_path / "bad.eocm", named("axis", files), tmp_path / "case")
+        assert isinstance(result, str) and ("bundle" in result or "one size" in result), (kind, result)
+        assert "Sanitizer" not in result, (kind, result)
 
 
 def test_bundles_may_lack_parts(decoder: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ import constriction
 import cv2
 import numpy as np
 import pytest
-from bundles import HOSTILE, STRIPPED, named, without_grey, zipped
+from bundles import HOSTILE, STRIPPED, named, spoilt_grey, without_grey, zipped
 from paths import MODELS, ROOT, SAMPLES, VECTORS, Decoded, Maker, bundle_of, environment, in_rgb
 from PIL import Image
 from streams import (
@@ -449,6 +449,18 @@ def test_a_bundle_without_its_part_for_grey_pictures_says_so(
     (tmp_path / "less.eocm").write_bytes(zipped(without_grey()))
     process = node("decode.mjs", tmp_path / "less.eocm", VECTORS / "axis.eoc", tmp_path / "out.png")
     assert process.returncode == 1 and "lacks its part for grey pictures" in process.stderr
+
+
+def test_a_part_for_grey_pictures_that_is_none_is_refused(
+    node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    jobs: list[Any] = []
+    for k, files in enumerate(spoilt_grey().values()):
+        (tmp_path / f"{k}.eocm").write_bytes(zipped(files))
+        jobs.append((f"{tmp_path / str(k)}.eocm", text(named("axis", files)), {}))
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    for kind, said in zip(spoilt_grey(), lines(node(ATTEMPT, tmp_path / "jobs.json")), strict=True):
+        assert "the model bundle" in str(said), (kind, said)
 
 
 def test_a_damaged_bundle_is_one_sentence(

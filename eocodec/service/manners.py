@@ -20,6 +20,7 @@ UNSAFE = ("POST", "PUT", "DELETE", "PATCH")
 def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
     """The methods that some route has for a path; none where there is no such path."""
     found: set[str] = set()
+    scope = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}  # not that of a mount
     for route in app.routes:
         if isinstance(route, Mount):
             found |= {"GET", "HEAD"} if route.matches({**scope, "method": "GET"})[0] is not Match.NONE else set()

@@ -543,6 +543,7 @@ class Model {
             auto both = Json::parse(whole.file(manifest));
             both.update(Json::parse(file(manifest)));
             take_in(both);
+            if (flat) throw Error("the model bundle's part for grey pictures is for pictures of one size");
         } catch (const Json::exception&) {
             inconsistent();
         }
@@ -2308,7 +2309,10 @@ class Lossless {
             const Planes<int16_t> context = noticed(around(axis, first, seen));
             in.add("context", context);
             const auto out = model_.run(graph, in, {"features"});
-            const int64_t channels = out[0].GetTensorTypeAndShapeInfo().GetShape().at(1);
+            const auto shape = out[0].GetTensorTypeAndShapeInfo().GetShape();
+            const int64_t channels = shape.size() == 4 ? shape[1] : 0;
+            if (channels < 1 || channels > 255 || (features_.channels && channels != features_.channels))
+                throw Error("the model's graph " + graph + " gives something else than such a graph should");
             const auto part = output<uint8_t>(out[0], {1, channels, seen, columns});
             if (!features_.channels) features_ = Planes<uint8_t>(int(channels), rows, columns);
             for (int k = 0; k < features_.channels; ++k)

@@ -98,7 +98,7 @@ class Bundle:
         self.id = _identity(files)
         try:
             manifest = json.loads(files["manifest.json"])
-        except (KeyError, ValueError) as e:
+        except (KeyError, RecursionError, ValueError) as e:
             raise Rejected(f"the model bundle lacks or spoils its manifest or tables ({e})") from e
         self._read(files, manifest, 3)
 
@@ -107,6 +107,8 @@ class Bundle:
         self.files, self.manifest = files, manifest
         try:
             self.flat = self.manifest.get("kind") == "flat"
+            if self.flat and axes == 1:
+                raise Rejected("the model bundle's part for grey pictures is for pictures of one size")
             self.tables = _tables(self.files["tables.bin"], mirrored=True)
             magnitude = np.frombuffer(self.files["compand.bin"], np.uint8).astype(np.int8)
             shift = np.array(self.manifest["shift"], np.float32) / 256
@@ -114,8 +116,15 @@ class Bundle:
             self.axes = axes
             if not self.flat and [len(g) for g in self.manifest["gain"]] != [axes] + [3 * axes] * (self.units // 6):
                 raise ValueError("other channels")
+            if not self.flat:
+                low = self.manifest["low_index"]
+                if len(low) != axes or any(len(kinds) != 6 or not all(kinds) for kinds in low):
+                    raise ValueError("other kinds of places of the low-pass")
+                for kinds in low:
+                    for kind in kinds:
+                        np.array(kind, np.uint8)
             version = self.manifest["format"]
-        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as e:
+        except (AttributeError, KeyError, IndexError, OverflowError, TypeError, ValueError) as e:
             raise Rejected(f"the model bundle lacks or spoils its manifest or tables ({e})") from e
         if version != 1:
             raise Rejected("the model bundle has another version than this program reads")
@@ -133,7 +142,7 @@ class Bundle:
             differs = json.loads(own["manifest.json"])
             model = copy.copy(self)
             model._read({"compand.bin": self.file("compand.bin"), **own}, {**self.manifest, **differs}, 1)
-        except (TypeError, ValueError) as e:
+        except (RecursionError, TypeError, ValueError) as e:
             raise Rejected(f"the model bundle spoils its part for grey pictures ({e})") from e
         return model
 

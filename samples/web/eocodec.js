@@ -939,6 +939,11 @@ function checkGraph(content) {
   }
 }
 
+/** What is wrong with a bundle, in a sentence. @param {unknown} e */
+function ofBundle(e) {
+  return e instanceof EocodecError ? e : new EocodecError("the model bundle is damaged");
+}
+
 /** A model bundle (`.eocm`). ONNX Runtime's sessions are made when they are first needed. */
 export class Bundle {
   #sessions = /** @type {Map<string, Promise<any>>} */ (new Map());
@@ -975,7 +980,12 @@ export class Bundle {
     /** Colour axes of pictures: 1 in the model for grey ones. */
     this.axes = whole ? 1 : 3;
     const channels = this.kind === "photo" ? this.manifest.gain.map((/** @type {number[]} */ g) => g.length) : [];
-    const fits = channels.every((/** @type {number} */ n, /** @type {number} */ k) => n === this.axes * (k ? 3 : 1));
+    /** @type {number[][][]} */
+    const low = this.kind === "photo" ? this.manifest.low_index : [];
+    const fits =
+      channels.every((/** @type {number} */ n, /** @type {number} */ k) => n === this.axes * (k ? 3 : 1)) &&
+      (this.kind === "flat" || low.length === this.axes) &&
+      low.every((kinds) => kinds.length === 6 && kinds.every((classes) => classes.length > 0));
     if (this.shift.length !== this.tables.length || !fits) {
       throw new EocodecError("the model bundle's tables are inconsistent");
     }
@@ -1000,8 +1010,7 @@ export class Bundle {
       const { files, id } = await unzip(bytesOf(bytes));
       return new Bundle(files, id, ort, options);
     } catch (e) {
-      if (e instanceof EocodecError) throw e;
-      throw new EocodecError("the model bundle is damaged");
+      throw ofBundle(e);
     }
   }
 
@@ -1051,7 +1060,15 @@ export class Bundle {
     if (!files.has("manifest.json")) {
       throw new EocodecError("this bundle lacks its part for grey pictures, which the file needs");
     }
-    return (this.#grey = new Bundle(files, this.fullId, this.ort, this.options, this.manifest));
+    try {
+      const grey = new Bundle(files, this.fullId, this.ort, this.options, this.manifest);
+      if (grey.kind === "flat") {
+        throw new EocodecError("the model bundle's part for grey pictures is for pictures of one size");
+      }
+      return (this.#grey = grey);
+    } catch (e) {
+      throw ofBundle(e);
+    }
   }
 
   /** @param {string} name */
