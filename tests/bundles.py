@@ -1,5 +1,6 @@
 """Bundles for tests of decoders: with a list of parts, without some parts, and with what no bundle may hold."""
 
+import functools
 import hashlib
 import io
 import json
@@ -7,8 +8,11 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 
-from paths import VECTORS
+import numpy as np
+from paths import SAMPLES, VECTORS
+from PIL import Image
 
+import eocodec
 from eocodec import format
 from eocodec.model.bundle import read_bundle
 
@@ -44,6 +48,24 @@ def spoilt_grey() -> dict[str, dict[str, bytes]]:
         },
     }
     return {name: with_list({**files, "grey/manifest.json": content}) for name, content in contents.items()}
+
+
+@functools.cache
+def exact_files() -> dict[str, tuple[np.ndarray, bytes]]:
+    """Pictures and their lossless files by the shipped model, whose nets look around; no vector's bundle has such."""
+    chelsea = np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))
+    colour = chelsea[90:131, 200:234]
+    large = Image.fromarray(chelsea[..., 1]).resize((620, 430), Image.Resampling.BICUBIC)
+    gaps = chelsea[60:220, 100:300].astype(np.uint16) * 5 // 6 * 6 // 5  # a tone curve, which no sixth level survives
+    pictures = {
+        "colour": colour,
+        "grey": np.repeat(colour[..., 1:2], 3, 2),
+        "weights": gaps.astype(np.uint8),
+        "deep": colour.astype(np.uint16) * 181 + (colour[..., ::-1] & 31),
+        "narrow": colour[:, :1],
+        "strips": np.repeat(np.asarray(large)[..., None], 3, 2),  # more places than a strip has
+    }
+    return {name: (picture, eocodec.compress(picture, lossless=True)) for name, picture in pictures.items()}
 
 
 def with_list(files: Mapping[str, bytes]) -> dict[str, bytes]:

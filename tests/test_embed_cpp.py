@@ -15,8 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from bundles import HOSTILE, STRIPPED, named, spoilt_grey, without_grey, zipped
-from paths import ROOT, SAMPLES, VECTORS, Decoded, Maker, bundle_of, in_rgb
+from bundles import HOSTILE, STRIPPED, exact_files, named, spoilt_grey, without_grey, zipped
+from paths import MODELS, ROOT, SAMPLES, VECTORS, Decoded, Maker, bundle_of, in_rgb
 from streams import (
     beginnings,
     hostile_pages,
@@ -301,6 +301,12 @@ def test_hostile_bundles_are_refused(kind: str, decoder: Path, tmp_path: Path) -
     (tmp_path / "bad.eocm").write_bytes(zipped(files))
     result = decode(decoder, tmp_path / "bad.eocm", named("small-tuned-coarse", files), tmp_path / "case")
     assert isinstance(result, str) and said in result, result
+
+
+def test_lossless_files_of_the_shipped_model_are_exact(decoder: Path, tmp_path: Path) -> None:
+    for kind, (picture, data) in exact_files().items():
+        result = decode(decoder, MODELS / "photo.eocm", data, tmp_path / "case")
+        assert not isinstance(result, str) and np.array_equal(result[1], picture), kind
 
 
 def test_a_part_for_grey_pictures_that_is_none_is_refused(sanitised: Path, tmp_path: Path) -> None:

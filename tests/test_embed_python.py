@@ -19,7 +19,7 @@ import constriction
 import cv2
 import numpy as np
 import pytest
-from bundles import HOSTILE, LISTED, STRIPPED, id_of, named, spoilt_grey, without_grey, zipped
+from bundles import HOSTILE, LISTED, STRIPPED, exact_files, id_of, named, spoilt_grey, without_grey, zipped
 from paths import MODELS, SAMPLES, VECTORS, Decoded, bundle_of, in_rgb, picture_of
 from PIL import Image
 from streams import (
@@ -121,6 +121,12 @@ def test_a_bundle_without_its_part_for_grey_pictures_says_so(embed: ModuleType, 
     (tmp_path / "less.eocm").write_bytes(zipped(without_grey()))
     with pytest.raises(embed.Rejected, match="lacks its part for grey pictures"):
         embed.decode(vector("axis"), embed.Bundle(tmp_path / "less.eocm"))
+
+
+@pytest.mark.parametrize("kind", ["colour", "grey", "weights", "deep", "narrow", "strips"])
+def test_lossless_files_of_the_shipped_model_are_exact(embed: ModuleType, kind: str) -> None:
+    picture, data = exact_files()[kind]
+    assert np.array_equal(embed.decode(data, embed.Bundle(MODELS / "photo.eocm")), picture)
 
 
 @pytest.mark.parametrize("kind", spoilt_grey())
