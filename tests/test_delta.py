@@ -228,7 +228,9 @@ def test_a_shipped_model_with_other_nets_for_denoising_has_the_name_of_its_file(
     added = _run("models", "add", quiet)
     assert added.exit_code == 0 and added.output.startswith("quiet  id "), added.output
     assert user_models() == {"quiet": folder / "quiet.eocm"}
-    assert load_model("quiet").full_id == load_model("photo").full_id
+    assert load_model("quiet").full_id == load_model("photo").full_id and load_model("quiet").name == "quiet"
+    write_delta(folder / "mine.eocm", files, _changed("mine"))
+    assert _run("models", "remove", "quiet").exit_code == 0, "what needs photo has it still"
 
 
 @pytest.mark.slow

@@ -129,7 +129,7 @@ def remove(name: str, force: bool) -> None:
       eocodec models remove mine
     """
     from eocodec.model.bundle import peek_id
-    from eocodec.model.library import shipped_models, user_models
+    from eocodec.model.library import installed_models, shipped_models, user_models
 
     if name in shipped_models():
         raise EocodecError(f"the model {name} comes with eocodec and cannot be removed")
@@ -138,6 +138,8 @@ def remove(name: str, force: bool) -> None:
         raise EocodecError(f"no model that was added is called {name}; there are: {', '.join(own) or 'none'}")
     identity = peek_id(own[name])
     needing = [other for other, path in own.items() if other != name and _base(path) == identity]
+    if any(peek_id(path) == identity for other, path in installed_models().items() if other != name):
+        needing = []  # it is there twice
     if needing and not force:
         raise EocodecError(f"{', '.join(needing)} cannot be used without {name}; use --force to remove it all the same")
     try:
