@@ -68,7 +68,7 @@ def embed() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def bundles(embed: ModuleType) -> dict[str, Any]:
-    return {name: embed.Bundle(bundle_of(name)) for name in ("photo", "face64", "small.eocm", "small-grey.eocm")}
+    return {name: embed.Bundle(bundle_of(name)) for name in {entry["model"] for entry in INDEX}}
 
 
 @pytest.mark.parametrize("entry", INDEX, ids=lambda v: v["name"])

@@ -19,7 +19,7 @@ from eocodec.model.library import load_model
 
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
 # Vectors that an emulated processor decodes, and how many of their bytes: of an embedded stream each takes its time.
-EMULATED = dict.fromkeys(("colour", "grey", "noise", "lossless-grey", "face-tiny", "small-map"), 1 << 20)
+EMULATED = dict.fromkeys(("colour", "grey", "noise", "lossless-grey", "face-tiny", "small-map", "exact-grey"), 1 << 20)
 EMULATED["embedded-deep"] = 60
 PROGRAM = """
 import sys

@@ -9,7 +9,10 @@ import pytest
 from paths import VECTORS, bundle_of, picture_of
 
 import eocodec
+from eocodec.coding.lattice import AXES
+from eocodec.coding.lossless_walk import features_name
 from eocodec.coding.symbols import symbols
+from eocodec.model.bundle import open_bundle
 
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
 
@@ -32,6 +35,12 @@ def test_vectors_decode_to_what_they_were_made_with(vector: dict[str, Any]) -> N
         assert difference.max() <= (0 if vector["exact"] else 1)
 
 
+def looks_around(model: str) -> bool:
+    """Whether a bundle has all nets that look around before the samples of lossless files."""
+    files = open_bundle(bundle_of(model))
+    return all(f"{features_name(half, axis)}.onnx" in files for half in (1, 2, 4) for axis in range(AXES))
+
+
 def test_every_kind_of_file_has_a_vector() -> None:
     from eocodec.format import is_tiny, parse
 
@@ -44,6 +53,7 @@ def test_every_kind_of_file_has_a_vector() -> None:
         file = parse(data)
         kinds.add("lossless" if file.lossless else "embedded" if file.header.embedded else vector["model"])
         kinds |= {"grey"} if file.header.grey else set()
+        kinds |= {"nets that look around"} if looks_around(vector["model"]) else set()
         kinds |= {"alpha"} if file.alpha else set()
         kinds |= {"tuned"} if file.header.tuning else set()
         kinds |= {"map"} if file.offsets else set()
@@ -56,4 +66,5 @@ def test_every_kind_of_file_has_a_vector() -> None:
     assert kinds == {
         *("photo", "face64", "small.eocm", "small-grey.eocm", "embedded", "lossless", "tiny"),
         *("grey", "alpha", "tuned", "map", "shifts", "deep", "luma", "page", "one axis", "prefix"),
+        "nets that look around",
     }

@@ -1,7 +1,7 @@
 """Make the test vectors that are not there yet. Those that are there are never changed: run it from the checkout.
 
-Each names the model it needs: a shipped one, or `small.eocm` or `small-grey.eocm`, which have what the shipped ones
-have not (make_small.py).
+Each names the model it needs: a shipped one, or `small.eocm`, `small-grey.eocm` or `small-lossless.eocm`, which have
+what the first photo model has not (make_small.py).
 Vectors of `photo` are of the first photo model, of which the package keeps the decoder; to make more of them takes the
 bundle as it was with its encoder:
 
@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -24,17 +25,18 @@ from PIL import Image, ImageDraw, ImageFont
 
 import eocodec
 from eocodec.codec import decode_file
+from eocodec.coding import lossless
 from eocodec.coding.fineness import StepTuning
 from eocodec.coding.page import PageJob
 from eocodec.coding.registry import ORDINARY, PAGE
 from eocodec.coding.symbols import symbols
-from eocodec.format import to_bytes
+from eocodec.format import MAX_PIXELS, to_bytes
 from eocodec.image import as_picture, to_pillow
 from eocodec.regions import Region
 
 HERE = Path(__file__).parent
 PHOTO = Path(sys.argv[1]) if sys.argv[1:] else bundle_of("photo")
-SMALL, SMALL_GREY = HERE / "small.eocm", HERE / "small-grey.eocm"  # make_small.py
+SMALL, SMALL_GREY, SMALL_LOSSLESS = (HERE / f"small{n}.eocm" for n in ("", "-grey", "-lossless"))  # make_small.py
 SAMPLES = HERE.parent.parent / "samples"
 LARGEST_PICTURE = 65536  # pixels; of larger vectors only the symbols are kept
 
@@ -138,7 +140,26 @@ VECTORS: dict[str, Callable[[], bytes]] = {
     "axis-fine": lambda: stepped(drawn(117, 47, 38)[..., 0], 190, 0, model=SMALL_GREY),
     "axis-prefix": lambda: stepped(drawn(118, 150, 121)[..., 0], 96, 9, model=SMALL_GREY)[:-500],
     "axis-page": lambda: page(sheet(190, 130, 119)[..., 1], 0, SMALL_GREY),
+    "exact": lambda: by_nets(crop("chelsea", 120, 70, 61, 39)),
+    "exact-grey": lambda: by_nets(crop("rocket", 300, 100, 33, 47)[..., 1]),
+    "exact-weights": lambda: by_nets(stretched(crop("rocket", 300, 100, 110, 90))),
+    "exact-weights-grey": lambda: by_nets(stretched(crop("rocket", 300, 100, 91, 71))[..., 1]),
+    "exact-deep": lambda: by_nets(light(crop("chelsea", 120, 70, 53, 46))),
+    "exact-prefix": lambda: (HERE / "exact-weights.eoc").read_bytes()[:6000],
+    "exact-strips": lambda: by_nets(ripples()),
 }
+
+
+def by_nets(picture: np.ndarray) -> bytes:
+    """A lossless file of the model whose nets look around, in which nothing is packed, whatever that costs."""
+    with patch.multiple(lossless, _packed=lambda samples, size, limit=None: b"", SURE=MAX_PIXELS * 4):
+        return compress(picture, lossless=True, model=SMALL_LOSSLESS)
+
+
+def ripples() -> np.ndarray:
+    """A picture that is known well, grey, with more than a strip of samples in a phase."""
+    y, x = np.mgrid[:264, :1024]
+    return (128 + 60 * np.sin(x / 70 + np.cos(y / 50)) + 40 * np.cos(y / 40 - x / 90)).astype(np.uint8)
 
 
 def compress(picture: np.ndarray, model: str | Path = PHOTO, **options: Any) -> bytes:
@@ -211,7 +232,8 @@ def crop_face() -> np.ndarray:
 
 def model_of(name: str) -> str:
     """The model that a vector is decoded with: a shipped one, or a bundle in this folder."""
-    return {"face": "face64", "small": SMALL.name, "axis": SMALL_GREY.name}.get(name.split("-")[0], "photo")
+    known = {"face": "face64", "small": SMALL.name, "axis": SMALL_GREY.name, "exact": SMALL_LOSSLESS.name}
+    return known.get(name.split("-")[0], "photo")
 
 
 def main() -> None:
@@ -235,7 +257,7 @@ def main() -> None:
             "height": height,
             "depth": 8 * decoded.rgb.itemsize,
             "alpha": decoded.alpha is not None,
-            "exact": name.startswith("lossless"),
+            "exact": name.startswith(("lossless", "exact")),
             "symbols": len(values),
             "sha256": hashlib.sha256(values.tobytes()).hexdigest(),
             "picture": height * width <= LARGEST_PICTURE,

@@ -1,11 +1,13 @@
-"""Make `small.eocm`, the model of the test vectors that the shipped models cannot make, and `small-grey.eocm`.
+"""Make `small.eocm`, the model of the test vectors that the shipped models cannot make, and two made from it.
 
 The first has rotated passes, tuning, a map of steps and embedded streams, in a few hundred kilobytes, and is no use but
-for tests; the second, made from it, a part for grey pictures in place of the streams. Weights depend on the machine
-that trains, so they were made once: vectors name them by their ids, and they never change.
+for tests. `small-grey.eocm` has a part for grey pictures in place of the streams; `small-lossless.eocm` has nothing but
+what lossless files take, with nets that look around. Weights depend on the machine that trains, so they were made once:
+vectors name them by their ids, and they never change.
 
 PYTHONPATH=. python tests/vectors/make_small.py OUT.eocm
 PYTHONPATH=.:export python tests/vectors/make_small.py --grey OUT.eocm
+PYTHONPATH=.:export python tests/vectors/make_small.py --lossless OUT.eocm
 """
 
 import subprocess
@@ -99,10 +101,32 @@ def with_grey_part(out: Path) -> None:
     write_bundle(out, with_grey(whole, grey_parts(model.eval().requires_grad_(False), whole, pictures, pictures[:2])))
 
 
+def with_nets_that_look_around(out: Path) -> None:
+    """Write a bundle for lossless files alone, whose nets are those of the shipped model but for their sizes."""
+    import torch
+    from eocodec_export.lossless import Effort, Nets, lossless_files
+
+    from eocodec.model.bundle import read_bundle, write_bundle
+    from eocodec.model.parts import listed
+
+    torch.manual_seed(0)
+    files = read_bundle(Path(__file__).parent / "small.eocm")
+    base = {name: files[name] for name in ("manifest.json", "tables.bin", "compand.bin")}
+    pictures = [drawn(seed, 200, 192) for seed in range(12)]
+    sizes = {
+        1: Nets((8, 8), 2, 8, 4, 300, 4, 24, 4),
+        2: Nets((8, 8), 2, 8, 4, 150, 4, 20, 4),
+        4: Nets((8, 8), 2, 8, 4, 100, 8, 20, 2),
+    }
+    added = lossless_files(base, pictures, effort=Effort(len(pictures), sizes), report=print)
+    write_bundle(out, listed({**base, **added}))
+
+
 def main() -> None:
     out = Path(sys.argv[-1]).resolve()
-    if sys.argv[1] == "--grey":
-        with_grey_part(out)
+    further = {"--grey": with_grey_part, "--lossless": with_nets_that_look_around}
+    if sys.argv[1] in further:
+        further[sys.argv[1]](out)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
