@@ -188,6 +188,24 @@ class Store:
             return {}
         return {f["name"].rstrip("/").rpartition("/")[2]: f["size"] for f in found if f["type"] != "directory"}
 
+    def check(self) -> None:
+        """See whether the folder can be read; in an object store, whose folders need not be there, its bucket.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError: it is gone, or is a file.
+        """
+        if self.is_local:
+            os.scandir(self.root).close()
+            return
+        try:
+            self.filesystem.invalidate_cache()
+            self.filesystem.ls(self.root, detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            bucket = self.root.partition("/")[0]
+            if not bucket or bucket == self.root:
+                raise
+            self.filesystem.ls(bucket, detail=False)
+
     def clear(self, folder: str, own: str) -> None:
         """Remove the files of a folder whose names match, and the folder if nothing else is in it."""
         for name in self.sizes(folder):

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -174,6 +175,7 @@ def test_info_and_models_say_what_the_library_says(client: httpx.Client) -> None
         assert spectrum["block"] == m["block"] and len(spectrum["rank"]) == len(spectrum["entropy"]) > 20
         assert spectrum["rank"] == sorted(spectrum["rank"])
         assert spectrum["entropy"] == sorted(spectrum["entropy"], reverse=True)
+        assert m["default_rate"] == min(96, m["block"])
     assert client.get("/v1/models/none/spectrum").status_code == 404
 
 
@@ -468,6 +470,19 @@ def test_a_store_that_breaks_is_not_the_clients_fault(client: httpx.Client, stor
         assert answer.status_code == 507 and str(store) not in detail(answer), method
     assert client.get("/v1/images/beside").content == data
     (store / "folder.eoc").rmdir()
+
+
+def test_a_store_that_is_gone_is_not_ready(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with serving("--workers", 1, "--store", store) as server:
+        for spoil in (lambda: shutil.rmtree(store), lambda: store.write_text("a file")):
+            spoil()
+            answer = server.get("readyz")
+            assert answer.status_code == 507 and str(store) not in detail(answer)
+            assert server.get("healthz").status_code == 200
+        store.unlink()
+        store.mkdir()
+        assert server.get("readyz").status_code == 200
 
 
 def test_an_image_element_gets_a_picture_and_a_program_the_file(client: httpx.Client) -> None:

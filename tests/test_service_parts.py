@@ -5,11 +5,14 @@ import functools
 import io
 import json
 import os
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,8 +22,10 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 pytest.importorskip("cachetools", reason="the extra serve is not installed")
 
-from fastapi import HTTPException, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
 from eocodec import format
 from eocodec.codec import compress_picture, decompress, truncate
@@ -32,16 +37,18 @@ from eocodec.image import Picture, read_picture
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 from eocodec.model.library import load_model, shipped_models
-from eocodec.service import rendering, work
+from eocodec.service import catalogue, rendering, work
 from eocodec.service.access import Access
+from eocodec.service.app import create_app
+from eocodec.service.catalogue import described
 from eocodec.service.images import Images, StoreError, Taken, identify
-from eocodec.service.meters import Meters, Watch
+from eocodec.service.manners import Manners
 from eocodec.service.opened import Desk
 from eocodec.service.options import ImageOptions
 from eocodec.service.pool import Busy, Gone, Pool
 from eocodec.service.preview import PREVIEW_PIXELS
-from eocodec.service.problems import fault
-from eocodec.service.remote import allowed
+from eocodec.service.problems import problem
+from eocodec.service.remote import allowed, fetched
 from eocodec.service.rivals import rival, rivals, ssimulacra2
 from eocodec.service.settings import Settings
 from eocodec.service.signing import check, sign
@@ -573,6 +580,86 @@ def test_the_type_for_an_element_can_hold_the_picture(
     assert rendering.kind_for(accept, size, alpha) == kind
 
 
+def test_a_models_default_rate_is_one_that_it_has(model: Model) -> None:
+    assert described(model, "photo")["default_rate"] == 96.0
+    few = SimpleNamespace(
+        name="few", id=model.id, full_id=model.full_id, size=None, block=48, denoising_methods=(), files={},
+        any_manifest=SimpleNamespace(tiny_number=0, licence="", card=""),
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue, "shipped_paths", lambda model: None)
+        assert described(cast("Model", few), "photo")["default_rate"] == 48.0
+
+
+def application(*origins: str) -> FastAPI:
+    """The application without processes, and with routes that fail."""
+    app = create_app(Settings({}, keys=("an-api-key-of-the-site",), origins=origins), [load_model("photo")])
+
+    @app.get("/fault")
+    async def fault() -> None:
+        raise ZeroDivisionError("a secret")
+
+    @app.get("/broken-off")
+    async def broken_off() -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"begun"
+            raise ZeroDivisionError("a secret")
+
+        return StreamingResponse(parts())
+
+    return app
+
+
+def test_a_fault_of_the_service_is_answered_as_every_problem_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = TestClient(application("https://example.org"), raise_server_exceptions=False)
+    headers = {"x-request-id": "abc-1", "origin": "https://example.org"}
+
+    def check(answer: Any) -> None:
+        assert answer.status_code == 500 and answer.json() == {"detail": "something went wrong in the service"}
+        assert answer.headers["x-request-id"] == "abc-1"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+
+    with capture_logs() as log:
+        answer = client.get("/fault", headers=headers)
+    check(answer)
+    assert answer.headers["access-control-allow-origin"] == "https://example.org"
+    (line,) = [r for r in log if r["event"] == "fault"]
+    assert line["id"] == "abc-1" and isinstance(line["exc_info"], ZeroDivisionError)
+    assert [r["status"] for r in log if r["event"] == "request"] == [500]
+    with pytest.raises(ZeroDivisionError):  # what has begun is not answered twice; the server breaks it off
+        TestClient(application()).get("/broken-off")
+    monkeypatch.setattr(Manners, "_refusal", lambda self, scope: 1 / 0)
+    with capture_logs() as log:
+        check(client.get("/healthz", headers=headers))
+    assert [r["event"] for r in log] == ["fault", "request"]
+
+
+def test_a_fault_of_a_task_is_logged_and_told() -> None:
+    request = Request({"type": "http", "method": "PUT", "path": "/", "headers": [], "state": {"request": "abc-1"}})
+    with capture_logs() as log:
+        answer = asyncio.run(problem(request, ZeroDivisionError()))
+    assert answer.status_code == 500 and [(r["event"], r["id"]) for r in log] == [("fault", "abc-1")]
+
+
+def test_a_source_that_does_not_speak_http_cannot_be_reached() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def speak() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"\x00 nonsense\r\n\r\n")
+
+        thread = threading.Thread(target=speak)
+        thread.start()
+        with pytest.raises(HTTPException) as refused:
+            fetched(f"http://127.0.0.1:{listener.getsockname()[1]}/a.png", 1000, 5.0)
+        thread.join()
+    assert refused.value.status_code == 502
+
+
 @pytest.mark.parametrize("keys", [(), ("an-api-key-of-the-site",)])
 def test_files_and_their_parts_need_no_signature_where_reading_is_public(keys: tuple[str, ...]) -> None:
     access = Access(Settings({}, keys=keys, public_read=True, signing=("a-signing-key-of-the-site",)))
@@ -611,27 +698,6 @@ def test_pictures_that_headers_ask_for_need_a_signature_too(query: str, headers:
     else:
         access._need_right_to_see(request, None, None)
     access._need_right_to_see(request, None, "an-api-key-of-the-site")
-
-
-def test_what_nobody_expects_is_an_answer_like_any_other() -> None:
-    """It went out without an id and without the headers that every answer has."""
-    sent: list[Any] = []
-
-    async def broken(scope: Any, receive: Any, send: Any) -> None:
-        raise ZeroDivisionError
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b""}
-
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"x-request-id", b"one")]}
-    watch = Watch(broken, Meters(lambda: None), 5, fault)
-    asyncio.run(watch(scope, receive, send))
-    start, rest = sent
-    assert start["status"] == 500 and (b"x-request-id", b"one") in start["headers"]
-    assert b"x-content-type-options" in dict(start["headers"]) and b"went wrong" in rest["body"]
 
 
 def test_signatures_hold_for_what_was_signed_and_until_they_expire() -> None:

@@ -89,6 +89,17 @@ def test_a_bucket_that_goes_away_is_the_stores_fault(bucket: Any) -> None:
             attempt()
 
 
+def test_a_bucket_that_is_removed_is_the_stores_fault(bucket: Any) -> None:
+    import s3fs
+
+    s3fs.S3FileSystem().mkdir("short-lived")
+    images = Images("s3://short-lived/images", describe)
+    images.check()
+    s3fs.S3FileSystem().rmdir("short-lived")
+    with pytest.raises(StoreError):
+        images.check()
+
+
 def test_a_server_that_is_not_there_is_one_sentence_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     import s3fs
 

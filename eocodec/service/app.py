@@ -23,7 +23,7 @@ from eocodec.service.access import Access
 from eocodec.service.manners import Manners
 from eocodec.service.meters import Watch
 from eocodec.service.options import ImageOptions
-from eocodec.service.problems import COMMON, Problem, add_handlers, fault
+from eocodec.service.problems import COMMON, Faults, Problem, add_handlers
 from eocodec.service.settings import Settings
 from eocodec.service.state import State
 
@@ -94,6 +94,7 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
         app.include_router(_page())
         app.mount("/static", _Revalidated(directory=PAGE), "static")
     add_handlers(app)
+    app.add_middleware(Faults)  # of routes; with the headers of CORS, so that pages of other sites can read the answer
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -105,7 +106,8 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
     # Without keys: pages elsewhere, even those whose name comes to mean this machine, must not get at the images.
     hosts, origins = ((*LOCAL, *settings.hosts), settings.origins) if access.open else (None, None)
     app.add_middleware(Manners, routes=app, hosts=hosts, origins=origins)
-    app.add_middleware(Watch, meters=state.meters, seconds=settings.write_timeout, fault=fault)
+    app.add_middleware(Faults)  # of middleware
+    app.add_middleware(Watch, meters=state.meters, seconds=settings.write_timeout)
     return app
 
 

@@ -119,7 +119,10 @@ class Images:
         Raises:
             StoreError: it does not.
         """
-        self._ask("", self.store.sizes, "")
+        try:
+            self._ask("", self.store.check)
+        except FileNotFoundError as e:
+            raise StoreError(f"{self.store.url}: is gone") from e
 
     def read(self, name: str) -> bytes | None:
         """Content of an image, None if there is none of this name.

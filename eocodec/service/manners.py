@@ -3,7 +3,7 @@
 In: an ASGI application. Out: one around it. Refusals have the form of every other error.
 """
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
@@ -20,7 +20,7 @@ UNSAFE = ("POST", "PUT", "DELETE", "PATCH")
 def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
     """The methods that some route has for a path; none where there is no such path."""
     found: set[str] = set()
-    scope = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}  # not that of a mount
+    scope = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}  # not of a part of the page
     for route in app.routes:
         if isinstance(route, Mount):
             found |= {"GET", "HEAD"} if route.matches({**scope, "method": "GET"})[0] is not Match.NONE else set()
@@ -62,10 +62,8 @@ class Manners:
         return None
 
     def _answers_to(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:  # brackets of no address
-            return False
+        parts = _split(f"//{host}")
+        name = (parts.hostname if parts else None) or ""
         assert self.hosts is not None
         names = {h.strip("[]").lower() for h in self.hosts}
         return name in names or any(h.startswith("*.") and name.endswith(h[1:]) for h in names)
@@ -78,7 +76,13 @@ class Manners:
             return headers.get("sec-fetch-site") == "cross-site"
         if origin in self.origins or "*" in self.origins:
             return False
-        try:
-            return urlsplit(origin).netloc != headers.get("host", "")
-        except ValueError:
-            return True
+        parts = _split(origin)
+        return parts is None or parts.netloc != headers.get("host", "")
+
+
+def _split(url: str) -> SplitResult | None:
+    """Parts of what a client says is a URL; None: it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None

@@ -66,11 +66,10 @@ class Watch:
         app: what answers.
         meters: what is counted.
         seconds: that a client may take to read what is sent at a time; then its connection ends.
-        fault: answers where something raises what nobody expects.
     """
 
-    def __init__(self, app: ASGIApp, meters: Meters, seconds: float, fault: ASGIApp) -> None:
-        self.app, self.meters, self.seconds, self.fault = app, meters, seconds, fault
+    def __init__(self, app: ASGIApp, meters: Meters, seconds: float) -> None:
+        self.app, self.meters, self.seconds = app, meters, seconds
         self.log = structlog.get_logger("eocodec.service")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +78,7 @@ class Watch:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        status, received, sent, begun = 500, 0, 0, False
+        status, received, sent = 500, 0, 0
         identity = _identity(scope)
         scope.setdefault("state", {})["request"] = identity
 
@@ -90,9 +89,9 @@ class Watch:
             return message
 
         async def counted_send(message: Message) -> None:
-            nonlocal status, sent, begun
+            nonlocal status, sent
             if message["type"] == "http.response.start":
-                status, begun = message["status"], True
+                status = message["status"]
                 own = {name for name, _ in message["headers"]}
                 more = [(n, v) for n, v in ALWAYS if n not in own]
                 message["headers"] = [*message["headers"], *more, (b"x-request-id", identity.encode())]
@@ -107,11 +106,6 @@ class Watch:
             await self.app(scope, counted_receive, counted_send)
         except TooSlowReader:
             status = 499  # the server closes the connection, as the answer is not complete
-        except Exception as e:
-            self.log.error("fault", id=identity, exc_info=e)
-            if begun:
-                raise
-            await self.fault(scope, receive, counted_send)
         finally:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "other")  # the template: names would be without number

@@ -7,7 +7,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eocodec.errors import EocodecError, LimitError, UnknownTypeError
 from eocodec.service import work
@@ -31,13 +31,11 @@ __all__ = [
     "REMOTE",
     "TASK",
     "VIEW",
+    "Faults",
     "Problem",
     "add_handlers",
-    "fault",
     "problem",
 ]
-
-FAULT = 500, "something went wrong in the service"
 
 
 class Problem(BaseModel):
@@ -170,7 +168,6 @@ def _handlers() -> dict[int | type[Exception], Any]:
         ValidationError: _parameter,
         404: _of_path,
         405: _of_path,
-        Exception: _fault,
     }
 
 
@@ -180,14 +177,40 @@ def add_handlers(app: FastAPI) -> None:
         app.add_exception_handler(kind, handler)
 
 
+class Faults:
+    """ASGI middleware: an exception that no handler knows is a fault of the service, which is logged and answered.
+
+    Starlette's own place for that lies outside of all middleware, whose headers the answer would lack.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        begun = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal begun
+            begun = begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched_send)
+        except Exception as e:
+            if begun or scope["type"] != "http":  # what has begun can only be broken off
+                raise
+            await _fault(e, scope.get("state", {}).get("request"))(scope, receive, send)
+
+
 async def problem(request: Request, e: Exception) -> JSONResponse:
     """The answer to an exception of work that nobody waits for; faults of the service are logged here."""
     if isinstance(e, HTTPException):
         return _answer(e.status_code, str(e.detail), dict(e.headers or {}))
     handlers = _handlers()
-    kind = next(k for k in type(e).__mro__ if k in handlers)
-    if kind is Exception:
-        structlog.get_logger("eocodec.service").error("task", exc_info=e)
+    kind = next((k for k in type(e).__mro__ if k in handlers), None)
+    if kind is None:
+        return _fault(e, request.scope.get("state", {}).get("request"))
     found: JSONResponse = await handlers[kind](request, e)
     return found
 
@@ -234,13 +257,9 @@ async def _of_path(request: Request, e: Any) -> JSONResponse:
     return _answer(405, f"this path knows {', '.join(methods)}", {"Allow": ", ".join([*methods, "OPTIONS"])})
 
 
-async def _fault(request: Request, e: Exception) -> JSONResponse:
-    return _answer(*FAULT)
-
-
-async def fault(scope: Scope, receive: Receive, send: Send) -> None:
-    """The answer where something raises what nobody expects, as an application."""
-    await _answer(*FAULT)(scope, receive, send)
+def _fault(e: Exception, identity: str | None) -> JSONResponse:
+    structlog.get_logger("eocodec.service").error("fault", id=identity, exc_info=e)
+    return _answer(500, "something went wrong in the service")
 
 
 async def _parameter(request: Request, e: Any) -> JSONResponse:

@@ -6,6 +6,7 @@ ever asked for; what comes is bounded in bytes and in time, and kept with the ot
 
 import asyncio
 import hashlib
+import http.client
 import time
 import urllib.error
 import urllib.request
@@ -86,7 +87,7 @@ def fetched(url: str, limit: int, seconds: float) -> bytes:
         raise HTTPException(404 if e.code in (404, 410) else 502, f"the source answers {e.code}") from None
     except TimeoutError:
         raise HTTPException(504, f"the source did not answer within {seconds:g} s") from None
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         raise HTTPException(502, "the source cannot be reached") from None
     return bytes(content)
 
