@@ -40,6 +40,7 @@ __all__ = [
     "check_suffix",
     "encode_picture",
     "is_grey",
+    "keeps_alpha",
     "read_picture",
     "rounded",
     "to_pillow",
@@ -527,6 +528,11 @@ def check_suffix(suffix: str) -> str:
     return kind
 
 
+def keeps_alpha(suffix: str) -> bool:
+    """Whether files of the type that `suffix` names are written with transparency."""
+    return check_suffix(suffix) not in ("JPEG", "PPM", "BMP")
+
+
 def encode_picture(image: Image.Image, suffix: str) -> bytes:
     """Bytes of a picture file of the type that `suffix` (".png", ".webp", …) names; lossless where the type can be.
 
@@ -539,7 +545,7 @@ def encode_picture(image: Image.Image, suffix: str) -> bytes:
         options = {"lossless": True, "exact": True}
     elif saver in ("JPEG", "AVIF"):
         options = {"quality": 95, "subsampling": "4:4:4"} if saver == "AVIF" else {"quality": 95, "subsampling": 0}
-    if saver in ("JPEG", "PPM", "BMP") and "A" in image.mode:
+    if not keeps_alpha(suffix) and "A" in image.mode:
         image = image.convert("RGB" if image.mode == "RGBA" else "L")
     try:
         return _png(image) if saver == "PNG" else _saved(image, saver, **options)

@@ -100,6 +100,45 @@ def test_pipes_without_an_extension_get_a_png(call: Runner, folder: Path) -> Non
     assert done.returncode != 0 and not (folder / "nameless").exists()
 
 
+def test_standard_output_by_its_name_is_standard_output(folder: Path) -> None:
+    """What is said got between the bytes, or over them where a file was the output."""
+    program = [sys.executable, "-m", "eocodec_cli"]
+    for redirect in (folder / "file.eoc", None):
+        with contextlib.ExitStack() as stack:
+            out = subprocess.PIPE if redirect is None else stack.enter_context(redirect.open("wb"))
+            done = subprocess.run(
+                [*program, "compress", "a.png", "-o", "/dev/stdout", "--force"], stdout=out, stderr=subprocess.PIPE,
+                cwd=folder, env=environment(), check=True,
+            )  # fmt: skip
+        data = done.stdout if redirect is None else redirect.read_bytes()
+        assert eocodec.decompress(data).shape[2] == 3 and b"bpp" in done.stderr
+
+
+def test_inputs_that_can_be_read_once_are_read_once(call: Runner, folder: Path) -> None:
+    for command in ("compress", "denoise"):
+        pipe = folder / f"{command}.fifo"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=lambda path=pipe: path.write_bytes((folder / "a.png").read_bytes()))
+        writer.start()
+        done = call(command, pipe, "-o", folder / f"{command}.out.png" if command == "denoise" else f"{command}.eoc")
+        writer.join(30)
+        assert done.returncode == 0, done.stderr
+
+
+def test_what_a_type_cannot_hold_is_said(call: Runner, folder: Path) -> None:
+    Image.new("RGBA", (40, 30), (9, 90, 200, 99)).save(folder / "through.png")
+    words = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 21
+    Image.fromarray(words).save(folder / "deep.png")
+    assert call("compress", "through.png").returncode == 0
+    for command in (("decompress", "through.eoc"), ("denoise", "through.png")):
+        done = call(*command, "-o", "opaque.jpg", "--force")
+        assert done.returncode == 0 and b"transparency is lost, which .jpg cannot hold" in done.stderr
+    assert call("denoise", "deep.png", "-o", "same.png").returncode == 0
+    assert np.array_equal(np.asarray(Image.open(folder / "same.png")), words), "nothing was changed"
+    done = call("denoise", "--sigma", 9, "deep.png", "-o", "less.png")
+    assert b"16 bits a sample are rounded to 8" in done.stderr
+
+
 def test_links_are_followed_and_modes_kept(call: Runner, folder: Path) -> None:
     (folder / "disk").mkdir()
     (folder / "disk" / "real.eoc").write_bytes(OLD)

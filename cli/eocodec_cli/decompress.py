@@ -71,7 +71,7 @@ def command(
     from eocodec.coding.forms import blank_pictures
     from eocodec.errors import ImageError
     from eocodec.format import Tiny, from_bytes, tiny_from_text
-    from eocodec.image import encode_picture, rounded, to_pillow
+    from eocodec.image import encode_picture, keeps_alpha, rounded, to_pillow
     from eocodec.model.library import library_of
 
     jobs = files.plan(
@@ -118,6 +118,9 @@ def command(
                 f"its 16 bits a sample are rounded to 8, which is what {suffix} holds; .png and .tif hold 16"
             )
             deep = False
+        opaque = decoded.alpha is not None and not keeps_alpha(suffix)
+        if opaque:
+            warnings.append(f"its transparency is lost, which {suffix} cannot hold")
         if deep:
             content = wide.encode(decoded.rgb, decoded.alpha, decoded.grey, suffix)
         else:
@@ -128,7 +131,7 @@ def command(
             "output": job.target,
             "width": image.width,
             "height": image.height,
-            "mode": image.mode,
+            "mode": image.mode.removesuffix("A") if opaque else image.mode,
             "depth": 16 if deep else 8,
             "complete": decoded.complete,
             "damaged": decoded.damaged,

@@ -108,8 +108,9 @@ def command(
       eocodec denoise --rate 48 noisy.png -o core.png
       cat noisy.png | eocodec denoise - > clean.png
     """
+    from eocodec import wide
     from eocodec.denoising import SMALLEST_SIGMA, denoise_picture
-    from eocodec.image import encode_picture, to_pillow
+    from eocodec.image import encode_picture, keeps_alpha, to_pillow
     from eocodec.model.library import load_model
 
     if rate is not None and method not in ("auto", "drop"):
@@ -139,11 +140,22 @@ def command(
                 model=load_model(model or "photo", share, device=device),
             )
         suffix = files.picture_suffix(job.target)
+        nothing = sigma == "auto" and done.sigma is not None and done.sigma < SMALLEST_SIGMA
         image = to_pillow(done.rgb, picture.alpha, picture.grey)
-        files.write_bytes(job.target, encode_picture(image, suffix), job.source if keep_times else None)
+        deep = picture.keeps == 16
+        if nothing and deep and wide.holds(suffix):
+            same, deep = picture.at_depth(16), False
+            content = wide.encode(same.rgb, same.alpha, same.grey, suffix)
+        else:
+            content = encode_picture(image, suffix)
+        files.write_bytes(job.target, content, job.source if keep_times else None)
         warnings = list(picture.notes)
-        if sigma == "auto" and done.sigma is not None and done.sigma < SMALLEST_SIGMA:
+        if nothing:
             warnings.append("no noise was found that cannot be texture, and nothing was changed; --sigma S removes it")
+        if deep:
+            warnings.append("its 16 bits a sample are rounded to 8, with which noise is removed")
+        if picture.alpha is not None and not keeps_alpha(suffix):
+            warnings.append(f"its transparency is lost, which {suffix} cannot hold")
         return {
             "input": job.source,
             "output": job.target,

@@ -4,6 +4,7 @@ In: the paths on the command line and `-o`. Out: pairs of (input, output), their
 """
 
 import os
+import stat
 import sys
 import threading
 from collections import Counter
@@ -118,6 +119,8 @@ def plan(
     if output is None and len(inputs) == 2 and written(inputs[1]) and not written(inputs[0]):
         inputs, output = inputs[:1], inputs[1]
     sources = _found(inputs, wanted) if recursive else [(source, Path()) for source in inputs]
+    if output is not None and _is_standard_output(output):
+        output = PIPE  # what is said must not get between its bytes
     folder = output is not None and output != PIPE and (recursive or Path(output).is_dir() or output.endswith("/"))
     if output not in (None, PIPE) and not folder and len(sources) > 1:
         raise EocodecError(f"{output} is not a folder; several inputs need one")
@@ -177,6 +180,15 @@ def _found(inputs: Sequence[str], wanted: Callable[[str], bool]) -> list[tuple[s
             raise EocodecError(f"{source}: nothing in this folder can be an input")
         found += [(str(p), p.relative_to(top).parent) for p in below]
     return found
+
+
+def _is_standard_output(name: str) -> bool:
+    """Whether a name such as /dev/stdout means what standard output goes to, if that is a file or a pipe."""
+    try:
+        there, here = os.stat(name), os.fstat(1)
+    except OSError:
+        return False
+    return os.path.samestat(there, here) and not stat.S_ISCHR(there.st_mode)
 
 
 def _target(source: str, below: Path, output: str | None, folder: bool, suffix: str) -> str:
