@@ -53,6 +53,7 @@ from eocodec.service.rivals import rival, rivals, ssimulacra2
 from eocodec.service.settings import Settings
 from eocodec.service.signing import check, sign
 from eocodec.service.spool import Cache
+from eocodec.service.state import State
 from eocodec.service.tasks import Tasks
 from eocodec.storage import Store
 
@@ -340,6 +341,48 @@ def test_tasks_leave_room_for_those_who_wait() -> None:
         assert begun == given_back == [0, 1, 2, 3], "what is given up lets go of its place"
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("refused", [HTTPException(408), HTTPException(404), Busy(1)])
+def test_what_is_left_of_a_body_is_read_without_a_place(
+    refused: Exception, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drained: list[int] = []
+
+    async def run() -> None:
+        state = State(Settings({}, upload_timeout=0.05), [model])
+        state.pool = pool = Pool(1, 0, 60, time.monotonic, ())
+
+        async def drain(request: Request) -> None:
+            drained.append(pool.taken)
+
+        monkeypatch.setattr(state.bodies, "drain", drain)
+
+        async def receive() -> Any:
+            return await asyncio.get_running_loop().create_future()  # a client that sends nothing
+
+        request = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, receive)
+
+        async def work(pool: Pool) -> Response:
+            if isinstance(refused, HTTPException) and refused.status_code == 408:
+                await state.bodies.read(request)
+            raise refused
+
+        try:
+            with pytest.raises(type(refused)) as found:
+                await state.placed(request, work)
+            assert getattr(found.value, "status_code", None) == getattr(refused, "status_code", None)
+            async with state.place(request):
+                assert pool.taken == 1
+                before = len(drained)
+                with pytest.raises(Busy):
+                    await state.placed(request, work)
+                assert drained[before:] == [1], "that is the place of the other"
+        finally:
+            await pool.close()
+
+    asyncio.run(run())
+    assert drained[:-1] == ([] if getattr(refused, "status_code", None) == 404 else [0])
 
 
 def test_previews_are_not_for_models_of_one_size(opened: tuple[str, str], model: Model) -> None:

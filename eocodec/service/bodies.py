@@ -20,6 +20,7 @@ __all__ = ["Bodies", "described"]
 
 LARGEST_FIELD = 1024  # bytes of a form's field that is not the picture
 DRAIN_SECONDS, DRAIN_BYTES = 5.0, 16 << 20  # what is still read of a body that is refused
+UNREAD = "eocodec.unread"  # in the scope of a request whose body is refused before its end
 
 
 class Bodies:
@@ -41,12 +42,12 @@ class Bodies:
         """One picture or, of a form, up to `most`, in their order, and the other fields.
 
         Raises:
-            HTTPException: as :meth:`read`.
+            HTTPException: as :meth:`read`. What is left of the body is for :meth:`drain`, without a place.
         """
         try:
             return await self._read(request, most)
         except HTTPException:
-            await self.drain(request)
+            request.scope[UNREAD] = True
             raise
 
     async def _read(self, request: Request, most: int) -> tuple[list[bytes], dict[str, str]]:
@@ -59,6 +60,10 @@ class Bodies:
             raise Gone from None
         except TimeoutError:
             raise HTTPException(408, f"the body did not arrive within {self.seconds:g} s") from None
+
+    def is_refused(self, request: Request) -> bool:
+        """Whether reading the body ended before its end, so that the rest is to be drained, without a place."""
+        return bool(request.scope.get(UNREAD))
 
     async def drain(self, request: Request) -> None:
         """Read what is left of a body and forget it: a client that is still sending might not read the answer.

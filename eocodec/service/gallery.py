@@ -30,7 +30,7 @@ from eocodec.service.bodies import described
 from eocodec.service.images import NAME, About, Images, StoreError, Taken, identify
 from eocodec.service.negotiation import modified_since, names_tag, shown, span
 from eocodec.service.options import CompressOptions, Cut, ImageOptions, ListOptions, NoOptions, merged
-from eocodec.service.pool import Busy, Pool
+from eocodec.service.pool import Pool
 from eocodec.service.problems import DELETED, LISTED, PART, PUT
 from eocodec.service.spool import sent
 from eocodec.service.state import State
@@ -99,7 +99,7 @@ class Gallery:
             number = self._order.next()
             if later:
                 stack.enter_context(self._order.waiting(name))
-                await self._check_room(request, pool)
+                self.state.tasks.check_room(pool.wait_seconds())
             body, fields = await self.state.bodies.read(request)
             chosen = merged(options, fields)
             arguments = chosen.arguments(self.state.default)
@@ -110,18 +110,6 @@ class Gallery:
             gone = None if later else request.is_disconnected
             store = functools.partial(self._store, images, name, number, request, pool, body, arguments, gone)
             return self.state.tasks.start(request, store, stack.pop_all()) if later else await store()
-
-    async def _check_room(self, request: Request, pool: Pool) -> None:
-        """See whether one more picture may be stored after its answer.
-
-        Raises:
-            Busy: it may not.
-        """
-        try:
-            self.state.tasks.check_room(pool.wait_seconds())
-        except Busy:
-            await self.state.refuse(request)
-            raise
 
     async def _store(
         self,

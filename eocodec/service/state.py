@@ -6,11 +6,11 @@ In: settings and models. Out: :class:`State`, whose :meth:`State.placed` runs a 
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import structlog
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 
 from eocodec.model.bundle import Model
 from eocodec.model.runtime import interrupt
@@ -99,24 +99,23 @@ class State:
 
     @asynccontextmanager
     async def place(self, request: Request) -> AsyncIterator[Pool]:
-        """Hold a place in the pool.
+        """Hold a place in the pool. What is left of a body that is refused meanwhile is read without one.
 
         Raises:
-            Busy: there is none; the body is read to its end first.
+            Busy: there is none, or no room for what is done in it.
         """
         assert self.pool is not None, "requests come while the application runs"
-        async with AsyncExitStack() as stack:
-            try:
-                await stack.enter_async_context(self.pool.place())
-            except Busy:
-                await self.refuse(request)
-                raise
-            yield self.pool
-
-    async def refuse(self, request: Request) -> None:
-        """Count a request that there is no room for, and read its body to the end."""
-        self.meters.refused.inc()
-        await self.bodies.drain(request)
+        try:
+            async with self.pool.place():
+                yield self.pool
+        except Busy:
+            self.meters.refused.inc()
+            await self.bodies.drain(request)
+            raise
+        except HTTPException:
+            if self.bodies.is_refused(request):
+                await self.bodies.drain(request)
+            raise
 
     async def placed(self, request: Request, function: Callable[[Pool], Awaitable[R]]) -> R:
         """Run a route's work while it holds a place in the pool.
