@@ -401,7 +401,7 @@ def _at_depth(rgb: Bytes, depth: int | None) -> Bytes:
 
 
 def _limit(width: int, height: int, max_pixels: int | None) -> None:
-    if max_pixels is not None and width * height > max_pixels:
+    if max_pixels is not None and not width * height <= max_pixels:  # nor is anything within a limit that is no number
         raise LimitError(f"the file holds {width}x{height} pixels, more than the limit of {max_pixels}")
 
 

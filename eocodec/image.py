@@ -523,6 +523,8 @@ def check_suffix(suffix: str) -> str:
         ImageError: pictures cannot be written as this type.
     """
     kind = kind_of(suffix)
+    if kind in ("ICO", "ICNS"):
+        raise ImageError(f"pictures cannot be written as {suffix}, which has sizes of its own; use .png")
     if kind is None or kind not in Image.SAVE:
         raise ImageError(f"pictures cannot be written as {suffix or 'a file without an extension'}; use .png")
     return kind

@@ -1,13 +1,17 @@
 """What a command writes where: nothing is replaced unasked, devices and links stay what they are."""
 
+import contextlib
 import json
 import os
 import stat
 import subprocess
+import sys
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
-from paths import SAMPLES, Runner
+from paths import SAMPLES, Runner, environment
 from PIL import Image
 
 import eocodec
@@ -133,6 +137,8 @@ def test_what_a_type_cannot_hold_is_said(call: Runner, folder: Path) -> None:
     for command in (("decompress", "through.eoc"), ("denoise", "through.png")):
         done = call(*command, "-o", "opaque.jpg", "--force")
         assert done.returncode == 0 and b"transparency is lost, which .jpg cannot hold" in done.stderr
+    icon = call("decompress", "through.eoc", "-o", "through.ico")
+    assert icon.returncode == 1 and b"sizes of its own" in icon.stderr
     assert call("denoise", "deep.png", "-o", "same.png").returncode == 0
     assert np.array_equal(np.asarray(Image.open(folder / "same.png")), words), "nothing was changed"
     done = call("denoise", "--sigma", 9, "deep.png", "-o", "less.png")
