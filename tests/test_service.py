@@ -1,5 +1,6 @@
 """What the HTTP service promises: the library's own results, limits that hold, and an end that loses nothing."""
 
+import hashlib
 import io
 import os
 import re
@@ -470,6 +471,25 @@ def test_a_store_that_breaks_is_not_the_clients_fault(client: httpx.Client, stor
         assert answer.status_code == 507 and str(store) not in detail(answer), method
     assert client.get("/v1/images/beside").content == data
     (store / "folder.eoc").rmdir()
+
+
+def test_a_stored_file_that_is_damaged_is_named_and_can_be_replaced(client: httpx.Client, store: Path) -> None:
+    data = bytearray((VECTORS / "segments.eoc").read_bytes())
+    data[2000] ^= 8
+    for content in (b"something else", bytes(data), data[:10]):
+        for name in ("spoilt", "removed", "task"):
+            (store / f"{name}.eoc").write_bytes(content)
+        for path in ("spoilt", "spoilt?bytes=900", "spoilt?format=png", "spoilt/info"):
+            answer = client.get(f"/v1/images/{path}")
+            assert answer.status_code == 500 and "stored file of this image is damaged" in detail(answer), path
+        url, whole = "/v1/images/spoilt", (VECTORS / "grey.eoc").read_bytes()
+        assert client.put(url, content=whole, headers={"if-none-match": "*"}).status_code == 412
+        assert client.put(url, content=whole, headers={"if-match": '"other"'}).status_code == 412
+        assert client.put(url, content=whole).status_code == 200 and client.get(url).content == whole
+        tag = {"if-match": f'"{hashlib.sha256(content).hexdigest()[:32]}"'}
+        assert client.delete("/v1/images/removed", headers=tag).status_code == 204
+        assert client.delete("/v1/images/task").status_code == 204
+    assert client.get("/readyz").status_code == 200
 
 
 def test_a_store_that_is_gone_is_not_ready(tmp_path: Path) -> None:

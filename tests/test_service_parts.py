@@ -41,7 +41,7 @@ from eocodec.service import catalogue, rendering, work
 from eocodec.service.access import Access
 from eocodec.service.app import create_app
 from eocodec.service.catalogue import described
-from eocodec.service.images import Images, StoreError, Taken, identify
+from eocodec.service.images import Damaged, Images, Taken, identify
 from eocodec.service.manners import Manners
 from eocodec.service.opened import Desk
 from eocodec.service.options import ImageOptions
@@ -405,7 +405,7 @@ def test_a_stored_picture_comes_with_the_marks_of_its_stream(model: Model, monke
     monkeypatch.setattr(work, "_pixels", 1 << 20)
     monkeypatch.setitem(work._models, "photo", model)
     options = {**RATE, "rate": None, "model": "photo", "progressive": None, "tiny": False, "resize": False,
-               "measure": False}  # fmt: skip
+               "measure": False, "tune": None, "focus": None}  # fmt: skip
     kept = work.store(body(48, 32), options)
     file = format.from_bytes(kept.data)
     assert kept.marks is not None
@@ -413,6 +413,8 @@ def test_a_stored_picture_comes_with_the_marks_of_its_stream(model: Model, monke
         cut = format.to_bytes(Embedded().cut_at_mark(model.any_manifest, file, kept.marks, rate))
         assert cut == truncate(kept.data, rate=rate)
     monkeypatch.setattr(work, "EMBEDDED_PIXELS", 1000)
+    with pytest.raises(EocodecError, match="cannot have regions"):
+        work.store(body(48, 32), {**options, "progressive": True, "focus": [[0.0, 0.0, 9.0, 9.0]]})
     large = work.store(body(48, 32), options)
     assert large.marks is None and large.data == compress_picture(read(body(48, 32)), 300, model=model).data
     tiny = (VECTORS / "face-tiny.eoc").read_bytes()
@@ -529,14 +531,15 @@ def test_notes_that_are_broken_are_made_again(tmp_path: Path) -> None:
         assert about is not None and about.tag == identify(b"first"), note
 
 
-def test_a_file_that_nobody_can_read_is_the_stores_fault(tmp_path: Path) -> None:
+def test_a_file_that_nobody_can_read_is_damaged_and_what_is_known_of_it_is_told(tmp_path: Path) -> None:
     def refuse(data: bytes) -> dict[str, Any]:
         raise EocodecError("not an .eoc file")
 
     images = Images(str(tmp_path), refuse)
     (tmp_path / "a.eoc").write_bytes(b"something else")
-    with pytest.raises(StoreError):
+    with pytest.raises(Damaged, match="not an") as found:
         images.about("a")
+    assert (found.value.about.tag, found.value.about.bytes) == (identify(b"something else"), 14)
 
 
 def test_results_are_kept_within_their_bound() -> None:

@@ -1,5 +1,6 @@
 """The service as clients on the web meet it: open pictures, stored photographs, elements, conditions, sites, an end."""
 
+import base64
 import io
 import os
 import re
@@ -119,9 +120,48 @@ def test_an_open_picture_gives_files_and_views_without_being_sent_again(client: 
     assert client.get(f"/v1/open/{'0' * 64}/file").status_code == 404
     assert client.get(f"{url}/file", params={"rate": 0}).status_code == 422
     assert client.get(f"{url}/file", params={"tiny": True}).status_code == 422
-    assert client.post("/v1/open", content=b"").status_code == 422
-    nothing = client.post("/v1/open", content=b"no picture").json()["id"]
-    assert client.get(f"/v1/open/{nothing}/file").status_code == 415
+
+
+def test_what_is_no_picture_is_not_opened(client: Any) -> None:
+    stream, face = ((VECTORS / f"{name}.eoc").read_bytes() for name in ("embedded", "face-tiny"))
+    damaged = bytearray((VECTORS / "segments.eoc").read_bytes())
+    damaged[2000] ^= 8
+    huge = io.BytesIO()
+    Image.new("1", (8192, 8192)).save(huge, "PNG")
+    large = b"EOC\x01" + eocodec.load_model("photo").id + b"\0" + b"\xff\x7f\xff\x7f" + bytes(4)
+    for body, status in ((b"", 422), (b"no picture", 415), (picture(200, 130)[:5000], 422), (huge.getvalue(), 413),
+                         (large, 413), (bytes(damaged), 422), (stream[:12], 422), (b"EOC\x01", 422)):  # fmt: skip
+        refused = client.post("/v1/open", content=body)
+        assert refused.status_code == status and detail(refused), body[:20]
+    for body in (stream, stream[:3000], face, base64.b64encode(face)):
+        opened = client.post("/v1/open", content=body)
+        assert opened.status_code == 201
+        assert client.get(f"/v1/open/{opened.json()['id']}/file", params={"rate": 9}).status_code == 200
+
+
+def test_text_of_a_tiny_file_goes_in_wherever_the_file_does(client: Any) -> None:
+    face = (VECTORS / "face-tiny.eoc").read_bytes()
+    for text in (base64.b64encode(face), base64.urlsafe_b64encode(face).rstrip(b"=") + b"\n"):
+        for path in ("compress?rate=9", "decompress", "denoise?sigma=9", "edit?paths=light=1", "info"):
+            found, wanted = (client.post(f"/v1/{path}", content=content) for content in (text, face))
+            assert found.status_code == wanted.status_code == 200 and found.content == wanted.content, path
+        assert client.put("/v1/images/tiny", content=text).status_code in (200, 201)
+        assert client.get("/v1/images/tiny").content == face
+
+
+def test_steps_that_differ_are_stored_or_refused_whatever_the_size(client: Any) -> None:
+    body = picture(96, 64)
+    for query in ("tune=eye", "tune=psnr", "focus=0,0,32,32:2", "tune=eye&focus=8,8,9,9"):
+        assert client.put(f"/v1/images/tuned?{query}", content=body).status_code in (200, 201)
+        kept = client.get("/v1/images/tuned").content
+        assert kept == client.post(f"/v1/compress?rate=300&{query}", content=body).content, query
+    for query in ("focus=900,900,5,5", "focus=1,2,3", "tune=ear", "focus=0,0,9,9&progressive=true",
+                  "tune=eye&progressive=true", "focus=0,0,9,9&lossless=true"):  # fmt: skip
+        for refused in (client.put(f"/v1/images/tuned?{query}", content=body),
+                        client.post(f"/v1/compress?{query}", content=body)):  # fmt: skip
+            assert refused.status_code == 422 and detail(refused), query
+    assert client.get("/v1/images/tuned").content == kept
+    assert client.delete("/v1/images/tuned").status_code == 204
 
 
 def test_large_pictures_are_stored_in_the_form_that_is_quick(client: Any) -> None:

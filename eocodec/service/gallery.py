@@ -21,13 +21,14 @@ from eocodec import format
 from eocodec.codec import truncate
 from eocodec.coding.describe import describe
 from eocodec.coding.embedded import Embedded
+from eocodec.errors import FormatError
 from eocodec.format import Tiny
 from eocodec.model.library import Library
 from eocodec.model.shelf import plate_of
 from eocodec.service import rendering, work
 from eocodec.service.access import Access
 from eocodec.service.bodies import described
-from eocodec.service.images import NAME, About, Images, StoreError, Taken, identify
+from eocodec.service.images import NAME, About, Damaged, Images, StoreError, Taken, identify
 from eocodec.service.negotiation import modified_since, names_tag, shown, span
 from eocodec.service.options import CompressOptions, Cut, ImageOptions, ListOptions, NoOptions, merged
 from eocodec.service.pool import Pool
@@ -77,6 +78,8 @@ class Gallery:
     def _facts(self, data: bytes) -> dict[str, Any]:
         """What a file holds that can be told without decoding it."""
         found = describe(data, Library((), shipped=False))
+        if found.get("damaged"):
+            raise FormatError("a part of the file does not have the checksum that it should have")
         names = {m.id.hex(): m.name for m in self.state.models}
         identity = found.get("model_id", "")
         plate = plate_of(bytes.fromhex(identity)) if identity and identity not in names else None
@@ -89,6 +92,13 @@ class Gallery:
 
     async def _about(self, name: str) -> About | None:
         return await asyncio.to_thread(self.images.about, name)
+
+    async def _present(self, name: str) -> About | None:
+        """What conditions are about: a file that is damaged counts as well, so that it can be replaced."""
+        try:
+            return await self._about(name)
+        except Damaged as e:
+            return e.about
 
     async def put(self, name: str, request: Request, options: CompressOptions) -> Response:
         """Store what a request brings."""
@@ -106,7 +116,7 @@ class Gallery:
             if "progressive" not in chosen.model_fields_set:
                 arguments["progressive"] = None
             if CONDITIONS & set(request.headers):  # what cannot be stored need not be made
-                _check_conditions(request, await self._about(name))
+                _check_conditions(request, await self._present(name))
             gone = None if later else request.is_disconnected
             store = functools.partial(self._store, images, name, number, request, pool, body, arguments, gone)
             return self.state.tasks.start(request, store, stack.pop_all()) if later else await store()
@@ -127,7 +137,7 @@ class Gallery:
         async with self._lock(name):
             if gone is None and self._order.is_overtaken(name, number):
                 raise HTTPException(409, "a request for this image that came later was done before")
-            previous = await self._about(name)
+            previous = await self._present(name)
             _check_conditions(request, previous)
             new = request.headers.get("if-none-match", "").strip() == "*"
             try:
@@ -147,7 +157,7 @@ class Gallery:
         images, number = self.images, self._order.next()
         async with self._lock(name):
             if CONDITIONS & set(request.headers):
-                _check_conditions(request, await self._about(name))
+                _check_conditions(request, await self._present(name))
             if not await asyncio.to_thread(images.remove, name):
                 raise HTTPException(404, "there is no such image")
             self._order.done(name, number)
@@ -384,7 +394,8 @@ def routes(state: State, access: Access) -> APIRouter:
     ) -> Response:
         """Store an `.eoc` file under a name. A picture is compressed first, by default at C = 300.
 
-        Small pictures become embedded streams, larger ones ordinary files, unless `progressive` says which. With
+        Small pictures become embedded streams, larger ones ordinary files, unless `progressive` says which; those with
+        `tune` or `focus`, which streams do not have, are ordinary files. With
         `Prefer: respond-async` the answer is a 202 as soon as the picture has arrived; at its Location stands what
         became of it.
         """

@@ -14,7 +14,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from cachetools import LRUCache
@@ -23,7 +23,7 @@ from eocodec.coding.embedded_coder import Mark
 from eocodec.errors import EocodecError, reason
 from eocodec.storage import State, Store
 
-__all__ = ["NAME", "About", "Images", "StoreError", "Taken", "identify"]
+__all__ = ["NAME", "About", "Damaged", "Images", "StoreError", "Taken", "identify"]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 KNOWN = 4096  # images of which is remembered what is known
@@ -70,6 +70,14 @@ class About:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return int(self.facts["width"]), int(self.facts["height"])
+
+
+class Damaged(Exception):
+    """An image is there, but its file holds nothing that can be described; `about` is what is known all the same."""
+
+    def __init__(self, about: About, why: str) -> None:
+        super().__init__(f"{why} (state {about.version})")
+        self.about = about
 
 
 class Images:
@@ -157,6 +165,7 @@ class Images:
         """What is known of an image; it is read only if nothing is known of its present state. None: there is none.
 
         Raises:
+            Damaged: it is no image, or not any more.
             StoreError: the store does not work.
         """
         file = self._file(name)
@@ -169,7 +178,7 @@ class Images:
                 data = self.read(name)
                 if data is None or self._ask(file, self.store.state, file) != state:
                     continue  # replaced meanwhile
-                known = About(state.version, identify(data), len(data), state.modified, self._facts(data))
+                known = self._found(state, data)
                 with contextlib.suppress(StoreError):  # it will be found out again
                     note = json.dumps(asdict(known)).encode()
                     self._ask(file, self.store.write, f".about/{name}.json", note)
@@ -178,11 +187,12 @@ class Images:
             return known
         raise StoreError(f"{self.store.where(file)}: is replaced all the time")
 
-    def _facts(self, data: bytes) -> Described:
+    def _found(self, state: State, data: bytes) -> About:
+        about = About(state.version, identify(data), len(data), state.modified, {})
         try:
-            return self._describe(data)
-        except EocodecError as e:  # put there by others than this service
-            raise StoreError(f"an image cannot be read: {e}") from None
+            return replace(about, facts=self._describe(data))
+        except EocodecError as e:  # put there, or changed, by others than this service
+            raise Damaged(about, str(e)) from None
 
     def _remembered(self, name: str, state: State) -> About | None:
         with self._lock:

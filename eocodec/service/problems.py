@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eocodec.errors import EocodecError, LimitError, UnknownTypeError
 from eocodec.service import work
-from eocodec.service.images import StoreError
+from eocodec.service.images import Damaged, StoreError
 from eocodec.service.manners import allowed_methods
 from eocodec.service.pool import Busy, Gone
 from eocodec.workers import Died, TooSlow
@@ -81,7 +81,10 @@ COMMON: dict[int | str, dict[str, Any]] = {  # of all routes below /v1
     },
     403: {"model": Problem, "description": "a page of another site, or a signature that does not hold"},
     405: {"model": Problem, "description": "not a method of this path", "headers": _told(("Allow",), "those it has")},
-    500: {"model": Problem, "description": "a fault of the service, which is in its log"},
+    500: {
+        "model": Problem,
+        "description": "a fault of the service, or a stored file that is damaged; its log has more",
+    },
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     408: {"model": Problem, "description": "the body did not arrive in time"},
@@ -164,6 +167,7 @@ def _handlers() -> dict[int | type[Exception], Any]:
         Gone: _gone,
         MemoryError: _memory,
         StoreError: _store,
+        Damaged: _damaged,
         RequestValidationError: _parameter,
         ValidationError: _parameter,
         404: _of_path,
@@ -247,6 +251,11 @@ async def _memory(request: Request, e: Exception) -> JSONResponse:
 async def _store(request: Request, e: Exception) -> JSONResponse:
     structlog.get_logger("eocodec.service").error("store", error=str(e))
     return _answer(507, "the store of images does not work at the moment")
+
+
+async def _damaged(request: Request, e: Exception) -> JSONResponse:
+    structlog.get_logger("eocodec.service").error("damaged", path=request.scope["path"][:200], error=str(e))
+    return _answer(500, "the stored file of this image is damaged; store it again")
 
 
 async def _of_path(request: Request, e: Any) -> JSONResponse:

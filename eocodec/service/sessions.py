@@ -71,10 +71,9 @@ def routes(state: State, access: Access) -> APIRouter:
         async def run(pool: Pool) -> Response:
             body, fields = await state.bodies.read(request)
             merged(options, fields)
-            if not body:
-                raise HTTPException(422, "the body is empty; it has to be a picture")
             identity = hashlib.sha256(body).hexdigest()
             if kept.path(identity) is None:
+                await pool.run(work.check_picture, body, gone=request.is_disconnected, about=identity)
                 await asyncio.to_thread(kept.put, identity, body)
             headers = {"Location": f"{request.scope.get('root_path', '')}/v1/open/{identity}"}
             return JSONResponse({"id": identity, "bytes": len(body)}, 201, headers)

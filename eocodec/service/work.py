@@ -38,6 +38,7 @@ __all__ = [
     "TYPES",
     "Answer",
     "Kept",
+    "check_picture",
     "compress",
     "decompress",
     "denoise",
@@ -122,17 +123,32 @@ def _library(shipped: bool = True) -> Library:
     return Library(_models.values(), shipped=shipped, earlier=shipped or DEFAULT in _models)
 
 
+def _is_file(body: bytes) -> bool:
+    """Whether a body is an `.eoc` or tiny file, or the text of one, and not a picture file."""
+    return body.startswith(MAGIC) or is_tiny(tiny_from_text(body))
+
+
 def _read(body: bytes) -> Picture:
     """The picture of a body that is a picture file, or an `.eoc` file."""
     if not body:
         raise EocodecError("the body is empty; it has to be a picture")
-    if body.startswith(MAGIC) or is_tiny(body):
+    if _is_file(body):
         decoded = _decode(body)
         return Picture(decoded.rgb, decoded.alpha, decoded.grey)
     return read_picture(io.BytesIO(body), "the file", max_pixels=_pixels, formats=FORMATS)
 
 
 def _decode(body: bytes, salvage: bool = False) -> Any:
+    data, model = _with_model(body, salvage)
+    return decode_file(data, model, salvage=salvage, max_pixels=_pixels, depth=8)
+
+
+def _with_model(body: bytes, salvage: bool = False) -> tuple[bytes, Model]:
+    """A file, and the model that decodes it.
+
+    Raises:
+        EocodecError: it is none, too large, damaged, or of a model that is not here.
+    """
     if not body:
         raise EocodecError("the body is empty; it has to be an .eoc file")
     data = tiny_from_text(body)
@@ -146,7 +162,19 @@ def _decode(body: bytes, salvage: bool = False) -> Any:
         if found is None:
             raise FormatError(f"the file needs model {header.model.hex()}, which this service does not have")
         model = found
-    return decode_file(data, model, salvage=salvage, max_pixels=_pixels, depth=8)
+    return data, model
+
+
+def check_picture(body: bytes) -> None:
+    """See whether a body is a picture that the service can open; an `.eoc` file is not decoded for it.
+
+    Raises:
+        EocodecError: it is none, too large, damaged, cut off, or of a model that is not here.
+    """
+    if _is_file(body):
+        _with_model(body)
+    else:
+        _read(body)
 
 
 def _number(value: float) -> str:
@@ -269,11 +297,12 @@ def store(body: bytes, options: dict[str, Any]) -> Kept:
     """The file to keep: a whole one as it is, a picture compressed with `options`.
 
     A picture for which `progressive` is None gets an embedded stream if it has at most :data:`EMBEDDED_PIXELS`, and
-    the ordinary form, which takes a tenth of the time, if it has more.
+    the ordinary form, which takes a tenth of the time, if it has more, or steps that differ (`tune`, `focus`).
 
     Raises:
         EocodecError: neither of them, or a file that is cut off.
     """
+    body = tiny_from_text(body)
     if is_tiny(body):
         _library().of(parse_tiny(body))
         return Kept(body)
@@ -309,7 +338,8 @@ def _stored(body: bytes, options: dict[str, Any]) -> Kept:
             "measure": False,
         }
         return Kept(compress_picture(picture, **given).data)
-    opened = open_picture(picture, model, denoise=options["denoise"], progressive=True)
+    tuned = {name: options[name] for name in ("denoise", "tune", "focus")}
+    opened = open_picture(picture, model, progressive=True, **tuned)
     data = opened.compressed(target).data
     assert isinstance(opened.job, EmbeddedJob)
     return Kept(data, opened.job.stream.marks)
