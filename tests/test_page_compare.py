@@ -102,3 +102,28 @@ def test_of_several_files_any_can_be_chosen(page: Any, small: Path) -> None:
     page.wait_for_function("() => document.querySelector('#name').textContent.startsWith('chelsea.png')")
     settle(page)
     assert number(page, "#c-bytes") > 5000
+
+
+def test_what_comes_by_itself_is_in_no_list(page: Any, small: Path, tmp_path: Path) -> None:
+    paste = """async () => {
+        const canvas = new OffscreenCanvas(90, 60);
+        canvas.getContext('2d').fillRect(10, 10, 40, 40);
+        const files = new DataTransfer();
+        files.items.add(new File([await canvas.convertToBlob()], 'image.png', {type: 'image/png'}));
+        const options = {clipboardData: files, bubbles: true, cancelable: true};
+        document.body.dispatchEvent(new ClipboardEvent('paste', options));
+    }"""
+    file = tmp_path / "cat.eoc"
+    file.write_bytes(compress_picture(read_picture(small), 96).data)
+    click = "id => document.getElementById(id).click()"
+    for first, name, give in (
+        (small, "pasted.png", lambda: page.evaluate(paste)),
+        (small, "coffee.webp", lambda: page.evaluate(click, "sample")),
+        (file, "cat.png", lambda: page.evaluate(click, "f-use")),
+    ):
+        load(page, [first, CHELSEA])
+        assert page.is_visible("#files")
+        give()
+        page.wait_for_function("n => document.querySelector('#name').textContent.startsWith(n)", arg=name)
+        assert page.is_hidden("#files"), name
+        settle(page)

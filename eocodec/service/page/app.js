@@ -117,11 +117,11 @@ tabs.forEach((tab, i) => {
   });
 });
 
-let batch = []; // files that were opened together
+let batch = []; // what was opened together: {blob, name}
 let opening = 0; // only the latest counts
 let source = null; // the picture as it was opened: {name, blob, bitmap}
 let picture = null; // what is worked on: {name, stem, blob, bitmap, width, height, scale}
-const file = new FilePanel(Object.assign(page, { open }));
+const file = new FilePanel(Object.assign(page, { open: openAlone }));
 
 /** Show a state of the page: "empty", "picture" or "file". */
 function enter(state) {
@@ -243,19 +243,27 @@ async function openEoc(blob, name, turn) {
 }
 
 for (const id of ["open", "choose"]) byId(id).addEventListener("click", () => byId("file").click());
-/** Take several files: the first is shown, the others are in the list beside its name. */
-function openAll(files) {
-  const given = [...files];
+/** Take what is opened together: the first is shown, the others are in the list beside its name. */
+async function openTogether(given) {
   if (given.length === 0) return;
   batch = given;
-  byId("files").replaceChildren(...given.map((f, k) => new Option(f.name, String(k))));
+  byId("files").replaceChildren(...given.map(({ name }, k) => new Option(name, String(k))));
   byId("files").hidden = given.length < 2;
-  open(given[0], given[0].name);
+  await open(given[0].blob, given[0].name);
+}
+
+function openAll(files) {
+  return openTogether([...files].map((blob) => ({ blob, name: blob.name })));
+}
+
+/** Take one that is in no list; the list of others goes, as none of it is shown any more. */
+function openAlone(blob, name) {
+  return openTogether([{ blob, name }]);
 }
 
 byId("files").addEventListener("change", () => {
   const given = batch[Number(byId("files").value)];
-  if (given) open(given, given.name);
+  if (given) open(given.blob, given.name);
 });
 byId("file").addEventListener("change", () => {
   openAll(byId("file").files);
@@ -265,7 +273,7 @@ byId("sample").addEventListener("click", async () => {
   try {
     const answer = await fetch(new URL("sample.webp", STATIC));
     if (!answer.ok) throw plainly("The sample cannot be had from this server.");
-    await open(await answer.blob(), "coffee.webp");
+    await openAlone(await answer.blob(), "coffee.webp");
   } catch (error) {
     fail(error);
   }
@@ -275,7 +283,7 @@ addEventListener("paste", (event) => {
   const [given] = event.clipboardData?.files ?? [];
   if (!given) return;
   event.preventDefault();
-  open(given, given.name === "image.png" ? "pasted.png" : given.name);
+  openAlone(given, given.name === "image.png" ? "pasted.png" : given.name);
 });
 
 const holdsFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
