@@ -157,7 +157,8 @@ def megabytes() -> float:
 @click.option("--json", "target", type=click.Path(path_type=Path))
 @click.option("--failures", "folder", default=Path("fuzz-failures"), type=click.Path(path_type=Path))
 def main(parser: int, decoder: int, bundle_count: int, seed: int, target: Path | None, folder: Path) -> None:
-    files = [p.read_bytes() for p in sorted(VECTORS.glob("*.eoc")) if not p.name.startswith("small")]
+    index = json.loads((VECTORS / "vectors.json").read_text())
+    files = [(VECTORS / f"{v['name']}.eoc").read_bytes() for v in index if not v["model"].endswith(".eocm")]
     result: dict[str, Any] = {"model": load_model("photo").full_id.hex()}
     result["parser"] = run(parse, files, parser, seed, (*SIZES, 65536, 1 << 20, 1 << 21), folder)
     small = [f for f in files if len(f) < 5000]
