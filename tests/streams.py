@@ -1,11 +1,13 @@
-"""Files that decoders under `samples/` are tried with: of WebP streams inside, and of embedded streams that begin."""
+"""Files that decoders are tried with: WebP streams and zstd frames inside, and embedded streams that begin."""
 
 import io
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import zstandard
 from paths import VECTORS
 from PIL import Image
 
@@ -73,6 +75,58 @@ def with_transparent_layer() -> bytes:
     stream = content[start : start + int.from_bytes(content[start - 4 : start], "little")]
     places, _ = regions.unpack(file.page or b"", width, height)
     return format.serialise(replace(file, page=regions.pack(places, stream)))
+
+
+ZSTD = b"\x28\xb5\x2f\xfd"
+SKIPPABLE = b"\x50\x2a\x4d\x18\x04\0\0\0abcd"
+FRAMED = {"alpha": "alpha", "small-map": "offsets", "exact-weights-grey": "lossless", "lossless-deep-ranks": "lossless",
+          "lossless-deep": "lossless", "deep": "tables", "lossless-packed": "", "lossless-deep-packed": ""}  # fmt: skip
+"""Vectors with a zstd frame, and the element that it is in; where none is named, their one segment."""
+
+
+def _with_frame(name: str, change: Callable[[bytes, bytes], bytes]) -> bytes:
+    """A vector whose frame is what `change` makes of it and of what it holds, under checksums that match."""
+    file, element = format.parse((VECTORS / f"{name}.eoc").read_bytes()), FRAMED[name]
+    before = getattr(file, element) if element else file.segments[0].payload
+    levels = name == "lossless-deep-ranks"  # something follows this frame, whose length stands before it
+    start = before.index(ZSTD)
+    stop = start + int.from_bytes(before[start - 2 : start], "little") if levels else len(before)
+    frame = before[start:stop]
+    found = change(frame, zstandard.ZstdDecompressor().stream_reader(frame).read())
+    head = before[: start - 2] + len(found).to_bytes(2, "little") if levels else before[:start]
+    after = head + found + before[stop:]
+    if element:
+        return format.serialise(replace(file, **{element: after}))
+    return format.serialise(replace(file, segments=(replace(file.segments[0], payload=after),)))
+
+
+def _checked(content: bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=19, write_checksum=True).compress(content)
+
+
+def frames(refused: bool) -> dict[str, tuple[str, bytes]]:
+    """Names of vectors and files made of them, in whose zstd frames is what must be refused, or what must be read."""
+    compress = zstandard.ZstdCompressor().compress
+    wrong = {
+        "byte behind": lambda frame, content: frame + b"\0",
+        "frame behind": lambda frame, content: frame + compress(b""),
+        "two frames": lambda frame, content: compress(content[:9]) + compress(content[9:]),
+        "skippable before": lambda frame, content: SKIPPABLE + frame,
+        "skippable behind": lambda frame, content: frame + SKIPPABLE,
+        "wrong checksum": lambda frame, content: _checked(content)[:-1] + bytes([_checked(content)[-1] ^ 1]),
+        "no checksum": lambda frame, content: _checked(content)[:-4],
+        "cut off": lambda frame, content: frame[:-1],
+        "too long": lambda frame, content: compress(content + b"\0"),
+        "nothing": lambda frame, content: b"",
+    }
+    right = {
+        "checksum": lambda frame, content: _checked(content),
+        "size": lambda frame, content: compress(content),
+    }
+    changes = wrong if refused else right
+    optional = {("deep", "nothing"), ("lossless-deep", "nothing")}
+    cases = [(v, how) for v in FRAMED for how in changes if (v, how) not in optional]
+    return {f"{v}, {how}": (v, _with_frame(v, changes[how])) for v, how in cases}
 
 
 def _page(head: bytes, layer: bytes, *photographs: bytes, units: int = 1) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from paths import VECTORS, bundle_of, picture_of
+from streams import frames
 
 import eocodec
 from eocodec.coding.lattice import AXES
@@ -15,6 +16,8 @@ from eocodec.coding.symbols import symbols
 from eocodec.model.bundle import open_bundle
 
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
+VECTOR = {v["name"]: v for v in INDEX}
+REFUSED, KEPT = frames(refused=True), frames(refused=False)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,21 @@ def test_vectors_decode_to_what_they_were_made_with(vector: dict[str, Any]) -> N
         assert expected.dtype == picture.dtype
         difference = np.abs(expected.astype(int) - picture)
         assert difference.max() <= (0 if vector["exact"] else 1)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_single_zstd_frame_is_refused(case: str) -> None:
+    name, data = REFUSED[case]
+    with pytest.raises(eocodec.FormatError, match="the file is damaged: its "):
+        eocodec.decompress(data, bundle_of(VECTOR[name]["model"]))
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_zstd_frames_may_have_a_checksum_and_a_size(case: str) -> None:
+    name, data = KEPT[case]
+    model = bundle_of(VECTOR[name]["model"])
+    expected = eocodec.decompress((VECTORS / f"{name}.eoc").read_bytes(), model)
+    assert np.array_equal(eocodec.decompress(data, model), expected)
 
 
 def looks_around(model: str) -> bool:

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
+from eocodec.coding import frames
 from eocodec.coding.range_coder import Reader, Writer
 from eocodec.coding.scales import SCALE_MIN, SCALE_PER_OCTAVE, SCALES
 from eocodec.coding.units import Unit
-from eocodec.errors import FormatError
 
 __all__ = ["Choice", "best_correction", "choose", "code_lengths", "group_of", "put", "table_and_rest", "take"]
 
@@ -79,13 +79,7 @@ class Choice:
         """
         if not content:
             return cls.plain(fine, groups)
-        size = groups * SCALES
-        try:
-            raw = zstandard.ZstdDecompressor(max_window_size=1 << 20).stream_reader(content).read(size + 1)
-        except (zstandard.ZstdError, MemoryError):
-            raw = b""
-        if len(raw) != size:
-            raise FormatError("the file is damaged: its choice of tables cannot be read")
+        raw = frames.unpack(content, groups * SCALES, "its choice of tables cannot be read")
         return cls(fine, np.frombuffer(raw, np.int8).reshape(groups, SCALES))
 
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import zstandard
 
 from eocodec import format
-from eocodec.coding import lossless_deep, webp
+from eocodec.coding import frames, lossless_deep, webp
 from eocodec.coding.base import (
     SEGMENT_MINIMUM,
     SEGMENT_TARGET,
@@ -61,6 +61,7 @@ ORDERS = 3  # of differences before packing by zstd
 WEBP = 3  # instead of an order: a WebP stream
 HOPE = 1.4  # a thorough search may save as much against a fast one
 WORTH = 16  # bytes that WebP has to save against zstd
+UNREADABLE = "its packed samples cannot be read"
 SURE = 3 * 64 * 64  # samples, fewer do not tell
 EVIDENT = 1.0  # bits per pixel in WebP, found in a fast way, below which the nets of photographs have no chance
 UNITS = LOSSLESS_UNITS  # lattices down to stride 16 are unit 0; then nine for each of h = 8, 4, 2, 1
@@ -422,19 +423,13 @@ def _unpack(payload: bytes, height: int, width: int, channels: int) -> Bytes:
     Raises:
         FormatError: these are not so many packed samples.
     """
-    damaged = FormatError("the file is damaged: its packed samples cannot be read")
     size = height * width * channels
     if payload[:1] == bytes([WEBP]):
         samples = webp.unpack(payload[1:], height, width)
         return samples if channels == 3 else np.repeat(samples[..., 1:2], 3, axis=2)
     if not payload or payload[0] >= ORDERS:
-        raise damaged
-    try:
-        raw = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(payload[1:]).read(size + 1)
-    except (zstandard.ZstdError, MemoryError) as e:
-        raise damaged from e
-    if len(raw) != size:
-        raise damaged
+        raise FormatError(f"the file is damaged: {UNREADABLE}")
+    raw = frames.unpack(payload[1:], size, UNREADABLE)
     samples = np.frombuffer(raw, np.uint8).reshape(height, width, channels)
     if payload[0] == 2:
         samples = np.add.accumulate(samples, axis=1, dtype=np.uint8)

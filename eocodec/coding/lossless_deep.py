@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from eocodec.coding import deep
+from eocodec.coding import deep, frames
 from eocodec.coding.base import SEGMENT_MINIMUM, SEGMENT_TARGET
 from eocodec.coding.lattice import Lattice, context_channels
 from eocodec.coding.lossless_survey import FIRST_FITTED, Survey
@@ -398,28 +398,13 @@ def _differences(samples: Words, order: int) -> bytes:
     return (result >> 8).astype(np.uint8).tobytes() + (result & 255).astype(np.uint8).tobytes()
 
 
-def _unzipped(data: bytes, size: int) -> bytes:
-    """So many bytes of zstd data.
-
-    Raises:
-        FormatError: they are not.
-    """
-    damaged = FormatError("the file is damaged: its packed samples cannot be read")
-    try:
-        raw = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data).read(size + 1)
-    except (zstandard.ZstdError, MemoryError) as e:
-        raise damaged from e
-    if len(raw) != size:
-        raise damaged
-    return bytes(raw)
-
-
 def _unpack(payload: bytes, shape: tuple[int, int, int]) -> Words:
     """Inverse of :func:`_pack`."""
     size = int(np.prod(shape))
     if not payload or payload[0] >= ORDERS:
         raise FormatError("the file is damaged: its packed samples cannot be read")
-    halves = np.frombuffer(_unzipped(payload[1:], 2 * size), np.uint8).reshape(2, *shape).astype(np.uint16)
+    raw = frames.unpack(payload[1:], 2 * size, "its packed samples cannot be read")
+    halves = np.frombuffer(raw, np.uint8).reshape(2, *shape).astype(np.uint16)
     samples = halves[0] << 8 | halves[1]
     if payload[0] == 2:
         samples = np.add.accumulate(samples, axis=1, dtype=np.uint16)
@@ -467,10 +452,12 @@ def _levels(content: bytes) -> tuple[npt.NDArray[np.int64] | None, int]:
     """The levels that ranks stand for, None for all, and where the element goes on."""
     if not content[4] & RANKED:
         return None, 5
+    unreadable = "its lossless parameters cannot be read"
     at = 7 + int.from_bytes(content[5:7], "little")
-    levels = np.flatnonzero(np.unpackbits(np.frombuffer(_unzipped(content[7:at], (TOP_VALUE + 1) // 8), np.uint8)))
+    bits = frames.unpack(content[7:at], (TOP_VALUE + 1) // 8, unreadable)
+    levels = np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8)))
     if at > len(content) or not len(levels):
-        raise FormatError("the file is damaged: its lossless parameters cannot be read")
+        raise FormatError(f"the file is damaged: {unreadable}")
     return levels, at
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
+from eocodec.coding import frames
 from eocodec.coding.lattice import HIGHEST, LOWEST
 from eocodec.coding.lossless_tables import WINDOW, LosslessTables
 from eocodec.coding.range_coder import Reader, Writer
@@ -153,17 +154,14 @@ class Weights:
         Raises:
             FormatError: these are not weights.
         """
-        damaged = FormatError("the file is damaged: its lossless parameters cannot be read")
+        unreadable = "its lossless parameters cannot be read"
+        damaged = FormatError(f"the file is damaged: {unreadable}")
         tables = [t for t in range(len(RANGES)) if content[:1] and content[0] >> t & 1]
         if not tables or content[0] >> (len(RANGES) if axes > 1 else 1):
             raise damaged
         sizes = [RANGES[t][1] - RANGES[t][0] + 1 for t in tables]
-        try:
-            raw = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(content[1:]).read(sum(sizes) + 1)
-        except (zstandard.ZstdError, MemoryError) as e:
-            raise damaged from e
-        logs = np.frombuffer(raw, np.int8)
-        if len(logs) != sum(sizes) or logs.min() < LEAST or logs.max() > MOST:
+        logs = np.frombuffer(frames.unpack(content[1:], sum(sizes), unreadable), np.int8)
+        if logs.min() < LEAST or logs.max() > MOST:
             raise damaged
         return cls(dict(zip(tables, np.split(logs, np.cumsum(sizes)[:-1]), strict=True)))
 

@@ -6,14 +6,13 @@ In: a plane `(H, W)` uint8. Out: bytes, and back. Transparency and maps of steps
 import numpy as np
 import zstandard
 
-from eocodec.errors import FormatError
+from eocodec.coding import frames
 from eocodec.image import Bytes
 
 __all__ = ["pack", "unpack"]
 
 EFFORT = 19  # zstd's level …
 LARGE, LARGE_EFFORT = 1 << 24, 9  # … and that of planes with more samples than this
-MAX_WINDOW = 1 << 27
 
 
 def pack(plane: Bytes) -> bytes:
@@ -28,15 +27,8 @@ def unpack(data: bytes, width: int, height: int, what: str) -> Bytes:
     """Inverse of :func:`pack`; `what` names the plane in messages.
 
     Raises:
-        FormatError: not `width * height` bytes of zstd data.
+        FormatError: not a zstd frame of `width * height` bytes.
     """
-    size = width * height
-    try:
-        reader = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(data)
-        raw = reader.read(size + 1)
-    except (zstandard.ZstdError, MemoryError) as e:
-        raise FormatError(f"the file is damaged: its {what} cannot be decoded") from e
-    if len(raw) != size:
-        raise FormatError(f"the file is damaged: its {what} has the wrong size")
+    raw = frames.unpack(data, width * height, f"its {what} cannot be decoded")
     rows = np.frombuffer(raw, np.uint8).reshape(height, width)
     return np.add.accumulate(rows, axis=0, dtype=np.uint8)
