@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from bundles import zipped
 from click.testing import CliRunner
 from eocodec_cli import cli
 from paths import SAMPLES, Runner
@@ -257,7 +258,7 @@ def test_damaged_bundles_are_refused(trained: Path, tmp_path: Path) -> None:
         write_bundle(tmp_path / "bad.eocm", listed({**files, name: change}))
         with pytest.raises(ModelError):
             Model(read_bundle(tmp_path / "bad.eocm"))
-    write_bundle(tmp_path / "many.eocm", {**files, **{f"extra{k}": b"" for k in range(200)}})
+    (tmp_path / "many.eocm").write_bytes(zipped({f"extra{k}": b"" for k in range(257)}))
     with pytest.raises(ModelError, match=r"many\.eocm: the model bundle is larger than allowed$"):
         read_bundle(tmp_path / "many.eocm")
     raw = (trained / "small.eocm").read_bytes()

@@ -183,6 +183,20 @@ def test_bundles_that_unpack_to_too_much_are_refused_before_they_are(tmp_path: P
     assert (tmp_path / "bomb.eocm").stat().st_size < 1 << 20
 
 
+@pytest.mark.parametrize(("entries", "size"), [(257, 0), (1, (64 << 20) + 1), (5, 60 << 20)])
+def test_bundles_that_readers_refuse_are_not_written(entries: int, size: int, tmp_path: Path) -> None:
+    content = bytes(size)
+    with pytest.raises(ModelError, match=r"large\.eocm: the model bundle is larger than allowed"):
+        write_bundle(tmp_path / "large.eocm", {f"{k}.onnx": content for k in range(entries)})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_may_have_256_entries(tmp_path: Path) -> None:
+    files = {f"{k}.onnx": b"" for k in range(256)}
+    write_bundle(tmp_path / "many.eocm", files)
+    assert read_bundle(tmp_path / "many.eocm") == files
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ __all__ = ["Entries", "Model", "bundle_id", "open_bundle", "peek_id", "read_bund
 T = TypeVar("T")
 
 MAX_ENTRY = 64 << 20
-MAX_ENTRIES = 128
+MAX_ENTRIES = 256
 MAX_BUNDLE = 256 << 20  # bytes of all entries
 MAX_TABLES = 256
 TABLE_TOTAL = 1 << 24
@@ -65,6 +65,7 @@ def write_bundle(path: Path, files: dict[str, bytes], identity: bytes | None = N
         OSError: it cannot be written.
     """
     identity = identity or bundle_id(files)
+    _check_sizes(path, [len(content) for content in files.values()])
     with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         archive.comment = identity.hex().encode()  # to find a model without reading it; checked when loaded
         for name in sorted(files):
@@ -75,6 +76,16 @@ def write_bundle(path: Path, files: dict[str, bytes], identity: bytes | None = N
 
 
 class Entries(Mapping[str, bytes]):
+def _check_sizes(path: Path, sizes: Sequence[int]) -> None:
+    """Refuse a bundle whose entries, of so many bytes each, are more or larger than readers allow.
+
+    Raises:
+        ModelError: they are.
+    """
+    if len(sizes) > MAX_ENTRIES or max(sizes, default=0) > MAX_ENTRY or sum(sizes) > MAX_BUNDLE:
+        raise ModelError(f"{path}: the model bundle is larger than allowed")
+
+
     """Files of a bundle, each unpacked when it is first asked for; the bundle itself is in memory from the start.
 
     Sizes and names are checked at once, before anything is unpacked; an entry's checksum when it is unpacked, and its
@@ -93,9 +104,7 @@ class Entries(Mapping[str, bytes]):
         with self._told():
             self._archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
         entries = self._archive.infolist()
-        sizes = [e.file_size for e in entries]
-        if len(sizes) > MAX_ENTRIES or max(sizes, default=0) > MAX_ENTRY or sum(sizes) > MAX_BUNDLE:
-            raise ModelError(f"{path}: the model bundle is larger than allowed")
+        _check_sizes(path, [e.file_size for e in entries])
         self._entries = {e.filename: e for e in entries}
         if len(self._entries) != len(entries):
             raise ModelError(f"{path}: the model bundle repeats a name")
