@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundles import MANIFESTS, SPOILED, named
 from click.testing import CliRunner
 from eocodec_cli import cli
 from paths import VECTORS
@@ -260,3 +261,10 @@ def test_the_ratio_counts_the_samples_that_there_are(tmp_path: Path, chelsea: np
         done = CliRunner().invoke(cli, ["compress", "--json", str(tmp_path / f"{name}.png")])
         row = json.loads(done.stdout)
         assert row["ratio"] == round(samples / row["bytes"], 3)
+
+
+@pytest.mark.parametrize("case", MANIFESTS)
+def test_manifests_that_no_export_writes_are_refused(case: str) -> None:
+    vector, files = MANIFESTS[case]
+    with pytest.raises(ModelError, match=SPOILED):
+        eocodec.decompress(named(vector, files), Model(files))

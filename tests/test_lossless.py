@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
+from bundles import looking_wrongly
 from click.testing import CliRunner
 from eocodec_cli import cli
 from hypothesis import given, settings
@@ -514,3 +515,9 @@ def test_training_photos_are_also_such_with_half_the_chroma(samples: dict[str, n
     pictures = list(samples.values())
     found = prepared(pictures, 6)
     assert len(found) == 6 and all(np.array_equal(a, b) for a, b in zip(found, prepared(pictures, 6), strict=True))
+
+
+def test_features_of_another_shape_are_refused() -> None:
+    for files, data in looking_wrongly().values():
+        with pytest.raises(ModelError, match="graphs do not give what they should"):
+            eocodec.decompress(data, Model(files))

@@ -62,10 +62,11 @@ def write_bundle(path: Path, files: dict[str, bytes], identity: bytes | None = N
         identity: the full id that it claims to have, where that is not its own content's (`eocodec.model.delta`).
 
     Raises:
+        ModelError: its entries are too many or too large for readers.
         OSError: it cannot be written.
     """
-    identity = identity or bundle_id(files)
     _check_sizes(path, [len(content) for content in files.values()])
+    identity = identity or bundle_id(files)
     with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         archive.comment = identity.hex().encode()  # to find a model without reading it; checked when loaded
         for name in sorted(files):
@@ -75,7 +76,6 @@ def write_bundle(path: Path, files: dict[str, bytes], identity: bytes | None = N
     return identity
 
 
-class Entries(Mapping[str, bytes]):
 def _check_sizes(path: Path, sizes: Sequence[int]) -> None:
     """Refuse a bundle whose entries, of so many bytes each, are more or larger than readers allow.
 
@@ -86,6 +86,7 @@ def _check_sizes(path: Path, sizes: Sequence[int]) -> None:
         raise ModelError(f"{path}: the model bundle is larger than allowed")
 
 
+class Entries(Mapping[str, bytes]):
     """Files of a bundle, each unpacked when it is first asked for; the bundle itself is in memory from the start.
 
     Sizes and names are checked at once, before anything is unpacked; an entry's checksum when it is unpacked, and its
@@ -205,7 +206,10 @@ class Model:
         try:
             self.tables = _unpack_tables(np.frombuffer(files["tables.bin"], "<u4"))
             self.compand_table = np.frombuffer(files["compand.bin"], np.uint8)
-        except (KeyError, ValueError) as e:
+            if len(self.compand_table) < 2 or len(self.any_manifest.shift) != len(self.tables):
+                raise ModelError("the model bundle's tables are inconsistent")
+            self.any_manifest.check(len(self.tables))
+        except (KeyError, TypeError, ValueError) as e:
             raise ModelError(f"the model bundle lacks or spoils its manifest ({e})") from None
         if len(self.compand_table) < 2 or len(self.any_manifest.shift) != len(self.tables):
             raise ModelError("the model bundle's tables are inconsistent")
