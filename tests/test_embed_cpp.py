@@ -19,6 +19,7 @@ from bundles import HOSTILE, STRIPPED, exact_files, named, spoilt_grey, without_
 from paths import MODELS, ROOT, SAMPLES, VECTORS, Decoded, Maker, bundle_of, in_rgb
 from streams import (
     beginnings,
+    frames,
     hostile_pages,
     webp_picture,
     with_transparent_layer,
@@ -37,6 +38,7 @@ from eocodec.format import File, Header
 from eocodec.model.library import load_model, shipped_models
 
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
+MODEL_OF = {v["name"]: v["model"] for v in INDEX}
 BUNDLES = {**shipped_models(), "photo": bundle_of("photo")}
 RUNTIME = os.environ.get("ONNXRUNTIME_ROOT", "")
 # Pictures whose decoding takes the sanitizers a second at most; the rotation of face64 alone takes them ten.

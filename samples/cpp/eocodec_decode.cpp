@@ -116,21 +116,23 @@ Bytes read_file(const std::string& path) {
     return bytes;
 }
 
-// A zstd frame that must hold `size` bytes. Memory grows with what is there, not with what was claimed.
+// Exactly one zstd frame to the end of `frame`, which must hold `size` bytes, none that is skippable; its checksum, if it
+// has one, must be right. Memory grows with what is there, not with what was claimed.
 Bytes unzstd(View frame, size_t size, const std::string& complaint) {
     const std::unique_ptr<ZSTD_DCtx, decltype(&ZSTD_freeDCtx)> context(ZSTD_createDCtx(), ZSTD_freeDCtx);
     if (!context) throw std::bad_alloc();
     ZSTD_DCtx_setParameter(context.get(), ZSTD_d_windowLogMax, 27);
     Bytes result, piece(ZSTD_DStreamOutSize());
     ZSTD_inBuffer in{frame.data(), frame.size(), 0};
+    size_t rest = 1;  // 0 behind a frame
     for (bool more = true; more && result.size() <= size;) {
         ZSTD_outBuffer out{piece.data(), piece.size(), 0};
-        const size_t rest = ZSTD_decompressStream(context.get(), &out, &in);
+        rest = ZSTD_decompressStream(context.get(), &out, &in);
         if (ZSTD_isError(rest)) damaged(complaint);
         result.insert(result.end(), piece.begin(), piece.begin() + out.pos);
         more = rest && (in.pos < in.size || out.pos == out.size);
     }
-    if (result.size() != size) damaged(complaint);
+    if (rest || in.pos < in.size || result.size() != size) damaged(complaint);
     return result;
 }
 
@@ -159,7 +161,7 @@ using Files = std::map<std::string, Bytes>;
 
 // The files of a zip archive, but for those in denoise/.
 Files unzip(View zip) {
-    constexpr size_t kEndRecord = 22, kEntries = 128, kEntry = 64 << 20, kBundle = 256 << 20;
+    constexpr size_t kEndRecord = 22, kEntries = 256, kEntry = 64 << 20, kBundle = 256 << 20;
     const Error broken("the model bundle is damaged, or it is no bundle");
     if (zip.size() < kEndRecord) throw broken;
     size_t end = zip.size() - kEndRecord;  // a comment may follow the record
@@ -537,11 +539,13 @@ class Model {
         const std::string folder = "grey/", manifest = "manifest.json";
         for (const auto& [name, content] : whole.files_)
             if (name.starts_with(folder)) files_[name.substr(folder.size())] = content;
-        if (!files_.contains(manifest)) throw Error("this bundle lacks its part for grey pictures, which the file needs");
+        if (whole.flat || !files_.contains(manifest))
+            throw Error("this bundle lacks its part for grey pictures, which the file needs");
         files_.try_emplace("compand.bin", whole.compand_);
         try {
             auto both = Json::parse(whole.file(manifest));
             both.update(Json::parse(file(manifest)));
+            if (both.value("kind", "photo") != "photo") inconsistent();
             take_in(both);
             if (flat) throw Error("the model bundle's part for grey pictures is for pictures of one size");
         } catch (const Json::exception&) {
@@ -608,7 +612,7 @@ class Model {
     }
 
  private:
-    [[noreturn]] static void inconsistent() { throw Error("the model bundle's manifest is damaged"); }
+    [[noreturn]] static void inconsistent() { throw Error("the model bundle lacks or spoils its manifest"); }
 
     // A number or a nested list of numbers, each from `lowest` to `highest`.
     template <class T>
@@ -2064,6 +2068,7 @@ class Lossless {
     static constexpr int kWindow = 8, kUnweighted = 136, kLightest = -64, kHeaviest = 24;
     static constexpr int kLargest = 510;  // difference that the nets know
     static constexpr int kFarther = 4;    // rows above and below that nets see which look around
+    static constexpr int kMostFeatures = 255;
 
     struct Axis {
         Lattice full, full_residuals;              // of stride 2h, in the end of h
@@ -2314,7 +2319,7 @@ class Lossless {
             if (channels < 1 || channels > 255 || (features_.channels && channels != features_.channels))
                 throw Error("the model's graph " + graph + " gives something else than such a graph should");
             const auto part = output<uint8_t>(out[0], {1, channels, seen, columns});
-            if (!features_.channels) features_ = Planes<uint8_t>(int(channels), rows, columns);
+            if (!top) features_ = Planes<uint8_t>(int(channels), rows, columns);
             for (int k = 0; k < features_.channels; ++k)
                 std::copy_n(part.begin() + (size_t(k) * seen + top - first) * columns, size_t(count) * columns,
                             features_.row(k, top));
