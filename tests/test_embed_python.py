@@ -24,6 +24,7 @@ from paths import MODELS, SAMPLES, VECTORS, Decoded, bundle_of, in_rgb, picture_
 from PIL import Image
 from streams import (
     beginnings,
+    frames,
     hostile_pages,
     webp_picture,
     with_transparent_layer,
@@ -45,6 +46,7 @@ pytestmark = [pytest.mark.ports, pytest.mark.slow]
 
 SCRIPT = SAMPLES / "python" / "embed.py"
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
+MODEL_OF = {v["name"]: v["model"] for v in INDEX}
 
 
 def vector(name: str) -> bytes:
@@ -399,6 +401,20 @@ def test_lossless_files_are_exact_or_refused(embed: ModuleType, bundles: dict[st
         embed.decode(eocodec.format.serialise(changed), bundles["photo"])
 
 
+@pytest.mark.parametrize("case", frames(refused=True))
+def test_what_is_no_single_zstd_frame_is_refused(embed: ModuleType, bundles: dict[str, Any], case: str) -> None:
+    name, data = frames(refused=True)[case]
+    with pytest.raises(embed.Rejected, match="the file is damaged: its "):
+        embed.decode(data, bundles[MODEL_OF[name]])
+
+
+@pytest.mark.parametrize("case", frames(refused=False))
+def test_zstd_frames_may_have_a_checksum_and_a_size(embed: ModuleType, bundles: dict[str, Any], case: str) -> None:
+    name, data = frames(refused=False)[case]
+    expected = embed.decode(vector(name), bundles[MODEL_OF[name]])
+    assert np.array_equal(embed.decode(data, bundles[MODEL_OF[name]]), expected)
+
+
 @pytest.mark.parametrize("kind", hostile_pages())
 def test_hostile_pages_are_refused(embed: ModuleType, bundles: dict[str, Any], kind: str) -> None:
     data, said = hostile_pages()[kind]
@@ -433,12 +449,52 @@ def test_bundles_are_checked(embed: ModuleType, tmp_path: Path) -> None:
             embed.Bundle(path)
 
 
+@pytest.mark.parametrize("sizes", [[(64 << 20) + 1], [60 << 20] * 5])
+def test_bundles_that_unpack_to_too_much_are_refused(embed: ModuleType, sizes: list[int], tmp_path: Path) -> None:
+    (tmp_path / "large.eocm").write_bytes(zipped({f"{k}.onnx": bytes(size) for k, size in enumerate(sizes)}))
+    with pytest.raises(embed.Rejected, match="larger than allowed"):
+        embed.Bundle(tmp_path / "large.eocm")
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_bundles_are_refused(embed: ModuleType, kind: str, tmp_path: Path) -> None:
     files, said = HOSTILE[kind]
     (tmp_path / "bad.eocm").write_bytes(zipped(files))
     with pytest.raises(embed.Rejected, match=said):
         embed.decode(named("small-tuned-coarse", files), embed.Bundle(tmp_path / "bad.eocm"))
+
+
+@pytest.mark.parametrize("case", MANIFESTS)
+def test_manifests_that_no_export_writes_are_refused(embed: ModuleType, case: str, tmp_path: Path) -> None:
+    vector, files = MANIFESTS[case]
+    (tmp_path / "bad.eocm").write_bytes(zipped(files))
+    with pytest.raises(embed.Rejected, match=SPOILED):
+        embed.decode(named(vector, files), embed.Bundle(tmp_path / "bad.eocm"))
+
+
+def test_lists_of_parts_and_tables_that_cannot_be_read_are_refused(embed: ModuleType, tmp_path: Path) -> None:
+    files = dict(embed.Bundle(bundle_of("small-lossless.eocm")).files)
+    del files["parts.json"]
+    tables = files["lossless/tables.bin"]
+    for name, content in (("tables.bin", b""), ("lossless/tables.bin", tables[:-4]), ("parts.json", b"[" * 100_000)):
+        wrong = {**files, name: content}
+        (tmp_path / "bad.eocm").write_bytes(zipped(wrong))
+        with pytest.raises(embed.Rejected, match=r"list of parts cannot be read|tables are damaged"):
+            bundle = embed.Bundle(tmp_path / "bad.eocm")
+            embed.decode(named("exact-grey", wrong), bundle)
+
+
+def test_features_of_another_shape_are_refused(embed: ModuleType, tmp_path: Path) -> None:
+    for files, data in looking_wrongly().values():
+        (tmp_path / "bad.eocm").write_bytes(zipped(files))
+        with pytest.raises(embed.Rejected, match=UNFIT):
+            embed.decode(data, embed.Bundle(tmp_path / "bad.eocm"))
+
+
+def test_a_bundle_may_have_256_entries(embed: ModuleType, bundles: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "many.eocm").write_bytes(zipped(MOST))
+    found = embed.decode(named("small-tuned-coarse", MOST), embed.Bundle(tmp_path / "many.eocm"))
+    assert np.array_equal(found, embed.decode(vector("small-tuned-coarse"), bundles["small.eocm"]))
 
 
 def test_graphs_may_hold_what_the_library_allows(embed: ModuleType) -> None:

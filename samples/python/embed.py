@@ -61,6 +61,7 @@ STRIP = 65536  # positions of a strip; nets and coder work strip by strip
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))  # (row, column) in the 2×2 quads
 NO_REFINEMENT = 1e-4  # the decoder's `step` where Δ is too fine for its refinement
 FLOW_ALONE = 1e-6  # … in files whose picture then is that of the flow: it refines nothing
+PIECE = 1024  # bytes that zstd unpacks at a time: it may make 30,000 of each
 COARSEST_STEP = 256.0  # levels; that of embedded streams whose Δ is larger
 MIDDLE = 128  # 8-bit level of a picture of which nothing is known
 LOOK_AHEAD = 16  # bytes that stand for those that are missing behind a low-pass that is cut off
@@ -102,15 +103,25 @@ class Bundle:
             raise Rejected(f"the model bundle lacks or spoils its manifest or tables ({e})") from e
         self._read(files, manifest, 3)
 
-    def _read(self, files: dict[str, bytes], manifest: dict[str, Any], axes: int) -> None:
-        """Take in the files and the manifest of a model, which must have so many colour axes."""
-        self.files, self.manifest = files, manifest
+    def _read(self, files: dict[str, bytes], whole: dict[str, Any], axes: int) -> None:
+        """Take in a model, which must have so many colour axes, and say it in a sentence if that cannot be done.
+
+        Arguments:
+            files: its own.
+            whole: manifest of the bundle that it is a part of, for what its own does not say.
+            axes: of colour.
+        """
+        self.files, self.axes = files, axes
         try:
             self.flat = self.manifest.get("kind") == "flat"
             if self.flat and axes == 1:
                 raise Rejected("the model bundle's part for grey pictures is for pictures of one size")
             self.tables = _tables(self.files["tables.bin"], mirrored=True)
             magnitude = np.frombuffer(self.files["compand.bin"], np.uint8).astype(np.int8)
+            if kind not in (("photo", "flat") if axes == 3 else ("photo",)):
+                raise ValueError("another kind of model")
+            if not _consistent(self.manifest, axes, len(self.tables)) or len(magnitude) < 2 or magnitude.min() < 0:
+                raise ValueError("numbers that do not fit")
             shift = np.array(self.manifest["shift"], np.float32) / 256
             self.units = len(self.manifest["blocks"]) + 1 if self.flat else 1 + 6 * int(self.manifest["levels"])
             self.axes = axes
@@ -136,7 +147,7 @@ class Bundle:
     def grey(self) -> "Bundle":
         """The model for grey pictures alone in a bundle: its files, and what the bundle's own manifest has besides."""
         own = {name.removeprefix("grey/"): content for name, content in self.files.items() if name.startswith("grey/")}
-        if "manifest.json" not in own:
+        if self.flat or "manifest.json" not in own:
             raise Rejected("this bundle lacks its part for grey pictures, which the file needs")
         try:
             differs = json.loads(own["manifest.json"])
@@ -220,11 +231,42 @@ class Bundle:
         return {"reflections": v, "middles": middles, "signs": signs.astype(np.float32)}
 
 
+def _numbers(value: Any, lowest: float, highest: float, count: int = 0, kinds: tuple[type, ...] = (int,)) -> bool:
+    """Whether a value is a list of numbers in a range, so many of them or, with 0, at least one."""
+    right = isinstance(value, list) and len(value) == (count or max(1, len(value)))
+    return right and all(type(v) in kinds and lowest <= v <= highest for v in value)
+
+
+def _consistent(manifest: dict[str, Any], axes: int, tables: int) -> bool:
+    """Whether the numbers of a manifest fit one another, so many colour axes and tables.
+
+    Raises:
+        KeyError, TypeError: what is needed is missing or no list.
+    """
+    shift, gain, real = manifest["shift"], manifest["gain"], (int, float)
+    fits = tables <= 64 and len(shift) == tables and all(_numbers(row, -65536, 65536, 3) for row in shift)
+    if manifest.get("kind") == "flat":
+        size, blocks = manifest["size"], manifest["blocks"]
+        fits = fits and _numbers([size], 8, 128)
+        latents = 3 * size**2 if fits else 0
+        fits = fits and _numbers(gain, -100, 100, latents, real) and _numbers(blocks, 1, latents)
+        fits = fits and blocks == sorted(set(blocks)) and _numbers(manifest["scale"], -(1 << 30), 1 << 30, latents)
+        return fits and _numbers([manifest["rest_step"]], 0, 65535) and _numbers([manifest["tiny"]], 0, 3)
+    levels, low_index = manifest["levels"], manifest["low_index"]
+    fits = fits and _numbers([levels], 1, 8) and len(gain) == levels + 1 and len(low_index) == axes
+    fits = fits and all(_numbers(g, -100, 100, 3 * axes if k else axes, real) for k, g in enumerate(gain))
+    fits = fits and all(len(kinds) == 6 and all(_numbers(k, 0, tables - 1) for k in kinds) for kinds in low_index)
+    fits = fits and _numbers([manifest["refine_from"]], 0, 1e9, 1, real)
+    fits = fits and all(type(manifest.get(name, False)) is bool for name in ("rotated", "tuned"))
+    return fits and (not manifest.get("tuned") or _numbers(manifest["eye"], -64, 64, levels + 1))
+
+
 def _unzip(path: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            if len(entries) > 128 or any(e.file_size > 64 << 20 for e in entries):
+            sizes = [e.file_size for e in entries]
+            if len(sizes) > 256 or max(sizes, default=0) > 64 << 20 or sum(sizes) > 256 << 20:
                 raise Rejected(f"{path}: the model bundle is larger than allowed")
             return {e.filename: archive.read(e) for e in entries}
     except (OSError, Rejected):
@@ -260,7 +302,7 @@ def _identity(files: dict[str, bytes]) -> bytes:
                 raise ValueError(name)
             digest.update(f"{name} {int(size)} {of_content}\n".encode())
         known = beside | decoding
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise Rejected(f"the model bundle's list of parts cannot be read ({e})") from None
     for name, content in files.items():
         if name != "parts.json" and known.get(name) != [len(content), hashlib.sha256(content).hexdigest()]:
@@ -357,15 +399,18 @@ def _check_graph(content: bytes) -> None:
 
 def _tables(content: bytes, mirrored: bool) -> list[list[int]]:
     """Cumulative frequencies of the symbols 0 … 2R of every table, from 0 to 2²⁴."""
-    words = np.frombuffer(content, "<u4").astype(np.int64)
     tables, at = [], 1
-    for _ in range(int(words[0])):
-        f = words[at + 1 : at + 1 + words[at]]
-        at += 1 + len(f)
-        cumulative = [0, *np.cumsum(np.concatenate([f[:0:-1], f]) if mirrored else f).tolist()]
-        if cumulative[-1] != 1 << 24 or (f < 1).any():
-            raise Rejected("the model bundle's tables are damaged")
-        tables.append(cumulative)
+    try:
+        words = np.frombuffer(content, "<u4").astype(np.int64)
+        for _ in range(int(words[0])):
+            f = words[at + 1 : at + 1 + words[at]]
+            at += 1 + len(f)
+            cumulative = [0, *np.cumsum(np.concatenate([f[:0:-1], f]) if mirrored else f).tolist()]
+            if cumulative[-1] != 1 << 24 or (f < 1).any():
+                raise ValueError("other frequencies")
+            tables.append(cumulative)
+    except (IndexError, ValueError):
+        raise Rejected("the model bundle's tables are damaged") from None
     return tables
 
 
@@ -543,23 +588,26 @@ def parse(content: bytes) -> File:
 
 
 def _zstd(frame: bytes, *shape: int, unreadable: str = "its packed bytes cannot be read") -> Array:
-    """The bytes that a zstd frame holds, which are as many as an array of this shape has."""
-    size = math.prod(shape)
+    """What exactly one zstd frame to the end of the bytes holds: as many as an array of this shape has."""
+    size, at, raw = math.prod(shape), 0, bytearray()
     try:
         try:
             import zstandard
         except ImportError:
             from compression import zstd  # type: ignore[import-not-found, unused-ignore]
 
-            options = {zstd.DecompressionParameter.window_log_max: 27}
-            raw = zstd.ZstdDecompressor(options=options).decompress(frame, size + 1)
+            reader = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: 27})
         else:
-            raw = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(frame).read(size + 1)
+            reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+        while at < len(frame) and not reader.eof and len(raw) <= size:
+            raw += reader.decompress(frame[at : at + PIECE])
+            at += PIECE
+        whole = reader.eof and not reader.unused_data and at >= len(frame)  # also of a skippable frame, which is empty
     except ImportError:
         raise Rejected("this file needs zstd: pip install zstandard") from None
     except Exception:  # each of the packages has its own
-        raw = b""
-    if len(raw) != size:
+        whole = False
+    if not whole or len(raw) != size:
         raise Rejected(f"the file is damaged: {unreadable}")
     return np.frombuffer(raw, np.uint8).reshape(shape)
 
@@ -1829,8 +1877,11 @@ class Lossless:
             for top in range(0, rows, step):
                 first, stop = max(0, top - FARTHER), min(rows, top + step + FARTHER)
                 context = self._seen(lattice.around(slice(first, stop)))
-                part = self.bundle.run(graph, context=context[None])[0][0]
-                parts.append(part[:, top - first : top - first + step])
+                found = self.bundle.run(graph, context=context[None])[0]
+                channels = len(parts[0]) if parts else found.shape[1] if found.ndim == 4 else 0
+                if not 1 <= channels <= 255 or found.shape != (1, channels, *context.shape[1:]):
+                    raise Rejected("the model bundle's graphs do not give what they should")
+                parts.append(found[0, :, top - first : top - first + step])
             lattice.features = np.concatenate(parts, axis=1)
         return lattice.features
 
