@@ -31,6 +31,7 @@ from paths import MODELS, ROOT, SAMPLES, VECTORS, Decoded, Maker, bundle_of, env
 from PIL import Image
 from streams import (
     beginnings,
+    frames,
     hostile_pages,
     webp_picture,
     with_transparent_layer,
@@ -61,6 +62,7 @@ pytestmark = [
 ]
 
 INDEX: list[dict[str, Any]] = json.loads((VECTORS / "vectors.json").read_text())
+MODEL_OF = {v["name"]: v["model"] for v in INDEX}
 WEBP = {"alpha": with_webp_alpha(), "lossless": webp_picture(False), "grey": webp_picture(True)}
 SHAPES = {"segments": (200, 100, 203, 151), "embedded": (240, 120, 130, 98)}  # left, top, width, height in coffee.png
 PIECES = 12  # that the slow server sends a file in
@@ -122,6 +124,7 @@ import { readFileSync } from 'node:fs';
 import * as ort from 'onnxruntime-web';
 import { Bundle, decode } from './eocodec.js';
 
+const bundles = {};
 for (const [bundle, file, options] of JSON.parse(readFileSync(process.argv[2]))) {
   try {
     const found = await decode(Buffer.from(file, 'base64'), await Bundle.load(readFileSync(bundle), ort), options);
@@ -506,6 +509,46 @@ def test_bundles_and_limits_are_checked(node: Callable[..., subprocess.Completed
     assert less == whole > 41 * 33 * 255
     assert "lacks progressive.bin" in embedded
     assert "41x33 pixels, more than the limit of 1352" in large
+
+
+def test_bundles_that_no_export_writes_are_refused(
+    node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    wrong = [(case, files, named(vector, files), SPOILED) for case, (vector, files) in MANIFESTS.items()]
+    wrong += [(case, files, data, UNFIT) for case, (files, data) in looking_wrongly().items()]
+    jobs = []
+    for k, (_, files, data, _) in enumerate(wrong):
+        (tmp_path / f"{k}.eocm").write_bytes(zipped(files))
+        jobs.append((str(tmp_path / f"{k}.eocm"), text(data), {}))
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    sentences = lines(node(ATTEMPT, tmp_path / "jobs.json"))
+    for (case, _, _, said), sentence in zip(wrong, sentences, strict=True):
+        assert isinstance(sentence, str) and "\n" not in sentence and re.match(said, sentence), (case, sentence)
+
+
+def test_a_bundle_may_have_256_entries(node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    (tmp_path / "many.eocm").write_bytes(zipped(MOST))
+    jobs = [(str(tmp_path / "many.eocm"), text(named("small-tuned-coarse", MOST)), {}),
+            (str(bundle_of("small.eocm")), text(read("small-tuned-coarse")), {})]  # fmt: skip
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    many, few = lines(node(ATTEMPT, tmp_path / "jobs.json"))
+    assert many == few > 0
+
+
+def test_zstd_frames_are_single_and_may_have_a_checksum_and_a_size(
+    node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    refused, kept = frames(refused=True), frames(refused=False)
+    names = {name for name, _ in kept.values()}
+    files = [*refused.values(), *kept.values(), *((name, read(name)) for name in names)]
+    jobs = [(str(bundle_of(MODEL_OF[name])), text(data), {}) for name, data in files]
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    found = lines(node(ATTEMPT, tmp_path / "jobs.json"))
+    for case, said in zip(refused, found, strict=False):
+        assert isinstance(said, str) and re.match("the file is damaged: its [^\n]*$", said), (case, said)
+    plain = dict(zip(names, found[-len(names) :], strict=True))
+    for (case, (name, _)), total in zip(kept.items(), found[len(refused) :], strict=False):
+        assert total == plain[name] and isinstance(total, int), (case, total)
 
 
 @pytest.fixture(scope="module")

@@ -818,7 +818,7 @@ class PrefixReader {
 
 // ---------------------------------------------------------------------------------------------------- the model
 
-const MAX_ENTRIES = 128;
+const MAX_ENTRIES = 256;
 const MAX_ENTRY = 64 * 2 ** 20; // bytes
 const MAX_BUNDLE = 256 * 2 ** 20; // bytes of all entries
 const REFLECTIONS = 128;
@@ -967,7 +967,9 @@ export class Bundle {
     this.fullId = id;
     this.ort = ort;
     this.options = options;
-    this.manifest = { ...whole, ...JSON.parse(new TextDecoder().decode(this.file("manifest.json"))) };
+    const own = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(this.file("manifest.json")));
+    if (!own || typeof own !== "object" || Array.isArray(own)) throw new EocodecError(SPOILED);
+    this.manifest = { ...whole, ...own };
     /** "photo": pictures of any size; "flat": of one size, coded as one vector. @type {string} */
     this.kind = this.manifest.kind ?? "photo";
     if (this.manifest.format !== 1 || !["photo", "flat"].includes(this.kind)) {
@@ -989,6 +991,7 @@ export class Bundle {
     if (this.shift.length !== this.tables.length || !fits) {
       throw new EocodecError("the model bundle's tables are inconsistent");
     }
+    if (this.compandTable.length < 2 || this.compandTable.some((v) => v > 127)) throw damagedBundle(null);
   }
 
   /**
@@ -1057,7 +1060,7 @@ export class Bundle {
     for (const [name, content] of this.files) {
       if (name.startsWith(GREY_FOLDER)) files.set(name.slice(GREY_FOLDER.length), content);
     }
-    if (!files.has("manifest.json")) {
+    if (this.kind !== "photo" || !files.has("manifest.json")) {
       throw new EocodecError("this bundle lacks its part for grey pictures, which the file needs");
     }
     try {
@@ -1104,9 +1107,10 @@ export class Bundle {
    *
    * @param {string} graph its name without `.onnx`
    * @param {Record<string, [TensorData, number[]]>} inputs data and shape of each
+   * @param {Record<string, (number | null)[]>} [shapes] that outputs must have, null being any number
    * @returns {Promise<Record<string, any>>} data of its outputs
    */
-  async run(graph, inputs) {
+  async run(graph, inputs, shapes = {}) {
     const { ort } = this;
     try {
       if (!this.#sessions.has(graph)) this.#sessions.set(graph, this.#open(graph));
@@ -1118,6 +1122,10 @@ export class Bundle {
         feeds[name] = new ort.Tensor(TYPES.get(own.constructor), own, shape);
       }
       const outputs = await session.run(feeds);
+      for (const [name, shape] of Object.entries(shapes)) {
+        const { dims } = outputs[name];
+        if (dims.length !== shape.length || shape.some((n, k) => n !== null && n !== dims[k])) throw UNFIT;
+      }
       return Object.fromEntries(Object.entries(outputs).map(([name, tensor]) => [name, tensor.data]));
     } catch (e) {
       if (e instanceof EocodecError) throw e;
@@ -1148,9 +1156,14 @@ export class Bundle {
     await this.#grey?.release();
   }
 
-  /** Unpacks zstd data to exactly `size` bytes, or null. @param {Uint8Array} data @param {number} size */
+  /**
+   * The `size` bytes that exactly one zstd frame to the end of the data holds ("zstd" in docs/FORMAT.md), or null.
+   *
+   * @param {Uint8Array} data @param {number} size
+   */
   async unpack(data, size) {
-    if (zstdWindow(data) > 2 ** 27) return null;
+    const frame = zstdFrame(data);
+    if (!frame || frame.window > 2 ** 27 || (frame.size ?? size) !== size) return null;
     const load = this.options.zstd ?? (() => import("fzstd"));
     const { Decompress } = await load().catch(() => {
       throw new EocodecError("the file needs the module fzstd, which cannot be loaded");
@@ -1169,7 +1182,8 @@ export class Bundle {
     } catch {
       return null;
     }
-    return at === size ? result : null;
+    if (at !== size || (frame.checksum !== null && frame.checksum !== (await xxHash(result)))) return null;
+    return result;
   }
 
   /**
@@ -1230,11 +1244,76 @@ const notMadeBy = (bundle) => damaged(`the model ${bundle.name} does not make su
 /** @param {Need} need */
 const modelName = (need) => (need.id === null ? `model number ${need.tiny}` : `model ${need.id}`);
 
-/** Window size in the header of a zstd frame. @param {Uint8Array} data */
-function zstdWindow(data) {
-  if (data.length < 6 || viewOf(data).getUint32(0, true) !== 0xfd2fb528) return Infinity;
-  if (data[4] & 32) return 0; // a single segment: no more than the content, which is checked
-  return 2 ** (10 + (data[5] >> 3)) * (1 + (data[5] & 7) / 8);
+/**
+ * Window, size and checksum of a zstd frame without a dictionary, null if it says none; or null if the data are no such
+ * frame, or do not end where it does (RFC 8878, section 3.1.1).
+ *
+ * @param {Uint8Array} data
+ */
+function zstdFrame(data) {
+  const cursor = new Cursor(data, 0);
+  try {
+    if (cursor.number(4) !== 0xfd2fb528) return null;
+    const flags = cursor.number(1);
+    const scale = flags & 32 ? null : cursor.number(1); // null: the content is the window
+    const dictionary = cursor.number([0, 1, 2, 4][flags & 3]);
+    const length = [scale === null ? 1 : 0, 2, 4, 8][flags >> 6];
+    const size = length ? cursor.number(length) + (length === 2 ? 256 : 0) : null;
+    if (flags & 8 || dictionary) return null;
+    for (let last = false; !last; ) {
+      const block = cursor.number(3);
+      const kind = (block >> 1) & 3;
+      if (kind === 3) return null;
+      cursor.take(kind === 1 ? 1 : block >> 3); // of a run there is one byte
+      last = Boolean(block & 1);
+    }
+    const checksum = flags & 4 ? cursor.number(4) : null;
+    const window = scale === null ? (size ?? 0) : 2 ** (10 + (scale >> 3)) * (1 + (scale & 7) / 8);
+    return cursor.at === data.length ? { window, size, checksum } : null;
+  } catch (e) {
+    if (e === SHORT) return null;
+    throw e;
+  }
+}
+
+/**
+ * The lower half of XXH64, which is the checksum of zstd: https://github.com/Cyan4973/xxHash
+ *
+ * @param {Uint8Array} data
+ */
+async function xxHash(data) {
+  const [a, b, c, d, e] = [
+    0x9e3779b185ebca87n,
+    0xc2b2ae3d27d4eb4fn,
+    0x165667b19e3779f9n,
+    0x85ebca77c2b2ae63n,
+    0x27d4eb2f165667c5n,
+  ];
+  const cut = (/** @type {bigint} */ v) => BigInt.asUintN(64, v);
+  const turn = (/** @type {bigint} */ v, /** @type {bigint} */ n) => cut(v << n) | (v >> (64n - n));
+  const round = (/** @type {bigint} */ sum, /** @type {bigint} */ word) => cut(turn(cut(sum + word * b), 31n) * a);
+  const view = viewOf(data);
+  let [at, hash] = [0, e];
+  if (data.length >= 32) {
+    const sums = [cut(a + b), b, 0n, cut(-a)];
+    while (at + 32 <= data.length) {
+      for (let k = 0; k < 4; k++, at += 8) sums[k] = round(sums[k], view.getBigUint64(at, true));
+      if (!(at & 0xffff)) await breathe();
+    }
+    hash = cut(turn(sums[0], 1n) + turn(sums[1], 7n) + turn(sums[2], 12n) + turn(sums[3], 18n));
+    for (const sum of sums) hash = cut((hash ^ round(0n, sum)) * a + d);
+  }
+  hash = cut(hash + BigInt(data.length));
+  for (; at + 8 <= data.length; at += 8) {
+    hash = cut(turn(hash ^ round(0n, view.getBigUint64(at, true)), 27n) * a + d);
+  }
+  for (; at + 4 <= data.length; at += 4) {
+    hash = cut(turn(hash ^ cut(BigInt(view.getUint32(at, true)) * a), 23n) * b + c);
+  }
+  for (; at < data.length; at++) hash = cut(turn(hash ^ cut(BigInt(data[at]) * e), 11n) * a);
+  hash = cut((hash ^ (hash >> 33n)) * b);
+  hash = cut((hash ^ (hash >> 29n)) * c);
+  return Number((hash ^ (hash >> 32n)) & 0xffffffffn);
 }
 
 /** Files and id of a bundle, all but those for denoising. @param {Uint8Array} bytes */
@@ -1351,12 +1430,14 @@ async function partsHash(files, list) {
 
 /** @param {Uint8Array} content @param {boolean} halves whether only f(0) … f(R) are given @returns {Table[]} */
 function unpackTables(content, halves) {
-  const view = viewOf(content);
+  const cursor = new Cursor(content, 0);
   const tables = [];
-  let at = 4;
-  for (let count = view.getUint32(0, true); count > 0; count--) {
-    const given = Array.from({ length: view.getUint32(at, true) }, (_, k) => view.getUint32(at + 4 + 4 * k, true));
-    at += 4 + 4 * given.length;
+  const word = () => {
+    if (content.length < cursor.at + 4) throw new EocodecError("the model bundle's tables are damaged");
+    return cursor.number(4);
+  };
+  for (let count = word(); count > 0; count--) {
+    const given = Array.from({ length: word() }, word);
     const frequencies = halves ? [...given.slice(1).reverse(), ...given] : given;
     const sum = frequencies.reduce((a, b) => a + b, 0);
     if (frequencies.length < 3 || sum !== TOTAL || frequencies.includes(0)) {
@@ -2763,6 +2844,7 @@ class EmbeddedJob extends Job {
 
 const LARGEST = 510; // difference that the nets know
 const FARTHER = 4; // rows above and below that nets see which look around
+const MOST_FEATURES = 255;
 const FIRST_TUNED = 19;
 const AROUND = [
   [0, 0],
@@ -3345,10 +3427,14 @@ class LosslessJob extends Job {
       const [first, stop] = [Math.max(0, top - FARTHER), Math.min(rows, top + step + FARTHER)];
       const context = this.#seen(lattice.around(first, stop, planes, done));
       const count = (stop - first) * columns;
-      const { features } = await this.bundle.run(graph, {
-        context: [context, [1, context.length / count, stop - first, columns]],
-      });
-      if (!channels) [channels, values] = [features.length / count, new Uint8Array((features.length / count) * rows * columns)];
+      const { features } = await this.bundle.run(
+        graph,
+        { context: [context, [1, context.length / count, stop - first, columns]] },
+        { features: [1, top ? channels : null, stop - first, columns] },
+      );
+      const found = features instanceof Uint8Array ? features.length / count : 0;
+      if (found < 1 || found > MOST_FEATURES) throw UNFIT;
+      if (!top) [channels, values] = [found, new Uint8Array(found * rows * columns)];
       const wanted = Math.min(step, rows - top) * columns;
       for (let k = 0; k < channels; k++) {
         const from = k * count + (top - first) * columns;
