@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from paths import SAMPLES, VECTORS
 from PIL import Image
 
@@ -32,23 +33,6 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
 def without_grey() -> dict[str, bytes]:
     """`small-grey.eocm` without its part for grey pictures; the id is the same."""
     return {n: c for n, c in read_bundle(VECTORS / "small-grey.eocm").items() if not n.startswith("grey/")}
-
-
-def spoilt_grey() -> dict[str, dict[str, bytes]]:
-    """`small-grey.eocm` with a part for grey pictures that is none, by what is wrong with it."""
-    files = {n: c for n, c in read_bundle(VECTORS / "small-grey.eocm").items() if n != "parts.json"}
-    own = json.loads(files["grey/manifest.json"])
-    flat = {"kind": "flat", "size": 16, "levels": 2, "blocks": [4], "coarse": 4, "gain": [0.0] * 4}
-    contents = {
-        "no JSON": b"{",
-        "deep JSON": b"[" * 200_000,
-        "of one size": json.dumps({**own, **flat}).encode(),
-        **{
-            f"{name}: {value}": json.dumps({**own, name: value}).encode()
-            for name, value in (("gain", None), ("shift", None), ("low_index", 3), ("low_index", [[[0]]]))
-        },
-    }
-    return {name: with_list({**files, "grey/manifest.json": content}) for name, content in contents.items()}
 
 
 @functools.cache

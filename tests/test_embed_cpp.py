@@ -15,11 +15,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from bundles import HOSTILE, STRIPPED, exact_files, named, spoilt_grey, without_grey, zipped
+from bundles import (
+    HOSTILE,
+    STRIPPED,
+    exact_files,
+    named,
+    without_grey,
+    zipped,
+)
 from paths import MODELS, ROOT, SAMPLES, VECTORS, Decoded, Maker, bundle_of, in_rgb
 from streams import (
     beginnings,
-    frames,
     hostile_pages,
     webp_picture,
     with_transparent_layer,
@@ -309,14 +315,6 @@ def test_lossless_files_of_the_shipped_model_are_exact(decoder: Path, tmp_path: 
     for kind, (picture, data) in exact_files().items():
         result = decode(decoder, MODELS / "photo.eocm", data, tmp_path / "case")
         assert not isinstance(result, str) and np.array_equal(result[1], picture), kind
-
-
-def test_a_part_for_grey_pictures_that_is_none_is_refused(sanitised: Path, tmp_path: Path) -> None:
-    for kind, files in spoilt_grey().items():
-        (tmp_path / "bad.eocm").write_bytes(zipped(files))
-        result = decode(sanitised, tmp_path / "bad.eocm", named("axis", files), tmp_path / "case")
-        assert isinstance(result, str) and ("bundle" in result or "one size" in result), (kind, result)
-        assert "Sanitizer" not in result, (kind, result)
 
 
 def test_bundles_may_lack_parts(decoder: Path, tmp_path: Path) -> None:

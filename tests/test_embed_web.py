@@ -26,7 +26,19 @@ import constriction
 import cv2
 import numpy as np
 import pytest
-from bundles import HOSTILE, STRIPPED, exact_files, named, spoilt_grey, without_grey, zipped
+from bundles import (
+    HOSTILE,
+    MANIFESTS,
+    MOST,
+    SPOILED,
+    STRIPPED,
+    UNFIT,
+    exact_files,
+    looking_wrongly,
+    named,
+    without_grey,
+    zipped,
+)
 from paths import MODELS, ROOT, SAMPLES, VECTORS, Decoded, Maker, bundle_of, environment, in_rgb
 from PIL import Image
 from streams import (
@@ -469,18 +481,6 @@ def weighed(data: np.ndarray) -> int:
     """As `ATTEMPT` prints a picture: a sum that another value or another order changes."""
     values = data.ravel().astype(np.int64)
     return int((values * (np.arange(values.size) % 251 + 1)).sum())
-
-
-def test_a_part_for_grey_pictures_that_is_none_is_refused(
-    node: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
-    jobs: list[Any] = []
-    for k, files in enumerate(spoilt_grey().values()):
-        (tmp_path / f"{k}.eocm").write_bytes(zipped(files))
-        jobs.append((f"{tmp_path / str(k)}.eocm", text(named("axis", files)), {}))
-    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
-    for kind, said in zip(spoilt_grey(), lines(node(ATTEMPT, tmp_path / "jobs.json")), strict=True):
-        assert "the model bundle" in str(said), (kind, said)
 
 
 def test_a_damaged_bundle_is_one_sentence(

@@ -211,9 +211,6 @@ class Model:
             self.any_manifest.check(len(self.tables))
         except (KeyError, TypeError, ValueError) as e:
             raise ModelError(f"the model bundle lacks or spoils its manifest ({e})") from None
-        if len(self.compand_table) < 2 or len(self.any_manifest.shift) != len(self.tables):
-            raise ModelError("the model bundle's tables are inconsistent")
-        self.any_manifest.check(len(self.tables))
         if isinstance(self.any_manifest, PhotoManifest) and self.any_manifest.axes != self.axes:
             raise ModelError(self.other_axes)
         self._derived: dict[Callable[[Model], Any], Any] = {}

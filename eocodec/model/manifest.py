@@ -193,7 +193,6 @@ class PhotoManifest(Manifest):
             integers &= self.axes in (1, 3) and len(self.low_index) == self.axes
             integers &= all(len(colour) == LOW_KINDS and all(colour) for colour in self.low_index)
             integers &= all(len(b) == 3 * self.axes for b in self.gain[1:])
-            integers &= all(len(colour) == LOW_KINDS and all(colour) for colour in self.low_index)
             fits = integers and 0 <= min(indices) <= max(indices) < tables and max(map(abs, shifts)) <= 4096
             fits = fits and all(math.isfinite(v) and abs(v) < 1e4 for v in numbers)
         except (TypeError, ValueError) as e:

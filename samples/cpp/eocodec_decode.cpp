@@ -547,7 +547,6 @@ class Model {
             both.update(Json::parse(file(manifest)));
             if (both.value("kind", "photo") != "photo") inconsistent();
             take_in(both);
-            if (flat) throw Error("the model bundle's part for grey pictures is for pictures of one size");
         } catch (const Json::exception&) {
             inconsistent();
         }
@@ -2316,8 +2315,7 @@ class Lossless {
             const auto out = model_.run(graph, in, {"features"});
             const auto shape = out[0].GetTensorTypeAndShapeInfo().GetShape();
             const int64_t channels = shape.size() == 4 ? shape[1] : 0;
-            if (channels < 1 || channels > 255 || (features_.channels && channels != features_.channels))
-                throw Error("the model's graph " + graph + " gives something else than such a graph should");
+            if (channels < 1 || channels > kMostFeatures || (top && channels != features_.channels)) unfit();
             const auto part = output<uint8_t>(out[0], {1, channels, seen, columns});
             if (!top) features_ = Planes<uint8_t>(int(channels), rows, columns);
             for (int k = 0; k < features_.channels; ++k)

@@ -939,9 +939,51 @@ function checkGraph(content) {
   }
 }
 
-/** What is wrong with a bundle, in a sentence. @param {unknown} e */
-function ofBundle(e) {
-  return e instanceof EocodecError ? e : new EocodecError("the model bundle is damaged");
+const UNFIT = new EocodecError("the model bundle's graphs do not give what they should");
+const SPOILED = "the model bundle lacks or spoils its manifest";
+
+/** What is said of a bundle that cannot be taken in. @param {unknown} e what went wrong */
+const damagedBundle = (e) => (e instanceof EocodecError ? e : new EocodecError("the model bundle is damaged"));
+
+/**
+ * Whether a value is a list of integers in a range.
+ *
+ * @param {unknown} value @param {number} lowest @param {number} highest
+ * @param {number} [count] of them; without it at least one
+ * @param {boolean} [real] whether they may be other numbers, too
+ */
+function areNumbers(value, lowest, highest, count, real = false) {
+  if (!Array.isArray(value) || value.length !== (count ?? Math.max(1, value.length))) return false;
+  return value.every((v) => (real ? typeof v === "number" : Number.isInteger(v)) && v >= lowest && v <= highest);
+}
+
+/**
+ * Whether the numbers of a manifest fit one another, so many colour axes and tables.
+ *
+ * @param {any} m @param {number} axes @param {number} tables
+ */
+function consistent(m, axes, tables) {
+  if (!Array.isArray(m.shift) || m.shift.length !== tables || tables > 64) return false;
+  if (!m.shift.every((/** @type {unknown} */ row) => areNumbers(row, -65536, 65536, 3))) return false;
+  if (m.kind === "flat") {
+    if (!areNumbers([m.size], 8, 128)) return false;
+    const latents = 3 * m.size ** 2;
+    if (!areNumbers(m.gain, -100, 100, latents, true)) return false;
+    if (!areNumbers(m.scale, -(2 ** 30), 2 ** 30, latents) || !areNumbers(m.blocks, 1, latents)) return false;
+    if (m.blocks.some((/** @type {number} */ v, /** @type {number} */ k) => v <= m.blocks[k - 1])) return false;
+    return areNumbers([m.rest_step, m.from_step ?? 0], 0, 65535) && areNumbers([m.tiny], 0, 3);
+  }
+  if (!areNumbers([m.levels], 1, 8) || !areNumbers([m.refine_from], 0, 1e9, 1, true)) return false;
+  if (![m.gain, m.low_index].every(Array.isArray)) return false;
+  if (m.gain.length !== m.levels + 1 || m.low_index.length !== axes) return false;
+  const count = (/** @type {number} */ k) => axes * (k ? 3 : 1);
+  for (let k = 0; k <= m.levels; k++) if (!areNumbers(m.gain[k], -100, 100, count(k), true)) return false;
+  for (const kinds of m.low_index) {
+    if (!Array.isArray(kinds) || kinds.length !== 6) return false;
+    if (!kinds.every((kind) => areNumbers(kind, 0, tables - 1))) return false;
+  }
+  if (![m.rotated ?? false, m.tuned ?? false].every((v) => typeof v === "boolean")) return false;
+  return !m.tuned || areNumbers(m.eye, -64, 64, m.levels + 1);
 }
 
 /** A model bundle (`.eocm`). ONNX Runtime's sessions are made when they are first needed. */
@@ -981,15 +1023,8 @@ export class Bundle {
     this.shift = this.manifest.shift;
     /** Colour axes of pictures: 1 in the model for grey ones. */
     this.axes = whole ? 1 : 3;
-    const channels = this.kind === "photo" ? this.manifest.gain.map((/** @type {number[]} */ g) => g.length) : [];
-    /** @type {number[][][]} */
-    const low = this.kind === "photo" ? this.manifest.low_index : [];
-    const fits =
-      channels.every((/** @type {number} */ n, /** @type {number} */ k) => n === this.axes * (k ? 3 : 1)) &&
-      (this.kind === "flat" || low.length === this.axes) &&
-      low.every((kinds) => kinds.length === 6 && kinds.every((classes) => classes.length > 0));
-    if (this.shift.length !== this.tables.length || !fits) {
-      throw new EocodecError("the model bundle's tables are inconsistent");
+    if ((whole && this.kind !== "photo") || !consistent(this.manifest, this.axes, this.tables.length)) {
+      throw new EocodecError(SPOILED);
     }
     if (this.compandTable.length < 2 || this.compandTable.some((v) => v > 127)) throw damagedBundle(null);
   }
@@ -1013,7 +1048,7 @@ export class Bundle {
       const { files, id } = await unzip(bytesOf(bytes));
       return new Bundle(files, id, ort, options);
     } catch (e) {
-      throw ofBundle(e);
+      throw damagedBundle(e);
     }
   }
 
@@ -1064,13 +1099,9 @@ export class Bundle {
       throw new EocodecError("this bundle lacks its part for grey pictures, which the file needs");
     }
     try {
-      const grey = new Bundle(files, this.fullId, this.ort, this.options, this.manifest);
-      if (grey.kind === "flat") {
-        throw new EocodecError("the model bundle's part for grey pictures is for pictures of one size");
-      }
-      return (this.#grey = grey);
+      return (this.#grey = new Bundle(files, this.fullId, this.ort, this.options, this.manifest));
     } catch (e) {
-      throw ofBundle(e);
+      throw damagedBundle(e);
     }
   }
 
