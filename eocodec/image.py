@@ -336,13 +336,16 @@ def as_picture(image: "ImageLike | Picture", depth: int | None = 8) -> Picture:
         depth: bits a sample, 8 or 16; None: as many as it takes to lose nothing.
 
     Raises:
-        ImageError: wrong shape, type or size, or a depth that it does not have.
+        ImageError: wrong shape, type or size, a depth that it does not have, or a Pillow image that cannot be read.
     """
     if isinstance(image, Picture):
         return image.at_depth(image.keeps if depth is None else depth)
     if isinstance(image, Image.Image):
         _check_size(*image.size)
-        picture = from_pillow(image)
+        try:
+            picture = from_pillow(image)
+        except (OSError, ValueError, SyntaxError) as e:  # of files that Pillow has only opened so far, or closed since
+            raise ImageError(f"the picture cannot be read ({e})") from None
     elif isinstance(image, (str, os.PathLike, bytes, bytearray, memoryview)):
         raise ImageError("a picture must be an array or a Pillow image; eocodec.image.read_picture reads files")
     else:

@@ -113,6 +113,17 @@ def test_bad_arrays_are_refused(bad: np.ndarray) -> None:
         as_picture(bad)
 
 
+def test_pillow_images_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    closed = Image.new("RGB", (4, 4))
+    closed.close()
+    path = tmp_path / "cut.png"
+    Image.effect_noise((64, 64), 50).save(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    for unreadable in (closed, Image.open(path)):
+        with pytest.raises(ImageError, match="cannot be read"):
+            as_picture(unreadable)
+
+
 def test_arrays_become_eight_bit_colour_with_alpha_apart() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     for array in (levels, levels / 255.0, levels.astype(np.uint16) * 257, levels[..., None]):

@@ -93,11 +93,22 @@ def test_time_stamps_are_kept_on_request(call: Runner, folder: Path) -> None:
         (("compress", "--los", "a.png"), "--lossless"),
         (("compress", "--model", "foto", "a.png"), "did you mean photo"),
         (("compress", "--psnr", 70, "a.png"), "--lossless"),
+        (("adapt", ".", "-o", "my pictures.eocm"), "'my pictures' is no name for a model"),
+        (("adapt", ".", "-o", "photo.eocm"), "another name"),
+        (("export", "a.png", "--data", ".", "-o", "new.eocm", "--name", "../new"), "'../new' is no name for a model"),
     ],
 )
 def test_errors_name_what_helps(call: Runner, folder: Path, arguments: tuple[object, ...], words: str) -> None:
     done = call(*arguments)
     assert done.returncode in (1, 2) and words in done.stderr.decode()
+
+
+def test_files_that_get_the_name_of_a_picture_are_named(call: Runner, folder: Path) -> None:
+    done = call("compress", "--no-measure", "a.png", "-o", "b.jpg")
+    assert done.returncode == 0 and done.stderr.decode().count("written as an .eoc file") == 1
+    assert "written as" in call("truncate", "--latents", 768, "b.jpg", "-o", "c.png").stderr.decode()
+    for fine in ("b.eoc", "b.dat"):
+        assert not call("compress", "--no-measure", "a.png", "-o", fine).stderr
 
 
 def test_names_of_models_are_completed(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from eocodec.errors import EocodecError
+from eocodec.model.shelf import check_new_name
 from eocodec_cli import files
 
 NOTHING_GAINED = 3
@@ -78,6 +79,7 @@ def command(
         raise click.BadParameter("nan is no number of minutes", param_hint="--minutes")
     if output.suffix != ".eocm":
         raise EocodecError(f"{output}: a bundle's name must end in .eocm")
+    check_new_name(output.stem)  # now, not when the model is to be installed
     files.check_new(str(output), force)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -276,7 +276,7 @@ def _row(job: files.Job, source: pictures.Source, done: "Compressed", options: d
         "sigma": None if done.sigma is None else round(done.sigma, 2),
         "frames": source.picture.frames,
         "alpha_bytes": contents.alpha,
-        "warnings": [with_options(sentence) for sentence in said],
+        "warnings": [*(with_options(sentence) for sentence in said), *pictures.misnamed(job.target)],
     }
 
 

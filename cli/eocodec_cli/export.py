@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from eocodec.errors import EocodecError
+from eocodec.model.shelf import check_name
 from eocodec_cli import files
 
 
@@ -72,6 +73,7 @@ def command(
 
     if output.suffix != ".eocm":
         raise EocodecError(f"{output}: a bundle's name must end in .eocm")
+    check_name(name)
     files.check_new(str(output), force)
     if lossless_start and not lossless:
         raise EocodecError("--lossless-start is for --lossless")

@@ -1,19 +1,16 @@
 """`eocodec models`, with a command for each thing that is done to models at hand: `add`, `remove`, `list`, `strip`."""
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from eocodec.errors import EocodecError
+from eocodec.errors import EocodecError, ModelError
 from eocodec_cli import files
 
 if TYPE_CHECKING:
     from eocodec.model.bundle import Model
-
-NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def _parts(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -73,6 +70,7 @@ def add(bundle: Path, force: bool) -> None:
     """
     from eocodec.files import atomic_write
     from eocodec.model.library import installed_models, load_model, shipped_models, user_folder
+    from eocodec.model.shelf import check_name
 
     if bundle.suffix != ".eocm":
         raise EocodecError(f"{bundle}: not a model bundle, whose name ends in .eocm")
@@ -81,8 +79,10 @@ def add(bundle: Path, force: bool) -> None:
     name, ours = model.name, shipped_models()
     if name in ours and bundle.stem not in ours and load_model(ours[name]).full_id == model.full_id:
         name = bundle.stem
-    if not NAMES.fullmatch(name):
-        raise EocodecError(f"{bundle}: a model whose name is {name!r} cannot be installed")
+    try:
+        check_name(name)
+    except ModelError as e:
+        raise EocodecError(f"{bundle}: cannot be installed: {e}") from None
     present = installed_models().get(name)
     shipped = name in ours
     if present is not None and (shipped or not force):  # by force even one that cannot be read is replaced

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from eocodec.image import Bytes, Picture
     from eocodec.model.bundle import Model
 
-__all__ = ["EOC", "Source", "frame_option", "is_picture_name", "lenient_option", "mask", "read"]
+__all__ = ["EOC", "Source", "frame_option", "is_picture_name", "lenient_option", "mask", "misnamed", "read"]
 
 EOC = ".eoc"
 
@@ -41,6 +41,12 @@ def is_picture_name(name: str) -> bool:
 
     suffix = Path(name).suffix
     return suffix.lower() == EOC or kind_of(suffix) is not None
+
+
+def misnamed(target: str) -> list[str]:
+    """What is to be said of an `.eoc` file that gets the name of a picture of another kind."""
+    other = is_picture_name(target) and Path(target).suffix.lower() != EOC
+    return ["written as an .eoc file, whatever the name of the output says"] if other else []
 
 
 def read(job: files.Job, frame: int = 0, lenient: bool = False, model: "Model | None" = None) -> Source:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from eocodec_cli import files
+from eocodec_cli import files, pictures
 from eocodec_cli.work import for_each
 
 
@@ -56,7 +56,7 @@ def command(
     files.make_folders(jobs)
 
     def work(job: files.Job) -> dict[str, Any]:
-        data = files.read_bytes(job.source)
+        data = format.tiny_from_text(files.read_bytes(job.source))
         try:
             cut = truncate(data, rate=rate, latents=latents, max_bytes=max_bytes, model=library)
         except FormatError:
@@ -67,13 +67,14 @@ def command(
         after = format.from_bytes(cut)
         blank = blank_pictures(after)
         lost = blank > blank_pictures(format.from_bytes(data))
+        said = [_blank(blank, isinstance(after, format.File) and after.header.page)] if lost else []
         return {
             "input": job.source,
             "output": job.target,
             "bytes_before": len(data),
             "bytes": len(cut),
             "blank": blank,
-            "warnings": [_blank(blank, isinstance(after, format.File) and after.header.page)] if lost else [],
+            "warnings": [*said, *pictures.misnamed(job.target)],
         }
 
     def line(r: dict[str, Any]) -> str:

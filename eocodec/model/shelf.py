@@ -5,16 +5,20 @@ In: the id that a file carries. Out: paths, and name plates. What a bundle claim
 """
 
 import os
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from eocodec.errors import ModelError
 from eocodec.model import objects
 
 __all__ = [
     "FOLDER_VARIABLE",
     "SHIPPED",
     "Plate",
+    "check_name",
+    "check_new_name",
     "claimed_id",
     "earlier_models",
     "installed_models",
@@ -30,6 +34,7 @@ SHIPPED = Path(__file__).parent.parent / "models"
 MANIFEST = "manifest.json"
 FOLDER_VARIABLE = "EOCODEC_MODELS"
 MAX_MANIFEST = 16 << 20  # bytes
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,30 @@ class Plate:
 
     name: str
     edge: int | None
+
+
+def check_name(name: str) -> None:
+    """See that a model can be installed under a name.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise ModelError(
+            f"{name!r} is no name for a model, which is a letter or digit and then up to 63 of these, dots, dashes and "
+            "underscores"
+        )
+
+
+def check_new_name(name: str) -> None:
+    """See that a model that is about to be made can be installed under a name.
+
+    Raises:
+        ModelError: it cannot, or a model that comes with eocodec has it.
+    """
+    check_name(name)
+    if name in shipped_models():
+        raise ModelError(f"a model called {name} comes with eocodec; give the new one another name")
 
 
 def shipped_models() -> dict[str, Path]:
