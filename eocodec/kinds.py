@@ -1,11 +1,21 @@
-"""Pillow's names of file types, by the ends of file names, without loading all of its plug-ins for the usual ones.
+"""Types of picture files, by the ends of file names: which files of a folder are pictures, and Pillow's names of them.
 
-In: an extension such as ".png". Out: a name such as "PNG". All plug-ins together take longer to import than NumPy.
+In: an extension such as ".png". Out: whether it is a picture's, or a name such as "PNG". All of Pillow's plug-ins
+together take longer to import than NumPy; the usual ones do without them.
 """
 
 from PIL import Image
 
-__all__ = ["kind_of"]
+__all__ = ["SUFFIXES", "kind_of"]
+
+# What is a picture in a folder; the same wherever the program runs, whichever readers Pillow has there.
+SUFFIXES = frozenset(
+    f".{ending}"
+    for ending in (
+        *("apng", "avif", "bmp", "dib", "gif", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm"),
+        *("ppm", "qoi", "tga", "tif", "tiff", "webp"),
+    )
+)
 
 
 def kind_of(suffix: str) -> str | None:

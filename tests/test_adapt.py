@@ -1,6 +1,7 @@
 """Adapting a model: what is seen in pictures, a gain on a narrow domain, going on after an interruption, no loss."""
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ from eocodec.adapt import flow as flowing  # noqa: E402
 from eocodec.adapt import run as running  # noqa: E402
 from eocodec.adapt.flow import FlowTraining, compact  # noqa: E402
 from eocodec.adapt.goals import GOALS, FlowGoal  # noqa: E402
-from eocodec.adapt.measure import saving  # noqa: E402
+from eocodec.adapt.measure import mean_curve, saving  # noqa: E402
 from eocodec.adapt.report import Outcome  # noqa: E402
 from eocodec.adapt.run import NothingGainedError, adapt  # noqa: E402
 from eocodec.adapt.stages import Stages  # noqa: E402
@@ -36,6 +37,7 @@ from eocodec.adapt.survey import held_out_places, jpeg_quality, survey  # noqa: 
 from eocodec.errors import EocodecError  # noqa: E402
 from eocodec.flow.model import PhotoModel  # noqa: E402
 from eocodec.flow.restored import photo_weights  # noqa: E402
+from eocodec.image import is_grey  # noqa: E402
 from eocodec.model.bundle import Model, read_bundle  # noqa: E402
 from eocodec.model.delta import base_of  # noqa: E402
 from eocodec.model.library import FOLDER_VARIABLE, bundle_files, load_model, shipped_models  # noqa: E402
@@ -140,6 +142,13 @@ def test_pictures_are_seen_as_they_are_compressed(tmp_path: Path) -> None:
     assert (seen["9.png"] == 40).all()
 
 
+def test_all_kinds_of_pictures_are_found(tmp_path: Path) -> None:
+    for k, suffix in enumerate(("tga", "GIF", "pgm", "bmp", "jp2", "webp", "png", "jpe", "tif")):
+        Image.fromarray(_scan(k)).convert("L").save(tmp_path / f"{k}.{suffix}")
+    (tmp_path / "notes.pdf").write_bytes(b"no picture")
+    assert survey(str(tmp_path)).facts["used"] == 9
+
+
 def test_too_few_pictures_are_refused_with_the_reason(scans: Path) -> None:
     for k in range(5, 12):
         Image.new("RGB", (10, 10)).save(scans / f"{k:02d}.png")
@@ -219,9 +228,35 @@ def test_the_quality_of_jpeg_files_is_seen(tmp_path: Path, quality: int) -> None
 
 def test_savings_are_those_of_the_curves() -> None:
     curve = [(0.01, 30.0), (0.02, 33.0), (0.04, 36.0)]  # below the usual window
-    assert saving(curve, [(0.8 * r, q) for r, q in curve]) == pytest.approx(20)
-    assert saving(curve, [(1.25 * r, q) for r, q in curve]) == pytest.approx(-25)
-    assert np.isnan(saving(curve, [(r, q + 50) for r, q in curve]))
+    assert saving([curve], [[(0.8 * r, q) for r, q in curve]]) == pytest.approx(20)
+    assert saving([curve], [[(1.25 * r, q) for r, q in curve]]) == pytest.approx(-25)
+    assert np.isnan(saving([curve], [[(r, q + 50) for r, q in curve]]))
+
+
+def test_a_picture_counts_as_its_bytes_do_and_those_kept_exactly_do_not() -> None:
+    """A picture that is nearly empty would else decide: means of dB are mostly its own."""
+    busy = [(0.5, 28.0), (1.0, 31.0), (2.0, 34.0)]
+    empty = [(0.005, 50.0), (0.01, 60.0), (0.02, 70.0)]
+    exact = [(0.1, math.inf)] * 3
+    before = [busy, empty, exact]
+    after = [[(0.9 * r, q) for r, q in busy], [(1.5 * r, q) for r, q in empty], [(0.05, math.inf)] * 3]
+    assert saving(before, after) == pytest.approx((3.5 * 10 - 0.035 * 50) / 3.535)
+    assert mean_curve(before)[0] == pytest.approx((0.605 / 3, 39.0))
+    assert np.isnan(saving([exact], [exact])) and mean_curve([exact]) == exact
+
+
+def test_of_mixed_pictures_those_in_colour_are_adapted_to(scans: Path, tmp_path: Path) -> None:
+    """Files of the others are made by the model for grey pictures, which nothing of it reaches."""
+    for k in range(24):
+        parts = [Image.effect_noise((EDGE, EDGE), 40 + n) for n in range(3)]
+        Image.merge("RGB", parts).save(scans / f"colour{k}.png")
+    path = VECTORS / "small-grey.eocm"
+    order = Order(str(scans), tmp_path / "mine.eocm", minutes=1e-6)
+    whole = survey(str(scans))
+    run = FlowTraining(order, GOALS["rate"], whole, path, load_model(path), lambda said: None)
+    found = [p for _, p in (*run.pictures.train, *run.pictures.held_out)]
+    assert len(found) == 24 < len(whole.train) + len(whole.held_out) and not any(map(is_grey, found))
+    assert not any(map(is_grey, run.held))
 
 
 def test_compact_weights_stay_as_they_are_and_take_8_bits() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from paths import SAMPLES, Runner
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 import eocodec
 from eocodec import codec, format
@@ -46,7 +46,24 @@ def _scan() -> np.ndarray:
     return np.asarray(Image.fromarray(_text()).convert("1")) * np.uint8(255)
 
 
-KINDS = {"text": _text, "chart": _chart, "pixel art": _pixel_art, "scan": _scan}
+def _slopes() -> np.ndarray:
+    y, x = np.mgrid[0:90, 0:300]
+    return np.dstack([x * 255 // 300, y * 255 // 90, (x + y) % 256]).astype(np.uint8)
+
+
+def _dithered() -> np.ndarray:
+    y, x = np.mgrid[0:80, 0:240]
+    return np.repeat((x * 200 // 240 + (x + y) % 2 * 2)[..., None], 3, 2).astype(np.uint8)
+
+
+KINDS = {
+    "text": _text,
+    "chart": _chart,
+    "pixel art": _pixel_art,
+    "scan": _scan,
+    "slopes": _slopes,
+    "dithered": _dithered,
+}
 
 
 @pytest.mark.slow
@@ -123,6 +140,13 @@ def test_photographs_are_coded_as_ever(samples: dict[str, np.ndarray], model: Mo
         part = picture[:128, :192]
         if not is_drawn(part):
             assert format.parse(eocodec.compress(part, 200, model=model)).lossless is None
+
+
+def test_pictures_of_even_slopes_are_drawn_and_photographs_are_not(samples: dict[str, np.ndarray]) -> None:
+    for size in (1, 3):  # a pixel of the small ones is some
+        assert all(is_drawn(make().repeat(size, 0)[:, ::size]) for make in (_slopes, _dithered))
+    smooth = np.asarray(Image.fromarray(samples["coffee"]).filter(ImageFilter.GaussianBlur(2)))
+    assert not is_drawn(samples["coffee"]) and not is_drawn(samples["astronaut"]) and not is_drawn(smooth)
 
 
 def test_models_without_exact_files_code_drawings_lossily(model: Model) -> None:

@@ -33,7 +33,7 @@ def test_the_shipped_bundle_comes_back_exactly(coffee: np.ndarray) -> None:
     assert config == sizes
     model = PhotoModel(config).eval().requires_grad_(False)
     assert model.start_from(config, weights) == []
-    assert set(model.state_dict()) - set(weights) == {"latents.low_scale"}  # only training needs it
+    assert set(model.state_dict()) == set(weights)
     worst = check_parity(model, load_model(path), [coffee[:128, :192]])  # raises where integers differ
     assert worst["encoder"] < 1e-4 and worst["decoder"] < 1e-4
 

@@ -81,7 +81,7 @@ def command(
         force,
         recursive=recursive,
         wanted=lambda name: name.lower().endswith(pictures.EOC),
-        written=lambda name: pictures.is_picture_name(name) and not name.lower().endswith(pictures.EOC),
+        written=pictures.is_other_name,
     )
     lanes = files.Lanes(len(jobs), threads, device)
     if model or lanes.workers > 1 or device == "cuda":

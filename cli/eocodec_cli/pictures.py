@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from eocodec.image import Bytes, Picture
     from eocodec.model.bundle import Model
 
-__all__ = ["EOC", "Source", "frame_option", "is_picture_name", "lenient_option", "mask", "misnamed", "read"]
+__all__ = [
+    "EOC",
+    "Source",
+    "frame_option",
+    "is_other_name",
+    "is_picture_name",
+    "lenient_option",
+    "mask",
+    "misnamed",
+    "read",
+]
 
 EOC = ".eoc"
 
@@ -36,17 +46,23 @@ class Source:
 
 
 def is_picture_name(name: str) -> bool:
-    """Whether a file is a picture, or an `.eoc` file, by the end of its name."""
+    """Whether a file of a folder is a picture, or an `.eoc` file, by the end of its name."""
+    from eocodec.kinds import SUFFIXES
+
+    return Path(name).suffix.lower() in {EOC, *SUFFIXES}
+
+
+def is_other_name(name: str) -> bool:
+    """Whether a file to be written is of any kind of pictures but `.eoc`, by the end of its name."""
     from eocodec.kinds import kind_of
 
-    suffix = Path(name).suffix
-    return suffix.lower() == EOC or kind_of(suffix) is not None
+    suffix = Path(name).suffix.lower()
+    return suffix != EOC and kind_of(suffix) is not None
 
 
 def misnamed(target: str) -> list[str]:
     """What is to be said of an `.eoc` file that gets the name of a picture of another kind."""
-    other = is_picture_name(target) and Path(target).suffix.lower() != EOC
-    return ["written as an .eoc file, whatever the name of the output says"] if other else []
+    return ["written as an .eoc file, whatever the name of the output says"] if is_other_name(target) else []
 
 
 def read(job: files.Job, frame: int = 0, lenient: bool = False, model: "Model | None" = None) -> Source:

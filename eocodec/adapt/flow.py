@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from eocodec.adapt.goals import FlowGoal, Part
-from eocodec.adapt.measure import Point
+from eocodec.adapt.measure import Curve
 from eocodec.adapt.stages import Exporter, Stretch
 from eocodec.adapt.state import Clock, Order, Progress, mark_of, read_progress, write_progress
 from eocodec.adapt.survey import Survey, evenly
@@ -44,7 +44,7 @@ FOLLOWED = 6  # held-out pictures on which training is followed, or fewer, so th
 ONE_LOOK = 0.04  # of the time at most
 CALIBRATED = 24  # training pictures on which tables are fitted, or fewer:
 CALIBRATED_A_MINUTE = 3
-FEWEST = 2  # half of them for each of two passes
+FEWEST = 2  # half of them for each of two passes; also the fewest coloured pictures that are worth adapting to
 CHECKS = 12  # looks at the held-out pictures, or fewer, so that they take
 MOST_LOOKING = 0.08  # of the time at most
 PATIENCE = 4  # looks without a better one after which a part ends
@@ -96,14 +96,17 @@ class FlowTraining:
     def __init__(
         self, order: Order, goal: FlowGoal, pictures: Survey, path: Path, base: Model, report: Callable[[str], None]
     ) -> None:
-        self.order, self.goal, self.base, self.report, self.pictures = order, goal, base, report, pictures
         self.base_files = dict(bundle_files(path))
-        every = (p for _, p in (*pictures.train, *pictures.held_out))
-        if goal.on_files and base.grey is not None and all(map(is_grey, every)):
-            report("all are grey: the model for grey pictures is adapted")
-            self.base, path = base.grey, order.state / "grey.eocm"
-            order.state.mkdir(parents=True, exist_ok=True)
-            write_bundle(path, dict(GreyFiles(self.base_files)))
+        if goal.on_files and base.grey is not None:
+            coloured = _coloured(pictures)
+            if not coloured.train and not coloured.held_out:
+                report("all are grey: the model for grey pictures is adapted")
+                base, path = base.grey, order.state / "grey.eocm"
+                order.state.mkdir(parents=True, exist_ok=True)
+                write_bundle(path, dict(GreyFiles(self.base_files)))
+            elif min(len(coloured.train), len(coloured.held_out)) >= FEWEST:  # files of the others are another model's
+                pictures = coloured
+        self.order, self.goal, self.base, self.report, self.pictures = order, goal, base, report, pictures
         started = load_start(path)
         self.parts = goal.parts(started.config.tuned)
         self.sizes = goal.sizes(started.config)
@@ -132,7 +135,7 @@ class FlowTraining:
         else:
             report(f"going on after {self.progress.passed / 60:.1f} minutes")
 
-    def _followed(self, count: int) -> tuple[list[Picture], list[Point]]:
+    def _followed(self, count: int) -> tuple[list[Picture], list[Curve]]:
         """The held-out pictures on which training is followed, and where it begins there.
 
         Arguments:
@@ -214,7 +217,7 @@ class FlowTraining:
         best = self.progress.best
         return self.goal.said(best) if math.isfinite(best) else ""
 
-    def _estimate_of(self, model: PhotoModel, pictures: list[Picture]) -> list[Point]:
+    def _estimate_of(self, model: PhotoModel, pictures: list[Picture]) -> list[Curve]:
         return self.goal.estimate(model, pictures, self.base)
 
     def _averaged(self) -> PhotoModel:
@@ -289,6 +292,14 @@ def compact(p: torch.Tensor) -> torch.Tensor:
     largest = p.abs().flatten(1).amax(1).clamp(min=2.0**-12)
     unit = torch.exp2(torch.ceil(torch.log2(largest / 127))).reshape(-1, *[1] * (p.dim() - 1))
     return torch.round(p / unit) * unit
+
+
+def _coloured(pictures: Survey) -> Survey:
+    """Without the grey ones."""
+    train, held_out = (
+        [(name, p) for name, p in part if not is_grey(p)] for part in (pictures.train, pictures.held_out)
+    )
+    return replace(pictures, train=train, held_out=held_out)
 
 
 def _built(sizes: Any) -> PhotoModel:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eocodec.adapt.measure import Point, centre, estimated, file_points, saving, tensor_psnr
+from eocodec.adapt.measure import Curve, centre, estimated, file_points, mean_curve, saving, tensor_psnr
 from eocodec.codec import compress_picture
 from eocodec.denoising import denoise
 from eocodec.errors import EocodecError
@@ -74,12 +74,16 @@ class Goal(ABC):
     """A gain below this is none."""
 
     @abstractmethod
-    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Point]:
-        """Points of a bundle on held-out pictures."""
+    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Curve]:
+        """A bundle's points for every held-out picture."""
 
-    def gain(self, before: Sequence[Point], after: Sequence[Point]) -> float:
+    def gain(self, before: Sequence[Curve], after: Sequence[Curve]) -> float:
         """How much better the second is, in :attr:`gain_unit`."""
         return saving(before, after)
+
+    def shown(self, curves: Sequence[Curve]) -> Curve:
+        """What people see of them."""
+        return mean_curve(curves)
 
     def said(self, gain: float) -> str:
         """A gain or a loss in words."""
@@ -119,8 +123,8 @@ class FlowGoal(Goal):
         return
 
     @abstractmethod
-    def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
-        """Points of a model in training on held-out pictures; `base` is the bundle it started from."""
+    def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Curve]:
+        """A model's points in training for every held-out picture; `base` is the bundle it started from."""
 
 
 class Rate(FlowGoal):
@@ -143,14 +147,14 @@ class Rate(FlowGoal):
         """See :meth:`FlowGoal.freeze`."""
         _freeze_coarse(model)
 
-    def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
+    def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Curve]:
         """See :meth:`FlowGoal.estimate`."""
         manifest = base.manifest
         return estimated(model, pictures, manifest.dead_zone, manifest.refine_from, tensor_psnr)
 
-    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Point]:
+    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Curve]:
         """See :meth:`Goal.measure`."""
-        return file_points(model, pictures, psnr, **({"tune": "psnr"} if model.manifest.tuned else {}))
+        return file_points(model, pictures, psnr, tune="psnr" if model.manifest.tuned else None)
 
 
 class Eye(FlowGoal):
@@ -193,7 +197,7 @@ class Eye(FlowGoal):
         if model.config.tuned:
             _freeze_coarse(model)
 
-    def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
+    def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Curve]:
         """See :meth:`FlowGoal.estimate`."""
         manifest = base.manifest
         return estimated(
@@ -205,14 +209,14 @@ class Eye(FlowGoal):
             tune=1.0,
         )
 
-    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Point]:
+    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Curve]:
         """See :meth:`Goal.measure`."""
 
         def quality(original: Picture, decoded: Picture) -> float:
             x, y = (torch.from_numpy(p.copy()).permute(2, 0, 1)[None].float() / 255 for p in (original, decoded))
             return float(score(x, y).mean())
 
-        return file_points(model, pictures, quality, **({"tune": "eye"} if model.manifest.tuned else {}))
+        return file_points(model, pictures, quality, tune="eye" if model.manifest.tuned else None)
 
 
 class Denoise(FlowGoal):
@@ -237,36 +241,30 @@ class Denoise(FlowGoal):
         return (Part(1.0, stage),)
 
     @torch.no_grad()
-    def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Point]:
+    def estimate(self, model: PhotoModel, pictures: Sequence[Picture], base: Model) -> list[Curve]:
         """See :meth:`FlowGoal.estimate`; points are (level of the noise, PSNR)."""
         device = next(model.parameters()).device
-        points = []
-        for sigma in SIGMAS:
-            values = []
-            for number, picture in enumerate(pictures):
-                part = centre(picture, 2 ** (model.config.levels + 1))
-                noisy = torch.from_numpy(_noisy(part, sigma, number)).to(device).permute(2, 0, 1)[None].float() / 255
-                clean = model.clean(noisy, torch.full_like(noisy[:, :1, ::2, ::2], sigma / 255))
-                x = torch.from_numpy(part).to(device).permute(2, 0, 1)[None].float() / 255
-                values.append(tensor_psnr(x, clean))
-            points.append((sigma, float(np.mean(values))))
-        return points
 
-    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Point]:
+        def quality(part: Picture, sigma: float, number: int) -> float:
+            noisy = torch.from_numpy(_noisy(part, sigma, number)).to(device).permute(2, 0, 1)[None].float() / 255
+            clean = model.clean(noisy, torch.full_like(noisy[:, :1, ::2, ::2], sigma / 255))
+            return tensor_psnr(torch.from_numpy(part).to(device).permute(2, 0, 1)[None].float() / 255, clean)
+
+        parts = [centre(p, 2 ** (model.config.levels + 1)) for p in pictures]
+        return [[(sigma, quality(p, sigma, k)) for sigma in SIGMAS] for k, p in enumerate(parts)]
+
+    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Curve]:
         """See :meth:`Goal.measure`; points are (level of the noise, PSNR)."""
-        return [
-            (
-                sigma,
-                float(
-                    np.mean([psnr(p, denoise(_noisy(p, sigma, k), sigma, model=model)) for k, p in enumerate(pictures)])
-                ),
-            )
-            for sigma in SIGMAS
-        ]
 
-    def gain(self, before: Sequence[Point], after: Sequence[Point]) -> float:
-        """Mean gain in dB over the levels of noise."""
-        return float(np.mean([b[1] - a[1] for a, b in zip(before, after, strict=True)]))
+        def quality(picture: Picture, sigma: float, number: int) -> float:
+            return psnr(picture, denoise(_noisy(picture, sigma, number), sigma, model=model))
+
+        return [[(sigma, quality(p, sigma, k)) for sigma in SIGMAS] for k, p in enumerate(pictures)]
+
+    def gain(self, before: Sequence[Curve], after: Sequence[Curve]) -> float:
+        """Mean gain in dB over the pictures and the levels of noise."""
+        pairs = zip(before, after, strict=True)
+        return float(np.mean([[b[1] - a[1] for a, b in zip(*pair, strict=True)] for pair in pairs]))
 
 
 class Lossless(Goal):
@@ -279,14 +277,19 @@ class Lossless(Goal):
     loss_unit = "% more bytes"
     least = 0.2
 
-    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Point]:
-        """See :meth:`Goal.measure`; points are (number of the picture, bits per pixel)."""
+    def measure(self, model: Model, pictures: Sequence[Picture]) -> list[Curve]:
+        """See :meth:`Goal.measure`; a picture's only point is (its number, bits per pixel)."""
         sizes = [len(compress_picture(p, lossless=True, model=model).data) for p in pictures]
-        return [(k, 8 * n / (p.shape[0] * p.shape[1])) for k, (n, p) in enumerate(zip(sizes, pictures, strict=True), 1)]
+        pairs = enumerate(zip(sizes, pictures, strict=True), 1)
+        return [[(k, 8 * n / (p.shape[0] * p.shape[1]))] for k, (n, p) in pairs]
 
-    def gain(self, before: Sequence[Point], after: Sequence[Point]) -> float:
+    def gain(self, before: Sequence[Curve], after: Sequence[Curve]) -> float:
         """Percent that the mean is smaller."""
-        return 100 * (1 - sum(bits for _, bits in after) / sum(bits for _, bits in before))
+        return 100 * (1 - sum(bits for [(_, bits)] in after) / sum(bits for [(_, bits)] in before))
+
+    def shown(self, curves: Sequence[Curve]) -> Curve:
+        """See :meth:`Goal.shown`; every picture."""
+        return [point for curve in curves for point in curve]
 
 
 def _freeze_coarse(model: PhotoModel) -> None:

@@ -1,7 +1,10 @@
 """Rate-distortion points before and after: estimated by the model in training, or of real files.
 
-In: pictures and a model. Out: points (bits per pixel, quality), means over the pictures at equal steps, and how many
-bytes one curve saves against another.
+In: pictures and a model. Out: points (bits per pixel, quality) at the same steps for every picture, their means, and
+how many bytes the curves of one model save against those of another.
+
+Savings are those of single pictures, weighted by their bytes: where pictures differ much, means of qualities are mostly
+those of empty pictures, and means of bits those of busy ones.
 """
 
 import math
@@ -19,9 +22,20 @@ from eocodec.flow.pictures import Picture
 from eocodec.metrics import bd_rate, bd_rate_between
 from eocodec.model.bundle import Model
 
-__all__ = ["FILE_STEPS", "Point", "centre", "estimated", "file_points", "saving", "tensor_psnr"]
+__all__ = [
+    "FILE_STEPS",
+    "Curve",
+    "Point",
+    "centre",
+    "estimated",
+    "file_points",
+    "mean_curve",
+    "saving",
+    "tensor_psnr",
+]
 
 Point = tuple[float, float]
+Curve = list[Point]
 TensorQuality = Callable[[Tensor, Tensor], float]
 
 STEPS = (7.0, 18.0, 45.0)  # 8-bit levels at which training is followed
@@ -51,8 +65,8 @@ def estimated(
     refine_from: float,
     quality: TensorQuality,
     tune: float = 0.0,
-) -> list[Point]:
-    """Points by the model's own estimate of bits, with the entropy nets rounded as in files.
+) -> list[Curve]:
+    """The curve of every picture by the model's own estimate of bits, with the entropy nets rounded as in files.
 
     Arguments:
         model: in training.
@@ -62,50 +76,76 @@ def estimated(
         tune: how much the steps follow the eye, 0 to 1; models that cannot be tuned take no notice of it.
     """
     device = next(model.parameters()).device
-    points = []
-    for level in STEPS:
-        rates, qualities = [], []
-        for picture in pictures:
-            part = torch.from_numpy(centre(picture, 2 ** (model.config.levels + 1))).to(device)
-            x = part.permute(2, 0, 1)[None].float() / 255
-            follows = torch.tensor([tune], device=device) if model.config.tuned else None
+    follows = torch.tensor([tune], device=device) if model.config.tuned else None
+    curves = []
+    for picture in pictures:
+        part = torch.from_numpy(centre(picture, 2 ** (model.config.levels + 1))).to(device)
+        x = part.permute(2, 0, 1)[None].float() / 255
+        curve = []
+        for level in STEPS:
             steps = Steps(torch.tensor([level / 255.0], device=device), follows)
             refined, bits, plain = model.rate_distortion(x, steps, dead_zone, True)
-            rates.append(float(bits) / (x.shape[2] * x.shape[3]))
-            qualities.append(quality(x, refined if level >= refine_from else plain))
-        points.append((float(np.mean(rates)), float(np.mean(qualities))))
-    return points
+            decoded = refined if level >= refine_from else plain
+            curve.append((float(bits) / (x.shape[2] * x.shape[3]), quality(x, decoded)))
+        curves.append(curve)
+    return curves
 
 
 def file_points(
-    model: Model, pictures: Sequence[Picture], quality: Callable[[Picture, Picture], float], **more: Any
-) -> list[Point]:
-    """Points of real files, decoded again.
+    model: Model,
+    pictures: Sequence[Picture],
+    quality: Callable[[Picture, Picture], float],
+    levels: Sequence[float] = FILE_STEPS,
+    **more: Any,
+) -> list[Curve]:
+    """The curve of every picture's real files, decoded again.
 
     Arguments:
         model: loaded bundle.
         pictures: `(H, W, 3)`.
         quality: of original and decoded picture.
+        levels: steps in 8-bit levels.
         more: for :func:`eocodec.codec.compress_picture`, such as `progressive`.
     """
-    points = []
-    for level in FILE_STEPS:
-        rate = model.manifest.rate_of(level / 255.0)
-        files = [compress_picture(p, rate, model=model, **more).data for p in pictures]
-        bits = [8 * len(f) / (p.shape[0] * p.shape[1]) for f, p in zip(files, pictures, strict=True)]
-        qualities = [quality(p, decompress(f, model)) for f, p in zip(files, pictures, strict=True)]
-        points.append((float(np.mean(bits)), float(np.mean(qualities))))
-    return points
+    rates = [model.manifest.rate_of(level / 255.0) for level in levels]
+
+    def point(picture: Picture, rate: float) -> Point:
+        file = compress_picture(picture, rate, model=model, **more).data
+        return 8 * len(file) / (picture.shape[0] * picture.shape[1]), quality(picture, decompress(file, model))
+
+    return [[point(p, rate) for rate in rates] for p in pictures]
 
 
-def saving(before: Sequence[Point], after: Sequence[Point]) -> float:
-    """Percent of the bytes that are saved at equal quality (Bjøntegaard); negative if it takes more.
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """Means of all curves at each step; those with pictures that came back exactly count in bits alone."""
+    rates = np.array([[rate for rate, _ in curve] for curve in curves])
+    qualities = np.array([[quality for _, quality in curve] for curve in curves])
+    lossy = np.isfinite(qualities).all(1)
+    means = qualities[lossy].mean(0) if lossy.any() else np.full(qualities.shape[1], math.inf)
+    return list(zip(map(float, rates.mean(0)), map(float, means), strict=True))
+
+
+def saving(before: Sequence[Curve], after: Sequence[Curve]) -> float:
+    """Percent of the bytes of all pictures that are saved at equal quality; negative if it takes more.
+
+    The saving of a picture (Bjøntegaard) counts as its bytes do. Pictures without curves that can be compared, such as
+    those that are kept exactly, do not count; nan: none can.
 
     Example:
         >>> curve = [(0.25, 30.0), (0.5, 33.0), (1.0, 36.0), (2.0, 39.0)]
-        >>> round(saving(curve, [(0.9 * r, q) for r, q in curve]), 6)
+        >>> round(saving([curve], [[(0.9 * r, q) for r, q in curve]]), 6)
         10.0
     """
+    each = np.array([_saving(*pair) for pair in zip(before, after, strict=True)])
+    weights = np.array([sum(rate for rate, _ in curve) for curve in before])
+    known = np.isfinite(each)
+    return float(np.average(each[known], weights=weights[known])) if known.any() else math.nan
+
+
+def _saving(before: Curve, after: Curve) -> float:
+    """Of one picture, nan where its curves do not overlap."""
+    if not all(math.isfinite(quality) for _, quality in (*before, *after)):
+        return math.nan
     try:
         return -bd_rate(before, after, *WINDOW)
     except ValueError:  # they do not reach there

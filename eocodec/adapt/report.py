@@ -14,7 +14,7 @@ from eocodec.errors import EocodecError
 from eocodec.files import atomic_write
 
 if TYPE_CHECKING:
-    from eocodec.adapt.measure import Point
+    from eocodec.adapt.measure import Curve
 
 __all__ = ["Outcome", "table", "write_report"]
 
@@ -57,8 +57,8 @@ class Outcome:
     quality: str
     unit: str
     gain: float
-    before: "list[Point]"
-    after: "list[Point]"
+    before: "Curve"
+    after: "Curve"
     held_out: int
     facts: dict[str, int]
     notes: tuple[str, ...]

@@ -15,13 +15,14 @@ from eocodec.errors import EocodecError
 from eocodec.files import atomic_write
 
 if TYPE_CHECKING:
-    from eocodec.adapt.measure import Point
+    from eocodec.adapt.measure import Curve
     from eocodec.adapt.survey import Survey
     from eocodec.model.bundle import Model
 
 __all__ = ["Clock", "Order", "Progress", "mark_of", "read_progress", "write_progress"]
 
 STATE = "state.json"
+VERSION = 2  # of what lies in the folder
 
 
 class Clock:
@@ -72,7 +73,7 @@ class Progress:
     """How far an adaptation has come; `state.json`."""
 
     mark: str
-    before: "list[Point]"
+    before: "list[Curve]"
     passed: float = 0.0
     iterations: list[int] = field(default_factory=list)
     """Of the parts that are done, and of the one that is not."""
@@ -92,7 +93,7 @@ class Progress:
 
 def mark_of(order: Order, pictures: "Survey", base: "Model") -> str:
     """Changes with everything that a state on the disk depends on, but the time."""
-    values = [pictures.digest, base.full_id.hex(), order.goal, order.seed]
+    values = [VERSION, pictures.digest, base.full_id.hex(), order.goal, order.seed]
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
@@ -111,10 +112,10 @@ def read_progress(order: Order, mark: str) -> Progress | None:
         raise EocodecError(f"{path} is damaged ({e}); remove {order.state} to begin anew") from None
     if progress.mark != mark:
         raise EocodecError(
-            f"{order.state} belongs to other pictures, another model or another goal; remove it to begin anew"
+            f"{order.state} belongs to other pictures, another model, goal or version; remove it to begin anew"
         )
     progress.history = [(t, g) for t, g in progress.history]
-    progress.before = [(r, q) for r, q in progress.before]
+    progress.before = [[(r, q) for r, q in curve] for curve in progress.before]
     return progress
 
 

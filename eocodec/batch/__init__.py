@@ -9,11 +9,12 @@ In: a folder, a glob or an fsspec URL, and :class:`Settings`. Out: NAME.eoc for 
 Importing this package does not import NumPy, so that a worker process can say beforehand how many threads that takes.
 """
 
-from eocodec.batch.corpus import SUFFIXES, Source, pictures
+from eocodec.batch.corpus import Source, pictures
 from eocodec.batch.local import local
 from eocodec.batch.manifest import MANIFEST, Manifest
 from eocodec.batch.run import Batch, Totals
 from eocodec.batch.work import Engine, Row, Settings, Work
+from eocodec.kinds import SUFFIXES
 from eocodec.storage import Store
 
 __all__ = [

@@ -9,18 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from eocodec.errors import EocodecError, reason
+from eocodec.kinds import SUFFIXES
 from eocodec.storage import Store
 
-__all__ = ["SUFFIXES", "Source", "pictures"]
+__all__ = ["Source", "pictures"]
 
-# What is a picture in a folder; the same wherever the program runs, whichever readers Pillow has there.
-SUFFIXES = frozenset(
-    f".{ending}"
-    for ending in (
-        *("apng", "avif", "bmp", "dib", "gif", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm"),
-        *("ppm", "qoi", "tga", "tif", "tiff", "webp"),
-    )
-)
 WILDCARDS = "*?["  # make a path a glob
 VERSIONS = ("mtime", "ETag", "etag", "md5Hash", "crc32c", "LastModified", "last_modified", "updated", "created")
 
@@ -37,8 +30,8 @@ def pictures(url: str) -> tuple[Store, list[Source]]:
     """The corpus at a URL: the folder that names are relative to, and its pictures, sorted by name.
 
     Arguments:
-        url: a folder, searched recursively for :data:`SUFFIXES`; or a glob (`*`, `?`, `[…]`, `**`), whose files are
-            taken whatever their suffix, and whose folders are searched.
+        url: a folder, searched recursively for :data:`eocodec.kinds.SUFFIXES`; or a glob (`*`, `?`, `[…]`, `**`),
+            whose files are taken whatever their suffix, and whose folders are searched.
 
     Raises:
         EocodecError: there is none.

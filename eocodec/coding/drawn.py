@@ -3,9 +3,10 @@
 In: a picture and a model. Out: a job that gives the exact file where it takes no more bytes than a lossy one would, and
 a page (`eocodec.coding.page`) where text and photographs apart take fewer than either.
 
-A transform made for photographs spends many bits on hard edges. Such pictures are recognised by repetition, and the
-size of their exact file is first estimated with WebP's lossless coder, which is fast. Of 16 bits a sample any picture
-has a rate from which on its noise is cheaper kept than quantised; there every exact file is estimated.
+A transform made for photographs spends many bits on hard edges. Such pictures are recognised by repetition, or by what
+is left of their differences, and the size of their exact file is first estimated with coders that are fast. Of 16 bits
+a sample any picture has a rate from which on its noise is cheaper kept than quantised; there every exact file is
+estimated.
 """
 
 import functools
@@ -14,6 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import zstandard
 
 from eocodec import format, matte
 from eocodec.cached import cached_property
@@ -36,15 +38,16 @@ Float32 = npt.NDArray[np.float32]
 
 REPEATED = 0.25  # share of pixels that equal their left neighbours, from which on a picture may be drawn
 COLOURS = 256  # or it has at most so many …
-GREYS = 64  # … or, of a grey picture, which never has more than 256, so few
+GREYS = 64  # … or, of a grey picture, which never has more than 256, so few …
+REGULAR = 0.125  # … or what zstd leaves of its differences; gradients have 0.02, photographs 0.4 and more
 SAMPLE = 64  # rows that are looked at
-BAND = 8  # rows of these that are next to each other where an exact file's size is estimated from them …
+BAND = 8  # rows of these that are next to each other where differences count, or an exact file's size is estimated …
 ROUGH = 4.0  # … which may be off by such a factor
 HOPE = 1.5  # an exact file may be so much smaller than one of WebP that is found fast …
 PHOTO_HOPE = 1.25  # … but those of photographs hardly ever are as much …
 LIKELY = 1.1  # … and most are by so much
-SMALL = 400  # bytes up to which an exact file that is no larger need not be looked for …
-FREE = 128  # … unless it takes no more than these, which flat pictures do: they are kept exactly at any rate
+SMALL = 400  # bytes below which estimates are as for so many: they miss most where there is least
+FREE = 128  # bytes that an exact file may always have; flat pictures do, and are kept exactly at any rate
 LARGE = 1 << 24  # pixels from which on the exact coder, some 20 s a megapixel, would take too long
 LARGEST_PAGE = 1 << 25  # pixels, as many as an 8K screen has: finding photographs takes four times the picture's memory
 FINE = 4.0  # levels, the step up to which a lossy file may be as large as the exact one
@@ -83,7 +86,7 @@ class Exact:
         """Whether quick tries do not rule out that it has at most `size` bytes."""
         rgb = self.picture.rgb
         narrow = min(rgb.shape[:2]) < NARROW
-        hoped = FREE if size < SMALL and not narrow else HOPE * size
+        hoped = HOPE * max(size, SMALL)
         if self._rough is None:
             likely = narrow or self.picture.depth > 8 or is_drawn(rgb)
             self._rough = _rough_estimate(rgb) if likely else float("inf")
@@ -252,7 +255,7 @@ class EitherJob(Job):
 
 
 def is_drawn(rgb: Bytes) -> bool:
-    """Whether a picture `(H, W, 3)` repeats its neighbours or has few colours, as photographs do not."""
+    """Whether a picture `(H, W, 3)` repeats its neighbours, has few colours or even slopes, as photographs do not."""
     rows = rgb[:: max(1, len(rgb) // SAMPLE)].astype(np.uint32)
     colours = rows[..., 0] << 16 | rows[..., 1] << 8 | rows[..., 2]
     repeated = float((colours[:, 1:] == colours[:, :-1]).mean()) if colours.shape[1] > 1 else 1.0
@@ -260,7 +263,25 @@ def is_drawn(rgb: Bytes) -> bool:
         return True
     ordered = np.sort(colours, axis=None)  # np.unique imports numpy.ma, and with it half of the standard library
     few = GREYS if bool((rows[..., :1] == rows).all()) else COLOURS
-    return bool(1 + np.count_nonzero(ordered[1:] != ordered[:-1]) <= few)
+    if bool(1 + np.count_nonzero(ordered[1:] != ordered[:-1]) <= few):
+        return True
+    bands = _bands(rgb)
+    return sum(map(_packed_size, bands)) <= REGULAR * sum(b.size for b in bands)
+
+
+def _bands(rgb: Bytes) -> list[Bytes]:
+    """Rows next to each other from all of a picture, :data:`SAMPLE` rows in all; of a low one, all of it."""
+    if len(rgb) <= SAMPLE:
+        return [rgb]
+    number = SAMPLE // BAND
+    tops = ((np.arange(number) + 0.5) * len(rgb) / number).astype(int) - BAND // 2
+    return [rgb[top : top + BAND] for top in tops]
+
+
+def _packed_size(rgb: Bytes) -> int:
+    """Bytes of a picture's second differences, packed in a fast way."""
+    rows = np.diff(rgb, axis=0, prepend=np.uint8(0))
+    return len(zstandard.ZstdCompressor(level=1).compress(np.diff(rows, axis=1, prepend=np.uint8(0)).tobytes()))
 
 
 def _rough_estimate(rgb: Bytes) -> float:
@@ -272,17 +293,16 @@ def _rough_estimate(rgb: Bytes) -> float:
     height = len(rgb)
     if rgb.dtype == np.uint16 or height < 4 * SAMPLE or not webp.fits(*rgb.shape[:2]):
         return 0.0
-    number = SAMPLE // BAND
-    tops = ((np.arange(number) + 0.5) * height / number).astype(int) - BAND // 2
-    bands = sorted((rgb[top : top + BAND] for top in tops), key=lambda b: -np.count_nonzero(b[:, 1:] != b[:, :-1]))
-    busy, every_other, whole = (_estimate(np.concatenate(b)) for b in (bands[: number // 2], bands[::2], bands))
+    bands = sorted(_bands(rgb), key=lambda b: -np.count_nonzero(b[:, 1:] != b[:, :-1]))
+    busy, every_other, whole = (_estimate(np.concatenate(b)) for b in (bands[: len(bands) // 2], bands[::2], bands))
     return max(0.0, whole - max(busy, every_other)) * height / (SAMPLE // 2)
 
 
 def _estimate(rgb: Bytes) -> float:
-    """Bytes of a picture in WebP's lossless form, or its own if it has 16 bits a sample, in a fast way."""
+    """Bytes of an exact picture, found in a fast way: packed, or its own form if it has 16 bits a sample."""
     if rgb.dtype == np.uint16:
         from eocodec.coding import lossless_deep  # takes its time
 
         return lossless_deep.quick_size(rgb)
-    return float(webp.quick_size(rgb)) if webp.fits(*rgb.shape[:2]) else float("inf")
+    packed = float(_packed_size(rgb))
+    return min(packed, webp.quick_size(rgb)) if webp.fits(*rgb.shape[:2]) else packed

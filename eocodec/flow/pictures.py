@@ -16,8 +16,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from eocodec.errors import EocodecError
-from eocodec.flow.shards import SUFFIXES, expand, read_shard
+from eocodec.flow.shards import expand, read_shard
 from eocodec.image import read_picture
+from eocodec.kinds import SUFFIXES
 from eocodec.matte import filled
 
 __all__ = ["HOLD_OUT_BY", "Picture", "Source", "decoded", "greyed", "read_pictures", "sources", "split"]

@@ -2,12 +2,12 @@
 
 In: the files of a bundle. Out: the model's sizes and its parameters by name. Float parameters come back as the graphs
 hold them; those of the integer nets are the rounded ones, times their unit, so that rounding them again gives the same
-integers. What only training needs, such as its price of the low-pass, is not in a bundle and starts afresh.
+integers. Training's own price of the low-pass follows from the tables that files have for it.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -18,17 +18,20 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
+from eocodec.coding.scales import log2_scales
+from eocodec.coding.walk import activity_class
 from eocodec.errors import ModelError
 from eocodec.flow.context import ACTIVATION_UNIT, INDEX_UNIT, MEAN_UNIT
 from eocodec.flow.model import PhotoConfig
 from eocodec.model.manifest import DENOISING_GRAPHS
 
-__all__ = ["constants", "eight_bit_layer", "float_layer", "float_nets", "integer_nets", "photo_weights"]
+__all__ = ["constants", "eight_bit_layer", "float_layer", "float_nets", "integer_nets", "low_scale", "photo_weights"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Layer = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # weights and bias of a convolution
 UNITS = {"mean": MEAN_UNIT, "index": INDEX_UNIT}
 ZERO = 128  # zero point of what enters nets for 8-bit kernels
+LARGEST_ACTIVITY = 32  # of low-pass values, in steps, up to which the price is fitted; 0 is rare
 
 
 def photo_weights(files: Mapping[str, bytes]) -> tuple[PhotoConfig, dict[str, Tensor]]:
@@ -54,6 +57,7 @@ def photo_weights(files: Mapping[str, bytes]) -> tuple[PhotoConfig, dict[str, Te
                 weights.update({f"{prefix}.{k}": v for k, v in nets.items()})
         for k, gain in enumerate(manifest["gain"]):
             weights[f"latents.gain{k}"] = np.array(gain, np.float32)
+        weights["latents.low_scale"] = low_scale(manifest["low_index"])
         config = replace(
             _sizes(manifest, weights),
             eight_bit=_eight_bit(files["entropy/feature1.onnx"]),
@@ -62,6 +66,25 @@ def photo_weights(files: Mapping[str, bytes]) -> tuple[PhotoConfig, dict[str, Te
     except (KeyError, ValueError, TypeError, IndexError) as e:
         raise ModelError(f"the bundle does not hold a photo model that training can start from ({e})") from e
     return config, {name: torch.from_numpy(np.array(v, np.float32)) for name, v in weights.items()}
+
+
+def low_scale(tables: Sequence[Sequence[Sequence[int]]]) -> npt.NDArray[np.float32]:
+    """Parameters `(2, axes)` of training's price of the low-pass, as near as they come to a bundle's tables.
+
+    Arguments:
+        tables: `low_index` of the manifest, indices of scales by axis, kind of place and class of activity.
+    """
+    activity = np.arange(1, LARGEST_ACTIVITY)
+    classes = activity_class(activity.astype(np.int32))
+    a, b = np.meshgrid(*(np.arange(low, high, 0.04) for low, high in ((-3.0, 3.0), (-4.0, 1.0))), indexing="ij")
+    modelled = np.log2(np.exp(a)[..., None] + np.exp(b)[..., None] * activity)
+    found = []
+    for axis in tables:
+        between_diagonal_neighbours = np.array(axis[0])
+        index = between_diagonal_neighbours[np.minimum(classes, len(axis[0]) - 1)]
+        best = np.square(modelled - log2_scales()[index]).mean(2).argmin()
+        found.append((a.flat[best], b.flat[best]))
+    return np.array(found, np.float32).T
 
 
 def constants(content: bytes) -> tuple[onnx.ModelProto, Arrays]:

@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from eocodec.errors import EocodecError
+from eocodec.kinds import SUFFIXES
 
-__all__ = ["SUFFIXES", "expand", "read_shard"]
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif"}
+__all__ = ["expand", "read_shard"]
 
 
 def expand(pattern: str) -> list[str]:

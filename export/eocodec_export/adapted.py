@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from eocodec.adapt.measure import FILE_STEPS, centre, saving
-from eocodec.codec import compress_picture, decompress
+from eocodec.adapt.measure import FILE_STEPS, centre, file_points, saving
 from eocodec.coding.embedded_tables import TABLES_FILE as EMBEDDED_TABLES
 from eocodec.errors import EocodecError
 from eocodec.flow.context import Steps
@@ -186,20 +185,8 @@ def _denoising(
 
 def _streams_as_good(base: dict[str, bytes], files: dict[str, bytes], pictures: Sequence[Bytes]) -> bool:
     """Whether embedded streams need no more bytes than the base's; their nets have not seen the new flow."""
-    curves = []
-    for content in (base, files):
-        model = Model(content)
-        points = []
-        for level in FILE_STEPS[-4:-1]:
-            rate = model.manifest.rate_of(level / 255.0)
-            bits, quality = 0.0, 0.0
-            for p in pictures:
-                try:
-                    data = compress_picture(p, rate, model=model, progressive=True).data
-                except EocodecError:
-                    return False
-                bits += 8 * len(data) / (p.shape[0] * p.shape[1]) / len(pictures)
-                quality += psnr(p, decompress(data, model)) / len(pictures)
-            points.append((bits, quality))
-        curves.append(points)
+    try:
+        curves = [file_points(Model(f), pictures, psnr, FILE_STEPS[-4:-1], progressive=True) for f in (base, files)]
+    except EocodecError:
+        return False
     return saving(*curves) >= 0
