@@ -23,6 +23,7 @@ import numpy.typing as npt
 from eocodec.arguments import check_number, check_numbers
 from eocodec.denoising import clipped, dropping, net, noise_areas, shrinkage
 from eocodec.denoising.coarse import coarse_level, coarse_removed
+from eocodec.denoising.likeness import most_noise
 from eocodec.denoising.net import Noise
 from eocodec.errors import EocodecError
 from eocodec.image import Bytes, ImageLike, Picture, as_picture
@@ -43,6 +44,7 @@ DEFAULT_SHIFTS = {"net": 2, "shrink": 8, "drop": 8}
 SMALLEST_SIGMA = 0.3  # 8-bit levels; below, a picture counts as clean
 LARGEST_STRENGTH = 4.0
 UNSEEN = 0.7  # share of the level in smooth patches below which the net has overlooked noise that is not white
+DOUBTED = 2 / 255  # level from which on it is compared with the most that there can be
 OVERLOOKED = 4.0  # 8-bit levels, up to which noise that is not white is looked for at coarser scales, too
 LARGEST_VALUE = 16.0  # of a floating-point picture; beyond, it surely has another range than 0 to 1
 
@@ -208,13 +210,17 @@ class _PhotoDenoiser(_Denoiser):
     def measure(self, values: Float32, grey: bool, areas: Areas, alpha: Bytes | None = None) -> Noise:
         if "net" in self.model.denoising_methods:
             spread = math.sqrt(3) if grey else 1.0
-            noise = _unclipped(net.measure(self.model, values, areas), values, areas, spread)
+            noise = net.measure(self.model, values, areas)
+            most = functools.cache(lambda: spread * most_noise(values, areas))
+            if noise.sigma >= DOUBTED and noise.sigma > most():
+                return noise.scaled(most() / noise.sigma)
+            noise = _unclipped(noise, values, areas, spread)
             hidden = noise_areas.hidden(values, areas, grey)
             if hidden is not None:
                 hidden = noise_areas.Hidden(hidden.level * spread, hidden.coarse * spread)
             elif noise.sigma * 255 < OVERLOOKED:
                 hidden = coarse_level(values, areas, alpha, lambda v, a: net.measure(self.model, v, a).sigma, spread)
-            if hidden is None or noise.sigma >= UNSEEN * hidden.level:
+            if hidden is None or noise.sigma >= UNSEEN * hidden.level or hidden.level > most():
                 return noise
             return Noise.correlated(hidden.level, hidden.coarse)
         if grey:

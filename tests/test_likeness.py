@@ -1,0 +1,76 @@
+"""What repeats itself is no noise, however rough it is; noise is as strong as it was measured."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from eocodec.denoising import denoise, estimate_sigma
+from eocodec.denoising.likeness import most_noise
+from eocodec.denoising.noise_areas import trusted
+from eocodec.metrics import psnr
+from eocodec.model.bundle import Model
+
+HEIGHT, WIDTH = 240, 360
+Y, X = np.mgrid[0:HEIGHT, 0:WIDTH]
+
+
+def _coloured(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.round(np.dstack([values, values * 0.8 + 20, 255 - values])), 0, 255).astype(np.uint8)
+
+
+PATTERNS: dict[str, Callable[[], np.ndarray]] = {
+    "checks": lambda: _coloured((X // 3 + Y // 3) % 2 * 200.0),
+    "rings": lambda: _coloured(127.5 + 127.5 * np.sin(np.hypot(X - 180, Y - 120) / 3)),
+    "dithering": lambda: _coloured(X * 255 / WIDTH + (X + Y) % 2 * 2),
+    "weave": lambda: _coloured(128 + 60 * np.sin(X / 1.3) + 60 * np.sin(Y / 1.7)),
+    "halftone": lambda: _coloured(np.where(np.hypot(X % 6 - 3, Y % 6 - 3) < 1 + X / 150, 20.0, 235.0)),
+    "knit, in grey": lambda: np.repeat(_coloured(128 + 90 * np.sin(X / 2) * np.sin((X + Y) / 3))[..., :1], 3, 2),
+}
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+def test_what_repeats_itself_is_no_noise(kind: str, model: Model) -> None:
+    picture = PATTERNS[kind]()
+    level = estimate_sigma(picture, model=model)
+    assert level < 3
+    changed = np.asarray(denoise(picture, model=model)).astype(int) - picture
+    assert np.abs(changed).mean() < 1
+
+
+def _noisy(samples: dict[str, np.ndarray], name: str, sigma: float) -> np.ndarray:
+    clean = samples[name][:HEIGHT, :WIDTH].astype(float)
+    noise = np.random.default_rng(1).normal(0, sigma, clean.shape)
+    return np.clip(np.round(clean + noise), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["coffee", "chelsea", "rocket"])
+@pytest.mark.parametrize("sigma", [6, 25, 60])
+def test_noise_is_never_taken_for_a_pattern(samples: dict[str, np.ndarray], name: str, sigma: float) -> None:
+    values = _noisy(samples, name, sigma).astype(np.float32) / 255
+    assert sigma / 255 <= most_noise(values, trusted(values)) < 3.5 * sigma / 255
+
+
+def test_noise_that_a_filter_has_gone_over_is_not_alike_either(samples: dict[str, np.ndarray]) -> None:
+    noise = Image.fromarray(_noisy({"grey": np.full((HEIGHT, WIDTH, 3), 128)}, "grey", 40))
+    soft = np.asarray(noise.filter(ImageFilter.GaussianBlur(1.2))).astype(np.float32) - 128
+    values = np.clip(samples["chelsea"][:HEIGHT, :WIDTH] + soft, 0, 255).astype(np.float32) / 255
+    assert most_noise(values, trusted(values)) > soft.std() / 255
+
+
+def test_noise_behind_jpeg_is_not_overestimated(samples: dict[str, np.ndarray], model: Model) -> None:
+    """It has lost its finest part; at what is left of its level more of the picture stays."""
+    stored = io.BytesIO()
+    Image.fromarray(_noisy(samples, "rocket", 25)).save(stored, "JPEG", quality=75)
+    picture = np.asarray(Image.open(stored))
+    assert 20 < estimate_sigma(picture, model=model) < 26
+    assert psnr(samples["rocket"][:HEIGHT, :WIDTH], np.asarray(denoise(picture, model=model))) > 31.5
+
+
+def test_where_nothing_can_be_compared_anything_may_be_noise() -> None:
+    small = np.random.default_rng(0).random((12, 12, 3), np.float32)
+    assert most_noise(small, np.ones((2, 2), bool)) == np.inf
+    assert most_noise(small, np.zeros((2, 2), bool)) == np.inf
+    assert most_noise(small[:5], np.ones((1, 2), bool)) == np.inf
