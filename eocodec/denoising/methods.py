@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from eocodec.arguments import check_number, check_numbers
 from eocodec.denoising import clipped, dropping, net, noise_areas, shrinkage
+from eocodec.denoising.ceiling import most_noise, most_white
 from eocodec.denoising.coarse import coarse_level, coarse_removed
-from eocodec.denoising.likeness import most_noise
 from eocodec.denoising.net import Noise
 from eocodec.errors import EocodecError
 from eocodec.image import Bytes, ImageLike, Picture, as_picture
@@ -44,6 +44,7 @@ DEFAULT_SHIFTS = {"net": 2, "shrink": 8, "drop": 8}
 SMALLEST_SIGMA = 0.3  # 8-bit levels; below, a picture counts as clean
 LARGEST_STRENGTH = 4.0
 UNSEEN = 0.7  # share of the level in smooth patches below which the net has overlooked noise that is not white
+FARTHEST = 4.0  # standard deviations: what is farther from a noisy value is hardly ever what the noise has hidden
 DOUBTED = 2 / 255  # level from which on it is compared with the most that there can be
 OVERLOOKED = 4.0  # 8-bit levels, up to which noise that is not white is looked for at coarser scales, too
 LARGEST_VALUE = 16.0  # of a floating-point picture; beyond, it surely has another range than 0 to 1
@@ -153,7 +154,10 @@ def denoise_picture(
         if level * strength < SMALLEST_SIGMA:
             clean = values
         else:
-            clean = denoiser.remove(values, noise.scaled(strength), chosen, shifts or DEFAULT_SHIFTS[chosen])
+            removed = noise.scaled(strength)
+            clean = denoiser.remove(values, removed, chosen, shifts or DEFAULT_SHIFTS[chosen])
+            most = np.float32(FARTHEST * removed.largest / spread)
+            clean = np.clip(clean, values - most, values + most)
     clean = np.clip(clean, 0, 1)
     clean += np.float32(detail) * (np.clip(values, 0, 1) - clean)
     if grey:
@@ -210,8 +214,8 @@ class _PhotoDenoiser(_Denoiser):
     def measure(self, values: Float32, grey: bool, areas: Areas, alpha: Bytes | None = None) -> Noise:
         if "net" in self.model.denoising_methods:
             spread = math.sqrt(3) if grey else 1.0
-            noise = net.measure(self.model, values, areas)
             most = functools.cache(lambda: spread * most_noise(values, areas))
+            noise = self._white(values, areas, spread)
             if noise.sigma >= DOUBTED and noise.sigma > most():
                 return noise.scaled(most() / noise.sigma)
             noise = _unclipped(noise, values, areas, spread)
@@ -219,13 +223,20 @@ class _PhotoDenoiser(_Denoiser):
             if hidden is not None:
                 hidden = noise_areas.Hidden(hidden.level * spread, hidden.coarse * spread)
             elif noise.sigma * 255 < OVERLOOKED:
-                hidden = coarse_level(values, areas, alpha, lambda v, a: net.measure(self.model, v, a).sigma, spread)
+                hidden = coarse_level(values, areas, alpha, lambda v, a: self._white(v, a, spread).sigma, spread)
             if hidden is None or noise.sigma >= UNSEEN * hidden.level or hidden.level > most():
                 return noise
             return Noise.correlated(hidden.level, hidden.coarse)
         if grey:
             return Noise.white(math.sqrt(3) * min(_grey_level(values[..., 0]), 1.0))
         return Noise.white(min(shrinkage.noise_level(self.model, values), 1.0))
+
+    def _white(self, values: Float32, areas: Areas, spread: float) -> Noise:
+        """What the net says of a picture's noise, but no more than its neighbouring pixels differ by."""
+        noise = net.measure(self.model, values, areas)
+        if noise.sigma < DOUBTED:
+            return noise
+        return noise.scaled(min(1.0, spread * most_white(values, areas) / noise.sigma))
 
     def remove(self, values: Float32, noise: Noise, method: str, shifts: int) -> Float32:
         if method == "net":

@@ -79,6 +79,11 @@ class Noise:
         coarse = None if self.coarse is None else self.coarse * factor
         return Noise(self.sigma * factor, floor, self.slope * factor, coarse)
 
+    @property
+    def largest(self) -> float:
+        """Standard deviation where it is largest, which is where the picture is brightest."""
+        return math.sqrt(self.floor + max(self.slope, 0.0))
+
     def plane(self, values: Float32) -> Float32:
         """Standard deviation for every 2x2 pixels of a picture with even sides, `(H/2, W/2)`."""
         height, width = values.shape[:2]

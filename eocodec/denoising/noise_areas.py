@@ -21,7 +21,8 @@ __all__ = ["AREA", "Correlated", "Hidden", "correlated", "hidden", "trusted"]
 Float32 = npt.NDArray[np.float32]
 
 AREA = 8  # edge in pixels of the areas that are trusted or not
-DEAD = 0.3 / 255  # standard deviation of an area below which it is drawn, not photographed
+DEAD = 0.3 / 255  # standard deviation of an area below which it is drawn, not photographed …
+DRAWN, REPEATED = 8 / 255, 0.2  # … as it is from such a deviation on if a share of it repeats what is left and above
 CLIPPED = 0.5  # share of an area's values that are 0 or 1, beyond which noise is cut off there
 PATCH = 16  # edge in pixels of the patches in which noise that is not white is measured
 SMOOTH, ALIKE = 0.02, 1.6  # share of patches that are the smoothest; those up to so many times as rough are like them
@@ -43,16 +44,28 @@ LEAST_GREY_CROWD, MOST_GREY_NEAR, MOST_PEAKED = 12.0, 0.79, 3.12
 
 
 def trusted(values: Float32, alpha: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.bool_]:
-    """Areas of 8x8 pixels in which noise can be measured, `(⌈H/8⌉, ⌈W/8⌉)`: neither flat, clipped nor hidden.
+    """Areas of 8x8 pixels in which noise can be measured, `(⌈H/8⌉, ⌈W/8⌉)`: neither flat, drawn, clipped nor hidden.
 
     Neighbours of flat or hidden areas do not count either: an edge that was drawn between them looks like noise.
     """
     mean, square = _means(values), _means(values * values)
-    flat = np.sqrt(np.maximum(square - mean * mean, 0)).max(2) < DEAD
+    deviation = np.sqrt(np.maximum(square - mean * mean, 0)).max(2)
+    flat = (deviation < DEAD) | ((deviation >= DRAWN) & (_repeated(values) >= REPEATED))
     clipped = _means(((values == 0) | (values == 1)).astype(np.float32)).max(2) > CLIPPED
     if alpha is not None:
         flat |= _means((alpha == 0).astype(np.float32)[:, :, None])[:, :, 0] > 0
     return ~(_grown(flat) | clipped)
+
+
+def _repeated(values: Float32) -> Float32:
+    """Share of the pixels of areas that equal their neighbours to the left and above, `(⌈H/8⌉, ⌈W/8⌉)`.
+
+    Of noise with a deviation of one level it is a tenth where all channels are equal, and next to nothing elsewhere.
+    """
+    same = np.zeros((*values.shape[:2], 1), np.float32)
+    inner = values[1:, 1:]
+    same[1:, 1:, 0] = ((inner == values[1:, :-1]) & (inner == values[:-1, 1:])).all(2)
+    return _means(same)[:, :, 0]
 
 
 def _means(values: Float32) -> Float32:
