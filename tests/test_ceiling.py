@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +109,13 @@ def test_differences_of_neighbours_hold_all_white_noise(
     values = _noisy(samples, name, sigma).astype(np.float32) / 255
     left = np.std(_noisy(samples, name, sigma) - samples[name][:HEIGHT, :WIDTH].astype(float)) / 255
     assert left <= most_white(values, trusted(values)) < 3.5 * left
+
+
+def test_smooth_texture_is_no_noise_at_half_the_size(shared: Path, model: Model) -> None:
+    """It is smoother at full size than noise with that much left at half of it can be."""
+    picture = np.asarray(Image.open(shared / "photos" / "cbsd68" / "0041.png").convert("RGB"))
+    assert estimate_sigma(picture, model=model) < 1
+    assert psnr(picture, np.asarray(denoise(picture, model=model))) > 55
 
 
 def test_where_nothing_can_be_compared_anything_may_be_noise() -> None:
