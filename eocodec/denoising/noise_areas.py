@@ -51,9 +51,9 @@ def trusted(values: Float32, alpha: npt.NDArray[np.uint8] | None = None) -> npt.
     mean, square = _means(values), _means(values * values)
     deviation = np.sqrt(np.maximum(square - mean * mean, 0)).max(2)
     flat = (deviation < DEAD) | ((deviation >= DRAWN) & (_repeated(values) >= REPEATED))
-    clipped = _means(((values == 0) | (values == 1)).astype(np.float32)).max(2) > CLIPPED
+    clipped = _means((values == 0) | (values == 1)).max(2) > CLIPPED
     if alpha is not None:
-        flat |= _means((alpha == 0).astype(np.float32)[:, :, None])[:, :, 0] > 0
+        flat |= _means((alpha == 0)[:, :, None])[:, :, 0] > 0
     return ~(_grown(flat) | clipped)
 
 
@@ -62,16 +62,17 @@ def _repeated(values: Float32) -> Float32:
 
     Of noise with a deviation of one level it is a tenth where all channels are equal, and next to nothing elsewhere.
     """
-    same = np.zeros((*values.shape[:2], 1), np.float32)
+    same = np.zeros((*values.shape[:2], 1), np.bool_)
     inner = values[1:, 1:]
     same[1:, 1:, 0] = ((inner == values[1:, :-1]) & (inner == values[:-1, 1:])).all(2)
     return _means(same)[:, :, 0]
 
 
-def _means(values: Float32) -> Float32:
+def _means(values: Float32 | npt.NDArray[np.bool_]) -> Float32:
     """Means over areas of 8x8 pixels, smaller at the right and the bottom, `(⌈H/8⌉, ⌈W/8⌉, N)`."""
     rows, columns = (np.arange(0, n, AREA) for n in values.shape[:2])
-    total = np.add.reduceat(np.add.reduceat(values, rows, 0, dtype=np.float64), columns, 1)
+    exact = np.uint16 if values.dtype == np.bool_ else np.float64
+    total = np.add.reduceat(np.add.reduceat(values, rows, 0, dtype=exact), columns, 1)
     count = np.outer(np.diff([*rows, values.shape[0]]), np.diff([*columns, values.shape[1]]))
     return total / count[:, :, None]
 
