@@ -45,6 +45,9 @@ def test_quality_counts_against_the_clean_picture(noisy: np.ndarray, model: Mode
 def test_nothing_to_remove_changes_nothing(clean: np.ndarray, model: Model) -> None:
     assert eocodec.compress(clean, denoise=0, model=model) == eocodec.compress(clean, model=model)
     assert compress_picture(clean, model=model).sigma is None
+    drawing = np.repeat(np.repeat(np.indices((12, 16)).sum(0) % 2, 8, 0), 8, 1).astype(np.uint8) * 255
+    done = compress_picture(drawing, denoise="auto", model=model)
+    assert done.sigma == 0 and np.array_equal(eocodec.decompress(done.data)[..., 0], drawing)
 
 
 def test_transparency_stays_and_progressive_files_work(noisy: np.ndarray) -> None:

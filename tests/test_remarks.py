@@ -57,6 +57,7 @@ def test_a_file_that_is_larger_than_its_source_is_told(photo: Picture, lossy: Co
     [
         (None, False, "it is kept exactly, which takes no more bytes than a lossy file"),
         (None, True, "it is kept exactly, as the limit allows"),
+        (0.0, False, "it is kept exactly, which takes no more bytes than a lossy file"),
         (3.0, True, "what it is without the noise is kept exactly, as the limit allows"),
     ],
 )

@@ -284,7 +284,7 @@ def _line(r: dict[str, Any]) -> str:
     quality = "" if r["psnr"] is None else f"  {r['psnr']:.2f} dB"
     rate = "lossless" if r["lossless"] else f"C={r['rate']:g}" + ("  for the eye" if r["tune"] == "eye" else "")
     rate += "  16 bits" if r["depth"] == 16 else ""
-    removed = "" if r["sigma"] is None else f"  sigma={r['sigma']:.1f} removed"
+    removed = "" if r["sigma"] is None else f"  sigma={r['sigma']:.1f} removed" if r["sigma"] else "  no noise removed"
     return (
         f"{r['input']} -> {r['output']}  {r['width']}x{r['height']}  {r['bytes']} bytes  {r['bpp']:.3f} bpp  "
         f"1:{r['ratio']:.1f}{quality}  {rate}{removed}"
