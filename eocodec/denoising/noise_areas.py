@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AREA", "Correlated", "Hidden", "correlated", "hidden", "trusted"]
+__all__ = ["AREA", "MOST_FAR", "Correlated", "Hidden", "correlated", "hidden", "trusted"]
 
 Float32 = npt.NDArray[np.float32]
 
