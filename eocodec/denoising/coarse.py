@@ -67,7 +67,8 @@ def coarse_level(
     if ratio < LEAST_RATIO or abs(fine.far) > noise_areas.MOST_FAR:
         return None
     ratio = min(max(ratio, 1.0), LARGEST_RATIO)
-    return Hidden(min(level * ratio, spread * fine.roughness), level)  # nowhere is there less than the noise
+    full = min(level * ratio, spread * fine.roughness)  # nowhere is there less than the noise
+    return Hidden(full, level, fine.near)
 
 
 def coarse_removed(values: Float32, coarse: float, remove: Callable[[Float32, float], Float32]) -> Float32:

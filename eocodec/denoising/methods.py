@@ -13,7 +13,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -44,7 +44,9 @@ DEFAULT_SHIFTS = {"net": 2, "shrink": 8, "drop": 8}
 SMALLEST_SIGMA = 0.3  # 8-bit levels; below, a picture counts as clean
 LARGEST_STRENGTH = 4.0
 UNSEEN = 0.7  # share of the level in smooth patches below which the net has overlooked noise that is not white
+FEW, LITTLE = 12, 0.02  # areas, and share of them; of fewer than both nothing is told
 FARTHEST = 4.0  # standard deviations: what is farther from a noisy value is hardly ever what the noise has hidden
+LEAST_APART = 0.05  # share of the variance of noise by which pixels next to each other differ at least
 DOUBTED = 2 / 255  # level from which on it is compared with the most that there can be
 OVERLOOKED = 4.0  # 8-bit levels, up to which noise that is not white is looked for at coarser scales, too
 LARGEST_VALUE = 16.0  # of a floating-point picture; beyond, it surely has another range than 0 to 1
@@ -221,10 +223,12 @@ class _PhotoDenoiser(_Denoiser):
             noise = _unclipped(noise, values, areas, spread)
             hidden = noise_areas.hidden(values, areas, grey)
             if hidden is not None:
-                hidden = noise_areas.Hidden(hidden.level * spread, hidden.coarse * spread)
+                hidden = replace(hidden, level=hidden.level * spread, coarse=hidden.coarse * spread)
             elif noise.sigma * 255 < OVERLOOKED:
                 hidden = coarse_level(values, areas, alpha, lambda v, a: self._white(v, a, spread).sigma, spread)
             if hidden is None or noise.sigma >= UNSEEN * hidden.level or hidden.level > most():
+                return noise
+            if hidden.level > spread * most_white(values, areas) / math.sqrt(max(1 - hidden.near, LEAST_APART)):
                 return noise
             return Noise.correlated(hidden.level, hidden.coarse)
         if grey:
@@ -285,7 +289,9 @@ def _measured(denoiser: _Denoiser, values: Float32, grey: bool, alpha: Bytes | N
     taken at the level that it has where the picture is smooth, if it is larger than what shows of it elsewhere.
     """
     areas = noise_areas.trusted(values, alpha)
-    return denoiser.measure(values, grey, areas, alpha) if areas.any() else Noise.white(0.0)
+    if areas.sum() < min(FEW, LITTLE * areas.size):
+        return Noise.white(0.0)
+    return denoiser.measure(values, grey, areas, alpha)
 
 
 def _unclipped(noise: Noise, values: Float32, areas: Areas, spread: float) -> Noise:

@@ -91,10 +91,12 @@ class Hidden:
     Arguments:
         level: at full size.
         coarse: of means of 2x2 pixels; of white noise half as much.
+        near: correlation of pixels next to each other; of white noise 0.
     """
 
     level: float
     coarse: float
+    near: float
 
 
 def hidden(values: Float32, areas: npt.NDArray[np.bool_], grey: bool = False) -> Hidden | None:
@@ -110,11 +112,11 @@ def hidden(values: Float32, areas: npt.NDArray[np.bool_], grey: bool = False) ->
         return None
     if grey:
         sure = found.crowd >= LEAST_GREY_CROWD and found.near <= MOST_GREY_NEAR and found.peaked <= MOST_PEAKED
-        noise = Hidden(found.smooth, found.smooth_coarse)
+        noise = Hidden(found.smooth, found.smooth_coarse, found.near)
     else:
         sure = found.colours <= SHARED and found.even >= LEAST_CROWD
         sure |= found.colours <= SHARED_IF_SURE and found.even >= SURE
-        noise = Hidden(found.level, found.coarse)
+        noise = Hidden(found.level, found.coarse, found.near)
     return noise if sure and noise.level >= LEAST_LEVEL else None
 
 
