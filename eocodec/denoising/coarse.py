@@ -64,7 +64,7 @@ def coarse_level(
     if fine is None or coarse is None or (spread == 1 and fine.colours > ALIKE):
         return None
     ratio = fine.roughness / coarse.roughness
-    if ratio < LEAST_RATIO or abs(fine.far) > noise_areas.MOST_FAR:
+    if ratio < LEAST_RATIO or abs(fine.far) > noise_areas.MOST_FAR or fine.peaked > noise_areas.LARGEST_PEAK:
         return None
     ratio = min(max(ratio, 1.0), LARGEST_RATIO)
     full = min(level * ratio, spread * fine.roughness)  # nowhere is there less than the noise

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AREA", "MOST_FAR", "Correlated", "Hidden", "correlated", "hidden", "trusted"]
+__all__ = ["AREA", "LARGEST_PEAK", "MOST_FAR", "Correlated", "Hidden", "correlated", "hidden", "trusted"]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -38,6 +38,7 @@ LEAST_LEVEL = 1.5 / 255
 LEAST_NEAR, MOST_FAR = 0.15, 0.15
 SHARED, LEAST_CROWD = 0.45, 7.0  # correlation of the channels; how many times as many patches are alike as are smooth
 SHARED_IF_SURE, SURE = 0.7, 16.0
+LARGEST_PEAK = 3.95  # kurtosis of differences; noise on photographs has up to 3.8, smooth lines have 4.1 and more
 # Of grey pictures, which have no differences: noise is normally distributed, texture has edges and blurred texture
 # correlates further than blurred noise.
 LEAST_GREY_CROWD, MOST_GREY_NEAR, MOST_PEAKED = 12.0, 0.79, 3.12
@@ -116,6 +117,7 @@ def hidden(values: Float32, areas: npt.NDArray[np.bool_], grey: bool = False) ->
     else:
         sure = found.colours <= SHARED and found.even >= LEAST_CROWD
         sure |= found.colours <= SHARED_IF_SURE and found.even >= SURE
+        sure &= found.peaked <= LARGEST_PEAK
         noise = Hidden(found.level, found.coarse, found.near)
     return noise if sure and noise.level >= LEAST_LEVEL else None
 
