@@ -16,6 +16,7 @@ from PIL import Image
 import eocodec
 import eocodec.pillow
 from eocodec import format
+from eocodec.coding.describe import describe
 from eocodec.errors import FormatError, ModelError
 from eocodec.format import Header
 from eocodec.metrics import psnr
@@ -109,6 +110,16 @@ def test_segments_are_cut_as_of_other_files(grey: np.ndarray, model: Model) -> N
     cut = eocodec.truncate(data, max_bytes=len(data) * 2 // 3)
     assert header_of(cut).axes == 1 and len(cut) < len(data)
     assert eocodec.decompress(cut, model).shape == (*grey.shape, 3)
+
+
+def test_what_is_said_to_be_in_a_block_is_of_one_axis(grey: np.ndarray, model: Model) -> None:
+    data = eocodec.compress(grey, rate=150, model=model)
+    kept = [s["latents"] for s in describe(data)["segments"]]
+    assert kept[0] >= 1 and kept == sorted(kept) and kept[-1] == 64  # of 8x8 pixels
+    cut = eocodec.truncate(data, latents=kept[1])
+    assert [s["latents"] for s in describe(cut)["segments"]] == kept[:2]
+    exact = describe(eocodec.compress(grey, lossless=True))
+    assert exact["segments"][-1]["latents"] == 256 and 0 < exact["segments"][0]["latents"] < 100
 
 
 def test_other_forms_stay_what_they_are(grey: np.ndarray, model: Model) -> None:

@@ -139,7 +139,7 @@ class OrdinaryForm(SegmentedForm):
 
     def latents_after_segments(self, file: File, model: "Model | None" = None) -> list[float]:
         """See :meth:`SegmentedForm.latents_after_segments`."""
-        return after_segments(file, cumulative_latents(USUAL_LEVELS))
+        return after_segments(file, cumulative_latents(USUAL_LEVELS, file.header.axes))
 
 
 class LosslessForm(SegmentedForm):
@@ -153,7 +153,7 @@ class LosslessForm(SegmentedForm):
 
     def latents_after_segments(self, file: File, model: "Model | None" = None) -> list[float]:
         """Samples, see :func:`cumulative_samples`."""
-        return after_segments(file, cumulative_samples())
+        return after_segments(file, cumulative_samples(1 if file.header.grey else 3))
 
 
 class PageForm(SegmentedForm):
@@ -371,11 +371,14 @@ def after_segments(file: File, cumulative: list[float]) -> list[float]:
     return result
 
 
-def cumulative_samples() -> list[float]:
-    """Samples of a 16x16 block, three axes of 256, that are known after each unit of a lossless file."""
-    total, result = 3.0, [3.0]
+def cumulative_samples(axes: int = 3) -> list[float]:
+    """Samples of a 16x16 block, 256 of each axis, that are known after each unit of a lossless file.
+
+    The units of a grey picture are those of a coloured one, and those of chroma hold nothing.
+    """
+    result = [float(axes)]
     for h in (8, 4, 2, 1):
-        for _ in range(9):
-            total += (8 // h) ** 2
-            result.append(total)
+        for axis in range(3):
+            for _phase in range(3):
+                result.append(result[-1] + (8 // h) ** 2 * (axis < axes))
     return result

@@ -146,10 +146,16 @@ def _units(levels: int, rotated: bool) -> tuple[Unit, ...]:
     return tuple(result)
 
 
-def cumulative_latents(levels: int) -> list[float]:
-    """Latents of a block that are coded after each unit; the last entry is 3 · 4**levels."""
+def cumulative_latents(levels: int, axes: int = 3) -> list[float]:
+    """Latents of a block that are coded after each unit; the last entry is the number of axes times 4**levels.
+
+    With one colour axis the units are the same, and those of chroma hold nothing.
+    """
     total, result = 0.0, []
     for u in units(levels):
-        total += u.places * (4 ** (levels - u.level) / 4 if u.level else 1)
+        if not u.level:
+            total += axes
+        elif axes > 1 or u.axis == "luma":
+            total += u.places * 4 ** (levels - u.level) / 4
         result.append(total)
     return result
