@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from eocodec import format, matte
+from eocodec import format, levels, matte
 from eocodec._moved import moved_names
 from eocodec.arguments import check_number, check_numbers, file_bytes
 from eocodec.coding import alpha as transparency
@@ -131,11 +131,18 @@ class Opened:
     def coded(self, target: Target) -> Coded:
         """The file that meets a target; at :func:`default_rate` if there is none.
 
+        The default's step is a share of the range that a picture's values fill, a rate's of all 16 bits.
+
         Raises:
             EocodecError: the target is out of range or out of reach.
         """
-        rate = default_rate(self.job.model) if target.rate is None else target.rate
-        return target.aim(self.job, 1 / 255 if self.lossless else self.job.model.any_manifest.step_of(rate))
+        step = 1 / 255
+        if not self.lossless:
+            rate = default_rate(self.job.model) if target.rate is None else target.rate
+            step = self.job.model.any_manifest.step_of(rate)
+            if target.rate is None:
+                step *= 2.0 ** (_bits_of(self.job.picture) - self.job.picture.depth)
+        return target.aim(self.job, step)
 
     def compressed(self, target: Target, *, measure: bool = False, verify: bool = False) -> Compressed:
         """As :func:`compress_picture`."""
@@ -203,7 +210,20 @@ def open_picture(
     tuning = tuning_for(model, tunable, tune, focus, picture.rgb, squared).improved_by(better)
     job = drawn.open_either(coding, model, picture, values, tuning, focus)
     notes = () if lossless else _no_page(picture, progressive)
-    return Opened(job, sigma, lossless, notes + _no_effort(picture, better is not None))
+    return Opened(job, sigma, lossless, notes + _narrow(picture) + _no_effort(picture, better is not None))
+
+
+def _bits_of(picture: Picture) -> int:
+    """Bits a sample that a picture's values fill."""
+    return levels.filled_bits(int(picture.rgb.max())) if picture.depth > 8 else 8
+
+
+def _narrow(picture: Picture) -> tuple[str, ...]:
+    """What is to be said of a picture of 16 bits a sample whose values fill fewer."""
+    bits = _bits_of(picture)
+    if picture.depth == 8 or bits == picture.depth:
+        return ()
+    return (f"its values fill {bits} of 16 bits, C and PSNR are of all 16; scaled to these it takes fewer bytes",)
 
 
 def _is_exact(coded: Coded) -> bool:

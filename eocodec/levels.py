@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from eocodec.errors import ImageError
 
-__all__ = ["FEW_BITS", "FLOAT_TOLERANCE", "eight_bit", "few_levels", "scaled", "white_level"]
+__all__ = ["FEW_BITS", "FLOAT_TOLERANCE", "eight_bit", "few_levels", "filled_bits", "scaled", "white_level"]
 
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint16]
@@ -35,6 +35,11 @@ def few_levels(values: npt.NDArray[Any]) -> tuple[str, ...]:
     return (f"its 16-bit values reach {high} only; of {before} levels {after} remain; scale them first",)
 
 
+def filled_bits(high: float) -> int:
+    """Bits that 16-bit values up to `high` fill if they are those of a camera or scanner of fewer bits, else 16."""
+    return max(8, int(high).bit_length()) if 0 < high < 1 << FEW_BITS else 16
+
+
 def white_level(values: npt.NDArray[Any], high: float) -> tuple[int, tuple[str, ...]]:
     """The value that stands for white, so that levels are not lost for want of a header that says it; and a note."""
     floating = np.issubdtype(values.dtype, np.floating)
@@ -48,7 +53,7 @@ def white_level(values: npt.NDArray[Any], high: float) -> tuple[int, tuple[str, 
         dark = floating and high < top / DARK and bool((values % 1 != 0).any())
         told = f"its floating-point values reach {high:g} and are taken as levels of {top}; scale them to 0 to 1 first"
         return top, (told,) if dark else ()
-    bits = max(8, int(high).bit_length())
+    bits = filled_bits(high)
     return (1 << bits) - 1, (f"its values fill {bits} of 16 bits; they are taken as {bits}-bit values",)
 
 

@@ -71,7 +71,7 @@ def _on_depth(picture: Picture, depth: int, asked: int | None) -> list[str]:
     if asked is not None or picture.depth > 8:
         return []
     if depth == 16:
-        return ["it is kept at 16 bits a sample; a depth of 8 makes a smaller file of it, which more readers know"]
+        return ["it is kept at 16 bits a sample; a depth of 8 makes a file of it that more readers know"]
     if picture.keeps == 16:
         return ["its 16 bits a sample are rounded to 8, as this form of file or these options need"]
     return []

@@ -145,6 +145,18 @@ def test_depths_are_chosen(scene: Words) -> None:
             call()
 
 
+def test_by_default_values_of_a_sensor_with_fewer_bits_are_not_lost(scene: Words) -> None:
+    twelve = scene[..., :1].repeat(3, 2) >> 4
+    done = codec.compress_picture(twelve)
+    error = np.mean((eocodec.decompress(done.data, depth=16).astype(float) - twelve) ** 2)
+    assert 10 * np.log10(4095**2 / error) > 36  # of 12 bits; at the step of all 16 it is 28
+    assert any("its values fill 12 of 16 bits" in note for note in done.notes)
+    wanted = codec.compress_picture(twelve, 96)
+    assert len(wanted.data) < len(done.data) / 4 and wanted.rate < done.rate  # who names a rate has it
+    whole = codec.compress_picture(scene)
+    assert whole.rate == codec.compress_picture(scene, 96).rate and not any("fill" in note for note in whole.notes)
+
+
 def test_tables_are_chosen_by_what_they_cost() -> None:
     random = np.random.default_rng(0)
     bits = deep.code_lengths(load_model("photo").tables)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 import eocodec
 from eocodec import codec, format
-from eocodec.coding import drawn
+from eocodec.coding import drawn, webp
 from eocodec.coding.base import Coded
 from eocodec.coding.drawn import Exact, is_drawn
 from eocodec.errors import FormatError
@@ -308,3 +308,19 @@ def test_smooth_pictures_have_no_coarse_stairs_where_finer_ones_cost_little(mode
     for rate, least in ((1, 40), (4, 42)):
         done = codec.compress_picture(picture, rate, model=model, measure=True, tune="psnr")
         assert done.psnr is not None and done.psnr > least and len(done.data) < 240
+
+
+def test_the_slowest_search_of_webp_is_left_out_where_noise_takes_the_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    stream = webp._stream
+    monkeypatch.setattr(webp, "_stream", lambda s, quality, method: tried.append(method) or stream(s, quality, method))
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (60, 80), np.uint8)
+    assert (webp.unpack(webp.pack(noise), 60, 80)[..., 1] == noise).all() and 6 not in tried
+    webp.pack(random.integers(0, 256, (60, 80, 3), np.uint8))
+    assert 6 not in tried
+    ramp = np.add.outer(np.arange(60), np.arange(80)).astype(np.uint8)  # smooth, as colour maps are
+    assert len(webp.pack(ramp)) <= min(len(stream(ramp, 100, 4)), len(stream(ramp, 100, 5))) and 6 in tried
+    tried.clear()
+    webp.pack(ramp, thorough=False)
+    assert tried == [4]

@@ -105,7 +105,7 @@ def test_the_depth_that_was_chosen_is_told_unless_it_was_wanted(model: Model, tm
     read = read_picture(tmp_path / "deep.png")
     kept = compress_picture(read.at_depth(16), 60, model=model)
     assert kept.depth == 16 and read.depth == 8
-    told = "it is kept at 16 bits a sample; a depth of 8 makes a smaller file of it, which more readers know"
+    told = "it is kept at 16 bits a sample; a depth of 8 makes a file of it that more readers know"
     assert _said(read, kept) == [told]
     assert _said(read, kept, depth=16) == _said(read.at_depth(16), kept) == []
     rounded = compress_picture(read, 60, model=model, tune="eye")
