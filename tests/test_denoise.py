@@ -117,6 +117,12 @@ def test_the_level_of_a_grey_picture_is_that_of_its_values(coffee: np.ndarray, m
     assert estimate_sigma(_noisy(face, 20), "face64") == pytest.approx(20, rel=0.1)
 
 
+@pytest.mark.parametrize("sigma", [3, 5, 8, 50])
+def test_weak_and_strong_noise_of_grey_pictures_is_read_as_it_is(sigma: int, chelsea: np.ndarray, model: Model) -> None:
+    noisy = _noisy(chelsea.mean(2), sigma)  # of a σ of 3 the net, which knows coloured pictures, reads 1.5
+    assert estimate_sigma(noisy, model) == pytest.approx(sigma, rel=0.12)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_grey_pictures_lose_as_much_noise_as_the_luma_of_coloured_ones(method: str, crop: np.ndarray) -> None:
     grey = np.repeat(crop.mean(2, keepdims=True), 3, 2)

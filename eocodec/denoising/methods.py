@@ -218,6 +218,8 @@ class _PhotoDenoiser(_Denoiser):
             spread = math.sqrt(3) if grey else 1.0
             most = functools.cache(lambda: spread * most_noise(values, areas))
             noise = self._white(values, areas, spread)
+            if grey:
+                noise = _bounded(net.of_grey(noise), values, areas, spread)
             if noise.sigma >= DOUBTED and noise.sigma > most():
                 return noise.scaled(most() / noise.sigma)
             noise = _unclipped(noise, values, areas, spread)
@@ -237,10 +239,7 @@ class _PhotoDenoiser(_Denoiser):
 
     def _white(self, values: Float32, areas: Areas, spread: float) -> Noise:
         """What the net says of a picture's noise, but no more than its neighbouring pixels differ by."""
-        noise = net.measure(self.model, values, areas)
-        if noise.sigma < DOUBTED:
-            return noise
-        return noise.scaled(min(1.0, spread * most_white(values, areas) / noise.sigma))
+        return _bounded(net.measure(self.model, values, areas), values, areas, spread)
 
     def remove(self, values: Float32, noise: Noise, method: str, shifts: int) -> Float32:
         if method == "net":
@@ -292,6 +291,13 @@ def _measured(denoiser: _Denoiser, values: Float32, grey: bool, alpha: Bytes | N
     if areas.sum() < min(FEW, LITTLE * areas.size):
         return Noise.white(0.0)
     return denoiser.measure(values, grey, areas, alpha)
+
+
+def _bounded(noise: Noise, values: Float32, areas: Areas, spread: float) -> Noise:
+    """Noise, but no more than the neighbouring pixels of a picture differ by."""
+    if noise.sigma < DOUBTED:
+        return noise
+    return noise.scaled(min(1.0, spread * most_white(values, areas) / noise.sigma))
 
 
 def _unclipped(noise: Noise, values: Float32, areas: Areas, spread: float) -> Noise:
