@@ -50,6 +50,7 @@ import eocodec
 from eocodec import format
 from eocodec.coding.fineness import LARGEST_OFFSET, Fineness, blocks_of, pack_offsets
 from eocodec.coding.symbols import symbols
+from eocodec.metrics import psnr
 from eocodec.model import transform
 from eocodec.model.bundle import write_bundle
 from eocodec.model.graphs import OPERATORS
@@ -213,6 +214,19 @@ def narrower(data: bytes) -> bytes:
     (segment,) = file.segments
     payload = segment.payload[:2] + bytes([segment.payload[2] - 1]) + segment.payload[3:]
     return format.serialise(replace(file, segments=(replace(segment, payload=payload),)))
+
+
+@pytest.mark.parametrize(("rate", "share", "most"), [(2, 0.05, 24), (8, 0.001, 8), (32, 0, 1)])
+def test_at_the_lowest_rates_few_values_differ_by_more_than_one(
+    rate: int, share: float, most: int, embed: ModuleType
+) -> None:
+    picture = np.asarray(Image.open(SAMPLES / "chelsea.png").convert("RGB"))
+    data = eocodec.compress(picture, rate)
+    ours = eocodec.decompress(data)
+    found = embed.decode(data, embed.Bundle(MODELS / "photo.eocm"))
+    apart = np.abs(ours.astype(int) - found)
+    assert (apart > 1).mean() <= share and apart.max() <= most
+    assert abs(psnr(picture, found) - psnr(picture, ours)) < 0.01
 
 
 def test_pictures_in_tiles_are_those_of_the_library(embed: ModuleType, bundles: dict[str, Any]) -> None:
