@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -56,9 +57,20 @@ def client(server: Server) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def strict() -> Iterator[Server]:
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A service with small limits."""
-    limits = ("--max-body", 1, "--max-pixels", 300_000, "--timeout", 60, "--upload-timeout", 1.5)
+    limits = (
+        "--store",
+        tmp_path_factory.mktemp("strict"),
+        "--max-body",
+        1,
+        "--max-pixels",
+        300_000,
+        "--timeout",
+        60,
+        "--upload-timeout",
+        1.5,
+    )
     with serving("--workers", 1, "--queue", 1, *limits) as s:
         yield s
 
@@ -335,12 +347,22 @@ def test_work_that_takes_too_long_is_ended_and_the_next_request_served() -> None
         assert client.post("/v1/compress", content=small()).status_code == 200
 
 
-def test_a_body_that_dawdles_is_refused(strict: Server) -> None:
+@pytest.mark.parametrize("head", ["POST /v1/compress", "PUT /v1/images/a", "POST /v1/open"])
+@pytest.mark.parametrize(("length", "status", "most"), [(1000, 408, 2.4), (99999999999, 413, 0.9)])
+def test_a_body_that_dawdles_or_is_said_to_be_too_large_is_refused_in_time(
+    strict: Server, head: str, length: int, status: int, most: float
+) -> None:
     port = int(strict.url.rsplit(":", 1)[1].strip("/"))
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(b"POST /v1/compress HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nabc")
-        connection.settimeout(10)
-        assert b" 408 " in connection.recv(4096)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(f"{head} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\nabc".encode())
+        started = time.monotonic()
+        answer = connection.recv(65536)
+        assert time.monotonic() - started < most, "the upload may take 1.5 s"
+        while b"}" not in answer:
+            answer += connection.recv(65536)
+        assert f" {status} ".encode() in answer and b"connection: close" in answer
+        assert connection.recv(1) == b"", "the connection ends"
+        assert time.monotonic() - started < most + 2
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:

@@ -20,6 +20,7 @@ from eocodec.errors import EocodecError
 from eocodec.model.bundle import Model
 from eocodec.service import catalogue, coding, gallery, remote, sessions, tasks
 from eocodec.service.access import Access
+from eocodec.service.lingering import Lingering
 from eocodec.service.manners import Manners
 from eocodec.service.meters import Watch
 from eocodec.service.options import ImageOptions
@@ -107,6 +108,7 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
     hosts, origins = ((*LOCAL, *settings.hosts), settings.origins) if access.open else (None, None)
     app.add_middleware(Manners, routes=app, hosts=hosts, origins=origins)
     app.add_middleware(Faults)  # of middleware
+    app.add_middleware(Lingering, limit=settings.max_body)
     app.add_middleware(Watch, meters=state.meters, seconds=settings.write_timeout)
     return app
 
