@@ -157,6 +157,8 @@ def test_faces_change_along_paths_and_towards_another(client: httpx.Client) -> N
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), wanted)
         file = client.post("/v1/edit", params={**asked, "format": "eoc"}, content=data).content
         assert file == eocodec.compress(wanted, model="face64", max_bytes=len(data), tiny=len(data) < len(files[False]))
+        still = client.post("/v1/edit", params={"paths": "light=0", "format": "eoc"}, content=data)
+        assert still.content == data and still.headers["x-eocodec-state"] == "complete"
         both = [("a", ("a.eoc", data)), ("b", ("b.eoc", files[False]))]
         answer = client.post("/v1/edit", files=both, data={"share": "0.25"})
         (between,) = editing.blend(before, eocodec.decompress(files[False]), [0.25], model)
@@ -166,12 +168,21 @@ def test_faces_change_along_paths_and_towards_another(client: httpx.Client) -> N
         ({"params": {"paths": "light=9"}, "content": data}, "amounts from -5 to 5"),
         ({"params": {"paths": "light"}, "content": data}, "paths"),
         ({"params": {"share": 0.5}, "content": data}, "second face"),
-        ({"content": small()}, "no paths for pictures of this size"),
+        ({"params": {"paths": "light=1"}, "content": small()}, "no paths for pictures of this size"),
+        ({"params": {"paths": "light=1"}, "content": eocodec.compress(face)}, "made with photo, not with face64"),
+        ({"content": data}, "give paths"),
+        ({"params": {"format": "eoc"}, "files": both[:1]}, "give paths"),
     ):
         refused = client.post("/v1/edit", **options)
         assert refused.status_code == 422 and sentence in detail(refused)
     three = [(name, ("x.eoc", data)) for name in "abc"]
     assert client.post("/v1/edit", files=three).status_code == 400
+    out = io.BytesIO()
+    Image.fromarray(face).save(out, "PNG")
+    moved = client.post("/v1/edit", params={"paths": "light=1", "format": "eoc"}, content=out.getvalue()).content
+    assert moved == eocodec.compress(editing.edit(face, {"light": 1.0}, paths, model), model="face64")
+    cut = client.post("/v1/edit", params={"paths": "light=1"}, content=files[False][:16])
+    assert cut.status_code == 200 and cut.headers["x-eocodec-state"] == "prefix"
 
 
 def test_info_and_models_say_what_the_library_says(client: httpx.Client) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from eocodec.errors import EocodecError
+
 __all__ = [
     "CompressOptions",
     "DecompressOptions",
@@ -197,7 +199,13 @@ class EditOptions(BaseModel):
     ] = "picture"
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments of :func:`eocodec.service.work.edit`."""
+        """Arguments of :func:`eocodec.service.work.edit`.
+
+        Raises:
+            EocodecError: nothing says what is to change.
+        """
+        if not {"paths", "share"} & self.model_fields_set:
+            raise EocodecError("give paths, or the share of a second face")
         amounts: dict[str, float] = {}
         for step in (self.paths or "").rstrip(";").split(";"):
             name, _, amount = step.partition("=")
