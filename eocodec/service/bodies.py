@@ -13,6 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from eocodec.service.lingering import refuse_body
+from eocodec.service.options import check_once
 from eocodec.service.pool import Gone
 from eocodec.service.settings import Settings
 
@@ -32,6 +33,7 @@ class Bodies:
 
         Raises:
             HTTPException: 413 too long, 408 too slow, 400 not a form.
+            EocodecError: a field of the form is given twice.
         """
         (body,), fields = await self.read_files(request, 1)
         return body, fields
@@ -40,7 +42,7 @@ class Bodies:
         """One picture or, of a form, up to `most`, in their order, and the other fields.
 
         Raises:
-            HTTPException: as :meth:`read`. What is left of the body is read after the answer.
+            HTTPException, EocodecError: as :meth:`read`. What is left of the body is read after the answer.
         """
         try:
             return await self._read(request, most)
@@ -80,8 +82,9 @@ class Bodies:
             images = [v for _, v in form.multi_items() if isinstance(v, UploadFile)]
             if not images:
                 raise HTTPException(400, "the form has no file; send the picture in one of its fields")
-            fields = {k: v for k, v in form.items() if isinstance(v, str)}
-            return [await image.read() for image in images], fields
+            fields = [(k, v) for k, v in form.multi_items() if isinstance(v, str)]
+            check_once(name for name, _ in fields)
+            return [await image.read() for image in images], dict(fields)
         except (MultiPartException, UnicodeError) as e:
             raise HTTPException(400, f"the form cannot be read ({getattr(e, 'message', 'its text')})") from None
         finally:
