@@ -376,6 +376,16 @@ def test_a_body_that_dawdles_or_is_said_to_be_too_large_is_refused_in_time(
         assert time.monotonic() - started < most + 2
 
 
+def test_a_client_that_sends_all_before_it_reads_gets_the_answer(strict: Server) -> None:
+    body = bytes(12 << 20)  # more than connections hold
+    port = int(strict.url.rsplit(":", 1)[1].strip("/"))
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(
+            b"POST /v1/open HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
     body = small(200, 125, 20)
     with serving("--workers", 1, "--queue", 1, "--upload-timeout", 60) as server, ThreadPoolExecutor(10) as threads:
