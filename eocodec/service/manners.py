@@ -33,7 +33,7 @@ def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
 
 def with_head(router: APIRouter) -> APIRouter:
     """A router that answers HEAD wherever it answers GET; the server leaves out the body."""
-    for route in [r for r in router.routes if isinstance(r, APIRoute) and "GET" in r.methods]:
+    for route in [r for r in router.routes if isinstance(r, APIRoute) and "GET" in (r.methods or ())]:
         head = copy.copy(route)
         head.methods, head.include_in_schema = {"HEAD"}, False
         router.routes.append(head)
