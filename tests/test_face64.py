@@ -13,6 +13,7 @@ from PIL import Image
 
 import eocodec
 from eocodec.denoising import estimate_sigma
+from eocodec.errors import EocodecError
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 from eocodec.model.library import load_model, shipped_models
@@ -68,6 +69,18 @@ def test_measured_quality_at_24_bytes(measured_faces: list[np.ndarray], face64: 
         assert len(data) <= 24
         quality.append(psnr(picture, eocodec.decompress(data)))
     assert np.mean(quality) >= 24.3
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_sizes_of_tiny_files_are_never_above_and_little_below(mirrored: bool) -> None:
+    face = np.asarray(Image.open(FACE).convert("RGB"))[:, :: -1 if mirrored else 1]
+    for limit in (14, 20, 24, 30, 60, 80, 150, 200, 400):
+        tiny = eocodec.compress(face, max_bytes=limit, tiny=True)
+        assert min(0.94 * limit, limit - 3) <= len(tiny) <= limit, limit
+        if limit >= 60:
+            assert 0.98 * limit - 1 <= len(eocodec.compress(face, max_bytes=limit, model="face64")) <= limit, limit
+    with pytest.raises(EocodecError, match="its smallest file has 11"):
+        eocodec.compress(face, max_bytes=10, tiny=True)
 
 
 def test_the_command_line_with_tiny_files(call: Runner, run: Runner, tmp_path: Path) -> None:

@@ -84,7 +84,8 @@ def test_only_the_latents_of_the_path_move(face):
     # rounding to 8 bits and cutting to 0 to 1 spread a little over all latents
     assert moved[0] == pytest.approx(2.0, abs=0.2) and moved[5] == pytest.approx(-1.0, abs=0.2)
     assert np.sqrt(np.square(np.delete(moved, [0, 5])).mean()) < 0.004
-    assert np.abs(edit(face, {}, paths).astype(int) - face).max() <= 1
+    for still in ({}, {"first": 0.0}):
+        assert np.array_equal(edit(face, still, paths), face)
 
 
 def test_shipped_paths_do_what_they_are_called(face):
@@ -193,23 +194,71 @@ def test_commands_replace_no_file_unasked_and_name_the_input_that_is_wrong(face,
     monkeypatch.chdir(tmp_path)
     write_paths(tmp_path / "a.eocp", manifest(), {"first": graph(np.tile([0.5, 0.0], (STEPS, 1)))})
     data = eocodec.compress(face, 300, model="face64")
-    for name, content in (("a.eoc", data), ("b.eoc", data), ("large.eoc", eocodec.compress(np.zeros((80, 80), "u1")))):
+    for name, content in (
+        ("a.eoc", data),
+        ("b.eoc", data),
+        ("cut.eoc", data[:16]),
+        ("large.eoc", eocodec.compress(np.zeros((80, 80), "u1"))),
+        ("photo.eoc", eocodec.compress(face)),
+    ):
         Path(name).write_bytes(content)
     Path("old.png").write_bytes(b"old")
     edit, morph = ["edit", "--path", "first=1", "--paths", "a.eocp"], ["morph", "-n", "2"]
     for command, said in (
         ([*edit, "a.eoc", "-o", "old.png"], "old.png exists; use --force"),
         ([*edit, "a.eoc", "-o", "a.eoc", "-f"], "a.eoc is the input itself"),
-        ([*edit, "large.eoc", "-o", "new.png"], "large.eoc: face64 takes pictures of 64x64 pixels"),
+        ([*edit, "large.eoc", "-o", "new.png"], "large.eoc: the file was made with model"),
+        ([*edit, "photo.eoc", "-o", "new.eoc"], "photo.eoc: the file was made with model"),
+        ([*morph, "photo.eoc", "a.eoc", "-o", "new.png"], "photo.eoc: the file was made with model"),
+        ([*edit, "cut.eoc", "-o", "new.eoc"], "cut.eoc: the picture cannot be compressed to 16 bytes"),
         ([*edit, "a.eocp", "-o", "new.png"], "a.eocp: not an .eoc file"),
         ([*morph, "a.eoc", "b.eoc", "-o", "old.png"], "old.png exists; use --force"),
-        ([*morph, "a.eoc", "large.eoc", "-o", "new.png"], "large.eoc: face64 takes pictures of 64x64 pixels"),
+        ([*morph, "a.eoc", "large.eoc", "-o", "new.png"], "large.eoc: the file was made with model"),
         ([*morph, "a.eoc", "missing.eoc", "-o", "new.png"], "missing.eoc: no such file"),
     ):
         with pytest.raises(EocodecError, match=re.escape(said)):
             CliRunner().invoke(cli, command, catch_exceptions=False, standalone_mode=False)
     assert Path("old.png").read_bytes() == b"old" and Path("a.eoc").read_bytes() == data
     assert not Path("new.png").exists()
+
+
+def test_a_face_that_does_not_move_keeps_its_file(face, tmp_path: Path):
+    source, target = tmp_path / "a.eoc", tmp_path / "b.eoc"
+    for options in ({"max_bytes": 300}, {"max_bytes": 60, "tiny": True}):
+        source.write_bytes(eocodec.compress(face, model="face64", **options))
+        for steps in (["light=0"], ["light=1", "light=-1"]):
+            words = [word for step in steps for word in ("--path", step)]
+            result = CliRunner().invoke(cli, ["edit", str(source), *words, "-o", str(target), "-f"])
+            assert result.exit_code == 0 and target.read_bytes() == source.read_bytes()
+    CliRunner().invoke(cli, ["edit", str(source), "--path", "light=0", "--bytes", "40", "-o", str(target), "-f"])
+    assert len(target.read_bytes()) <= 40
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (slice(16), "the first segment is not intact: a flat picture"),
+        (None, "without latents: a flat picture"),
+        (slice(-1), "the first segment is not intact: a flat picture"),
+    ],
+)
+def test_commands_say_it_of_faces_without_latents(face, end: slice | None, said: str, tmp_path: Path):
+    whole = eocodec.compress(face, 300, model="face64")
+    a, b, out = (str(tmp_path / name) for name in ("a.eoc", "b.eoc", "o.png"))
+    Path(a).write_bytes(whole)
+    Path(b).write_bytes(eocodec.truncate(whole, max_bytes=20) if end is None else whole[end])
+    for words in (["edit", b, "--path", "light=1"], ["morph", b, a], ["morph", a, b], ["denoise", b]):
+        result = CliRunner().invoke(cli, [*words, "-o", out, "-f"])
+        assert result.exit_code == 0 and f"eocodec: {b}: warning: {said}" in result.stderr, words
+    assert f"({said})" in CliRunner().invoke(cli, ["decompress", b, "-o", out, "-f"]).stdout
+
+
+def test_a_size_is_for_results_that_are_files(face, tmp_path: Path):
+    source = tmp_path / "a.eoc"
+    source.write_bytes(eocodec.compress(face, 300, model="face64"))
+    words = ["edit", str(source), "--path", "light=1", "--bytes", "100", "-o", str(tmp_path / "o.png")]
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 2 and "--bytes goes with" in result.output and not (tmp_path / "o.png").exists()
 
 
 def test_edits_and_measures_need_no_torch():

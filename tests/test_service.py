@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -56,9 +57,20 @@ def client(server: Server) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def strict() -> Iterator[Server]:
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A service with small limits."""
-    limits = ("--max-body", 1, "--max-pixels", 300_000, "--timeout", 60, "--upload-timeout", 1.5)
+    limits = (
+        "--store",
+        tmp_path_factory.mktemp("strict"),
+        "--max-body",
+        1,
+        "--max-pixels",
+        300_000,
+        "--timeout",
+        60,
+        "--upload-timeout",
+        1.5,
+    )
     with serving("--workers", 1, "--queue", 1, *limits) as s:
         yield s
 
@@ -145,6 +157,8 @@ def test_faces_change_along_paths_and_towards_another(client: httpx.Client) -> N
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), wanted)
         file = client.post("/v1/edit", params={**asked, "format": "eoc"}, content=data).content
         assert file == eocodec.compress(wanted, model="face64", max_bytes=len(data), tiny=len(data) < len(files[False]))
+        still = client.post("/v1/edit", params={"paths": "light=0", "format": "eoc"}, content=data)
+        assert still.content == data and still.headers["x-eocodec-state"] == "complete"
         both = [("a", ("a.eoc", data)), ("b", ("b.eoc", files[False]))]
         answer = client.post("/v1/edit", files=both, data={"share": "0.25"})
         (between,) = editing.blend(before, eocodec.decompress(files[False]), [0.25], model)
@@ -154,12 +168,21 @@ def test_faces_change_along_paths_and_towards_another(client: httpx.Client) -> N
         ({"params": {"paths": "light=9"}, "content": data}, "amounts from -5 to 5"),
         ({"params": {"paths": "light"}, "content": data}, "paths"),
         ({"params": {"share": 0.5}, "content": data}, "second face"),
-        ({"content": small()}, "no paths for pictures of this size"),
+        ({"params": {"paths": "light=1"}, "content": small()}, "no paths for pictures of this size"),
+        ({"params": {"paths": "light=1"}, "content": eocodec.compress(face)}, "made with photo, not with face64"),
+        ({"content": data}, "give paths"),
+        ({"params": {"format": "eoc"}, "files": both[:1]}, "give paths"),
     ):
         refused = client.post("/v1/edit", **options)
         assert refused.status_code == 422 and sentence in detail(refused)
     three = [(name, ("x.eoc", data)) for name in "abc"]
     assert client.post("/v1/edit", files=three).status_code == 400
+    out = io.BytesIO()
+    Image.fromarray(face).save(out, "PNG")
+    moved = client.post("/v1/edit", params={"paths": "light=1", "format": "eoc"}, content=out.getvalue()).content
+    assert moved == eocodec.compress(editing.edit(face, {"light": 1.0}, paths, model), model="face64")
+    cut = client.post("/v1/edit", params={"paths": "light=1"}, content=files[False][:16])
+    assert cut.status_code == 200 and cut.headers["x-eocodec-state"] == "prefix"
 
 
 def test_info_and_models_say_what_the_library_says(client: httpx.Client) -> None:
@@ -335,12 +358,32 @@ def test_work_that_takes_too_long_is_ended_and_the_next_request_served() -> None
         assert client.post("/v1/compress", content=small()).status_code == 200
 
 
-def test_a_body_that_dawdles_is_refused(strict: Server) -> None:
+@pytest.mark.parametrize("head", ["POST /v1/compress", "PUT /v1/images/a", "POST /v1/open"])
+@pytest.mark.parametrize(("length", "status", "most"), [(1000, 408, 2.4), (99999999999, 413, 0.9)])
+def test_a_body_that_dawdles_or_is_said_to_be_too_large_is_refused_in_time(
+    strict: Server, head: str, length: int, status: int, most: float
+) -> None:
     port = int(strict.url.rsplit(":", 1)[1].strip("/"))
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(b"POST /v1/compress HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nabc")
-        connection.settimeout(10)
-        assert b" 408 " in connection.recv(4096)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(f"{head} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\nabc".encode())
+        started = time.monotonic()
+        answer = connection.recv(65536)
+        assert time.monotonic() - started < most, "the upload may take 1.5 s"
+        while b"}" not in answer:
+            answer += connection.recv(65536)
+        assert f" {status} ".encode() in answer and b"connection: close" in answer
+        assert connection.recv(1) == b"", "the connection ends"
+        assert time.monotonic() - started < most + 2
+
+
+def test_a_client_that_sends_all_before_it_reads_gets_the_answer(strict: Server) -> None:
+    body = bytes(12 << 20)  # more than connections hold
+    port = int(strict.url.rsplit(":", 1)[1].strip("/"))
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(
+            b"POST /v1/open HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:

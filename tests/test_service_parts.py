@@ -42,6 +42,7 @@ from eocodec.service.access import Access
 from eocodec.service.app import create_app
 from eocodec.service.catalogue import described
 from eocodec.service.images import Damaged, Images, Taken, identify
+from eocodec.service.lingering import Lingering
 from eocodec.service.manners import Manners
 from eocodec.service.opened import Desk
 from eocodec.service.options import ImageOptions
@@ -343,46 +344,54 @@ def test_tasks_leave_room_for_those_who_wait() -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("refused", [HTTPException(408), HTTPException(404), Busy(1)])
-def test_what_is_left_of_a_body_is_read_without_a_place(
-    refused: Exception, model: Model, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("refused", "rest"), [(408, True), (404, False), (503, True)])
+def test_what_is_left_of_a_body_is_read_after_the_answer_and_without_a_place(
+    refused: int, rest: bool, model: Model
 ) -> None:
-    drained: list[int] = []
+    happened: list[str] = []
+    sent: list[Any] = []
+    arriving = [{"type": "http.request", "body": b"late", "more_body": more} for more in (True, False)]
 
     async def run() -> None:
         state = State(Settings({}, upload_timeout=0.05), [model])
         state.pool = pool = Pool(1, 0, 60, time.monotonic, ())
 
-        async def drain(request: Request) -> None:
-            drained.append(pool.taken)
-
-        monkeypatch.setattr(state.bodies, "drain", drain)
-
         async def receive() -> Any:
-            return await asyncio.get_running_loop().create_future()  # a client that sends nothing
+            if not sent:
+                return await asyncio.get_running_loop().create_future()  # a client that sends nothing
+            assert pool.taken == 0
+            happened.append("read")
+            return arriving.pop(0)
 
-        request = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, receive)
+        async def send(message: Any) -> None:
+            sent.append(message)
+            happened.append(message["type"])
 
         async def work(pool: Pool) -> Response:
-            if isinstance(refused, HTTPException) and refused.status_code == 408:
+            if refused == 408:
                 await state.bodies.read(request)
-            raise refused
+            raise Busy(1) if refused == 503 else HTTPException(404)
 
-        try:
-            with pytest.raises(type(refused)) as found:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            nonlocal request
+            request = Request(scope, receive)
+            try:
                 await state.placed(request, work)
-            assert getattr(found.value, "status_code", None) == getattr(refused, "status_code", None)
-            async with state.place(request):
-                assert pool.taken == 1
-                before = len(drained)
-                with pytest.raises(Busy):
-                    await state.placed(request, work)
-                assert drained[before:] == [1], "that is the place of the other"
+            except (Busy, HTTPException) as e:
+                await (await problem(request, e))(scope, receive, send)
+
+        headers = [(b"content-length", b"5000")]
+        request = Request({"type": "http", "method": "POST", "path": "/", "headers": headers})
+        try:
+            await Lingering(app, 1 << 20)(request.scope, receive, send)
         finally:
             await pool.close()
 
     asyncio.run(run())
-    assert drained[:-1] == ([] if getattr(refused, "status_code", None) == 404 else [0])
+    assert sent[0]["status"] == refused and sent[-1].get("more_body", False) is False
+    assert ((b"connection", b"close") in sent[0]["headers"]) == rest
+    start, body = "http.response.start", "http.response.body"
+    assert happened == ([start, body, "read", "read", body] if rest else [start, body])
 
 
 def test_previews_are_not_for_models_of_one_size(opened: tuple[str, str], model: Model) -> None:

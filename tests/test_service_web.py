@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import re
 import signal
@@ -24,7 +25,10 @@ httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 from servers import Server, serving  # noqa: E402
 
 import eocodec  # noqa: E402
+from eocodec.errors import EocodecError  # noqa: E402
 from eocodec.format import File, Header, Segment, parse, serialise  # noqa: E402
+from eocodec.service.app import check_presets  # noqa: E402
+from eocodec.service.options import SHAPES  # noqa: E402
 from eocodec.service.signing import sign  # noqa: E402
 from eocodec.service.tasks import Order  # noqa: E402
 
@@ -334,7 +338,7 @@ def test_conditions_and_dates_hold_for_reading_too(client: Any) -> None:
 
 def test_options_and_wrong_methods_name_the_right_ones(client: Any) -> None:
     for path, methods in (("/v1/compress", {"POST"}), ("/v1/images/a", {"GET", "HEAD", "PUT", "DELETE"}),
-                          ("/healthz", {"GET", "HEAD"}), ("/v1/images", {"GET"})):  # fmt: skip
+                          ("/healthz", {"GET", "HEAD"}), ("/v1/images", {"GET", "HEAD"})):  # fmt: skip
         answer = client.options(path)
         assert answer.status_code == 204 and set(answer.headers["allow"].split(", ")) == methods | {"OPTIONS"}, path
         wrong = client.request("PATCH", path)
@@ -390,6 +394,54 @@ def test_names_and_origins_that_are_none_are_refused(client: Any) -> None:
         assert answer.status_code == 403 and detail(answer), origin
     for answer in (client.get("/healthz", headers={"host": "[::1]:8000"}), client.get("/healthz")):
         assert answer.status_code == 200
+
+
+def test_head_is_answered_as_get_without_a_body(client: Any) -> None:
+    opened = client.post("/v1/open", content=picture(64, 64)).json()["id"]
+    assert client.put("/v1/images/headed", content=picture(64, 64)).status_code in (200, 201)
+    for path in ("healthz", "readyz", "metrics", "openapi.json", "", "v1/models", "v1/models/photo/spectrum",
+                 "v1/images", "v1/images/headed", "v1/images/headed/info", f"v1/open/{opened}/file",
+                 "v1/tasks/none", "v1/images/none", "v1/remote", "static/app.js"):  # fmt: skip
+        head, got = client.head(f"/{path}"), client.get(f"/{path}")
+        assert head.status_code == got.status_code and not head.content and got.content, path
+        assert head.headers["content-type"] == got.headers["content-type"], path
+        if path != "metrics":  # which count the request before
+            assert head.headers["content-length"] == got.headers["content-length"], path
+    assert "head" not in client.get("/openapi.json").json()["paths"]["/v1/models"]
+
+
+def test_parameters_are_given_once(client: Any) -> None:
+    body, name = picture(32, 32), "rate: is given more than once"
+    for path, fields in (("?rate=3&rate=4", {}), ("", {"rate": ["3", "4"]}), ("?rate=3", {"rate": "4"})):
+        form = {"files": {"image": body}, "data": fields} if fields else {"content": body}
+        answer = client.post(f"/v1/compress{path}", **form)
+        assert answer.status_code == 422 and detail(answer) == name, (path, fields)
+    for path in ("/v1/images?limit=1&limit=2", "/v1/images/a?rate=3&rate=3", "/v1/models?a=1&a=2"):
+        assert client.get(path).status_code == 422, path
+    assert client.post("/v1/compress?rate=9", files={"image": body}, data={"tune": "psnr"}).status_code == 200
+    with pytest.raises(EocodecError, match="width: is given more than once"):
+        check_presets({"thumb": "width=200&width=300"})
+
+
+def test_unknown_ids_are_not_found(client: Any) -> None:
+    for path in ("tasks/nosuch", "open/zzz/file", "open/zzz/preview?rate=9", "open/..%2f/estimate?rate=9"):
+        answer = client.get(f"/v1/{path}")
+        assert answer.status_code == 404 and detail(answer), path
+
+
+def test_what_is_wrong_with_parameters_is_said_in_words(client: Any) -> None:
+    body, said = picture(32, 32), {}
+    for path in ("images/-a", "images/a?crop=1", "open/0/rival?codec=A!&bytes=9", "open/0/estimate?rate=9&denoise=x"):
+        said[path] = client.get(f"/v1/{path}")
+    for path in ("compress?focus=1", "compress?denoise=x", "denoise?sigma=-1", "edit?paths=light"):
+        said[path] = client.post(f"/v1/{path}", content=body)
+    for path, answer in said.items():
+        assert answer.status_code == 422 and not set(detail(answer)) & set("^$[]\\"), (path, detail(answer))
+    assert "1 to 128 ASCII letters" in detail(said["images/-a"])
+    with pytest.raises(EocodecError, match="crop: a crop is left,top,width,height"):
+        check_presets({"thumb": "crop=1"})
+    patterns = re.findall(r'"pattern": ?"((?:[^"\\]|\\.)*)"', client.get("/openapi.json").text)
+    assert patterns and {json.loads(f'"{p}"') for p in patterns} <= set(SHAPES)
 
 
 def test_requests_have_ids_and_clients_are_not_what_headers_say(client: Any, server: Server) -> None:

@@ -142,17 +142,8 @@ def command(
         }
 
     def line(r: dict[str, Any]) -> str:
-        if r["page"] and not r["complete"]:
-            why, verb = "damaged" if r["damaged"] else "cut short", "is" if r["segments"] == 1 else "are"
-            state = f"  ({why}: {r['segments']} of its photographs {verb} whole)"
-        elif not r["complete"] and not r["segments"]:
-            state = "  (the first segment is not intact: a flat picture)"
-        elif r["complete"] and r["blank"]:
-            flat = f"{r['blank']} flat photographs" if r["page"] else "a flat picture"
-            state = f"  (without latents: {flat})"
-        else:
-            state = "  (damaged: decoded up to the damage)" if r["damaged"] else ""
-        state = state or ("" if r["complete"] else "  (cut short: decoded at a lower rate)")
+        lacking = pictures.shortfall(r["complete"], r["damaged"], r["segments"], r["page"], r["blank"])
+        state = f"  ({lacking})" if lacking else ""
         depth = "  16 bits" if r["depth"] == 16 else ""
         return f"{r['input']} -> {r['output']}  {r['width']}x{r['height']} {r['mode']}{depth}{state}"
 

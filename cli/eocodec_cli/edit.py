@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from eocodec.errors import EocodecError
-from eocodec_cli import files
+from eocodec_cli import files, pictures
 
 
 def _amounts(texts: tuple[str, ...]) -> dict[str, float]:
@@ -42,31 +41,33 @@ def command(
 ) -> None:
     """Change a compressed face along named paths in its latents; its original is not needed.
 
+    The face is decoded, moved and encoded anew; where nothing moves, and no --bytes is given, its file stays as it is.
+
     \b
     Examples:
       eocodec edit face.eoc --path light=+1 -o brighter.eoc
       eocodec edit face.eoc --path "side light=-2" --path tint=0.5 -o warm.png
     """
     import eocodec
-    from eocodec.format import is_tiny, tiny_from_text
+    from eocodec.format import tiny_from_text
     from eocodec.image import encode_picture, to_pillow
-    from eocodec.lab.paths.editing import edit, load_paths
+    from eocodec.lab.paths.editing import edit, encoded_anew, load_paths
 
     amounts = _amounts(steps)
     target = files.plan_one([face], output, force)
     suffix = Path(target).suffix.lower()
     if suffix != ".eoc":
         suffix = files.picture_suffix(target)
+        if size is not None:
+            raise click.UsageError("--bytes goes with a result that is an .eoc file")
     paths = load_paths(source)
     model = eocodec.load_model("face64", threads)
     with files.named(face):
         data = tiny_from_text(files.read_bytes(face))
-        picture = eocodec.decompress(data)
-        if picture.shape[2] != 3:
-            raise EocodecError("it has transparency, which paths do not know")
+        picture = pictures.face(data, model, face)
         result = edit(picture, amounts, paths, model)
-    if suffix == ".eoc":
-        content = eocodec.compress(result, model="face64", max_bytes=size or len(data), tiny=is_tiny(data))
-    else:
-        content = encode_picture(to_pillow(result, None, False), suffix)
+        if suffix == ".eoc":
+            content = encoded_anew(result, picture, data, model, size)
+        else:
+            content = encode_picture(to_pillow(result, None, False), suffix)
     files.write_bytes(target, content)

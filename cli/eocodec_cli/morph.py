@@ -2,8 +2,7 @@
 
 import click
 
-from eocodec.errors import EocodecError
-from eocodec_cli import files
+from eocodec_cli import files, pictures
 
 
 @click.command("morph")
@@ -26,7 +25,7 @@ def command(first: str, last: str, count: int, output: str, threads: int, force:
     import eocodec
     from eocodec.format import tiny_from_text
     from eocodec.image import encode_picture, to_pillow
-    from eocodec.lab.paths.editing import check_picture, morph
+    from eocodec.lab.paths.editing import morph
 
     target = files.plan_one([first, last], output, force)
     suffix = files.picture_suffix(target)
@@ -34,11 +33,6 @@ def command(first: str, last: str, count: int, output: str, threads: int, force:
     ends = []
     for source in (first, last):
         with files.named(source):
-            picture = eocodec.decompress(tiny_from_text(files.read_bytes(source)))
-            if picture.shape[2] != 3:
-                raise EocodecError("it has transparency, which a morph does not know")
-            check_picture(model, picture)
-        ends.append(picture)
-    pictures = morph(ends[0], ends[1], count, model)
-    sheet = np.concatenate(list(pictures), 1)
+            ends.append(pictures.face(tiny_from_text(files.read_bytes(source)), model, source))
+    sheet = np.concatenate(list(morph(ends[0], ends[1], count, model)), 1)
     files.write_bytes(target, encode_picture(to_pillow(sheet, None, False), suffix))

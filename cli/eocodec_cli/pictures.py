@@ -12,6 +12,7 @@ import click
 
 from eocodec.errors import CutOffError, EocodecError
 from eocodec_cli import files
+from eocodec_cli.shown import warn
 
 if TYPE_CHECKING:
     from eocodec.image import Bytes, Picture
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EOC",
     "Source",
+    "face",
     "frame_option",
     "is_other_name",
     "is_picture_name",
@@ -27,6 +29,7 @@ __all__ = [
     "mask",
     "misnamed",
     "read",
+    "shortfall",
 ]
 
 EOC = ".eoc"
@@ -123,10 +126,51 @@ def _holds_eoc(path: Path) -> bool:
 
 def _decoded(data: bytes, model: "Model | None") -> "Picture":
     from eocodec.codec import decode_file
+    from eocodec.coding.forms import blank_pictures
     from eocodec.format import parse
     from eocodec.image import Picture
 
-    fits = model is not None and parse(data).header.model == model.id
+    file = parse(data)
+    fits = model is not None and file.header.model == model.id
     decoded = decode_file(data, model if fits else None)
-    notes = () if decoded.complete else ("it is cut short and was decoded at a lower rate",)
-    return Picture(decoded.rgb, decoded.alpha, decoded.grey, notes=notes)
+    lacking = shortfall(decoded.complete, decoded.damaged, decoded.segments, file.header.page, blank_pictures(file))
+    return Picture(decoded.rgb, decoded.alpha, decoded.grey, notes=(lacking,) if lacking else ())
+
+
+def shortfall(complete: bool, damaged: bool, segments: int, page: bool, blank: int) -> str:
+    """What is to be said of how much of an `.eoc` file there is to decode; empty where it is all.
+
+    Arguments:
+        complete, damaged, segments: as of :class:`eocodec.results.Decoded`.
+        page: whether the file is one.
+        blank: pictures without latents, see :func:`eocodec.coding.forms.blank_pictures`.
+    """
+    if page and not complete:
+        why, verb = "damaged" if damaged else "cut short", "is" if segments == 1 else "are"
+        return f"{why}: {segments} of its photographs {verb} whole"
+    if not complete and not segments:
+        return "the first segment is not intact: a flat picture"
+    if complete and blank:
+        return f"without latents: {f'{blank} flat photographs' if page else 'a flat picture'}"
+    if damaged:
+        return "damaged: decoded up to the damage"
+    return "" if complete else "cut short: decoded at a lower rate"
+
+
+def face(data: bytes, model: "Model", source: str) -> "Bytes":
+    """The picture `(S, S, 3)` of a file of a model for pictures of one size; what it lacks is said on standard error.
+
+    Raises:
+        EocodecError: it is no file of this model, or holds transparency.
+    """
+    from eocodec.codec import decode_file
+    from eocodec.coding.forms import blank_pictures
+    from eocodec.format import from_bytes
+
+    found = decode_file(data, model)
+    if found.alpha is not None:
+        raise EocodecError("it has transparency, which is not among its latents")
+    lacking = shortfall(found.complete, found.damaged, found.segments, False, blank_pictures(from_bytes(data)))
+    if lacking:
+        warn(source, lacking)
+    return found.rgb

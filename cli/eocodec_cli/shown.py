@@ -6,7 +6,9 @@ sentences that name options where the library names its arguments.
 
 import unicodedata
 
-__all__ = ["printable", "with_options"]
+import click
+
+__all__ = ["printable", "warn", "with_options"]
 
 # Categories of Unicode that move the cursor, change directions, or stand for bytes that are not UTF-8.
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -29,6 +31,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(_escaped(c) if unicodedata.category(c) in HIDDEN else c for c in text)
+
+
+def warn(source: str, sentence: str) -> None:
+    """Say on standard error what is worth a word about an input that is used all the same."""
+    click.echo(printable(f"eocodec: {source}: warning: {sentence}"), err=True)
 
 
 def with_options(message: str) -> str:

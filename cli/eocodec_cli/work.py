@@ -18,7 +18,7 @@ from eocodec.errors import EocodecError
 from eocodec.memory import keep_memory, take_large_pages
 from eocodec_cli.files import PIPE, Job
 from eocodec_cli.group import NO_MEMORY, alone, lacks_memory
-from eocodec_cli.shown import printable
+from eocodec_cli.shown import printable, warn
 
 __all__ = ["busy", "done", "for_each", "writing"]
 
@@ -150,7 +150,7 @@ def _report(row: Row, line: Callable[[Row], str], as_json: bool, piped: bool) ->
         names: Row = {k: printable(row[k]) for k in ("input", "output") if k in row}
         click.echo(line({**row, **names}), err=piped)
     for warning in row.get("warnings", ()):
-        click.echo(printable(f"eocodec: {row['input']}: warning: {warning}"), err=True)
+        warn(row["input"], warning)
 
 
 class _Shown:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
@@ -20,9 +20,10 @@ from eocodec.errors import EocodecError
 from eocodec.model.bundle import Model
 from eocodec.service import catalogue, coding, gallery, remote, sessions, tasks
 from eocodec.service.access import Access
-from eocodec.service.manners import Manners
+from eocodec.service.lingering import Lingering
+from eocodec.service.manners import Manners, with_head
 from eocodec.service.meters import Watch
-from eocodec.service.options import ImageOptions
+from eocodec.service.options import ImageOptions, check_once, complaint
 from eocodec.service.problems import COMMON, Faults, Problem, add_handlers
 from eocodec.service.settings import Settings
 from eocodec.service.state import State
@@ -60,9 +61,11 @@ def check_presets(presets: dict[str, str]) -> None:
     """
     for name, query in presets.items():
         try:
-            ImageOptions.model_validate(dict(parse_qsl(query, strict_parsing=True)))
-        except (ValidationError, ValueError) as e:
-            why = e.errors()[0]["msg"] if isinstance(e, ValidationError) else str(e)
+            pairs = parse_qsl(query, strict_parsing=True)
+            check_once(key for key, _ in pairs)
+            ImageOptions.model_validate(dict(pairs))
+        except (ValidationError, ValueError, EocodecError) as e:
+            why = complaint(e.errors()[0]) if isinstance(e, ValidationError) else str(e)
             raise EocodecError(f"the preset {name} is no query of images: {why}") from None
 
 
@@ -86,12 +89,12 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
         redoc_url=None,
     )
     app.state.eocodec = state
-    for room in (coding, catalogue, gallery, remote, sessions):
-        app.include_router(room.routes(state, access), responses=COMMON)
-    app.include_router(tasks.routes(state.tasks, access), responses=COMMON)
-    app.include_router(_health(state, access))
+    rooms = [room.routes(state, access) for room in (coding, catalogue, gallery, remote, sessions)]
+    for router in (*rooms, tasks.routes(state.tasks, access)):
+        app.include_router(with_head(router), responses=COMMON, dependencies=[Depends(_given_once)])
+    app.include_router(with_head(_health(state, access)))
     if (PAGE / "index.html").exists():
-        app.include_router(_page())
+        app.include_router(with_head(_page()))
         app.mount("/static", _Revalidated(directory=PAGE), "static")
     add_handlers(app)
     app.add_middleware(Faults)  # of routes; with the headers of CORS, so that pages of other sites can read the answer
@@ -107,21 +110,24 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
     hosts, origins = ((*LOCAL, *settings.hosts), settings.origins) if access.open else (None, None)
     app.add_middleware(Manners, routes=app, hosts=hosts, origins=origins)
     app.add_middleware(Faults)  # of middleware
+    app.add_middleware(Lingering, limit=settings.max_body)
     app.add_middleware(Watch, meters=state.meters, seconds=settings.write_timeout)
     return app
+
+
+def _given_once(request: Request) -> None:
+    check_once(name for name, _ in request.query_params.multi_items())
 
 
 def _health(state: State, access: Access) -> APIRouter:
     """Routes for those who run the service."""
     router = APIRouter()
 
-    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Whether the service runs."""
         return {"status": "ok"}
 
-    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", responses={503: {"model": Problem}, 507: {"model": Problem}})
     async def readyz() -> dict[str, str]:
         """Whether the models are loaded, the store answers, and requests can be worked at."""
@@ -142,7 +148,6 @@ def _page() -> APIRouter:
     """The page to try it all."""
     router = APIRouter()
 
-    @router.head("/", include_in_schema=False)
     @router.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}

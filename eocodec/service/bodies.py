@@ -4,7 +4,6 @@ In: a request. Out: the bytes of the picture, and the other fields where it came
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -13,14 +12,14 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from eocodec.service.lingering import refuse_body
+from eocodec.service.options import check_once
 from eocodec.service.pool import Gone
 from eocodec.service.settings import Settings
 
 __all__ = ["Bodies", "described"]
 
 LARGEST_FIELD = 1024  # bytes of a form's field that is not the picture
-DRAIN_SECONDS, DRAIN_BYTES = 5.0, 16 << 20  # what is still read of a body that is refused
-UNREAD = "eocodec.unread"  # in the scope of a request whose body is refused before its end
 
 
 class Bodies:
@@ -34,6 +33,7 @@ class Bodies:
 
         Raises:
             HTTPException: 413 too long, 408 too slow, 400 not a form.
+            EocodecError: a field of the form is given twice.
         """
         (body,), fields = await self.read_files(request, 1)
         return body, fields
@@ -42,12 +42,12 @@ class Bodies:
         """One picture or, of a form, up to `most`, in their order, and the other fields.
 
         Raises:
-            HTTPException: as :meth:`read`. What is left of the body is for :meth:`drain`, without a place.
+            HTTPException, EocodecError: as :meth:`read`. What is left of the body is read after the answer.
         """
         try:
             return await self._read(request, most)
         except HTTPException:
-            request.scope[UNREAD] = True
+            refuse_body(request.scope)
             raise
 
     async def _read(self, request: Request, most: int) -> tuple[list[bytes], dict[str, str]]:
@@ -61,34 +61,10 @@ class Bodies:
         except TimeoutError:
             raise HTTPException(408, f"the body did not arrive within {self.seconds:g} s") from None
 
-    def is_refused(self, request: Request) -> bool:
-        """Whether reading the body ended before its end, so that the rest is to be drained, without a place."""
-        return bool(request.scope.get(UNREAD))
-
-    async def drain(self, request: Request) -> None:
-        """Read what is left of a body and forget it: a client that is still sending might not read the answer.
-
-        One that waits to be told to send (`Expect: 100-continue`) is not told so, and gets the answer at once.
-        """
-        if request.headers.get("expect", "").lower() == "100-continue" and not request.scope.get("eocodec.reading"):
-            return
-        size = 0
-        with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):  # RuntimeError: all was read already
-            async with asyncio.timeout(min(self.seconds, DRAIN_SECONDS)):
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > self.limit + DRAIN_BYTES:
-                        break
-
     async def _chunks(self, request: Request) -> AsyncGenerator[bytes, None]:
-        too_long = HTTPException(
-            413,
-            f"the body has more than the {self.limit} bytes that are allowed",
-            {"Connection": "close"},
-        )
+        too_long = HTTPException(413, f"the body has more than the {self.limit} bytes that are allowed")
         if int(request.headers.get("content-length", 0)) > self.limit:
             raise too_long
-        request.scope["eocodec.reading"] = True
         size = 0
         async for chunk in request.stream():
             size += len(chunk)
@@ -106,8 +82,9 @@ class Bodies:
             images = [v for _, v in form.multi_items() if isinstance(v, UploadFile)]
             if not images:
                 raise HTTPException(400, "the form has no file; send the picture in one of its fields")
-            fields = {k: v for k, v in form.items() if isinstance(v, str)}
-            return [await image.read() for image in images], fields
+            fields = [(k, v) for k, v in form.multi_items() if isinstance(v, str)]
+            check_once(name for name, _ in fields)
+            return [await image.read() for image in images], dict(fields)
         except (MultiPartException, UnicodeError) as e:
             raise HTTPException(400, f"the form cannot be read ({getattr(e, 'message', 'its text')})") from None
         finally:

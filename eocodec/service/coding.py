@@ -60,7 +60,10 @@ def routes(state: State, access: Access) -> APIRouter:
         return await state.placed(request, run)
 
     @router.post(
-        "/edit", responses=EDITED, response_class=Response, openapi_extra=described("a face: an .eoc or tiny file")
+        "/edit",
+        responses=EDITED,
+        response_class=Response,
+        openapi_extra=described("a face: an .eoc or tiny file, or a picture"),
     )
     async def edit(request: Request, options: Annotated[EditOptions, Query()]) -> Response:
         """Change a face along named paths in its latents, and on towards that of a form's second file."""

@@ -411,7 +411,6 @@ def routes(state: State, access: Access) -> APIRouter:
         """What a stored image is: its size in pixels and bytes, model, form; nothing is decoded."""
         return await gallery.info(name)
 
-    @router.head("/{name}", dependencies=access.shown, include_in_schema=False)
     @router.get("/{name}", dependencies=access.shown, response_class=Response, responses=PART)
     async def get_image(name: Name, request: Request, options: Annotated[ImageOptions, Query()]) -> Response:
         """A stored image, or a part of it: of a stream at C, of other files whole segments; nothing is encoded.

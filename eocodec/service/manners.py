@@ -1,17 +1,19 @@
-"""Manners of HTTP that all routes share: OPTIONS and Allow, names the service answers to, and requests of other sites.
+"""Manners of HTTP that all routes share: HEAD, OPTIONS, Allow, names the service answers to, requests of other sites.
 
 In: an ASGI application. Out: one around it. Refusals have the form of every other error.
 """
 
+import copy
 from urllib.parse import SplitResult, urlsplit
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["Manners", "allowed_methods"]
+__all__ = ["Manners", "allowed_methods", "with_head"]
 
 ORDER = ("GET", "HEAD", "POST", "PUT", "DELETE")
 UNSAFE = ("POST", "PUT", "DELETE", "PATCH")
@@ -27,6 +29,15 @@ def allowed_methods(app: FastAPI, scope: Scope) -> list[str]:
             continue
         found |= {m for m in ORDER if route.matches({**scope, "method": m})[0] is Match.FULL}
     return [m for m in ORDER if m in found]
+
+
+def with_head(router: APIRouter) -> APIRouter:
+    """A router that answers HEAD wherever it answers GET; the server leaves out the body."""
+    for route in [r for r in router.routes if isinstance(r, APIRoute) and "GET" in (r.methods or ())]:
+        head = copy.copy(route)
+        head.methods, head.include_in_schema = {"HEAD"}, False
+        router.routes.append(head)
+    return router
 
 
 class Manners:

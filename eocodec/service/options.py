@@ -3,9 +3,14 @@
 In: words. Out: arguments of the library's functions.
 """
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from eocodec.errors import EocodecError
+from eocodec.service.images import NAME
 
 __all__ = [
     "CompressOptions",
@@ -20,13 +25,27 @@ __all__ = [
     "PreviewOptions",
     "RivalOptions",
     "ViewOptions",
+    "check_once",
+    "complaint",
     "merged",
 ]
 
 Options = TypeVar("Options", bound=BaseModel)
 
 LARGEST_EDGE = 16384  # pixels of a picture that is made
+CODEC = r"^[a-z0-9]{1,16}$"
 CROP = r"^\d{1,6},\d{1,6},[1-9]\d{0,5},[1-9]\d{0,5}$"
+LEVEL = r"^(auto|\d{1,3}(\.\d{1,6})?)$"
+REGIONS = r"^(-?\d{1,7}(\.\d+)?(,-?\d{1,7}(\.\d+)?){3}(:-?\d(\.\d+)?)?(;|$))+$"
+STEPS = r"^([A-Za-z][A-Za-z0-9 _-]{0,63}=[+-]?\d(\.\d{1,6})?(;|$))+$"
+SHAPES = {  # patterns, and what is said where something does not have them
+    CODEC: "a codec is a word such as avif, webp or jpeg",
+    CROP: "a crop is left,top,width,height in whole pixels",
+    LEVEL: "a noise level is a number from 0 to 255 with at most six decimals, or auto",
+    NAME: "a name has 1 to 128 ASCII letters, digits, dots, hyphens and underscores, the first a letter or digit",
+    REGIONS: "regions are x,y,width,height or x,y,width,height:octaves in pixels, several with semicolons",
+    STEPS: "paths are name=amount with at most six decimals, several with semicolons",
+}
 
 
 def _level(value: Any) -> Any:
@@ -42,10 +61,8 @@ class _Options(BaseModel):
 
 Level = Annotated[
     str | None,
-    Field(pattern=r"^(auto|\d{1,3}(\.\d{1,6})?)$", description="noise level in 8-bit levels, 0 to 255, or auto"),
+    Field(pattern=LEVEL, description="noise level in 8-bit levels, 0 to 255, or auto"),
 ]
-_REGIONS = r"^(-?\d{1,7}(\.\d+)?(,-?\d{1,7}(\.\d+)?){3}(:-?\d(\.\d+)?)?(;|$))+$"
-_STEPS = r"^([A-Za-z][A-Za-z0-9 _-]{0,63}=[+-]?\d(\.\d{1,6})?(;|$))+$"
 Finite = Field(gt=0, lt=1e12, allow_inf_nan=False)
 
 
@@ -56,7 +73,7 @@ class _Tuned(_Options):
     focus: Annotated[
         str | None,
         Field(
-            pattern=_REGIONS,
+            pattern=REGIONS,
             max_length=1000,
             description="regions that matter, x,y,width,height[:octaves] in pixels, several with semicolons",
         ),
@@ -113,7 +130,7 @@ class RivalOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    codec: Annotated[str, Field(pattern="^[a-z0-9]{1,16}$", description="avif, webp, jpeg; jxl where it is installed")]
+    codec: Annotated[str, Field(pattern=CODEC, description="avif, webp, jpeg; jxl where it is installed")]
     bytes: Annotated[int, Field(gt=0, lt=1 << 40, description="at most so many")]
 
 
@@ -187,7 +204,7 @@ class EditOptions(BaseModel):
 
     paths: Annotated[
         str | None,
-        Field(pattern=_STEPS, max_length=1000, description="name=amount of each path, several with semicolons"),
+        Field(pattern=STEPS, max_length=1000, description="name=amount of each path, several with semicolons"),
     ] = None
     share: Annotated[
         float, Field(ge=0, le=1, allow_inf_nan=False, description="how far the result goes to the form's second file")
@@ -197,7 +214,13 @@ class EditOptions(BaseModel):
     ] = "picture"
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments of :func:`eocodec.service.work.edit`."""
+        """Arguments of :func:`eocodec.service.work.edit`.
+
+        Raises:
+            EocodecError: nothing says what is to change.
+        """
+        if not {"paths", "share"} & self.model_fields_set:
+            raise EocodecError("give paths, or the share of a second face")
         amounts: dict[str, float] = {}
         for step in (self.paths or "").rstrip(";").split(";"):
             name, _, amount = step.partition("=")
@@ -281,12 +304,33 @@ class ListOptions(BaseModel):
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
+def check_once(names: Iterable[str]) -> None:
+    """See that no parameter is given twice.
+
+    Raises:
+        EocodecError: one is.
+    """
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise EocodecError(f"{name[:64]}: is given more than once")
+
+
+def complaint(error: Mapping[str, Any]) -> str:
+    """One sentence for one of pydantic's errors, in which patterns are put in words."""
+    place = [str(p) for p in error["loc"] if p not in ("query", "path", "body")]
+    shape = error.get("ctx", {}).get("pattern")
+    words = SHAPES[shape] if shape else error["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(place)}: {words[0].lower()}{words[1:]}" if place else words
+
+
 def merged(options: Options, fields: dict[str, str]) -> Options:
     """Options of a query with those of a form.
 
     Raises:
+        EocodecError: a parameter is in both.
         ValidationError: a field that is unknown or out of range.
     """
     if not fields:
         return options
+    check_once([*options.model_fields_set, *fields])
     return type(options).model_validate({**options.model_dump(exclude_unset=True), **fields})

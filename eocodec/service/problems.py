@@ -13,6 +13,7 @@ from eocodec.errors import EocodecError, LimitError, UnknownTypeError
 from eocodec.service import work
 from eocodec.service.images import Damaged, StoreError
 from eocodec.service.manners import allowed_methods
+from eocodec.service.options import complaint
 from eocodec.service.pool import Busy, Gone
 from eocodec.workers import Died, TooSlow
 
@@ -272,7 +273,4 @@ def _fault(e: Exception, identity: str | None) -> JSONResponse:
 
 
 async def _parameter(request: Request, e: Any) -> JSONResponse:
-    first = e.errors()[0]
-    place = [str(p) for p in first["loc"] if p not in ("query", "path", "body")]
-    words = first["msg"].removeprefix("Value error, ")
-    return _answer(422, f"{'.'.join(place)}: {words[0].lower()}{words[1:]}" if place else words)
+    return _answer(422, complaint(e.errors()[0]))

@@ -97,7 +97,6 @@ def routes(state: State, access: Access) -> APIRouter:
     router = APIRouter(prefix="/v1", dependencies=access.readable, tags=["images"])
     settings = state.settings
 
-    @router.head("/remote", include_in_schema=False)
     @router.get("/remote", response_class=Response, responses=REMOTE)
     async def remote(request: Request, options: Annotated[RemoteOptions, Query()]) -> Response:
         """A picture, or an `.eoc` file, that lies elsewhere, decoded, cropped and scaled as stored ones are."""

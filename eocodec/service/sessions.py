@@ -15,7 +15,6 @@ import hashlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
-from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse, Response
 
 from eocodec.service import work
@@ -37,7 +36,6 @@ from eocodec.service.state import State, answer
 
 __all__ = ["routes"]
 
-Identity = Annotated[str, PathParameter(pattern="^[0-9a-f]{64}$")]
 FOLD = 4  # of the largest body: bytes of open pictures that are kept
 
 
@@ -81,26 +79,22 @@ def routes(state: State, access: Access) -> APIRouter:
         return await state.placed(request, run)
 
     @router.get("/{identity}/file", response_class=Response, responses=VIEW)
-    async def open_file(identity: Identity, request: Request, options: Annotated[FileOptions, Query()]) -> Response:
+    async def open_file(identity: str, request: Request, options: Annotated[FileOptions, Query()]) -> Response:
         """The `.eoc` file of an open picture, as from /v1/compress."""
         return await work_at(identity, request, work.opened_file, options.arguments(state.default))
 
     @router.get("/{identity}/picture", response_class=Response, responses=VIEW)
-    async def open_decoded(identity: Identity, request: Request, options: Annotated[ViewOptions, Query()]) -> Response:
+    async def open_decoded(identity: str, request: Request, options: Annotated[ViewOptions, Query()]) -> Response:
         """The picture that the file decodes to, PNG, with X-Eocodec-Psnr; taken from the encoder, not decoded."""
         return await work_at(identity, request, work.opened_picture, options.arguments(state.default), options.scores)
 
     @router.get("/{identity}/preview", response_class=Response, responses=VIEW)
-    async def open_preview(
-        identity: Identity, request: Request, options: Annotated[PreviewOptions, Query()]
-    ) -> Response:
+    async def open_preview(identity: str, request: Request, options: Annotated[PreviewOptions, Query()]) -> Response:
         """About what the file at C looks like: a PNG of a smaller copy, in a fifth of a second of one core."""
         return await work_at(identity, request, work.opened_preview, *options.arguments(state.default))
 
     @router.get("/{identity}/estimate", responses=ESTIMATED)
-    async def open_estimate(
-        identity: Identity, request: Request, options: Annotated[EstimateOptions, Query()]
-    ) -> Response:
+    async def open_estimate(identity: str, request: Request, options: Annotated[EstimateOptions, Query()]) -> Response:
         """About how many bytes the file at C has, and what PSNR: null where files made before do not tell.
 
         `exact` says that both were measured.
@@ -108,7 +102,7 @@ def routes(state: State, access: Access) -> APIRouter:
         return await work_at(identity, request, work.opened_estimate, options.arguments(state.default))
 
     @router.get("/{identity}/rival", response_class=Response, responses=VIEW)
-    async def open_rival(identity: Identity, request: Request, options: Annotated[RivalOptions, Query()]) -> Response:
+    async def open_rival(identity: str, request: Request, options: Annotated[RivalOptions, Query()]) -> Response:
         """What another codec makes of at most so many bytes: decoded, PNG, with its PSNR and SSIMULACRA2."""
         return await work_at(identity, request, work.opened_rival, options.codec, options.bytes)
 

@@ -10,12 +10,13 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import structlog
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 
 from eocodec.model.bundle import Model
 from eocodec.model.runtime import interrupt
 from eocodec.service import work
 from eocodec.service.bodies import Bodies
+from eocodec.service.lingering import refuse_body
 from eocodec.service.meters import Meters
 from eocodec.service.pool import Busy, Pool
 from eocodec.service.settings import Settings
@@ -99,7 +100,7 @@ class State:
 
     @asynccontextmanager
     async def place(self, request: Request) -> AsyncIterator[Pool]:
-        """Hold a place in the pool. What is left of a body that is refused meanwhile is read without one.
+        """Hold a place in the pool.
 
         Raises:
             Busy: there is none, or no room for what is done in it.
@@ -110,11 +111,7 @@ class State:
                 yield self.pool
         except Busy:
             self.meters.refused.inc()
-            await self.bodies.drain(request)
-            raise
-        except HTTPException:
-            if self.bodies.is_refused(request):
-                await self.bodies.drain(request)
+            refuse_body(request.scope)
             raise
 
     async def placed(self, request: Request, function: Callable[[Pool], Awaitable[R]]) -> R:

@@ -15,11 +15,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from cachetools import LRUCache
 from fastapi import APIRouter, HTTPException, Request
-from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse, Response
 
 from eocodec.service.access import Access
@@ -30,8 +29,6 @@ __all__ = ["Order", "Tasks", "routes", "wants_async"]
 
 REMEMBERED = 1024  # tasks
 AGAIN = 1  # seconds after which a client should look again
-
-Identity = Annotated[str, PathParameter(pattern="^[A-Za-z0-9_-]{22}$")]
 
 
 @dataclass
@@ -173,7 +170,7 @@ def routes(tasks: Tasks, access: Access) -> APIRouter:
     router = APIRouter(prefix="/v1/tasks", dependencies=access.private, tags=["images"])
 
     @router.get("/{identity}", responses=TASK)
-    async def task(identity: Identity) -> JSONResponse:
+    async def task(identity: str) -> JSONResponse:
         """What became of work that was answered with 202: pending, done, or failed, with status and words as ever."""
         found = tasks.of(identity)
         waits = {"Retry-After": str(AGAIN)} if found["state"] == "pending" else {}

@@ -242,7 +242,7 @@ def edit(faces: list[bytes], kind: str, options: dict[str, Any]) -> Answer:
     """Change a face along paths, and on towards a second one.
 
     Arguments:
-        faces: one or two files or pictures, of a model that has paths.
+        faces: one or two files of a model that has paths, or pictures of its size.
         kind: of picture, in :data:`TYPES`.
         options: `amounts` by path, `share` of the second face, and whether the result is to be a file.
     """
@@ -256,8 +256,13 @@ def edit(faces: list[bytes], kind: str, options: dict[str, Any]) -> Answer:
     model = next((m for m in _models.values() if m.size == f"{width}x{height}" and _paths(m)), None)
     if model is None:
         raise EocodecError("this service has no paths for pictures of this size")
-    paths = _paths(model)
+    paths, whole = _paths(model), True
     assert paths is not None
+    for face in filter(_is_file, faces):
+        data, made = _with_model(face)
+        whole = whole and (is_tiny(data) or parse(data).complete)
+        if made is not model:
+            raise EocodecError(f"the file was made with {made.name}, not with {model.name}")
     result = editing.edit(pictures[0].rgb, options["amounts"], paths, model)
     if options["share"]:
         (result,) = editing.blend(result, pictures[1].rgb, [options["share"]], model)
@@ -265,13 +270,15 @@ def edit(faces: list[bytes], kind: str, options: dict[str, Any]) -> Answer:
         "Width": str(width),
         "Height": str(height),
         "Model": model.name,
+        "State": "complete" if whole else "prefix",
         "Seconds": f"{time.perf_counter() - started:.3f}",
     }
     if not options["as_file"]:
         return Answer(encode_picture(to_pillow(result, None, False), TYPES[kind]), kind, headers)
-    given = tiny_from_text(faces[0])
-    limit = len(given) if given.startswith(MAGIC) or is_tiny(given) else None
-    data = compress_picture(Picture(result), max_bytes=limit, tiny=is_tiny(given), model=model).data
+    if _is_file(faces[0]):
+        data = editing.encoded_anew(result, pictures[0].rgb, tiny_from_text(faces[0]), model)
+    else:
+        data = compress_picture(Picture(result), model=model).data
     return Answer(data, EOC, {**headers, "Bytes": str(len(data))})
 
 

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.codec import compress
 from eocodec.coding.base import greyed
 from eocodec.errors import EocodecError, ModelError
+from eocodec.format import is_tiny
 from eocodec.image import is_grey
 from eocodec.model import objects
 from eocodec.model.bundle import Model, read_bundle, write_bundle
@@ -28,7 +30,18 @@ from eocodec.model.manifest import FLOW_ONLY
 from eocodec.model.shelf import SHIPPED
 from eocodec.model.transform import analyse_vector, synthesise_vectors, to_levels
 
-__all__ = ["LARGEST", "PathManifest", "Paths", "blend", "edit", "load_paths", "morph", "shipped_paths", "write_paths"]
+__all__ = [
+    "LARGEST",
+    "PathManifest",
+    "Paths",
+    "blend",
+    "edit",
+    "encoded_anew",
+    "load_paths",
+    "morph",
+    "shipped_paths",
+    "write_paths",
+]
 
 LARGEST = 5.0  # amount of a path
 FORMAT = 1
@@ -188,7 +201,8 @@ def _decoded(model: Model, latents: Float32) -> Bytes:
 def edit(picture: Bytes, amounts: dict[str, float], paths: Paths, model: str | Path | Model = "face64") -> Bytes:
     """A picture `(S, S, 3)` moved along paths, one after another; latents beyond those that move stay as they are.
 
-    A grey picture stays grey unless the paths change its colours more than its brightness.
+    Where nothing moves the picture stays as it is. A grey picture stays grey unless the paths change its colours more
+    than its brightness.
 
     Arguments:
         picture: 8-bit levels.
@@ -211,6 +225,8 @@ def edit(picture: Bytes, amounts: dict[str, float], paths: Paths, model: str | P
     start = z = (latents[:, m.order] - mean) / scale
     for name, amount in amounts.items():
         z = paths.move(name, z, amount)
+    if np.array_equal(z, start):
+        return picture.copy()
     latents[:, m.order] += (z - start) * scale
     result = _decoded(loaded, latents)[0]
     if is_grey(picture):  # light is not to tint it, but a tint may
@@ -218,6 +234,23 @@ def edit(picture: Bytes, amounts: dict[str, float], paths: Paths, model: str | P
         if np.square(result - grey).sum() <= np.square(grey - picture).sum():
             return greyed(result.copy(), True)
     return result
+
+
+def encoded_anew(after: Bytes, before: Bytes, data: bytes, model: Model, size: int | None = None) -> bytes:
+    """The file of a changed picture, of the form of the file that it was decoded from; that itself if nothing changed.
+
+    Arguments:
+        after, before: `(S, S, 3)`, 8-bit levels.
+        data: the file that `before` was decoded from.
+        model: that the file is of.
+        size: bytes that the file may have; default: as many as `data` has.
+
+    Raises:
+        EocodecError: no file is as small.
+    """
+    if size is None and np.array_equal(after, before):
+        return data
+    return compress(after, model=model, max_bytes=size or len(data), tiny=is_tiny(data))
 
 
 def morph(first: Bytes, last: Bytes, count: int, model: str | Path | Model = "face64") -> Bytes:
