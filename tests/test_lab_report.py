@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from eocodec_cli.lab import command
 from paths import ROOT
@@ -135,6 +136,49 @@ def test_pictures_have_traversals_on_their_page(tmp_path):
         re.search(r'<img alt="traversals of z1, z2, z3" src="data:image/png;base64,([^"]+)', page)[1]
     )
     assert Image.open(io.BytesIO(sheet)).size == (9 * 34 * 2, 3 * 34 * 2)
+
+
+DIVERGING = (
+    'kind = "vae"\nmethod = "VAE"\nlatents = 3\nrate = 1.0',
+    'kind = "flow"\nname = "VAE"\nrate = 1.0\nnet_rate = 1.0',
+    'kind = "flow"\nname = "VAE"\nrate = 1.0\nnet_rate = 1.0\noptimiser = "soap"',
+)
+
+
+@pytest.mark.parametrize("subject", DIVERGING)
+def test_a_training_that_diverges_is_one_sentence_and_its_weights_are_not_kept(tmp_path, subject):
+    path = tmp_path / "r.toml"
+    path.write_text(f'seeds = 1\n[data]\nset = "fa15"\nsamples = 400\n[[subject]]\n{subject}\niterations = 60\n')
+    for _ in range(2):
+        with pytest.raises(EocodecError, match="the training of VAE diverged; lower its rate"):
+            running.carry_out(load_report(path))
+    assert not list((tmp_path / "report" / "runs").iterdir())
+
+
+def test_broken_weights_are_not_kept_and_those_that_were_are_trained_again(tmp_path, monkeypatch):
+    path = tmp_path / "r.toml"
+    path.write_text('seeds = 1\n[data]\nset = "fa15"\nsamples = 30\n[[subject]]\nkind = "vae"\niterations = 1\n')
+    report, weights = load_report(path), tmp_path / "report" / "runs" / "bfVAE-0.pt"
+    monkeypatch.setattr(running, "examine", lambda *arguments: 1 / 0)
+    original = PLANS["vae"].train
+
+    def broken_at_the_end(self, data, seed, progress):
+        subject = original(self, data, seed, progress)[0]
+        subject.net.encoder[0].weight.fill_(np.nan)
+        return subject, dict(subject.net.state_dict())
+
+    with monkeypatch.context() as m:
+        m.setattr(PLANS["vae"], "train", broken_at_the_end)
+        with pytest.raises(EocodecError, match="the training of bfVAE diverged"):
+            running.carry_out(report)
+        assert not weights.exists()
+        m.setattr(running, "is_finite", lambda subject, x: True)  # as in earlier versions
+        with pytest.raises(ZeroDivisionError):
+            running.carry_out(report)
+    assert not torch.isfinite(torch.load(weights, weights_only=True)["state"]["encoder.0.weight"]).any()
+    with pytest.raises(ZeroDivisionError):
+        running.carry_out(report)
+    assert torch.isfinite(torch.load(weights, weights_only=True)["state"]["encoder.0.weight"]).all()
 
 
 @pytest.mark.parametrize(

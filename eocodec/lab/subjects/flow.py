@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eocodec.flow.dense import AffineCoupling, DenseFlow, DenseLayer, Linear, Rotation, Scale, log_normal
 from eocodec.flow.objective import dense_total_correlation, explained_entropy
 from eocodec.flow.soap import Soap
+from eocodec.lab.subjects.divergence import check_loss
 from eocodec.lab.subjects.subject import Float32, Floats, TorchSubject
 
 __all__ = ["FlowSubject", "FlowTraining", "components_flow", "linear_flow", "random_flow", "train_flow"]
@@ -109,6 +110,7 @@ def train_flow(
     training: FlowTraining = FlowTraining(),
     seed: int = 0,
     progress: Callable[[int], object] = lambda done: None,
+    name: str = "the flow",
 ) -> DenseFlow:
     """A flow that minimises `NLL + weight · I` on samples `(n, D)`.
 
@@ -118,6 +120,10 @@ def train_flow(
         training: sizes and lengths.
         seed: of the start, the batches and the columns; runs of a seed see the same batches whatever λ is.
         progress: called with the number of iterations done.
+        name: in errors.
+
+    Raises:
+        EocodecError: the training diverges.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -140,6 +146,7 @@ def train_flow(
         loss = flow.nll(z, log_det).mean()
         if weight:
             loss = loss + weight * dense_total_correlation(flow.inverse, z, columns, log_det).mean()
+        check_loss(loss, name)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(flow.parameters(), training.clip)

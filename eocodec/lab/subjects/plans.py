@@ -203,7 +203,8 @@ class FlowPlan(Plan):
             unit = basis[2]
             x = (x - basis[0]) @ basis[1].T / unit
         training = self._training(noise / unit)
-        flow = train_flow(torch.from_numpy(x.astype(np.float32)), self.correlation, training, seed, progress)
+        vectors = torch.from_numpy(x.astype(np.float32))
+        flow = train_flow(vectors, self.correlation, training, seed, progress, self.title)
         return FlowSubject(self.title, flow, data.shape, noise, basis), dict(flow.state_dict())
 
     def restore(self, data: Dataset, state: State) -> Subject:
