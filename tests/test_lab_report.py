@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -225,7 +226,9 @@ def test_aligned_runs_are_averaged_in_the_order_of_the_reference():
     found = over_runs("x", runs, [a, -a[:, ::-1]])
     assert found["mean_variance"] == [[1.0, 0.0], [0.0, 1.0]] and found["mean_lssi"] == pytest.approx(1.0)
     assert found["gas"] == pytest.approx(1.0) and found["aligned"][0]["sign"] == [-1.0, -1.0]
+    found["runs"][1]["dependence"] = {"total_correlation": math.inf}
     table = comparison({"x": found})
+    assert table["x"]["TC of codes, nats"] is None
     assert table["x"]["MIG"] is None and "MIG" not in comparison_table(table)
 
 
