@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from eocodec.errors import EocodecError
+from eocodec.errors import EocodecError, EocodecWarning
 from eocodec.flow.dense import log_normal
 from eocodec.flow.objective import explained_entropy
 from eocodec.lab.data.dataset import Dataset
@@ -399,3 +399,22 @@ class TestFace:
         np.testing.assert_allclose(subject.decode(z), x, atol=2e-4)
         with pytest.raises(ValueError, match="entropies"):
             FaceSubject(subject.flow, subject.entropies[:-1])
+
+
+class TestFewSamples:
+    def test_components_are_fewer_than_samples_and_orthogonal(self):
+        x = np.random.default_rng(0).random((5, 3, 8, 8)).astype(np.float32)
+        with pytest.warns(EocodecWarning, match="PCA has 4 of 16 latents: 5 samples vary in no more directions"):
+            subject = PrincipalComponents.fit(x, 16)
+        np.testing.assert_allclose(subject.rows @ subject.rows.T, np.eye(4), atol=1e-12)
+        assert manifold(subject.grams(np.zeros((2, 4)))).total_correlation == pytest.approx(0, abs=1e-9)
+
+    def test_components_without_variance_are_left_out(self):
+        x = np.random.default_rng(0).standard_normal((50, 3)).astype(np.float32) @ np.ones((3, 6), np.float32)
+        with pytest.warns(EocodecWarning, match="PCA has 1 of 4 latents"):
+            assert PrincipalComponents.fit(np.round(x), 4).latents == 1
+
+    def test_equal_samples_have_no_components(self):
+        for count in (1, 7):
+            with pytest.raises(EocodecError, match="do not differ"):
+                PrincipalComponents.fit(np.full((count, 6), 0.1, np.float32), 2)
