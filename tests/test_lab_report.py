@@ -212,9 +212,39 @@ def test_mistakes_in_a_file_are_one_sentence(tmp_path, change, sentence):
 
 def test_face_model_refuses_other_pictures(tmp_path):
     path = tmp_path / "r.toml"
-    path.write_text('[data]\nset = "sprites"\nsamples = 30\n[[subject]]\nkind = "face"\n')
+    path.write_text('[data]\nset = "sprites"\nsamples = 60\n[[subject]]\nkind = "face"\n')
     with pytest.raises(EocodecError, match="64x64 pixels in colour"):
         running.carry_out(load_report(path))
+
+
+@pytest.mark.parametrize(("held_out", "top"), [(5, 16), (1, 1)])
+def test_too_few_held_out_pictures_are_one_sentence_before_anything_is_trained(tmp_path, monkeypatch, held_out, top):
+    random = np.random.default_rng(0)
+    for folder, count in (("train", 20), ("eval", held_out)):
+        (tmp_path / folder).mkdir()
+        for k in range(count):
+            picture = random.integers(256, size=(64, 64, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(tmp_path / folder / f"{k}.png")
+    path = tmp_path / "r.toml"
+    path.write_text(
+        f'top = {top}\n[data]\nset = "faces"\ntrain = "train"\nheld_out = "eval"\n'
+        '[[subject]]\nkind = "flow"\ncomponents = 4\niterations = 1\n[[subject]]\nkind = "pca"\n'
+    )
+    monkeypatch.setattr(PLANS["flow"], "train", lambda *arguments: pytest.fail("trained"))
+    message = f"measuring {top} latent.* of PCA needs" if top == 16 else "measuring 1 latent of flow λ = 1 needs"
+    with pytest.raises(EocodecError, match=f"{message} more than {top} held-out samples, not {held_out}"):
+        running.carry_out(load_report(path))
+
+
+@pytest.mark.usefixtures("without_pages")
+def test_fewer_latents_than_wanted_are_noted_once(tmp_path):
+    (tmp_path / "r.toml").write_text(
+        'seeds = 1\ntop = 2\n[data]\nset = "torus"\nsamples = 30\n[[subject]]\nkind = "pca"\nlatents = 21\n'
+    )
+    for _ in range(2):
+        result = CliRunner().invoke(command, [str(tmp_path / "r.toml")], catch_exceptions=False)
+        note = "PCA has 20 of 21 latents: 30 samples vary in no more directions"
+        assert result.exit_code == 0 and result.stderr.splitlines().count(note) == 1
 
 
 def test_aligned_runs_are_averaged_in_the_order_of_the_reference():

@@ -418,3 +418,10 @@ class TestFewSamples:
         for count in (1, 7):
             with pytest.raises(EocodecError, match="do not differ"):
                 PrincipalComponents.fit(np.full((count, 6), 0.1, np.float32), 2)
+
+    def test_a_flow_from_components_needs_more_samples_than_dimensions(self):
+        x = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
+        for samples in (x[:20], torch.cat([x[:, :19], x[:, :1]], 1)):
+            with pytest.raises(EocodecError, match=f"not {len(samples)} in 20"):
+                train_flow(samples, 0.0, FlowTraining(iterations=1, start="components"))
+        train_flow(x, 0.0, FlowTraining(iterations=1, start="components"))

@@ -25,7 +25,7 @@ from eocodec.lab.data.library import load_set
 from eocodec.lab.measures.alignment import similarity
 from eocodec.lab.report.comparison import comparison, comparison_table, over_runs
 from eocodec.lab.report.configuration import Report
-from eocodec.lab.report.examination import Effort, examine, same_pairs, shared_directions
+from eocodec.lab.report.examination import Effort, check_samples, examine, same_pairs, shared_directions
 from eocodec.lab.report.page import index_page, subject_page
 from eocodec.lab.subjects.divergence import diverged, is_finite
 from eocodec.lab.subjects.plans import Plan
@@ -70,7 +70,8 @@ def carry_out(report: Report, say: Callable[[str, int], object] = lambda message
         The comparison: figures of every subject, mean and deviation over its runs.
 
     Raises:
-        EocodecError: the folder cannot be written to, a set or subject cannot be made, or a training diverges.
+        EocodecError: the folder cannot be written to, a set or subject cannot be made, a training diverges, or there
+            are too few held-out samples.
     """
     data = load_set(report.data, report.folder)
     folder = report.out / "runs"
@@ -78,6 +79,8 @@ def carry_out(report: Report, say: Callable[[str, int], object] = lambda message
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise EocodecError(f"{folder}: cannot be made ({e.strerror})") from None
+    for plan in report.plans:  # before the first is trained
+        check_samples(plan.title, min(report.top, plan.size(data)), data)
     subjects: dict[str, Any] = {}
     done = 0
     for plan in report.plans:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eocodec.errors import EocodecError
 from eocodec.flow.dense import AffineCoupling, DenseFlow, DenseLayer, Linear, Rotation, Scale, log_normal
 from eocodec.flow.objective import dense_total_correlation, explained_entropy
 from eocodec.flow.soap import Soap
@@ -98,7 +99,18 @@ def components_flow(x: Tensor, pairs: int = 2, width: int = 64) -> DenseFlow:
 
 
 def linear_flow(x: Tensor) -> DenseFlow:
-    """The linear Gaussian model of samples `(n, D)`: principal components, each with its variance."""
+    """The linear Gaussian model of samples `(n, D)`: principal components, each with its variance.
+
+    Raises:
+        EocodecError: the samples do not vary in all dimensions.
+    """
+    count, dim = x.shape
+    values = torch.linalg.eigvalsh(torch.cov(x.T.double())) if count > dim else torch.zeros(1)
+    if not values[0] > values[-1] * dim * torch.finfo(torch.float64).eps:
+        raise EocodecError(
+            f"a flow that starts from components needs more samples than dimensions, varying in each of them, "
+            f"not {count} in {dim}"
+        )
     _, axes = torch.linalg.eigh(torch.cov(x.T))
     rotation = Rotation.from_basis(axes.T.flip(0))
     return DenseFlow([rotation, Scale(x.shape[1]).fit(rotation(x).detach())])
