@@ -591,6 +591,18 @@ def test_bad_pictures_and_shards_are_named(tmp_path: Path, pictures: Path) -> No
         read_pictures(mixed)
 
 
+def test_it_is_said_where_the_hold_out_leaves_nothing_to_train_on(tmp_path: Path, pictures: Path) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    shutil.copy(next((pictures / "set0").glob("*.png")), folder / "a.png")
+    for keys in ("", 'hold_out_by = "group"', 'stream = "aligned"'):
+        with pytest.raises(EocodecError, match=r"no picture is left to train on: hold_out = 3 \(by .*\) takes 1 of 1"):
+            Run(configure(tmp_path, folder, keys), CPU)
+    Image.new("RGB", (40, 90)).save(folder / "b.png")
+    with pytest.raises(EocodecError, match="no picture that is not held out is at least 48 pixels wide and high"):
+        Run(configure(tmp_path, folder), CPU)
+
+
 def test_holding_out_by_group_leaks_no_identity(tmp_path: Path) -> None:
     names = ["Ann_Lee_0001", "Ann_Lee_0002", "Ann_Lee_0003", "Bo_0001", "Cy_Doe_0001", "Cy_Doe_0002", "Di_0001"]
     folder = faces(tmp_path / "faces", names)

@@ -111,6 +111,11 @@ def open_pictures(config: TrainingConfig, given: Pictures | None = None) -> tupl
     train, held_out = given or split(read_pictures(config.folder), config.hold_out, config.hold_out_by)
     if config.grey:
         train, held_out = ([(name, greyed(picture)) for name, picture in part] for part in (train, held_out))
+    if not train:
+        raise EocodecError(
+            f"no picture is left to train on: hold_out = {config.hold_out} (by {config.hold_out_by}) takes "
+            f"{len(held_out)} of {len(held_out)}; add pictures"
+        )
     stream = open_stream(config.stream, train, config.crop, config.seed, config.rescale, config.jitter, config.turns)
     return stream, held_out
 
