@@ -297,6 +297,50 @@ def test_the_weight_is_what_a_bit_is_worth_in_squared_steps(tmp_path: Path, pict
     assert errors[1] == pytest.approx(errors[0], rel=1e-4)
 
 
+def rated(folder: Path, pictures: Path, rate: str, first: int, second: int, keys: str = "") -> TrainingConfig:
+    path = write_config(folder, keys, first, second)
+    path.write_text(re.sub(r"(learning|final)_rate = .*", rf"\1_rate = {rate}", path.read_text()))
+    return load_config(path, pictures)
+
+
+@pytest.mark.parametrize("first", [1, 6])
+def test_a_run_that_diverges_is_one_sentence_and_leaves_the_last_good_checkpoint(
+    tmp_path: Path, pictures: Path, first: int
+) -> None:
+    good = Run(configure(tmp_path, pictures, "", 2, 2), CPU)
+    good.advance()
+    good.save()
+    before = good.checkpoint.read_bytes()
+    run = Run(rated(tmp_path, pictures, "1e9", first, 1), CPU)
+    run.total = first
+    with pytest.raises(EocodecError, match=r"the training diverged in iteration \d: .*lower learning_rate \(1e\+09"):
+        for _ in run:
+            pass
+    assert run.checkpoint.read_bytes() == before
+    assert all(math.isfinite(r["loss"]) for r in logged(run.log))
+
+
+def test_one_step_without_a_gradient_is_left_out_and_many_end_the_run(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(configure(tmp_path, pictures, "", 30, 2), CPU)
+    norms = iter([math.inf] + [1.0] + [math.inf] * 30)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *arguments: torch.tensor(next(norms)))
+    weights = [p.clone() for p in run.model.parameters()]
+    run.advance()
+    assert all(torch.equal(a, b) for a, b in zip(weights, run.model.parameters(), strict=True))
+    with pytest.raises(EocodecError, match="diverged in iteration 12: its loss or gradient is not finite"):
+        for _ in range(30):
+            run.advance()
+
+
+def test_a_validation_that_is_not_finite_is_one_sentence(tmp_path: Path, pictures: Path) -> None:
+    run = Run(configure(tmp_path, pictures), CPU)
+    run.average = {k: v * math.nan if v.is_floating_point() else v for k, v in run.average.items()}
+    with pytest.raises(EocodecError, match="diverged in iteration 0: its validation is not finite"):
+        run.validate(write=False)
+
+
 def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path, pictures: Path) -> None:
     from eocodec.flow.distributed import Ranks
 
