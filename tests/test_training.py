@@ -507,6 +507,8 @@ def test_every_registered_model_names_its_sizes_in_plain_values() -> None:
         ("threads = -1", "threads must be a finite number of at least 0"),
         ("average = 2.0", "average must be below 1"),
         ("average = nan", "average must be a finite number"),
+        (f"seed = {10**30}", r"seed must be at most 2\^63 - 1"),
+        (f"threads = {10**400}", r"threads must be at most 2\^63 - 1"),
     ],
 )
 def test_impossible_configurations_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
@@ -533,6 +535,7 @@ def test_bad_sections_are_refused_by_name(tmp_path: Path) -> None:
         ("levels = 2", "lvels = 2", r"the key lvels in \[model\] is unknown"),
         ("levels = 2", 'kind = "hologram"', "kind = 'hologram' is unknown"),
         ("levels = 2", "levels = 0", r"levels in \[model\] must be a finite number of at least 1"),
+        ("levels = 2", "levels = 99", r"levels in \[model\] must be at most 4 for crop = 32"),
         ("step = [2, 8]", "step = [2, 8]\nflow_rate = nan", r"flow_rate in \[\[stage\]\] must be a finite"),
         ("step = [2, 8]", "step = 3", r"step in \[\[stage\]\] must be a list of 2 numbers"),
         ("step = [2, 8]", "step = [8, 2]", "0 < low <= high"),
