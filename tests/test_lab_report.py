@@ -217,6 +217,14 @@ def test_face_model_refuses_other_pictures(tmp_path):
         running.carry_out(load_report(path))
 
 
+def test_a_folder_that_cannot_be_written_to_is_said_before_the_set_is_read(tmp_path, monkeypatch):
+    (tmp_path / "r.toml").write_text(REPORT)
+    (tmp_path / "report").write_bytes(b"a file")
+    monkeypatch.setattr(running, "load_set", lambda *arguments: pytest.fail("read"))
+    with pytest.raises(EocodecError, match=r"runs: cannot be written to \(Not a directory\)"):
+        running.carry_out(load_report(tmp_path / "r.toml"))
+
+
 @pytest.mark.parametrize(("held_out", "top"), [(5, 16), (1, 1)])
 def test_too_few_held_out_pictures_are_one_sentence_before_anything_is_trained(tmp_path, monkeypatch, held_out, top):
     random = np.random.default_rng(0)

@@ -575,6 +575,16 @@ def test_a_dry_run_and_the_loader_benchmark_write_nothing(tmp_path: Path, pictur
 # The pictures
 
 
+def test_a_run_folder_that_cannot_be_written_to_is_said_before_pictures_are_read(tmp_path: Path, call: Runner) -> None:
+    config = write_config(tmp_path)
+    (tmp_path / "pictures").mkdir()  # without any
+    (tmp_path / "file").write_bytes(b"")
+    for out in (tmp_path / "file", tmp_path / "file" / "run" / "one", Path("/proc/run"), tmp_path / ("x" * 300)):
+        done = call("train", config, "--device", "cpu", "--out", out)
+        assert done.returncode == 1 and b"cannot be written" in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
 def test_shards_hold_the_same_pictures_in_the_same_order_as_their_folder(tmp_path: Path, pictures: Path) -> None:
     want = read_pictures(pictures)
     assert len(want) == 9

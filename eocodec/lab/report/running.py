@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from eocodec.errors import EocodecError
-from eocodec.files import atomic_file, atomic_write
+from eocodec.files import atomic_file, atomic_write, make_folder
 from eocodec.lab.data.dataset import Dataset
 from eocodec.lab.data.library import load_set
 from eocodec.lab.measures.alignment import similarity
@@ -73,12 +73,12 @@ def carry_out(report: Report, say: Callable[[str, int], object] = lambda message
         EocodecError: the folder cannot be written to, a set or subject cannot be made, a training diverges, or there
             are too few held-out samples.
     """
-    data = load_set(report.data, report.folder)
     folder = report.out / "runs"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)  # before the set is read
     except OSError as e:
-        raise EocodecError(f"{folder}: cannot be made ({e.strerror})") from None
+        raise EocodecError(f"{folder}: cannot be written to ({e.strerror})") from None
+    data = load_set(report.data, report.folder)
     for plan in report.plans:  # before the first is trained
         check_samples(plan.title, min(report.top, plan.size(data)), data)
     subjects: dict[str, Any] = {}
