@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from eocodec.errors import EocodecError, EocodecWarning
 from eocodec.flow.dense import log_normal
@@ -101,9 +103,19 @@ class TestSets:
         assert found[2, 4] == pytest.approx(0.1, abs=1e-6) and found[2, 6] == pytest.approx(0.1, abs=1e-6)
 
     def test_unreadable_faces_are_an_error(self, tmp_path: Path):
-        (tmp_path / "a.png").write_bytes(b"no picture")
-        with pytest.raises(EocodecError, match="not a tar or folder"):
+        with pytest.raises(EocodecError, match="holds no pictures"):
             read_pictures(tmp_path)
+        Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+        Image.new("RGB", (32, 64)).save(tmp_path / "b.png")
+        with pytest.raises(EocodecError, match=r"of one size: b\.png has 32x64 pixels, a\.png 64x64"):
+            read_pictures(tmp_path)
+        (tmp_path / "b.png").write_bytes(b"no picture")
+        with pytest.raises(EocodecError, match=r"^b\.png in .*: not a picture"):
+            read_pictures(tmp_path)
+        with tarfile.open(tmp_path / "faces.tar", "w") as tar:
+            tar.add(tmp_path / "b.png", "one/b.png")
+        with pytest.raises(EocodecError, match=r"^one/b\.png in .*faces\.tar: not a picture"):
+            read_pictures(tmp_path / "faces.tar")
         with pytest.raises(EocodecError, match="not a tar or folder"):
             faces(tmp_path / "none.tar", tmp_path)
 
