@@ -47,7 +47,8 @@ class OutOfMemoryError(LimitError):
 
 
 class EocodecWarning(UserWarning):
-    """A picture is not what its file or array seems to be meant for, and was read all the same."""
+    """A picture is not what its file or array seems to be meant for, and was read all the same; or a subject of the lab
+    has fewer latents than wanted."""
 
 
 def reason(e: BaseException) -> str:

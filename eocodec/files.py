@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-__all__ = ["TEMPORARY", "atomic_file", "atomic_write"]
+__all__ = ["TEMPORARY", "atomic_file", "atomic_write", "make_folder"]
 
 TEMPORARY = r"\.[0-9a-f]{16}\.partial"
 """Regular expression of the names of unfinished files; a process that is killed leaves one behind."""
@@ -68,6 +68,23 @@ def atomic_file(path: str | os.PathLike[str], folder: str | os.PathLike[str] | N
         with contextlib.suppress(OSError):
             os.unlink(partial)
         raise
+
+
+def make_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a folder, if it is not there, and see that files can be written to it.
+
+    Raises:
+        OSError: it cannot be made, or not be written to.
+
+    Example:
+        >>> make_folder(os.devnull)
+        Traceback (most recent call last):
+        FileExistsError: [Errno 17] File exists: '/dev/null'
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    trial = Path(folder, _name())
+    os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    trial.unlink()
 
 
 def _name() -> str:

@@ -5,7 +5,8 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import ortho_group
 
-from eocodec.lab.measures.alignment import align, greedy, stability
+from eocodec.errors import EocodecError
+from eocodec.lab.measures.alignment import align, greedy, similarity, stability
 from eocodec.lab.measures.dirty import _clip_rows, dirty_model, dirty_model_by_validation, standardised
 from eocodec.lab.measures.gaussian import (
     dependence,
@@ -25,6 +26,8 @@ from eocodec.lab.measures.manifold import (
     variation,
 )
 from eocodec.lab.measures.separation import separation
+from eocodec.lab.measures.supervised.factors import Factors
+from eocodec.lab.measures.supervised.information import mig
 
 BLOCKS = np.kron(np.eye(3), np.ones((1, 5)))
 
@@ -51,6 +54,10 @@ class TestHeterogeneity:
         grid = quantile_grid(codes)
         expected = [grid[:, 0].var() * np.mean(codes[:, 1] ** 2), grid[:, 1].var() * np.mean(codes[:, 0] ** 2)]
         np.testing.assert_allclose(found.variance[:, 0], expected, rtol=1e-10)
+
+    def test_feature_that_is_constant_but_for_rounding_is_not_covered(self):
+        found = heterogeneity(lambda z: z, np.zeros((4, 2)), np.ones((3, 2)) * [[0], [1], [2]], np.array([1.0, 1e-33]))
+        assert found.covered.tolist() == [True, False]
 
     def test_feature_without_variance_is_not_covered(self):
         z = np.array([[0.0], [1.0]])
@@ -202,6 +209,36 @@ class TestGaussian:
         assert mean_pairwise_information(z) < 0.015
         assert gaussian_wasserstein(z) < 0.003
 
+    def test_latents_that_do_not_vary_change_nothing(self, random):
+        z = random.multivariate_normal(np.zeros(3), [[1.0, 0.8, 0.0], [0.8, 1.0, 0.3], [0.0, 0.3, 1.0]], 4000)
+        for dead in (np.zeros(4000), np.full(4000, 0.1), 0.3 + 1e-16 * random.standard_normal(4000)):
+            with_dead = np.insert(z, 1, dead, axis=1)
+            found, expected = dependence(with_dead), dependence(z)
+            assert expected.total_correlation == pytest.approx(0.66, abs=0.05)
+            assert found.total_correlation == pytest.approx(expected.total_correlation, abs=0.005)
+            np.testing.assert_allclose(np.delete(found.information, 1), expected.information, atol=0.005)
+            assert found.information[1] == 0
+            for measure in (gaussian_total_correlation, mean_pairwise_information, gaussian_wasserstein):
+                assert measure(with_dead) == pytest.approx(measure(z), rel=1e-6), measure.__name__
+            for kind in ("pearson", "spearman", "information"):
+                assert not similarity(with_dead, with_dead, kind)[1].any(), kind
+        assert dependence(np.full((50, 2), 0.1)).total_correlation == 0
+
+    def test_latents_that_follow_from_others_are_infinitely_dependent(self, random):
+        z = random.standard_normal((2000, 3))
+        twice = z[:, [0, 0, 2]]
+        assert gaussian_total_correlation(twice) == np.inf == dependence(twice).total_correlation
+        assert dependence(twice).information[:2].tolist() == [np.inf, np.inf]
+        assert dependence(twice).information[2] < 0.005
+        assert gaussian_total_correlation(np.c_[z, z.sum(1)]) == np.inf
+
+    def test_too_few_samples_for_the_latents_are_refused(self, random):
+        for measure in (dependence, gaussian_total_correlation):
+            with pytest.raises(EocodecError, match="dependence of 6 latents needs more than 6 samples, not 5"):
+                measure(random.standard_normal((5, 6)))
+        with pytest.raises(EocodecError, match="3 samples are too few"):
+            dependence(random.standard_normal((3, 2)))
+
     @pytest.mark.slow
     def test_boosting_sees_what_correlation_does_not(self, random):
         a = random.standard_normal(600)
@@ -210,7 +247,42 @@ class TestGaussian:
         assert dependence(z, nonlinear=True).information[1] > 0.5
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused_by_every_measure(random, bad):
+    good = random.standard_normal((40, 3))
+    z = good.copy()
+    z[3, 1] = bad
+    square = z[:3].reshape(1, 3, 3).repeat(2, 0)
+    square[0, 1, 1] = bad
+    for measure in (
+        lambda: dependence(z),
+        lambda: gaussian_total_correlation(z),
+        lambda: gaussian_wasserstein(z),
+        lambda: mean_pairwise_information(z),
+        lambda: dirty_model(z, good),
+        lambda: dirty_model(good, z),
+        lambda: dirty_model_by_validation(z, good),
+        lambda: align(z, good),
+        lambda: similarity(good, z, "spearman"),
+        lambda: similarity(good, z, "information"),
+        lambda: heterogeneity(lambda codes: codes, z, quantile_grid(good), good.var(0)),
+        lambda: heterogeneity(lambda codes: codes, good, quantile_grid(good), z.var(0)),
+        lambda: separation(np.abs(z)),
+        lambda: grams(square),
+        lambda: cross_pairwise_information(square, square),
+        lambda: variation(square),
+        lambda: mig(z, Factors.continuous(good)),
+    ):
+        with pytest.raises(EocodecError, match="not finite numbers"), np.errstate(invalid="ignore"):
+            measure()
+
+
 class TestManifold:
+    def test_a_latent_that_moves_nothing_shares_nothing(self, random):
+        j = random.standard_normal((4, 9, 3))
+        dead = np.insert(j, 1, 0.0, axis=2)
+        assert manifold(grams(dead)).total_correlation == pytest.approx(manifold(grams(j)).total_correlation)
+
     def test_identity_of_gaps_and_total_correlations(self, random):
         j = random.standard_normal((3, 9, 4))
         found = gaps(grams(j), 0.7)

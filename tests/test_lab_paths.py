@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from eocodec.errors import EocodecError
 from eocodec.lab.data.pictures import digits
 from eocodec.lab.paths import learning
 from eocodec.lab.paths.frozen import OPERATIONS, carried, frozen_errors, learn_frozen
@@ -210,6 +211,15 @@ def test_roaming_paths_start_anywhere_and_go_along_one_transformation(monkeypatc
     assert len(model.mover.path(0, torch.zeros(1, 12), 3)) == 3
     with pytest.raises(ValueError, match="adam or soap"):
         PathTraining(optimiser="sgd")
+
+
+def test_paths_whose_training_diverges_are_one_sentence():
+    grey = torch.rand(20, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(EocodecError, match="training of the paths diverged"):
+        train_paths(grey, FlowMover, PathTraining(iterations=40, width=8, batch=10, rate=1e9))
+    start = np.full((4, 3), np.nan)
+    with pytest.raises(EocodecError, match="training of the paths diverged"):
+        learn_frozen(start, np.zeros((1, 2, 4, 3)), np.ones(3), LinearMover, 1)
 
 
 def test_two_transformations_go_on_at_once_in_their_share_of_the_batches(monkeypatch):

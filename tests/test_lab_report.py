@@ -4,12 +4,14 @@ import base64
 import dataclasses
 import io
 import json
+import math
 import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from eocodec_cli.lab import command
 from paths import ROOT
@@ -137,6 +139,49 @@ def test_pictures_have_traversals_on_their_page(tmp_path):
     assert Image.open(io.BytesIO(sheet)).size == (9 * 34 * 2, 3 * 34 * 2)
 
 
+DIVERGING = (
+    'kind = "vae"\nmethod = "VAE"\nlatents = 3\nrate = 1.0',
+    'kind = "flow"\nname = "VAE"\nrate = 1.0\nnet_rate = 1.0',
+    'kind = "flow"\nname = "VAE"\nrate = 1.0\nnet_rate = 1.0\noptimiser = "soap"',
+)
+
+
+@pytest.mark.parametrize("subject", DIVERGING)
+def test_a_training_that_diverges_is_one_sentence_and_its_weights_are_not_kept(tmp_path, subject):
+    path = tmp_path / "r.toml"
+    path.write_text(f'seeds = 1\n[data]\nset = "fa15"\nsamples = 400\n[[subject]]\n{subject}\niterations = 60\n')
+    for _ in range(2):
+        with pytest.raises(EocodecError, match="the training of VAE diverged; lower its rate"):
+            running.carry_out(load_report(path))
+    assert not list((tmp_path / "report" / "runs").iterdir())
+
+
+def test_broken_weights_are_not_kept_and_those_that_were_are_trained_again(tmp_path, monkeypatch):
+    path = tmp_path / "r.toml"
+    path.write_text('seeds = 1\n[data]\nset = "fa15"\nsamples = 30\n[[subject]]\nkind = "vae"\niterations = 1\n')
+    report, weights = load_report(path), tmp_path / "report" / "runs" / "bfVAE-0.pt"
+    monkeypatch.setattr(running, "examine", lambda *arguments: 1 / 0)
+    original = PLANS["vae"].train
+
+    def broken_at_the_end(self, data, seed, progress):
+        subject = original(self, data, seed, progress)[0]
+        subject.net.encoder[0].weight.fill_(np.nan)
+        return subject, dict(subject.net.state_dict())
+
+    with monkeypatch.context() as m:
+        m.setattr(PLANS["vae"], "train", broken_at_the_end)
+        with pytest.raises(EocodecError, match="the training of bfVAE diverged"):
+            running.carry_out(report)
+        assert not weights.exists()
+        m.setattr(running, "is_finite", lambda subject, x: True)  # as in earlier versions
+        with pytest.raises(ZeroDivisionError):
+            running.carry_out(report)
+    assert not torch.isfinite(torch.load(weights, weights_only=True)["state"]["encoder.0.weight"]).any()
+    with pytest.raises(ZeroDivisionError):
+        running.carry_out(report)
+    assert torch.isfinite(torch.load(weights, weights_only=True)["state"]["encoder.0.weight"]).all()
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -167,9 +212,47 @@ def test_mistakes_in_a_file_are_one_sentence(tmp_path, change, sentence):
 
 def test_face_model_refuses_other_pictures(tmp_path):
     path = tmp_path / "r.toml"
-    path.write_text('[data]\nset = "sprites"\nsamples = 30\n[[subject]]\nkind = "face"\n')
+    path.write_text('[data]\nset = "sprites"\nsamples = 60\n[[subject]]\nkind = "face"\n')
     with pytest.raises(EocodecError, match="64x64 pixels in colour"):
         running.carry_out(load_report(path))
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_before_the_set_is_read(tmp_path, monkeypatch):
+    (tmp_path / "r.toml").write_text(REPORT)
+    (tmp_path / "report").write_bytes(b"a file")
+    monkeypatch.setattr(running, "load_set", lambda *arguments: pytest.fail("read"))
+    with pytest.raises(EocodecError, match=r"runs: cannot be written to \(Not a directory\)"):
+        running.carry_out(load_report(tmp_path / "r.toml"))
+
+
+@pytest.mark.parametrize(("held_out", "top"), [(5, 16), (1, 1)])
+def test_too_few_held_out_pictures_are_one_sentence_before_anything_is_trained(tmp_path, monkeypatch, held_out, top):
+    random = np.random.default_rng(0)
+    for folder, count in (("train", 20), ("eval", held_out)):
+        (tmp_path / folder).mkdir()
+        for k in range(count):
+            picture = random.integers(256, size=(64, 64, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(tmp_path / folder / f"{k}.png")
+    path = tmp_path / "r.toml"
+    path.write_text(
+        f'top = {top}\n[data]\nset = "faces"\ntrain = "train"\nheld_out = "eval"\n'
+        '[[subject]]\nkind = "flow"\ncomponents = 4\niterations = 1\n[[subject]]\nkind = "pca"\n'
+    )
+    monkeypatch.setattr(PLANS["flow"], "train", lambda *arguments: pytest.fail("trained"))
+    message = f"measuring {top} latent.* of PCA needs" if top == 16 else "measuring 1 latent of flow λ = 1 needs"
+    with pytest.raises(EocodecError, match=f"{message} more than {top} held-out samples, not {held_out}"):
+        running.carry_out(load_report(path))
+
+
+@pytest.mark.usefixtures("without_pages")
+def test_fewer_latents_than_wanted_are_noted_once(tmp_path):
+    (tmp_path / "r.toml").write_text(
+        'seeds = 1\ntop = 2\n[data]\nset = "torus"\nsamples = 30\n[[subject]]\nkind = "pca"\nlatents = 21\n'
+    )
+    for _ in range(2):
+        result = CliRunner().invoke(command, [str(tmp_path / "r.toml")], catch_exceptions=False)
+        note = "PCA has 20 of 21 latents: 30 samples vary in no more directions"
+        assert result.exit_code == 0 and result.stderr.splitlines().count(note) == 1
 
 
 def test_aligned_runs_are_averaged_in_the_order_of_the_reference():
@@ -181,7 +264,9 @@ def test_aligned_runs_are_averaged_in_the_order_of_the_reference():
     found = over_runs("x", runs, [a, -a[:, ::-1]])
     assert found["mean_variance"] == [[1.0, 0.0], [0.0, 1.0]] and found["mean_lssi"] == pytest.approx(1.0)
     assert found["gas"] == pytest.approx(1.0) and found["aligned"][0]["sign"] == [-1.0, -1.0]
+    found["runs"][1]["dependence"] = {"total_correlation": math.inf}
     table = comparison({"x": found})
+    assert table["x"]["TC of codes, nats"] is None
     assert table["x"]["MIG"] is None and "MIG" not in comparison_table(table)
 
 

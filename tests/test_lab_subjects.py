@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from eocodec.errors import EocodecError
+from eocodec.errors import EocodecError, EocodecWarning
 from eocodec.flow.dense import log_normal
 from eocodec.flow.objective import explained_entropy
 from eocodec.lab.data.dataset import Dataset
@@ -101,9 +103,19 @@ class TestSets:
         assert found[2, 4] == pytest.approx(0.1, abs=1e-6) and found[2, 6] == pytest.approx(0.1, abs=1e-6)
 
     def test_unreadable_faces_are_an_error(self, tmp_path: Path):
-        (tmp_path / "a.png").write_bytes(b"no picture")
-        with pytest.raises(EocodecError, match="not a tar or folder"):
+        with pytest.raises(EocodecError, match="holds no pictures"):
             read_pictures(tmp_path)
+        Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+        Image.new("RGB", (32, 64)).save(tmp_path / "b.png")
+        with pytest.raises(EocodecError, match=r"of one size: b\.png has 32x64 pixels, a\.png 64x64"):
+            read_pictures(tmp_path)
+        (tmp_path / "b.png").write_bytes(b"no picture")
+        with pytest.raises(EocodecError, match=r"^b\.png in .*: not a picture"):
+            read_pictures(tmp_path)
+        with tarfile.open(tmp_path / "faces.tar", "w") as tar:
+            tar.add(tmp_path / "b.png", "one/b.png")
+        with pytest.raises(EocodecError, match=r"^one/b\.png in .*faces\.tar: not a picture"):
+            read_pictures(tmp_path / "faces.tar")
         with pytest.raises(EocodecError, match="not a tar or folder"):
             faces(tmp_path / "none.tar", tmp_path)
 
@@ -399,3 +411,29 @@ class TestFace:
         np.testing.assert_allclose(subject.decode(z), x, atol=2e-4)
         with pytest.raises(ValueError, match="entropies"):
             FaceSubject(subject.flow, subject.entropies[:-1])
+
+
+class TestFewSamples:
+    def test_components_are_fewer_than_samples_and_orthogonal(self):
+        x = np.random.default_rng(0).random((5, 3, 8, 8)).astype(np.float32)
+        with pytest.warns(EocodecWarning, match="PCA has 4 of 16 latents: 5 samples vary in no more directions"):
+            subject = PrincipalComponents.fit(x, 16)
+        np.testing.assert_allclose(subject.rows @ subject.rows.T, np.eye(4), atol=1e-12)
+        assert manifold(subject.grams(np.zeros((2, 4)))).total_correlation == pytest.approx(0, abs=1e-9)
+
+    def test_components_without_variance_are_left_out(self):
+        x = np.random.default_rng(0).standard_normal((50, 3)).astype(np.float32) @ np.ones((3, 6), np.float32)
+        with pytest.warns(EocodecWarning, match="PCA has 1 of 4 latents"):
+            assert PrincipalComponents.fit(np.round(x), 4).latents == 1
+
+    def test_equal_samples_have_no_components(self):
+        for count in (1, 7):
+            with pytest.raises(EocodecError, match="do not differ"):
+                PrincipalComponents.fit(np.full((count, 6), 0.1, np.float32), 2)
+
+    def test_a_flow_from_components_needs_more_samples_than_dimensions(self):
+        x = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
+        for samples in (x[:20], torch.cat([x[:, :19], x[:, :1]], 1)):
+            with pytest.raises(EocodecError, match=f"not {len(samples)} in 20"):
+                train_flow(samples, 0.0, FlowTraining(iterations=1, start="components"))
+        train_flow(x, 0.0, FlowTraining(iterations=1, start="components"))

@@ -297,6 +297,50 @@ def test_the_weight_is_what_a_bit_is_worth_in_squared_steps(tmp_path: Path, pict
     assert errors[1] == pytest.approx(errors[0], rel=1e-4)
 
 
+def rated(folder: Path, pictures: Path, rate: str, first: int, second: int, keys: str = "") -> TrainingConfig:
+    path = write_config(folder, keys, first, second)
+    path.write_text(re.sub(r"(learning|final)_rate = .*", rf"\1_rate = {rate}", path.read_text()))
+    return load_config(path, pictures)
+
+
+@pytest.mark.parametrize("first", [1, 6])
+def test_a_run_that_diverges_is_one_sentence_and_leaves_the_last_good_checkpoint(
+    tmp_path: Path, pictures: Path, first: int
+) -> None:
+    good = Run(configure(tmp_path, pictures, "", 2, 2), CPU)
+    good.advance()
+    good.save()
+    before = good.checkpoint.read_bytes()
+    run = Run(rated(tmp_path, pictures, "1e9", first, 1), CPU)
+    run.total = first
+    with pytest.raises(EocodecError, match=r"the training diverged in iteration \d: .*lower learning_rate \(1e\+09"):
+        for _ in run:
+            pass
+    assert run.checkpoint.read_bytes() == before
+    assert all(math.isfinite(r["loss"]) for r in logged(run.log))
+
+
+def test_one_step_without_a_gradient_is_left_out_and_many_end_the_run(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(configure(tmp_path, pictures, "", 30, 2), CPU)
+    norms = iter([math.inf] + [1.0] + [math.inf] * 30)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *arguments: torch.tensor(next(norms)))
+    weights = [p.clone() for p in run.model.parameters()]
+    run.advance()
+    assert all(torch.equal(a, b) for a, b in zip(weights, run.model.parameters(), strict=True))
+    with pytest.raises(EocodecError, match="diverged in iteration 12: its loss or gradient is not finite"):
+        for _ in range(30):
+            run.advance()
+
+
+def test_a_validation_that_is_not_finite_is_one_sentence(tmp_path: Path, pictures: Path) -> None:
+    run = Run(configure(tmp_path, pictures), CPU)
+    run.average = {k: v * math.nan if v.is_floating_point() else v for k, v in run.average.items()}
+    with pytest.raises(EocodecError, match="diverged in iteration 0: its validation is not finite"):
+        run.validate(write=False)
+
+
 def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path, pictures: Path) -> None:
     from eocodec.flow.distributed import Ranks
 
@@ -463,6 +507,8 @@ def test_every_registered_model_names_its_sizes_in_plain_values() -> None:
         ("threads = -1", "threads must be a finite number of at least 0"),
         ("average = 2.0", "average must be below 1"),
         ("average = nan", "average must be a finite number"),
+        (f"seed = {10**30}", r"seed must be at most 2\^63 - 1"),
+        (f"threads = {10**400}", r"threads must be at most 2\^63 - 1"),
     ],
 )
 def test_impossible_configurations_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
@@ -489,6 +535,7 @@ def test_bad_sections_are_refused_by_name(tmp_path: Path) -> None:
         ("levels = 2", "lvels = 2", r"the key lvels in \[model\] is unknown"),
         ("levels = 2", 'kind = "hologram"', "kind = 'hologram' is unknown"),
         ("levels = 2", "levels = 0", r"levels in \[model\] must be a finite number of at least 1"),
+        ("levels = 2", "levels = 99", r"levels in \[model\] must be at most 4 for crop = 32"),
         ("step = [2, 8]", "step = [2, 8]\nflow_rate = nan", r"flow_rate in \[\[stage\]\] must be a finite"),
         ("step = [2, 8]", "step = 3", r"step in \[\[stage\]\] must be a list of 2 numbers"),
         ("step = [2, 8]", "step = [8, 2]", "0 < low <= high"),
@@ -526,6 +573,16 @@ def test_a_dry_run_and_the_loader_benchmark_write_nothing(tmp_path: Path, pictur
 
 
 # The pictures
+
+
+def test_a_run_folder_that_cannot_be_written_to_is_said_before_pictures_are_read(tmp_path: Path, call: Runner) -> None:
+    config = write_config(tmp_path)
+    (tmp_path / "pictures").mkdir()  # without any
+    (tmp_path / "file").write_bytes(b"")
+    for out in (tmp_path / "file", tmp_path / "file" / "run" / "one", Path("/proc/run"), tmp_path / ("x" * 300)):
+        done = call("train", config, "--device", "cpu", "--out", out)
+        assert done.returncode == 1 and b"cannot be written" in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_shards_hold_the_same_pictures_in_the_same_order_as_their_folder(tmp_path: Path, pictures: Path) -> None:
@@ -589,6 +646,18 @@ def test_bad_pictures_and_shards_are_named(tmp_path: Path, pictures: Path) -> No
     (mixed / "a-0.tar").unlink()
     with pytest.raises(EocodecError, match=r"z\.png: the picture is damaged"):
         read_pictures(mixed)
+
+
+def test_it_is_said_where_the_hold_out_leaves_nothing_to_train_on(tmp_path: Path, pictures: Path) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    shutil.copy(next((pictures / "set0").glob("*.png")), folder / "a.png")
+    for keys in ("", 'hold_out_by = "group"', 'stream = "aligned"'):
+        with pytest.raises(EocodecError, match=r"no picture is left to train on: hold_out = 3 \(by .*\) takes 1 of 1"):
+            Run(configure(tmp_path, folder, keys), CPU)
+    Image.new("RGB", (40, 90)).save(folder / "b.png")
+    with pytest.raises(EocodecError, match="no picture that is not held out is at least 48 pixels wide and high"):
+        Run(configure(tmp_path, folder), CPU)
 
 
 def test_holding_out_by_group_leaks_no_identity(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 import json
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
-from eocodec.errors import EocodecError
+from eocodec.errors import EocodecError, EocodecWarning
 
 
 @click.command("lab")
@@ -41,9 +44,12 @@ def command(report: Path, out: Path | None, as_json: bool) -> None:
     terminal = sys.stderr.isatty()
     shown = ""
     bar: Any
-    with click.progressbar(
-        length=length(loaded), file=sys.stderr, hidden=not terminal, item_show_func=lambda _: shown
-    ) as bar:
+    with (
+        _noted() as notes,
+        click.progressbar(
+            length=length(loaded), file=sys.stderr, hidden=not terminal, item_show_func=lambda _: shown
+        ) as bar,
+    ):
 
         def say(message: str, done: int) -> None:
             nonlocal shown
@@ -54,5 +60,32 @@ def command(report: Path, out: Path | None, as_json: bool) -> None:
 
         table = carry_out(loaded, say)
         bar.update(bar.length - bar.pos)
+    for note in dict.fromkeys(notes):
+        click.echo(note, err=True)
     click.echo(json.dumps(table, ensure_ascii=False) if as_json else comparison_table(table))
     click.echo(f"wrote {loaded.out / 'index.html'}", err=True)
+
+
+@contextmanager
+def _noted() -> Iterator[list[str]]:
+    """Keep the sentences of warnings that are eocodec's own, which would stand in the progress bar."""
+    notes: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", EocodecWarning)
+        shown = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, EocodecWarning):
+                notes.append(str(message))
+            else:
+                shown(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield notes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eocodec.errors import EocodecError
+from eocodec.files import make_folder
 
 if TYPE_CHECKING:
     from eocodec.flow.training import Run, TrainingConfig
@@ -67,6 +68,8 @@ def command(
     if not (resume or dry_run) and (loaded.out / "checkpoint.pt").exists():
         raise EocodecError(f"{loaded.out} holds a checkpoint already; use --resume to continue it, or another --out")
     with join(device) as (ranks, place):
+        if ranks.main and not dry_run:
+            _make_out(loaded.out)
         run = Run(loaded, place, resume, start, ranks, report=lambda message: click.echo(message, err=True))
         if ranks.main:
             click.echo(run.describe(), err=True)
@@ -74,6 +77,18 @@ def command(
             _try(run)
         else:
             _train(run)
+
+
+def _make_out(out: Path) -> None:
+    """Make the run's folder and see that it can be written to, before pictures are read.
+
+    Raises:
+        EocodecError: it cannot.
+    """
+    try:
+        make_folder(out)
+    except OSError as e:
+        raise EocodecError(f"{out}: cannot be written to ({e.strerror})") from None
 
 
 def _train(run: "Run") -> None:

@@ -20,6 +20,7 @@ __all__ = ["TrainingConfig", "load_config"]
 OBJECTIVES = ("likelihood", "rate-distortion", "entropy", "refinement", "embedded", "denoising", "noise-level")
 AUTOCAST = ("auto", "on", "off")
 OPTIMISERS = ("adam", "soap")
+LARGEST = 2**63 - 1  # of whole numbers: what torch takes as a seed
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,9 @@ def _check(path: Path, config: TrainingConfig) -> None:
         _check_numbers(path, where, part, config.model)
     if not config.average < 1:
         raise EocodecError(f"{path}: average must be below 1, not {config.average:g}")
+    most = config.crop.bit_length() - 2  # 2^(levels + 1) divides the crop
+    if getattr(config.model, "levels", 1) > most:
+        raise EocodecError(f"{path}: levels in [model] must be at most {most} for crop = {config.crop}")
 
 
 def _check_numbers(path: Path, where: str, part: Any, model: Any) -> None:
@@ -165,5 +169,7 @@ def _check_numbers(path: Path, where: str, part: Any, model: Any) -> None:
                 continue
             size = part is model and type(number) is int and type(f.default) is int and f.default > 0
             least = 1 if size else 0
+            if isinstance(number, int) and number > LARGEST:
+                raise EocodecError(f"{path}: {f.name}{where} must be at most 2^63 - 1")
             if not (math.isfinite(number) and number >= least):
                 raise EocodecError(f"{path}: {f.name}{where} must be a finite number of at least {least}, not {number}")

@@ -106,7 +106,9 @@ class CropStream:
     ) -> None:
         self.pictures = [p for p in pictures if min(p.shape[:2]) >= size * 3 // 2]
         if not self.pictures:
-            raise EocodecError(f"no training picture is at least {size * 3 // 2} pixels wide and high")
+            raise EocodecError(
+                f"no picture that is not held out is at least {size * 3 // 2} pixels wide and high, 1.5 times the crop"
+            )
         areas = np.array([p.shape[0] * p.shape[1] for p in self.pictures], dtype=np.float64)
         self.weights = np.cumsum(areas / areas.sum())
         self.size, self.rescale, self.turns = size, rescale, TURNS[turns]
@@ -164,8 +166,6 @@ class AlignedStream:
             if picture.shape[:2] != (size, size):
                 height, width = picture.shape[:2]
                 raise EocodecError(f"{name} is {width}x{height} pixels; aligned pictures must all be {size}x{size}")
-        if not pictures:
-            raise EocodecError("no picture is left to train on after the hold-out")
         self.pictures = np.stack([p for _, p in pictures])
         self.seed, self.drawn, self.jitter = seed, 0, jitter
         self._epoch, self._order, self._flips = -1, np.zeros(0, np.int64), np.zeros(0, bool)

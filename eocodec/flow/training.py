@@ -51,6 +51,7 @@ __all__ = [
 
 ADAPT_EVERY = 5  # iterations between calls of a model's `adapt`
 ADAPT_PICTURES = 16  # that it gets
+SKIPPED = 10  # steps in a row without a finite gradient after which a run has diverged
 VALIDATION_PIXELS = 1 << 20  # evaluated at once
 
 
@@ -111,6 +112,11 @@ def open_pictures(config: TrainingConfig, given: Pictures | None = None) -> tupl
     train, held_out = given or split(read_pictures(config.folder), config.hold_out, config.hold_out_by)
     if config.grey:
         train, held_out = ([(name, greyed(picture)) for name, picture in part] for part in (train, held_out))
+    if not train:
+        raise EocodecError(
+            f"no picture is left to train on: hold_out = {config.hold_out} (by {config.hold_out_by}) takes "
+            f"{len(held_out)} of {len(held_out)}; add pictures"
+        )
     stream = open_stream(config.stream, train, config.crop, config.seed, config.rescale, config.jitter, config.turns)
     return stream, held_out
 
@@ -202,6 +208,8 @@ class Run:
         # The stages leave some parameters out: the likelihood knows no refinement.
         self.parallel = DistributedDataParallel(self.loss, find_unused_parameters=True) if ranks.world > 1 else None
         self._graph: tuple[Stage, StepGraph] | None = None
+        self._skipped = 0  # steps in a row
+        self._seen: tuple[Stage, Tensor, int] | None = None  # a picture of the last batch, with its stage and seed
         self._clock = _Clock()
 
     def _takes(self, picture: Picture) -> bool:
@@ -228,7 +236,13 @@ class Run:
         self.random.set_state(raw["random"].cpu())
 
     def save(self) -> None:
-        """Write the checkpoint atomically."""
+        """Write the checkpoint atomically.
+
+        Raises:
+            EocodecError: the run has diverged; the checkpoint stays as it was.
+        """
+        if not self._is_finite():
+            raise self._diverged("its weights, or the loss with them, are not finite")
         raw = {
             "model_kind": kind_of(self.config.model),
             "model_config": asdict(self.config.model),
@@ -246,6 +260,25 @@ class Run:
         self.config.out.mkdir(parents=True, exist_ok=True)
         with atomic_file(self.checkpoint) as file:
             torch.save(raw, file)
+
+    @torch.no_grad()
+    def _is_finite(self) -> bool:
+        """Whether all weights and averages are finite, and what they make of a picture of the last batch."""
+        states = (self.model.state_dict(), self.average)
+        if not all(bool(torch.isfinite(v).all()) for state in states for v in state.values()):
+            return False
+        if self._seen is None:
+            return True
+        stage, x, seed = self._seen
+        plain = BatchLoss(self.model, self.autocast, False, lambda message: None)
+        return bool(torch.isfinite(plain(stage, x, self.running.to(self.device), seed, 0)[0]))
+
+    def _diverged(self, sign: str) -> EocodecError:
+        stage = self.stage()[0] if self._seen is None else self._seen[0]
+        return EocodecError(
+            f"the training diverged in iteration {self.iteration}: {sign}; lower learning_rate "
+            f"({stage.learning_rate:g} in this stage)"
+        )
 
     def describe(self) -> str:
         """One line: model, pictures, processes."""
@@ -299,7 +332,11 @@ class Run:
         return late or self.iteration == self.total or bool(every and self.iteration % every == 0)
 
     def advance(self) -> dict[str, float]:
-        """One optimiser step; returns its figures, means over the whole batch."""
+        """One optimiser step; returns its figures, means over the whole batch.
+
+        Raises:
+            EocodecError: the run has diverged.
+        """
         stage, done = self.stage()
         rate = stage.final_rate + 0.5 * (stage.learning_rate - stage.final_rate) * (
             1 + math.cos(math.pi * done / stage.iterations)
@@ -316,7 +353,12 @@ class Run:
             self.optimiser.zero_grad(set_to_none=True)
             figures, each = self._backward(stage, x, seed)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        if torch.isfinite(norm):
+        self._seen = stage, x[:1], seed
+        self._skipped = 0 if torch.isfinite(norm) else self._skipped + 1
+        if not math.isfinite(figures["loss"]) or self._skipped == SKIPPED:
+            self.iteration += 1
+            raise self._diverged("its loss or gradient is not finite")
+        if not self._skipped:
             self.optimiser.step()
         self.iteration += 1
         self._update_average()
@@ -418,6 +460,9 @@ class Run:
             steps: Δ in 8-bit levels.
             limit: how many pictures to use, all by default.
             write: save the first picture at all steps as `validation<iteration>.png`.
+
+        Raises:
+            EocodecError: the run has diverged: figures are not finite.
         """
         model = build(self.config.model).to(self.device).eval()
         model.load_state_dict(self.average)
@@ -435,6 +480,8 @@ class Run:
                 if len(rates) == len(x):
                     shown.append(y[0].clamp(0, 1))
             points[f"{level:g}"] = (float(np.mean(rates)), float(np.mean(quality)))
+            if not np.isfinite(points[f"{level:g}"]).all():
+                raise self._diverged("its validation is not finite")
         if write:
             strip = torch.cat(shown, 2).permute(1, 2, 0).cpu().numpy()
             Image.fromarray((strip * 255 + 0.5).astype(np.uint8)).save(

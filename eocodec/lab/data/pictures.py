@@ -1,6 +1,5 @@
 """Sets of pictures: handwritten digits that ship with scikit-learn, and aligned faces from a tar or a folder."""
 
-import io
 import tarfile
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from eocodec.errors import EocodecError
+from eocodec.flow.pictures import decoded
 from eocodec.lab.data.dataset import Dataset, Float32, Floats, pooled
 from eocodec.lab.measures.supervised.factors import Factors
 
@@ -45,7 +45,7 @@ def read_pictures(path: Path, limit: int | None = None) -> Float32:
     """Pictures `(n, 3, H, W)` in 0 to 1 from a tar or a folder, in order of name.
 
     Raises:
-        EocodecError: nothing can be read, or the pictures differ in size.
+        EocodecError: nothing can be read, a picture cannot, or they differ in size; the file is named.
     """
     try:
         if path.is_dir():
@@ -53,12 +53,19 @@ def read_pictures(path: Path, limit: int | None = None) -> Float32:
         else:
             with tarfile.open(path) as tar:
                 content = {m.name: f.read() for m in tar if m.isfile() and (f := tar.extractfile(m))}
-        names = sorted(content)[:limit]
-        pictures = [np.asarray(Image.open(io.BytesIO(content[n])).convert("RGB")) for n in names]
     except (OSError, tarfile.TarError) as e:
         raise EocodecError(f"{path} is not a tar or folder of pictures: {e}") from None
-    if not pictures or len({p.shape for p in pictures}) > 1:
-        raise EocodecError(f"{path} must hold pictures of one size")
+    names = sorted(content)[:limit]
+    pictures = [decoded((n, f"{n} in {path}", content[n])) for n in names]
+    if not pictures:
+        raise EocodecError(f"{path} holds no pictures")
+    for name, picture in zip(names, pictures, strict=True):
+        if picture.shape != pictures[0].shape:
+            height, width = picture.shape[:2]
+            raise EocodecError(
+                f"{path} must hold pictures of one size: {name} has {width}x{height} pixels, "
+                f"{names[0]} {pictures[0].shape[1]}x{pictures[0].shape[0]}"
+            )
     return np.stack(pictures).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
 
 

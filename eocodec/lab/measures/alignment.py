@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.lab.measures.supervised.factors import active_codes
 from eocodec.lab.measures.supervised.information import mutual_information_matrix
 
 __all__ = ["FLOOR", "Alignment", "align", "greedy", "similarity", "stability"]
@@ -76,10 +77,13 @@ def similarity(a: Floats, b: Floats, measure: str = "pearson") -> Floats:
 
     Raises:
         ValueError: another measure.
+        EocodecError: codes are not finite.
     """
     if measure == "information":
-        return np.sqrt(-np.expm1(-2 * mutual_information_matrix(a, b)))
-    return np.abs(_correlation(a, b, measure))
+        strength = np.sqrt(-np.expm1(-2 * mutual_information_matrix(a, b)))
+    else:
+        strength = np.abs(_correlation(a, b, measure))
+    return np.where(np.outer(active_codes(a, None), active_codes(b, None)), strength, 0.0)
 
 
 def _correlation(a: Floats, b: Floats, measure: str) -> Floats:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.lab.measures.finite import finite
+
 __all__ = ["BLOCK", "ELEMENT", "SUPPORT", "DirtyModel", "dirty_model", "dirty_model_by_validation", "standardised"]
 
 BLOCK, ELEMENT = 0.3, 0.05  # weights of the penalties
@@ -56,7 +58,12 @@ class DirtyModel:
 
 
 def standardised(x: Floats) -> Floats:
-    """Columns with mean 0 and deviation 1; constant ones become 0."""
+    """Columns with mean 0 and deviation 1; constant ones become 0.
+
+    Raises:
+        EocodecError: values are not finite.
+    """
+    x = finite(x, "values")
     deviation = x.std(0)
     steady = deviation <= 1e-9 * max(1.0, float(np.abs(x).max(initial=0.0)))
     return np.where(steady, 0.0, (x - x.mean(0)) / np.where(steady, 1.0, deviation))
@@ -95,6 +102,7 @@ def dirty_model(
 
     Raises:
         ValueError: another norm, or a weight that is not positive.
+        EocodecError: codes or features are not finite.
     """
     if rows not in ("max", "l2"):
         raise ValueError(f"The norm of rows is max or l2, not {rows}.")

@@ -12,6 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.errors import EocodecError
+from eocodec.lab.measures.finite import finite
+from eocodec.lab.measures.supervised.factors import active_codes
+from eocodec.lab.measures.supervised.information import mutual_information_matrix
+
 __all__ = [
     "Dependence",
     "copula",
@@ -22,27 +27,57 @@ __all__ = [
 ]
 
 PERMUTATIONS = 20
+SINGULAR = 1e-14  # of an eigenvalue of a correlation, for each latent: it is 0 but for rounding
+INVOLVED = 1e-9  # share of a latent in what has no variance, above which it follows from the others
 
 Floats = npt.NDArray[np.float64]
 
 
-def _scaled_log_det(covariance: Floats) -> tuple[float, Floats]:
+def _alive(codes: Floats) -> npt.NDArray[np.bool_]:
+    """Latents that vary, `(K,)`.
+
+    Raises:
+        EocodecError: codes are not finite, or too few to tell how that many latents depend on each other.
+    """
+    alive = active_codes(codes, None)
+    count = int(alive.sum())
+    if count > 1 and len(codes) <= count:
+        raise EocodecError(f"the dependence of {count} latents needs more than {count} samples, not {len(codes)}")
+    return alive
+
+
+def _gaussian_information(codes: Floats) -> tuple[Floats, float]:
+    """`I(z_i; z_−i)` and total correlation of Gaussian columns that vary; infinite where one follows from others.
+
+    With R the correlation, `½ log (R⁻¹)_ii` and `−½ log det R`.
+    """
+    covariance = np.cov(codes.T)
     deviation = np.sqrt(np.diag(covariance))
-    correlation = covariance / np.outer(deviation, deviation)
-    return float(np.linalg.slogdet(correlation)[1]), correlation
+    values, vectors = np.linalg.eigh(covariance / np.outer(deviation, deviation))
+    lost = values <= SINGULAR * len(values)
+    follows = np.square(vectors[:, lost]).sum(1) > INVOLVED
+    inverse = (np.square(vectors[:, ~lost]) / values[~lost]).sum(1)
+    total = np.inf if lost.any() else -0.5 * float(np.log(values).sum())
+    return np.where(follows, np.inf, np.maximum(0.0, 0.5 * np.log(inverse))), total
 
 
 def gaussian_total_correlation(codes: Floats) -> float:
-    """`−½ log det` of the correlation of codes `(n, K)` that vary, in nats."""
-    alive = codes[:, codes.std(0) > 0]
-    if alive.shape[1] < 2:
-        return 0.0
-    return max(0.0, -0.5 * _scaled_log_det(np.cov(alive.T))[0])
+    """`−½ log det` of the correlation of codes `(n, K)` that vary, in nats; infinite where some follow from others.
+
+    Raises:
+        EocodecError: codes are not finite, or not more than latents.
+    """
+    alive = _alive(codes)
+    return max(0.0, _gaussian_information(codes[:, alive])[1]) if alive.sum() > 1 else 0.0
 
 
 def gaussian_wasserstein(codes: Floats) -> float:
-    """Squared 2-Wasserstein distance of `N(0, Σ)` to `N(0, diag Σ)`, over the trace of Σ; 0 for independent codes."""
-    covariance = np.atleast_2d(np.cov(codes.T))
+    """Squared 2-Wasserstein distance of `N(0, Σ)` to `N(0, diag Σ)`, over the trace of Σ; 0 for independent codes.
+
+    Raises:
+        EocodecError: codes are not finite.
+    """
+    covariance = np.atleast_2d(np.cov(finite(codes, "codes").T))
     variances = np.diag(covariance)
     root = np.sqrt(variances)
     middle = np.linalg.eigvalsh(root[:, None] * covariance * root)
@@ -51,10 +86,13 @@ def gaussian_wasserstein(codes: Floats) -> float:
 
 
 def mean_pairwise_information(codes: Floats) -> float:
-    """Mean mutual information of two latents, in nats, binned without its floor."""
-    from eocodec.lab.measures.supervised.information import mutual_information_matrix
+    """Mean mutual information of two latents that vary, in nats, binned without its floor.
 
-    told = mutual_information_matrix(codes, codes)
+    Raises:
+        EocodecError: codes are not finite.
+    """
+    alive = codes[:, active_codes(codes, None)]
+    told = mutual_information_matrix(alive, alive)
     pairs = ~np.eye(len(told), dtype=bool)
     return float(told[pairs].mean()) if pairs.any() else 0.0
 
@@ -82,31 +120,33 @@ class Dependence:
     null: float
 
 
-def _copula_information(scores: Floats) -> tuple[Floats, float]:
-    log_det, correlation = _scaled_log_det(np.atleast_2d(np.cov(scores.T)))
-    return 0.5 * np.log(np.diag(np.linalg.inv(correlation))), -0.5 * log_det
-
-
 def dependence(codes: Floats, seed: int = 0, nonlinear: bool = False) -> Dependence:
     """Dependence of every latent on the others, from samples `(n, K)`.
 
     Arguments:
-        codes: samples of the aggregate posterior.
+        codes: samples of the aggregate posterior; latents that do not vary depend on nothing.
         seed: of permutations and folds.
         nonlinear: also take `−½ log(1 − R²)` of gradient boosting, out of fold, where it is more: slower, and a lower
             bound for any dependence.
+
+    Raises:
+        EocodecError: codes are not finite, or too few for their latents.
     """
-    scores = copula(codes)
+    alive, information = _alive(codes), np.zeros(codes.shape[1])
+    if alive.sum() < 2:
+        return Dependence(information, 0.0, 0.0)
+    scores = copula(codes[:, alive])
     random = np.random.default_rng(seed)
-    if scores.shape[1] < 2:
-        return Dependence(np.zeros(scores.shape[1]), 0.0, 0.0)
-    told, total = _copula_information(scores)
-    nulls = [_copula_information(random.permuted(scores, axis=0)) for _ in range(PERMUTATIONS)]
+    told, total = _gaussian_information(scores)
+    nulls = [_gaussian_information(random.permuted(scores, axis=0)) for _ in range(PERMUTATIONS)]
     null = float(np.mean([t for _, t in nulls]))
+    if not np.isfinite(null):
+        raise EocodecError(f"{len(codes)} samples are too few to tell how {len(scores.T)} latents depend on each other")
     told = np.maximum(0.0, told - np.mean([i for i, _ in nulls], axis=0))
     if nonlinear:
         told = np.maximum(told, _boosted_information(scores, seed))
-    return Dependence(told, max(0.0, total - null), null)
+    information[alive] = told
+    return Dependence(information, max(0.0, total - null), null)
 
 
 def _boosted_information(scores: Floats, seed: int) -> Floats:

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.lab.measures.finite import finite
+
 __all__ = ["THRESHOLD", "Heterogeneity", "heterogeneity", "quantile_grid"]
 
 THRESHOLD = 0.05  # of explained variance, above which a latent is informative or a feature covered
+ROUNDING = 1e-20  # of the largest variance: a feature that varies less is constant but for rounding
 BATCH = 4096  # codes that are decoded at a time
 
 Floats = npt.NDArray[np.float64]
@@ -90,6 +93,9 @@ def heterogeneity(
     Returns:
         `A_kj = mean_b Var_r x̂[b, k, r, j] / Var x_j`.
 
+    Raises:
+        EocodecError: decoded features or variances are not finite.
+
     Example:
         >>> loadings = np.array([[1.0, 0.0], [0.0, 2.0]])
         >>> z = np.random.default_rng(0).standard_normal((400, 2))
@@ -105,9 +111,9 @@ def heterogeneity(
             base = codes[start : start + chunk]
             moved = np.repeat(base, points, axis=0)
             moved[:, k] = np.tile(grid[:, k], len(base))
-            features = np.asarray(decode(moved), np.float64).reshape(len(base), points, -1)
+            features = finite(decode(moved), "features of what is decoded").reshape(len(base), points, -1)
             result[k] += features.var(1).sum(0)
         progress(k + 1)
     result /= len(codes)
-    known = variance > 0
+    known = finite(variance, "variances") > ROUNDING * variance.max(initial=0.0)
     return Heterogeneity(np.where(known, result / np.where(known, variance, 1.0), 0.0), threshold)

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.lab.measures.finite import finite
+
 __all__ = [
     "H0",
     "Gaps",
@@ -74,12 +76,17 @@ class Manifold:
 
 
 def grams(jacobians: Floats) -> Floats:
-    """Gram matrices `(n, K, K)` of Jacobians `(n, p, K)`."""
+    """Gram matrices `(n, K, K)` of Jacobians `(n, p, K)`.
+
+    Raises:
+        EocodecError: entries are not finite.
+    """
+    jacobians = finite(jacobians, "Jacobians")
     return np.asarray(np.swapaxes(jacobians, 1, 2) @ jacobians, np.float64)
 
 
 def manifold(gram: Floats, log_prior: Floats | None = None) -> Manifold:
-    """Spectrum and entropy from Gram matrices at samples.
+    """Spectrum and entropy from Gram matrices at samples; latents that move nothing share nothing with others.
 
     Arguments:
         gram: `(n, K, K)`.
@@ -87,8 +94,17 @@ def manifold(gram: Floats, log_prior: Floats | None = None) -> Manifold:
     """
     prior = np.full(gram.shape[1], -H0) if log_prior is None else np.asarray(log_prior, np.float64).mean(0)
     norms = log_norms(gram).mean(0)
-    log_volume = 0.5 * float(np.linalg.slogdet(gram)[1].mean())
+    cosines = _cosines(gram)
+    places = np.arange(gram.shape[1])
+    cosines[:, places, places] = 1.0  # also of columns that are zero
+    log_volume = float(norms.sum()) + 0.5 * float(np.linalg.slogdet(cosines)[1].mean())
     return Manifold(norms - prior, log_volume - float(prior.sum()))
+
+
+def _cosines(gram: Floats) -> Floats:
+    """Of the angles between columns `(n, K, K)`."""
+    inverse = np.exp(-log_norms(gram))
+    return np.asarray(gram * inverse[:, :, None] * inverse[:, None, :])
 
 
 def log_norms(gram: Floats) -> Floats:
@@ -98,8 +114,7 @@ def log_norms(gram: Floats) -> Floats:
 
 def pairwise_information(gram: Floats) -> Floats:
     """MPMI `(K, K)`: `−½ E log(1 − cos²)` of columns i and j, nats, at most 10; 0 on the diagonal."""
-    inverse = np.exp(-log_norms(gram))
-    out = _information(gram * inverse[:, :, None] * inverse[:, None, :])
+    out = _information(_cosines(gram))
     np.fill_diagonal(out, 0.0)
     return out
 
@@ -113,7 +128,11 @@ def cross_pairwise_information(a: Floats, b: Floats) -> Floats:
     """MCPMI `(K, K')`: the same with columns of two models at the same x, `(n, p, K)` and `(n, p, K')`.
 
     What two identical directions give, infinity, is cut to 10 nats at every sample.
+
+    Raises:
+        EocodecError: entries are not finite.
     """
+    a, b = finite(a, "Jacobians"), finite(b, "Jacobians")
     units = [j / np.maximum(np.linalg.norm(j, axis=1, keepdims=True), FLOOR) for j in (a, b)]
     return _information(np.swapaxes(units[0], 1, 2) @ units[1])
 
@@ -178,5 +197,8 @@ def variation(norms: Floats) -> Floats:
 
     Returns:
         `Var_v E_{z_i} log ‖J_i‖` `(K,)`; 0 for a linear map.
+
+    Raises:
+        EocodecError: norms are not finite.
     """
-    return np.asarray(norms.mean(1).var(0))
+    return np.asarray(finite(norms, "norms").mean(1).var(0))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.lab.measures.finite import finite
 from eocodec.lab.measures.heterogeneity import THRESHOLD
 
 __all__ = ["Separation", "separation"]
@@ -54,7 +55,8 @@ def separation(association: Floats, threshold: float = THRESHOLD) -> Separation:
         threshold: a row is informative if its maximum is above it, a column covered if its sum is.
 
     Raises:
-        ValueError: an entry is negative or not finite.
+        ValueError: an entry is negative.
+        EocodecError: an entry is not finite.
 
     Example:
         >>> round(separation(np.kron(np.eye(3), np.ones((1, 5)))).lssi, 9)
@@ -62,8 +64,8 @@ def separation(association: Floats, threshold: float = THRESHOLD) -> Separation:
         >>> round(separation(np.ones((3, 5))).lssi, 9)
         0.0
     """
-    if not (np.isfinite(association).all() and (association >= 0).all()):
-        raise ValueError("An association matrix has finite entries that are not negative.")
+    if (finite(association, "associations") < 0).any():
+        raise ValueError("An association matrix has no negative entries.")
     informative = association.max(1, initial=0.0) > threshold
     covered = association.sum(0) > threshold
     coverage = float(np.minimum(1.0, association.sum(0)).mean())

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from eocodec.lab.paths.movers import Mover
+from eocodec.lab.subjects.divergence import check_loss
 from eocodec.lab.subjects.subject import Core, Float32, Floats
 
 __all__ = ["OPERATIONS", "FrozenError", "carried", "frozen_errors", "learn_frozen"]
@@ -85,6 +86,9 @@ def learn_frozen(
         mover: makes the mover from d and K.
         iterations, rate: of Adam, with a cosine to zero.
         seed: of weights and batches.
+
+    Raises:
+        EocodecError: the training diverges.
     """
     count, steps = targets.shape[:2]
     with torch.random.fork_rng(devices=[]):
@@ -101,6 +105,7 @@ def learn_frozen(
         path, loss = model.travel(k, z0[index], torch.zeros(BATCH), steps)
         for t, z in enumerate(path):
             loss = loss + (weight * (z - ends[k, t, index]).square()).sum(1).mean()
+        check_loss(loss, "the paths")
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)

@@ -21,6 +21,7 @@ from torch.nn import functional
 from eocodec.flow.soap import Soap
 from eocodec.lab.paths.movers import FlowMover, Mover
 from eocodec.lab.paths.scenes import transformed
+from eocodec.lab.subjects.divergence import check_loss
 from eocodec.lab.subjects.objective import kl_divergence
 from eocodec.lab.subjects.subject import Floats
 
@@ -124,6 +125,9 @@ def train_paths(
         training: sizes and lengths.
         seed: of weights, batches, transformations and noise.
         progress: called with the number of iterations done.
+
+    Raises:
+        EocodecError: the training diverges.
     """
     size = grey.shape[-1]
     with torch.random.fork_rng(devices=[]):
@@ -158,6 +162,7 @@ def train_paths(
             path, loss = model.mover.superposed((k, other), z, training.steps), z.new_zeros(())
         recovered = (training.steps + 1) * model.reconstruction(targets, torch.cat([z, *path]))
         loss = loss + recovered + kl_divergence(mean, log_variance).mean()
+        check_loss(loss, "the paths")
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 100.0)

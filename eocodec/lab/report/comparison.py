@@ -1,5 +1,6 @@
 """Figures of subjects over their runs, and the table that compares them."""
 
+import math
 import statistics
 from typing import Any
 
@@ -85,7 +86,7 @@ def over_runs(title: str, runs: list[dict[str, Any]], codes: list[Floats]) -> di
 
 
 def comparison(subjects: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation of the figures of `COLUMNS` over runs, with GAS, by subject; None where undefined."""
+    """Mean and deviation of the figures of `COLUMNS` over runs, with GAS, by subject; None where not finite."""
     out: dict[str, Any] = {}
     for title, subject in subjects.items():
         row: dict[str, Any] = {"runs": len(subject["runs"])}
@@ -102,7 +103,7 @@ def _at(run: dict[str, Any], path: tuple[str, ...]) -> float | None:
     value: Any = run
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
-    return None if value is None else float(value)
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _shown(cell: list[float] | None, runs: int) -> str:

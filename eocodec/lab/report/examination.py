@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.errors import EocodecError
 from eocodec.lab.data.dataset import Dataset
 from eocodec.lab.measures.alignment import greedy
 from eocodec.lab.measures.dirty import dirty_model
@@ -35,7 +36,7 @@ from eocodec.lab.measures.supervised.interventions import beta_vae_score, factor
 from eocodec.lab.measures.supervised.predictors import dci, explicitness, sap
 from eocodec.lab.subjects.subject import Core, Posterior, Subject
 
-__all__ = ["Effort", "examine", "same_pairs", "shared_directions", "supervised"]
+__all__ = ["Effort", "check_samples", "examine", "same_pairs", "shared_directions", "supervised"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -80,9 +81,13 @@ def examine(
     Returns:
         Plain values under `latents`, `kl`, `spectrum`, `fvh`, `dbsr`, `gaps`, `mpmi`, `variation`, `dependence`,
         `unsupervised` and, where factors are known, `supervised`; and the means of the latents `(n, K)`.
+
+    Raises:
+        EocodecError: there are too few held-out samples.
     """
     effort = effort or Effort.suited(data)
     x = data.held_out
+    check_samples(subject.name, min(effort.top, subject.latents), data)
     core = Core.top(subject, x, min(effort.top, subject.latents))
     posterior = core.encode(x)
     codes = posterior.mean
@@ -125,6 +130,21 @@ def examine(
         say("supervised measures")
         result["supervised"] = supervised(codes, data.factors, active, effort.votes)
     return result, codes
+
+
+def check_samples(name: str, latents: int, data: Dataset) -> None:
+    """See that there are enough samples to measure so many latents of the subject that is called `name`.
+
+    Raises:
+        EocodecError: there are not.
+    """
+    held_out = len(data.held_out)
+    if held_out <= latents:
+        many = "1 latent" if latents == 1 else f"{latents} latents"
+        raise EocodecError(
+            f"measuring {many} of {name} needs more than {latents} held-out samples, not {held_out}; "
+            f"hold out more, or measure fewer (top)"
+        )
 
 
 def _rounded(x: npt.ArrayLike, digits: int = 5) -> Any:

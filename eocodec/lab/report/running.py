@@ -19,14 +19,15 @@ import numpy as np
 import torch
 
 from eocodec.errors import EocodecError
-from eocodec.files import atomic_file, atomic_write
+from eocodec.files import atomic_file, atomic_write, make_folder
 from eocodec.lab.data.dataset import Dataset
 from eocodec.lab.data.library import load_set
 from eocodec.lab.measures.alignment import similarity
 from eocodec.lab.report.comparison import comparison, comparison_table, over_runs
 from eocodec.lab.report.configuration import Report
-from eocodec.lab.report.examination import Effort, examine, same_pairs, shared_directions
+from eocodec.lab.report.examination import Effort, check_samples, examine, same_pairs, shared_directions
 from eocodec.lab.report.page import index_page, subject_page
+from eocodec.lab.subjects.divergence import diverged, is_finite
 from eocodec.lab.subjects.plans import Plan
 from eocodec.lab.subjects.subject import Subject
 
@@ -69,14 +70,17 @@ def carry_out(report: Report, say: Callable[[str, int], object] = lambda message
         The comparison: figures of every subject, mean and deviation over its runs.
 
     Raises:
-        EocodecError: the folder cannot be written to, or a set or subject cannot be made.
+        EocodecError: the folder cannot be written to, a set or subject cannot be made, a training diverges, or there
+            are too few held-out samples.
     """
-    data = load_set(report.data, report.folder)
     folder = report.out / "runs"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)  # before the set is read
     except OSError as e:
-        raise EocodecError(f"{folder}: cannot be made ({e.strerror})") from None
+        raise EocodecError(f"{folder}: cannot be written to ({e.strerror})") from None
+    data = load_set(report.data, report.folder)
+    for plan in report.plans:  # before the first is trained
+        check_samples(plan.title, min(report.top, plan.size(data)), data)
     subjects: dict[str, Any] = {}
     done = 0
     for plan in report.plans:
@@ -128,6 +132,8 @@ def _run(
     subject = _restored(plan, data, weights, mark)
     if subject is None:
         subject, state = plan.train(data, seed, progress)
+        if not is_finite(subject, data.held_out):
+            raise diverged(plan.title)
         with atomic_file(weights) as file:
             torch.save({"mark": mark, "state": state}, file)
     kept = _measured(measures, codes, mark)
@@ -145,7 +151,10 @@ def _run(
 def _restored(plan: Plan, data: Dataset, path: Path, mark: str) -> Subject | None:
     try:
         held = torch.load(path, weights_only=True)
-        return plan.restore(data, held["state"]) if held["mark"] == mark else None
+        if held["mark"] != mark:
+            return None
+        subject = plan.restore(data, held["state"])
+        return subject if is_finite(subject, data.held_out) else None  # earlier versions kept broken weights
     except EocodecError:
         raise
     except Exception:  # torch raises errors of many kinds for files that are none of its own

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eocodec.errors import EocodecError
 from eocodec.flow.dense import AffineCoupling, DenseFlow, DenseLayer, Linear, Rotation, Scale, log_normal
 from eocodec.flow.objective import dense_total_correlation, explained_entropy
 from eocodec.flow.soap import Soap
+from eocodec.lab.subjects.divergence import check_loss
 from eocodec.lab.subjects.subject import Float32, Floats, TorchSubject
 
 __all__ = ["FlowSubject", "FlowTraining", "components_flow", "linear_flow", "random_flow", "train_flow"]
@@ -97,7 +99,18 @@ def components_flow(x: Tensor, pairs: int = 2, width: int = 64) -> DenseFlow:
 
 
 def linear_flow(x: Tensor) -> DenseFlow:
-    """The linear Gaussian model of samples `(n, D)`: principal components, each with its variance."""
+    """The linear Gaussian model of samples `(n, D)`: principal components, each with its variance.
+
+    Raises:
+        EocodecError: the samples do not vary in all dimensions.
+    """
+    count, dim = x.shape
+    values = torch.linalg.eigvalsh(torch.cov(x.T.double())) if count > dim else torch.zeros(1)
+    if not values[0] > values[-1] * dim * torch.finfo(torch.float64).eps:
+        raise EocodecError(
+            f"a flow that starts from components needs more samples than dimensions, varying in each of them, "
+            f"not {count} in {dim}"
+        )
     _, axes = torch.linalg.eigh(torch.cov(x.T))
     rotation = Rotation.from_basis(axes.T.flip(0))
     return DenseFlow([rotation, Scale(x.shape[1]).fit(rotation(x).detach())])
@@ -109,6 +122,7 @@ def train_flow(
     training: FlowTraining = FlowTraining(),
     seed: int = 0,
     progress: Callable[[int], object] = lambda done: None,
+    name: str = "the flow",
 ) -> DenseFlow:
     """A flow that minimises `NLL + weight · I` on samples `(n, D)`.
 
@@ -118,6 +132,10 @@ def train_flow(
         training: sizes and lengths.
         seed: of the start, the batches and the columns; runs of a seed see the same batches whatever λ is.
         progress: called with the number of iterations done.
+        name: in errors.
+
+    Raises:
+        EocodecError: the training diverges.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -140,6 +158,7 @@ def train_flow(
         loss = flow.nll(z, log_det).mean()
         if weight:
             loss = loss + weight * dense_total_correlation(flow.inverse, z, columns, log_det).mean()
+        check_loss(loss, name)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(flow.parameters(), training.clip)

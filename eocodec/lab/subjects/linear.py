@@ -1,9 +1,11 @@
 """Principal components as a subject."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
+from eocodec.errors import EocodecError, EocodecWarning
 from eocodec.lab.subjects.subject import Float32, Floats, Posterior, Subject
 
 __all__ = ["PrincipalComponents"]
@@ -31,7 +33,13 @@ class PrincipalComponents(Subject):
 
     @staticmethod
     def fit(x: Float32, latents: int, name: str = "PCA") -> "PrincipalComponents":
-        """Of samples `(n, *shape)`; at most `min(n, p)` components.
+        """Of samples `(n, *shape)`; at most `min(n − 1, p)` components, those whose variance is more than rounding.
+
+        Raises:
+            EocodecError: the samples do not differ.
+
+        Warns:
+            EocodecWarning: there are fewer components than `latents`.
 
         Example:
             >>> x = np.random.default_rng(0).standard_normal((40, 5)).astype(np.float32)
@@ -49,7 +57,13 @@ class PrincipalComponents(Subject):
             values = np.maximum(values[::-1], 0.0)
             rows = left[:, ::-1].T @ centred
             rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
-        latents = min(latents, len(values))
+        some = min(len(flat) - 1, int((values > values.max() * max(flat.shape) * np.finfo(np.float64).eps).sum()))
+        if some < 1:
+            raise EocodecError(f"{name}: samples that do not differ have no principal components ({len(flat)} given)")
+        if latents > some:
+            note = f"{name} has {some} of {latents} latents: {len(flat)} samples vary in no more directions"
+            warnings.warn(note, EocodecWarning, stacklevel=2)
+            latents = some
         rest = max(flat.shape[1] - latents, 1)
         noise = float(np.sqrt(values[latents:].sum() / rest))
         deviation = np.sqrt(np.maximum(values[:latents], 1e-300))

@@ -4,6 +4,7 @@ A new kind of subject is a class with the methods of :class:`Plan` and one line 
 """
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -51,6 +52,10 @@ class Plan(ABC):
         """For progress; 0 for subjects that are computed at once."""
         return 0
 
+    def size(self, data: Dataset) -> int:
+        """Latents that the subject has at most."""
+        return math.prod(data.shape)
+
     @abstractmethod
     def train(self, data: Dataset, seed: int, progress: Progress) -> tuple[Subject, State]:
         """The subject and what `restore` needs, which is empty where training takes no time."""
@@ -58,6 +63,11 @@ class Plan(ABC):
     @abstractmethod
     def restore(self, data: Dataset, state: State) -> Subject:
         """The subject that `train` made."""
+
+
+def _components(data: Dataset, wanted: int) -> int:
+    """Principal components that there are at most."""
+    return min(wanted, len(data.train) - 1, math.prod(data.shape))
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,9 @@ class PrincipalComponentsPlan(Plan):
     @property
     def title(self) -> str:
         return self.name or "PCA"
+
+    def size(self, data: Dataset) -> int:
+        return _components(data, self.latents)
 
     def train(self, data: Dataset, seed: int, progress: Progress) -> tuple[Subject, State]:
         return self.restore(data, {}), {}
@@ -115,6 +128,9 @@ class VAEPlan(Plan):
     @property
     def iterations_of_training(self) -> int:
         return self.iterations
+
+    def size(self, data: Dataset) -> int:
+        return self.latents
 
     def objective(self) -> Weights:
         """The weights of all terms.
@@ -186,12 +202,15 @@ class FlowPlan(Plan):
     def iterations_of_training(self) -> int:
         return self.iterations
 
+    def size(self, data: Dataset) -> int:
+        return _components(data, self.components) if self.components else super().size(data)
+
     def _basis(self, data: Dataset) -> tuple[Floats, Floats, float] | None:
         if not self.components:
             if len(data.shape) > 1:
                 raise EocodecError(f"{self.title}: a flow of pictures needs components, the size of their subspace")
             return None
-        parts = PrincipalComponents.fit(data.train, self.components)
+        parts = PrincipalComponents.fit(data.train, self.components, self.title)
         return parts.mean, parts.rows, float(np.sqrt(np.square(parts.deviation).mean()))
 
     def train(self, data: Dataset, seed: int, progress: Progress) -> tuple[Subject, State]:
@@ -203,7 +222,8 @@ class FlowPlan(Plan):
             unit = basis[2]
             x = (x - basis[0]) @ basis[1].T / unit
         training = self._training(noise / unit)
-        flow = train_flow(torch.from_numpy(x.astype(np.float32)), self.correlation, training, seed, progress)
+        vectors = torch.from_numpy(x.astype(np.float32))
+        flow = train_flow(vectors, self.correlation, training, seed, progress, self.title)
         return FlowSubject(self.title, flow, data.shape, noise, basis), dict(flow.state_dict())
 
     def restore(self, data: Dataset, state: State) -> Subject:

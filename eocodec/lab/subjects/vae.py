@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from eocodec.lab.subjects.divergence import check_loss
 from eocodec.lab.subjects.objective import (
     Discriminator,
     Weights,
@@ -159,6 +160,9 @@ def train_vae(
         seed: of weights, batches and noise.
         name: in reports.
         progress: called with the number of iterations done.
+
+    Raises:
+        EocodecError: the training diverges.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -191,6 +195,7 @@ def train_vae(
             loss = loss + weights.total_correlation * tc
         if now.off_diagonal or now.diagonal:
             loss = loss + covariance_penalty(mean, log_variance, now)
+        check_loss(loss, name)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(net.parameters(), CLIP)

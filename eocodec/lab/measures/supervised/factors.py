@@ -5,9 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.lab.measures.finite import finite
+
 __all__ = ["DEAD", "Factors", "active_codes"]
 
 DEAD = 1e-6  # of the largest deviation: a latent that varies less is constant but for rounding
+ROUNDING = 1e-12  # of its largest value: the same
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,14 +58,16 @@ def active_codes(
         factors: checked to be of as many samples.
 
     Raises:
-        ValueError: the numbers of samples or latents disagree, or codes are not finite.
+        ValueError: the numbers of samples or latents disagree.
+        EocodecError: codes are not finite.
     """
-    if codes.ndim != 2 or not np.isfinite(codes).all():
-        raise ValueError("Codes are a finite array of samples by latents.")
+    if codes.ndim != 2:
+        raise ValueError("Codes are an array of samples by latents.")
+    finite(codes, "codes")
     if factors is not None and len(factors.values) != len(codes):
         raise ValueError(f"{len(codes)} codes and {len(factors.values)} factors are not of the same samples.")
     deviation = codes.std(0)
-    alive = deviation > DEAD * deviation.max(initial=0.0)
+    alive = deviation > np.maximum(DEAD * deviation.max(initial=0.0), ROUNDING * np.abs(codes).max(0, initial=0.0))
     if active is None:
         return np.asarray(alive)
     if active.shape != alive.shape:

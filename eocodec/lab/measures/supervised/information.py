@@ -13,6 +13,7 @@ References:
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.lab.measures.finite import finite
 from eocodec.lab.measures.supervised.factors import Factors, active_codes
 
 __all__ = [
@@ -41,11 +42,12 @@ def binned(x: Floats, bins: int = BINS, spacing: str = "quantile") -> Integers:
 
     Raises:
         ValueError: other spacing.
+        EocodecError: values are not finite.
     """
     if spacing not in ("quantile", "width"):
         raise ValueError(f"Bins are quantile or width, not {spacing}.")
     out = np.zeros(x.shape, np.int64)
-    for k, column in enumerate(x.T):
+    for k, column in enumerate(finite(x, "values").T):
         if spacing == "quantile":
             edges = np.unique(np.quantile(column, np.linspace(0, 1, bins + 1)[1:-1]))
         else:
