@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from eocodec_export.refining import refined_files  # noqa: E402
 import eocodec  # noqa: E402
 from eocodec.adapt import flow as flowing  # noqa: E402
 from eocodec.adapt import run as running  # noqa: E402
-from eocodec.adapt.flow import FlowTraining, compact  # noqa: E402
+from eocodec.adapt.flow import FlowTraining, _crop, compact  # noqa: E402
 from eocodec.adapt.goals import GOALS, FlowGoal  # noqa: E402
 from eocodec.adapt.measure import mean_curve, saving  # noqa: E402
 from eocodec.adapt.report import Outcome  # noqa: E402
@@ -105,6 +106,7 @@ def test_a_survey_says_what_the_pictures_are(scans: Path) -> None:
     found = survey(str(scans))
     assert found.facts == {
         "found": 16, "used": 13, "grey": 13, "compressed": 1, "duplicates": 1, "unreadable": 1, "small": 1,
+        "deep": 0, "large": 0,
     }  # fmt: skip
     assert len(found.held_out) == 2 and len(found.train) == 11
     assert not {n for n, _ in found.train} & {n for n, _ in found.held_out}
@@ -112,9 +114,10 @@ def test_a_survey_says_what_the_pictures_are(scans: Path) -> None:
     for words in (
         "13 of 16 pictures, 96x96",
         "1 cannot be read",
-        "1 are there twice",
+        "1 is there twice",
+        "cannot be read: notes.png",
         "all are grey",
-        "1 were compressed as JPEG before (quality 60",
+        "1 was compressed as JPEG before (quality 60",
         "traces of that compression",
         "few pictures",
     ):
@@ -241,8 +244,36 @@ def test_a_picture_counts_as_its_bytes_do_and_those_kept_exactly_do_not() -> Non
     before = [busy, empty, exact]
     after = [[(0.9 * r, q) for r, q in busy], [(1.5 * r, q) for r, q in empty], [(0.05, math.inf)] * 3]
     assert saving(before, after) == pytest.approx((3.5 * 10 - 0.035 * 50) / 3.535)
-    assert mean_curve(before)[0] == pytest.approx((0.605 / 3, 39.0))
+    assert mean_curve(before)[0] == pytest.approx((0.505 / 2, 39.0))
     assert np.isnan(saving([exact], [exact])) and mean_curve([exact]) == exact
+
+
+def test_a_picture_that_comes_back_exactly_at_the_finest_step_counts_at_the_others() -> None:
+    curve = [(3.0, math.inf), (2.0, 40.0), (1.0, 36.0), (0.5, 33.0), (0.25, 30.0)]
+    assert saving([curve], [[(0.9 * r, q) for r, q in curve]]) == pytest.approx(10)
+    assert np.isnan(saving([curve[:3]], [curve[:3]]))  # two points are no curve
+
+
+def test_few_small_pictures_do_not_make_the_crop_small() -> None:
+    assert _crop([300] * 95 + [128] * 5, 160, 32) == 160
+    assert _crop([300] * 80 + [128] * 20, 160, 32) == 64 and _crop([96] * 9, 160, 32) == 64
+
+
+def test_what_is_no_file_is_no_picture(scans: Path) -> None:
+    """From a pipe nobody writes to one would wait for ever."""
+    os.mkfifo(scans / "pipe.png")
+    (scans / "folder.png").mkdir()
+    assert survey(str(scans)).facts["found"] == len([p for p in scans.iterdir() if p.is_file()])
+
+
+def test_pictures_of_16_bits_and_large_ones_are_spoken_of(tmp_path: Path) -> None:
+    for k in range(8):
+        words = np.random.default_rng(k).integers(0, 65536, (96, 2100 if k == 0 else 100)).astype(np.uint16)
+        Image.fromarray(words).save(tmp_path / f"{k}.png")
+    found = survey(str(tmp_path))
+    said = "\n".join(found.notes)
+    assert found.facts["deep"] == 8 and "8 have 16 bits a sample" in said and "do not change" in said
+    assert found.facts["large"] == 1 and "of 1 the middle is used" in said
 
 
 def test_of_mixed_pictures_those_in_colour_are_adapted_to(scans: Path, tmp_path: Path) -> None:
@@ -373,7 +404,7 @@ def test_lossless_files_of_a_narrow_domain_get_smaller(
 
 @pytest.mark.slow
 def test_a_model_without_such_nets_is_refused_for_lossless_files(scans: Path, small: Path, tmp_path: Path) -> None:
-    for more, words in (({}, "no nets for lossless files"), ({"device": "cuda"}, "trained on the CPU")):
+    for more, words in (({}, "no graphs for lossless files"), ({"device": "cuda"}, "trained on the CPU")):
         order = Order(str(scans), tmp_path / "x.eocm", 0.2, "small", "lossless", **more)
         with pytest.raises(EocodecError, match=words):
             adapt(order, STAGES)
@@ -389,6 +420,20 @@ def test_nothing_gained_writes_nothing(scans: Path, tmp_path: Path, monkeypatch:
     done = CliRunner().invoke(cli, ["adapt", str(scans), "-o", str(out)])
     assert done.exit_code == NOTHING_GAINED and "nothing was gained" in done.output
     assert not list(tmp_path.glob("x.*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("last", "more"), [(0.3, True), (-0.3, False)])
+def test_too_little_gain_is_said_with_what_is_the_least(
+    last: float, more: bool, scans: Path, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = [(1.0, -1.0), (2.0, 0.1), (3.0, last)]
+    files = dict(bundle_files(small))
+    monkeypatch.setattr(running, "_by_flow", lambda *arguments: running._Result(files, {}, history, "1 core"))
+    order = Order(str(scans), tmp_path / "x.eocm", 0.2, str(small), "rate")
+    with pytest.raises(NothingGainedError, match=r"\(\+0\.00 % fewer bytes, and 0\.5 is the least\)") as caught:
+        adapt(order, STAGES)
+    assert ("more --minutes may help" in str(caught.value)) is more and not order.out.exists()
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ __all__ = ["FlowTraining", "Tick", "compact", "trained_files"]
 
 CROP, BATCH = 160, 8  # on CPUs: nets that see more of a picture gain more than steps do
 GPU_CROP, GPU_BATCH = 192, 16
+TOO_SMALL = 0.1  # share of the pictures that may be too small for the crop
 AVERAGE = 0.995  # decay of the averaged weights
 FOLLOWED = 6  # held-out pictures on which training is followed, or fewer, so that a look takes
 ONE_LOOK = 0.04  # of the time at most
@@ -123,6 +124,10 @@ class FlowTraining:
         else:
             self.progress = Progress(mark, [])
             resume = False
+        small = sum(min(p.shape[:2]) < config.crop * 3 // 2 for _, p in pictures.train)  # see `flow.streams`
+        if small:
+            few = "1 of the pictures is" if small == 1 else f"{small} of the pictures are"
+            report(f"{few} less than {config.crop * 3 // 2} pixels wide or high and not trained on")
         self.run = Run(config, device, resume, None if resume else path, pictures=(pictures.train, pictures.held_out))
         assert isinstance(self.run.model, PhotoModel)  # no other kind has weights in its bundle
         self.model = self.run.model
@@ -314,13 +319,17 @@ def _device(name: str) -> torch.device:
     return pick_device(name)
 
 
+def _crop(edges: list[int], largest: int, multiple: int) -> int:
+    """The largest crop for which few pictures, by their shorter edges, are too small: those are not trained on."""
+    edge = sorted(edges)[int(TOO_SMALL * len(edges))]
+    return max(multiple, min(largest, edge * 2 // 3 // multiple * multiple))
+
+
 def _config(
     order: Order, sizes: Any, parts: tuple[Part, ...], pictures: Survey, device: torch.device
 ) -> TrainingConfig:
-    shortest = min(min(p.shape[:2]) for _, p in pictures.train)
     crop, batch = (GPU_CROP, GPU_BATCH) if device.type == "cuda" else (CROP, BATCH)
-    multiple = 2 ** (sizes.levels + 1)
-    crop = max(multiple, min(crop, shortest * 2 // 3 // multiple * multiple))
+    crop = _crop([min(p.shape[:2]) for _, p in pictures.train], crop, 2 ** (sizes.levels + 1))
     return TrainingConfig(
         out=order.state,
         folder=Path(order.pictures),

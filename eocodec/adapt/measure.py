@@ -41,6 +41,7 @@ TensorQuality = Callable[[Tensor, Tensor], float]
 STEPS = (7.0, 18.0, 45.0)  # 8-bit levels at which training is followed
 FILE_STEPS = (5.0, 9.0, 16.0, 28.0, 48.0, 80.0)  # 8-bit levels at which files are compared
 WINDOW = (0.2, 2.0)  # bits per pixel between which curves are compared, where they reach
+FEWEST_POINTS = 3  # with a loss, of a curve that tells something
 EDGE = 320  # pixels; estimates are of the middle of larger pictures
 
 
@@ -117,19 +118,18 @@ def file_points(
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """Means of all curves at each step; those with pictures that came back exactly count in bits alone."""
-    rates = np.array([[rate for rate, _ in curve] for curve in curves])
-    qualities = np.array([[quality for _, quality in curve] for curve in curves])
-    lossy = np.isfinite(qualities).all(1)
-    means = qualities[lossy].mean(0) if lossy.any() else np.full(qualities.shape[1], math.inf)
-    return list(zip(map(float, rates.mean(0)), map(float, means), strict=True))
+    """Means of all curves at each step, or of those of pictures that never came back exactly, if there are any."""
+    points = np.array(curves)
+    lossy = np.isfinite(points[..., 1]).all(1)
+    means = (points[lossy] if lossy.any() else points).mean(0)
+    return [(float(rate), float(quality)) for rate, quality in means]
 
 
 def saving(before: Sequence[Curve], after: Sequence[Curve]) -> float:
     """Percent of the bytes of all pictures that are saved at equal quality; negative if it takes more.
 
-    The saving of a picture (Bjøntegaard) counts as its bytes do. Pictures without curves that can be compared, such as
-    those that are kept exactly, do not count; nan: none can.
+    The saving of a picture (Bjøntegaard) counts as its bytes do; of its points those with a loss count. Pictures whose
+    curves cannot be compared, such as those that are always kept exactly, do not count; nan: none can.
 
     Example:
         >>> curve = [(0.25, 30.0), (0.5, 33.0), (1.0, 36.0), (2.0, 39.0)]
@@ -144,7 +144,8 @@ def saving(before: Sequence[Curve], after: Sequence[Curve]) -> float:
 
 def _saving(before: Curve, after: Curve) -> float:
     """Of one picture, nan where its curves do not overlap."""
-    if not all(math.isfinite(quality) for _, quality in (*before, *after)):
+    before, after = ([point for point in curve if math.isfinite(point[1])] for curve in (before, after))
+    if min(len(before), len(after)) < FEWEST_POINTS:
         return math.nan
     try:
         return -bd_rate(before, after, *WINDOW)

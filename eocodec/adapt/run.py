@@ -16,7 +16,7 @@ import torch
 
 from eocodec.adapt.flow import FlowTraining, Tick, trained_files
 from eocodec.adapt.goals import GOALS, FlowGoal, Goal
-from eocodec.adapt.measure import centre
+from eocodec.adapt.measure import Curve, centre
 from eocodec.adapt.report import Outcome, write_report
 from eocodec.adapt.stages import Refined, Stages, Stretch
 from eocodec.adapt.state import Clock, Order, Progress, mark_of, read_progress, write_progress
@@ -31,7 +31,8 @@ from eocodec.model.library import bundle_files, bundle_path, load_model
 __all__ = ["NothingGainedError", "adapt"]
 
 COMPARED, COMPARED_EDGE, COMPARED_PIXELS = 12, 768, 2_000_000  # held-out pictures of which files are compared
-EXPORT_SHARE, LEAST_EXPORT, MOST_EXPORT = 0.15, 15.0, 240.0  # of the time, and seconds, for export and comparison
+EXPORT_SHARE, LEAST_EXPORT, MOST_EXPORT = 0.12, 12.0, 190.0  # of the time, and seconds, for the export
+LEAST_REFINED = 0.4  # of the time for the refinement, where all before it has taken longer than it should
 
 
 class NothingGainedError(EocodecError):
@@ -48,6 +49,8 @@ class _Task:
         held: those that files are compared of.
         path, base: the bundle to start from.
         stages: what needs the export.
+        before: points of `base` on `held`.
+        measured: seconds that these took, which the new model's will take, too.
         report, tick: see :func:`adapt`.
     """
 
@@ -57,6 +60,8 @@ class _Task:
     path: Path
     base: Model
     stages: Stages
+    before: list[Curve]
+    measured: float
     report: Callable[[str], None]
     tick: Tick
 
@@ -68,7 +73,8 @@ class _Task:
     @property
     def trained(self) -> float:
         """Seconds after which training is to be over."""
-        return self.end - min(MOST_EXPORT, max(LEAST_EXPORT, EXPORT_SHARE * self.end), self.end / 2)
+        export = max(LEAST_EXPORT, min(MOST_EXPORT, EXPORT_SHARE * self.end))
+        return self.end - min(export + self.measured, self.end / 2)
 
     @property
     def card(self) -> str:
@@ -85,6 +91,12 @@ class _Result:
     history: list[tuple[float, float]]
     machine: str
     refinement: str = ""
+
+    @property
+    def rising(self) -> bool:
+        """Whether the last of several looks at held-out pictures in training was the best."""
+        gains = [gain for _, gain in self.history]
+        return len(gains) > 2 and gains[-1] == max(gains)
 
 
 def adapt(
@@ -107,21 +119,27 @@ def adapt(
     """
     clock = Clock()
     goal = GOALS[order.goal]
+    if order.device == "cuda" and not isinstance(goal, FlowGoal):
+        raise EocodecError("the nets for lossless files are trained on the CPU; leave --device out")
     pictures = survey(order.pictures)
     for note in pictures.notes:
         report(note)
     path = bundle_path(order.model)
     base = load_model(path, order.threads)
-    task = _Task(order, pictures, _compared(pictures.held_out), path, base, stages, report, tick)
+    held = _compared(pictures.held_out)
+    began = clock.now()
+    before = goal.measure(base, held)
+    task = _Task(order, pictures, held, path, base, stages, before, clock.now() - began, report, tick)
     result = _by_flow(task, goal, clock) if isinstance(goal, FlowGoal) else _exactly(task, goal, clock)
     report("comparing files of held-out pictures")
-    before, after = goal.measure(base, task.held), goal.measure(Model(result.files, order.threads), task.held)
+    after = goal.measure(Model(result.files, order.threads), held)
     gain = goal.gain(before, after)
     if not gain >= goal.least:
         shutil.rmtree(order.state, ignore_errors=True)
+        more = "; the estimate was still rising, so that more --minutes may help" if result.rising else ""
         raise NothingGainedError(
-            f"nothing was gained on the held-out pictures ({goal.said(gain)}); {base.name} stays the better "
-            "choice, and nothing was written"
+            f"too little was gained on the held-out pictures ({goal.said(gain)}, and {goal.least:g} is the least); "
+            f"{base.name} stays the better choice, and nothing was written{more}"
         )
     base_files = dict(bundle_files(path))
     identity = (write_bundle if order.full else _delta_writer(base_files))(order.out, result.files)
@@ -137,7 +155,7 @@ def adapt(
         gain=gain,
         before=goal.shown(before),
         after=goal.shown(after),
-        held_out=len(task.held),
+        held_out=len(held),
         facts=pictures.facts,
         notes=pictures.notes,
         iterations=result.iterations,
@@ -168,7 +186,7 @@ def _by_flow(task: _Task, goal: FlowGoal, clock: Clock) -> _Result:
             files,
             [p for _, p in task.pictures.train],
             task.held,
-            training.stretch(clock, stage, task.end, task.tick),
+            training.stretch(clock, _seconds_left(task, training, stage), task.end, task.tick),
             grey=training.sizes.axes == 1,
             eye_share=goal.eye_share,
             seed=order.seed,
@@ -188,11 +206,14 @@ def _by_flow(task: _Task, goal: FlowGoal, clock: Clock) -> _Result:
     )
 
 
+def _seconds_left(task: _Task, training: FlowTraining, stage: float) -> float:
+    """Seconds that the refinement may be trained for: less than planned where the export has taken longer."""
+    return min(stage, max(LEAST_REFINED * stage, task.end - task.measured - training.progress.exported))
+
+
 def _exactly(task: _Task, goal: Goal, clock: Clock) -> _Result:
     """Train the nets for lossless files."""
     order = task.order
-    if order.device == "cuda":
-        raise EocodecError("the nets for lossless files are trained on the CPU; leave --device out")
     mark = mark_of(order, task.pictures, task.base)
     progress = read_progress(order, mark)
     if progress is None:
@@ -224,7 +245,7 @@ def _exactly(task: _Task, goal: Goal, clock: Clock) -> _Result:
 
 
 def _cores() -> str:
-    return f"{cores()} cores"
+    return "1 core" if cores() == 1 else f"{cores()} cores"
 
 
 def _compared(pictures: list[Named]) -> list[Picture]:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from eocodec.errors import EocodecError, ImageError
-from eocodec.flow.pictures import Picture, Source, decoded, sources
+from eocodec.flow.pictures import Picture, Source, opened, sources
 
 __all__ = ["LEAST_PICTURES", "Survey", "evenly", "held_out_places", "jpeg_quality", "survey"]
 
@@ -34,6 +34,7 @@ MOST_PIXELS = 400 << 20  # kept in memory, 3 bytes each
 HELD_SHARE, MOST_HELD = 8, 40  # one in so many pictures is held out, up to so many
 STRETCHES = 4  # in which they are held out: neighbours by name may be frames of one film
 GREY_LEVELS = 2  # 8-bit levels by which the channels of a grey picture may differ
+NAMED = 3  # of the pictures that cannot be read
 POOR_QUALITY = 85  # JPEG quality below which the traces of it are learnt too
 # Luma table of JPEG at quality 50, in zigzag order as files have it, summed (ITU-T T.81, table K.1).
 STANDARD_LUMA = 3688
@@ -63,6 +64,8 @@ class _Read:
     picture: Picture | None
     quality: int | None = None
     grey: bool = False
+    deep: bool = False
+    large: bool = False
     small: bool = False
     digest: bytes = b""
 
@@ -83,17 +86,21 @@ def survey(source: str) -> Survey:
     counts: Counter[str] = Counter(found=len(found))
     usable: list[_Read] = []
     seen: set[bytes] = set()
+    unreadable: list[str] = []
     pixels = 0
     for read in _read_all(chosen):
-        if read.picture is None:
-            counts["small" if read.small else "unreadable"] += 1
+        if read.small:
+            counts["small"] += 1
+        elif read.picture is None:
+            counts["unreadable"] += 1
+            unreadable.append(read.name)
         elif read.digest in seen:
             counts["duplicates"] += 1
         elif pixels < MOST_PIXELS:
             seen.add(read.digest)
             usable.append(read)
             pixels += read.picture.shape[0] * read.picture.shape[1]
-    counts.update(used=len(usable), grey=sum(r.grey for r in usable))
+    counts.update(used=len(usable), **{k: sum(getattr(r, k) for r in usable) for k in ("grey", "deep", "large")})
     if len(usable) < LEAST_PICTURES:
         raise EocodecError(
             f"{source}: {len(usable)} of {len(found)} pictures can be used, and {LEAST_PICTURES} are needed"
@@ -107,7 +114,7 @@ def survey(source: str) -> Survey:
         [p for k, p in enumerate(pairs) if k not in places],
         [p for k, p in enumerate(pairs) if k in places],
         dict(counts),
-        tuple(_notes(usable, counts, qualities)),
+        tuple(_notes(usable, counts, qualities, unreadable)),
         hashlib.sha256(b"".join(r.digest for r in usable)).hexdigest(),
     )
 
@@ -159,16 +166,25 @@ def _read_all(chosen: list[Source]) -> Iterator[_Read]:
 def _read(source: Source) -> _Read:
     path = source[0]
     try:
-        picture = decoded(source)
+        found = opened(source)
     except ImageError:
         return _Read(path, None)
+    picture = np.ascontiguousarray(found.rgb)
     if min(picture.shape[:2]) < LEAST_EDGE:
         return _Read(path, None, small=True)
     digest = hashlib.sha256(picture.tobytes()).digest()
     top, left = (max(0, n - LARGEST_EDGE) // 2 for n in picture.shape[:2])
     picture = np.ascontiguousarray(picture[top : top + LARGEST_EDGE, left : left + LARGEST_EDGE])
     spread = np.abs(picture[..., :2].astype(np.int16) - picture[..., 1:]).max()
-    return _Read(path, picture, _jpeg_quality(source), bool(spread <= GREY_LEVELS), digest=digest)
+    return _Read(
+        path,
+        picture,
+        _jpeg_quality(source),
+        grey=bool(spread <= GREY_LEVELS),
+        deep=found.keeps > 8,
+        large=max(found.rgb.shape[:2]) > LARGEST_EDGE,
+        digest=digest,
+    )
 
 
 def _jpeg_quality(source: Source) -> int | None:
@@ -185,24 +201,41 @@ def _jpeg_quality(source: Source) -> int | None:
 
 def _reasons(counts: Counter[str]) -> str:
     reasons = {
-        "unreadable": "cannot be read",
-        "small": f"are smaller than {LEAST_EDGE} pixels",
-        "duplicates": "are there twice",
+        "unreadable": ("cannot be read", "cannot be read"),
+        "small": (f"is smaller than {LEAST_EDGE} pixels", f"are smaller than {LEAST_EDGE} pixels"),
+        "duplicates": ("is there twice", "are there twice"),
     }
-    said = [f"{counts[key]} {text}" for key, text in reasons.items() if counts[key]]
+    said = [f"{counts[key]} {_form(counts[key], *forms)}" for key, forms in reasons.items() if counts[key]]
     return f" ({', '.join(said)})" if said else ""
 
 
-def _notes(usable: list[_Read], counts: Counter[str], qualities: list[int]) -> Iterator[str]:
+def _form(count: int, one: str, more: str) -> str:
+    """The form of a word that goes with a number."""
+    return one if count == 1 else more
+
+
+def _notes(usable: list[_Read], counts: Counter[str], qualities: list[int], unreadable: list[str]) -> Iterator[str]:
     sizes = Counter(f"{r.picture.shape[1]}x{r.picture.shape[0]}" for r in usable if r.picture is not None)
     (size, times), *others = sizes.most_common()
-    shown = size if not others else f"{size} ({times}) and {len(others)} other sizes"
+    shown = size if not others else f"{size} ({times}) and {len(others)} other {_form(len(others), 'size', 'sizes')}"
     yield f"{counts['used']} of {counts['found']} pictures, {shown}{_reasons(counts)}"
+    if unreadable:
+        more = f", and {len(unreadable) - NAMED} more" if len(unreadable) > NAMED else ""
+        yield f"cannot be read: {', '.join(unreadable[:NAMED])}{more}"
+    if counts["large"]:
+        yield f"of {counts['large']} the middle is used, {LARGEST_EDGE} pixels wide and high at most"
     if counts["grey"]:
-        yield f"{'all' if counts['grey'] == counts['used'] else counts['grey']} are grey"
+        grey = counts["grey"]
+        yield "all are grey" if grey == counts["used"] else f"{grey} {_form(grey, 'is', 'are')} grey"
+    if counts["deep"]:
+        yield (
+            f"{counts['deep']} {_form(counts['deep'], 'has', 'have')} 16 bits a sample; they are looked at with 8"
+            + (", and files that keep 16 of a grey picture do not change" if counts["grey"] else "")
+        )
     if qualities:
         middle = sorted(qualities)[len(qualities) // 2]
-        yield f"{len(qualities)} were compressed as JPEG before (quality {middle} in the middle)"
+        were = _form(len(qualities), "was", "were")
+        yield f"{len(qualities)} {were} compressed as JPEG before (quality {middle} in the middle)"
         if middle < POOR_QUALITY:
             yield "the model will learn the traces of that compression too; pictures from before it would be better"
     if counts["used"] < FEW_PICTURES:

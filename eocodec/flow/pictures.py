@@ -17,11 +17,12 @@ from PIL import Image
 
 from eocodec.errors import EocodecError
 from eocodec.flow.shards import expand, read_shard
+from eocodec.image import Picture as Opened
 from eocodec.image import read_picture
 from eocodec.kinds import SUFFIXES
 from eocodec.matte import filled
 
-__all__ = ["HOLD_OUT_BY", "Picture", "Source", "decoded", "greyed", "read_pictures", "sources", "split"]
+__all__ = ["HOLD_OUT_BY", "Picture", "Source", "decoded", "greyed", "opened", "read_pictures", "sources", "split"]
 
 Picture = npt.NDArray[np.uint8]
 Source = tuple[str, str, Path | bytes]  # path that orders it, name for messages, where its bytes are
@@ -53,9 +54,10 @@ def sources(pattern: str) -> Iterator[Source]:
     """
     for place in map(Path, expand(pattern)):
         if place.is_dir():
-            files = [p for p in place.rglob("*") if not p.name.startswith(".")]
+            named = [p for p in place.rglob("*") if p.suffix.lower() in {".tar", *SUFFIXES} and p.name[0] != "."]
+            files = [p for p in named if p.is_file()]  # from a pipe one would wait for ever
             shards = sorted(p for p in files if p.suffix == ".tar")
-            loose = [p for p in files if p.suffix.lower() in SUFFIXES]
+            loose = [p for p in files if p.suffix != ".tar"]
             if shards and loose:
                 raise EocodecError(f"{place} holds both pictures and .tar shards; keep them in folders of their own")
             yield from ((p.relative_to(place).as_posix(), str(p), p) for p in loose)
@@ -75,9 +77,17 @@ def decoded(source: Source) -> Picture:
     Raises:
         ImageError: it cannot be decoded; the message begins with its name.
     """
+    return np.ascontiguousarray(opened(source).rgb)
+
+
+def opened(source: Source) -> Opened:
+    """A picture of :func:`decoded`, with what else is known of it.
+
+    Raises:
+        ImageError: see :func:`decoded`.
+    """
     _, name, place = source
-    picture = read_picture(place if isinstance(place, Path) else io.BytesIO(place), name)
-    return np.ascontiguousarray(filled(picture).rgb)
+    return filled(read_picture(place if isinstance(place, Path) else io.BytesIO(place), name))
 
 
 def _named(source: Source) -> tuple[str, Picture]:
