@@ -422,6 +422,18 @@ def test_nothing_gained_writes_nothing(scans: Path, tmp_path: Path, monkeypatch:
     assert not list(tmp_path.glob("x.*"))
 
 
+def test_an_interruption_says_that_one_can_go_on(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(order: Order, *arguments: object) -> None:
+        order.state.mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "adapt", interrupted)
+    done = CliRunner().invoke(cli, ["adapt", str(scans), "-o", str(tmp_path / "x.eocm")])
+    assert done.exit_code and "the same command goes on" in done.output
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("last", "more"), [(0.3, True), (-0.3, False)])
 def test_too_little_gain_is_said_with_what_is_the_least(

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from eocodec.errors import EocodecError
+from eocodec.files import make_folder
 from eocodec.model.shelf import check_new_name
 from eocodec_cli import files
 
@@ -82,9 +83,9 @@ def command(
     check_new_name(output.stem)  # now, not when the model is to be installed
     files.check_new(str(output), force)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(output.parent)
     except OSError as e:
-        raise EocodecError(f"{output.parent}: is no folder, and none can be made there ({e.strerror})") from None
+        raise EocodecError(f"{output.parent}: no files can be written there ({e.strerror})") from None
     order = Order(pictures, output, minutes, model, goal, full, device, threads)
     shown = _Shown(minutes * 60)
     try:
@@ -94,6 +95,11 @@ def command(
         shown.end()
         click.echo(f"eocodec: {e}", err=True)
         raise click.exceptions.Exit(NOTHING_GAINED) from None
+    except KeyboardInterrupt:
+        shown.end()
+        if order.state.exists():
+            click.echo("eocodec: the same command goes on where this one was", err=True)
+        raise
     shown.end()
     if as_json:
         click.echo(output.with_suffix(".json").read_text().rstrip())
