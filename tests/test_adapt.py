@@ -422,9 +422,7 @@ def test_nothing_gained_writes_nothing(scans: Path, tmp_path: Path, monkeypatch:
     assert not list(tmp_path.glob("x.*"))
 
 
-def test_an_interruption_says_that_one_can_go_on(
-    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interruption_says_that_one_can_go_on(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(order: Order, *arguments: object) -> None:
         order.state.mkdir()
         raise KeyboardInterrupt
