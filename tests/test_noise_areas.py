@@ -7,6 +7,7 @@ from PIL import Image
 
 import eocodec
 from eocodec.denoising import denoise_picture, estimate_sigma
+from eocodec.denoising.coarse import coarse_level
 from eocodec.denoising.noise_areas import correlated, hidden, trusted
 from eocodec.image import Picture
 from eocodec.model.bundle import Model
@@ -173,3 +174,21 @@ def test_texture_is_no_noise_at_coarser_scales_either(samples: dict[str, np.ndar
     for picture in samples.values():
         for part in (picture[:160, :240], picture[:160, :240, 1]):
             assert estimate_sigma(part, model) < 2
+
+
+def test_a_few_areas_of_a_drawing_tell_nothing(model: Model) -> None:
+    page = np.full((400, 500), 200, np.uint8)
+    random = np.random.default_rng(1)
+    for edge, read in ((56, False), (96, True)):
+        noisy = page.copy()
+        noisy[80 : 80 + edge, 96 : 96 + edge] = np.clip(random.normal(128, 20, (edge, edge)), 0, 255)
+        assert (estimate_sigma(noisy, model) > 10) is read
+
+
+@pytest.mark.parametrize("shown", [0.1, 0.5])
+def test_noise_at_coarser_scales_is_not_claimed_of_pictures_that_are_mostly_flat(shown: float) -> None:
+    values = _enlarged(np.random.default_rng(2).normal(128, 12, (128, 128, 3))).astype(np.float32) / 255
+    areas = np.zeros((32, 32), np.bool_)
+    areas[:, : round(32 * shown)] = True
+    found = coarse_level(values, areas, None, lambda v, a: float(v.std()))
+    assert (found is not None) is (shown > 0.15), found

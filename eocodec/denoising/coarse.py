@@ -28,6 +28,7 @@ TEXTURE = 1.2  # from this ratio of the levels at a quarter and at half the size
 ALIKE = 0.84
 LARGEST_RATIO = 2.0  # of the levels at full and at half size; that of white noise
 LEAST_RATIO = 0.65  # of how rough the smoothest patches are at both; below, smooth texture; noise on texture has 0.7
+LEAST_SHARE = 0.15  # of all areas, in which noise can be measured; below, most of the picture is flat or drawn
 SMALLEST_EDGE = 96  # pixels, of a picture of which a quarter still tells something
 
 
@@ -47,7 +48,7 @@ def coarse_level(
         measure: level of white noise in a picture and its areas.
         spread: what `measure` gives for the standard deviation of a channel; √3 for the luma axis of grey pictures.
     """
-    if min(values.shape[:2]) < SMALLEST_EDGE:
+    if min(values.shape[:2]) < SMALLEST_EDGE or areas.mean() < LEAST_SHARE:
         return None
     half = halved(values)
     clear = None if alpha is None else alpha[::2, ::2][: half.shape[0], : half.shape[1]]
