@@ -22,10 +22,11 @@ EDGE = 16383  # pixels, of the largest picture
 LARGEST = 1 << 26  # pixels, beyond which readers refuse it
 SIGNATURE = 0x2F  # the first byte of a stream
 CONTAINER = 20  # bytes before a stream in a .webp file
-# Limits of the slowest search, which takes 4 s a million pixels and 20 to 150 s a million bytes, so 15 s at most. It
-# has nothing to find where noise takes most of the bits, and saves 5 to 40 % of colour maps and smooth drawings.
+# Limits of the slowest search, which takes 4 s a million pixels and 15 to 150 s a million bytes (most for pictures of
+# 256 colours with noise). It has nothing to find where noise takes most of the bits, and saves 5 to 40 % of colour maps
+# and smooth drawings.
 THOROUGH = 1 << 21  # pixels
-THOROUGH_BYTES = 100_000
+THOROUGH_BYTES = 1 << 18
 THOROUGH_BITS = 6  # a pixel
 
 
