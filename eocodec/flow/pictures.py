@@ -54,10 +54,10 @@ def sources(pattern: str) -> Iterator[Source]:
     """
     for place in map(Path, expand(pattern)):
         if place.is_dir():
-            named = [p for p in place.rglob("*") if p.suffix.lower() in {".tar", *SUFFIXES} and p.name[0] != "."]
-            files = [p for p in named if p.is_file()]  # from a pipe one would wait for ever
+            # From a pipe one would wait for ever.
+            files = [p for p in place.rglob("*") if not p.name.startswith(".") and p.is_file()]
             shards = sorted(p for p in files if p.suffix == ".tar")
-            loose = [p for p in files if p.suffix != ".tar"]
+            loose = [p for p in files if p.suffix.lower() in SUFFIXES]
             if shards and loose:
                 raise EocodecError(f"{place} holds both pictures and .tar shards; keep them in folders of their own")
             yield from ((p.relative_to(place).as_posix(), str(p), p) for p in loose)
