@@ -200,12 +200,11 @@ def open_picture(
         picture = picture.at_depth(8)
     values, sigma = None, None
     if denoise is not None:
-        from eocodec.denoising.methods import SMALLEST_SIGMA, denoise_picture  # takes its time
+        from eocodec.denoising.methods import denoise_picture  # takes its time
 
         clean = denoise_picture(picture, denoise, model=model)
-        picture, values, sigma = replace(picture, rgb=clean.rgb), clean.values, clean.sigma
-        if sigma is not None and sigma < SMALLEST_SIGMA:  # nothing was removed
-            sigma = 0.0
+        picture, values = replace(picture, rgb=clean.rgb), clean.values
+        sigma = clean.sigma if clean.removed else 0.0
     tunable = coding.tunable and picture.depth == 8
     tuning = tuning_for(model, tunable, tune, focus, picture.rgb, squared).improved_by(better)
     job = drawn.open_either(coding, model, picture, values, tuning, focus)

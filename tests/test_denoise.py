@@ -224,6 +224,7 @@ def test_tiles_show_no_seam(monkeypatch: pytest.MonkeyPatch, coffee: np.ndarray,
         {"strength": -0.1},
         {"strength": 4.1},
         {"strength": float("nan")},
+        {"strength": None},
         {"method": "magic"},
         {"method": "shrink", "rate": 40},
         {"sigma": 20, "rate": 40},
@@ -265,6 +266,27 @@ def test_the_command_says_when_it_finds_no_noise(call: Runner, tmp_path: Path, c
     assert (np.asarray(Image.open(tmp_path / "clean.denoised.png")) == crop).all()
     told = call("denoise", "clean.png", "--sigma", "0", "-o", "told.png", "--json")
     assert json.loads(told.stdout)["warnings"] == []
+
+
+def test_the_command_says_what_the_strength_made_of_it(call: Runner, tmp_path: Path, chelsea: np.ndarray) -> None:
+    """A level below the least that is removed is beyond it four times as strong."""
+    crop = chelsea[:192, 80:336]
+    assert 0.3 / 4 < eocodec.estimate_sigma(crop) < 0.3
+    Image.fromarray(crop).save(tmp_path / "clean.png")
+    done = call("denoise", "clean.png", "--strength", "4", "--json")
+    assert json.loads(done.stdout)["warnings"] == []
+    assert (np.asarray(Image.open(tmp_path / "clean.denoised.png")) != crop).any()
+
+
+def test_the_command_says_between_which_levels_noise_is(call: Runner, tmp_path: Path, coffee: np.ndarray) -> None:
+    picture, noise = coffee[:192, :256], np.random.default_rng(1).normal(0, 20, (192, 256, 3))
+    noise[:, :128] /= 10
+    Image.fromarray(np.clip(np.rint(picture + noise), 0, 255).astype(np.uint8)).save(tmp_path / "half.png")
+    least, most = json.loads(call("denoise", "half.png", "--json").stdout)["sigma_range"]
+    assert least < 6 and 15 < most < 25
+    assert f"({least:.1f} to {most:.1f})".encode() in call("denoise", "half.png", "--force").stdout
+    Image.fromarray(picture).save(tmp_path / "even.png")
+    assert json.loads(call("denoise", "even.png", "--json").stdout)["sigma_range"] is None
 
 
 @pytest.mark.parametrize(

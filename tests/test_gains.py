@@ -102,14 +102,6 @@ def test_grey_noise_that_black_and_white_cut_off_keeps_its_tones(model: Model, c
     assert abs(255 * clean[dark].mean() - grey[..., 0][dark].mean()) < 8
 
 
-def test_noise_in_less_contrast_is_the_same_noise() -> None:
-    values = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64, 1).repeat(3, 2)
-    noise = Noise(0.2, 0.01, 0.06)
-    less = noise.in_contrast(0.5)
-    np.testing.assert_allclose(less.plane(0.5 + 0.5 * (values - 0.5)), 0.5 * noise.plane(values), rtol=1e-5)
-    assert less.sigma == 0.1
-
-
 def test_brightness_is_a_mean_over_areas() -> None:
     values = np.random.default_rng(1).random((19, 9, 3), np.float32)
     got = net.brightness(values)
@@ -118,15 +110,15 @@ def test_brightness_is_a_mean_over_areas() -> None:
     assert got[2, 1] == pytest.approx(values[16:, 8:].mean(), abs=1e-6)
 
 
-def test_noise_planes_follow_brightness() -> None:
+def test_levels_follow_brightness() -> None:
     values = np.zeros((32, 64, 3), np.float32)
     values[:, 32:] = 0.75
     noise = Noise(0.1, 0.001, 0.02)
-    plane = noise.plane(values)
-    assert plane.shape == (16, 32)
-    assert plane[3, 3] == pytest.approx(math.sqrt(0.001)) and plane[3, 30] == pytest.approx(math.sqrt(0.016))
-    assert noise.scaled(2).plane(values)[3, 30] == pytest.approx(2 * math.sqrt(0.016))
-    assert (Noise.white(0.1).plane(values) == np.float32(0.1)).all()
+    levels = noise.levels(values)
+    assert levels.shape == (4, 8)
+    assert levels[1, 1] == pytest.approx(math.sqrt(0.001)) and levels[1, 6] == pytest.approx(math.sqrt(0.016))
+    assert noise.scaled(2).levels(values)[1, 6] == pytest.approx(2 * math.sqrt(0.016))
+    assert (Noise.white(0.1).levels(values) == np.float32(0.1)).all()
 
 
 def test_noise_that_grows_with_brightness_is_found(model: Model) -> None:

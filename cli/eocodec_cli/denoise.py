@@ -1,11 +1,14 @@
 """`eocodec denoise`."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from eocodec_cli import files, pictures
 from eocodec_cli.work import for_each
+
+if TYPE_CHECKING:
+    from eocodec.denoising import Denoised
 
 
 def sigma_or_auto(value: str) -> float | str:
@@ -95,7 +98,8 @@ def command(
     """Remove noise from pictures.
 
     Writes NAME.denoised.png beside the input unless -o is given. Transparency is kept. Pictures and .eoc files go in.
-    Noise that may as well be texture is left alone, which is said on standard error and in "warnings" of --json.
+    Noise that may as well be texture is left alone, which is said on standard error and in "warnings" of --json. Where
+    noise differs from place to place, each place is rid of its own, and the line says between which levels it is.
 
     \b
     Examples:
@@ -109,7 +113,7 @@ def command(
       cat noisy.png | eocodec denoise - > clean.png
     """
     from eocodec import wide
-    from eocodec.denoising import SMALLEST_SIGMA, denoise_picture
+    from eocodec.denoising import denoise_picture
     from eocodec.image import encode_picture, keeps_alpha, to_pillow
     from eocodec.model.library import load_model
 
@@ -140,10 +144,10 @@ def command(
                 model=load_model(model or "photo", share, device=device),
             )
         suffix = files.picture_suffix(job.target)
-        nothing = sigma == "auto" and done.sigma is not None and done.sigma < SMALLEST_SIGMA
+        nothing = not done.removed and sigma == "auto" and strength > 0
         image = to_pillow(done.rgb, picture.alpha, picture.grey)
         deep = picture.keeps == 16
-        if nothing and deep and wide.holds(suffix):
+        if not done.removed and deep and wide.holds(suffix):
             same, deep = picture.at_depth(16), False
             content = wide.encode(same.rgb, same.alpha, same.grey, suffix)
         else:
@@ -163,6 +167,7 @@ def command(
             "height": image.height,
             "method": done.method,
             "sigma": None if done.sigma is None else round(done.sigma, 2),
+            "sigma_range": _range(done),
             "rate": rate,
             "frames": picture.frames,
             "warnings": warnings,
@@ -170,6 +175,18 @@ def command(
 
     def line(r: dict[str, Any]) -> str:
         how = f"C={r['rate']:g}" if r["rate"] is not None else f"sigma={r['sigma']:.1f}"
+        if r["sigma_range"]:
+            how += " ({:.1f} to {:.1f})".format(*r["sigma_range"])
         return f"{r['input']} -> {r['output']}  {r['width']}x{r['height']}  {r['method']}  {how}"
 
     for_each(jobs, work, line, as_json, lanes.workers)
+
+
+def _range(done: "Denoised") -> list[float] | None:
+    """Between which levels nine tenths of a picture's areas have noise; None if it is the same everywhere."""
+    import numpy as np
+
+    if done.places is None:
+        return None
+    least, most = np.quantile(done.places, (0.05, 0.95))
+    return [round(float(least), 2), round(float(most), 2)]

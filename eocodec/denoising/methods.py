@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from eocodec.arguments import check_number, check_numbers
 from eocodec.denoising import clipped, dropping, net, noise_areas, shrinkage
-from eocodec.denoising.ceiling import most_noise, most_white
+from eocodec.denoising.ceiling import most_noise, most_white, most_white_around, shows
 from eocodec.denoising.coarse import coarse_level, coarse_removed
 from eocodec.denoising.net import Noise
 from eocodec.errors import EocodecError
@@ -48,7 +48,10 @@ FEW, LITTLE = 64, 0.02  # areas, and share of them; of fewer than both nothing i
 FARTHEST = 4.0  # standard deviations: what is farther from a noisy value is hardly ever what the noise has hidden
 LEAST_APART = 0.05  # share of the variance of noise by which pixels next to each other differ at least
 DOUBTED = 2 / 255  # level from which on it is compared with the most that there can be
-OVERLOOKED = 4.0  # 8-bit levels, up to which noise that is not white is looked for at coarser scales, too
+# Share of areas whose level may be beyond what neighbouring pixels around them differ by; edges of text make it 0.3 to
+# 0.6, noise that differs from place to place on photographs up to 0.17.
+MOST_BEYOND = 0.25
+OVERLOOKED = 4.0  # 8-bit levels on an axis of colour, up to which other noise is looked for at coarser scales, too
 LARGEST_VALUE = 16.0  # of a floating-point picture; beyond, it surely has another range than 0 to 1
 
 
@@ -60,11 +63,16 @@ class Denoised:
         values: `(H, W, 3)` float32 in 0 to 1.
         method: "net", "shrink" or "drop".
         sigma: noise level given or estimated, 8-bit levels, before `strength`; None where a rate was given instead.
+        places: levels of areas of 8x8 pixels, `(⌈H/8⌉, ⌈W/8⌉)`, where they were found to differ from place to place;
+            `sigma` is then their root mean square, and the net takes each area's.
+        removed: whether any noise was removed: the level times `strength` is 0.3 or more, or a rate was given.
     """
 
     values: Float32
     method: str
     sigma: float | None
+    places: Float32 | None = None
+    removed: bool = True
 
     @property
     def rgb(self) -> Bytes:
@@ -142,8 +150,8 @@ def denoise_picture(
     denoiser = _denoiser(loaded)
     chosen = _choose(method, rate, loaded)
     values, grey, alpha = _values(image)
+    level, places, removed = None, None, True
     if rate is not None:
-        level = None
         clean = denoiser.keep_top(values, rate, shifts or DEFAULT_SHIFTS["drop"])
     else:
         # Equal noise in three channels lies along the luma axis, where it is sqrt(3) times as large.
@@ -153,18 +161,19 @@ def denoise_picture(
         else:
             noise = Noise.white(sigma * spread / 255)
         level = 255 * noise.sigma / spread
-        if level * strength < SMALLEST_SIGMA:
-            clean = values
-        else:
-            removed = noise.scaled(strength)
-            clean = denoiser.remove(values, removed, chosen, shifts or DEFAULT_SHIFTS[chosen])
-            most = np.float32(FARTHEST * removed.largest / spread)
+        places = None if noise.places is None else noise.places * np.float32(level)
+        removed = level * strength >= SMALLEST_SIGMA
+        clean = values
+        if removed:
+            noise = noise.scaled(strength)
+            clean = denoiser.remove(values, noise, chosen, shifts or DEFAULT_SHIFTS[chosen])
+            most = _of_pixels(noise.levels(values), values.shape) * np.float32(FARTHEST / spread)
             clean = np.clip(clean, values - most, values + most)
     clean = np.clip(clean, 0, 1)
     clean += np.float32(detail) * (np.clip(values, 0, 1) - clean)
     if grey:
         clean = np.repeat(clean.mean(2, keepdims=True, dtype=np.float32), 3, 2)
-    return Denoised(clean, chosen, level)
+    return Denoised(clean, chosen, level, places, removed)
 
 
 def estimate_sigma(image: ImageLike | Picture, model: ModelLike = "photo") -> float:
@@ -217,10 +226,13 @@ class _PhotoDenoiser(_Denoiser):
         if "net" in self.model.denoising_methods:
             spread = math.sqrt(3) if grey else 1.0
             most = functools.cache(lambda: spread * most_noise(values, areas))
-            noise = self._white(values, areas, spread)
-            if grey:
-                noise = _bounded(net.of_grey(noise), values, areas, spread)
-            if noise.sigma >= DOUBTED and noise.sigma > most():
+            readings = net.read(self.model, values, areas)
+            uneven = _uneven(readings, values, areas, grey)
+            noise = _bounded(readings.even(), values, areas, spread)
+            if grey and noise.sigma:
+                held = float(net.of_grey(np.array(noise.sigma)))
+                noise = _bounded(noise.scaled(held / noise.sigma), values, areas, spread)
+            if uneven is None and noise.sigma >= DOUBTED and noise.sigma > most():
                 return noise.scaled(most() / noise.sigma)
             noise = _unclipped(noise, values, areas, spread)
             hidden = noise_areas.hidden(values, areas, grey)
@@ -228,10 +240,11 @@ class _PhotoDenoiser(_Denoiser):
                 hidden = replace(hidden, level=hidden.level * spread, coarse=hidden.coarse * spread)
             elif noise.sigma * 255 < OVERLOOKED:
                 hidden = coarse_level(values, areas, alpha, lambda v, a: self._white(v, a, spread).sigma, spread)
+            shown = noise if uneven is None else uneven
             if hidden is None or noise.sigma >= UNSEEN * hidden.level or hidden.level > most():
-                return noise
+                return shown
             if hidden.level > spread * most_white(values, areas) / math.sqrt(max(1 - hidden.near, LEAST_APART)):
-                return noise
+                return shown
             return Noise.correlated(hidden.level, hidden.coarse)
         if grey:
             return Noise.white(math.sqrt(3) * min(_grey_level(values[..., 0]), 1.0))
@@ -290,7 +303,35 @@ def _measured(denoiser: _Denoiser, values: Float32, grey: bool, alpha: Bytes | N
     areas = noise_areas.trusted(values, alpha)
     if areas.sum() < min(FEW, LITTLE * areas.size):
         return Noise.white(0.0)
-    return denoiser.measure(values, grey, areas, alpha)
+    noise = denoiser.measure(values, grey, areas, alpha)
+    levels = noise.levels(values) / np.float32(math.sqrt(3) if grey else 1.0)
+    return noise if shows(values, areas, levels) else Noise.white(0.0)
+
+
+def _uneven(readings: net.Readings, values: Float32, areas: Areas, grey: bool) -> Noise | None:
+    """Noise that differs from place to place; None if what is read is not clearly that."""
+    spread = math.sqrt(3) if grey else 1.0
+    sigmas = readings.uneven(readings.even().levels(values), grey, clipped.is_clipped(values))
+    if sigmas is None:
+        return None
+    if grey:
+        sigmas = net.of_grey(sigmas).astype(np.float32)
+    most = spread * most_white_around(values, areas)
+    beyond = (sigmas >= DOUBTED) & (sigmas > most)
+    if beyond[areas].mean() > MOST_BEYOND:
+        return None
+    noise = Noise.of_places(np.where(beyond, most, sigmas))
+    sigmas = noise.levels(values)
+    loud = areas & (sigmas >= noise.sigma)
+    if not loud.any() or (noise.sigma >= DOUBTED and sigmas[loud].mean() > spread * most_noise(values, loud)):
+        return None
+    return _unclipped(noise, values, areas, spread)
+
+
+def _of_pixels(of_areas: Float32, shape: tuple[int, ...]) -> Float32:
+    """What areas have, for each pixel of a picture, `(H, W, 1)`."""
+    rows, columns = (np.arange(n) // net.AREA for n in shape[:2])
+    return of_areas[np.ix_(rows, columns)][:, :, None]
 
 
 def _bounded(noise: Noise, values: Float32, areas: Areas, spread: float) -> Noise:
@@ -322,7 +363,8 @@ def _grey_level(values: Float32) -> float:
 
 def _check(sigma: float | str, rate: float | None, strength: float, shifts: int | None, model: Model) -> None:
     """Raise an :class:`EocodecError` for arguments that are out of range or exclude one another."""
-    check_numbers(strength=0 if strength is None else strength, shifts=shifts, rate=rate)
+    check_number("strength", strength)
+    check_numbers(shifts=shifts, rate=rate)
     if not isinstance(sigma, str):
         check_number("sigma", sigma)
     if isinstance(sigma, str):

@@ -10,20 +10,22 @@ References:
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from eocodec.denoising import places
 from eocodec.model.bundle import Model
 from eocodec.model.manifest import DENOISING_GRAPHS
 from eocodec.model.threads import side_by_side
 from eocodec.model.tiles import Tile, padded, shifted, tiles
 
-__all__ = ["TURNS", "Noise", "apply", "brightness", "measure", "of_grey"]
+__all__ = ["TURNS", "Noise", "Readings", "apply", "brightness", "measure", "of_grey", "read"]
 
 Float32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating]
 
 CLEAN, SIGMA = (name.removesuffix(".onnx") for name in DENOISING_GRAPHS)
 TILE = 768  # pixels; the inner edge of a tile
@@ -55,12 +57,15 @@ class Noise:
         floor, slope: of the variance; for white noise σ² and 0.
         coarse: standard deviation of means of 2x2 pixels, of noise that is not white; None for white noise, of which
             it is half of `sigma`.
+        places: standard deviation of areas of 8x8 pixels in units of `sigma`, `(⌈H/8⌉, ⌈W/8⌉)`, of noise that differs
+            from place to place in another way than by its variance over brightness; None for all other.
     """
 
     sigma: float
     floor: float
     slope: float
     coarse: float | None = None
+    places: Float32 | None = field(default=None, compare=False)
 
     @classmethod
     def white(cls, sigma: float) -> "Noise":
@@ -72,31 +77,26 @@ class Noise:
         """Noise that went through a filter, the same everywhere."""
         return cls(sigma, sigma**2, 0.0, coarse)
 
+    @classmethod
+    def of_places(cls, sigmas: Float32) -> "Noise":
+        """Noise with these standard deviations in areas of 8x8 pixels, `(⌈H/8⌉, ⌈W/8⌉)`."""
+        sigma = math.sqrt(float(np.square(sigmas, dtype=np.float64).mean()))
+        return cls(sigma, sigma**2, 0.0, None, sigmas / np.float32(max(sigma, 1e-9)))
+
     def scaled(self, factor: float) -> "Noise":
         """The same noise with `factor` times the standard deviation."""
         coarse = None if self.coarse is None else self.coarse * factor
-        return Noise(self.sigma * factor, self.floor * factor**2, self.slope * factor**2, coarse)
+        return replace(
+            self, sigma=self.sigma * factor, floor=self.floor * factor**2, slope=self.slope * factor**2, coarse=coarse
+        )
 
-    def in_contrast(self, factor: float) -> "Noise":
-        """That of a picture whose distances from middle grey are multiplied by `factor`."""
-        floor = factor**2 * (self.floor + self.slope * MIDDLE * (1 - 1 / factor))
-        coarse = None if self.coarse is None else self.coarse * factor
-        return Noise(self.sigma * factor, floor, self.slope * factor, coarse)
-
-    @property
-    def largest(self) -> float:
-        """Standard deviation where it is largest, which is where the picture is brightest."""
-        return math.sqrt(self.floor + max(self.slope, 0.0))
-
-    def plane(self, values: Float32) -> Float32:
-        """Standard deviation for every 2x2 pixels of a picture with even sides, `(H/2, W/2)`."""
-        height, width = values.shape[:2]
+    def levels(self, values: Float32) -> Float32:
+        """Standard deviation in areas of 8x8 pixels of a picture `(H, W, 3)`, `(⌈H/8⌉, ⌈W/8⌉)`."""
+        if self.places is not None:
+            return self.places * np.float32(self.sigma)
         if self.slope == 0:
-            return np.full((height // 2, width // 2), min(self.sigma, LARGEST), np.float32)
-        variance = self.floor + self.slope * brightness(values)
-        plane = np.sqrt(np.clip(variance, 0, LARGEST**2)).astype(np.float32)
-        spread = np.repeat(np.repeat(plane, AREA // 2, 0), AREA // 2, 1)
-        return spread[: height // 2, : width // 2]
+            return np.full([-(-n // AREA) for n in values.shape[:2]], self.sigma, np.float32)
+        return np.sqrt(np.maximum(self.floor + self.slope * brightness(values), 0)).astype(np.float32)
 
 
 def brightness(values: Float32) -> Float32:
@@ -108,6 +108,50 @@ def brightness(values: Float32) -> Float32:
     return np.clip(total / count, 0, 1).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Readings:
+    """What the net for the level reads in areas of 8x8 pixels of a picture; arrays are `(⌈H/8⌉, ⌈W/8⌉)`.
+
+    Arguments:
+        weight: mean weight of the readings in an area, 0 where it is not to be trusted.
+        total: mean of the weighted readings, which are log(1 + level in 8-bit levels).
+        light: the areas' brightness, 0 to 1.
+    """
+
+    weight: npt.NDArray[np.float64]
+    total: npt.NDArray[np.float64]
+    light: Float32
+
+    def even(self) -> Noise:
+        """Noise that is the same everywhere, or whose variance is a line over brightness."""
+        place = np.minimum((self.light * BINS).astype(int), BINS - 1).ravel()
+        parts = (self.weight, self.total, self.weight * self.light)
+        sums = np.array([np.bincount(place, part.ravel(), BINS) for part in parts], np.float64)
+        mean = float(np.expm1(min(sums[1].sum() / max(sums[0].sum(), 1e-6), 9.0)))
+        return _fitted(min(max(0.0, mean) / 255, LARGEST), sums, float(self.light.mean()))
+
+    def uneven(self, even: Floats, grey: bool, cut_off: bool) -> Float32 | None:
+        """Standard deviations of areas, range 0 to 1; None if they are not clearly others than those of even noise.
+
+        Arguments:
+            even: standard deviations that areas with even noise would have.
+            grey: all channels are equal.
+            cut_off: 0 and 255 cut noise off; what is left of it is less in dark and in bright tones.
+        """
+        level = 255 * float(even.mean()) / (math.sqrt(3) if grey else 1.0)
+        expected = np.log1p(255 * even)
+        of_tones = places.of_tones(self.weight, self.total, self.light)
+        doubt = places.DOUBT_GREY if grey else places.DOUBT
+        readings, sure = places.of_areas(self.weight, self.total, of_tones, doubt)
+        if not places.uneven(readings, expected, sure, level, places.UNEVEN_GREY if grey else places.UNEVEN):
+            readings, known = of_tones, (self.weight > 0).astype(np.float64)
+            if cut_off or not places.uneven(
+                readings, expected, known, level, places.TONES_GREY if grey else places.TONES
+            ):
+                return None
+        return np.clip(np.expm1(readings) / 255, 0, LARGEST).astype(np.float32)
+
+
 def measure(model: Model, values: Float32, areas: npt.NDArray[np.bool_] | None = None) -> Noise:
     """Estimated noise of a picture `(H, W, 3)`; with equal channels that of the luma axis, √3 times theirs.
 
@@ -116,34 +160,38 @@ def measure(model: Model, values: Float32, areas: npt.NDArray[np.bool_] | None =
         values: the picture.
         areas: of 8x8 pixels in which noise can be measured, see `eocodec.denoising.noise_areas.trusted`; default: all.
     """
+    return read(model, values, areas).even()
+
+
+def read(model: Model, values: Float32, areas: npt.NDArray[np.bool_] | None = None) -> Readings:
+    """What the net for the level reads in a picture `(H, W, 3)`; arguments as for :func:`measure`."""
     height, width = values.shape[:2]
-    bright = brightness(values)
-    sums = np.zeros((3, BINS))  # weight, weighted level, weighted brightness by bin of brightness
+    light = brightness(values)
+    sums = np.zeros((3, *light.shape))  # readings, weight, weighted reading
     for tile, picture in _pieces(model, values):
         (planes,) = model.run(SIGMA, {"picture": picture})
         value, weight = (_inside(plane, tile, height, width) for plane in planes[0])
         rows = (np.arange(value.shape[0]) * 2 + tile.rows.start) // AREA
         columns = (np.arange(value.shape[1]) * 2 + tile.columns.start) // AREA
-        where = np.ix_(np.minimum(rows, bright.shape[0] - 1), np.minimum(columns, bright.shape[1] - 1))
-        light = bright[where]
-        weight = weight if areas is None else weight * areas[where]
-        place = np.minimum((light * BINS).astype(int), BINS - 1).ravel()
-        for k, quantity in enumerate((np.ones_like(value), value, light)):
-            sums[k] += np.bincount(place, (weight * quantity).ravel(), BINS)
-    mean = float(np.expm1(min(sums[1].sum() / max(sums[0].sum(), 1e-6), 9.0)))
-    return _fitted(min(max(0.0, mean) / 255, LARGEST), sums, float(bright.mean()))
+        where = (rows[:, None] * light.shape[1] + columns).ravel()
+        for k, quantity in enumerate((np.ones_like(value), weight, weight * value)):
+            sums[k] += np.bincount(where, quantity.ravel(), light.size).reshape(light.shape)
+    weight, total = sums[1:] / np.maximum(sums[0], 1)
+    share = sums[0] / sums[0].max()  # areas at the right and the bottom are smaller
+    if areas is not None:
+        share = share * areas
+    return Readings(weight * share, total * share, light)
 
 
-def of_grey(noise: Noise) -> Noise:
-    """The noise of a grey picture, along the luma axis, of which :func:`measure` gave `noise`.
+def of_grey(sigma: Floats) -> Floats:
+    """Levels of the noise of grey pictures, along the luma axis, of which the net reads `sigma`, range 0 to 1.
 
     The net has learnt from noise in three channels that are independent. Where chroma has none it overlooks weak noise:
     of 3 levels it reads 1.5, of 5 levels 3.7.
     """
-    read = 255 * noise.sigma / math.sqrt(3)
-    if read == 0:
-        return noise
-    return noise.scaled(float(np.interp(read, READ, HELD)) / read if read < READ[-1] else HELD[-1] / READ[-1])
+    read = 255 * np.asarray(sigma, np.float64) / math.sqrt(3)
+    held = np.where(read < READ[-1], np.interp(read, READ, HELD), read * HELD[-1] / READ[-1])
+    return held * math.sqrt(3) / 255
 
 
 def _fitted(sigma: float, sums: npt.NDArray[np.float64], bright: float) -> Noise:
@@ -183,19 +231,21 @@ def apply(model: Model, values: Float32, noise: Noise, turns: int = 1) -> Float3
     """
     grey = np.array_equal(values[..., 0], values[..., 1]) and np.array_equal(values[..., 1], values[..., 2])
     largest = LARGEST_GREY if grey else LARGEST
-    contrast = largest / max(noise.sigma, largest)
+    levels = noise.levels(values)
+    contrast = largest / max(noise.sigma if noise.places is None else float(levels.max()), largest)
     if contrast < 1:
-        values, noise = (
-            (values - np.float32(MIDDLE)) * np.float32(contrast) + np.float32(MIDDLE),
-            noise.in_contrast(contrast),
-        )
+        values = (values - np.float32(MIDDLE)) * np.float32(contrast) + np.float32(MIDDLE)
+        levels *= np.float32(contrast)
+    area = [np.arange(n) // AREA for n in values.shape[:2]]  # of each row, and of each column
     at_once = model.share if turns % model.share == 0 else 1  # no thread is to be without work
 
     def clean(turn: tuple[bool, bool, bool]) -> Float32:
-        transposed, down, right = turn
-        turned = values.swapaxes(0, 1) if transposed else values
-        turned = turned[:: -1 if down else 1, :: -1 if right else 1]
-        found = _clean(model, turned, noise, at_once > 1)[:: -1 if down else 1, :: -1 if right else 1]
+        transposed, *back = turn
+        down, right = (-1 if b else 1 for b in back)
+        turned, held = (x.swapaxes(0, 1) if transposed else x for x in (values, levels))
+        rows, columns = area[::-1] if transposed else area
+        found = _clean(model, turned[::down, ::right], held, rows[::down], columns[::right], at_once > 1)
+        found = found[::down, ::right]
         return found.swapaxes(0, 1) if transposed else found
 
     total = np.zeros_like(values)
@@ -206,11 +256,21 @@ def apply(model: Model, values: Float32, noise: Noise, turns: int = 1) -> Float3
     return total if contrast == 1 else (total - np.float32(MIDDLE)) / np.float32(contrast) + np.float32(MIDDLE)
 
 
-def _clean(model: Model, values: Float32, noise: Noise, one_of_many: bool) -> Float32:
+def _clean(
+    model: Model,
+    values: Float32,
+    levels: Float32,
+    area_rows: npt.NDArray[np.int64],
+    area_columns: npt.NDArray[np.int64],
+    one_of_many: bool,
+) -> Float32:
+    """The clean picture, given the levels of areas and the area of each row and of each column."""
     result = np.empty(values.shape, np.float32)
     height, width = values.shape[:2]
     for tile, piece in _pieces(model, values):
-        plane = noise.plane(piece[0].transpose(1, 2, 0))[None, None]
+        down = area_rows[_mirrored(tile.outer_rows, height)][::2]
+        across = area_columns[_mirrored(tile.outer_columns, width)][::2]
+        plane = np.minimum(levels[np.ix_(down, across)], np.float32(LARGEST))[None, None]
         (picture,) = model.run(CLEAN, {"picture": piece, "noise": plane}, one_of_many)
         rows = slice(tile.rows.start, min(tile.rows.stop, height))
         columns = slice(tile.columns.start, min(tile.columns.stop, width))

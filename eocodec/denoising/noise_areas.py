@@ -22,7 +22,10 @@ Float32 = npt.NDArray[np.float32]
 
 AREA = 8  # edge in pixels of the areas that are trusted or not
 DEAD = 0.3 / 255  # standard deviation of an area below which it is drawn, not photographed …
-DRAWN, REPEATED = 8 / 255, 0.2  # … as it is from such a deviation on if a share of it repeats what is left and above
+DRAWN, REPEATED = 8 / 255, 0.2  # … as it is from such a deviation on if a share of it repeats what is left and above …
+# … or if a share of it has one and the same colour or level of grey, half as much where its deviation is large, which
+# noise that 0 and 255 have cut off has not.
+SAME_COLOUR, SAME_GREY, BOLD = 0.2, 0.5, 48 / 255
 CLIPPED = 0.5  # share of an area's values that are 0 or 1, beyond which noise is cut off there
 PATCH = 16  # edge in pixels of the patches in which noise that is not white is measured
 SMOOTH, ALIKE = 0.02, 1.6  # share of patches that are the smoothest; those up to so many times as rough are like them
@@ -49,13 +52,44 @@ def trusted(values: Float32, alpha: npt.NDArray[np.uint8] | None = None) -> npt.
 
     Neighbours of flat or hidden areas do not count either: an edge that was drawn between them looks like noise.
     """
-    mean, square = _means(values), _means(values * values)
-    deviation = np.sqrt(np.maximum(square - mean * mean, 0)).max(2)
-    flat = (deviation < DEAD) | ((deviation >= DRAWN) & (_repeated(values) >= REPEATED))
+    deviation = _deviation(values)
+    drawn = (deviation >= DRAWN) & (_repeated(values) >= REPEATED)
+    same = _one_colour(values, (deviation >= DRAWN) & ~drawn)
+    drawn |= same >= np.where(deviation >= BOLD, 0.5, 1.0) * (SAME_GREY if _is_grey(values) else SAME_COLOUR)
+    none = (deviation < DEAD) | drawn
     clipped = _means((values == 0) | (values == 1)).max(2) > CLIPPED
     if alpha is not None:
-        flat |= _means((alpha == 0)[:, :, None])[:, :, 0] > 0
-    return ~(_grown(flat) | clipped)
+        none |= _means((alpha == 0)[:, :, None])[:, :, 0] > 0
+    return ~(_grown(none) | clipped)
+
+
+def _deviation(values: Float32) -> Float32:
+    """Standard deviation in areas of 8x8 pixels, that of the channel that has most, `(⌈H/8⌉, ⌈W/8⌉)`."""
+    mean, square = _means(values), _means(values * values)
+    return np.sqrt(np.maximum(square - mean * mean, 0)).max(2)
+
+
+def _is_grey(values: Float32) -> bool:
+    return bool((values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all())
+
+
+def _one_colour(values: Float32, among: npt.NDArray[np.bool_]) -> Float32:
+    """Share of the pixels of some whole areas that have the area's most common colour, in 8 bits, `(⌈H/8⌉, ⌈W/8⌉)`.
+
+    What was drawn and scaled or stored as JPEG keeps the colour of its paper in places, and few tones their levels.
+    """
+    high, wide = (n // AREA for n in values.shape[:2])
+    rows, columns = np.nonzero(among[:high, :wide])
+    parts = values[: high * AREA, : wide * AREA].reshape(high, AREA, wide, AREA, 3)[rows, :, columns]
+    levels = np.rint(255 * parts.reshape(-1, AREA * AREA, 3)).astype(np.int64) & 0x3FF
+    colours = np.sort(levels @ np.array([1 << 20, 1 << 10, 1]), 1)
+    most, run = np.ones(len(colours)), np.ones(len(colours))
+    for before, after in zip(colours.T[:-1], colours.T[1:], strict=True):
+        run = np.where(before == after, run + 1, 1)
+        most = np.maximum(most, run)
+    found = np.zeros(among.shape, np.float32)
+    found[rows, columns] = most / AREA**2
+    return found
 
 
 def _repeated(values: Float32) -> Float32:
