@@ -238,7 +238,7 @@ def test_neighbours_of_flat_and_transparent_areas_are_not_trusted(hidden_by: str
     alpha = np.full((64, 64), 255, np.uint8)
     expected = np.ones((8, 8), np.bool_)
     if hidden_by == "clipped":
-        values[24:32, 32:40] = np.round(values[24:32, 32:40])
+        values[24:32, 32:40, 0] = np.round(values[24:32, 32:40, 0])  # of one channel
         expected[3, 4] = False
     else:
         expected[2:5, 3:6] = False
