@@ -6,6 +6,8 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -31,9 +33,9 @@ from eocodec.adapt.flow import FlowTraining, _crop, compact  # noqa: E402
 from eocodec.adapt.goals import GOALS, FlowGoal  # noqa: E402
 from eocodec.adapt.measure import mean_curve, saving  # noqa: E402
 from eocodec.adapt.report import Outcome  # noqa: E402
-from eocodec.adapt.run import NothingGainedError, adapt  # noqa: E402
+from eocodec.adapt.run import NothingGainedError, _seconds_left, adapt  # noqa: E402
 from eocodec.adapt.stages import Stages  # noqa: E402
-from eocodec.adapt.state import Order  # noqa: E402
+from eocodec.adapt.state import Order, Progress  # noqa: E402
 from eocodec.adapt.survey import held_out_places, jpeg_quality, survey  # noqa: E402
 from eocodec.errors import EocodecError  # noqa: E402
 from eocodec.flow.model import PhotoModel  # noqa: E402
@@ -290,6 +292,49 @@ def test_of_mixed_pictures_those_in_colour_are_adapted_to(scans: Path, tmp_path:
     found = [p for _, p in (*run.pictures.train, *run.pictures.held_out)]
     assert len(found) == 24 < len(whole.train) + len(whole.held_out) and not any(map(is_grey, found))
     assert not any(map(is_grey, run.held))
+
+
+def test_so_many_pictures_are_used_as_memory_holds(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eocodec.adapt.survey.MOST_PIXELS", 8 * EDGE * EDGE + 1)
+    found = survey(str(scans))
+    assert (found.facts["found"], found.facts["used"]) == (12, 9)
+    assert len(found.train) + len(found.held_out) == 9
+
+
+def test_pictures_of_a_folder_stay_together(scans: Path) -> None:
+    """The slash is not a letter between others: "a-b" comes after all that is in "a"."""
+    for k, file in enumerate(sorted(scans.iterdir())):
+        folder = scans / ("a", "a-b")[k % 2]
+        folder.mkdir(exist_ok=True)
+        file.rename(folder / file.name)
+    names = [name for name, _ in survey(str(scans)).train]
+    folders = [name.split("/")[0] for name in names]
+    assert folders == sorted(folders, key=len) and set(folders) == {"a", "a-b"}
+
+
+@pytest.mark.parametrize(("exported", "left"), [(0.0, 50.0), (55.0, 35.0), (70.0, 20.0), (1e6, 20.0)])
+def test_the_refinement_has_a_share_of_its_time_however_long_the_export_took(exported: float, left: float) -> None:
+    task, training = SimpleNamespace(end=100.0, measured=10.0), SimpleNamespace(progress=Progress("", []))
+    training.progress.exported = exported
+    assert _seconds_left(cast("Any", task), cast("Any", training), 50.0) == left
+
+
+def test_training_goes_on_as_long_as_it_gets_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And ends after a few looks in a row that have shown nothing better, not after a few in all."""
+    looks: list[bool] = []
+    better = [True, True, False, True, True, False, False, True, True, True, False, False, False, False, True]
+
+    def look(*_: Any) -> bool:
+        looks.append(better[len(looks)])
+        return looks[-1]
+
+    training = cast("Any", object.__new__(FlowTraining))
+    training.progress, training.run = Progress("", []), SimpleNamespace(advance=lambda: None)
+    for name, function in (("_look", look), ("_plan", lambda left: None), ("_save", lambda clock: None)):
+        monkeypatch.setattr(training, name, function, raising=False)
+    monkeypatch.setattr(training, "_said", str, raising=False)
+    training._part(0, Ticking(), 1000.0, 1.0, 1000.0, lambda *_: None)
+    assert looks == better[:-1]
 
 
 def test_compact_weights_stay_as_they_are_and_take_8_bits() -> None:

@@ -141,3 +141,17 @@ def test_where_nothing_can_be_compared_anything_may_be_noise() -> None:
     assert most_noise(small[:5], np.ones((1, 2), bool)) == np.inf
     assert most_white(small, np.zeros((2, 2), bool)) == np.inf
     assert most_white(small[:, :9], np.ones((2, 2), bool)) < 1
+
+
+def test_steps_at_the_border_of_what_is_measured_do_not_count() -> None:
+    """Of as many differences that are zero as are not the median lies between; the border's would decide."""
+    values = np.zeros((24, 8, 3), np.float32)
+    values[1:8:2] = 0.1
+    areas = np.array([[True], [False], [False]])
+    found = []
+    for beyond in (0.1, 0.7):
+        values[8:] = beyond
+        found.append(most_white(values, areas))
+    assert 0 < found[0] == found[1] < np.inf
+    level = most_white(values, np.ones((3, 1), bool))
+    assert level < found[0]

@@ -1,5 +1,6 @@
 """Files are written whole or not at all."""
 
+import errno
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ import pytest
 from paths import environment
 
 from eocodec import files
-from eocodec.files import atomic_file, atomic_write
+from eocodec.files import atomic_file, atomic_write, make_folder
 
 
 def _names(folder: Path) -> list[str]:
@@ -206,3 +207,28 @@ def test_unfinished_files_can_be_kept_in_another_folder(tmp_path: Path) -> None:
         file.write(b"new")
         assert _names(tmp_path) == ["unfinished"] and len(_names(tmp_path / "unfinished")) == 1
     assert _names(tmp_path) == ["unfinished", "x"] and _names(tmp_path / "unfinished") == []
+
+
+def test_what_a_link_leads_to_may_lie_in_another_filesystem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are not renamed from one to another, so the unfinished one lies beside the target, wherever it should."""
+    replace = os.replace
+
+    def within(source: Path, target: Path) -> None:
+        if Path(source).parent != Path(target).parent:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        replace(source, target)
+
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "here" / "link"
+    link.symlink_to(tmp_path / "there" / "x")
+    monkeypatch.setattr(os, "replace", within)
+    atomic_write(link, b"x", tmp_path / "here")
+    assert link.is_symlink() and (tmp_path / "there" / "x").read_bytes() == b"x"
+    assert _names(tmp_path / "here") == ["link"] and _names(tmp_path / "there") == ["x"]
+
+
+def test_a_folder_that_is_made_is_empty(tmp_path: Path) -> None:
+    for _ in range(2):
+        make_folder(tmp_path / "new" / "folder")
+        assert _names(tmp_path / "new" / "folder") == []

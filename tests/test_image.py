@@ -11,6 +11,7 @@ from eocodec import image
 from eocodec.errors import ImageError, LimitError
 from eocodec.format import MAX_PIXELS
 from eocodec.image import as_picture, atomic_write, encode_picture, read_picture, to_pillow
+from eocodec.levels import few_levels, scaled, white_level
 
 
 def _saved(image: Image.Image, kind: str, **options: object) -> io.BytesIO:
@@ -213,3 +214,22 @@ def test_photographs_are_deflated_the_quick_way_and_drawn_pictures_the_small_one
     assert sizes["pattern"][0] == sizes["pattern"][1] and sizes["drawn"][0] == sizes["drawn"][1]
     for rgb in cases.values():
         assert np.array_equal(read_picture(io.BytesIO(encode_picture(to_pillow(rgb), ".png"))).rgb, rgb)
+
+
+@pytest.mark.parametrize(("high", "said"), [(0, 0), (1, 1), (4095, 1), (4096, 0), (65535, 0)])
+def test_levels_that_are_lost_are_told_up_to_twelve_bits(high: int, said: int) -> None:
+    assert len(few_levels(np.array([[0, high]], np.uint16))) == said
+
+
+def test_white_of_twelve_bits_is_black_where_zero_is_white() -> None:
+    colours, lossy, notes, words = scaled(np.array([[0, 4095]], np.uint16), twelve=True, inverted=True)
+    assert colours.tolist() == [[255, 0]] and words.tolist() == [[4095, 0]] and not lossy and notes == ()
+    assert scaled(np.array([[0, 65535]], np.uint16), inverted=True)[3].tolist() == [[65535, 0]]
+
+
+def test_a_few_fractions_do_not_make_levels_a_range_up_to_one() -> None:
+    whole = np.repeat([0.0, 1.0, 0.5, 200.0], [500, 400, 95, 5])
+    assert white_level(whole, 200.0) == (255, ())
+    mostly = np.repeat([0.25, 1.0, 0.5, 200.0], [500, 400, 95, 5])
+    top, (note,) = white_level(mostly, 200.0)
+    assert top == 1 and "200" in note

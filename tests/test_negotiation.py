@@ -74,7 +74,9 @@ def test_a_single_range_of_bytes_is_served_and_others_are_ignored(header: str, f
     assert span(header, 1000) == found
 
 
-@pytest.mark.parametrize("header", ["bytes=1000-", "bytes=1000-2000", "bytes=99999999999999999999-"])
+@pytest.mark.parametrize(
+    "header", ["bytes=1000-", "bytes=1000-2000", "bytes=99999999999999999999-", "bytes=-0", "Bytes = -00"]
+)
 def test_a_range_beyond_the_end_is_416(header: str) -> None:
     with pytest.raises(HTTPException) as caught:
         span(header, 1000)

@@ -192,3 +192,58 @@ def test_noise_at_coarser_scales_is_not_claimed_of_pictures_that_are_mostly_flat
     areas[:, : round(32 * shown)] = True
     found = coarse_level(values, areas, None, lambda v, a: float(v.std()))
     assert (found is not None) is (shown > 0.15), found
+
+
+def _enlarged_noise(grey: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Values of noise that was enlarged, and all areas."""
+    noise = np.random.default_rng(2).normal(128, 12, (128, 128, 1 if grey else 3)).repeat(3 if grey else 1, 2)
+    return _enlarged(noise).astype(np.float32) / 255, np.ones((32, 32), np.bool_)
+
+
+def test_noise_at_coarser_scales_is_nowhere_stronger_than_the_picture_is_rough() -> None:
+    values, areas = _enlarged_noise()
+    rough = correlated(values, areas)
+    assert rough is not None
+    for spread in (1.0, 3**0.5):
+        found = coarse_level(values, areas, None, lambda v, a: 0.9, spread)
+        assert found is not None and found.level == pytest.approx(spread * rough.roughness)
+
+
+def test_what_is_transparent_is_not_measured_at_any_scale() -> None:
+    values, areas = _enlarged_noise()
+    alpha = np.full((256, 256), 255, np.uint8)
+    alpha[:, :128] = 0
+    seen: list[np.ndarray] = []
+
+    def measure(part: np.ndarray, where: np.ndarray) -> float:
+        seen.append(where)
+        return float(part.std())
+
+    assert coarse_level(values, areas, alpha, measure) is not None
+    assert [a.shape for a in seen] == [(16, 16), (8, 8)]
+    for where in seen:
+        left = where.shape[1] // 2
+        assert not where[:, :left].any() and where[:, left + 1 :].all()
+
+
+def test_channels_that_are_alike_are_texture_but_in_grey_pictures() -> None:
+    values, areas = _enlarged_noise(grey=True)
+    assert coarse_level(values, areas, None, lambda v, a: float(v.std())) is None
+    assert coarse_level(values, areas, None, lambda v, a: float(v.std()), 3**0.5) is not None
+
+
+@pytest.mark.parametrize("hidden_by", ["flat", "a transparent pixel", "clipped"])
+def test_neighbours_of_flat_and_transparent_areas_are_not_trusted(hidden_by: str) -> None:
+    values = np.random.default_rng(3).uniform(0.3, 0.7, (64, 64, 3)).astype(np.float32)
+    alpha = np.full((64, 64), 255, np.uint8)
+    expected = np.ones((8, 8), np.bool_)
+    if hidden_by == "clipped":
+        values[24:32, 32:40, 0] = np.round(values[24:32, 32:40, 0])  # of one channel
+        expected[3, 4] = False
+    else:
+        expected[2:5, 3:6] = False
+        if hidden_by == "flat":
+            values[24:32, 32:40] = 0.5
+        else:
+            alpha[27, 35] = 0
+    assert (trusted(values, alpha) == expected).all()

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from eocodec_cli.work import _Gate
 from paths import SAMPLES, Runner, environment
 from PIL import Image
 
 import eocodec
+from eocodec.errors import EocodecError
 
 OLD = b"what was there before"
 
@@ -178,3 +180,21 @@ def test_names_that_are_not_utf_8(call: Runner, folder: Path) -> None:
     done = call("compress", name, "--json")
     assert done.returncode == 0 and (folder / os.fsdecode(b"caf\xe9.eoc")).exists()
     assert rb"caf\xe9.eoc" in call("compress", name, "-f").stdout
+
+
+def test_an_input_by_another_name_is_not_written_over(call: Runner, folder: Path) -> None:
+    os.link(folder / "b.eoc", folder / "same.eoc")
+    before = (folder / "b.eoc").read_bytes()
+    for target in ("b.eoc", "./b.eoc", "same.eoc"):
+        done = call("truncate", "b.eoc", "--bytes", 400, "--force", "-o", target)
+        assert done.returncode == 1 and b"is the input itself" in done.stderr, target
+        assert (folder / "b.eoc").read_bytes() == before
+
+
+def test_no_file_is_begun_after_an_interruption() -> None:
+    gate = _Gate()
+    with gate.passing():
+        pass
+    gate.close()
+    with pytest.raises(EocodecError, match="interrupted"), gate.passing():
+        raise AssertionError("it is being written")

@@ -122,3 +122,20 @@ def test_what_the_form_of_file_could_not_do_is_passed_on(photo: Picture, lossy: 
 def test_tiny_files_have_no_contents_to_speak_of() -> None:
     face = np.asarray(Image.open(SAMPLES / "astronaut.png").convert("RGB").resize((64, 64)))
     assert Contents.of(eocodec.compress(face, 8, model="face64", tiny=True)) == Contents(0, False, 0)
+
+
+def test_what_is_on_eight_bits_is_not_said_of_sixteen(photo: Picture, lossy: Compressed) -> None:
+    unusual = replace(photo, notes=("unusual", "rounded"), rounding=("rounded",))
+    assert _said(unusual, lossy) == ["unusual", "rounded"]
+    assert _said(unusual, replace(lossy, depth=16), depth=16) == ["unusual"]
+
+
+def test_an_exact_file_lacks_nothing_that_could_be_told(model: Model) -> None:
+    twelve = np.zeros((40, 40, 3), np.uint16)
+    twelve[8:20, 8:20] = 4000
+    for lossless in (False, True):
+        done = compress_picture(twelve, lossless=lossless, model=model)
+        assert Contents.of(done.data).exact and done.notes == ()
+    noisy = np.random.default_rng(0).integers(0, 4096, (40, 40, 3)).astype(np.uint16)
+    done = compress_picture(noisy, 12, model=model)
+    assert not Contents.of(done.data).exact and len(done.notes) == 1

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,7 +42,7 @@ from eocodec.service.access import Access
 from eocodec.service.app import create_app
 from eocodec.service.catalogue import described
 from eocodec.service.images import Damaged, Images, Taken, identify
-from eocodec.service.lingering import Lingering
+from eocodec.service.lingering import BYTES, Lingering, refuse_body
 from eocodec.service.manners import Manners
 from eocodec.service.opened import Desk
 from eocodec.service.options import ImageOptions
@@ -53,10 +53,11 @@ from eocodec.service.remote import allowed, fetched
 from eocodec.service.rivals import rival, rivals, ssimulacra2
 from eocodec.service.settings import Settings
 from eocodec.service.signing import check, sign
-from eocodec.service.spool import Cache
+from eocodec.service.spool import CHUNK, Cache, sent
 from eocodec.service.state import State
 from eocodec.service.tasks import Tasks
 from eocodec.storage import Store
+from eocodec.workers import Cancelled
 
 RATE: dict[str, Any] = {"rate": 48.0, "bpp": None, "max_bytes": None, "psnr": None, "denoise": None,
                         "progressive": False, "lossless": False}  # fmt: skip
@@ -394,6 +395,149 @@ def test_what_is_left_of_a_body_is_read_after_the_answer_and_without_a_place(
     assert happened == ([start, body, "read", "read", body] if rest else [start, body])
 
 
+def _read_of_a_refused_body(limit: int, *headers: tuple[bytes, bytes]) -> int:
+    """Bytes that are read of a body without end that is refused."""
+    size = 0
+
+    async def receive() -> Any:
+        nonlocal size
+        size += 1 << 20
+        return {"type": "http.request", "body": chunk, "more_body": True}
+
+    async def send(message: Any) -> None:
+        pass
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        refuse_body(scope)
+        await Response(status_code=404)(scope, receive, send)
+
+    chunk = bytes(1 << 20)
+    scope = {"type": "http", "method": "PUT", "path": "/", "headers": [(b"content-length", b"99999999999"), *headers]}
+    asyncio.run(Lingering(app, limit)(scope, receive, send))
+    return size
+
+
+def test_of_a_refused_body_no_more_is_read_than_one_may_have_and_none_that_waits_to_be_sent() -> None:
+    for limit in (0, 5 << 20):
+        assert limit < _read_of_a_refused_body(limit) <= limit + BYTES + (1 << 20)
+    assert _read_of_a_refused_body(0, (b"expect", b"100-continue")) == 0
+
+
+class Hand:
+    """Stands for a process of a pool: works in the pool's thread, and is as large as the last work made it."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.resident, self._given_up = 0, threading.Event()
+
+    def call(self, function: Callable[..., Any], *arguments: Any, limit: float) -> "Hand":
+        function(self, *arguments)
+        if self._given_up.is_set():
+            self._given_up.clear()
+            raise Cancelled
+        return self
+
+    def wait(self, event: threading.Event) -> None:
+        """Work until something happens, or this is given up."""
+        while not event.is_set() and not self._given_up.is_set():
+            time.sleep(0.001)
+
+    def cancel(self) -> None:
+        self._given_up.set()
+
+    def renew(self) -> None:
+        self.resident = 0
+
+    def stop(self) -> None:
+        self._given_up.set()
+
+    def end(self) -> None:
+        pass
+
+
+@pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pools whose work is done by hand, at once; what waits for too long waits for ever."""
+    monkeypatch.setattr("eocodec.service.pool.Worker", Hand)
+    monkeypatch.setattr("eocodec.service.pool.GLANCE", 0.005)
+    monkeypatch.setattr("eocodec.service.pool.LINGER", 600.0)
+
+
+def _nothing(hand: Hand) -> None:
+    pass
+
+
+def _using(size: int, queue: int, use: Callable[[Pool], Awaitable[None]], memory: int = 0) -> None:
+    async def run() -> None:
+        pool = Pool(size, queue, 60, time.monotonic, (), memory=memory)
+        try:
+            await asyncio.wait_for(use(pool), 10)
+        finally:
+            await pool.close()
+
+    asyncio.run(run())
+
+
+def test_who_leaves_as_its_turn_comes_takes_no_process_along(hands: None) -> None:
+    async def use(pool: Pool) -> None:
+        may_end = threading.Event()
+        first = asyncio.create_task(pool.run(Hand.wait, may_end))
+        await asyncio.sleep(0)
+
+        async def gone() -> bool:
+            may_end.set()
+            await first
+            for _ in range(5):
+                await asyncio.sleep(0)  # meanwhile it is this one's turn
+            return True
+
+        with pytest.raises(Gone):
+            await pool.run(_nothing, gone=gone)
+        await pool.run(_nothing)
+
+    _using(1, 4, use)
+
+
+def test_nobody_waits_for_a_process_that_has_given_up_and_has_other_work(hands: None) -> None:
+    async def use(pool: Pool) -> None:
+        async def gone() -> bool:
+            return True
+
+        never, may_end = threading.Event(), threading.Event()
+        first = await pool.run(_nothing, about="a")
+        with pytest.raises(Gone):
+            await pool.run(Hand.wait, never, gone=gone, about="a")
+        wanted = asyncio.create_task(pool.run(Hand.wait, may_end, about="a"))
+        while len(pool._idle) > 1:
+            await asyncio.sleep(0.001)
+        assert await pool.run(_nothing, about="a") is not first
+        may_end.set()
+        assert await wanted is first
+
+    _using(2, 4, use)
+
+
+def test_a_process_that_was_renewed_knows_no_picture_any_more(hands: None) -> None:
+    def grow(hand: Hand) -> None:
+        hand.resident = 2
+
+    async def use(pool: Pool) -> None:
+        grown = await pool.run(grow, about="a")
+        while len(pool._idle) < 2:
+            await asyncio.sleep(0.001)
+        ends = [threading.Event(), threading.Event()]
+        waiting = [asyncio.create_task(pool.run(Hand.wait, end)) for end in ends]
+        while pool._idle:
+            await asyncio.sleep(0.001)
+        found = []
+        for end, one in zip(ends, waiting, strict=True):
+            end.set()
+            found.append(await one)
+        assert found[0] is grown, "the last to become free is the first to be taken"
+        assert await pool.run(_nothing, about="a") is found[1]
+
+    _using(2, 4, use, memory=1)
+
+
 def test_previews_are_not_for_models_of_one_size(opened: tuple[str, str], model: Model) -> None:
 
     with pytest.raises(EocodecError, match="preview"):
@@ -495,6 +639,31 @@ def test_what_is_known_of_an_image_is_found_out_once_for_each_content(
     assert images.remove("a") and not images.remove("a") and images.about("a") is None
 
 
+def test_nothing_is_left_of_an_image_that_was_removed(tmp_path: Path) -> None:
+    images = Images(str(tmp_path), Counting())
+    images.write("a", b"first")
+    assert images.about("a") is not None and (tmp_path / ".about" / "a.json").exists()
+    assert images.remove("a") and [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_what_is_known_is_of_the_content_that_is_there_when_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = Images(str(tmp_path), Counting())
+    images.write("a", b"first")
+    read = Store.read
+
+    def replaced_then(store: Store, name: str) -> bytes:
+        data = read(store, name)
+        if name == "a.eoc" and data == b"first":
+            store.write(name, b"second")
+        return data
+
+    monkeypatch.setattr(Store, "read", replaced_then)
+    about = images.about("a")
+    assert about is not None and about.tag == identify(b"second") and about.bytes == 6
+
+
 def test_lists_come_in_order_and_in_parts(tmp_path: Path) -> None:
     images = Images(str(tmp_path), Counting())
     for name in ("b2", "a", "b1", "c", "b3"):
@@ -566,6 +735,34 @@ def test_results_are_kept_within_their_bound() -> None:
     cache.close()
     with file:  # who reads it still can
         assert file.read() == b"zero" * 75 and size == 300
+
+
+def test_a_result_that_is_kept_again_takes_the_place_of_the_old_one() -> None:
+    cache = Cache(1000)
+    try:
+        for data in (b"old", b"newer"):
+            cache.put("a", data)
+        path = cache.path("a")
+        assert path is not None and Path(path).read_bytes() == b"newer"
+        assert list(Path(path).parent.iterdir()) == [Path(path)] and cache.held == 5
+    finally:
+        cache.close()
+
+
+def test_a_file_is_sent_whole_or_the_connection_breaks_and_it_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(CHUNK + 10))
+
+    async def received(size: int) -> int:
+        file = (tmp_path / "a").open("rb")
+        answer = cast("StreamingResponse", sent(file, "image/png", {}, 200, (0, size)))
+        try:
+            return sum([len(part) async for part in answer.body_iterator])
+        finally:
+            assert file.closed
+
+    assert asyncio.run(received(CHUNK + 10)) == CHUNK + 10
+    with pytest.raises(OSError, match="ended"):
+        asyncio.run(received(CHUNK + 11))
 
 
 @pytest.mark.parametrize(
@@ -767,6 +964,8 @@ def test_signatures_hold_for_what_was_signed_and_until_they_expire() -> None:
     for expires, fine in ((4e9, True), (1.0, False)):
         path, _, query = sign(keys[0], "/v1/images/a", expires).partition("?")
         assert check(keys, path, query) is fine
+    path, _, query = sign(keys[0], "/v1/images/a?expires=4000000000", 1.0).partition("?")
+    assert not check(keys, path, query), "of two times none holds"
     assert not check(keys, "/v1/images/a", "signature=") and not check(keys, "/v1/images/a", "")
 
 
@@ -781,6 +980,7 @@ def test_signatures_hold_for_what_was_signed_and_until_they_expire() -> None:
         "https://example.org/a/../b.png",
         "https://example.org/a/%2e%2E/b.png",
         "https://example.org/a/..\\b.png",
+        "https://example.org/a/..%5cb.png",
         "https://example.org/a/x.png#y",
         "https://example.org/a/x y.png",
         "file:///etc/passwd",

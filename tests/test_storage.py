@@ -1,7 +1,9 @@
 """Stores: folders here and elsewhere behave alike, and a name never stands for a part of a file."""
 
 import pickle
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +90,64 @@ def test_only_files_of_its_own_are_cleared(tmp_path: Path) -> None:
 def test_unknown_protocols_are_one_sentence() -> None:
     with pytest.raises(EocodecError, match="nope://x: cannot be opened"):
         Store.at("nope://x")
+
+
+def test_a_file_that_was_created_is_alone(store: Store, tmp_path: Path) -> None:
+    store.make()
+    store.create("a", b"")
+    assert store.sizes("") == {"a": 0} and store.read("a") == b""
+    with pytest.raises(FileExistsError):
+        store.create("a", b"other")
+    assert store.sizes("") == {"a": 0}
+
+
+class Refusing(Remote):
+    """An object store in which somebody else has just written what is to be new."""
+
+    protocol = ("refusing", "s3")
+    said = ""
+
+    def pipe_file(self, path: str, value: bytes, **_: Any) -> None:
+        raise OSError(Refusing.said)
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        ("An error occurred (PreconditionFailed) when calling the PutObject operation", True),
+        ("[Errno 22] At least one of the pre-conditions you specified did not hold", True),
+        ("An error occurred (SlowDown)", False),
+    ],
+)
+def test_an_object_store_says_in_several_ways_that_a_name_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, taken: bool
+) -> None:
+    fsspec.register_implementation("refusing", Refusing, clobber=True)
+    monkeypatch.setattr(Refusing, "said", said)
+    with pytest.raises(OSError) as caught:
+        Store.at(f"refusing://{tmp_path}").create("a", b"x")
+    assert isinstance(caught.value, FileExistsError) is taken
+
+
+@pytest.mark.parametrize("modified", [datetime(2020, 1, 1), "2020-01-01", "2019-12-31T19:00:00-05:00"])
+def test_a_time_without_a_zone_is_universal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modified: datetime | str
+) -> None:
+    fsspec.register_implementation("cuttable", Remote, clobber=True)
+    found = {"type": "file", "size": 1, "LastModified": modified}
+    monkeypatch.setattr(Remote, "info", lambda self, path, **_: found)
+    try:
+        with monkeypatch.context() as zone:
+            zone.setenv("TZ", "America/New_York")
+            time.tzset()
+            state = Store.at(f"cuttable://{tmp_path}").state("a")
+    finally:
+        time.tzset()
+    assert state is not None and state.modified == 1577836800
+
+
+def test_a_folder_of_a_store_elsewhere_is_no_file(tmp_path: Path) -> None:
+    store = Store.at(f"memory://{tmp_path.name}/folders")
+    store.write("a/b", b"content")
+    assert store.state("a") is None and store.state("a/b") is not None
+    store.remove("a/b")
