@@ -137,8 +137,8 @@ def command(
     full scale. With --lossless the sRGB values come back exactly, which is checked by decoding unless
     --no-measure is given. Pictures of more than 8 bits a sample keep 16 unless --depth 8 says otherwise. With --denoise
     the file holds the clean picture, and the PSNR, also that of --psnr, is measured against it; before a file name
-    write --denoise=auto. Pixels that are fully transparent count in no PSNR. What is unusual
-    is said on standard error, and in "warnings" of --json.
+    write --denoise=auto. Pixels that are fully transparent count in no PSNR. -r takes pictures only: .eoc files, which
+    earlier runs have written, go in by name. What is unusual is said on standard error, and in "warnings" of --json.
 
     \b
     Examples:

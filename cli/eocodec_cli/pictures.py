@@ -49,10 +49,10 @@ class Source:
 
 
 def is_picture_name(name: str) -> bool:
-    """Whether a file of a folder is a picture, or an `.eoc` file, by the end of its name."""
+    """Whether a file of a folder is a picture, by the end of its name; `.eoc` files are none."""
     from eocodec.kinds import SUFFIXES
 
-    return Path(name).suffix.lower() in {EOC, *SUFFIXES}
+    return Path(name).suffix.lower() in SUFFIXES
 
 
 def is_other_name(name: str) -> bool:
