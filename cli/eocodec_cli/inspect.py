@@ -11,6 +11,7 @@ import click
 
 from eocodec.errors import EocodecError
 from eocodec_cli import files
+from eocodec_cli.compress import check_resize
 from eocodec_cli.shown import with_options
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def command(
             if not (math.isfinite(value) and 0 < value <= 1000):
                 raise EocodecError(f"{name} must be a positive number up to 1000, not {value:g}")
     loaded = load_model(model, threads)
+    check_resize(resize, loaded)
     rates = rates or tuple(c for c in RATES if c < loaded.block)
     for rate in rates:
         if not 1 <= rate <= loaded.block:
