@@ -156,6 +156,8 @@ def read_picture(
     except Image.DecompressionBombError as e:
         raise LimitError(f"{name}: the picture is larger than can be decoded ({e})") from None
     except Exception as e:  # Pillow's readers raise many kinds of exception for damaged files
+        if isinstance(e, OSError) and e.strerror:  # of the system, not of a reader
+            raise ImageError(f"{name}: cannot be read ({e.strerror})") from None
         kind = CutOffError if "truncated" in str(e) and not lenient else ImageError
         raise kind(f"{name}: the picture is damaged or cannot be decoded ({e})") from None
 

@@ -88,6 +88,8 @@ def read(job: files.Job, frame: int = 0, lenient: bool = False, model: "Model | 
             return Source(picture, Path(job.source).stat().st_size)
         data = files.read_bytes(job.source)
         if data.startswith(_magic()):
+            if frame:
+                raise EocodecError(f"{name}: there is no frame {frame}; an .eoc file has one, counted from 0")
             return Source(_decoded(data, model), len(data))
         return Source(read_picture(io.BytesIO(data), name, frame=frame, lenient=lenient), len(data))
     except CutOffError as e:
