@@ -12,7 +12,6 @@ import click
 from eocodec.errors import EocodecError
 from eocodec_cli import files
 from eocodec_cli.compress import check_resize
-from eocodec_cli.shown import with_options
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -176,7 +175,7 @@ def _pictures(images: Sequence[str], model: "Model", resize: bool) -> dict[str, 
             try:
                 analyse_vector(model, picture.rgb)
             except EocodecError as e:
-                raise EocodecError(with_options(f"{source}: {e}")) from None
+                raise EocodecError(f"{source}: {e}, which --resize does") from None
             result[name] = picture.rgb
         else:
             height, width = picture.rgb.shape[:2]

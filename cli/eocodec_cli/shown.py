@@ -13,12 +13,12 @@ __all__ = ["printable", "warn", "with_options"]
 # Categories of Unicode that move the cursor, change directions, or stand for bytes that are not UTF-8.
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 OPTIONS = {
-    "crop and scale the picture first": "crop and scale the picture first, which --resize does",
+    "as compress does with resize": "which --resize does",
     "compress the picture again to fewer bytes": "compress the picture again with --bytes",
     "leave progressive out": "leave out --progressive",
     "a depth of 8 makes": "--depth 8 makes",
 }
-"""What the library says, and what commands that have the option say in its place."""
+"""What the library says, and what a command says in its place."""
 
 
 def printable(text: str) -> str:
@@ -42,7 +42,7 @@ def with_options(message: str) -> str:
     """A sentence of the library with the options of the commands in it.
 
     Example:
-        >>> with_options("crop and scale the picture first")
+        >>> with_options("crop and scale the picture first, as compress does with resize")
         'crop and scale the picture first, which --resize does'
     """
     for argument, option in OPTIONS.items():
