@@ -486,6 +486,9 @@ def truncate(
     check_numbers(rate=rate, latents=latents, max_bytes=max_bytes)
     if sum(target is not None for target in (rate, latents, max_bytes)) != 1:
         raise EocodecError("give one of rate, latents and bytes")
+    if max_bytes is not None:
+        Target(None, None, max_bytes, None).check()
+        max_bytes = int(max_bytes)
     file = format.from_bytes(data)
     cut = coding_of(file).cut(file, library_of(model), rate=rate, latents=latents, max_bytes=max_bytes)
     return format.to_bytes(cut)

@@ -156,6 +156,8 @@ def read_picture(
     except Image.DecompressionBombError as e:
         raise LimitError(f"{name}: the picture is larger than can be decoded ({e})") from None
     except Exception as e:  # Pillow's readers raise many kinds of exception for damaged files
+        if isinstance(e, OSError) and e.strerror:  # of the system, not of a reader
+            raise ImageError(f"{name}: cannot be read ({e.strerror})") from None
         kind = CutOffError if "truncated" in str(e) and not lenient else ImageError
         raise kind(f"{name}: the picture is damaged or cannot be decoded ({e})") from None
 
@@ -192,9 +194,9 @@ def _decoded(file: BinaryIO, max_pixels: int | None, formats: tuple[str, ...] | 
         if frame:
             image.seek(frame)
         picture = from_pillow(image)
-        if picture.deep and picture.wide is None and frame == 0 and image.format in wide.FORMATS:
+        if picture.deep and picture.wide is None:
             file.seek(0)
-            picture = _with_colours(picture, file.read())
+            picture = _with_colours(picture, file.read(), str(image.format), frame, "icc_profile" in image.info)
         return _of_frames(picture, frame, frames)
 
 
@@ -248,17 +250,14 @@ def _split(values: npt.NDArray[Any], fourth: int) -> tuple[Bytes | None, npt.NDA
     return scaled(alpha)[0], colours
 
 
-def _with_colours(picture: Picture, data: bytes) -> Picture:
-    """The picture of a file with its 16-bit colours, or with a note that says why it has none."""
-    if not wide.available():
-        note = f"its samples have more than 8 bits, of which 8 are read; {wide.EXTRA} reads them all"
-    else:
-        found = wide.colours(data, picture.rgb)
-        if found is not None and bool((found == picture.rgb.astype(np.uint16) * 257).all()):
-            return replace(picture, deep=False)  # 8-bit values in 16 bits
-        if found is not None:
-            return replace(picture, wide=found, exact=True)
-        note = "its samples have more than 8 bits, which are brought to 8 with its colour profile"
+def _with_colours(picture: Picture, data: bytes, kind: str, frame: int, profile: bool) -> Picture:
+    """The picture of a file of such a kind with its 16-bit colours, or with a note that says why it has none."""
+    found = wide.colours(data, picture.rgb, kind, frame)
+    if found is not None and bool((found == picture.rgb.astype(np.uint16) * 257).all()):
+        return replace(picture, deep=False)  # 8-bit values in 16 bits
+    if found is not None:
+        return replace(picture, wide=found, exact=True)
+    note = wide.unread(kind, profile)
     return replace(picture, notes=(*picture.notes, note), rounding=(*picture.rounding, note))
 
 
@@ -462,9 +461,11 @@ def _stored(image: Image.Image) -> set[str]:
 
 
 def _deeper_than_decoded(image: Image.Image) -> bool:
-    """Whether a file that is not decoded yet has colours of 16 bits, of which Pillow keeps the upper 8."""
+    """Whether a file that is not decoded yet has colours of 16 bits, of which Pillow keeps 8."""
     tiles = getattr(image, "tile", None) or []
-    return any(";16" in name for name in _stored(image)) or any(t[0] == "ppm" and t[3][-1] > 255 for t in tiles)
+    if any(";16" in name for name in _stored(image)):
+        return True
+    return any(t[0] == "SGI16" or (t[0] in ("ppm", "ppm_plain") and t[3][-1] in range(256, 65536)) for t in tiles)
 
 
 def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:

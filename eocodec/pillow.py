@@ -24,8 +24,8 @@ FORMAT = "EOC"
 MAGIC, KIND_MAGIC = (format.MAGIC + bytes([version]) for version in (format.VERSION, format.KIND_VERSION))
 KIND = 9  # where the second version says what kind of file it is
 LONGEST_HEADER = 4096  # bytes that hold the header and, with few exceptions, a map of steps
-TARGETS = ("rate", "bpp", "max_bytes", "psnr", "lossless")  # with any of them, `quality` says nothing
-OPTIONS = (*TARGETS, "progressive", "denoise", "tune", "focus", "effort")
+TARGETS = ("rate", "bpp", "max_bytes", "psnr")
+OPTIONS = (*TARGETS, "lossless", "progressive", "denoise", "tune", "focus", "effort")
 
 _bundles: dict[bytes, str] = {}
 
@@ -141,6 +141,8 @@ def _accept(prefix: bytes) -> bool:
 def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     """Write a picture; options are those of `eocodec.compress`, and `quality`, see :func:`rate_of_quality`.
 
+    With `lossless`, `quality` says nothing, as with Pillow's other formats.
+
     Raises:
         ValueError: options that exclude one another, or out of range.
         OSError: the picture is of a kind that cannot be written, or there is no such model.
@@ -149,8 +151,12 @@ def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     try:
         model = load_model(options.get("model") or "photo")
         chosen = {name: options[name] for name in OPTIONS if options.get(name) is not None}
-        if options.get("quality") is not None and not any(chosen.get(name) for name in TARGETS):
-            chosen["rate"] = rate_of_quality(options["quality"], model.block)
+        if options.get("quality") is not None:
+            rate = rate_of_quality(options["quality"], model.block)
+            if any(name in chosen for name in TARGETS):
+                raise ValueError("give only one of quality, rate, bpp, max_bytes and psnr")
+            if not chosen.get("lossless"):
+                chosen["rate"] = rate
         data = codec.compress(image, model=model, depth=8, **chosen)
     except (FormatError, ImageError, ModelError) as e:
         raise OSError(str(e)) from e

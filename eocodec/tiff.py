@@ -7,13 +7,15 @@ References:
     https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
 """
 
+import io
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, BinaryIO
 
-__all__ = ["ASSOCIATED", "UNASSOCIATED", "FloatColours", "float_colours", "unread"]
+__all__ = ["ASSOCIATED", "UNASSOCIATED", "FloatColours", "float_colours", "starting_at", "unread"]
 
 HEADS = {b"II*\0": 8, b"MM\0*": 8, b"II+\0": 16, b"MM\0+": 16}  # signatures, and bytes up to where tags are named
 WIDTH, HEIGHT, BITS, COLOURS, ORIENTATION, SAMPLES, PLANES = 256, 257, 258, 262, 274, 277, 284
@@ -93,6 +95,18 @@ def unread(file: BinaryIO) -> str | None:
         what = f"{tags[SAMPLES]} samples a pixel, {numbers} of {bits} bits"
         return f"TIFF files of this kind ({what}) cannot be read; make it one of 16-bit integers, or a PNG file"
     return None
+
+
+def starting_at(data: bytes, frame: int) -> bytes:
+    """A file in which a further picture is the first, for readers that know no others; as it is if there is none."""
+    with suppress(Exception):  # a damaged directory raises many kinds of exception
+        file = io.BytesIO(data)
+        head = _head(file)
+        number, _, pointer = _layout(head)
+        begin, _ = next(islice(_directories(file), frame, None))
+        where = len(head) - struct.calcsize(pointer)
+        return data[:where] + struct.pack(pointer, begin - struct.calcsize(number)) + data[len(head) :]
+    return data
 
 
 def _head(file: BinaryIO) -> bytes:

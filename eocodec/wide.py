@@ -1,8 +1,9 @@
-"""Pictures of more than 8 bits a sample in files: PNG and TIFF, in and out.
+"""Pictures of more than 8 bits a sample in files: PNG and TIFF, in and out, and PPM, in.
 
 In: the bytes of a file, or arrays. Out: arrays, or bytes. Pillow keeps 16 bits of grey only; colours are read and
 written by OpenCV, which the extra `deep` installs. 16-bit colours that it reads are believed only if their upper 8 bits
-are Pillow's; floating-point ones, which Pillow does not know, if their shape and type are those of the directory.
+are Pillow's; floating-point ones, which Pillow does not know, if their shape and type are those of the directory. The
+colours of a PPM file are three columns of a grey picture for each of its own, as which Pillow reads them.
 """
 
 import io
@@ -12,13 +13,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, PpmImagePlugin
 
+from eocodec import tiff
 from eocodec.errors import ImageError
 from eocodec.kinds import kind_of
 from eocodec.tiff import FloatColours
 
-__all__ = ["EXTRA", "FORMATS", "available", "colours", "encode", "floats", "holds"]
+__all__ = ["EXTRA", "FORMATS", "available", "colours", "encode", "floats", "holds", "unread"]
 
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint16]
@@ -45,18 +47,23 @@ def holds(suffix: str) -> bool:
     return kind_of(suffix) in FORMATS
 
 
-def colours(data: bytes, rgb: Bytes) -> Words | None:
-    """The 16-bit colours `(H, W, 3)` of a file, turned as their upper 8 bits, `rgb`, are; None if there are no such.
+def colours(data: bytes, rgb: Bytes, kind: str, frame: int = 0) -> Words | None:
+    """The 16-bit colours `(H, W, 3)` of a file, turned as those of 8 bits, `rgb`, are; None if there are no such.
 
     Arguments:
         data: the file.
         rgb: its picture as Pillow reads it, upright.
+        kind: Pillow's name of its type.
+        frame: which of several pictures.
     """
+    if kind == "PPM":
+        return _ppm_colours(data) if frame == 0 else None
     cv2 = _opencv()
-    if cv2 is None:
+    if cv2 is None or kind not in FORMATS or (frame and kind != "TIFF"):
         return None
     try:
-        read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        first = tiff.starting_at(data, frame) if frame else data
+        read = cv2.imdecode(np.frombuffer(first, np.uint8), cv2.IMREAD_UNCHANGED)
     except (cv2.error, MemoryError):
         return None
     if read is None or read.dtype != np.uint16 or read.ndim != 3 or read.shape[2] not in (3, 4):
@@ -65,6 +72,31 @@ def colours(data: bytes, rgb: Bytes) -> Words | None:
         if turned.shape == rgb.shape and bool((turned >> 8 == rgb).all()):
             return np.ascontiguousarray(turned)
     return None
+
+
+def _ppm_colours(data: bytes) -> Words:
+    """The colours `(H, W, 3)` of a PPM file, scaled to 65535 as Pillow scales grey ones."""
+    with PpmImagePlugin.PpmImageFile(io.BytesIO(data)) as image:
+        width, height = image.size
+        _, _, begin, how = image.tile[0]
+    maximum = int((how or (0,))[-1])
+    header = b"%s\n%d %d\n%d\n" % (b"P2" if data.startswith(b"P3") else b"P5", 3 * width, height, maximum)
+    with PpmImagePlugin.PpmImageFile(io.BytesIO(header + data[begin:])) as image:
+        return np.asarray(image).astype(np.uint16).reshape(height, width, 3)
+
+
+def unread(kind: str, profile: bool) -> str:
+    """What is to be said of a file whose 16-bit colours are not read, without a subject.
+
+    Arguments:
+        kind: Pillow's name of its type.
+        profile: whether it has a colour profile.
+    """
+    if kind in FORMATS and not available():
+        return f"its samples have more than 8 bits, of which 8 are read; {EXTRA} reads them all"
+    if profile:
+        return "its samples have more than 8 bits, which are brought to 8 with its colour profile"
+    return "its samples have more than 8 bits, of which 8 are read"
 
 
 def floats(file: BinaryIO, found: FloatColours) -> npt.NDArray[np.floating[Any]] | None:

@@ -1,5 +1,6 @@
 """Compression benchmarks: measures and codecs that keep the laws of their registries, tables, sheets."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from eocodec_cli import cli
+from click.testing import CliRunner, Result
+from eocodec_cli import bench, cli
 from PIL import Image
 
 pytest.importorskip("scipy", reason="the extra bench is not installed")
@@ -330,3 +331,91 @@ def test_a_sheet_has_a_row_for_each_picture_and_rate(folder: Path, tmp_path: Pat
 def test_options_that_do_not_go_together_are_refused(folder: Path, arguments: tuple[str, ...]) -> None:
     done = CliRunner().invoke(cli, ["bench", str(folder), *arguments])
     assert done.exit_code == 2 and "Traceback" not in done.output
+
+
+def _bench(folder: Path, *arguments: object) -> Result:
+    """Of JPEG alone, at one setting."""
+    common = ["bench", folder, "--codecs", "jpeg", "--measures", "psnr", "--jobs", 1, "--no-cache", *arguments]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CODECS, "jpeg", replace(CODECS["jpeg"], settings=(50,)))
+        return CliRunner().invoke(cli, list(map(str, common)))
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may be measured."""
+    for module, name in ((compression, "compression"), (sheets, "look")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("it is measured before the outputs are looked at"))
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize(("option", "name"), [("--json", "a.json"), ("--plot", "a.svg"), ("--sheet", "a.png")])
+def test_results_replace_no_file_unasked_and_no_picture_at_all(
+    folder: Path, tmp_path: Path, option: str, name: str
+) -> None:
+    (tmp_path / name).write_text("before")
+    done = _bench(folder, option, tmp_path / name)
+    assert f"{name} exists; use --force to overwrite it, or {option} to choose another name" in str(done.exception)
+    before = (folder / "0.png").read_bytes()
+    (tmp_path / "link.png").symlink_to(folder / "0.png")
+    for target in (folder / "0.png", tmp_path / "link.png"):
+        done = _bench(folder, option, target, "--force")
+        assert f"is the input itself; choose another output with {option}" in str(done.exception)
+    assert (tmp_path / name).read_text() == "before" and (folder / "0.png").read_bytes() == before
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--plot", "x.xyz"), "plots cannot be written as .xyz; use .png, .svg or .pdf"),
+        (("--plot", "x.eoc"), "plots cannot be written as .eoc"),
+        (("--sheet", "x.xyz"), "pictures cannot be written as .xyz"),
+        (("--json", "none/x.json"), "none/x.json: cannot be written (there is no folder"),
+        (("--json", "0.png/x.json"), "0.png/x.json: cannot be written (there is no folder"),
+        (("--json", "x", "--plot", "x"), "several results would be written to x"),
+        (("--json", "-", "--plot", "-"), "several results would be written to -"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_anything_is_measured(
+    folder: Path, arguments: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert said in str(_bench(Path("."), *arguments).exception)
+    assert sorted(p.name for p in folder.iterdir()) == ["0.png", "1.png"]
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_folder_that_is_read_only_is_noticed_first(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(bench, "make_folder", refuse)  # a superuser may write anywhere
+    assert "x.json: cannot be written (Permission denied)" in str(
+        _bench(folder, "--json", tmp_path / "x.json").exception
+    )
+
+
+def test_a_result_in_standard_output_is_alone_there(folder: Path, tmp_path: Path) -> None:
+    done = _bench(folder, "--json", "-", "--plot", tmp_path / "p.png")
+    assert json.loads(done.stdout)["pictures"] == ["0.png", "1.png"] and "codec" in done.stderr
+    assert Image.open(tmp_path / "p.png").width > 300
+    done = _bench(folder, "--plot", "-", "--json", folder / "figures.json")
+    assert Image.open(io.BytesIO(done.stdout_bytes)).format == "PNG" and "codec" in done.stderr
+    done = _bench(folder, "--json", folder / "figures.json", "--force")  # beside the pictures, not one of them
+    assert done.exit_code == 0 and "codec" in done.stdout
+    done = _bench(folder, "--sheet", "-", "--sheet-bpp", 1)
+    assert Image.open(io.BytesIO(done.stdout_bytes)).format == "PNG"
+
+
+def test_pictures_that_cannot_be_read_are_said(folder: Path, tmp_path: Path) -> None:
+    (folder / "notes.txt").write_text("no picture, nor meant as one")
+    (folder / "b.png").write_text("junk")
+    (folder / "c").write_bytes((folder / "0.png").read_bytes()[:2000])
+    done = _bench(folder, "--json", tmp_path / "r.json")
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["pictures"] == ["0.png", "1.png"] and list(found["unreadable"]) == ["b.png", "c"]
+    assert "b.png is left out: not a picture in a format that can be read" in done.stderr
+    assert "c is left out: the picture is damaged" in done.stderr and "notes.txt" not in done.stderr

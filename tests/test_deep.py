@@ -1,6 +1,8 @@
 """Pictures of 16 bits a sample, kept exactly and to any quality, in memory, in files and by command; and grey ones."""
 
+import io
 import json
+import struct
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from paths import MODELS, SAMPLES, Runner
 from PIL import Image
 
 import eocodec
-from eocodec import codec, format
+from eocodec import codec, format, tiff
 from eocodec.coding import deep, lossless_deep
 from eocodec.coding.symbols import symbols
 from eocodec.errors import EocodecError, FormatError
@@ -299,6 +301,47 @@ def test_colours_of_16_bits_are_turned_as_the_file_says(scene: Words, tmp_path: 
     read = read_picture(tmp_path / "a.png")
     want = {1: picture, 3: picture[::-1, ::-1], 6: np.rot90(picture, -1), 8: np.rot90(picture)}[orientation]
     assert read.wide is not None and np.array_equal(read.wide, want)
+
+
+@pytest.mark.parametrize("kind", ["P6", "P3"])
+@pytest.mark.parametrize("maximum", [65535, 1023])
+def test_colours_of_16_bits_of_ppm_files_are_read(kind: str, maximum: int) -> None:
+    values = np.random.default_rng(0).integers(0, maximum + 1, (7, 9, 3))
+    body = values.astype(">u2").tobytes() if kind == "P6" else " ".join(map(str, values.ravel())).encode()
+    read = read_picture(io.BytesIO(b"%s\n# a comment\n9 7\n%d\n" % (kind.encode(), maximum) + body))
+    assert read.deep and read.keeps == 16 and not read.notes
+    assert np.array_equal(read.at_depth(16).rgb, np.rint(values / maximum * 65535))
+    assert np.abs(read.rgb - values / maximum * 255).max() <= 0.51
+    eight = (values * 255 // maximum * 257).astype(">u2").tobytes()
+    assert not read_picture(io.BytesIO(b"P6 9 7 65535\n" + eight)).deep
+
+
+def test_colours_of_16_bits_of_further_pages_are_read(scene: Words, tmp_path: Path) -> None:
+    pages = [np.ascontiguousarray(scene[k : k + 20, : 30 - k]) for k in (0, 3, 9)]
+    assert cv2.imwritemulti(str(tmp_path / "a.tif"), [page[..., ::-1] for page in pages])
+    for frame, page in enumerate(pages):
+        read = read_picture(tmp_path / "a.tif", frame=frame)
+        assert read.keeps == 16 and np.array_equal(read.at_depth(16).rgb, page)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_any_page_of_a_tiff_file_can_be_its_first(big: bool) -> None:
+    pages = [Image.new("L", (5, 4), k) for k in (10, 20, 30)]
+    out = io.BytesIO()
+    pages[0].save(out, "TIFF", save_all=True, append_images=pages[1:], big_tiff=big)
+    for frame, page in enumerate(pages):
+        assert np.array_equal(read_picture(io.BytesIO(tiff.starting_at(out.getvalue(), frame))).rgb[..., 0], page)
+    assert tiff.starting_at(out.getvalue(), 3) == out.getvalue()
+
+
+def test_colours_of_16_bits_that_cannot_be_read_are_said(scene: Words) -> None:
+    pixels = scene[:20, :30]
+    header = struct.pack(">HBBHHHH", 474, 0, 2, 3, 30, 20, 3).ljust(512, b"\0")
+    read = read_picture(io.BytesIO(header + pixels[::-1].transpose(2, 0, 1).astype(">u2").tobytes()))
+    assert read.deep and np.array_equal(read.rgb, pixels >> 8)
+    assert read.notes == ("its samples have more than 8 bits, of which 8 are read",)
+    with pytest.raises(EocodecError, match=r"of which 8 are read\); convert .* or make it a PNG or TIFF file"):
+        eocodec.compress(read, lossless=True)
 
 
 # Grey

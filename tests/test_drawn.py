@@ -90,6 +90,16 @@ def test_a_photograph_is_kept_exactly_where_the_limit_allows_it(
     assert len(lossy) < len(exact) and format.parse(lossy).lossless is None
 
 
+def test_no_lossy_file_of_a_grey_photograph_is_larger_than_the_lossless_one(
+    samples: dict[str, np.ndarray], model: Model
+) -> None:
+    coffee = Image.fromarray(samples["coffee"]).crop((252, 152, 348, 248))
+    exact = eocodec.compress(coffee.convert("L"), lossless=True, model=model)
+    assert eocodec.compress(coffee.convert("L"), 768, model=model) == exact
+    looked_for = Exact(Picture(np.asarray(coffee)), lambda: pytest.fail("colours are far from their exact size here"))
+    assert looked_for.within(len(eocodec.compress(coffee, 600, model=model)), photo=True) is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 700, 3), (700, 1, 3), (2, 400, 3), (3, 17, 3)])
 def test_no_lossy_file_of_a_narrow_picture_is_larger_than_the_lossless_one(

@@ -177,6 +177,19 @@ def test_a_cut_has_exactly_one_target(small: np.ndarray, targets: dict[str, floa
         eocodec.truncate(eocodec.compress(small, 40), rate="much")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_bytes_of_a_cut_are_any_positive_number_as_those_of_a_new_file_are(
+    small: np.ndarray, progressive: bool
+) -> None:
+    data = eocodec.compress(small, 400, progressive=progressive)
+    size = len(data) - 20
+    for value in (size + 0.5, np.float64(size), np.float32(size)):
+        assert eocodec.truncate(data, max_bytes=value) == eocodec.truncate(data, max_bytes=size)  # type: ignore[arg-type]
+    for wrong in (float("nan"), float("inf"), -5, 0):
+        with pytest.raises(EocodecError, match="bytes must be a positive number"):
+            eocodec.truncate(data, max_bytes=wrong)  # type: ignore[arg-type]
+
+
 def test_cuts_are_prefixes_that_decode(small: np.ndarray) -> None:
     data = eocodec.compress(small, 400)
     cut = eocodec.truncate(data, max_bytes=len(data) - 1)

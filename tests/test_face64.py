@@ -100,6 +100,23 @@ def test_the_command_line_with_tiny_files(call: Runner, run: Runner, tmp_path: P
     assert cut.returncode == 1 and cut.stderr.count(b"\n") == 1 and b"a tiny file cannot be cut" in cut.stderr
 
 
+def test_only_commands_with_the_option_suggest_it(call: Runner) -> None:
+    for command in (("compress",), ("denoise", "--sigma", 5), ("inspect", "face64")):
+        model = () if command[0] == "inspect" else ("--model", "face64")
+        refused = call(*command, *model, SAMPLES / "astronaut.png", "-o", "a.out.png")
+        assert refused.returncode == 1 and refused.stderr.count(b"\n") == 1
+        assert b"64x64 pixels, not 512x512; crop and scale the picture first" in refused.stderr
+        assert (b"--resize" in refused.stderr) == (b"--resize" in call(command[0], "--help").stdout)
+        assert b"which resize" not in refused.stderr
+
+
+def test_pictures_are_resized_for_models_of_one_size_only(call: Runner) -> None:
+    for command in (("compress", "--resize"), ("inspect", "--resize", "photo")):
+        refused = call(*command, SAMPLES / "astronaut.png", "-o", "a.eoc")
+        assert refused.returncode == 1 and refused.stderr.count(b"\n") == 1
+        assert b"--resize needs a model for pictures of one size, such as face64; photo takes any" in refused.stderr
+
+
 def test_the_command_line_resizes_on_request_only(call: Runner, tmp_path: Path) -> None:
     portrait = SAMPLES / "astronaut.png"
     refused = call("compress", "--model", "face64", portrait, "-o", "a.eoc")

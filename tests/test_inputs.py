@@ -131,6 +131,27 @@ def test_other_frames_are_told_and_can_be_asked_for(call: Runner, tmp_path: Path
     assert refused.returncode == 1 and b"there is no frame 3" in refused.stderr
 
 
+def test_an_eoc_file_has_one_frame(call: Runner, tmp_path: Path) -> None:
+    (tmp_path / "a.eoc").write_bytes(eocodec.compress(np.zeros((8, 9, 3), np.uint8), 20))
+    for command, result in (("compress", "b.eoc"), ("denoise", "b.png")):
+        refused = call(command, "--frame", 3, "a.eoc", "-o", result)
+        assert refused.returncode == 1 and refused.stderr.count(b"\n") == 1
+        assert b"a.eoc: there is no frame 3; an .eoc file has one" in refused.stderr
+
+
+def test_what_the_system_says_of_a_file_is_not_taken_for_damage(call: Runner, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("b.png")
+    for name, said in (
+        ("a.png/", b"Not a directory"),
+        ("a.png/c.png", b"Not a directory"),
+        ("b.png", b"symbolic link"),
+    ):
+        refused = call("compress", name)
+        assert refused.returncode == 1 and refused.stderr.count(b"\n") == 1
+        assert b"cannot be read (" in refused.stderr and said in refused.stderr and b"damaged" not in refused.stderr
+
+
 def test_one_frame_is_nothing_to_speak_of(call: Runner) -> None:
     done = call("compress", "--json", "--no-measure", SAMPLES / "chelsea.png", "-o", "a.eoc")
     assert done.stderr == b"" and json.loads(done.stdout)["warnings"] == []

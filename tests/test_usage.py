@@ -68,6 +68,26 @@ def test_folders_are_walked_when_asked_for(call: Runner, folder: Path) -> None:
     assert b"nothing in this folder" in call("compress", "-r", "empty").stderr
 
 
+def test_folders_are_worked_at_again_without_the_results_of_earlier_runs(call: Runner, tmp_path: Path) -> None:
+    (tmp_path / "in/b").mkdir(parents=True)
+    small = Image.open(SAMPLES / "chelsea.png").convert("RGB").crop((0, 0, 40, 30))
+    small.save(tmp_path / "in/a.PNG")
+    small.save(tmp_path / "in/b/c.jpg")
+    for arguments, new in (
+        (("compress", "--no-measure", "--rate", 9), ["in/a.eoc", "in/b/c.eoc"]),
+        (("compress", "--no-measure", "--rate", 9, "-o", "in/out"), ["in/out/a.eoc", "in/out/b/c.eoc"]),
+        (("denoise", "--sigma", 5), ["in/a.denoised.png", "in/b/c.denoised.png", "in/out/a.denoised.png"]),
+        (("denoise", "--sigma", 5, "-o", "in/clean"), ["in/clean/a.denoised.png", "in/clean/b/c.denoised.png"]),
+    ):
+        for again in ((), ("--force",)):
+            done = call(*arguments, "-r", "in", *again)
+            assert done.returncode == 0, done.stderr
+        found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+        assert set(new) <= found and not any("denoised.denoised" in name or "out/out" in name for name in found)
+    assert call("compress", "--no-measure", "-r", "in", "-o", "in", "--force").returncode == 0  # its own folder
+    assert call("compress", "--no-measure", "in/a.eoc", "-o", "again.eoc").returncode == 0  # named ones go in
+
+
 def test_eoc_files_are_pictures(call: Runner, folder: Path) -> None:
     assert call("compress", "a.png", "--rate", 300).returncode == 0
     again = json.loads(call("compress", "a.eoc", "-o", "small.eoc", "--rate", 20, "--json").stdout)

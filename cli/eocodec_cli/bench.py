@@ -1,15 +1,18 @@
 """`eocodec bench`."""
 
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from eocodec.errors import EocodecError
+from eocodec.files import make_folder
 from eocodec_cli import files
 
 if TYPE_CHECKING:
@@ -71,6 +74,57 @@ def _scorer(names: Sequence[str], jobs: int | None, cached: bool) -> "Iterator[S
         cache.close()
 
 
+def _outputs(folder: Path, force: bool, **given: Path | None) -> dict[str, str]:
+    """Where the result of each option goes that is given; what cannot be written there shows before anything is done.
+
+    Raises:
+        EocodecError: it must not, or cannot, be written there.
+    """
+    targets: dict[str, str] = {}
+    for name, path in given.items():
+        if path is None:
+            continue
+        try:
+            target = files.plan_one(_pictures_at(folder, path) or [files.PIPE], str(path), force)
+        except EocodecError as e:
+            raise EocodecError(re.sub(r"(?<= )-o(?= to |$)", f"--{name}", str(e))) from None
+        if os.path.realpath(target) in map(os.path.realpath, targets.values()):
+            raise EocodecError(f"several results would be written to {target}")
+        _check_place(target)
+        targets[name] = target
+    return targets
+
+
+def _pictures_at(folder: Path, target: Path) -> list[str]:
+    """The pictures of a folder that a target would replace."""
+    from eocodec.image import read_picture
+
+    found = []
+    for path in folder.iterdir():
+        if target.is_file() and path.is_file() and path.samefile(target):
+            with suppress(EocodecError):
+                read_picture(path)
+                found.append(str(path))
+    return found
+
+
+def _check_place(target: str) -> None:
+    """See that a file can be made.
+
+    Raises:
+        EocodecError: it cannot.
+    """
+    place = Path(os.path.realpath(target))
+    if target == files.PIPE or (place.exists() and not place.is_file()):  # into devices and pipes one writes
+        return
+    if not place.parent.is_dir():
+        raise EocodecError(f"{target}: cannot be written (there is no folder {place.parent})")
+    try:
+        make_folder(place.parent)
+    except OSError as e:
+        raise EocodecError(f"{target}: cannot be written ({e.strerror})") from None
+
+
 def _compression(
     folder: Path,
     codecs: Sequence[str],
@@ -79,7 +133,6 @@ def _compression(
     rates: tuple[float, float],
     scorer: "Scorer",
     published: Sequence[Path],
-    plot: Path | None,
     anchors: Path | None,
 ) -> dict[str, Any]:
     from eocodec.bench import compression
@@ -88,14 +141,11 @@ def _compression(
         result = compression.compression(folder, codecs, model, limit, rates, say, scorer, tick, anchors)
     if published:
         result["published"] = compression.published(published, result)
-    click.echo(compression.compression_table(result))
-    if plot:
-        compression.plot(result, plot)
     return result
 
 
 def _sheet(
-    target: Path,
+    target: str,
     folder: Path,
     codecs: Sequence[str],
     model: "Model",
@@ -106,11 +156,10 @@ def _sheet(
     from eocodec.bench import sheets
     from eocodec.image import encode_picture
 
-    suffix = files.picture_suffix(str(target))
     with _progress() as (say, tick):
         image = sheets.look(folder, codecs, model, rates, limit, scorer, say, tick)
-    files.write_bytes(str(target), encode_picture(image, suffix))
-    click.echo(f"{target}  {image.width}x{image.height}")
+    files.write_bytes(target, encode_picture(image, files.picture_suffix(target)))
+    click.echo(f"{target}  {image.width}x{image.height}", err=target == files.PIPE)
 
 
 @click.command("bench")
@@ -173,6 +222,7 @@ def _sheet(
 @click.option("--levels", metavar="S,...", help="Instead: only estimate these noise levels.")
 @click.option("--noise", type=click.Choice(["gaussian", "poisson", "jpeg"]), help="Kind of noise; default: gaussian.")
 @click.option("--grey", is_flag=True, help="Convert pictures to luma first.")
+@files.force_option
 @files.model_option
 @files.threads_option
 @files.device_option
@@ -196,6 +246,7 @@ def command(
     levels: str | None,
     noise: str | None,
     grey: bool,
+    force: bool,
     model: str | None,
     threads: int,
     device: str,
@@ -209,6 +260,8 @@ def command(
     With --denoise: PSNR, SSIM and seconds of eocodec, BM3D (needs the extra `bench-bm3d`), non-local means and
     BayesShrink on the same noisy pictures, and errors of the estimated noise level. --noise poisson is
     signal-dependent with sigma as its mean; jpeg is clipped, rounded and compressed at quality 75.
+
+    Where --json, --plot or --sheet is -, the result goes to standard output and the table to standard error.
 
     \b
     Examples:
@@ -239,40 +292,53 @@ def command(
         raise click.UsageError("--plot does not go with --levels")
     wanted = _numbers("--levels", [levels]) if levels is not None else _numbers("--sigma", sigmas or [SIGMAS])
     try:
-        from eocodec.bench import compression  # noqa: F401  (imports fail here, in words)
+        from eocodec.bench import compression, plots
         from eocodec.bench.measures import MEASURES
         from eocodec.bench.pictures import read_folder
 
+        if plot:
+            import matplotlib  # noqa: F401  (what is missing shows now)
         if denoise or levels is not None:
             from eocodec.bench import denoising
     except ImportError as e:
         raise EocodecError(f"the benchmark needs {e.name}; install it with: pip install 'eocodec[bench]'") from None
     from eocodec.model.library import load_model
 
+    targets = _outputs(folder, force, json=json_file, plot=plot, sheet=sheet)
+    piped = files.PIPE in targets.values()
+    kind = plots.file_type(targets["plot"]) if plot else ""
+    if sheet:
+        files.picture_suffix(targets["sheet"])
     loaded = load_model(model or "photo", threads, device=device)
 
     def keep(result: dict[str, Any]) -> None:
-        if json_file:
-            files.write_bytes(str(json_file), (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+        if json_file and targets["json"] != files.PIPE:
+            _write_json(result, targets["json"])
 
     if levels is not None:
         result = denoising.levels(folder, wanted, loaded, noise=noise or "gaussian", grey=grey, limit=limit, say=_say)
-        click.echo(denoising.levels_table(result))
+        click.echo(denoising.levels_table(result), err=piped)
     elif denoise:
         names = list(denoising.METHODS) if methods is None else methods.split(",")
         result = denoising.compare(
             folder, wanted, loaded, names, noise=noise or "gaussian", grey=grey, limit=limit, say=_say, keep=keep
         )
-        click.echo(denoising.table(result))
-        if plot:
-            denoising.plot(result, plot)
+        click.echo(denoising.table(result), err=piped)
     else:
         read_folder(folder, 1)  # a folder without pictures is all that is said
         default = SHEET_MEASURES if sheet else tuple(MEASURES)
         with _scorer(measures.split(",") if measures else default, jobs, not no_cache) as scorer:
             if sheet:
                 at = _numbers("--sheet-bpp", [sheet_bpp or SHEET_RATES], "bits per pixel")
-                _sheet(sheet, folder, codecs.split(","), loaded, at, limit, scorer)
+                _sheet(targets["sheet"], folder, codecs.split(","), loaded, at, limit, scorer)
                 return
-            result = _compression(folder, codecs.split(","), loaded, limit, rates, scorer, published, plot, anchors)
-    keep(result)
+            result = _compression(folder, codecs.split(","), loaded, limit, rates, scorer, published, anchors)
+        click.echo(compression.compression_table(result), err=piped)
+    if json_file:
+        _write_json(result, targets["json"])
+    if plot:
+        files.write_bytes(targets["plot"], (denoising if denoise else compression).plot(result, kind))
+
+
+def _write_json(result: dict[str, Any], target: str) -> None:
+    files.write_bytes(target, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())

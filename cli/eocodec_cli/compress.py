@@ -13,6 +13,7 @@ from eocodec_cli.work import for_each
 
 if TYPE_CHECKING:
     from eocodec.codec import Compressed
+    from eocodec.model.bundle import Model
 
 rate_option = click.option(
     "--rate",
@@ -137,8 +138,8 @@ def command(
     full scale. With --lossless the sRGB values come back exactly, which is checked by decoding unless
     --no-measure is given. Pictures of more than 8 bits a sample keep 16 unless --depth 8 says otherwise. With --denoise
     the file holds the clean picture, and the PSNR, also that of --psnr, is measured against it; before a file name
-    write --denoise=auto. Pixels that are fully transparent count in no PSNR. What is unusual
-    is said on standard error, and in "warnings" of --json.
+    write --denoise=auto. Pixels that are fully transparent count in no PSNR. -r takes pictures only: .eoc files, which
+    earlier runs have written, go in by name. What is unusual is said on standard error, and in "warnings" of --json.
 
     \b
     Examples:
@@ -170,6 +171,7 @@ def command(
     jobs = files.plan(inputs, output, pictures.EOC, force, recursive=recursive, wanted=pictures.is_picture_name)
     lanes = files.Lanes(len(jobs), threads, device)
     loaded = lanes.load(name)
+    check_resize(options["resize"], loaded)
     alone = lanes.workers == 1 and not options["lossless"]
     if alone:
         loaded.runtime.open_ahead(["encoder"])  # while all else is imported
@@ -238,6 +240,18 @@ def check_effort(effort: int, *others: bool) -> None:
     """
     if effort and any(others):
         raise click.UsageError("--effort is for ordinary files, without --lossless, --progressive and --tiny")
+
+
+def check_resize(resize: bool, model: "Model") -> None:
+    """See that pictures are resized for models of one size only.
+
+    Raises:
+        EocodecError: the model takes pictures of any size.
+    """
+    if resize and model.size is None:
+        from eocodec.errors import EocodecError
+
+        raise EocodecError(f"--resize needs a model for pictures of one size, such as face64; {model.name} takes any")
 
 
 def _hint(message: str, name: str) -> str:

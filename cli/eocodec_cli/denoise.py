@@ -1,5 +1,8 @@
 """`eocodec denoise`."""
 
+import functools
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,6 +12,8 @@ from eocodec_cli.work import for_each
 
 if TYPE_CHECKING:
     from eocodec.denoising import Denoised
+
+RESULT = ".denoised.png"  # what is added to the name of an input
 
 
 def sigma_or_auto(value: str) -> float | str:
@@ -26,6 +31,22 @@ def sigma_or_auto(value: str) -> float | str:
     if not 0 <= sigma <= 255:
         raise click.BadParameter(f"{value} is not in the range from 0 to 255 levels.")
     return sigma
+
+
+def _wanted() -> Callable[[str], bool]:
+    """What tells whether a file of a folder is an input: no result, nor an .eoc file of a picture beside it."""
+
+    @functools.cache
+    def pictures_of(folder: Path) -> set[str]:
+        return {p.stem for p in folder.iterdir() if pictures.is_picture_name(p.name)}
+
+    def wanted(name: str) -> bool:
+        path = Path(name)
+        if path.suffix.lower() == pictures.EOC:
+            return path.stem not in pictures_of(path.parent)
+        return pictures.is_picture_name(name) and not name.lower().endswith(RESULT)
+
+    return wanted
 
 
 @click.command("denoise")
@@ -97,7 +118,8 @@ def command(
 ) -> None:
     """Remove noise from pictures.
 
-    Writes NAME.denoised.png beside the input unless -o is given. Transparency is kept. Pictures and .eoc files go in.
+    Writes NAME.denoised.png beside the input unless -o is given. Transparency is kept. Pictures and .eoc files go in;
+    -r leaves out results of this command, and .eoc files that have their picture beside them.
     Noise that may as well be texture is left alone, which is said on standard error and in "warnings" of --json. Where
     noise differs from place to place, each place is rid of its own, and the line says between which levels it is.
 
@@ -121,7 +143,7 @@ def command(
         raise click.UsageError(f"--rate goes with --method drop, not with {method}")
     if rate is not None and (sigma != "auto" or strength != 1):
         raise click.UsageError("--rate excludes --sigma and --strength")
-    jobs = files.plan(inputs, output, ".denoised.png", force, recursive=recursive, wanted=pictures.is_picture_name)
+    jobs = files.plan(inputs, output, RESULT, force, recursive=recursive, wanted=_wanted())
     lanes = files.Lanes(len(jobs), threads, device)
     lanes.load(model or "photo")
     for job in jobs:

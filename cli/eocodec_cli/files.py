@@ -49,7 +49,9 @@ output_option = click.option(
 )
 force_option = click.option("-f", "--force", is_flag=True, help="Overwrite existing files.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per input.")
-recursive_option = click.option("-r", "--recursive", is_flag=True, help="Take what is in folders, and below them.")
+recursive_option = click.option(
+    "-r", "--recursive", is_flag=True, help="Take what is in folders, and below them, but for the output folder."
+)
 times_option = click.option("--keep-times", is_flag=True, help="Give outputs the time stamps of their inputs.")
 threads_option = click.option("--threads", type=click.IntRange(min=0), default=0, help="Threads; 0: one per core.")
 device_option = click.option(
@@ -109,12 +111,13 @@ def plan(
         suffix: of derived names, such as ".eoc".
         force: allow existing files to be replaced.
         recursive: take the files below folders.
-        wanted: whether a file below a folder is an input, by its name.
+        wanted: whether a file below a folder is an input, by its path; what is in the output folder is none.
         written: whether a name is that of an output; default: it ends in `suffix`.
 
     Raises:
         EocodecError: the outputs cannot be told apart, or there are no inputs in a folder.
     """
+    wanted = _elsewhere(wanted, output, inputs)
     written = written or (lambda name: name.lower().endswith(suffix))
     if output is None and len(inputs) == 2 and written(inputs[1]) and not written(inputs[0]):
         inputs, output = inputs[:1], inputs[1]
@@ -175,11 +178,21 @@ def _found(inputs: Sequence[str], wanted: Callable[[str], bool]) -> list[tuple[s
         if source == PIPE or not top.is_dir():
             found.append((source, Path()))
             continue
-        below = [p for p in sorted(top.rglob("*")) if wanted(p.name) and p.is_file()]
+        below = [p for p in sorted(top.rglob("*")) if wanted(str(p)) and p.is_file()]
         if not below:
             raise EocodecError(f"{source}: nothing in this folder can be an input")
         found += [(str(p), p.relative_to(top).parent) for p in below]
     return found
+
+
+def _elsewhere(wanted: Callable[[str], bool], output: str | None, inputs: Sequence[str]) -> Callable[[str], bool]:
+    """As `wanted`, but for what is in the output folder, unless that is an input itself or holds one."""
+    if output in (None, PIPE):
+        return wanted
+    folder = Path(os.path.realpath(str(output)))
+    if any(Path(os.path.realpath(source)).is_relative_to(folder) for source in inputs if source != PIPE):
+        return wanted
+    return lambda name: wanted(name) and not Path(os.path.realpath(name)).is_relative_to(folder)
 
 
 def _is_standard_output(name: str) -> bool:

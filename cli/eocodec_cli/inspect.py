@@ -11,7 +11,7 @@ import click
 
 from eocodec.errors import EocodecError
 from eocodec_cli import files
-from eocodec_cli.shown import with_options
+from eocodec_cli.compress import check_resize
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -103,6 +103,7 @@ def command(
             if not (math.isfinite(value) and 0 < value <= 1000):
                 raise EocodecError(f"{name} must be a positive number up to 1000, not {value:g}")
     loaded = load_model(model, threads)
+    check_resize(resize, loaded)
     rates = rates or tuple(c for c in RATES if c < loaded.block)
     for rate in rates:
         if not 1 <= rate <= loaded.block:
@@ -174,7 +175,7 @@ def _pictures(images: Sequence[str], model: "Model", resize: bool) -> dict[str, 
             try:
                 analyse_vector(model, picture.rgb)
             except EocodecError as e:
-                raise EocodecError(with_options(f"{source}: {e}")) from None
+                raise EocodecError(f"{source}: {e}, which --resize does") from None
             result[name] = picture.rgb
         else:
             height, width = picture.rgb.shape[:2]

@@ -49,10 +49,10 @@ class Source:
 
 
 def is_picture_name(name: str) -> bool:
-    """Whether a file of a folder is a picture, or an `.eoc` file, by the end of its name."""
+    """Whether a file of a folder is a picture, by the end of its name; `.eoc` files are none."""
     from eocodec.kinds import SUFFIXES
 
-    return Path(name).suffix.lower() in {EOC, *SUFFIXES}
+    return Path(name).suffix.lower() in SUFFIXES
 
 
 def is_other_name(name: str) -> bool:
@@ -88,6 +88,8 @@ def read(job: files.Job, frame: int = 0, lenient: bool = False, model: "Model | 
             return Source(picture, Path(job.source).stat().st_size)
         data = files.read_bytes(job.source)
         if data.startswith(_magic()):
+            if frame:
+                raise EocodecError(f"{name}: there is no frame {frame}; an .eoc file has one, counted from 0")
             return Source(_decoded(data, model), len(data))
         return Source(read_picture(io.BytesIO(data), name, frame=frame, lenient=lenient), len(data))
     except CutOffError as e:

@@ -13,7 +13,7 @@ __all__ = ["printable", "warn", "with_options"]
 # Categories of Unicode that move the cursor, change directions, or stand for bytes that are not UTF-8.
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 OPTIONS = {
-    "which resize does": "which --resize does",
+    "as compress does with resize": "which --resize does",
     "compress the picture again to fewer bytes": "compress the picture again with --bytes",
     "leave progressive out": "leave out --progressive",
     "a depth of 8 makes": "--depth 8 makes",
@@ -42,7 +42,7 @@ def with_options(message: str) -> str:
     """A sentence of the library with the options of the commands in it.
 
     Example:
-        >>> with_options("crop and scale the picture first, which resize does")
+        >>> with_options("crop and scale the picture first, as compress does with resize")
         'crop and scale the picture first, which --resize does'
     """
     for argument, option in OPTIONS.items():

@@ -7,7 +7,6 @@ Pictures are encoded and decoded one after another, so that the seconds are thos
 are measured several at a time.
 """
 
-import io
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +16,9 @@ from typing import Any
 import numpy as np
 import scipy  # noqa: F401  (fails here, with a clear message, where the extra is missing)
 
-from eocodec import codec, files
+from eocodec import codec
 from eocodec.bench import codecs as registry
+from eocodec.bench import plots
 from eocodec.bench.codecs import CODECS, OURS, Codec
 from eocodec.bench.measures import ALIKE, MEASURES, Measure
 from eocodec.bench.pictures import Bytes, machine, read_pictures
@@ -65,11 +65,15 @@ def compression(
     chosen, left_out = registry.choose(codecs)
     for name, reason in left_out.items():
         say(f"{name} is left out: {reason}")
-    pictures = read_pictures(folder, limit)
+    unreadable: dict[str, str] = {}
+    pictures = read_pictures(folder, limit, unreadable.__setitem__)
+    for name, reason in unreadable.items():
+        say(f"{name} is left out: {reason}")
     scorer = scorer or Scorer([MEASURES["psnr"], MEASURES["ms_ssim"]])
     result: dict[str, Any] = {
         "folder": Path(folder).name,
         "pictures": [name for name, _ in pictures],
+        "unreadable": unreadable,
         "machine": machine(),
         "versions": registry.versions(),
         "model": model.full_id.hex(),
@@ -276,12 +280,8 @@ def published(files: Sequence[Path], result: dict[str, Any]) -> dict[str, dict[s
     return curves
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Rate against quality, an axis for each measure, as a picture file.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+def plot(result: dict[str, Any], kind: str) -> bytes:
+    """Rate against quality, an axis for each measure, as a file of a type of :func:`eocodec.bench.plots.file_type`."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -299,10 +299,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axis.set_visible(False)
     grid.flat[0].legend(fontsize=8)
     figure.suptitle(f"{result['folder']}, {len(result['pictures'])} pictures")
-    out = io.BytesIO()
-    figure.savefig(out, format=path.suffix.removeprefix(".") or "png", dpi=110)
-    plt.close(figure)
-    files.atomic_write(path, out.getvalue())
+    return plots.encode(figure, kind)
 
 
 PUBLISHED = {"psnr": "points", "ms_ssim": "ms_ssim"}  # where a published curve has a measure

@@ -25,7 +25,8 @@ import numpy.typing as npt
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from eocodec import denoising, files
+from eocodec import denoising
+from eocodec.bench import plots
 from eocodec.bench.pictures import Bytes, machine, read_folder
 from eocodec.errors import EocodecError
 from eocodec.metrics import psnr
@@ -236,9 +237,15 @@ def _check(methods: Sequence[str], noise: str, sigmas: Sequence[float], lowest: 
             raise EocodecError(f"sigma must be from {lowest:g} to 255 levels, not {sigma:g}")
 
 
-def _read(folder: Path, limit: int | None, grey: bool) -> list[tuple[str, Bytes]]:
-    pictures = read_folder(folder, limit)
-    return [(name, luma(picture)) for name, picture in pictures] if grey else pictures
+def _read(
+    folder: Path, limit: int | None, grey: bool, say: Callable[[str], None]
+) -> tuple[list[tuple[str, Bytes]], dict[str, str]]:
+    """The pictures, and why others cannot be read."""
+    unreadable: dict[str, str] = {}
+    pictures = read_folder(folder, limit, unreadable.__setitem__)
+    for name, reason in unreadable.items():
+        say(f"{name} is left out: {reason}")
+    return ([(name, luma(picture)) for name, picture in pictures] if grey else pictures), unreadable
 
 
 def _versions() -> dict[str, str]:
@@ -283,14 +290,14 @@ def compare(
         EocodecError: no readable picture, an unknown name, a level out of range, or no method works here.
     """
     _check(methods, noise, sigmas, denoising.SMALLEST_SIGMA)
-    pictures = _read(folder, limit, grey)
+    pictures, unreadable = _read(folder, limit, grey, say)
     noisy = add_noise(pictures[0][1], sigmas[0], 0, noise)
     rows, left_out = _rows(methods, model, noisy / 255, sigmas[0])
     for name, reason in left_out.items():
         say(f"{name} is left out: {reason}")
     if not rows:
         raise EocodecError(f"none of the methods works here: {', '.join(methods)}")
-    result = _head(folder, pictures, model, noise, grey) | {"left_out": left_out, "sigmas": []}
+    result = _head(folder, pictures, unreadable, model, noise, grey) | {"left_out": left_out, "sigmas": []}
     own = any(name in OWN and name not in left_out for name in methods)
     rows = {"noisy": {"": lambda x, _: x}, **rows}
     for sigma in sigmas:
@@ -305,10 +312,13 @@ def compare(
     return result
 
 
-def _head(folder: Path, pictures: list[tuple[str, Bytes]], model: Model, noise: str, grey: bool) -> dict[str, Any]:
+def _head(
+    folder: Path, pictures: list[tuple[str, Bytes]], unreadable: dict[str, str], model: Model, noise: str, grey: bool
+) -> dict[str, Any]:
     return {
         "folder": Path(folder).name,
         "pictures": [name for name, _ in pictures],
+        "unreadable": unreadable,
         "noise": noise,
         "grey": grey,
         "machine": machine(),
@@ -370,8 +380,8 @@ def levels(
     `sigmas` may go down to 0.
     """
     _check((), noise, sigmas, 0)
-    pictures = _read(folder, limit, grey)
-    result = _head(folder, pictures, model, noise, grey) | {"levels": []}
+    pictures, unreadable = _read(folder, limit, grey, say)
+    result = _head(folder, pictures, unreadable, model, noise, grey) | {"levels": []}
     for sigma in sigmas:
         result["levels"].append(_estimates(pictures, sigma, model, noise))
         say(f"sigma {sigma:g}: {result['levels'][-1]['mean']:.3f}")
@@ -439,8 +449,8 @@ def _level_lines(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
-    """PSNR and SSIM of every method against σ as a picture file, from a result of :func:`compare`."""
+def plot(result: dict[str, Any], kind: str) -> bytes:
+    """PSNR and SSIM of every method against σ, from a result of :func:`compare`, as a file of a type of plots."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -462,7 +472,4 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     figure.suptitle(_title(result))
-    out = io.BytesIO()
-    figure.savefig(out, format=path.suffix.removeprefix(".") or "png", dpi=110)
-    plt.close(figure)
-    files.atomic_write(path, out.getvalue())
+    return plots.encode(figure, kind)

@@ -59,7 +59,7 @@ def look(
     for name, reason in left_out.items():
         say(f"{name} is left out: {reason}")
     scorer = scorer or Scorer([MEASURES["psnr"]])
-    pictures = read_folder(folder, limit)
+    pictures = read_folder(folder, limit, lambda name, reason: say(f"{name} is left out: {reason}"))
     cells: list[list[np.ndarray | None]] = []
     labels, captions = [], []
     for name, picture in pictures:

@@ -180,7 +180,10 @@ class _FlatJob(SteppedJob):
 
     def __init__(self, coding: Coding, model: Model, picture: Picture, values: Float32 | None) -> None:
         super().__init__(coding, model, picture)
-        self.vector = transform.analyse_vector(model, picture.rgb if values is None else values)
+        try:
+            self.vector = transform.analyse_vector(model, picture.rgb if values is None else values)
+        except EocodecError as e:
+            raise EocodecError(f"{e}, as compress does with resize") from None
 
     @abstractmethod
     def file(self, delta: float) -> AnyFile:

@@ -534,9 +534,10 @@ class Lossless(LosslessForm, SegmentedCoding):
     ) -> LosslessJob:
         """See :meth:`Coding.open`."""
         if picture.deep:
+            why = f" ({'; '.join(picture.rounding)})" if picture.rounding else ""
             raise EocodecError(
-                "a lossless file keeps the values it is given, and this picture has more bits a sample than were kept; "
-                "convert it to 8 bits or to 16-bit integers first"
+                "a lossless file keeps the values it is given, and this picture has more bits a sample than were kept"
+                f"{why}; convert it to 8 bits, or make it a PNG or TIFF file of 16-bit integers in sRGB, first"
             )
         return LosslessJob(self, model, picture)
 

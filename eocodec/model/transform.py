@@ -208,7 +208,7 @@ def analyse_vector(model: Model, rgb: Bytes | Float32) -> Float32:
     if rgb.shape[:2] != (size, size):
         raise EocodecError(
             f"the model {model.name} takes pictures of {size}x{size} pixels, not {rgb.shape[1]}x{rgb.shape[0]}; "
-            "crop and scale the picture first, which resize does"
+            "crop and scale the picture first"
         )
     (latents,) = model.run("encoder", {"picture": _values(rgb)})
     return np.asarray(latents[0], np.float32)
