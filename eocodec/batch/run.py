@@ -178,22 +178,25 @@ class Batch:
         self.refused = list(self._refused(list(waiting.values())))
         for row in self.refused:
             waiting.pop(row.source, None)
-        self._begun |= {self.work.row(source).output for source in waiting.values() if not source.made}
+        self._begun |= {self.work.output(name) for name, source in waiting.items() if not source.made}
         return list(waiting.values())
 
     def _refused(self, waiting: Sequence[Source]) -> Iterator[Row]:
         """Rows of the folders that cannot be listed, and of the sources whose outputs must not be written."""
         for name, why in self._unlisted.items():
             yield replace(self.work.row(Source(name, ""), why), output="")
-        rows = [replace(self.work.row(source), stamp="") for source in waiting]
-        places = [self.work.place(row.output).rpartition("/") for row in rows]
+        outputs = [self.work.output(source.name) for source in waiting]
+        places = [self.work.place(output).rpartition("/") for output in outputs]
         without_links = [(self._folder(folder), name) for folder, _, name in places]
         times = Counter(without_links)
-        for row, place, (folder, _, name) in zip(rows, without_links, places, strict=True):
+        for source, output, place, (folder, _, name) in zip(waiting, outputs, without_links, places, strict=True):
+            fault = None
             if times[place] > 1:
-                yield replace(row, error=f"several sources would be written to {row.output}")
-            elif not (self.force or row.bytes_out or row.output in self._begun) and name in self._sizes(folder):
-                yield replace(row, error=f"{row.output} exists, and no batch has made it; use --force to overwrite it")
+                fault = f"several sources would be written to {output}"
+            elif not (self.force or source.made or output in self._begun) and name in self._sizes(folder):
+                fault = f"{output} exists, and no batch has made it; use --force to overwrite it"
+            if fault is not None:
+                yield self.work.row(replace(source, stamp=""), fault)
 
     def _resolved(self, folder: str) -> str:
         """The path of a folder of the results, whatever links lead to it."""

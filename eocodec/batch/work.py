@@ -144,9 +144,12 @@ class Work:
 
     def row(self, source: Source, error: str | None = None) -> Row:
         """The row of a source that has failed."""
-        output = f"{source.name}.eoc"
-        made = source.made or None
+        output, made = self.output(source.name), source.made or None
         return Row(source.name, output, "failed", self.digest, self.model, source.stamp, error, bytes_out=made)
+
+    def output(self, source: str) -> str:
+        """The name of a source's output, by its own."""
+        return f"{source}.eoc"
 
     def place(self, output: str) -> str:
         """The name of an output in the store of the results, which may have no others than UTF-8 can have."""
