@@ -99,7 +99,12 @@ def _naming(path: str | os.PathLike[str], *inner: Path) -> Iterator[None]:
         OSError: as what is done in the block.
     """
     try:
-        yield
+        try:
+            yield
+        except RuntimeError as e:
+            if isinstance(e.__context__, OSError) and not e.__suppress_context__:  # `torch.save` ends so on a full disk
+                raise e.__context__ from None
+            raise
     except OSError as e:
         if e.filename in (None, *map(str, inner)):
             e.filename, e.filename2 = os.fspath(path), None

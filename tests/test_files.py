@@ -262,6 +262,21 @@ def test_errors_name_the_file_that_was_to_be_written(
     assert caught.value.filename == "source"
 
 
+@pytest.mark.slow
+def test_a_write_that_fails_inside_a_library_is_told_as_one(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="writes checkpoints")
+
+    def full(_: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space") as caught, atomic_file(tmp_path / "x") as file:
+        file.write = full  # type: ignore[method-assign]
+        torch.save({"a": torch.zeros(1000)}, file)
+    assert caught.value.filename == str(tmp_path / "x") and _names(tmp_path) == []
+    with pytest.raises(RuntimeError, match="another"), atomic_file(tmp_path / "x"):
+        raise RuntimeError("another")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_errors_name_the_device_that_is_full() -> None:
     with pytest.raises(OSError, match="No space") as caught:
