@@ -39,31 +39,34 @@ def atomic_file(path: str | os.PathLike[str], folder: str | os.PathLike[str] | N
     """Open a file for writing that gets its name, and reaches the disk, when the block ends.
 
     An exception in the block, KeyboardInterrupt included, leaves what was there before and nothing else. A file that
-    exists keeps its mode; a new one has the mode that the umask leaves. Symbolic links are followed. What is not a
-    regular file (a device, a pipe, an open descriptor such as /dev/stdout) is written to directly.
+    exists keeps its mode and, where this process may give them, its owner and group; a new one has the mode that the
+    umask leaves. Symbolic links are followed. What is not a regular file (a device, a pipe, an open descriptor such as
+    /dev/stdout) is written to directly.
 
     Arguments:
         path: of the file.
         folder: where the unfinished file is kept, in the same filesystem; default: beside the file.
 
     Raises:
-        OSError: the file cannot be written (folder missing, disk full, no permission).
+        OSError: the file cannot be written (folder missing, disk full, no permission); it names `path`.
     """
     target, before = _target(Path(path))
     if target is None:
-        with open(path, "wb") as file:
+        with _naming(path), open(path, "wb") as file:
             yield file
         return
     partial = Path(target.parent if folder is None or os.path.islink(path) else folder, _name())
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        with os.fdopen(os.open(partial, flags, 0o666), "wb") as file:  # the system applies the umask
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if before is not None:
-            os.chmod(partial, stat.S_IMODE(before.st_mode) & 0o777)
-        os.replace(partial, target)
+        with _naming(path, partial):
+            with os.fdopen(os.open(partial, flags, 0o666), "wb") as file:  # the system applies the umask
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if before is not None:
+                _give(partial, before)
+                os.chmod(partial, stat.S_IMODE(before.st_mode) & 0o777)
+            os.replace(partial, target)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(partial)
@@ -74,7 +77,7 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
     """Make a folder, if it is not there, and see that files can be written to it.
 
     Raises:
-        OSError: it cannot be made, or not be written to.
+        OSError: it cannot be made, or not be written to; it names `folder`, or the one above that cannot be made.
 
     Example:
         >>> make_folder(os.devnull)
@@ -83,8 +86,40 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     trial = Path(folder, _name())
-    os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    trial.unlink()
+    with _naming(folder, trial):
+        os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        trial.unlink()
+
+
+@contextmanager
+def _naming(path: str | os.PathLike[str], *inner: Path) -> Iterator[None]:
+    """Let errors name the path that the caller knows, where they name a file of this module or, as writes do, none.
+
+    Raises:
+        OSError: as what is done in the block.
+    """
+    try:
+        try:
+            yield
+        except RuntimeError as e:
+            if isinstance(e.__context__, OSError) and not e.__suppress_context__:  # `torch.save` ends so on a full disk
+                raise e.__context__ from None
+            raise
+    except OSError as e:
+        if e.filename in (None, *map(str, inner)):
+            e.filename, e.filename2 = os.fspath(path), None
+        raise
+
+
+def _give(path: Path, before: os.stat_result) -> None:
+    """Give a file the owner and group of the one that it replaces, or the group alone where no more is allowed."""
+    now = os.stat(path)
+    if not hasattr(os, "chown") or (now.st_uid, now.st_gid) == (before.st_uid, before.st_gid):
+        return
+    for owner in (before.st_uid, -1):
+        with contextlib.suppress(OSError):
+            os.chown(path, owner, before.st_gid)
+            return
 
 
 def _name() -> str:

@@ -1,6 +1,7 @@
 """Where things are, for the tests; and the types of the fixtures `run`, `made_once` and `decoded_once`."""
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from eocodec.model import threads
 
@@ -76,6 +78,18 @@ def processor_seconds(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def bound_by_modes() -> list[str]:
+    """What to put before a command so that it may read and write only what modes of files allow, by root too."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("files have no such modes here")
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("root may read everything, and there is no setpriv")
+    rights = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"]
 
 
 def environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paths import SAMPLES, Runner, environment, processor_seconds, wait_until
+from paths import SAMPLES, Runner, bound_by_modes, environment, processor_seconds, wait_until
 from PIL import Image
 
 from eocodec import format
@@ -28,6 +28,7 @@ pq = pytest.importorskip("pyarrow.parquet", reason="batches need the extra `batc
 
 from eocodec import batch  # noqa: E402
 from eocodec.batch import Batch, Row, Settings, Source, Store, Work  # noqa: E402
+from eocodec.batch.work import LOST  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -145,7 +146,7 @@ def test_errors_in_pictures_are_collected_and_not_fatal(call: Runner, tmp_path: 
     done = call("batch", "in", "out", "--rate", 24, "--max-pixels", 64 * 64, "--workers", 1)
     assert done.returncode == 1
     errors = {r["source"]: r["error"] for r in manifest(tmp_path / "out") if r["status"] == "failed"}
-    assert sorted(errors) == ["\\udcff.png", "cut.png", "empty.webp", "gone.png", "large.png", "text.jpg"]
+    assert sorted(errors) == ["\\xff.png", "cut.png", "empty.webp", "gone.png", "large.png", "text.jpg"]
     assert "limit of 4096" in errors["large.png"] and "damaged" in errors["cut.png"]
     assert "does not exist" in errors["gone.png"] and "not a picture" in errors["text.jpg"]
     lines = done.stderr.decode().splitlines()
@@ -523,6 +524,138 @@ def test_nobodys_files_are_removed_whatever_their_folders_are_called(call: Runne
     place = call("batch", "in", "in", "--rate", 8, "--workers", 1)
     assert place.returncode == 0, place.stderr
     assert all((tmp_path / "in" / f / n).exists() for f in ("manifest", "partial", "a") for n in ("x.png", "x.png.eoc"))
+
+
+def test_files_that_no_batch_has_made_are_not_replaced_unasked(call: Runner, tmp_path: Path) -> None:
+    names = make_corpus(tmp_path / "in", 4)
+    before = {n: (tmp_path / "in" / n).read_bytes() for n in names}
+    line = ("batch", "in", "out", "--rate", 24, "--workers", 1, "--json")
+    for name in names[:3]:
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "out" / f"{names[0]}.eoc").write_bytes(b"mine")
+    (tmp_path / "out" / f"{names[1]}.eoc").symlink_to(tmp_path / "in" / names[1])
+    (tmp_path / "out" / f"{names[2]}.eoc").write_bytes(b"mine")
+    done = call(*line)
+    *rows, totals = map(json.loads, done.stdout.splitlines())
+    assert [(r["source"], r["status"]) for r in rows] == [*((n, "failed") for n in names[:3]), (names[3], "done")]
+    assert done.returncode == 1 and (totals["totals"]["done"], totals["totals"]["failed"]) == (1, 3)
+    refused = f"{names[0]}.eoc exists, and no batch has made it; use --force to overwrite it"
+    assert done.stderr.decode().splitlines()[0] == f"eocodec: {names[0]}: {refused}"
+    assert manifest(tmp_path / "out")[0]["error"] == refused
+    assert (tmp_path / "out" / f"{names[0]}.eoc").read_bytes() == b"mine"
+    (tmp_path / "out" / f"{names[0]}.eoc").unlink()
+    again = [json.loads(text) for text in call(*line).stdout.splitlines()][:-1]
+    assert [(r["source"], r["status"]) for r in again] == [*((n, "failed") for n in names[1:3]), (names[0], "done")]
+    forced = call(*line, "--force")
+    assert forced.returncode == 1 and f"{names[1]}.eoc is the source itself" in forced.stderr.decode()
+    assert format.parse((tmp_path / "out" / f"{names[2]}.eoc").read_bytes()).complete
+    assert before == {n: (tmp_path / "in" / n).read_bytes() for n in names}
+
+
+@pytest.mark.parametrize("settings", [SMALL, replace(SMALL, rate=25.0)], ids=["same", "other"])
+def test_an_output_whose_row_was_lost_is_made_again(tmp_path: Path, settings: Settings) -> None:
+    names = make_corpus(tmp_path / "in", 2)
+    run = Batch(str(tmp_path / "in"), str(tmp_path / "out"), SMALL)
+
+    def killed(work: Work, sources: Any) -> Iterator[Row]:
+        yield from ()
+        work(sources[0])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        all_of(run, killed)
+    assert (tmp_path / "out" / f"{names[0]}.eoc").exists()
+    (tmp_path / "out" / f"{names[0]}.eoc").write_bytes(b"as coded on another device")
+    rows = all_of(Batch(str(tmp_path / "in"), str(tmp_path / "out"), settings))
+    assert [(r.source, r.status) for r in rows] == [(n, "done") for n in names]
+    assert files_in(tmp_path / "out") == [*(f"{n}.eoc" for n in names), "manifest.parquet"]
+
+
+def test_an_output_whose_process_was_killed_is_made_again(tmp_path: Path) -> None:
+    (name,) = make_corpus(tmp_path / "in", 1)
+
+    def lost(work: Work, sources: Any) -> Iterator[Row]:
+        work(sources[0])
+        yield work.row(sources[0], LOST)
+
+    (row,) = all_of(Batch(str(tmp_path / "in"), str(tmp_path / "out"), SMALL), lost)
+    assert row.status == "failed" and (tmp_path / "out" / f"{name}.eoc").stat().st_size == row.bytes_out
+    (row,) = all_of(Batch(str(tmp_path / "in"), str(tmp_path / "out"), SMALL, retry_failed=True))
+    assert row.status == "done"
+
+
+def test_an_output_of_an_earlier_version_is_replaced_after_a_failure(tmp_path: Path) -> None:
+    (name,) = make_corpus(tmp_path / "in", 1)
+    whole = (tmp_path / "in" / name).read_bytes()
+    for content, status in ((whole, "done"), (b"damaged", "failed"), (b"damaged too", "failed"), (whole, "done")):
+        (tmp_path / "in" / name).write_bytes(content)
+        (row,) = all_of(Batch(str(tmp_path / "in"), str(tmp_path / "out"), SMALL))
+        assert row.status == status, row.error
+        assert row.bytes_out == (tmp_path / "out" / row.output).stat().st_size
+
+
+def test_two_sources_do_not_get_one_output_through_links(tmp_path: Path) -> None:
+    make_corpus(tmp_path / "in", 1)
+    (tmp_path / "in" / "b").mkdir()
+    (tmp_path / "in" / "b" / "000.png").write_bytes((tmp_path / "in" / "a" / "000.png").read_bytes())
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    (tmp_path / "out" / "b").symlink_to("a")
+    rows = all_of(Batch(str(tmp_path / "in"), str(tmp_path / "out"), SMALL, force=True))
+    assert [str(r.error).partition(" to ")[0] for r in rows] == ["several sources would be written"] * 2
+    assert not (tmp_path / "out" / "a" / "000.png.eoc").exists()
+
+
+@pytest.mark.parametrize("source", ["in", "in/**", "in/*/*.png", "in/*"])
+def test_a_folder_that_cannot_be_listed_is_a_row_until_it_can(tmp_path: Path, source: str) -> None:
+    names = make_corpus(tmp_path / "in", 4)
+    command = [sys.executable, "-m", "eocodec_cli", "batch", source, "out", "--rate", "24", "--no-measure"]
+    (tmp_path / "in" / "a").chmod(0)
+    try:
+        done = subprocess.run(
+            [*bound_by_modes(), *command, "--workers", "1"], cwd=tmp_path, env=environment(), capture_output=True,
+            text=True,
+        )  # fmt: skip
+    finally:
+        (tmp_path / "in" / "a").chmod(0o755)
+    assert (done.returncode, done.stderr) == (1, "eocodec: a: cannot be listed (Permission denied)\n")
+    assert "3 files: 2 done, 1 failed" in done.stdout
+    rows = [(r["source"], r["output"], r["status"]) for r in manifest(tmp_path / "out")]
+    assert rows == [("a", "", "failed"), *((n, f"{n}.eoc", "done") for n in names[2:])]
+    assert all(r.status == "done" for r in all_of(Batch(str(tmp_path / source), str(tmp_path / "out"), SMALL)))
+    assert [r["source"] for r in manifest(tmp_path / "out")] == names
+
+
+def test_a_folder_that_a_glob_does_not_mean_need_not_be_readable(tmp_path: Path) -> None:
+    make_corpus(tmp_path / "in", 4)
+    (tmp_path / "in" / "a").chmod(0)
+    script = "import sys; from eocodec.batch import pictures; print([len(x) for x in pictures(sys.argv[1])[1:]])"
+    try:
+        for pattern, found in (("in/b*/*.png", "[2, 0]"), ("in/*/*.png", "[2, 1]"), ("in/b/**", "[2, 0]")):
+            done = subprocess.run(
+                [*bound_by_modes(), sys.executable, "-c", script, str(tmp_path / pattern)], env=environment(),
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            assert done.stdout.strip() == found, pattern
+    finally:
+        (tmp_path / "in" / "a").chmod(0o755)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_names_that_are_not_utf_8(call: Runner, tmp_path: Path) -> None:
+    make_corpus(tmp_path / "in", 1)
+    picture = (tmp_path / "in" / "a" / "000.png").read_bytes()
+    (tmp_path / "in" / os.fsdecode(b"d\xe9j\xe0")).mkdir()
+    names = [b"d\xe9j\xe0/caf\xe9.png", rb"caf\xe9.png", b"caf\xe9.png", "café.png".encode()]
+    for name in names:
+        (tmp_path / "in" / os.fsdecode(name)).write_bytes(picture)
+    (tmp_path / "in" / os.fsdecode(b"no\xff.png")).write_bytes(b"")
+    done = call("batch", "in", "out", "--rate", 24, "--workers", 1)
+    assert done.returncode == 1 and b"5 done, 1 failed" in done.stdout
+    assert done.stderr.startswith(rb"eocodec: no\xff.png: ")
+    assert all((tmp_path / "out" / os.fsdecode(name + b".eoc")).exists() for name in names)
+    sources = {r["source"] for r in manifest(tmp_path / "out")}
+    assert {"café.png", r"caf\xe9.png", r"caf\x5cxe9.png", r"d\xe9j\xe0/caf\xe9.png"} < sources and len(sources) == 6
+    assert all_of(Batch(str(tmp_path / "in"), str(tmp_path / "out"), SMALL)) == []
 
 
 def test_pipes_fail_and_links_to_folders_are_no_files(call: Runner, tmp_path: Path) -> None:

@@ -31,6 +31,59 @@ def test_a_full_disk_behind_standard_output_is_one_sentence(tmp_path: Path, line
     assert done.stderr == "eocodec: standard output: cannot be written (No space left on device)\n"
 
 
+BUFFERS = pytest.mark.parametrize("unbuffered", ["", "1"])  # the latter as most container images have it
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits the size of files by the shell")
+@BUFFERS
+@pytest.mark.parametrize("line", [f"compress {FACE} --lossless -o -", "compress --help"])
+def test_a_disk_that_fills_up_behind_standard_output_is_one_sentence(
+    tmp_path: Path, line: str, unbuffered: str
+) -> None:
+    """The first bytes find room; without a buffer, nobody looked at how many those are."""
+    command = f"ulimit -f 1; {sys.executable} -m eocodec_cli {line} > out"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env={**environment(), "PYTHONUNBUFFERED": unbuffered},
+        stderr=subprocess.PIPE, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "eocodec: standard output: cannot be written (File too large)\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes have no such mode there")
+@BUFFERS
+def test_a_pipe_that_does_not_wait_gets_all_or_there_is_a_sentence(tmp_path: Path, unbuffered: str) -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    os.write(theirs, bytes((1 << 16) - 1))  # all but a byte of what it holds
+    done = subprocess.run(
+        [sys.executable, "-m", "eocodec_cli", "compress", str(FACE), "-o", "-"],
+        env={**environment(), "PYTHONUNBUFFERED": unbuffered}, stdout=theirs, stderr=subprocess.PIPE, text=True,
+        timeout=120,
+    )  # fmt: skip
+    for end in (ours, theirs):
+        os.close(end)
+    assert done.returncode == 1 and done.stderr.startswith("eocodec: standard output: cannot be written (")
+    assert done.stderr.count("\n") == 1
+
+
+@BUFFERS
+def test_what_is_said_goes_out_at_once(tmp_path: Path, unbuffered: str) -> None:
+    (tmp_path / "a.png").write_bytes(FACE.read_bytes())
+    ours, theirs = os.pipe()  # the second picture, which lets the first line be read before it comes
+    process = subprocess.Popen(
+        [sys.executable, "-m", "eocodec_cli", "compress", "--threads", "1", "a.png", f"/dev/fd/{ours}", "-o", "out/"],
+        cwd=tmp_path, env={**environment(), "PYTHONUNBUFFERED": unbuffered}, pass_fds=(ours,),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    os.close(ours)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(b"a.png -> out/a.eoc")
+    with open(theirs, "wb") as second:
+        second.write(FACE.read_bytes())
+    assert process.communicate(timeout=60)[1] == b"" and process.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [

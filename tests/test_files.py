@@ -134,6 +134,48 @@ def test_a_file_that_exists_keeps_its_mode(tmp_path: Path, mode: int) -> None:
     assert target.read_bytes() == b"new" and stat.S_IMODE(target.stat().st_mode) == mode
 
 
+def _given(monkeypatch: pytest.MonkeyPatch, path: Path, allowed: set[int]) -> list[tuple[int, int]]:
+    """The owners and groups that a file gets which replaces one of another user, where those in `allowed` may be."""
+    was, given = os.stat(path), []
+    fields = list(was)
+    fields[stat.ST_UID], fields[stat.ST_GID] = was.st_uid + 1, was.st_gid + 1
+
+    def chown(_: Path, owner: int, group: int) -> None:
+        if owner not in allowed:
+            raise PermissionError(1, "Operation not permitted")
+        given.append((owner, group))
+
+    look = os.stat
+    monkeypatch.setattr(os, "stat", lambda p, **k: os.stat_result(fields) if Path(p) == path else look(p, **k))
+    monkeypatch.setattr(os, "chown", chown)
+    atomic_write(path, b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"new"
+    return given
+
+
+def test_a_file_that_exists_keeps_its_owner_and_group_where_they_may_be_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "x"
+    target.write_bytes(b"old")
+    owner, group = target.stat().st_uid + 1, target.stat().st_gid + 1
+    assert _given(monkeypatch, target, {owner}) == [(owner, group)]
+    assert _given(monkeypatch, target, {-1}) == [(-1, group)]
+    assert _given(monkeypatch, target, set()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs to be root")
+def test_root_writes_over_a_users_file_and_the_user_can_still_read_it(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    target.write_bytes(b"old")
+    os.chown(target, 65534, 65533)
+    target.chmod(0o600)
+    atomic_write(target, b"new")
+    now = target.stat()
+    assert (now.st_uid, now.st_gid, stat.S_IMODE(now.st_mode)) == (65534, 65533, 0o600)
+
+
 def test_the_umask_of_the_process_is_never_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: int) -> int:
         raise AssertionError("other threads would create files with this umask")
@@ -197,8 +239,50 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_missing_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as caught:
         atomic_write(tmp_path / "missing" / "x", b"new")
+    assert caught.value.filename == str(tmp_path / "missing" / "x"), "not the unfinished file's name"
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
+def test_errors_name_the_file_that_was_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(*names: object) -> None:
+        raise OSError(28, "No space left on device", *[str(n) for n in names if isinstance(n, Path)][:1])
+
+    if step != "write":
+        monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match="No space") as caught, atomic_file(tmp_path / "x") as file:
+        file.write(b"new")
+        if step == "write":
+            fail()
+    assert caught.value.filename == str(tmp_path / "x") and caught.value.filename2 is None
+    with pytest.raises(OSError, match="another") as caught, atomic_file(tmp_path / "x"):
+        raise OSError(5, "another", "source")
+    assert caught.value.filename == "source"
+
+
+@pytest.mark.slow
+def test_a_write_that_fails_inside_a_library_is_told_as_one(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="writes checkpoints")
+
+    def full(_: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space") as caught, atomic_file(tmp_path / "x") as file:
+        file.write = full  # type: ignore[method-assign]
+        torch.save({"a": torch.zeros(1000)}, file)
+    assert caught.value.filename == str(tmp_path / "x") and _names(tmp_path) == []
+    with pytest.raises(RuntimeError, match="another"), atomic_file(tmp_path / "x"):
+        raise RuntimeError("another")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_errors_name_the_device_that_is_full() -> None:
+    with pytest.raises(OSError, match="No space") as caught:
+        atomic_write("/dev/full", b"new")
+    assert caught.value.filename == "/dev/full"
 
 
 def test_unfinished_files_can_be_kept_in_another_folder(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from eocodec_cli.work import _Gate
-from paths import SAMPLES, Runner, environment
+from paths import SAMPLES, Runner, bound_by_modes, environment
 from PIL import Image
 
 import eocodec
@@ -71,6 +71,71 @@ def test_an_input_that_is_given_twice_is_refused_once(call: Runner, folder: Path
         assert done.returncode == 1 and done.stderr == f"eocodec: {line[1]}: it is given more than once\n".encode()
     done = call("compress", "a.png", "a.jpg")
     assert done.returncode == 1 and done.stderr.count(b"several inputs would be written to a.eoc") == 2
+
+
+def test_two_inputs_do_not_get_one_output_however_it_is_spelled(call: Runner, folder: Path) -> None:
+    (folder / "link").symlink_to(".")
+    (folder / "below").mkdir()
+    for other in (folder / "a.jpg", "link/a.jpg", "below/../a.jpg"):
+        done = call("compress", "a.png", other)
+        assert done.returncode == 1 and done.stderr.count(b"several inputs would be written to") == 2, other
+        assert not (folder / "a.eoc").exists()
+    (folder / "out").mkdir()
+    (folder / "out" / "a.eoc").symlink_to("c.eoc")
+    (folder / "c.png").write_bytes((folder / "a.png").read_bytes())
+    assert call("compress", "a.png", "c.png", "-o", "out").stderr.count(b"several inputs") == 2
+
+
+def _bound(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command that modes of files bind."""
+    return subprocess.run(
+        [*bound_by_modes(), sys.executable, "-m", "eocodec_cli", *arguments],
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_folder_that_may_not_be_entered_costs_its_own_input_only(folder: Path) -> None:
+    (folder / "locked").mkdir()
+    for name in ("x.png", "x.eoc"):
+        (folder / "locked" / name).write_bytes((folder / "a.png").read_bytes())
+    (folder / "locked").chmod(0)
+    try:
+        done = _bound(folder, "compress", "locked/x.png", "a.png", "-o", "out/")
+        assert (done.returncode, done.stderr) == (1, "eocodec: locked/x.png: no permission to read it\n")
+        assert done.stdout.startswith("a.png -> out/a.eoc") and (folder / "out" / "a.eoc").exists()
+        decoded = _bound(folder, "decompress", "locked/x.eoc", "b.eoc")
+        assert decoded.stderr == "eocodec: locked/x.eoc: cannot be read (Permission denied)\n"
+        assert decoded.returncode == 1 and (folder / "b.png").exists()
+        target = _bound(folder, "compress", "a.png", "-o", "locked/a.eoc")
+        assert target.stderr == "eocodec: a.png: locked/a.eoc: cannot be written (Permission denied)\n"
+    finally:
+        (folder / "locked").chmod(0o755)
+
+
+@pytest.mark.slow
+def test_a_folder_below_that_cannot_be_read_is_said_and_the_others_are_worked_at(folder: Path) -> None:
+    for name in ("in/locked", "in/listed", "in/open"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "x.png").write_bytes((folder / "a.png").read_bytes())
+    (folder / "in" / "locked").chmod(0)
+    (folder / "in" / "listed").chmod(0o444)
+    try:
+        done = _bound(folder, "compress", "-r", "in", "-o", "out", "--json")
+        assert done.stderr.splitlines() == [
+            "eocodec: in/locked: cannot be read (Permission denied)",
+            "eocodec: in/listed/x.png: no permission to read it",
+        ]
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [(r["input"], "error" in r) for r in rows] == [
+            ("in/locked", True), ("in/listed/x.png", True), ("in/open/x.png", False)
+        ]  # fmt: skip
+        assert done.returncode == 1 and (folder / "out" / "open" / "x.eoc").exists()
+        only = _bound(folder, "denoise", "-r", "in/locked", "-o", "out")
+        assert only.returncode == 1 and only.stderr == "eocodec: in/locked: cannot be read (Permission denied)\n"
+    finally:
+        for name in ("locked", "listed"):
+            (folder / "in" / name).chmod(0o755)
 
 
 def test_a_refused_input_leaves_the_others_alone(call: Runner, folder: Path) -> None:

@@ -648,6 +648,21 @@ def test_bad_pictures_and_shards_are_named(tmp_path: Path, pictures: Path) -> No
         read_pictures(mixed)
 
 
+def test_a_folder_of_pictures_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in" / "locked").mkdir(parents=True)
+    Image.new("RGB", (40, 90)).save(tmp_path / "in" / "a.png")
+    look = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(EocodecError, match=r"in/locked: cannot be read \(Permission denied\)"):
+        read_pictures(tmp_path / "in")
+
+
 def test_it_is_said_where_the_hold_out_leaves_nothing_to_train_on(tmp_path: Path, pictures: Path) -> None:
     folder = tmp_path / "one"
     folder.mkdir()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from eocodec_cli import compress, files
+from eocodec_cli.shown import printable
 
 if TYPE_CHECKING:
     from eocodec import batch
@@ -46,7 +47,12 @@ if TYPE_CHECKING:
     help="Ray cluster; default: RAY_ADDRESS, or the one that this machine belongs to.",
 )
 @click.option("--retry-failed", is_flag=True, help="Try again what failed in an earlier run.")
-@click.option("-f", "--force", is_flag=True, help="Make again what was made with other settings.")
+@click.option(
+    "-f",
+    "--force",
+    is_flag=True,
+    help="Overwrite existing files, and make again what was made with other settings.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per file, then one with the totals.")
 @compress.no_measure_option
 def command(
@@ -74,7 +80,8 @@ def command(
 
     SRC is a folder, searched for pictures with all folders in it, a quoted glob, or an fsspec URL such as s3://bucket/x;
     DST is a folder or URL. NAME becomes NAME.eoc, such as a/b.png a/b.png.eoc, and DST/manifest.parquet gets a row for
-    each. What is done already is left alone. Needs pip install 'eocodec[batch]', --engine ray 'eocodec[ray]'.
+    each. What is done already is left alone; files in DST that are not in the manifest are not replaced. Needs pip
+    install 'eocodec[batch]', --engine ray 'eocodec[ray]'.
 
     \b
     Examples:
@@ -112,7 +119,7 @@ def command(
         contextlib.redirect_stdout(sys.stderr),  # Ray prints what happens on its machines
         batch.Batch(source, target, settings, force=force, retry_failed=retry_failed) as run,
     ):
-        for row in _progress(run.run(work_at), len(run.pending)):
+        for row in _progress(run.run(work_at), len(run.refused) + len(run.pending)):
             if as_json:
                 click.echo(json.dumps(asdict(row)), file=out)
         totals = run.totals
@@ -133,7 +140,7 @@ def command(
     else:
         click.echo(f"{source} -> {target}  {_line(totals)}  {seconds:.1f} s")
     for name, error in totals.errors:
-        click.echo(f"eocodec: {name}: {error}", err=True)
+        click.echo(printable(f"eocodec: {name}: {error}"), err=True)
     if totals.failed > len(totals.errors):
         more = totals.failed - len(totals.errors)
         click.echo(f"eocodec: {more} more failed; {target.rstrip('/')}/{batch.MANIFEST} has their errors", err=True)
@@ -155,5 +162,7 @@ def _progress(rows: "Iterator[batch.Row]", count: int) -> "Iterator[batch.Row]":
     if count < 2 or not sys.stderr.isatty():
         yield from rows
         return
-    with click.progressbar(rows, count, file=sys.stderr, item_show_func=lambda r: r.source if r else "") as bar:
+    with click.progressbar(
+        rows, count, file=sys.stderr, item_show_func=lambda r: printable(r.source) if r else ""
+    ) as bar:
         yield from bar

@@ -87,7 +87,7 @@ def command(
     if model or lanes.workers > 1 or device == "cuda":
         lanes.load(model or "photo")
     for job in jobs:
-        if job.target != files.PIPE:
+        if job.target not in ("", files.PIPE):
             suffix = files.picture_suffix(job.target)
             if depth == "16" and not wide.holds(suffix):
                 raise ImageError(f"pictures of 16 bits a sample cannot be written as {suffix}; use .png or .tif")

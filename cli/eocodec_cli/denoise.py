@@ -147,7 +147,8 @@ def command(
     lanes = files.Lanes(len(jobs), threads, device)
     lanes.load(model or "photo")
     for job in jobs:
-        files.picture_suffix(job.target)
+        if job.target:
+            files.picture_suffix(job.target)
 
     files.make_folders(jobs)
 

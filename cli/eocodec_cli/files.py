@@ -28,6 +28,7 @@ __all__ = [
     "Lanes",
     "check_new",
     "inputs_argument",
+    "is_stream",
     "json_option",
     "make_folders",
     "named",
@@ -80,9 +81,9 @@ model_option = click.option(
 
 @dataclass(frozen=True)
 class Job:
-    """One input and where its result goes; `-` is a pipe.
+    """One input and where its result goes; `-` is a pipe, and nothing is where a folder goes that cannot be read.
 
-    `refused` says why it may not go there, `in_folder` that the folder it goes into may have to be made.
+    `refused` says why nothing is done with it, `in_folder` that the folder it goes into may have to be made.
     """
 
     source: str
@@ -103,7 +104,8 @@ def plan(
 ) -> list[Job]:
     """Pair inputs with outputs.
 
-    A job whose output must not be written has the reason in `refused`; the others go on.
+    A job whose output must not be written has the reason in `refused`; the others go on. So has a folder below an input
+    that cannot be read.
 
     Arguments:
         inputs: paths, or `-`; the second of two is the output if its name says so and there is no other.
@@ -121,20 +123,20 @@ def plan(
     written = written or (lambda name: name.lower().endswith(suffix))
     if output is None and len(inputs) == 2 and written(inputs[1]) and not written(inputs[0]):
         inputs, output = inputs[:1], inputs[1]
-    sources = _found(inputs, wanted) if recursive else [(source, Path()) for source in inputs]
+    sources, locked = _found(inputs, wanted) if recursive else ([(source, Path()) for source in inputs], {})
     if output is not None and _is_standard_output(output):
         output = PIPE  # what is said must not get between its bytes
-    folder = output is not None and output != PIPE and (recursive or Path(output).is_dir() or output.endswith("/"))
+    folder = output is not None and output != PIPE and (recursive or os.path.isdir(output) or output.endswith("/"))
     if output not in (None, PIPE) and not folder and len(sources) > 1:
         raise EocodecError(f"{output} is not a folder; several inputs need one")
     if inputs.count(PIPE) > 1 or (output == PIPE and len(sources) > 1):
         raise EocodecError("only one input can go through a pipe")
     pairs = Counter((source, _target(source, below, output, folder, suffix)) for source, below in sources)
-    times = Counter(target for _, target in pairs)
-    jobs = []
+    times = Counter(_place(target) for _, target in pairs)
+    jobs = [Job(folder, "", why) for folder, why in locked.items()]
     for (source, target), given in pairs.items():
         refused = "it is given more than once" if given > 1 else None
-        if times[target] > 1:
+        if times[_place(target)] > 1:
             refused = f"several inputs would be written to {target}"
         jobs.append(Job(source, target, refused or _refusal(source, target, force), folder))
     return jobs
@@ -166,23 +168,43 @@ def named(source: str) -> Iterator[None]:
         raise EocodecError(str(e) if str(e).startswith(source) else f"{source}: {e}") from None
 
 
-def _found(inputs: Sequence[str], wanted: Callable[[str], bool]) -> list[tuple[str, Path]]:
+def _found(inputs: Sequence[str], wanted: Callable[[str], bool]) -> tuple[list[tuple[str, Path]], dict[str, str]]:
     """The inputs, with the wanted files in place of folders, and in which folder below the input each lies.
 
+    Beside them stand the folders that cannot be read, and why.
+
     Raises:
-        EocodecError: there is none in a folder.
+        EocodecError: there is none in a folder that can be read.
     """
-    found = []
+    found: list[tuple[str, Path]] = []
+    locked: dict[str, str] = {}
     for source in inputs:
-        top = Path(source)
-        if source == PIPE or not top.is_dir():
+        if source == PIPE or not os.path.isdir(source):
             found.append((source, Path()))
             continue
-        below = [p for p in sorted(top.rglob("*")) if wanted(str(p)) and p.is_file()]
-        if not below:
+        errors: list[OSError] = []
+        names = [Path(at, name) for at, _, names in os.walk(source, onerror=errors.append) for name in names]
+        below = [p for p in sorted(names) if wanted(str(p)) and _can_be_input(p)]
+        if not below and not errors:
             raise EocodecError(f"{source}: nothing in this folder can be an input")
-        found += [(str(p), p.relative_to(top).parent) for p in below]
-    return found
+        found += [(str(p), p.relative_to(source).parent) for p in below]
+        locked |= {str(Path(e.filename)): f"cannot be read ({e.strerror})" for e in errors}
+    return found, locked
+
+
+def _can_be_input(path: Path) -> bool:
+    """Whether a path is that of a file, or of something whose reader will say why nobody can tell."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except PermissionError:
+        return True
+    except OSError:  # a link to nothing
+        return False
+
+
+def _place(target: str) -> str:
+    """What tells an output from others, however it is spelled and whatever links lead to it."""
+    return target if target == PIPE else os.path.realpath(target)
 
 
 def _elsewhere(wanted: Callable[[str], bool], output: str | None, inputs: Sequence[str]) -> Callable[[str], bool]:
@@ -216,12 +238,11 @@ def _target(source: str, below: Path, output: str | None, folder: bool, suffix: 
 
 def _refusal(source: str, target: str, force: bool) -> str | None:
     """Why an output may not be written: it is the input, or a file that nobody said may be replaced."""
-    path = Path(target)
-    if target == PIPE or not path.exists():
+    if target == PIPE or not os.path.exists(target):  # where one may not look, the writer says so
         return None
-    if source != PIPE and Path(source).exists() and path.samefile(source):
+    if source != PIPE and os.path.exists(source) and os.path.samefile(target, source):
         return f"{target} is the input itself; choose another output with -o"
-    if path.is_file() and not force:  # into devices and pipes one writes
+    if os.path.isfile(target) and not force:  # into devices and pipes one writes
         return f"{target} exists; use --force to overwrite it, or -o to choose another name"
     return None
 
@@ -270,6 +291,11 @@ def read_bytes(source: str) -> bytes:
         raise EocodecError(f"{source}: cannot be read ({e.strerror or e})") from None
 
 
+def is_stream(name: str) -> bool:
+    """Whether a path can be read or written once only, from its beginning to its end, as pipes and devices can."""
+    return os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name)
+
+
 def picture_suffix(target: str) -> str:
     """The extension that says what kind of picture to write: PNG into pipes and devices whose name says nothing.
 
@@ -278,9 +304,9 @@ def picture_suffix(target: str) -> str:
     """
     from eocodec.image import check_suffix  # takes its time
 
-    path = Path(target)
-    nameless = target == PIPE or (not path.suffix and path.exists() and not path.is_file() and not path.is_dir())
-    suffix = ".png" if nameless else path.suffix
+    suffix = Path(target).suffix
+    if target == PIPE or (not suffix and is_stream(target)):
+        suffix = ".png"
     check_suffix(suffix)
     return suffix
 
@@ -302,7 +328,7 @@ def write_bytes(target: str, content: bytes, times_of: str | None = None) -> Non
     if target != PIPE:
         with writing():
             atomic_write(Path(target), content)
-        if times_of not in (None, PIPE) and Path(target).is_file():
+        if times_of not in (None, PIPE) and os.path.isfile(target):
             then = os.stat(str(times_of))
             os.utime(target, ns=(then.st_atime_ns, then.st_mtime_ns))
         return

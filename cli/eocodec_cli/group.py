@@ -7,8 +7,10 @@ import atexit
 import contextlib
 import errno
 import importlib
+import io
 import os
 import sys
+from collections.abc import Iterator
 
 import click
 
@@ -86,6 +88,15 @@ def run(arguments: list[str] | None = None) -> None:
     global _alone
     _alone = arguments is None
     _hold_streams()
+    with _whole_streams():
+        number = _run(arguments)
+        _leave_at_once(number)
+    if number:
+        sys.exit(number)
+
+
+def _run(arguments: list[str] | None) -> int:
+    """Run a command and say what ends it; gives the exit code."""
     try:
         _check_output(sys.argv[1:] if arguments is None else arguments)
         code = cli.main(args=arguments, prog_name="eocodec", standalone_mode=False)
@@ -99,10 +110,7 @@ def run(arguments: list[str] | None = None) -> None:
         code = 130
     except (Exception, SystemExit) as e:
         code = _ended_by(e)
-    number = code if isinstance(code, int) else 0  # click returns the code of an Exit
-    _leave_at_once(number)
-    if number:
-        sys.exit(number)
+    return code if isinstance(code, int) else 0  # click returns the code of an Exit
 
 
 def _ended_by(e: BaseException) -> int:
@@ -148,6 +156,29 @@ def _hold_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+
+
+@contextlib.contextmanager
+def _whole_streams() -> Iterator[None]:
+    """Let standard streams write all they are given, or raise.
+
+    With PYTHONUNBUFFERED or `python -u` they write straight to the file, and nobody looks at how much of it went there:
+    on a disk that fills up, the rest would be lost in silence. A buffer does look. Lines still go out at once.
+    """
+    before = sys.stdout, sys.stderr
+    for name, stream in zip(("stdout", "stderr"), before, strict=True):
+        if isinstance(getattr(stream, "buffer", None), io.FileIO):
+            raw = open(stream.fileno(), "wb", closefd=False)  # noqa: SIM115  # the descriptor stays the stream's
+            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True))
+    try:
+        yield
+    finally:
+        after = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = before
+        for new, old in zip(after, before, strict=True):
+            if new is not old:
+                with contextlib.suppress(OSError, ValueError):  # said already, where anything could be said
+                    new.flush()
 
 
 def _check_output(arguments: list[str]) -> None:

@@ -83,7 +83,7 @@ def read(job: files.Job, frame: int = 0, lenient: bool = False, model: "Model | 
 
     name = "standard input" if job.source == files.PIPE else job.source
     try:
-        if job.source != files.PIPE and not _is_stream(Path(job.source)) and not _holds_eoc(Path(job.source)):
+        if job.source != files.PIPE and not files.is_stream(job.source) and not _holds_eoc(Path(job.source)):
             picture = read_picture(job.source, frame=frame, lenient=lenient)
             return Source(picture, Path(job.source).stat().st_size)
         data = files.read_bytes(job.source)
@@ -111,11 +111,6 @@ def _magic() -> bytes:
     from eocodec.format import MAGIC
 
     return MAGIC
-
-
-def _is_stream(path: Path) -> bool:
-    """Whether it can be read once only, from its beginning to its end, as pipes can."""
-    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _holds_eoc(path: Path) -> bool:

@@ -1,12 +1,14 @@
 """The rows of all runs over a corpus.
 
-In: a :class:`Row` for every source, as they are made. Out: `manifest.parquet`, and part files while a run lasts.
+In: a :class:`Row` for every source, as they are made. Out: `manifest.parquet`; while a run lasts, part files and names
+of what it may write.
 """
 
 import io
 import json
 import re
 import time
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -17,6 +19,7 @@ from eocodec.storage import PARTIAL_NAME, Store
 __all__ = ["MANIFEST", "Manifest"]
 
 MANIFEST = "manifest.parquet"
+BEGUN = "begun.json"
 PART_NAME = r"part-(\d+)\.parquet"
 LATER = ("notes",)  # columns that manifests of earlier versions lack
 PART_ROWS, PART_SECONDS, PART_PAUSE = 100, 10.0, 1.0  # a part has that many rows or seconds; seconds between two parts
@@ -81,6 +84,28 @@ class Manifest:
         except Exception as e:  # Arrow's, the filesystem's, or something is missing
             raise EocodecError(f"{self.store.where(name)}: not a manifest of eocodec ({reason(e)})") from None
 
+    def begun(self) -> set[str]:
+        """Outputs that a run which has not ended may have written, whether a row tells of them or not.
+
+        Raises:
+            EocodecError: what should name them does not.
+        """
+        name = f"{PARTS}/{BEGUN}"
+        if BEGUN not in self.store.sizes(PARTS):
+            return set()
+        try:
+            return set(json.loads(self.store.read(name)))
+        except Exception as e:  # of JSON or the filesystem
+            raise EocodecError(f"{self.store.where(name)}: not a list of eocodec ({reason(e)})") from None
+
+    def begin(self, outputs: Iterable[str]) -> None:
+        """Keep, until the run ends, which outputs it may write.
+
+        Raises:
+            EocodecError: that cannot be written.
+        """
+        self._put(f"{PARTS}/{BEGUN}", json.dumps(sorted(outputs)).encode())
+
     def add(self, row: Row) -> None:
         """Append a row; it is kept from the next part file on."""
         self._rows.append(row)
@@ -98,15 +123,24 @@ class Manifest:
             self._rows, self._last = [], self._last + 1
         self._flushed = time.monotonic()
 
-    def merge(self) -> None:
-        """Make one file of all parts."""
+    def merge(self, unlisted: Collection[str] = ()) -> None:
+        """Make one file of all parts.
+
+        Arguments:
+            unlisted: folders that cannot be listed; of others, which can be listed by now, no row is kept.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         self.flush()
         corpora, table = self.corpora, self.table()
-        if self._parts() or self.corpora != corpora:
+        known = pc.is_in(table["source"], pa.array(list(unlisted), pa.string()))
+        kept = table.filter(pc.or_(pc.not_equal(table["output"], ""), known))
+        if self._parts() or self.corpora != corpora or len(kept) != len(table):
             self.corpora = corpora
-            self._write(MANIFEST, table, self._last)
+            self._write(MANIFEST, kept, self._last)
         self.store.clear(PARTIAL, PARTIAL_NAME)
-        self.store.clear(PARTS, PART_NAME)
+        self.store.clear(PARTS, rf"{PART_NAME}|{re.escape(BEGUN)}")
 
     def _write(self, name: str, table: Any, merged: int) -> None:
         import pyarrow.parquet as pq
@@ -114,8 +148,11 @@ class Manifest:
         notes = {"settings": self.settings, "corpora": sorted(self.corpora), "merged": merged}
         out = io.BytesIO()
         pq.write_table(table.replace_schema_metadata({"eocodec": json.dumps(notes)}), out, compression="zstd")
+        self._put(name, out.getvalue())
+
+    def _put(self, name: str, content: bytes) -> None:
         try:
-            self.store.write(name, out.getvalue())
+            self.store.write(name, content)
         except Exception as e:  # each filesystem has exceptions of its own
             raise EocodecError(f"{self.store.where(name)}: cannot be written ({reason(e)})") from None
 

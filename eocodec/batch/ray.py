@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from eocodec.batch.corpus import Source
+from eocodec.batch.corpus import Source, as_name
 from eocodec.batch.work import LOST, PARTIAL, Engine, Row, Work
 from eocodec.errors import EocodecError
 
@@ -138,7 +138,7 @@ def _tried(work: Work, source: Source, mark: str) -> str:
         work.settings.loaded()
     except EocodecError as e:
         return str(e)
-    for store, name in ((work.corpus, source.name), (work.results, mark)):
+    for store, name in ((work.corpus, as_name(source.name)), (work.results, mark)):
         if not store.filesystem.exists(store.path(name)):
             return f"it does not see {store.where(name)}"
     return ""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from eocodec.batch.corpus import Source
+from eocodec.batch.corpus import Source, as_name
 from eocodec.errors import EocodecError, reason
 from eocodec.storage import Store
 
@@ -88,14 +88,15 @@ class Row:
     """One row of the manifest: what became of a source.
 
     Arguments:
-        source, output: names relative to the corpus and to the results.
+        source, output: names relative to the corpus and to the results, see :func:`eocodec.batch.corpus.as_text`; of
+            a folder that cannot be listed, its name and nothing.
         status: "done" or "failed"; a failed source has no output, or that of an earlier version of it.
         settings: digest of :meth:`Settings.described`.
         model: id of the model, as in the file's header.
-        stamp: version of the source, see :class:`Source`.
+        stamp: version of the source, see :class:`Source`; empty where it was not looked at.
         error: what went wrong.
         width, height: pixels.
-        bytes_in, bytes_out: sizes of source and output.
+        bytes_in, bytes_out: sizes of source and output; where it failed, of the output of an earlier version.
         bpp: bits per pixel of the output.
         psnr: dB; None if it was not measured, and for lossless files.
         seconds: from opening the source to having written the output.
@@ -143,8 +144,16 @@ class Work:
 
     def row(self, source: Source, error: str | None = None) -> Row:
         """The row of a source that has failed."""
-        output = f"{source.name}.eoc"
-        return Row(source.name, output, "failed", self.digest, self.model, source.stamp, error)
+        output, made = self.output(source.name), source.made or None
+        return Row(source.name, output, "failed", self.digest, self.model, source.stamp, error, bytes_out=made)
+
+    def output(self, source: str) -> str:
+        """The name of a source's output, by its own."""
+        return f"{source}.eoc"
+
+    def place(self, output: str) -> str:
+        """The name of an output in the store of the results, which may have no others than UTF-8 can have."""
+        return as_name(output) if self.results.is_local else output
 
     def _coded(self, row: Row) -> Row:
         from eocodec.codec import compress_picture
@@ -155,9 +164,14 @@ class Work:
             raise EocodecError("there can be no file of that name in a folder")
         if row.source.split("/")[0] == PARTS:
             raise EocodecError(f"the folder {PARTS} is for what a batch notes")
-        if self.corpus.is_local and not stat.S_ISREG(os.stat(self.corpus.path(row.source)).st_mode):
-            raise EocodecError("is not a regular file")
-        content = self.corpus.read(row.source)
+        name, place = as_name(row.source), self.place(row.output)
+        if self.corpus.is_local:
+            found = os.stat(self.corpus.path(name))
+            if not stat.S_ISREG(found.st_mode):
+                raise EocodecError("is not a regular file")
+            if self.results.is_local and _is_at(self.results.path(place), found):
+                raise EocodecError(f"{row.output} is the source itself")
+        content = self.corpus.read(name)
         if self.settings.max_pixels is not None:
             _check_pixels(content, self.settings.max_pixels)
         s = self.settings
@@ -174,8 +188,8 @@ class Work:
             effort=s.effort,
             measure=s.measure,
         )
-        self.results.write(row.output, done.data)
         said = remarks(picture, done, len(content), exact=s.lossless, limited=s.bpp is not None)
+        self.results.write(place, done.data)
         return replace(
             row,
             status="done",
@@ -188,6 +202,14 @@ class Work:
             rate=round(done.rate, 3),
             notes="; ".join(said) or None,
         )
+
+
+def _is_at(path: str, file: os.stat_result) -> bool:
+    """Whether a path leads to a file."""
+    try:
+        return os.path.samestat(os.stat(path), file)
+    except OSError:
+        return False
 
 
 def _check_pixels(content: bytes, limit: int) -> None:

@@ -50,12 +50,11 @@ def sources(pattern: str) -> Iterator[Source]:
     """What a folder, a shard or a pattern of shards holds, in no order: see :func:`read_pictures`.
 
     Raises:
-        EocodecError: it does not exist, or a shard is damaged.
+        EocodecError: it does not exist, a folder below cannot be read, or a shard is damaged.
     """
     for place in map(Path, expand(pattern)):
         if place.is_dir():
-            # From a pipe one would wait for ever.
-            files = [p for p in place.rglob("*") if not p.name.startswith(".") and p.is_file()]
+            files = _files_below(place)
             shards = sorted(p for p in files if p.suffix == ".tar")
             loose = [p for p in files if p.suffix.lower() in SUFFIXES]
             if shards and loose:
@@ -69,6 +68,23 @@ def sources(pattern: str) -> Iterator[Source]:
             raise EocodecError(f"{place} does not exist")
         for shard in shards:
             yield from ((name, f"{name} in {shard}", content) for name, content in read_shard(shard))
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """The files in a folder and below it; not pipes, from which one would wait for ever.
+
+    Raises:
+        EocodecError: one of the folders cannot be read.
+    """
+
+    def refuse(e: OSError) -> None:
+        raise e
+
+    try:
+        found = (Path(at, name) for at, _, names in os.walk(folder, onerror=refuse) for name in names)
+        return [p for p in found if not p.name.startswith(".") and p.is_file()]
+    except OSError as e:
+        raise EocodecError(f"{e.filename}: cannot be read ({e.strerror})") from None
 
 
 def decoded(source: Source) -> Picture:
