@@ -148,6 +148,18 @@ def test_modules_and_functions_can_be_read_in_one_go(module: str) -> None:
             assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, node.name
 
 
+@pytest.mark.parametrize(
+    "path", [*MODULES.values(), *(ROOT / "export").rglob("*.py"), *(ROOT / "cli").rglob("*.py"),
+             *(ROOT / "benchmarks").rglob("*.py")],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)  # fmt: skip
+def test_nothing_that_torch_loads_is_run(path: Path) -> None:
+    for node in ast.walk(_parsed(path)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            assert given.get("weights_only") == "True", f"{path}:{node.lineno}"
+
+
 def test_importing_the_package_is_cheap_and_its_names_are_listed() -> None:
     script = (
         "import sys, eocodec\n"
