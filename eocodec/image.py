@@ -34,6 +34,7 @@ from eocodec.profiles import to_srgb
 __all__ = [
     "Bytes",
     "ImageLike",
+    "Look",
     "Picture",
     "as_picture",
     "atomic_write",
@@ -41,6 +42,7 @@ __all__ = [
     "encode_picture",
     "is_grey",
     "keeps_alpha",
+    "looked_at",
     "read_picture",
     "rounded",
     "to_pillow",
@@ -158,6 +160,25 @@ def read_picture(
     except Exception as e:  # Pillow's readers raise many kinds of exception for damaged files
         kind = CutOffError if "truncated" in str(e) and not lenient else ImageError
         raise kind(f"{name}: the picture is damaged or cannot be decoded ({e})") from None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the header of a picture file says: pixels, and the quantisation tables of a JPEG file, else none."""
+
+    width: int
+    height: int
+    tables: tuple[tuple[int, ...], ...] = ()
+
+
+def looked_at(source: str | Path | BinaryIO) -> Look | None:
+    """The header of a picture file, up to the format's own limit of pixels; nothing is decoded. None: it has none."""
+    try:
+        with _settings(False), _opened(source) as file, Image.open(file) as picture:
+            tables = getattr(picture, "quantization", None) or {}
+            return Look(*picture.size, tuple(tuple(table) for table in tables.values()))
+    except Exception:  # Pillow's readers raise many kinds of exception for damaged files
+        return None
 
 
 def _read(

@@ -195,6 +195,15 @@ def test_the_limit_of_pixels_outlasts_the_first_of_two_readers_and_is_restored_a
     assert before == Image.MAX_IMAGE_PIXELS
 
 
+def test_a_look_at_a_file_has_the_limit_of_the_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    path = tmp_path / "a.jpg"
+    Image.new("L", (40, 30)).save(path, quality=50)
+    seen = image.looked_at(path)
+    assert seen is not None and (seen.width, seen.height, seen.tables[0][0]) == (40, 30, 16)
+    assert image.looked_at(io.BytesIO(b"no picture")) is None
+
+
 def test_photographs_are_deflated_the_quick_way_and_drawn_pictures_the_small_one(chelsea: np.ndarray) -> None:
     """A pattern without runs, which repeats, is what the quick way would make several times larger."""
 
