@@ -34,7 +34,6 @@ from eocodec.profiles import to_srgb
 __all__ = [
     "Bytes",
     "ImageLike",
-    "Look",
     "Picture",
     "as_picture",
     "atomic_write",
@@ -42,7 +41,7 @@ __all__ = [
     "encode_picture",
     "is_grey",
     "keeps_alpha",
-    "looked_at",
+    "pillow_settings",
     "read_picture",
     "rounded",
     "to_pillow",
@@ -141,7 +140,7 @@ def read_picture(
     """
     name = name or str(source)
     try:
-        with _settings(lenient), _opened(source) as file:
+        with pillow_settings(lenient), _opened(source) as file:
             return _read(file, max_pixels, formats, frame, lenient)
     except UnidentifiedImageError:
         raise UnknownTypeError(f"{name}: not a picture in a format that can be read") from None
@@ -160,25 +159,6 @@ def read_picture(
     except Exception as e:  # Pillow's readers raise many kinds of exception for damaged files
         kind = CutOffError if "truncated" in str(e) and not lenient else ImageError
         raise kind(f"{name}: the picture is damaged or cannot be decoded ({e})") from None
-
-
-@dataclass(frozen=True)
-class Look:
-    """What the header of a picture file says: pixels, and the quantisation tables of a JPEG file, else none."""
-
-    width: int
-    height: int
-    tables: tuple[tuple[int, ...], ...] = ()
-
-
-def looked_at(source: str | Path | BinaryIO) -> Look | None:
-    """The header of a picture file, up to the format's own limit of pixels; nothing is decoded. None: it has none."""
-    try:
-        with _settings(False), _opened(source) as file, Image.open(file) as picture:
-            tables = getattr(picture, "quantization", None) or {}
-            return Look(*picture.size, tuple(tuple(table) for table in tables.values()))
-    except Exception:  # Pillow's readers raise many kinds of exception for damaged files
-        return None
 
 
 def _read(
@@ -315,7 +295,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def _settings(lenient: bool) -> Iterator[None]:
+def pillow_settings(lenient: bool) -> Iterator[None]:
     """Pillow's limits set to the format's own, and no warnings of Pillow's; threads may overlap if they are alike."""
     with _readers_change:
         _readers_change.wait_for(lambda: all(r is lenient for r in _readers))

@@ -19,12 +19,14 @@ from eocodec import _moved
 
 PACKAGE = ROOT / "eocodec"
 GROUND = {
-    "arguments", "cached", "cores", "damage", "data", "errors", "files", "format", "image", "kinds", "levels", "matte",
-    "memory", "metrics", "profiles", "regions", "remarks", "results", "steps", "tiff", "varint", "wide",
+    "arguments", "cached", "cores", "damage", "data", "errors", "files", "format", "headers", "image", "kinds",
+    "levels", "matte", "memory", "metrics", "profiles", "regions", "remarks", "results", "steps", "tiff",
+    "varint", "wide",
 }  # fmt: skip
 # What a room of the ground may know of the ground besides `errors`.
 OF_GROUND = {
     "format": {"regions", "steps", "varint"},
+    "headers": {"image"},
     "image": {"arguments", "damage", "files", "format", "kinds", "levels", "profiles", "tiff", "wide"},
     "matte": {"image"},
     "regions": {"varint"},

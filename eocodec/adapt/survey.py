@@ -17,7 +17,7 @@ import numpy as np
 
 from eocodec.errors import EocodecError, ImageError
 from eocodec.flow.pictures import Picture, Source, opened, sources
-from eocodec.image import looked_at
+from eocodec.headers import read_header
 
 __all__ = ["LEAST_PICTURES", "Survey", "evenly", "held_out_places", "jpeg_quality", "survey"]
 
@@ -190,7 +190,7 @@ def _read(source: Source) -> _Read:
 def _jpeg_quality(source: Source) -> int | None:
     """Quality of a JPEG file that can be read; None of another."""
     place = source[2]
-    seen = looked_at(place if isinstance(place, Path) else io.BytesIO(place))
+    seen = read_header(place if isinstance(place, Path) else io.BytesIO(place))
     return jpeg_quality(seen.tables) if seen is not None and seen.tables else None
 
 

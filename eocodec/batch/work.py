@@ -191,9 +191,9 @@ class Work:
 
 def _check_pixels(content: bytes, limit: int) -> None:
     """Refuse a large picture by its header, before it is decoded."""
-    from eocodec.image import looked_at
+    from eocodec.headers import read_header
 
-    seen = looked_at(io.BytesIO(content))
+    seen = read_header(io.BytesIO(content))
     if seen is not None and seen.width * seen.height > limit:  # of what cannot be read `read_picture` says why
         raise EocodecError(f"{seen.width}x{seen.height} pixels are more than the limit of {limit}")
 
