@@ -41,6 +41,7 @@ __all__ = [
     "encode_picture",
     "is_grey",
     "keeps_alpha",
+    "pillow_settings",
     "read_picture",
     "rounded",
     "to_pillow",
@@ -139,7 +140,7 @@ def read_picture(
     """
     name = name or str(source)
     try:
-        with _settings(lenient), _opened(source) as file:
+        with pillow_settings(lenient), _opened(source) as file:
             return _read(file, max_pixels, formats, frame, lenient)
     except UnidentifiedImageError:
         raise UnknownTypeError(f"{name}: not a picture in a format that can be read") from None
@@ -293,7 +294,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def _settings(lenient: bool) -> Iterator[None]:
+def pillow_settings(lenient: bool) -> Iterator[None]:
     """Pillow's limits set to the format's own, and no warnings of Pillow's; threads may overlap if they are alike."""
     with _readers_change:
         _readers_change.wait_for(lambda: all(r is lenient for r in _readers))

@@ -122,7 +122,10 @@ class Store:
         return self.filesystem.open(self.path(name), "rb")
 
     def create(self, name: str, content: bytes) -> None:
-        """Write a file whose name must be new, whoever else writes to this store.
+        """Write a file whose name must be new.
+
+        In a folder and in S3 that holds against everything else that writes there. In other stores the name is looked
+        for first, and what is created there between the look and the write is replaced.
 
         Raises:
             FileExistsError: the name is taken; what is there stays.

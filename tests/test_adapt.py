@@ -231,6 +231,19 @@ def test_the_quality_of_jpeg_files_is_seen(tmp_path: Path, quality: int) -> None
     assert abs(jpeg_quality(list(tables.values())) - quality) <= 1
 
 
+def test_large_pictures_are_surveyed_and_equal_bytes_of_other_shapes_are_other_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # a library's own limit, far below the format's
+    for number in range(6):
+        Image.fromarray(_scan(number)).save(tmp_path / f"{number}.jpg", quality=75)
+    for name, size in (("a", (100, 200)), ("b", (200, 100))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    found = survey(str(tmp_path))
+    assert found.facts["used"] == 8 and found.facts.get("duplicates", 0) == 0
+    assert any("6 were compressed as JPEG before (quality 75 in the middle)" in note for note in found.notes)
+
+
 def test_savings_are_those_of_the_curves() -> None:
     curve = [(0.01, 30.0), (0.02, 33.0), (0.04, 36.0)]  # below the usual window
     assert saving([curve], [[(0.8 * r, q) for r, q in curve]]) == pytest.approx(20)
@@ -477,6 +490,27 @@ def test_an_interruption_says_that_one_can_go_on(scans: Path, tmp_path: Path, mo
     monkeypatch.setattr(running, "adapt", interrupted)
     done = CliRunner().invoke(cli, ["adapt", str(scans), "-o", str(tmp_path / "x.eocm")])
     assert done.exit_code and "the same command goes on" in done.output
+
+
+@pytest.mark.parametrize("suffix", [".eocm", ".md", ".json", ".png"])
+def test_files_of_the_user_are_replaced_only_with_force(
+    suffix: str, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Order] = []
+
+    def begin(order: Order, *arguments: object) -> None:
+        begun.append(order)
+        raise NothingGainedError("nothing was gained")
+
+    monkeypatch.setattr(running, "adapt", begin)
+    mine, command = tmp_path / f"mine{suffix}", ["adapt", str(scans), "-o", str(tmp_path / "mine.eocm")]
+    mine.write_bytes(b"mine")
+    done = CliRunner().invoke(cli, command)
+    assert f"{mine} exists; use --force" in str(done.exception or done.output) and not begun
+    assert CliRunner().invoke(cli, [*command, "--force"]).exit_code == NOTHING_GAINED and begun
+    mine.unlink()
+    mine.mkdir()
+    assert CliRunner().invoke(cli, [*command, "--force"]).exit_code not in (0, NOTHING_GAINED) and len(begun) == 1
 
 
 @pytest.mark.slow

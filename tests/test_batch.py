@@ -28,7 +28,7 @@ pq = pytest.importorskip("pyarrow.parquet", reason="batches need the extra `batc
 
 from eocodec import batch  # noqa: E402
 from eocodec.batch import Batch, Row, Settings, Source, Store, Work  # noqa: E402
-from eocodec.batch.work import LOST  # noqa: E402
+from eocodec.batch.work import LOST, _check_pixels  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +65,15 @@ def all_of(run: Batch, engine: batch.Engine | None = None) -> list[Row]:
 
 def in_this_process(work: Work, sources: Any) -> Iterator[Row]:
     yield from map(work, sources)
+
+
+def test_the_limit_of_pixels_is_that_of_the_settings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    file = io.BytesIO()
+    Image.new("L", (40, 30)).save(file, "PNG")
+    _check_pixels(file.getvalue(), 1200)
+    with pytest.raises(EocodecError, match="40x30 pixels are more than the limit of 1199"):
+        _check_pixels(file.getvalue(), 1199)
 
 
 def test_every_picture_of_a_tree_is_compressed_once(run: Runner, tmp_path: Path, model: Model) -> None:

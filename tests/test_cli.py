@@ -187,6 +187,19 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
 
 
+@pytest.mark.parametrize("name", ["n", "not", "the"])
+def test_a_name_that_begins_the_sentence_is_said_all_the_same(
+    name: str, call: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(b"no file of this format")
+    said = call("decompress", name, "-o", "out.png").stderr.decode()
+    assert f"eocodec: {name}: " in said and f"{name}: {name}: " not in said
+    assert "eocodec: gone: no such file" in call("decompress", "gone", "-o", "out.png").stderr.decode()
+    Path("n.png").write_bytes(b"")
+    assert "eocodec: n.png is the input itself" in call("denoise", "n.png", "-o", "n.png").stderr.decode()
+
+
 def test_nothing_is_overwritten_by_accident(call: Runner, tmp_path: Path) -> None:
     Image.open(SAMPLES / "chelsea.png").crop((0, 0, 80, 60)).save(tmp_path / "a.png")
     original = (tmp_path / "a.png").read_bytes()

@@ -10,6 +10,7 @@ from PIL import Image, ImageCms
 from eocodec import image
 from eocodec.errors import ImageError, LimitError
 from eocodec.format import MAX_PIXELS
+from eocodec.headers import read_header
 from eocodec.image import as_picture, atomic_write, encode_picture, read_picture, to_pillow
 from eocodec.levels import few_levels, scaled, white_level
 
@@ -181,19 +182,28 @@ def test_pictures_are_written_losslessly_as_png_and_webp(chelsea: np.ndarray) ->
 
 def test_the_limit_of_pixels_outlasts_the_first_of_two_readers_and_is_restored_after_the_last() -> None:
     before = Image.MAX_IMAGE_PIXELS
-    first, second = image._settings(False), image._settings(False)
+    first, second = image.pillow_settings(False), image.pillow_settings(False)
     with second:
         with first:
             assert before != MAX_PIXELS == Image.MAX_IMAGE_PIXELS
         assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
     assert before == Image.MAX_IMAGE_PIXELS
-    first, second = image._settings(False), image._settings(False)
+    first, second = image.pillow_settings(False), image.pillow_settings(False)
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)  # not the order of a stack: readers are threads
     assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
     second.__exit__(None, None, None)
     assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_a_look_at_a_file_has_the_limit_of_the_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    path = tmp_path / "a.jpg"
+    Image.new("L", (40, 30)).save(path, quality=50)
+    seen = read_header(path)
+    assert seen is not None and (seen.width, seen.height, seen.tables[0][0]) == (40, 30, 16)
+    assert read_header(io.BytesIO(b"no picture")) is None
 
 
 def test_photographs_are_deflated_the_quick_way_and_drawn_pictures_the_small_one(chelsea: np.ndarray) -> None:

@@ -50,6 +50,12 @@ def z() -> torch.Tensor:
     return torch.randn(50, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
+def test_one_transformation_cannot_go_on_together_with_another() -> None:
+    with pytest.raises(EocodecError, match="together needs two transformations"):
+        PathTraining(names=("scale",), together=1.0)
+    assert PathTraining(names=("scale",)).together == 0
+
+
 def test_plane_moves_at_constant_velocity(z):
     a = torch.tensor([0.5, -1.0, 0.0, 2.0], dtype=torch.float64)
     potential, t = Plane(a), torch.full((50,), 1.7, dtype=torch.float64)

@@ -19,13 +19,26 @@ from eocodec import _moved
 
 PACKAGE = ROOT / "eocodec"
 GROUND = {
-    "arguments", "cached", "cores", "damage", "data", "errors", "files", "format", "image", "kinds", "levels", "matte",
-    "memory", "metrics", "profiles", "regions", "remarks", "results", "steps", "tiff", "varint", "wide",
+    "arguments", "cached", "cores", "damage", "data", "errors", "files", "format", "headers", "image", "kinds",
+    "levels", "matte", "memory", "metrics", "profiles", "regions", "remarks", "results", "steps", "tiff",
+    "varint", "wide",
 }  # fmt: skip
-# What a room may know besides itself and the ground. Rooms that are not named here are used by people, and may know all
-# of these but `flow`.
+# What a room of the ground may know of the ground besides `errors`.
+OF_GROUND = {
+    "format": {"regions", "steps", "varint"},
+    "headers": {"image"},
+    "image": {"arguments", "damage", "files", "format", "kinds", "levels", "profiles", "tiff", "wide"},
+    "matte": {"image"},
+    "regions": {"varint"},
+    "remarks": {"format", "image", "results"},
+    "results": {"image"},
+    "wide": {"kinds", "tiff"},
+}
+# What a room may know besides itself and the ground, `flow` apart.
 MAY_KNOW = {
     **{room: set() for room in GROUND},
+    "storage": set(),
+    "workers": set(),
     "model": set(),
     "coding": {"model"},
     "denoising": {"model", "coding"},
@@ -33,9 +46,18 @@ MAY_KNOW = {
     "codec": {"_moved", "model", "coding", "denoising", "effort"},
     "flow": {"model", "coding"},
     "_moved": {"model"},
+    "adapt": {"codec", "denoising", "model"},
+    "batch": {"codec", "model", "storage", "workers"},
+    "bench": {"codec", "denoising", "inspection", "model", "workers"},
+    "doctor": {"codec", "model"},
+    "inspection": {"coding", "model"},
+    "lab": {"codec", "coding", "model"},
+    "pillow": {"codec", "model"},
+    "service": {"codec", "coding", "denoising", "lab", "model", "storage", "workers"},
     "": {"_moved", "codec", "denoising", "model", "results"},  # eocodec/__init__.py
 }
 WALK_ONLY = {"coding.scales", "coding.units", "coding.walk"}  # all that denoising and flow may know of coding
+PARTS_ONLY = {("service", "lab"): "lab.paths", ("bench", "inspection"): "inspection.sheets"}
 KNOWS_FLOW = {"flow", "lab", "adapt", "effort"}
 MOST_LINES, LONGEST_FUNCTION = 600, 120
 
@@ -88,8 +110,10 @@ def test_rooms_know_only_those_below_them(module: str) -> None:
         assert not other.startswith("eocodec_"), f"{module} knows {other}"
         if other == "flow":
             assert room in KNOWS_FLOW, f"{module} knows {known}"
-        elif room in MAY_KNOW:
-            assert other in MAY_KNOW[room] | (GROUND if room else {"errors"}), f"{module} knows {known}"
+        else:
+            ground = {"errors", *OF_GROUND.get(room, ())} if room in GROUND or not room else GROUND
+            assert other in MAY_KNOW[room] | ground, f"{module} knows {known}"
+            assert known.startswith(PARTS_ONLY.get((room, other), "")), f"{module} knows {known}"
             if other == "coding" and room in ("denoising", "flow"):
                 assert known in WALK_ONLY, f"{module} knows {known}"
 
@@ -146,6 +170,18 @@ def test_modules_and_functions_can_be_read_in_one_go(module: str) -> None:
     for node in ast.walk(_parsed(MODULES[module])):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, node.name
+
+
+@pytest.mark.parametrize(
+    "path", [*MODULES.values(), *(ROOT / "export").rglob("*.py"), *(ROOT / "cli").rglob("*.py"),
+             *(ROOT / "benchmarks").rglob("*.py")],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)  # fmt: skip
+def test_nothing_that_torch_loads_is_run(path: Path) -> None:
+    for node in ast.walk(_parsed(path)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            assert given.get("weights_only") == "True", f"{path}:{node.lineno}"
 
 
 def test_importing_the_package_is_cheap_and_its_names_are_listed() -> None:

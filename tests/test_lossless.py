@@ -1,6 +1,7 @@
 """The promises of lossless files: every value comes back, everywhere, or the decoder says that it does not."""
 
 import io
+import os
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -455,6 +456,38 @@ def test_nets_are_trained_kept_and_taken_up_again(
         lossless_files(base, pictures, effort=effort, folder=tmp_path, start=files)
     with pytest.raises(ModelError, match="other settings"):
         lossless_files(base, [p[::-1] for p in pictures], effort=effort, folder=tmp_path)
+
+
+class Hostile:
+    """What runs when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
+def test_states_of_training_run_nothing_and_come_back_with_their_generator(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from eocodec_export.lossless import load_state
+
+    path = tmp_path / "1.pt"
+    torch.save({"training": Hostile(tmp_path / "ran")}, path)
+    with pytest.raises(ModelError, match=r"1\.pt is no state of training that can be read; remove it"):
+        load_state(path)
+    assert not (tmp_path / "ran").exists()
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimiser = torch.optim.Adam([weight])
+    weight.sum().backward()
+    optimiser.step()
+    generator = np.random.default_rng(1).bit_generator.state
+    state = {"training": {"optimiser": optimiser.state_dict(), "generator": generator}, "best": (1.0, None)}
+    torch.save(state, path)
+    kept = load_state(path)
+    assert kept["training"]["generator"] == generator and kept["best"] == (1.0, None)
+    assert torch.equal(kept["training"]["optimiser"]["state"][0]["exp_avg"], torch.full((2,), 0.1))
 
 
 def test_nets_come_back_from_their_bundle(model: Model) -> None:

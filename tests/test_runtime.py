@@ -127,7 +127,7 @@ def test_what_one_thread_works_at_holds_up_neither_others_nor_forked_processes()
     end = threading.Event()
     slow = _Slow(end)
     thread = threading.Thread(target=lambda: slow.value)
-    reading, reader = threading.Event(), image._settings(True)
+    reading, reader = threading.Event(), image.pillow_settings(True)
 
     def read() -> None:
         with reader, library._loading:
@@ -146,7 +146,7 @@ def test_what_one_thread_works_at_holds_up_neither_others_nor_forked_processes()
         child = os.fork()
         if child == 0:
             signal.alarm(20)
-            with image._settings(False), library._loading:
+            with image.pillow_settings(False), library._loading:
                 os._exit(0 if _Slow(None).value == 5 and not ImageFile.LOAD_TRUNCATED_IMAGES else 3)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert ImageFile.LOAD_TRUNCATED_IMAGES

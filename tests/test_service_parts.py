@@ -9,7 +9,8 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -37,19 +38,20 @@ from eocodec.image import Picture, read_picture
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 from eocodec.model.library import load_model, shipped_models
-from eocodec.service import catalogue, rendering, work
+from eocodec.service import catalogue, remote, rendering, work
 from eocodec.service.access import Access
 from eocodec.service.app import create_app
 from eocodec.service.catalogue import described
+from eocodec.service.gallery import Gallery
 from eocodec.service.images import Damaged, Images, Taken, identify
 from eocodec.service.lingering import BYTES, Lingering, refuse_body
 from eocodec.service.manners import Manners
 from eocodec.service.opened import Desk
-from eocodec.service.options import ImageOptions
+from eocodec.service.options import CompressOptions, ImageOptions
 from eocodec.service.pool import Busy, Gone, Pool
 from eocodec.service.preview import PREVIEW_PIXELS
 from eocodec.service.problems import problem
-from eocodec.service.remote import allowed, fetched
+from eocodec.service.remote import Fetches, allowed, fetched
 from eocodec.service.rivals import rival, rivals, ssimulacra2
 from eocodec.service.settings import Settings
 from eocodec.service.signing import check, sign
@@ -59,6 +61,7 @@ from eocodec.service.tasks import Tasks
 from eocodec.storage import Store
 from eocodec.workers import Cancelled
 
+KEYS = ("an-api-key-of-the-site",)
 RATE: dict[str, Any] = {"rate": 48.0, "bpp": None, "max_bytes": None, "psnr": None, "denoise": None,
                         "progressive": False, "lossless": False}  # fmt: skip
 
@@ -319,18 +322,19 @@ def test_tasks_leave_room_for_those_who_wait() -> None:
 
         answers = []
         for number in range(3):
-            tasks.check_room(1)
             held = AsyncExitStack()
+            held.enter_context(tasks.room(1))
             held.callback(given_back.append, number)
             answers.append(json.loads(bytes(tasks.start(request, functools.partial(work, number), held).body)))
-        with pytest.raises(Busy):
-            tasks.check_room(1)
+        with pytest.raises(Busy), tasks.room(1):
+            pass
         await asyncio.sleep(0)
         assert begun == [0] and given_back == [], "the others wait"
         may_end.set()
         while len(given_back) < 3:
             await asyncio.sleep(0)
-        tasks.check_room(1)
+        with tasks.room(1), tasks.room(1), tasks.room(1), pytest.raises(Busy), tasks.room(1):
+            pass
         done, failed, _ = (tasks.of(a["id"]) for a in answers)
         assert done == {"id": answers[0]["id"], "state": "done", "status": 201, "image": "/v1/images/a", "name": "a"}
         assert (failed["state"], failed["status"], failed["detail"]) == ("failed", 422, "it is damaged")
@@ -910,6 +914,138 @@ def test_a_source_that_does_not_speak_http_cannot_be_reached() -> None:
             fetched(f"http://127.0.0.1:{listener.getsockname()[1]}/a.png", 1000, 5.0)
         thread.join()
     assert refused.value.status_code == 502
+
+
+@pytest.mark.parametrize("headers", [True, False])
+def test_the_seconds_of_a_source_are_those_of_the_whole_fetch(headers: bool) -> None:
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def trickle() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n" + (b"" if headers else b"Content-Length: 99\r\n\r\n"))
+                while not ended.wait(0.02):
+                    connection.sendall(b"X-A: 1\r\n" if headers else b"x")
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(HTTPException) as refused:
+            fetched(f"http://127.0.0.1:{listener.getsockname()[1]}/a.png", 1000, 0.2)
+        took = time.monotonic() - began
+        ended.set()
+        thread.join()
+    assert refused.value.status_code == 504 and took < 0.9, "100 headers, or 99 bytes, take 2 s"
+
+
+def test_slow_sources_keep_nothing_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_end = threading.Event()
+
+    def slow(url: str, limit: int, seconds: float) -> bytes:
+        may_end.wait(10)
+        return url.encode()
+
+    monkeypatch.setattr(remote, "fetched", slow)
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_default_executor(refusing)
+        fetches = Fetches(2)
+        first, left = (asyncio.create_task(fetches.content(url, 1, 1.0, 7)) for url in "ab")
+        await asyncio.sleep(0)
+        left.cancel()  # its client leaves; the source is still being fetched
+        with pytest.raises(Busy) as busy:
+            await fetches.content("c", 1, 1.0, 7)
+        assert busy.value.seconds == 7
+        may_end.set()
+        assert await first == b"a"
+        while True:
+            with suppress(Busy):
+                assert await fetches.content("d", 1, 1.0, 7) == b"d"
+                break
+            await asyncio.sleep(0.01)
+        fetches.close()
+
+    refusing = ThreadPoolExecutor(1)
+    refusing.shutdown()  # what is fetched takes no thread from others
+    asyncio.run(run())
+
+
+def test_pictures_from_elsewhere_are_kept_as_long_and_by_whom_stored_ones_are() -> None:
+    for keys, public, word in (((), False, "public"), (KEYS, True, "public"), (KEYS, False, "private")):
+        settings = Settings({}, keys=keys, public_read=public, sources=("http://a/",), hosts=("testserver",))
+        client = TestClient(create_app(settings, [load_model("photo")]))
+        headers = {"if-none-match": "*", "authorization": f"Bearer {KEYS[0]}"}
+        answer = client.get("/v1/remote", params={"url": "http://a/b"}, headers=headers)
+        assert (answer.status_code, answer.headers["cache-control"]) == (304, f"{word}, max-age=60")
+
+
+class Willing:
+    """Stands for the processes: has places, and does nothing."""
+
+    def place(self) -> Any:
+        """One of them."""
+        return nullcontext()
+
+    def wait_seconds(self) -> int:
+        """When to try again."""
+        return 1
+
+    async def run(self, *arguments: Any, **more: Any) -> Any:
+        """What a file would be."""
+        return SimpleNamespace(data=b"", marks=None)
+
+
+def test_a_picture_that_finds_no_room_on_disk_is_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    app = create_app(Settings({}, hosts=("testserver",)), [load_model("photo")])
+    app.state.eocodec.pool = Willing()
+    client = TestClient(app)
+    assert client.post("/v1/open", content=b"first").status_code == 201
+    monkeypatch.setattr(Path, "write_bytes", full)
+    refused = client.post("/v1/open", content=b"second")
+    assert (refused.status_code, refused.json()) == (
+        507,
+        {"detail": "there is no room on the disk to keep the picture open"},
+    )
+
+
+def test_no_more_tasks_are_taken_than_there_is_room_for_however_slow_their_bodies_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scope = {"type": "http", "method": "PUT", "path": "/", "root_path": "", "headers": [(b"prefer", b"respond-async")]}
+
+    async def run() -> None:
+        state = State(Settings({}, store=str(tmp_path), queue=4), [load_model("photo")])
+        state.pool = cast("Pool", Willing())
+        gallery, arrived, broken = Gallery(state), asyncio.Event(), [True]
+
+        async def read(request: Request) -> tuple[bytes, dict[str, str]]:
+            await arrived.wait()
+            if broken:
+                raise HTTPException(408)
+            return b"", {}
+
+        monkeypatch.setattr(state.bodies, "read", read)
+
+        async def put_all() -> list[Any]:
+            arrived.clear()
+            puts = [gallery.put(f"a{k}", Request(dict(scope)), CompressOptions()) for k in range(5)]
+            waiting = asyncio.gather(*puts, return_exceptions=True)
+            for _ in range(9):
+                await asyncio.sleep(0)
+            arrived.set()
+            return [type(e).__name__ for e in await waiting]
+
+        assert sorted(await put_all()) == [*["Busy"] * 3, *["HTTPException"] * 2]
+        broken.clear()  # those that came to nothing have given back their room
+        assert sorted(await put_all()) == [*["Busy"] * 3, *["JSONResponse"] * 2]
+        await state.tasks.end()
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("keys", [(), ("an-api-key-of-the-site",)])

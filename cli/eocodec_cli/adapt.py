@@ -68,7 +68,7 @@ def command(
         from eocodec_export.exact import exact_files
         from eocodec_export.refining import refined_files
 
-        from eocodec.adapt.report import table
+        from eocodec.adapt.report import SUFFIXES, table
         from eocodec.adapt.run import NothingGainedError, adapt
         from eocodec.adapt.stages import Stages
         from eocodec.adapt.state import Order
@@ -81,7 +81,10 @@ def command(
     if output.suffix != ".eocm":
         raise EocodecError(f"{output}: a bundle's name must end in .eocm")
     check_new_name(output.stem)  # now, not when the model is to be installed
-    files.check_new(str(output), force)
+    for made in (output, *(output.with_suffix(suffix) for suffix in SUFFIXES)):
+        if made.is_dir():
+            raise EocodecError(f"{made} is a folder")
+        files.check_new(str(made), force)
     try:
         make_folder(output.parent)
     except OSError as e:

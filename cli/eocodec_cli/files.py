@@ -155,6 +155,12 @@ def plan_one(sources: Sequence[str], output: str, force: bool) -> str:
     return jobs[0].target
 
 
+def with_name(source: str, message: str) -> str:
+    """A sentence that begins with the name of the input that it is about."""
+    has_name = message.startswith((f"{source}: ", f"{source} is the input itself"))
+    return message if has_name else f"{source}: {message}"
+
+
 @contextmanager
 def named(source: str) -> Iterator[None]:
     """Let errors say which input they are about.
@@ -165,7 +171,7 @@ def named(source: str) -> Iterator[None]:
     try:
         yield
     except EocodecError as e:
-        raise EocodecError(str(e) if str(e).startswith(source) else f"{source}: {e}") from None
+        raise EocodecError(with_name(source, str(e))) from None
 
 
 def _found(inputs: Sequence[str], wanted: Callable[[str], bool]) -> tuple[list[tuple[str, Path]], dict[str, str]]:

@@ -16,7 +16,7 @@ import click
 
 from eocodec.errors import EocodecError
 from eocodec.memory import keep_memory, take_large_pages
-from eocodec_cli.files import PIPE, Job
+from eocodec_cli.files import PIPE, Job, with_name
 from eocodec_cli.group import NO_MEMORY, alone, lacks_memory
 from eocodec_cli.shown import printable, warn
 
@@ -136,8 +136,8 @@ def _do(work: Callable[[Job], Row], job: Job) -> Row:
 
 
 def _fail(job: Job, message: str, as_json: bool, piped: bool) -> None:
-    if job.source != PIPE and not message.startswith(job.source):
-        message = f"{job.source}: {message}"
+    if job.source != PIPE:
+        message = with_name(job.source, message)
     if as_json:
         click.echo(json.dumps({"input": job.source, "error": message}), err=piped)
     click.echo(printable(f"eocodec: {message}"), err=True)

@@ -16,7 +16,10 @@ from eocodec.files import atomic_write
 if TYPE_CHECKING:
     from eocodec.adapt.measure import Curve
 
-__all__ = ["Outcome", "table", "write_report"]
+__all__ = ["SUFFIXES", "Outcome", "table", "write_report"]
+
+SUFFIXES = (".md", ".json", ".png")
+"""Of the files that :func:`write_report` writes beside the bundle."""
 
 LOSSES = {
     "embedded": "embedded streams (`--progressive`)",
@@ -138,7 +141,7 @@ def plot(outcome: Outcome) -> bytes:
 
 
 def write_report(bundle: Path, outcome: Outcome) -> None:
-    """Write card, figures and plot beside a bundle."""
-    atomic_write(bundle.with_suffix(".md"), card(outcome).encode())
-    atomic_write(bundle.with_suffix(".json"), (json.dumps(asdict(outcome), indent=1) + "\n").encode())
-    atomic_write(bundle.with_suffix(".png"), plot(outcome))
+    """Write card, figures and plot beside a bundle, in the place of files that have their names."""
+    contents = (card(outcome).encode(), (json.dumps(asdict(outcome), indent=1) + "\n").encode(), plot(outcome))
+    for suffix, content in zip(SUFFIXES, contents, strict=True):
+        atomic_write(bundle.with_suffix(suffix), content)

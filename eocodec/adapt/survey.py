@@ -9,16 +9,15 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
 
 from eocodec.errors import EocodecError, ImageError
 from eocodec.flow.pictures import Picture, Source, opened, sources
+from eocodec.headers import read_header
 
 __all__ = ["LEAST_PICTURES", "Survey", "evenly", "held_out_places", "jpeg_quality", "survey"]
 
@@ -142,6 +141,7 @@ def jpeg_quality(tables: Sequence[Sequence[int]]) -> int:
     """Quality, 1 to 100, that the Independent JPEG Group's software would have made these quantisation tables with.
 
     Example:
+        >>> from PIL import Image
         >>> file = io.BytesIO()
         >>> Image.new("RGB", (16, 16)).save(file, "JPEG", quality=75)
         >>> jpeg_quality(list(Image.open(file).quantization.values()))
@@ -172,7 +172,7 @@ def _read(source: Source) -> _Read:
     picture = np.ascontiguousarray(found.rgb)
     if min(picture.shape[:2]) < LEAST_EDGE:
         return _Read(path, None, small=True)
-    digest = hashlib.sha256(picture.tobytes()).digest()
+    digest = hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).digest()
     top, left = (max(0, n - LARGEST_EDGE) // 2 for n in picture.shape[:2])
     picture = np.ascontiguousarray(picture[top : top + LARGEST_EDGE, left : left + LARGEST_EDGE])
     spread = np.abs(picture[..., :2].astype(np.int16) - picture[..., 1:]).max()
@@ -190,13 +190,8 @@ def _read(source: Source) -> _Read:
 def _jpeg_quality(source: Source) -> int | None:
     """Quality of a JPEG file that can be read; None of another."""
     place = source[2]
-    with (
-        suppress(OSError, ValueError, SyntaxError),
-        Image.open(place if isinstance(place, Path) else io.BytesIO(place)) as image,
-    ):
-        tables = getattr(image, "quantization", None)
-        return jpeg_quality(list(tables.values())) if tables else None
-    return None
+    seen = read_header(place if isinstance(place, Path) else io.BytesIO(place))
+    return jpeg_quality(seen.tables) if seen is not None and seen.tables else None
 
 
 def _reasons(counts: Counter[str]) -> str:

@@ -8,7 +8,6 @@ import math
 import os
 import stat
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -214,19 +213,11 @@ def _is_at(path: str, file: os.stat_result) -> bool:
 
 def _check_pixels(content: bytes, limit: int) -> None:
     """Refuse a large picture by its header, before it is decoded."""
-    from PIL import Image
+    from eocodec.headers import read_header
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                width, height = image.size
-        except Image.DecompressionBombError as e:
-            raise EocodecError(str(e)) from None
-        except Exception:  # `read_picture` says it better
-            return
-    if width * height > limit:
-        raise EocodecError(f"{width}x{height} pixels are more than the limit of {limit}")
+    seen = read_header(io.BytesIO(content))
+    if seen is not None and seen.width * seen.height > limit:  # of what cannot be read `read_picture` says why
+        raise EocodecError(f"{seen.width}x{seen.height} pixels are more than the limit of {limit}")
 
 
 Engine = Callable[["Work", Sequence[Source]], Iterator[Row]]

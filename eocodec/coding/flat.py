@@ -180,10 +180,12 @@ class _FlatJob(SteppedJob):
 
     def __init__(self, coding: Coding, model: Model, picture: Picture, values: Float32 | None) -> None:
         super().__init__(coding, model, picture)
+        rgb = picture.rgb if values is None else values
         try:
-            self.vector = transform.analyse_vector(model, picture.rgb if values is None else values)
+            self.vector = transform.analyse_vector(model, rgb)
         except EocodecError as e:
-            raise EocodecError(f"{e}, as compress does with resize") from None
+            fits = rgb.shape[:2] == (model.flat.size, model.flat.size)
+            raise e if fits else EocodecError(f"{e}, as compress does with resize") from None
 
     @abstractmethod
     def file(self, delta: float) -> AnyFile:

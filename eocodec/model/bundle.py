@@ -384,15 +384,18 @@ class GreyModel(Model):
 
 
 def _unpack_tables(words: npt.NDArray[np.uint32]) -> list[Integers]:
-    """Frequency tables f(0), f(1), …, f(R): count, then for each its length and values; f(0) + 2 Σ f(m) = 2**24."""
+    """Frequency tables f(0), f(1), …, f(R): count, then for each its length and values.
+
+    f(0) + 2 Σ f(m) = `TABLE_TOTAL`.
+    """
     tables, at = [], 1
     count = int(words[0]) if len(words) else 0
-    if not 1 <= count <= 256:
+    if not 1 <= count <= MAX_TABLES:
         raise ModelError("the model bundle's entropy tables are damaged")
     for _ in range(count):
         n = int(words[at]) if at < len(words) else 0
         table = words[at + 1 : at + 1 + n].astype(np.int64)
-        if n < 2 or len(table) != n or table.min() < 1 or table[0] + 2 * table[1:].sum() != 1 << 24:
+        if n < 2 or len(table) != n or table.min() < 1 or table[0] + 2 * table[1:].sum() != TABLE_TOTAL:
             raise ModelError("the model bundle's entropy tables are damaged")
         tables.append(table)
         at += 1 + n

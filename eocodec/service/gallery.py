@@ -6,6 +6,7 @@ Nothing is encoded again to serve a file at a lower rate. Pictures for web pages
 import asyncio
 import functools
 import hashlib
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
@@ -109,7 +110,7 @@ class Gallery:
             number = self._order.next()
             if later:
                 stack.enter_context(self._order.waiting(name))
-                self.state.tasks.check_room(pool.wait_seconds())
+                stack.enter_context(self.state.tasks.room(pool.wait_seconds()))
             body, fields = await self.state.bodies.read(request)
             chosen = merged(options, fields)
             arguments = chosen.arguments(self.state.default)
@@ -285,11 +286,10 @@ class Gallery:
         return sent(file, kind, headers, status, found)
 
     def _headers(self, tag: str, about: About) -> dict[str, str]:
-        public = "public" if self.settings.public_read or not self.settings.keys else "private"
         return {
             "ETag": quote_etag(tag),
             "Last-Modified": http_date(about.modified),
-            "Cache-Control": f"{public}, max-age={self.settings.cache_seconds}",
+            "Cache-Control": self.settings.cache_control,
             "Accept-Ranges": "bytes",
             "Vary": "Accept, Sec-Fetch-Dest",
             "Cross-Origin-Resource-Policy": self.settings.embedded,
@@ -297,13 +297,19 @@ class Gallery:
 
 
 async def rendered(
-    state: State, request: Request, data: bytes, kind: str, arguments: dict[str, Any], tag: str
+    state: State,
+    request: Request,
+    source: bytes | Callable[[Pool], Awaitable[bytes]],
+    kind: str,
+    arguments: dict[str, Any],
+    tag: str,
 ) -> bytes:
-    """A picture that a process makes; it is kept under its tag."""
+    """A picture that a process makes of bytes, or of those that are got while a place is held; kept under its tag."""
     body = b""
 
     async def run(pool: Pool) -> Response:
         nonlocal body
+        data = source if isinstance(source, bytes) else await source(pool)
         content, gone = identify(data), request.is_disconnected
         body = (await pool.run(work.render, data, kind, arguments, content, gone=gone, about=content)).body
         return Response()

@@ -139,7 +139,10 @@ REMOTE: dict[int | str, dict[str, Any]] = {
     502: {"model": Problem, "description": "the source cannot be reached"},
     504: {"model": Problem, "description": "the source did not arrive in time"},
 }
-OPENED: dict[int | str, dict[str, Any]] = dict(PROBLEMS)
+OPENED: dict[int | str, dict[str, Any]] = {
+    **PROBLEMS,
+    507: {"model": Problem, "description": "there is no room on the disk to keep the picture open"},
+}
 VIEW: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
     200: {"content": dict.fromkeys((work.EOC, "image/png"), BINARY), "headers": RESULT},

@@ -72,7 +72,8 @@ def routes(state: State, access: Access) -> APIRouter:
             identity = hashlib.sha256(body).hexdigest()
             if kept.path(identity) is None:
                 await pool.run(work.check_picture, body, gone=request.is_disconnected, about=identity)
-                await asyncio.to_thread(kept.put, identity, body)
+                if not await asyncio.to_thread(kept.put, identity, body):
+                    raise HTTPException(507, "there is no room on the disk to keep the picture open")
             headers = {"Location": f"{request.scope.get('root_path', '')}/v1/open/{identity}"}
             return JSONResponse({"id": identity, "bytes": len(body)}, 201, headers)
 

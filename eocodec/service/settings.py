@@ -63,3 +63,8 @@ class Settings:
     def embedded(self) -> str:
         """Which sites may show the images in their pages: the header Cross-Origin-Resource-Policy."""
         return "cross-origin" if self.public_read or self.signing or self.origins else "same-origin"
+
+    @property
+    def cache_control(self) -> str:
+        """How long answers to who may read images can be kept, and by whom: the header Cache-Control."""
+        return f"{'public' if self.public_read or not self.keys else 'private'}, max-age={self.cache_seconds}"

@@ -91,10 +91,10 @@ class Cache:
         """Bytes that are kept now."""
         return int(self._files.currsize)
 
-    def put(self, key: str, data: bytes) -> None:
-        """Keep bytes; what is too large, or finds no room on disk, is not kept."""
+    def put(self, key: str, data: bytes) -> bool:
+        """Keep bytes. False: they are not kept, for they are too large or find no room on disk."""
         if len(data) > self._files.maxsize:
-            return
+            return False
         with self._lock:
             self._count += 1
             path = Path(self._folder.name, str(self._count))
@@ -103,12 +103,13 @@ class Cache:
             except OSError:
                 with contextlib.suppress(OSError):
                     path.unlink()
-                return
+                return False
             before = self._files.pop(key, None)
             if before is not None:
                 with contextlib.suppress(OSError):
                     before[0].unlink()
             self._files[key] = path, len(data)
+            return True
 
     def open(self, key: str) -> tuple[IO[bytes], int] | None:
         """What is kept, opened, and its bytes."""

@@ -91,19 +91,25 @@ class Tasks:
     """
 
     def __init__(self, most: int, at_once: int) -> None:
-        self.most = most
+        self.most, self._taken = most, 0
         self._turns = asyncio.Semaphore(at_once)
         self._known: LRUCache[str, _Task] = LRUCache(REMEMBERED)
         self._running: set[asyncio.Task[None]] = set()
 
-    def check_room(self, wait: int) -> None:
-        """See whether there is room for one more.
+    @contextlib.contextmanager
+    def room(self, wait: int) -> Iterator[None]:
+        """Hold room for one more, from before its body is read until its work is over.
 
         Raises:
-            Busy: too many are under way; `wait` seconds from now there may be room.
+            Busy: there is none; `wait` seconds from now there may be.
         """
-        if len(self._running) >= self.most:
+        if self._taken >= self.most:
             raise Busy(wait)
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
 
     def start(self, request: Request, work: Callable[[], Awaitable[Response]], held: AsyncExitStack) -> JSONResponse:
         """Begin work, which goes on when the client leaves, and answer 202.
@@ -111,7 +117,7 @@ class Tasks:
         Arguments:
             request: that asks for it.
             work: gives the answer that the client would have had.
-            held: what to let go of in the end, a place among the requests for instance.
+            held: what to let go of in the end: :meth:`room`, a place among the requests.
         """
         identity, task = secrets.token_urlsafe(16), _Task()
         self._known[identity] = task

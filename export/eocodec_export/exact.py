@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +40,7 @@ from eocodec_export.lossless import (
     fit_tables,
     graphs,
     left,
+    load_state,
     restored,
 )
 
@@ -249,7 +249,7 @@ class _Lattice:
 
     def _load(self) -> None:
         if self.path.exists():
-            kept: dict[str, Any] = torch.load(self.path, weights_only=False)
+            kept = load_state(self.path)
             self.trainer.load(kept["training"])
             self.best.bits, self.best.weights = kept["best"]
             self.progress.history = kept["history"]

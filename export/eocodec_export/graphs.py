@@ -39,7 +39,6 @@ __all__ = [
     "export_graph",
     "halved",
     "rounded",
-    "widened",
 ]
 
 OPSET = 17
@@ -180,31 +179,6 @@ def halved(content: bytes, smallest: int = 256, scaled: bool = False) -> bytes:
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
-
-
-def widened(content: bytes) -> bytes:
-    """The graph with all constants that :func:`halved` stored in fewer bits as float32 again, under their own names."""
-    model = onnx.load_from_string(content)
-    graph = model.graph
-    constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-    nodes, stored = [], set()
-    for node in graph.node:
-        if node.op_type == "Cast" and node.input[0].endswith(SHORT) and node.input[0] in constants:
-            constants[node.output[0]] = constants[node.input[0]].astype(np.float32)
-            stored |= {node.input[0], node.output[0]}
-        elif node.op_type == "Mul" and node.input[1].endswith(UNIT):
-            constants[node.output[0]] = constants[node.input[0]] * constants[node.input[1]]
-            stored |= {*node.input, node.output[0]}
-        else:
-            nodes.append(node)
-    used = {i for node in nodes for i in node.input}
-    kept = [t for t in graph.initializer if t.name not in stored]
-    kept += [numpy_helper.from_array(constants[n], n) for n in sorted(stored & used)]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(kept)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 

@@ -69,6 +69,7 @@ __all__ = [
     "fit_tables",
     "graphs",
     "left",
+    "load_state",
     "lossless_files",
     "restored",
 ]
@@ -234,6 +235,21 @@ class _Crops:
         return planes, list(residuals)
 
 
+def load_state(path: Path) -> dict[str, Any]:
+    """State of training from a file: tensors and plain values only, nothing in it is run.
+
+    Raises:
+        ModelError: it is damaged, or holds something else.
+    """
+    try:
+        state = torch.load(path, weights_only=True)
+    except Exception:  # pickle.UnpicklingError and zip errors differ between torch versions
+        state = None
+    if not isinstance(state, dict):
+        raise ModelError(f"{path} is no state of training that can be read; remove it to begin its nets anew")
+    return state
+
+
 class _Store:
     """Nets of a lattice in a folder, finished or on their way, so that training that was stopped goes on where it was.
 
@@ -262,12 +278,12 @@ class _Store:
         """What :meth:`save` was given.
 
         Raises:
-            ModelError: it was trained with other settings.
+            ModelError: it cannot be read, or was trained with other settings.
         """
         if self.folder is None or not self._path(half).exists():
             return None
-        kept: dict[str, Any] = torch.load(self._path(half), weights_only=False)
-        if kept["settings"] != self._of(half):
+        kept = load_state(self._path(half))
+        if kept.get("settings") != self._of(half):
             raise ModelError(f"{self._path(half)} was trained with other settings; remove it or take another folder")
         return kept
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from eocodec.errors import EocodecError
 from eocodec.flow.soap import Soap
 from eocodec.lab.paths.movers import FlowMover, Mover
 from eocodec.lab.paths.scenes import transformed
@@ -52,6 +53,9 @@ class PathTraining:
         together: share of the batches in which a second transformation, drawn as well, goes on at the same time, and
             both displacements are added; of such batches only pictures are compared, for what a mover adds to the loss
             is known of one path.
+
+    Raises:
+        EocodecError: `together` with fewer than two names.
     """
 
     names: tuple[str, ...] = ("scale", "rotation", "hue")
@@ -68,6 +72,8 @@ class PathTraining:
     def __post_init__(self) -> None:
         if self.optimiser not in ("adam", "soap"):
             raise ValueError(f"The optimiser is adam or soap, not {self.optimiser}.")
+        if self.together and len(self.names) < 2:
+            raise EocodecError("together needs two transformations at least; name more of them, or leave it 0")
 
 
 class PathModel(nn.Module):
