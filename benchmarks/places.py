@@ -61,7 +61,7 @@ def main() -> None:
                 results = (noisy, even, auto.rgb, np.clip(known, 0, 1) * 255)
                 quality = [psnr(clean, np.asarray(result)) for result in results]
                 found.setdefault((name, grey), []).append((*quality, float(auto.places is not None)))
-    print("| Noise | noisy | one level for all, its root mean square | found | every level known | told apart |")
+    print("| Noise | noisy | one level for all, its root mean square | found | every level known | found to differ |")
     print("|---|---|---|---|---|---|")
     for (name, grey), rows in found.items():
         noisy, even, auto, true, apart = np.mean(rows, 0)
