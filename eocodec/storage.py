@@ -7,7 +7,6 @@ for all of the new content. Importing this module does not import fsspec.
 import contextlib
 import os
 import re
-import stat
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -106,8 +105,6 @@ class Store:
             try:
                 found = os.stat(self.path(name))
             except FileNotFoundError:
-                return None
-            if stat.S_ISDIR(found.st_mode):
                 return None
             return State(f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}", found.st_size, found.st_mtime)
         self.filesystem.invalidate_cache()

@@ -146,7 +146,8 @@ def test_a_time_without_a_zone_is_universal(
     assert state is not None and state.modified == 1577836800
 
 
-def test_a_folder_of_a_store_is_no_file(store: Store) -> None:
-    store.make()
+def test_a_folder_of_a_store_elsewhere_is_no_file(tmp_path: Path) -> None:
+    store = Store.at(f"memory://{tmp_path.name}/folders")
     store.write("a/b", b"content")
     assert store.state("a") is None and store.state("a/b") is not None
+    store.remove("a/b")
