@@ -14,10 +14,11 @@ from typing import Any
 
 __all__ = ["keep_memory", "take_large_pages", "trim_memory"]
 
-TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # parameters of mallopt, from malloc.h
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of mallopt, from malloc.h
 KEPT = 1 << 29  # bytes at the end of the heap that stay
 ROOM = 3 << 26  # bytes of the heap that are had in large pages
 MADV_HUGEPAGE = 14  # from sys/mman.h
+LEFT = 1 << 12  # bytes that stay in use behind them
 SHARED = 1 << 25  # bytes up to which a buffer comes from the heap; glibc takes no more than this on 64-bit systems
 
 
@@ -50,15 +51,15 @@ def keep_memory() -> None:
 
 
 def take_large_pages() -> None:
-    """Have the next :data:`ROOM` bytes of the heap in pages of 2 MB, for all threads, where the system gives such.
+    """Have the next :data:`ROOM` bytes of this thread's heap in pages of 2 MB, where the system gives such.
 
     A page is filled with zeros when it is first used; in small ones that is up to a tenth of the time that a picture of
-    0.3 megapixels takes. To be called after :func:`keep_memory`, before there are other threads.
+    0.3 megapixels takes. To be called after :func:`keep_memory`, in a thread that works at pictures, before it does.
+    Threads keep heaps of their own: with a single one, those that open sessions wait for one another all the time.
     """
-    option, take, give, advise = (_function(name) for name in ("mallopt", "malloc", "free", "madvise"))
-    if option is None or take is None or give is None or advise is None or not sys.platform.startswith("linux"):
+    take, give, advise = (_function(name) for name in ("malloc", "free", "madvise"))
+    if take is None or give is None or advise is None or not sys.platform.startswith("linux"):
         return
-    option(ARENA_MAX, 1)  # threads else have heaps of their own
     take.restype, take.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     give.restype, give.argtypes = None, [ctypes.c_void_p]
     advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -71,5 +72,6 @@ def take_large_pages() -> None:
         blocks.append(block)
         start = block // page * page
         advise(start, (block + size) // page * page - start, MADV_HUGEPAGE)
+    take(LEFT)  # glibc else gives the parts of a thread's heap back, whatever it is to keep
     for block in reversed(blocks):
         give(block)

@@ -44,6 +44,17 @@ def test_help_starts_fast() -> None:
     assert 0 < min(times) < 0.5  # seconds of the processor
 
 
+@pytest.mark.parametrize("given", [None, "20"])
+def test_threads_of_numpy_do_not_spin_on_a_core_that_imports_need(given: str | None) -> None:
+    started = {k: v for k, v in environment().items() if k != "OPENBLAS_THREAD_TIMEOUT"}
+    if given is not None:
+        started["OPENBLAS_THREAD_TIMEOUT"] = given
+    code = "import atexit, os, sys, eocodec_cli\nassert 'numpy' not in sys.modules\n"
+    code += "atexit.register(lambda: print(os.environ['OPENBLAS_THREAD_TIMEOUT']))\neocodec_cli.main(['--version'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=started)
+    assert done.stdout.split()[-1] == (given or "4")
+
+
 @pytest.mark.slow
 def test_everything_but_training_works_where_torch_cannot_be_imported(tmp_path: Path) -> None:
     script = """

@@ -10,8 +10,12 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "cli", "main"]
 
-# Imports and parsed graphs make many objects and no cycles: with Python's usual 700, looking for some takes 20 ms.
-COLLECT_EVERY = (50_000, 10, 10)
+# Imports and parsed graphs make many objects and no cycles: with Python's usual 700, looking for some takes 20 ms, with
+# 50,000 still 8 ms.
+COLLECT_EVERY = (200_000, 10, 10)
+# NumPy's threads for products of matrices otherwise spin, from their start on, for 75 ms on a core that imports need.
+# 2**4 cycles is the shortest time that OpenBLAS takes; products are shared out as before.
+NO_SPINNING = ("OPENBLAS_THREAD_TIMEOUT", "4")
 COMMANDS = {
     "adapt": "Adapt a model to pictures of one kind.",
     "batch": "Compress a corpus of pictures, on all cores or a cluster.",
@@ -50,9 +54,11 @@ def main(arguments: list[str] | None = None) -> None:
     An interrupt while modules are imported ends the process as a signal does, without a word: nothing has begun yet.
     """
     import gc
+    import os
     import signal
 
     gc.set_threshold(*COLLECT_EVERY)
+    os.environ.setdefault(*NO_SPINNING)
     quiet = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if quiet:
         try:

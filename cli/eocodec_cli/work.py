@@ -94,7 +94,6 @@ def for_each(
     """
     if alone():
         keep_memory()
-        take_large_pages()
     piped = any(j.target == PIPE for j in jobs)
     failed = 0
     shown = _Shown(jobs)
@@ -119,7 +118,7 @@ def for_each(
 
 @contextmanager
 def _started(jobs: Sequence[Job], work: Callable[[Job], Row], workers: int) -> Iterator[list[Future[Row]]]:
-    pool = ThreadPoolExecutor(max(1, min(workers, len(jobs))))
+    pool = ThreadPoolExecutor(max(1, min(workers, len(jobs))), initializer=take_large_pages if alone() else None)
     _running[:] = [pool.submit(_do, work, job) for job in jobs]
     try:
         yield _running

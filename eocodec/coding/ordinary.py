@@ -38,6 +38,7 @@ from eocodec.memory import trim_memory
 from eocodec.metrics import decibels, peak, squared_error, visible_samples
 from eocodec.model import transform, unrefined
 from eocodec.model.bundle import Model
+from eocodec.model.threads import begun
 from eocodec.steps import step_code
 
 __all__ = ["Ordinary", "OrdinaryJob", "decode", "encode", "finish", "foresee"]
@@ -254,15 +255,25 @@ class OrdinaryJob(SteppedJob):
             vars(self).pop("_instead", None)  # has them, too
         self._improved = None
         coder, latents = foresee(self.model, header, latents, fineness, in_place=True, thrift=self._thrift)
-        file = self._file(header, _content(header, coder))
-        del coder
         if self.picture.pixels > LARGE:
+            content = _content(header, coder)
+            del coder
             trim_memory()
+            quality = self._quality(header, latents, fineness)
+        else:  # what codes symbols leaves cores idle, and so does what is made of nets
+            coded = begun(functools.partial(_content, header, coder), self.model.runtime.share)
+            quality = self._quality(header, latents, fineness)
+            content = coded()
+        file = self._file(header, content)
+        self._measured = file, quality
+        return Coded(file, self.rate(file))
+
+    def _quality(self, header: Header, latents: list[Float32], fineness: Fineness) -> float:
+        """PSNR in dB, as of :meth:`Job.quality`, of the picture that latents make; in little memory."""
         rgb, alpha, error = self.picture.rgb, self.picture.alpha, 0.0
         for rows, columns, piece in pieces_of(self.model, header, latents, header.delta, fineness.places()):
             error += squared_error(rgb[rows, columns], piece, None if alpha is None else alpha[rows, columns])
-        self._measured = file, decibels(error, visible_samples(rgb, alpha), peak(rgb))
-        return Coded(file, self.rate(file))
+        return decibels(error, visible_samples(rgb, alpha), peak(rgb))
 
     def header(self, delta: float) -> Header:
         """The header of the file at a step (range 0 to 1)."""
