@@ -471,7 +471,7 @@ class Hostile:
 def test_states_of_training_run_nothing_and_come_back_with_their_generator(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")
-    from eocodec_export.lossless import load_state
+    from eocodec.flow.states import load_state
 
     path = tmp_path / "1.pt"
     torch.save({"training": Hostile(tmp_path / "ran")}, path)

@@ -107,6 +107,8 @@ def test_a_folder_that_may_not_be_entered_costs_its_own_input_only(folder: Path)
         decoded = _bound(folder, "decompress", "locked/x.eoc", "b.eoc")
         assert decoded.stderr == "eocodec: locked/x.eoc: cannot be read (Permission denied)\n"
         assert decoded.returncode == 1 and (folder / "b.png").exists()
+        bundle = _bound(folder, "compress", "a.png", "--model", "locked/x.eocm")
+        assert (bundle.returncode, bundle.stderr) == (1, "eocodec: locked/x.eocm: cannot be read (Permission denied)\n")
         target = _bound(folder, "compress", "a.png", "-o", "locked/a.eoc")
         assert target.stderr == "eocodec: a.png: locked/a.eoc: cannot be written (Permission denied)\n"
     finally:

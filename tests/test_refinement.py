@@ -14,6 +14,7 @@ from eocodec_export import refinement, refining  # noqa: E402
 
 import eocodec  # noqa: E402
 from eocodec.adapt.stages import Refined, Stretch  # noqa: E402
+from eocodec.errors import ModelError  # noqa: E402
 from eocodec.flow.eye import structure_error  # noqa: E402
 from eocodec.flow.photo import DeepRefinement  # noqa: E402
 from eocodec.flow.training import load_start  # noqa: E402
@@ -151,6 +152,26 @@ def test_the_stage_goes_on_after_an_interruption_and_changes_the_decoder_alone(
     assert f"{refined.steps} steps on files of 3 pictures" in refined.told()
     before = bundle_files(SMALL)
     assert {n for n in before if refined.files[n] != before[n]} == {"decoder.onnx", "manifest.json"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["0.npz", "trained.pt"])
+@pytest.mark.parametrize("content", ["cut", "other"])
+def test_what_cannot_be_read_of_an_interrupted_stage_is_named(
+    pictures: list[np.ndarray], tmp_path: Path, light: None, name: str, content: str
+) -> None:
+    clock = Counting()
+    with pytest.raises(KeyboardInterrupt):
+        _stage(pictures, tmp_path, clock, 40, 20)
+    path = tmp_path / name
+    if content == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif name == "0.npz":
+        np.savez(path, original=np.zeros(3))
+    else:
+        torch.save({"trainer": {}}, path)
+    with pytest.raises(ModelError, match=f"{name} is no state of training that can be read; remove it to begin anew"):
+        _stage(pictures, tmp_path, clock, 120)
 
 
 @pytest.mark.slow

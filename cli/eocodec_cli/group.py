@@ -128,7 +128,8 @@ def _ended_by(e: BaseException) -> int:
     elif isinstance(e, OSError):
         _discard_output()
         if e.errno != errno.EPIPE:  # the reader has closed the pipe, which is no error
-            _tell(f"{e.filename or 'standard output'}: cannot be written ({e.strerror or e})")
+            why = e.strerror or str(e)
+            _tell(f"{e.filename}: {why}" if e.filename else f"standard output: cannot be written ({why})")
     elif isinstance(e, SystemExit) and isinstance(e.code, int):
         _discard_output()  # click ends so when a pipe is closed
         return e.code

@@ -29,6 +29,7 @@ from eocodec.files import atomic_file
 from eocodec.flow.configuration import TrainingConfig
 from eocodec.flow.model import PhotoModel, build
 from eocodec.flow.pictures import Picture
+from eocodec.flow.states import load_state, readable
 from eocodec.flow.training import Run, load_start
 from eocodec.image import is_grey
 from eocodec.model.bundle import Model, read_bundle, write_bundle
@@ -247,8 +248,11 @@ class FlowTraining:
     def best(self) -> PhotoModel:
         """The model, on the CPU, with the weights that were best on the held-out pictures, compact."""
         path = self.order.state / "best.pt"
-        weights = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else self.run.average
-        self.model.load_state_dict(weights)
+        if path.exists():
+            with readable(path):
+                self.model.load_state_dict(load_state(path))
+        else:
+            self.model.load_state_dict(self.run.average)
         self._compact_weights(self.model)
         model = _built(self.sizes).eval().requires_grad_(False)
         model.load_state_dict({k: v.cpu() for k, v in self.model.state_dict().items()})

@@ -144,7 +144,7 @@ class Entries(Mapping[str, bytes]):
         """Errors of reading as errors of eocodec's own."""
         try:
             yield
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise ModelError(f"{self.path}: no such model bundle") from None
         except (OSError, zipfile.BadZipFile) as e:
             raise ModelError(f"{self.path}: not a model bundle ({e})") from None

@@ -150,8 +150,10 @@ def load_model(
     path = bundle_path(model)
     try:
         stamp = path.stat().st_mtime_ns
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ModelError(f"{path}: no such model bundle") from None
+    except OSError as e:
+        raise ModelError(f"{path}: cannot be read ({e.strerror})") from None
     with _loading:  # threads that ask at the same time are to share the model, too
         return _load(path.resolve(), stamp, threads, optimisation, device)
 

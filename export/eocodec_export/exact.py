@@ -25,6 +25,7 @@ from eocodec.coding.lossless_tables import TABLES_FILE, unpack_tables
 from eocodec.cores import cores
 from eocodec.errors import EocodecError, ModelError
 from eocodec.files import atomic_file
+from eocodec.flow.states import load_state, readable
 from eocodec.image import Bytes
 from eocodec.model import parts
 from eocodec.model.bundle import Model
@@ -40,7 +41,6 @@ from eocodec_export.lossless import (
     fit_tables,
     graphs,
     left,
-    load_state,
     restored,
 )
 
@@ -249,10 +249,11 @@ class _Lattice:
 
     def _load(self) -> None:
         if self.path.exists():
-            kept = load_state(self.path)
-            self.trainer.load(kept["training"])
-            self.best.bits, self.best.weights = kept["best"]
-            self.progress.history = kept["history"]
+            with readable(self.path):
+                kept = load_state(self.path)
+                self.trainer.load(kept["training"])
+                self.best.bits, self.best.weights = kept["best"]
+                self.progress.history = kept["history"]
             self.progress.now[self.half] = self.best.bits
 
 

@@ -29,11 +29,13 @@ from eocodec.coding.lossless_tables import CLASSES, COARSE, TABLES, TABLES_FILE
 from eocodec.coding.lossless_walk import Strip
 from eocodec.coding.units import PHASES
 from eocodec.errors import ModelError
+from eocodec.files import atomic_file
 from eocodec.flow.context import SCALE_MIN, SCALE_PER_OCTAVE
 from eocodec.flow.distributed import bfloat16_pays
 from eocodec.flow.modules import ModuleDict, ModuleList
 from eocodec.flow.pictures import read_pictures, split
 from eocodec.flow.soap import Soap
+from eocodec.flow.states import load_state
 from eocodec.image import is_grey
 from eocodec.model import parts
 from eocodec.model.bundle import Model, write_bundle
@@ -69,7 +71,6 @@ __all__ = [
     "fit_tables",
     "graphs",
     "left",
-    "load_state",
     "lossless_files",
     "restored",
 ]
@@ -235,21 +236,6 @@ class _Crops:
         return planes, list(residuals)
 
 
-def load_state(path: Path) -> dict[str, Any]:
-    """State of training from a file: tensors and plain values only, nothing in it is run.
-
-    Raises:
-        ModelError: it is damaged, or holds something else.
-    """
-    try:
-        state = torch.load(path, weights_only=True)
-    except Exception:  # pickle.UnpicklingError and zip errors differ between torch versions
-        state = None
-    if not isinstance(state, dict):
-        raise ModelError(f"{path} is no state of training that can be read; remove it to begin its nets anew")
-    return state
-
-
 class _Store:
     """Nets of a lattice in a folder, finished or on their way, so that training that was stopped goes on where it was.
 
@@ -290,9 +276,8 @@ class _Store:
     def save(self, half: int, **state: Any) -> None:
         """Keep the state of training; it is there as a whole or not at all."""
         if self.folder is not None:
-            path = self._path(half)
-            torch.save({"settings": self._of(half), **state}, path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
+            with atomic_file(self._path(half)) as file:
+                torch.save({"settings": self._of(half), **state}, file)
 
     def _of(self, half: int) -> dict[str, Any]:
         return {**self.settings, "nets": self.settings["nets"][half]}

@@ -39,6 +39,7 @@ from eocodec.flow.photo import DeepRefinement
 from eocodec.flow.pictures import read_pictures, split
 from eocodec.flow.restored import photo_weights
 from eocodec.flow.soap import Soap
+from eocodec.flow.states import load_state, readable
 from eocodec.image import Picture
 from eocodec.model import transform
 from eocodec.model.bundle import Model, write_bundle
@@ -125,8 +126,12 @@ class Decoded:
 
     @classmethod
     def load(cls, path: Path) -> "Decoded":
-        """Inverse of :meth:`save`."""
-        with np.load(path) as z:
+        """Inverse of :meth:`save`.
+
+        Raises:
+            ModelError: it is damaged, or something else.
+        """
+        with readable(path), np.load(path) as z:
             return cls(z["original"], z["plain"], (z["coarse"], z["fine"]), z["steps"], float(z["tune"]))
 
 
@@ -358,7 +363,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.manual_seed(options.seed)
         net = DeepRefinement(width, coarse, blocks, True, tail).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if options.start:
-        net.load_state_dict(torch.load(options.start, weights_only=True))
+        with readable(options.start):
+            net.load_state_dict(load_state(options.start))
     torch.manual_seed(options.seed)
     found = [Decoded.load(path) for path in sorted(options.folder.glob("[0-9]*-*.npz"))]
     average = train(net, found, model.multiple, options.steps, options.rate, options.seed)

@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from eocodec.adapt.flow import compact
 from eocodec.adapt.stages import Refined, Stretch
 from eocodec.files import atomic_file
 from eocodec.flow.photo import DeepRefinement
+from eocodec.flow.states import load_state, readable
 from eocodec.image import Bytes
 from eocodec.model.bundle import Model
 from eocodec.model.grey import GreyFiles
@@ -152,10 +152,11 @@ def _trained(trainer: Trainer, held: Sequence[Decoded], stretch: Stretch, report
     best = _Best(before, before)
     first = stretch.part()
     if path.exists():
-        raw: dict[str, Any] = torch.load(path, weights_only=True)
-        trainer.restore(raw["trainer"])
-        first = raw["first"]
-        best = _Best(before, raw["error"], raw["weights"])
+        with readable(path):
+            raw = load_state(path)
+            trainer.restore(raw["trainer"])
+            first = raw["first"]
+            best = _Best(before, raw["error"], raw["weights"])
         report(f"the refinement goes on after {trainer.steps} steps")
 
     def save() -> None:
