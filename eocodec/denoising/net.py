@@ -168,14 +168,15 @@ def read(model: Model, values: Float32, areas: npt.NDArray[np.bool_] | None = No
     height, width = values.shape[:2]
     light = brightness(values)
     sums = np.zeros((3, *light.shape))  # readings, weight, weighted reading
-    for tile, picture in _pieces(model, values):
-        (planes,) = model.run(SIGMA, {"picture": picture})
-        value, weight = (_inside(plane, tile, height, width) for plane in planes[0])
-        rows = (np.arange(value.shape[0]) * 2 + tile.rows.start) // AREA
-        columns = (np.arange(value.shape[1]) * 2 + tile.columns.start) // AREA
-        where = (rows[:, None] * light.shape[1] + columns).ravel()
-        for k, quantity in enumerate((np.ones_like(value), weight, weight * value)):
-            sums[k] += np.bincount(where, quantity.ravel(), light.size).reshape(light.shape)
+    with model.runtime.series(SIGMA, height * width > WHOLE):
+        for tile, picture in _pieces(model, values):
+            (planes,) = model.run(SIGMA, {"picture": picture})
+            value, weight = (_inside(plane, tile, height, width) for plane in planes[0])
+            rows = (np.arange(value.shape[0]) * 2 + tile.rows.start) // AREA
+            columns = (np.arange(value.shape[1]) * 2 + tile.columns.start) // AREA
+            where = (rows[:, None] * light.shape[1] + columns).ravel()
+            for k, quantity in enumerate((np.ones_like(value), weight, weight * value)):
+                sums[k] += np.bincount(where, quantity.ravel(), light.size).reshape(light.shape)
     weight, total = sums[1:] / np.maximum(sums[0], 1)
     share = sums[0] / sums[0].max()  # areas at the right and the bottom are smaller
     if areas is not None:
@@ -249,9 +250,10 @@ def apply(model: Model, values: Float32, noise: Noise, turns: int = 1) -> Float3
         return found.swapaxes(0, 1) if transposed else found
 
     total = np.zeros_like(values)
-    for first in range(0, turns, at_once):
-        for found in side_by_side(clean, TURNS[first : first + at_once], at_once):
-            total += found
+    with model.runtime.series(CLEAN, values.shape[0] * values.shape[1] > WHOLE):
+        for first in range(0, turns, at_once):
+            for found in side_by_side(clean, TURNS[first : first + at_once], at_once):
+                total += found
     total /= np.float32(turns)
     return total if contrast == 1 else (total - np.float32(MIDDLE)) / np.float32(contrast) + np.float32(MIDDLE)
 

@@ -13,7 +13,8 @@ import re
 import sys
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy.typing as npt
@@ -111,6 +112,7 @@ class Runtime:
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
+        self._series: Counter[str] = Counter()  # of runs of a graph that are in progress
 
     def abandon(self) -> None:
         """Forget the sessions without ending them, in a forked process: the threads they would wait for are not there.
@@ -138,7 +140,8 @@ class Runtime:
         name = f"{graph}{ALONE}" if one_of_many and not self.may_use_cuda else graph
         session = self._sessions.get(name) or self.open(name)
         options = onnxruntime().RunOptions()
-        if self.device != "cuda" and not is_exact(graph) and max(v.size for v in inputs.values()) >= LARGE:
+        large = max(v.size for v in inputs.values()) >= LARGE
+        if large and not self._series[graph] and self.device != "cuda" and not is_exact(graph):
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         _running[threading.get_ident()] = options
         try:
@@ -167,14 +170,28 @@ class Runtime:
                 self._sessions[graph] = self._session(graph)
             return self._sessions[graph]
 
-    def release(self, graph: str) -> None:
-        """Give back the memory that a transform's session on the CPU keeps for its next run; using it opens it again.
+    @contextlib.contextmanager
+    def series(self, graph: str, several: bool) -> Iterator[None]:
+        """While the tiles of a picture, if there are several, go through a transform, leave memory to the next.
 
-        After a large picture that is hundreds of megabytes, for nothing if what comes next is something else.
+        After the last of them it is given back, and the session is opened again when it is used again: hundreds of
+        megabytes, for nothing if what comes next is something else. Giving them back after each run, to fill them with
+        zeros for the next, takes a tenth of a large picture's time. A single run gives back what it takes, and its
+        session stays.
         """
+        if not several:
+            yield
+            return
         with self._lock:
-            if self.device == "cpu" and not is_exact(graph):
-                self._sessions.pop(graph, None)
+            self._series[graph] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._series[graph] -= 1
+                if self.device == "cpu" and not self._series[graph]:
+                    for name in (graph, f"{graph}{ALONE}"):
+                        self._sessions.pop(name, None)
 
     def open_ahead(self, graphs: Iterable[str]) -> None:
         """Begin to open sessions in another thread, if there may be one; what fails shows when it is used.

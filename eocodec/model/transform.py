@@ -99,18 +99,17 @@ def analyse(model: Model, rgb: Bytes | Float32) -> Latents:
         np.empty((axes if k == 0 else 3 * axes, full_height // f, full_width // f), np.float32)
         for k, f in enumerate(factors)
     ]
-    for t in tiles(full_width, full_height, TILE, HALO, WHOLE, strips=True):
-        rows, columns = t.outer_rows, t.outer_columns
-        piece: npt.NDArray[Any] = rgb[rows.start : rows.stop, columns.start : columns.stop]
-        missing = (rows.stop - rows.start - piece.shape[0], columns.stop - columns.start - piece.shape[1])
-        if any(missing):
-            piece = np.pad(piece, ((0, missing[0]), (0, missing[1]), (0, 0)), "edge")
-        bands = model.run("encoder", {"picture": _values(piece, axes)})
-        for k, (band, f) in enumerate(zip(bands, factors, strict=True)):
-            r, c = scaled(t.rows, f), scaled(t.columns, f)
-            latents[k][:, r, c] = band[0][:, shifted(r, rows.start // f), shifted(c, columns.start // f)]
-    if full_width * full_height > WHOLE:
-        model.runtime.release("encoder")
+    with model.runtime.series("encoder", full_width * full_height > WHOLE):
+        for t in tiles(full_width, full_height, TILE, HALO, WHOLE, strips=True):
+            rows, columns = t.outer_rows, t.outer_columns
+            piece: npt.NDArray[Any] = rgb[rows.start : rows.stop, columns.start : columns.stop]
+            missing = (rows.stop - rows.start - piece.shape[0], columns.stop - columns.start - piece.shape[1])
+            if any(missing):
+                piece = np.pad(piece, ((0, missing[0]), (0, missing[1]), (0, 0)), "edge")
+            bands = model.run("encoder", {"picture": _values(piece, axes)})
+            for k, (band, f) in enumerate(zip(bands, factors, strict=True)):
+                r, c = scaled(t.rows, f), scaled(t.columns, f)
+                latents[k][:, r, c] = band[0][:, shifted(r, rows.start // f), shifted(c, columns.start // f)]
     return latents
 
 
@@ -165,20 +164,19 @@ def synthesise_tiles(
     full_height, full_width = (n * factors[0] for n in latents[0].shape[1:])
     graph, delta = ("decoder", delta) if refined else (unrefined.GRAPH, NO_REFINEMENT)
     step = step_inputs(model, delta)
-    for t in tiles(full_width, full_height, TILE, HALO, WHOLE, strips=True):
-        if t.rows.start >= height or t.columns.start >= width:
-            continue
-        inputs = {
-            name: np.ascontiguousarray(band[None, :, scaled(t.outer_rows, f), scaled(t.outer_columns, f)])
-            for name, band, f in zip(band_names(levels), latents, factors, strict=True)
-        }
-        if model.manifest.tuned:
-            step = places.inputs(delta, t, model.multiple)
-        (picture,) = model.run(graph, {**inputs, **step})
-        inner = picture[0][:, shifted(t.rows, t.outer_rows.start), shifted(t.columns, t.outer_columns.start)]
-        yield t.rows, t.columns, inner[:, : height - t.rows.start, : width - t.columns.start]
-    if full_width * full_height > WHOLE:
-        model.runtime.release(graph)
+    with model.runtime.series(graph, full_width * full_height > WHOLE):
+        for t in tiles(full_width, full_height, TILE, HALO, WHOLE, strips=True):
+            if t.rows.start >= height or t.columns.start >= width:
+                continue
+            inputs = {
+                name: np.ascontiguousarray(band[None, :, scaled(t.outer_rows, f), scaled(t.outer_columns, f)])
+                for name, band, f in zip(band_names(levels), latents, factors, strict=True)
+            }
+            if model.manifest.tuned:
+                step = places.inputs(delta, t, model.multiple)
+            (picture,) = model.run(graph, {**inputs, **step})
+            inner = picture[0][:, shifted(t.rows, t.outer_rows.start), shifted(t.columns, t.outer_columns.start)]
+            yield t.rows, t.columns, inner[:, : height - t.rows.start, : width - t.columns.start]
 
 
 def synthesise(
