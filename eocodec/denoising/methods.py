@@ -260,7 +260,8 @@ class _PhotoDenoiser(_Denoiser):
                 values = coarse_removed(
                     values, noise.coarse, lambda v, s: net.apply(self.model, v, Noise.white(s), shifts)
                 )
-            return net.apply(self.model, values, noise, shifts)
+            clean = net.apply(self.model, values, noise, shifts)
+            return clipped.with_brightness_of(values, clean, noise.levels(values))
         estimator = {"shrink": shrinkage.shrink, "drop": shrinkage.drop}[method]
         clean = _averaged(functools.partial(estimator, self.model, noise=noise.sigma), values, shifts)
         return shrinkage.restore_coarse(values, clean)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AREA", "LARGEST_PEAK", "MOST_FAR", "Correlated", "Hidden", "correlated", "hidden", "trusted"]
+__all__ = ["AREA", "LARGEST_PEAK", "MOST_FAR", "Correlated", "Hidden", "correlated", "hidden", "means", "trusted"]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -57,15 +57,15 @@ def trusted(values: Float32, alpha: npt.NDArray[np.uint8] | None = None) -> npt.
     same = _one_colour(values, (deviation >= DRAWN) & ~drawn)
     drawn |= same >= np.where(deviation >= BOLD, 0.5, 1.0) * (SAME_GREY if _is_grey(values) else SAME_COLOUR)
     none = (deviation < DEAD) | drawn
-    clipped = _means((values == 0) | (values == 1)).max(2) > CLIPPED
+    clipped = means((values == 0) | (values == 1)).max(2) > CLIPPED
     if alpha is not None:
-        none |= _means((alpha == 0)[:, :, None])[:, :, 0] > 0
+        none |= means((alpha == 0)[:, :, None])[:, :, 0] > 0
     return ~(_grown(none) | clipped)
 
 
 def _deviation(values: Float32) -> Float32:
     """Standard deviation in areas of 8x8 pixels, that of the channel that has most, `(⌈H/8⌉, ⌈W/8⌉)`."""
-    mean, square = _means(values), _means(values * values)
+    mean, square = means(values), means(values * values)
     return np.sqrt(np.maximum(square - mean * mean, 0)).max(2)
 
 
@@ -100,10 +100,10 @@ def _repeated(values: Float32) -> Float32:
     same = np.zeros((*values.shape[:2], 1), np.bool_)
     inner = values[1:, 1:]
     same[1:, 1:, 0] = ((inner == values[1:, :-1]) & (inner == values[:-1, 1:])).all(2)
-    return _means(same)[:, :, 0]
+    return means(same)[:, :, 0]
 
 
-def _means(values: Float32 | npt.NDArray[np.bool_]) -> Float32:
+def means(values: Float32 | npt.NDArray[np.bool_]) -> Float32:
     """Means over areas of 8x8 pixels, smaller at the right and the bottom, `(⌈H/8⌉, ⌈W/8⌉, N)`."""
     rows, columns = (np.arange(0, n, AREA) for n in values.shape[:2])
     exact = np.uint16 if values.dtype == np.bool_ else np.float64
