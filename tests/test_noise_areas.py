@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from paths import SAMPLES
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import eocodec
-from eocodec.denoising import denoise_picture, estimate_sigma
+from eocodec.denoising import clipped, denoise_picture, estimate_sigma
 from eocodec.denoising.coarse import coarse_level
 from eocodec.denoising.noise_areas import correlated, hidden, trusted
 from eocodec.image import Picture
@@ -247,3 +247,49 @@ def test_neighbours_of_flat_and_transparent_areas_are_not_trusted(hidden_by: str
         else:
             alpha[27, 35] = 0
     assert (trusted(values, alpha) == expected).all()
+
+
+def _page(paper: int, ink: int) -> np.ndarray:
+    page = Image.new("RGB", (320, 240), (paper,) * 3)
+    draw = ImageDraw.Draw(page)
+    for top in range(10, 230, 22):
+        draw.text((10, top), "noise on paper is cut off at its half, 0123456789", (ink,) * 3)
+    return np.asarray(page)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("paper", "ink"), [(255, 10), (0, 200)])
+@pytest.mark.parametrize("sigma", [4, 8])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_noise_on_white_and_on_black_paper_is_found(
+    paper: int, ink: int, sigma: float, channels: int, model: Model
+) -> None:
+    page = _page(paper, ink)
+    noise = np.random.default_rng(3).normal(0, sigma, (*page.shape[:2], channels))
+    noisy = np.clip(np.rint(page + noise), 0, 255).astype(np.uint8)
+    assert trusted(noisy.astype(np.float32) / 255).mean() > 0.3
+    done = denoise_picture(noisy, model=model)
+    assert 0.5 * sigma < done.sigma < 1.5 * sigma
+    assert _psnr(page, done.rgb) > _psnr(page, noisy) + 1.2
+    assert (denoise_picture(page, model=model).rgb == page).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tone", [20, 60, 128, 200, 235])
+@pytest.mark.parametrize("true", [0, 6])
+def test_a_level_that_is_too_high_makes_nothing_brighter_or_darker(tone: int, true: float, model: Model) -> None:
+    flat = np.full((96, 96, 3), tone, np.uint8)
+    clean = denoise_picture(_noisy(flat, true) if true else flat, 25, model=model).rgb
+    assert abs(clean.mean() - tone) < 3
+
+
+def test_what_noise_has_lost_is_given_back_and_no_more() -> None:
+    random = np.random.default_rng(1)
+    truth = np.repeat(np.linspace(0, 1, 256, dtype=np.float32)[None, :, None], 256, 0).repeat(3, 2)
+    values = np.clip(truth + random.normal(0, 0.1, truth.shape), 0, 1).astype(np.float32)
+    levels = np.full((32, 32), 0.1, np.float32)
+    assert np.abs(clipped.with_brightness_of(values, truth, levels) - truth).max() < 0.002
+    brighter = clipped.with_brightness_of(values, truth + np.float32(0.05), levels)
+    assert np.abs(brighter - truth)[:, 64:192].max() < 0.016
+    unclipped = clipped.with_brightness_of(truth, truth + np.float32(0.05), levels)
+    assert np.abs(unclipped - truth)[:, 16:240].max() < 0.01

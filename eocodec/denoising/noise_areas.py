@@ -27,6 +27,9 @@ DRAWN, REPEATED = 8 / 255, 0.2  # … as it is from such a deviation on if a sha
 # noise that 0 and 255 have cut off has not.
 SAME_COLOUR, SAME_GREY, BOLD = 0.2, 0.5, 48 / 255
 CLIPPED = 0.5  # share of an area's values that are 0 or 1, beyond which noise is cut off there
+# Noise on white paper is cut off at half of its values. Where no more areas than a few are flat, so that there is noise
+# everywhere, areas count up to larger shares of black or white: so many times that of a colour, and that of an area.
+FEW_FLAT, AT_AN_END, MOST_CLIPPED = 0.02, 1.5, 0.75
 PATCH = 16  # edge in pixels of the patches in which noise that is not white is measured
 SMOOTH, ALIKE = 0.02, 1.6  # share of patches that are the smoothest; those up to so many times as rough are like them
 LEVEL_ALIKE = 1.3  # likewise, for the level of noise that all channels share
@@ -53,11 +56,13 @@ def trusted(values: Float32, alpha: npt.NDArray[np.uint8] | None = None) -> npt.
     Neighbours of flat or hidden areas do not count either: an edge that was drawn between them looks like noise.
     """
     deviation = _deviation(values)
+    flat = deviation < DEAD
+    covered = flat.mean() <= FEW_FLAT
     drawn = (deviation >= DRAWN) & (_repeated(values) >= REPEATED)
-    same = _one_colour(values, (deviation >= DRAWN) & ~drawn)
+    same = _one_colour(values, (deviation >= DRAWN) & ~drawn, AT_AN_END if covered else 1.0)
     drawn |= same >= np.where(deviation >= BOLD, 0.5, 1.0) * (SAME_GREY if _is_grey(values) else SAME_COLOUR)
-    none = (deviation < DEAD) | drawn
-    clipped = means((values == 0) | (values == 1)).max(2) > CLIPPED
+    none = flat | drawn
+    clipped = means((values == 0) | (values == 1)).max(2) > (MOST_CLIPPED if covered else CLIPPED)
     if alpha is not None:
         none |= means((alpha == 0)[:, :, None])[:, :, 0] > 0
     return ~(_grown(none) | clipped)
@@ -73,8 +78,10 @@ def _is_grey(values: Float32) -> bool:
     return bool((values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all())
 
 
-def _one_colour(values: Float32, among: npt.NDArray[np.bool_]) -> Float32:
+def _one_colour(values: Float32, among: npt.NDArray[np.bool_], at_an_end: float) -> Float32:
     """Share of the pixels of some whole areas that have the area's most common colour, in 8 bits, `(⌈H/8⌉, ⌈W/8⌉)`.
+
+    It is divided by `at_an_end` where that colour is black or white.
 
     What was drawn and scaled or stored as JPEG keeps the colour of its paper in places, and few tones their levels.
     """
@@ -83,12 +90,14 @@ def _one_colour(values: Float32, among: npt.NDArray[np.bool_]) -> Float32:
     parts = values[: high * AREA, : wide * AREA].reshape(high, AREA, wide, AREA, 3)[rows, :, columns]
     levels = np.rint(255 * parts.reshape(-1, AREA * AREA, 3)).astype(np.int64) & 0x3FF
     colours = np.sort(levels @ np.array([1 << 20, 1 << 10, 1]), 1)
-    most, run = np.ones(len(colours)), np.ones(len(colours))
+    most, run, commonest = np.ones(len(colours)), np.ones(len(colours)), colours[:, 0]
     for before, after in zip(colours.T[:-1], colours.T[1:], strict=True):
         run = np.where(before == after, run + 1, 1)
+        commonest = np.where(run > most, after, commonest)
         most = np.maximum(most, run)
+    end = (commonest == 0) | (commonest == 255 * ((1 << 20) + (1 << 10) + 1))
     found = np.zeros(among.shape, np.float32)
-    found[rows, columns] = most / AREA**2
+    found[rows, columns] = most / AREA**2 / np.where(end, at_an_end, 1)
     return found
 
 
