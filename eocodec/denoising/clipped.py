@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.floating]
 LEVELS = np.linspace(0.008, 1.0, 125)  # deviations before clipping, range 0 to 1
 PLACES = np.linspace(-1.5, 2.5, 401)  # means before clipping
 BINS = 32  # of brightness
-SURE, LEAST = 3.0, 0.25 / 255  # deviations of a mean of noise, and range 0 to 1, that means may differ by for nothing
+SURE, LEAST = 5.0, 0.25 / 255  # deviations of a mean of noise, and range 0 to 1, that means may differ by for nothing
 CLIPPED = 0.02  # share of the values at 0 or 1 from which on noise may have been cut off
 
 
