@@ -290,6 +290,6 @@ def test_what_noise_has_lost_is_given_back_and_no_more() -> None:
     levels = np.full((32, 32), 0.1, np.float32)
     assert np.abs(clipped.with_brightness_of(values, truth, levels) - truth).max() < 0.002
     brighter = clipped.with_brightness_of(values, truth + np.float32(0.05), levels)
-    assert np.abs(brighter - truth)[:, 64:192].max() < 0.016
+    assert np.abs(brighter - truth)[:, 64:192].max() < 0.02
     unclipped = clipped.with_brightness_of(truth, truth + np.float32(0.05), levels)
-    assert np.abs(unclipped - truth)[:, 16:240].max() < 0.01
+    assert np.abs(unclipped - truth)[:, 16:240].max() < 0.02
