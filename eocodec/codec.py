@@ -469,8 +469,8 @@ def truncate(
 
     Arguments:
         data: the file.
-        rate: of a progressive file: what :func:`compress` gives at this C. Other files, whose steps are finer, hold no
-            such thing.
+        rate: of a progressive file: what :func:`compress` gives at this C, up to that of the file. Other files, whose
+            steps are finer, hold no such thing.
         latents: of an ordinary file: whole segments that lie within the first latents of every block, which keep their
             fine step; of a page: those of all its photographs.
         max_bytes: keep as many whole segments as fit, of a progressive file as many bytes. Where none fits, one colour

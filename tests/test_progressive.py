@@ -64,6 +64,28 @@ def test_cutting_to_a_rate_gives_the_file_of_that_rate(picture: np.ndarray, data
         assert eocodec.truncate(data, rate=rate) == eocodec.compress(picture, rate, progressive=True)
 
 
+def test_a_rate_beyond_the_end_of_a_file_is_refused(picture: np.ndarray) -> None:
+    small = picture[:60, :80]
+    data = eocodec.compress(small, 120, progressive=True)
+    assert eocodec.truncate(data, rate=120) == data
+    with pytest.raises(EocodecError, match=r"at rate 400 cannot be cut from .* that goes up to rate 1\d\d") as refused:
+        eocodec.truncate(data, rate=400)
+    furthest = float(str(refused.value).split("up to rate ")[1].split(";")[0])
+    assert furthest >= 120 and eocodec.truncate(data, rate=furthest) == data
+    assert eocodec.compress(small, furthest, progressive=True) == data
+    with pytest.raises(EocodecError, match="cannot be cut"):
+        eocodec.truncate(data, rate=furthest + 0.02)
+    assert eocodec.truncate(data, max_bytes=10 * len(data)) == data  # as of other files, all that fits
+    for length in (len(data) // 2, 40):  # what is left of a cut counts, not what it was cut from
+        part = eocodec.truncate(data, max_bytes=length)
+        with pytest.raises(EocodecError, match="cannot be cut"):
+            eocodec.truncate(part, rate=120)
+    empty = format.to_bytes(replace(format.parse(data), segments=()))
+    for nothing in (empty, eocodec.truncate(data, max_bytes=len(empty) + 6)):
+        with pytest.raises(EocodecError, match="ends before the smallest rate"):
+            eocodec.truncate(nothing, rate=1)
+
+
 @pytest.mark.slow
 def test_targets_hold_for_embedded_streams(picture: np.ndarray) -> None:
     done = codec.compress_picture(picture, bpp=1.0, progressive=True)

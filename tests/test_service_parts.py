@@ -553,9 +553,11 @@ def test_marks_beside_a_stream_cut_it_as_decoding_does() -> None:
     data, model = (VECTORS / "embedded.eoc").read_bytes(), load_model(bundle_of("photo"))
     file = format.from_bytes(data)
     marks = Embedded().marks(model, file)
-    for rate in (1, 5, 40, 300, 768):
+    for rate in (1, 5, 40, 100):
         cut = format.to_bytes(Embedded().cut_at_mark(model.any_manifest, file, marks, rate))
         assert cut == truncate(data, rate=rate)
+    with pytest.raises(EocodecError, match="goes up to rate"):
+        Embedded().cut_at_mark(model.any_manifest, file, marks, 768)
 
 
 def test_a_stored_picture_comes_with_the_marks_of_its_stream(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -569,6 +571,8 @@ def test_a_stored_picture_comes_with_the_marks_of_its_stream(model: Model, monke
     for rate in (2, 20, 250):
         cut = format.to_bytes(Embedded().cut_at_mark(model.any_manifest, file, kept.marks, rate))
         assert cut == truncate(kept.data, rate=rate)
+    with pytest.raises(EocodecError, match="goes up to rate"):  # the marks go on behind the end of the file
+        Embedded().cut_at_mark(model.any_manifest, file, kept.marks, 330)
     monkeypatch.setattr(work, "EMBEDDED_PIXELS", 1000)
     with pytest.raises(EocodecError, match="cannot have regions"):
         work.store(body(48, 32), {**options, "progressive": True, "focus": [[0.0, 0.0, 9.0, 9.0]]})

@@ -24,7 +24,7 @@ References:
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -235,9 +235,13 @@ def _decode(model: Model, width: int, height: int, payload: bytes) -> tuple[Stat
     return state, Stream(payload, (Mark(start, 0.0), *(Mark(start + m.end, m.depth) for m in reader.marks)))
 
 
-def _end(marks: Iterable[Mark], depth: float, payload: bytes) -> int:
-    """Bytes of a stream that it takes to come to a depth; all of them if it does not go as far."""
-    return next((m.end for m in marks if m.depth >= depth and m.end <= len(payload)), len(payload))
+def _reach(manifest: Manifest, marks: Sequence[Mark]) -> str:
+    """Up to which C a stream with these marks goes, rounded down so that a cut at the C that is said succeeds."""
+    reached = manifest.rate_of(delta_of_depth(marks[-1].depth)) if marks else 0.0
+    shown = math.floor(100 * reached) / 100
+    if shown < 1 or depth_of_delta(manifest.step_of(shown)) > marks[-1].depth:
+        return "ends before the smallest rate"
+    return f"goes up to rate {shown:g}"
 
 
 class EmbeddedJob(Job):
@@ -359,10 +363,21 @@ class Embedded(EmbeddedForm, Coding):
         return _decode(model, file.header.width, file.header.height, file.payload)[1].marks
 
     def cut_at_mark(self, manifest: Manifest, file: AnyFile, marks: Iterable[Mark], rate: float) -> File:
-        """As :meth:`cut` at C, given the marks of the stream, without decoding anything."""
+        """As :meth:`cut` at C, given the marks of the stream, without decoding anything.
+
+        Raises:
+            EocodecError: the rate is out of range, or the stream does not go as far.
+        """
         file = whole_file(file)
-        length = _end(marks, depth_of_delta(manifest.step_of(rate)), file.payload)
-        return replace(file, segments=(Segment(1, file.payload[:length]),) if file.payload else ())
+        depth = min(depth_of_delta(manifest.step_of(rate)), float(LAYERS))
+        present = [m for m in marks if m.end <= len(file.payload)]
+        end = next((m.end for m in present if m.depth >= depth), None)
+        if end is None:
+            raise EocodecError(
+                f"what compress gives at rate {rate:g} cannot be cut from a progressive file that "
+                f"{_reach(manifest, present)}; compress the picture again"
+            )
+        return replace(file, segments=(Segment(1, file.payload[:end]),))
 
     def cut(
         self,
@@ -373,7 +388,11 @@ class Embedded(EmbeddedForm, Coding):
         latents: float | None = None,
         max_bytes: int | None = None,
     ) -> File:
-        """What fits, to the byte; or the stream as far as C goes, which takes its model to find."""
+        """What fits, to the byte; or the stream as far as C goes, which takes its model to find.
+
+        Raises:
+            EocodecError: latents are given, no cut is as small, the rate is out of range, or the stream ends before it.
+        """
         file = whole_file(file)
         payload = file.payload
         if latents is not None:
