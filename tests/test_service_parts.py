@@ -578,6 +578,14 @@ def test_a_stored_picture_comes_with_the_marks_of_its_stream(model: Model, monke
         work.store(body(48, 32), {**options, "progressive": True, "focus": [[0.0, 0.0, 9.0, 9.0]]})
     large = work.store(body(48, 32), options)
     assert large.marks is None and large.data == compress_picture(read(body(48, 32)), 300, model=model).data
+    monkeypatch.setattr(work, "EMBEDDED_PIXELS", 1 << 18)
+    drawing = io.BytesIO()
+    Image.new("RGB", (64, 48), (200, 30, 90)).save(drawing, "PNG")
+    exact = work.store(drawing.getvalue(), options)
+    lossless = compress_picture(read(drawing.getvalue()), lossless=True, model=model)
+    assert exact.marks is None and exact.data == lossless.data
+    wanted = work.store(drawing.getvalue(), {**options, "progressive": True})
+    assert len(wanted.data) > len(exact.data) and format.parse(wanted.data).header.embedded and wanted.marks
     tiny = (VECTORS / "face-tiny.eoc").read_bytes()
     assert work.store(tiny, options).data == tiny
 
