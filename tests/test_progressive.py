@@ -178,6 +178,23 @@ def test_the_first_bytes_show_a_colour_then_a_coarse_picture(samples: dict[str, 
     assert (np.diff(np.mean(quality, 0)) > 0).all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(5, 7), (8, 8), (24, 32), (96, 128)])
+def test_longer_prefixes_are_better_on_average(samples: dict[str, np.ndarray], size: tuple[int, int]) -> None:
+    cuts = np.geomspace(24, 2000, 12).round().astype(int)
+    quality = []
+    for picture in samples.values():
+        for y, x in ((0, 0), (100, 100), (150, 220)):
+            crop = picture[y : y + size[0], x : x + size[1]]
+            whole = eocodec.compress(crop, 300, progressive=True)
+            lengths = np.minimum(cuts, len(whole))
+            shown = {n: psnr(crop, eocodec.decompress(whole[:n])) for n in set(lengths)}
+            quality.append([shown[n] for n in lengths])
+    steps = np.diff(quality, axis=1)
+    assert (steps.mean(0) >= 0).all() and steps[:, 0].mean() > 2
+    assert steps.min() > -0.5  # of a single picture
+
+
 def test_what_counts_of_a_low_pass_is_what_the_whole_one_holds(picture: np.ndarray, data: bytes, model: Model) -> None:
     payload = format.parse(data).payload
     size, start = format.read_number(payload)
