@@ -14,6 +14,7 @@ import eocodec
 from eocodec import codec, format
 from eocodec.coding import embedded, embedded_tables
 from eocodec.errors import EocodecError, FormatError, ModelError
+from eocodec.image import as_picture
 from eocodec.metrics import psnr
 from eocodec.model import transform
 from eocodec.model.bundle import Model, read_bundle
@@ -96,6 +97,25 @@ def test_targets_hold_for_embedded_streams(picture: np.ndarray) -> None:
         eocodec.compress(picture[:40, :40], psnr=90.0, progressive=True)
     with pytest.raises(EocodecError, match="smallest file has"):
         eocodec.compress(picture, max_bytes=16, progressive=True)
+
+
+@pytest.mark.slow
+def test_a_quality_is_reached_with_no_byte_to_spare(samples: dict[str, np.ndarray], model: Model) -> None:
+    crops = {(5, 7): (38.0, 42.0), (8, 8): (42.0, 46.0), (24, 32): (30.0, 34.0), (128, 160): (42.0,)}
+    for (height, width), targets in crops.items():
+        y, x = (0, 0) if height < 10 else (100, 100)
+        picture = as_picture(samples["coffee"][y : y + height, x : x + width])
+        for target in targets:
+            job = codec.open_picture(picture, model, progressive=True).job
+            assert isinstance(job, embedded.EmbeddedJob)
+            file = job.reaching(target).file
+            assert isinstance(file, format.File)
+            quality, ends = job.quality(file), [m.end for m in job.stream.marks]
+            assert quality >= target and len(file.payload) in ends
+            before = [end for end in ends if end < len(file.payload)]
+            if quality > target + 0.1 and before:
+                shorter = replace(file, segments=(format.Segment(1, file.payload[: before[-1]]),))
+                assert job.quality(shorter) < target
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ References:
     https://arxiv.org/abs/2102.02913
 """
 
+import bisect
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -40,7 +41,7 @@ from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.coding.forms import EmbeddedForm
 from eocodec.coding.ordinary import picture_of
 from eocodec.coding.range_coder import Reader, Writer, tables_of
-from eocodec.coding.rate_control import expected_step, match_quality
+from eocodec.coding.rate_control import QUALITY_WIDTH, TRIES, expected_step, match_quality
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import AnyFile, File, Header, Segment
 from eocodec.image import Bytes, Picture
@@ -287,7 +288,12 @@ class EmbeddedJob(Job):
         return self._coded(self._cut(self.stream.payload[:room]))
 
     def reaching(self, target: float) -> Coded:
-        """The shortest cut, nearly, whose picture has `target` dB."""
+        """The shortest cut, nearly, whose picture has `target` dB.
+
+        It ends where a group of decisions does: bytes behind that show nothing. What one group brings may be more than
+        the search is content with, most of all in small pictures; then earlier ends are tried one by one, as a search
+        among jumps finds one that will do and not the first.
+        """
         depth, tries = depth_of_delta(2.0 ** expected_step(target) / 255) + 1, 1
         depth = min(depth, float(LAYERS))
         while self.quality(self._cut(self._upto(depth).payload)) < target and depth < LAYERS:
@@ -295,13 +301,24 @@ class EmbeddedJob(Job):
         ends = [m.end for m in self.stream.marks]
 
         def attempt(x: float) -> tuple[float, File]:
-            file = self._cut(self.stream.payload[: round(2.0**-x)])
+            end = ends[max(bisect.bisect_right(ends, round(2.0**-x)) - 1, 0)]
+            file = self._cut(self.stream.payload[:end])
             return self.quality(file), file
 
         bounds = -math.log2(ends[-1]), -math.log2(ends[0])
         start = max(-math.log2(next(m.end for m in self.stream.marks if m.depth >= depth - 1)), bounds[0])
         found = match_quality(attempt, target, bounds, start, 1 / 1024)
-        return self._coded(found.result, tries + found.tries)
+        file, tries = found.result, tries + found.tries
+        above = self.quality(file) - target
+        for end in ends[: bisect.bisect_left(ends, len(file.payload))][: -TRIES - 1 : -1]:
+            if above <= QUALITY_WIDTH:
+                break
+            shorter, tries = self._cut(self.stream.payload[:end]), tries + 1
+            above = self.quality(shorter) - target
+            if above < 0:
+                break
+            file = shorter
+        return self._coded(file, tries)
 
     def expected(self, file: AnyFile) -> Bytes:
         """What the decoder makes of the stream, before it is serialised."""
