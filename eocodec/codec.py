@@ -18,6 +18,7 @@ from eocodec.coding import drawn
 from eocodec.coding.base import Coded, Job
 from eocodec.coding.fineness import Focus, tuning_for
 from eocodec.coding.forms import tuning_of
+from eocodec.coding.lossless_tables import available
 from eocodec.coding.rate_control import Target
 from eocodec.coding.registry import coding_for, coding_of
 from eocodec.errors import EocodecError, LimitError
@@ -121,12 +122,14 @@ class Opened:
         sigma: the noise level that was removed, 8-bit levels; None: nothing was.
         lossless: whether its files are exact.
         notes: see :class:`Compressed`.
+        exact: of the same picture, where its form of file is taken even if the exact one is no larger.
     """
 
     job: Job
     sigma: float | None = None
     lossless: bool = False
     notes: tuple[str, ...] = ()
+    exact: drawn.Exact | None = None
 
     def coded(self, target: Target) -> Coded:
         """The file that meets a target; at :func:`default_rate` if there is none.
@@ -151,6 +154,12 @@ class Opened:
         data = format.to_bytes(coded.file)
         if verify:
             _verify(self.job, coded, data)
+        notes = () if _is_exact(coded) else self.notes  # which say what is not kept exactly
+        instead = self.no_larger_exact(len(data), coded.rate)
+        if instead is not None:
+            whose = "a lossless file of what it is without the noise" if self.sigma else "its lossless file"
+            exact = len(format.to_bytes(instead.file))
+            notes += (f"{whose} has {exact} bytes, no more than the {len(data)} of this progressive one",)
         return Compressed(
             data,
             coded.rate,
@@ -161,8 +170,18 @@ class Opened:
             self.sigma,
             "eye" if tuning_of(coded.file) else "psnr",
             self.job.picture.depth,
-            () if _is_exact(coded) else self.notes,  # which say what is not kept exactly
+            notes,
         )
+
+    def no_larger_exact(self, size: int, rate: float) -> Coded | None:
+        """The exact file in the place of one of `size` bytes and C = `rate`, if that is one that has not given way.
+
+        As :class:`eocodec.coding.drawn.EitherJob`, it is looked for where quick tries do not rule it out.
+        """
+        if self.exact is None:
+            return None
+        fine = self.job.model.any_manifest.step_of(rate) <= drawn.FINE / 255
+        return self.exact.within(size, photo=fine)
 
 
 def open_picture(
@@ -209,7 +228,9 @@ def open_picture(
     tuning = tuning_for(model, tunable, tune, focus, picture.rgb, squared).improved_by(better)
     job = drawn.open_either(coding, model, picture, values, tuning, focus)
     notes = () if lossless else _no_page(picture, progressive)
-    return Opened(job, sigma, lossless, notes + _narrow(picture) + _no_effort(picture, better is not None))
+    notes += _narrow(picture) + _no_effort(picture, better is not None)
+    exact = drawn.exact_of(model, picture)[0] if progressive and available(model) else None
+    return Opened(job, sigma, lossless, notes, exact)
 
 
 def _bits_of(picture: Picture) -> int:
@@ -469,8 +490,8 @@ def truncate(
 
     Arguments:
         data: the file.
-        rate: of a progressive file: what :func:`compress` gives at this C. Other files, whose steps are finer, hold no
-            such thing.
+        rate: of a progressive file: what :func:`compress` gives at this C, up to that of the file. Other files, whose
+            steps are finer, hold no such thing.
         latents: of an ordinary file: whole segments that lie within the first latents of every block, which keep their
             fine step; of a page: those of all its photographs.
         max_bytes: keep as many whole segments as fit, of a progressive file as many bytes. Where none fits, one colour

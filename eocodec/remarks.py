@@ -22,11 +22,13 @@ class Contents:
         alpha: bytes of transparency.
         exact: whether the colours are kept exactly.
         photographs: how many there are on a page; 0: the file is no page.
+        progressive: whether it is an embedded stream.
     """
 
     alpha: int = 0
     exact: bool = False
     photographs: int = 0
+    progressive: bool = False
 
     @classmethod
     def of(cls, data: bytes) -> "Contents":
@@ -34,7 +36,8 @@ class Contents:
         if is_tiny(data):
             return cls()
         file = parse(data)
-        return cls(len(file.alpha or b""), file.lossless is not None, len(file.segments) if file.header.page else 0)
+        photographs = len(file.segments) if file.header.page else 0
+        return cls(len(file.alpha or b""), file.lossless is not None, photographs, file.header.embedded)
 
 
 def remarks(
@@ -62,7 +65,8 @@ def remarks(
     if source and size > source:
         found.append(f"the file is larger than the input, which has {source} bytes")
     if contents.alpha > NOTABLE * size and picture.alpha is not None:
-        found.append(f"transparency takes {contents.alpha} of the {size} bytes")
+        first = " and comes first: no shorter prefix shows anything" if contents.progressive else ""
+        found.append(f"transparency takes {contents.alpha} of the {size} bytes{first}")
     return found
 
 

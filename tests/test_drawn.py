@@ -17,6 +17,7 @@ from eocodec import codec, format
 from eocodec.coding import drawn, webp
 from eocodec.coding.base import Coded
 from eocodec.coding.drawn import Exact, is_drawn
+from eocodec.coding.rate_control import Target
 from eocodec.errors import FormatError
 from eocodec.image import Picture
 from eocodec.model.bundle import Model
@@ -166,8 +167,36 @@ def test_models_without_exact_files_code_drawings_lossily(model: Model) -> None:
 
 
 @pytest.mark.slow
-def test_progressive_files_stay_progressive(model: Model) -> None:
-    assert format.parse(eocodec.compress(_chart(), progressive=True, model=model)).header.embedded
+def test_progressive_files_stay_progressive_and_say_what_a_lossless_one_takes(
+    model: Model, samples: dict[str, np.ndarray]
+) -> None:
+    flat = np.full((64, 64, 3), (200, 30, 90), np.uint8)
+    for picture in (_chart(), _pixel_art(), flat):
+        done = codec.compress_picture(picture, 300, progressive=True, model=model)
+        assert format.parse(done.data).header.embedded
+        exact = len(eocodec.compress(picture, lossless=True, model=model))
+        assert exact < len(done.data)
+        told = f"its lossless file has {exact} bytes, no more than the {len(done.data)} of this progressive one"
+        assert done.notes == (told,)
+        assert codec.compress_picture(picture, max_bytes=exact - 1, progressive=True, model=model).notes == ()
+    assert codec.compress_picture(samples["coffee"][:90, :120], 300, progressive=True, model=model).notes == ()
+
+
+@pytest.mark.slow
+def test_a_progressive_file_as_large_as_the_lossless_one_of_a_photograph_says_so(
+    model: Model, samples: dict[str, np.ndarray]
+) -> None:
+    picture = samples["chelsea"][:64, :96]
+    exact = len(eocodec.compress(picture, lossless=True, model=model))
+    done = codec.compress_picture(picture, max_bytes=exact + 500, progressive=True, model=model)
+    assert len(done.data) > exact and len(done.notes) == 1 and f"has {exact} bytes" in done.notes[0]
+
+
+@pytest.mark.slow
+def test_what_is_left_without_noise_is_what_a_lossless_file_is_said_of(model: Model) -> None:
+    opened = codec.open_picture(Picture(_chart()), model, progressive=True)
+    done = replace(opened, sigma=3.0).compressed(Target(300, None, None, None))
+    assert [note.split(" has ")[0] for note in done.notes] == ["a lossless file of what it is without the noise"]
 
 
 def test_the_exact_file_is_made_once_and_only_where_it_may_win() -> None:

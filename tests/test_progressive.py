@@ -14,6 +14,7 @@ import eocodec
 from eocodec import codec, format
 from eocodec.coding import embedded, embedded_tables
 from eocodec.errors import EocodecError, FormatError, ModelError
+from eocodec.image import as_picture
 from eocodec.metrics import psnr
 from eocodec.model import transform
 from eocodec.model.bundle import Model, read_bundle
@@ -64,6 +65,28 @@ def test_cutting_to_a_rate_gives_the_file_of_that_rate(picture: np.ndarray, data
         assert eocodec.truncate(data, rate=rate) == eocodec.compress(picture, rate, progressive=True)
 
 
+def test_a_rate_beyond_the_end_of_a_file_is_refused(picture: np.ndarray) -> None:
+    small = picture[:60, :80]
+    data = eocodec.compress(small, 120, progressive=True)
+    assert eocodec.truncate(data, rate=120) == data
+    with pytest.raises(EocodecError, match=r"at rate 400 cannot be cut from .* that goes up to rate 1\d\d") as refused:
+        eocodec.truncate(data, rate=400)
+    furthest = float(str(refused.value).split("up to rate ")[1].split(";")[0])
+    assert furthest >= 120 and eocodec.truncate(data, rate=furthest) == data
+    assert eocodec.compress(small, furthest, progressive=True) == data
+    with pytest.raises(EocodecError, match="cannot be cut"):
+        eocodec.truncate(data, rate=furthest + 0.02)
+    assert eocodec.truncate(data, max_bytes=10 * len(data)) == data  # as of other files, all that fits
+    for length in (len(data) // 2, 40):  # what is left of a cut counts, not what it was cut from
+        part = eocodec.truncate(data, max_bytes=length)
+        with pytest.raises(EocodecError, match="cannot be cut"):
+            eocodec.truncate(part, rate=120)
+    empty = format.to_bytes(replace(format.parse(data), segments=()))
+    for nothing in (empty, eocodec.truncate(data, max_bytes=len(empty) + 6)):
+        with pytest.raises(EocodecError, match="ends before the smallest rate"):
+            eocodec.truncate(nothing, rate=1)
+
+
 @pytest.mark.slow
 def test_targets_hold_for_embedded_streams(picture: np.ndarray) -> None:
     done = codec.compress_picture(picture, bpp=1.0, progressive=True)
@@ -74,6 +97,25 @@ def test_targets_hold_for_embedded_streams(picture: np.ndarray) -> None:
         eocodec.compress(picture[:40, :40], psnr=90.0, progressive=True)
     with pytest.raises(EocodecError, match="smallest file has"):
         eocodec.compress(picture, max_bytes=16, progressive=True)
+
+
+@pytest.mark.slow
+def test_a_quality_is_reached_with_no_byte_to_spare(samples: dict[str, np.ndarray], model: Model) -> None:
+    crops = {(5, 7): (38.0, 42.0), (8, 8): (42.0, 46.0), (24, 32): (30.0, 34.0), (128, 160): (42.0,)}
+    for (height, width), targets in crops.items():
+        y, x = (0, 0) if height < 10 else (100, 100)
+        picture = as_picture(samples["coffee"][y : y + height, x : x + width])
+        for target in targets:
+            job = codec.open_picture(picture, model, progressive=True).job
+            assert isinstance(job, embedded.EmbeddedJob)
+            file = job.reaching(target).file
+            assert isinstance(file, format.File)
+            quality, ends = job.quality(file), [m.end for m in job.stream.marks]
+            assert quality >= target and len(file.payload) in ends
+            before = [end for end in ends if end < len(file.payload)]
+            if quality > target + 0.1 and before:
+                shorter = replace(file, segments=(format.Segment(1, file.payload[: before[-1]]),))
+                assert job.quality(shorter) < target
 
 
 @pytest.mark.slow
@@ -154,6 +196,23 @@ def test_the_first_bytes_show_a_colour_then_a_coarse_picture(samples: dict[str, 
         assert min(np.diff(quality[-1])) > -3  # one place may mislead, no more
         assert quality[-1][4] > psnr(small, np.full_like(small, embedded.MIDDLE)) + 2
     assert (np.diff(np.mean(quality, 0)) > 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(5, 7), (8, 8), (24, 32), (96, 128)])
+def test_longer_prefixes_are_better_on_average(samples: dict[str, np.ndarray], size: tuple[int, int]) -> None:
+    cuts = np.geomspace(24, 2000, 12).round().astype(int)
+    quality = []
+    for picture in samples.values():
+        for y, x in ((0, 0), (100, 100), (150, 220)):
+            crop = picture[y : y + size[0], x : x + size[1]]
+            whole = eocodec.compress(crop, 300, progressive=True)
+            lengths = np.minimum(cuts, len(whole))
+            shown = {n: psnr(crop, eocodec.decompress(whole[:n])) for n in set(lengths)}
+            quality.append([shown[n] for n in lengths])
+    steps = np.diff(quality, axis=1)
+    assert (steps.mean(0) >= 0).all() and steps[:, 0].mean() > 2
+    assert steps.min() > -0.5  # of a single picture
 
 
 def test_what_counts_of_a_low_pass_is_what_the_whole_one_holds(picture: np.ndarray, data: bytes, model: Model) -> None:

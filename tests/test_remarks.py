@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 import eocodec
 from eocodec.codec import compress_picture
+from eocodec.errors import EocodecError
 from eocodec.image import Picture, as_picture, read_picture
 from eocodec.model.bundle import Model
 from eocodec.remarks import NOTABLE, Contents, remarks
@@ -94,6 +95,13 @@ def test_transparency_that_takes_a_good_part_is_told(lossy: Compressed, model: M
     alpha = Contents.of(done.data).alpha
     assert alpha > NOTABLE * len(done.data)
     assert _said(seen, done) == [f"transparency takes {alpha} of the {len(done.data)} bytes"]
+    cut = compress_picture(seen, 60, progressive=True, model=model)
+    first = Contents.of(cut.data).alpha
+    assert Contents.of(cut.data).progressive and _said(seen, cut) == [
+        f"transparency takes {first} of the {len(cut.data)} bytes and comes first: no shorter prefix shows anything"
+    ]
+    with pytest.raises(EocodecError, match="cannot be cut"):
+        eocodec.truncate(cut.data, max_bytes=first)
     assert _said(replace(seen, alpha=None), done) == []  # none of its own, so nothing that one could leave out
     some = as_picture(np.dstack([_photo(), np.where(np.arange(120) < 60, 0, 255).astype(np.uint8)[None].repeat(80, 0)]))
     fine = compress_picture(some, 300, model=model)

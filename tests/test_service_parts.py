@@ -553,9 +553,11 @@ def test_marks_beside_a_stream_cut_it_as_decoding_does() -> None:
     data, model = (VECTORS / "embedded.eoc").read_bytes(), load_model(bundle_of("photo"))
     file = format.from_bytes(data)
     marks = Embedded().marks(model, file)
-    for rate in (1, 5, 40, 300, 768):
+    for rate in (1, 5, 40, 100):
         cut = format.to_bytes(Embedded().cut_at_mark(model.any_manifest, file, marks, rate))
         assert cut == truncate(data, rate=rate)
+    with pytest.raises(EocodecError, match="goes up to rate"):
+        Embedded().cut_at_mark(model.any_manifest, file, marks, 768)
 
 
 def test_a_stored_picture_comes_with_the_marks_of_its_stream(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -569,11 +571,21 @@ def test_a_stored_picture_comes_with_the_marks_of_its_stream(model: Model, monke
     for rate in (2, 20, 250):
         cut = format.to_bytes(Embedded().cut_at_mark(model.any_manifest, file, kept.marks, rate))
         assert cut == truncate(kept.data, rate=rate)
+    with pytest.raises(EocodecError, match="goes up to rate"):  # the marks go on behind the end of the file
+        Embedded().cut_at_mark(model.any_manifest, file, kept.marks, 330)
     monkeypatch.setattr(work, "EMBEDDED_PIXELS", 1000)
     with pytest.raises(EocodecError, match="cannot have regions"):
         work.store(body(48, 32), {**options, "progressive": True, "focus": [[0.0, 0.0, 9.0, 9.0]]})
     large = work.store(body(48, 32), options)
     assert large.marks is None and large.data == compress_picture(read(body(48, 32)), 300, model=model).data
+    monkeypatch.setattr(work, "EMBEDDED_PIXELS", 1 << 18)
+    drawing = io.BytesIO()
+    Image.new("RGB", (64, 48), (200, 30, 90)).save(drawing, "PNG")
+    exact = work.store(drawing.getvalue(), options)
+    lossless = compress_picture(read(drawing.getvalue()), lossless=True, model=model)
+    assert exact.marks is None and exact.data == lossless.data
+    wanted = work.store(drawing.getvalue(), {**options, "progressive": True})
+    assert len(wanted.data) > len(exact.data) and format.parse(wanted.data).header.embedded and wanted.marks
     tiny = (VECTORS / "face-tiny.eoc").read_bytes()
     assert work.store(tiny, options).data == tiny
 

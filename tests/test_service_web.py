@@ -276,6 +276,8 @@ def test_a_rate_of_a_stored_stream_takes_no_decoding(client: Any, server: Server
     worked = server.worked()
     for rate in (3, 30, 200):
         assert client.get("/v1/images/stream", params={"rate": rate}).content == eocodec.truncate(whole, rate=rate)
+    refused = client.get("/v1/images/stream", params={"rate": 500})
+    assert refused.status_code == 422 and "goes up to rate 300" in refused.json()["detail"]
     assert server.worked() == worked, "the processes were asked"
 
 

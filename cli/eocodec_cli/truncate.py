@@ -11,7 +11,7 @@ from eocodec_cli.work import for_each
 @click.command("truncate")
 @files.inputs_argument
 @files.output_option
-@click.option("--rate", type=float, metavar="C", help="Progressive files: what compress --rate C gives.")
+@click.option("--rate", type=float, metavar="C", help="Progressive files: what compress --rate C gives, up to their C.")
 @click.option("--latents", type=float, metavar="K", help="Other files: keep the first K latents of every block.")
 @click.option("--bytes", "max_bytes", type=int, metavar="N", help="Keep what fits into N bytes.")
 @files.model_option

@@ -32,7 +32,7 @@ from eocodec.model import transform
 from eocodec.model.bundle import Model
 from eocodec.model.threads import WORTH, begun
 
-__all__ = ["LARGEST_PAGE", "EitherJob", "Exact", "is_drawn", "open_either"]
+__all__ = ["FINE", "LARGEST_PAGE", "EitherJob", "Exact", "exact_of", "is_drawn", "open_either"]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -100,6 +100,16 @@ class Exact:
         return (drawn and self._estimate <= hoped) or (photo and self._estimate <= most * size)
 
 
+def exact_of(model: Model, picture: Picture) -> tuple[Exact, Callable[[], Job]]:
+    """The exact file of a picture, for a model that has nets for such, and the job that makes it, opened when needed.
+
+    Neither refers to a job of another form, which else would keep its latents until cycles are looked for.
+    """
+    plain = matte.repeated(picture)
+    job = functools.cache(lambda: registry.LOSSLESS.open(model, replace(plain, deep=False)))
+    return Exact(plain, lambda: job().at(1 / 255)), job
+
+
 def open_either(
     coding: Coding,
     model: Model,
@@ -147,10 +157,7 @@ class EitherJob(Job):
     ) -> None:
         super().__init__(coding, model, picture)
         self._values, self.tuning, self._pages, self._focus = values, tuning, pages, focus
-        self._plain = plain = matte.repeated(picture)
-        # Nothing in here refers to the job itself, which else would keep its latents until cycles are looked for.
-        self._exactly = exactly = functools.cache(lambda: registry.LOSSLESS.open(model, replace(plain, deep=False)))
-        self._exact = Exact(plain, lambda: exactly().at(1 / 255))
+        self._exact, self._exactly = exact_of(model, picture)
 
     def remember(self) -> None:
         """Keep what is found out about a step, see :class:`eocodec.coding.ordinary.OrdinaryJob`."""

@@ -23,8 +23,9 @@ References:
     https://arxiv.org/abs/2102.02913
 """
 
+import bisect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,7 +41,7 @@ from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.coding.forms import EmbeddedForm
 from eocodec.coding.ordinary import picture_of
 from eocodec.coding.range_coder import Reader, Writer, tables_of
-from eocodec.coding.rate_control import expected_step, match_quality
+from eocodec.coding.rate_control import QUALITY_WIDTH, TRIES, expected_step, match_quality
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import AnyFile, File, Header, Segment
 from eocodec.image import Bytes, Picture
@@ -235,9 +236,13 @@ def _decode(model: Model, width: int, height: int, payload: bytes) -> tuple[Stat
     return state, Stream(payload, (Mark(start, 0.0), *(Mark(start + m.end, m.depth) for m in reader.marks)))
 
 
-def _end(marks: Iterable[Mark], depth: float, payload: bytes) -> int:
-    """Bytes of a stream that it takes to come to a depth; all of them if it does not go as far."""
-    return next((m.end for m in marks if m.depth >= depth and m.end <= len(payload)), len(payload))
+def _reach(manifest: Manifest, marks: Sequence[Mark]) -> str:
+    """Up to which C a stream with these marks goes, rounded down so that a cut at the C that is said succeeds."""
+    reached = manifest.rate_of(delta_of_depth(marks[-1].depth)) if marks else 0.0
+    shown = math.floor(100 * reached) / 100
+    if shown < 1 or depth_of_delta(manifest.step_of(shown)) > marks[-1].depth:
+        return "ends before the smallest rate"
+    return f"goes up to rate {shown:g}"
 
 
 class EmbeddedJob(Job):
@@ -283,7 +288,12 @@ class EmbeddedJob(Job):
         return self._coded(self._cut(self.stream.payload[:room]))
 
     def reaching(self, target: float) -> Coded:
-        """The shortest cut, nearly, whose picture has `target` dB."""
+        """The shortest cut, nearly, whose picture has `target` dB.
+
+        It ends where a group of decisions does: bytes behind that show nothing. What one group brings may be more than
+        the search is content with, most of all in small pictures; then earlier ends are tried one by one, as a search
+        among jumps finds one that will do and not the first.
+        """
         depth, tries = depth_of_delta(2.0 ** expected_step(target) / 255) + 1, 1
         depth = min(depth, float(LAYERS))
         while self.quality(self._cut(self._upto(depth).payload)) < target and depth < LAYERS:
@@ -291,13 +301,24 @@ class EmbeddedJob(Job):
         ends = [m.end for m in self.stream.marks]
 
         def attempt(x: float) -> tuple[float, File]:
-            file = self._cut(self.stream.payload[: round(2.0**-x)])
+            end = ends[max(bisect.bisect_right(ends, round(2.0**-x)) - 1, 0)]
+            file = self._cut(self.stream.payload[:end])
             return self.quality(file), file
 
         bounds = -math.log2(ends[-1]), -math.log2(ends[0])
         start = max(-math.log2(next(m.end for m in self.stream.marks if m.depth >= depth - 1)), bounds[0])
         found = match_quality(attempt, target, bounds, start, 1 / 1024)
-        return self._coded(found.result, tries + found.tries)
+        file, tries = found.result, tries + found.tries
+        above = self.quality(file) - target
+        for end in ends[: bisect.bisect_left(ends, len(file.payload))][: -TRIES - 1 : -1]:
+            if above <= QUALITY_WIDTH:
+                break
+            shorter, tries = self._cut(self.stream.payload[:end]), tries + 1
+            above = self.quality(shorter) - target
+            if above < 0:
+                break
+            file = shorter
+        return self._coded(file, tries)
 
     def expected(self, file: AnyFile) -> Bytes:
         """What the decoder makes of the stream, before it is serialised."""
@@ -359,10 +380,21 @@ class Embedded(EmbeddedForm, Coding):
         return _decode(model, file.header.width, file.header.height, file.payload)[1].marks
 
     def cut_at_mark(self, manifest: Manifest, file: AnyFile, marks: Iterable[Mark], rate: float) -> File:
-        """As :meth:`cut` at C, given the marks of the stream, without decoding anything."""
+        """As :meth:`cut` at C, given the marks of the stream, without decoding anything.
+
+        Raises:
+            EocodecError: the rate is out of range, or the stream does not go as far.
+        """
         file = whole_file(file)
-        length = _end(marks, depth_of_delta(manifest.step_of(rate)), file.payload)
-        return replace(file, segments=(Segment(1, file.payload[:length]),) if file.payload else ())
+        depth = min(depth_of_delta(manifest.step_of(rate)), float(LAYERS))
+        present = [m for m in marks if m.end <= len(file.payload)]
+        end = next((m.end for m in present if m.depth >= depth), None)
+        if end is None:
+            raise EocodecError(
+                f"what compress gives at rate {rate:g} cannot be cut from a progressive file that "
+                f"{_reach(manifest, present)}; compress the picture again"
+            )
+        return replace(file, segments=(Segment(1, file.payload[:end]),))
 
     def cut(
         self,
@@ -373,7 +405,11 @@ class Embedded(EmbeddedForm, Coding):
         latents: float | None = None,
         max_bytes: int | None = None,
     ) -> File:
-        """What fits, to the byte; or the stream as far as C goes, which takes its model to find."""
+        """What fits, to the byte; or the stream as far as C goes, which takes its model to find.
+
+        Raises:
+            EocodecError: latents are given, no cut is as small, the rate is out of range, or the stream ends before it.
+        """
         file = whole_file(file)
         payload = file.payload
         if latents is not None:

@@ -24,6 +24,7 @@ from eocodec.steps import STEP_UNIT
 __all__ = [
     "QUALITY_WIDTH",
     "SIZE_WIDTH",
+    "TRIES",
     "Found",
     "SteppedJob",
     "Target",

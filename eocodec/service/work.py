@@ -20,7 +20,7 @@ from eocodec.coding.rate_control import Target
 from eocodec.coding.walk import Walk
 from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError, FormatError, LimitError
-from eocodec.format import MAGIC, is_tiny, parse, parse_tiny, tiny_from_text
+from eocodec.format import MAGIC, is_tiny, parse, parse_tiny, tiny_from_text, to_bytes
 from eocodec.image import Picture, encode_picture, read_picture, to_pillow
 from eocodec.lab.paths import editing
 from eocodec.memory import keep_memory
@@ -303,8 +303,9 @@ class Kept:
 def store(body: bytes, options: dict[str, Any]) -> Kept:
     """The file to keep: a whole one as it is, a picture compressed with `options`.
 
-    A picture for which `progressive` is None gets an embedded stream if it has at most :data:`EMBEDDED_PIXELS`, and
-    the ordinary form, which takes a tenth of the time, if it has more, or steps that differ (`tune`, `focus`).
+    A picture for which `progressive` is None gets an embedded stream if it has at most :data:`EMBEDDED_PIXELS`, the
+    exact form instead if that is no larger, and the ordinary form, which takes a tenth of the time, if it has more
+    pixels, or steps that differ (`tune`, `focus`).
 
     Raises:
         EocodecError: neither of them, or a file that is cut off.
@@ -347,9 +348,12 @@ def _stored(body: bytes, options: dict[str, Any]) -> Kept:
         return Kept(compress_picture(picture, **given).data)
     tuned = {name: options[name] for name in ("denoise", "tune", "focus")}
     opened = open_picture(picture, model, progressive=True, **tuned)
-    data = opened.compressed(target).data
+    done = opened.compressed(target)
+    exact = opened.no_larger_exact(len(done.data), done.rate) if options["progressive"] is None else None
+    if exact is not None:
+        return Kept(to_bytes(exact.file))
     assert isinstance(opened.job, EmbeddedJob)
-    return Kept(data, opened.job.stream.marks)
+    return Kept(done.data, opened.job.stream.marks)
 
 
 def marks(data: bytes) -> tuple[Mark, ...]:
