@@ -97,7 +97,7 @@ def denoise_remarks(picture: Picture, done: "Denoised", suffix: str, depth: int,
     """
     found, rounded = list(picture.at_depth(depth).notes), picture.keeps > depth
     if estimated and not done.removed:
-        changed = "none was removed" if rounded else "nothing was changed"
+        changed = "none was removed" if picture.deep and depth == 8 else "nothing was changed"
         found.append(f"no noise was found that cannot be texture, and {changed}; a sigma that is given removes it")
     if rounded and done.removed:
         found.append(CLEANED)

@@ -12,10 +12,11 @@ from PIL import Image, ImageDraw
 
 import eocodec
 from eocodec.codec import compress_picture
+from eocodec.denoising import Denoised
 from eocodec.errors import EocodecWarning
 from eocodec.image import Picture, as_picture, read_picture
 from eocodec.model.bundle import Model
-from eocodec.remarks import CLEANED, NOTABLE, ROUNDED, Contents, remarks
+from eocodec.remarks import CLEANED, NOTABLE, ROUNDED, Contents, denoise_remarks, remarks
 from eocodec.results import Compressed
 
 
@@ -175,3 +176,10 @@ def test_a_cut_that_leaves_one_colour_warns(lossy: Compressed) -> None:
         warnings.simplefilter("error", EocodecWarning)
         eocodec.truncate(lossy.data, max_bytes=len(lossy.data))
         eocodec.truncate(cut, max_bytes=60)  # which loses nothing more
+
+
+@pytest.mark.parametrize(("deep", "said"), [(False, "nothing was changed"), (True, "none was removed")])
+def test_nothing_was_changed_only_where_no_bits_were_lost(photo: Picture, deep: bool, said: str) -> None:
+    kept = Denoised(photo.rgb.astype(np.float32) / 255, "net", 0.1, None, removed=False)
+    told = denoise_remarks(replace(photo, deep=deep), kept, ".png", 8, estimated=True)
+    assert told == [f"no noise was found that cannot be texture, and {said}; a sigma that is given removes it"]
