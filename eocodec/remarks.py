@@ -99,9 +99,10 @@ def denoise_remarks(picture: Picture, done: "Denoised", suffix: str, depth: int,
     if estimated and not done.removed:
         changed = "none was removed" if picture.deep and depth == 8 else "nothing was changed"
         found.append(f"no noise was found that cannot be texture, and {changed}; a sigma that is given removes it")
-    if rounded and done.removed:
+    unfit = rounded and not done.removed and not wide.holds(suffix)  # the type, not the method, is the cause
+    if rounded and not unfit:
         found.append(CLEANED)
-    return found + type_remarks(suffix, alpha=picture.alpha is not None, deep=rounded and not done.removed)
+    return found + type_remarks(suffix, alpha=picture.alpha is not None, deep=unfit)
 
 
 def type_remarks(suffix: str, *, alpha: bool, deep: bool = False) -> list[str]:
