@@ -3,6 +3,7 @@
 In: pictures (see `eocodec.image`) or `.eoc` bytes. Out: `.eoc` bytes or arrays.
 """
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,22 +18,24 @@ from eocodec.coding import alpha as transparency
 from eocodec.coding import drawn
 from eocodec.coding.base import Coded, Job
 from eocodec.coding.fineness import Focus, tuning_for
-from eocodec.coding.forms import tuning_of
+from eocodec.coding.forms import blank_pictures, tuning_of
 from eocodec.coding.lossless_tables import available
 from eocodec.coding.rate_control import Target
 from eocodec.coding.registry import coding_for, coding_of
-from eocodec.errors import EocodecError, LimitError
+from eocodec.errors import EocodecError, EocodecWarning, LimitError
 from eocodec.format import File, Tiny
 from eocodec.image import Bytes, ImageLike, Picture, as_picture, rounded
 from eocodec.model.bundle import Model
 from eocodec.model.library import DEFAULT, ModelLike, Models, library_of, load_model
-from eocodec.results import Compressed, Decoded
+from eocodec.remarks import ROUNDED, cut_remarks
+from eocodec.results import Compressed, Decoded, Truncated
 
 __all__ = [
     "DEFAULT_RATE",
     "Compressed",
     "Decoded",
     "Opened",
+    "Truncated",
     "compress",
     "compress_picture",
     "decode_file",
@@ -41,6 +44,7 @@ __all__ = [
     "fit",
     "open_picture",
     "truncate",
+    "truncate_file",
 ]
 
 TINY_MODEL = "face64"
@@ -92,7 +96,8 @@ def compress_picture(
     if lossless and (tiny or progressive or target.given()):
         raise EocodecError("a lossless file has no rate, bpp, bytes or psnr to choose, no tiny or progressive form")
     coding = coding_for(manifest, tiny=tiny, embedded=progressive, lossless=lossless)
-    picture = as_picture(image, _depth(depth, coding.deep and _plain(denoise, tune, focus)))
+    able = coding.deep and _plain(denoise, tune, focus)
+    picture = as_picture(image, _depth(depth, able), ROUNDED if depth is None else None)
     if resize and manifest.edge is not None:
         picture = fit(picture, manifest.edge)
     if not lossless:
@@ -333,7 +338,7 @@ def compress(
         focus: regions of interest, coded finer: `(x, y, width, height)` or `(x, y, width, height, octaves)` in pixels,
             one or a list of them, or a mask `(H, W)`, see `eocodec.coding.fineness.focused`.
         depth: bits a sample, 8 or 16. Default: 16 for pictures of 16-bit integers where model, form of file and the
-            other options can keep them, else 8. Transparency always has 8.
+            other options can keep them, else 8, of which an `EocodecWarning` tells. Transparency always has 8.
         effort: rounds, 0 to 20, in which the encoder looks for latents whose file is better (`eocodec.effort`): some
             seconds a megapixel each, for every step that a target takes to be met; ordinary files of 8 bits a sample.
 
@@ -495,7 +500,7 @@ def truncate(
         latents: of an ordinary file: whole segments that lie within the first latents of every block, which keep their
             fine step; of a page: those of all its photographs.
         max_bytes: keep as many whole segments as fit, of a progressive file as many bytes. Where none fits, one colour
-            is left, see :func:`eocodec.coding.forms.blank_pictures`.
+            is left, of which an `EocodecWarning` tells, see :func:`eocodec.coding.forms.blank_pictures`.
         model: bundle, or library of bundles; only the rate of a progressive file needs its model to be found. Default:
             the shipped ones.
 
@@ -503,6 +508,21 @@ def truncate(
         EocodecError: not exactly one target, out of range, not for this form of file, or no cut is as small as asked.
         FormatError: not an `.eoc` file, or damaged; a rate needs a model that is not at hand.
     """
+    cut = truncate_file(data, rate=rate, latents=latents, max_bytes=max_bytes, model=model)
+    for note in cut.notes:
+        warnings.warn(f"the file: {note}", EocodecWarning, stacklevel=2)
+    return cut.data
+
+
+def truncate_file(
+    data: bytes,
+    *,
+    rate: float | None = None,
+    latents: float | None = None,
+    max_bytes: int | None = None,
+    model: Models = None,
+) -> Truncated:
+    """Cut a file to a lower rate and tell what is left; see :func:`truncate` for arguments and errors."""
     data = file_bytes(data)
     check_numbers(rate=rate, latents=latents, max_bytes=max_bytes)
     if sum(target is not None for target in (rate, latents, max_bytes)) != 1:
@@ -512,7 +532,7 @@ def truncate(
         max_bytes = int(max_bytes)
     file = format.from_bytes(data)
     cut = coding_of(file).cut(file, library_of(model), rate=rate, latents=latents, max_bytes=max_bytes)
-    return format.to_bytes(cut)
+    return Truncated(format.to_bytes(cut), blank_pictures(cut), tuple(cut_remarks(file, cut)))
 
 
 if not TYPE_CHECKING:  # type checkers are not to take every name for granted

@@ -328,12 +328,13 @@ def _check_size(width: int, height: int, most: int | None = None) -> None:
         raise LimitError(f"{width}x{height} pixels is more than the limit of {most}")
 
 
-def as_picture(image: "ImageLike | Picture", depth: int | None = 8) -> Picture:
+def as_picture(image: "ImageLike | Picture", depth: int | None = 8, losing: str | None = None) -> Picture:
     """A :class:`Picture` from an array `(H, W)`, `(H, W, 1|3|4)` (uint8, uint16, or float in [0, 1]) or Pillow image.
 
     Arguments:
         image: the picture.
         depth: bits a sample, 8 or 16; None: as many as it takes to lose nothing.
+        losing: what is to be said, beside the picture's notes, if it has 16 bits a sample that this depth rounds.
 
     Raises:
         ImageError: wrong shape, type or size, a depth that it does not have, or a Pillow image that cannot be read.
@@ -350,8 +351,9 @@ def as_picture(image: "ImageLike | Picture", depth: int | None = 8) -> Picture:
         raise ImageError("a picture must be an array or a Pillow image; eocodec.image.read_picture reads files")
     else:
         picture = _from_array(image)
-    picture = picture.at_depth(picture.keeps if depth is None else depth)
-    for note in picture.notes:
+    keeps = picture.keeps
+    picture = picture.at_depth(keeps if depth is None else depth)
+    for note in (*picture.notes, *([losing] if losing and keeps > picture.depth else [])):
         warnings.warn(f"the picture: {note}", EocodecWarning, stacklevel=3)
     return picture
 

@@ -1,17 +1,25 @@
-"""What is to be said of a compressed picture: what its file does not keep, or keeps in another way than one may think.
+"""What is to be said of a result: what it does not keep, or keeps in another way than one may think.
 
-In: a picture and what compressing it gave. Out: sentences without a subject, for people.
+In: a picture or a file, and what compressing, denoising, decoding or cutting it gave. Out: sentences without a subject,
+for people. The commands, `batch`, the library and the service all say these.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from eocodec.format import is_tiny, parse
-from eocodec.image import Picture
+from eocodec import wide
+from eocodec.format import AnyFile, File, is_tiny, parse
+from eocodec.image import Picture, keeps_alpha
 from eocodec.results import Compressed
 
-__all__ = ["Contents", "remarks"]
+if TYPE_CHECKING:
+    from eocodec.denoising import Denoised
+
+__all__ = ["CLEANED", "ROUNDED", "Contents", "cut_remarks", "denoise_remarks", "remarks", "type_remarks"]
 
 NOTABLE = 0.25  # share of the file from which on transparency is worth a word
+ROUNDED = "its 16 bits a sample are rounded to 8, as this form of file or these options need"
+CLEANED = "its 16 bits a sample are rounded to 8, with which noise is removed"
 
 
 @dataclass(frozen=True)
@@ -77,5 +85,53 @@ def _on_depth(picture: Picture, depth: int, asked: int | None) -> list[str]:
     if depth == 16:
         return ["it is kept at 16 bits a sample; a depth of 8 makes a file of it that more readers know"]
     if picture.keeps == 16:
-        return ["its 16 bits a sample are rounded to 8, as this form of file or these options need"]
+        return [ROUNDED]
     return []
+
+
+def denoise_remarks(picture: Picture, done: "Denoised", suffix: str, depth: int, *, estimated: bool) -> list[str]:
+    """Sentences on a picture that noise was removed from.
+
+    Arguments:
+        picture: as it was read.
+        done: what came of it.
+        suffix: extension of the type that the result is written as, such as ".png".
+        depth: bits a sample of the result.
+        estimated: whether the noise level was to be estimated, and noise to be removed.
+    """
+    found, rounded = list(picture.at_depth(depth).notes), picture.keeps > depth
+    if estimated and not done.removed:
+        changed = "none was removed" if picture.deep and depth == 8 else "nothing was changed"
+        found.append(f"no noise was found that cannot be texture, and {changed}; a sigma that is given removes it")
+    unfit = rounded and not done.removed and not wide.holds(suffix)  # the type, not the method, is the cause
+    if rounded and not unfit:
+        found.append(CLEANED)
+    return found + type_remarks(suffix, alpha=picture.alpha is not None, deep=unfit)
+
+
+def type_remarks(suffix: str, *, alpha: bool, deep: bool = False) -> list[str]:
+    """Sentences on what a type of picture cannot hold.
+
+    Arguments:
+        suffix: its extension, such as ".jpg".
+        alpha: whether the picture has transparency.
+        deep: whether it has 16 bits a sample.
+    """
+    found = []
+    if deep and not wide.holds(suffix):
+        found.append(f"its 16 bits a sample are rounded to 8, which is what {suffix} holds; .png and .tif hold 16")
+    if alpha and not keeps_alpha(suffix):
+        found.append(f"its transparency is lost, which {suffix} cannot hold")
+    return found
+
+
+def cut_remarks(before: AnyFile, after: AnyFile) -> list[str]:
+    """Sentences on a file that was cut, if it has no latents left of a picture that had some."""
+    from eocodec.coding.forms import blank_pictures
+
+    blank = blank_pictures(after)
+    if blank <= blank_pictures(before):
+        return []
+    if isinstance(after, File) and after.header.page:
+        return [f"no segment fits of {blank} of its photographs, of which nothing but one colour is left"]
+    return ["no segment fits: nothing but one colour is left of it"]

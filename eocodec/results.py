@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eocodec.image import Bytes
 
-__all__ = ["Compressed", "Decoded"]
+__all__ = ["Compressed", "Decoded", "Truncated"]
 
 
 @dataclass(frozen=True)
@@ -53,3 +53,18 @@ class Decoded:
     complete: bool
     damaged: bool
     segments: int
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """A file that was cut.
+
+    Arguments:
+        data: what is left.
+        blank: pictures in it that are of one colour for lack of latents, see `eocodec.coding.forms.blank_pictures`.
+        notes: sentences, without a subject, on what the cut lost.
+    """
+
+    data: bytes
+    blank: int = 0
+    notes: tuple[str, ...] = ()

@@ -210,8 +210,13 @@ def test_what_a_type_cannot_hold_is_said(call: Runner, folder: Path) -> None:
     assert icon.returncode == 1 and b"sizes of its own" in icon.stderr
     assert call("denoise", "deep.png", "-o", "same.png").returncode == 0
     assert np.array_equal(np.asarray(Image.open(folder / "same.png")), words), "nothing was changed"
-    done = call("denoise", "--sigma", 9, "deep.png", "-o", "less.png")
-    assert b"16 bits a sample are rounded to 8" in done.stderr
+    done = call("denoise", "--json", "--sigma", 9, "deep.png", "-o", "less.png")
+    assert b"16 bits a sample are rounded to 8, with which noise is removed" in done.stderr
+    assert json.loads(done.stdout)["depth"] == 8
+    assert json.loads(call("denoise", "--json", "deep.png", "-o", "same.png", "-f").stdout)["depth"] == 16
+    done = call("denoise", "--json", "deep.png", "-o", "less.bmp")
+    assert b"none was removed; --sigma S removes it" in done.stderr and b"nothing was changed" not in done.stderr
+    assert b"rounded to 8, which is what .bmp holds" in done.stderr and json.loads(done.stdout)["depth"] == 8
 
 
 def test_links_are_followed_and_modes_kept(call: Runner, folder: Path) -> None:

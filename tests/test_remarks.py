@@ -1,5 +1,6 @@
 """What is said of a compressed picture, sentence by sentence, and what is not worth a word."""
 
+import warnings
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,10 +12,11 @@ from PIL import Image, ImageDraw
 
 import eocodec
 from eocodec.codec import compress_picture
-from eocodec.errors import EocodecError
+from eocodec.denoising import Denoised
+from eocodec.errors import EocodecError, EocodecWarning
 from eocodec.image import Picture, as_picture, read_picture
 from eocodec.model.bundle import Model
-from eocodec.remarks import NOTABLE, Contents, remarks
+from eocodec.remarks import CLEANED, NOTABLE, ROUNDED, Contents, denoise_remarks, remarks
 from eocodec.results import Compressed
 
 
@@ -147,3 +149,51 @@ def test_an_exact_file_lacks_nothing_that_could_be_told(model: Model) -> None:
     noisy = np.random.default_rng(0).integers(0, 4096, (40, 40, 3)).astype(np.uint16)
     done = compress_picture(noisy, 12, model=model)
     assert not Contents.of(done.data).exact and len(done.notes) == 1
+
+
+def _deep() -> np.ndarray:
+    return _photo().astype(np.uint16) * 257 + np.arange(120, dtype=np.uint16)[:, None] % 3
+
+
+@pytest.mark.parametrize("options", [{"denoise": 3}, {"progressive": True}, {"focus": (0, 0, 20, 20)}, {"tune": "eye"}])
+def test_the_library_warns_once_where_it_rounds_16_bits(options: dict[str, object], model: Model) -> None:
+    with pytest.warns(EocodecWarning) as told:
+        eocodec.compress(_deep(), 20, model=model, **options)  # type: ignore[arg-type]
+    assert [str(w.message) for w in told] == [f"the picture: {ROUNDED}"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EocodecWarning)
+        eocodec.compress(_deep(), 20, model=model, depth=8, **options)  # type: ignore[arg-type]
+        eocodec.compress(_photo(), 20, model=model, **options)  # type: ignore[arg-type]
+
+
+def test_denoising_16_bits_in_the_library_warns_once(model: Model) -> None:
+    with pytest.warns(EocodecWarning) as told:
+        assert eocodec.denoise(_deep(), sigma=3, model=model).dtype == np.uint8
+    assert [str(w.message) for w in told] == [f"the picture: {CLEANED}"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EocodecWarning)
+        eocodec.denoise(_photo(), sigma=3, model=model)
+
+
+def test_a_cut_that_leaves_one_colour_warns(lossy: Compressed) -> None:
+    with pytest.warns(EocodecWarning, match="nothing but one colour is left of it"):
+        cut = eocodec.truncate(lossy.data, max_bytes=60)
+    assert np.ptp(eocodec.decompress(cut).reshape(-1, 3), axis=0).max() <= 8, "next to one colour"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EocodecWarning)
+        eocodec.truncate(lossy.data, max_bytes=len(lossy.data))
+        eocodec.truncate(cut, max_bytes=60)  # which loses nothing more
+
+
+@pytest.mark.parametrize(("deep", "said"), [(False, "nothing was changed"), (True, "none was removed")])
+def test_nothing_was_changed_only_where_no_bits_were_lost(photo: Picture, deep: bool, said: str) -> None:
+    kept = Denoised(photo.rgb.astype(np.float32) / 255, "net", 0.1, None, removed=False)
+    told = denoise_remarks(replace(photo, deep=deep), kept, ".png", 8, estimated=True)
+    assert told == [f"no noise was found that cannot be texture, and {said}; a sigma that is given removes it"]
+
+
+def test_16_bits_that_are_rounded_without_noise_are_told(photo: Picture) -> None:
+    kept = Denoised(photo.rgb.astype(np.float32) / 255, "net", 0.1, None, removed=False)
+    deep = replace(photo, deep=True, wide=_deep(), exact=True)
+    assert CLEANED in denoise_remarks(deep, kept, ".png", 8, estimated=True)
+    assert not any("rounded" in note for note in denoise_remarks(deep, kept, ".png", 16, estimated=True))

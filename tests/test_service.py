@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ from eocodec.codec import compress_picture  # noqa: E402
 from eocodec.format import parse  # noqa: E402
 from eocodec.image import read_picture  # noqa: E402
 from eocodec.lab.paths import editing  # noqa: E402
+from eocodec.remarks import CLEANED, ROUNDED  # noqa: E402
 from eocodec.workers import STILLBORN  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -304,6 +306,85 @@ def test_wrong_parameters_and_bodies_are_one_sentence_and_4xx(client: httpx.Clie
     assert "checksum" in detail(client.post("/v1/decompress", content=bytes(damaged)))
     saved = client.post("/v1/decompress?salvage=true", content=bytes(damaged))
     assert saved.status_code == 200 and saved.headers["x-eocodec-state"] == "damaged"
+
+
+def warned(response: "httpx.Response") -> list[str]:
+    """The sentences that an answer comes with."""
+    value = response.headers.get("x-eocodec-warnings", "[]")
+    assert response.is_success and value.isascii()
+    return list(json.loads(value))
+
+
+def pages(kind: str) -> bytes:
+    """Three pictures in one file."""
+    out, first = io.BytesIO(), Image.open(io.BytesIO(small()))
+    first.save(out, kind, save_all=True, append_images=[first.rotate(90), first.rotate(180)])
+    return out.getvalue()
+
+
+def sixteen() -> tuple[bytes, np.ndarray]:
+    """A grey PNG file of 16 bits, and its values."""
+    grey = np.asarray(Image.open(io.BytesIO(small())).convert("L"))
+    words, out = grey.astype(np.uint16) * 256 + np.arange(grey.shape[1], dtype=np.uint16), io.BytesIO()
+    Image.fromarray(words).save(out, "PNG")
+    return out.getvalue(), words
+
+
+FRAMES = "only frame 0 of its 3 is read"
+
+
+def test_the_service_says_what_the_command_says(client: httpx.Client) -> None:
+    assert warned(client.post("/v1/compress", content=small(), params={"rate": 20})) == []
+    tiff, (deep, _) = pages("TIFF"), sixteen()
+    for options in ({"rate": 20}, {"lossless": True}):
+        assert warned(client.post("/v1/compress", content=tiff, params=options)) == [FRAMES]
+    assert warned(client.post("/v1/compress", content=deep, params={"rate": 20})) == [ROUNDED]
+    assert warned(client.post("/v1/denoise", content=deep, params={"sigma": 5})) == [CLEANED]
+    assert FRAMES in warned(client.post("/v1/denoise", content=pages("WEBP"), params={"sigma": 5}))
+    jpeg = io.BytesIO()
+    Image.open(io.BytesIO(small())).save(jpeg, "JPEG")
+    cut = jpeg.getvalue()[:-2]
+    said = read_picture(io.BytesIO(cut)).notes
+    assert said and warned(client.post("/v1/compress", content=cut, params={"rate": 20}))[: len(said)] == list(said)
+    alpha = (VECTORS / "alpha.eoc").read_bytes()
+    lost = "its transparency is lost, which .jpg cannot hold"
+    assert warned(client.post("/v1/decompress", content=alpha, headers={"Accept": "image/jpeg"})) == [lost]
+    assert warned(client.post("/v1/decompress", content=alpha, headers={"Accept": "image/png"})) == []
+    opened = client.post("/v1/open", content=tiff).json()["id"]
+    assert warned(client.get(f"/v1/open/{opened}/file", params={"rate": 20})) == [FRAMES]
+
+
+def test_what_is_said_of_stored_images_is_in_json_and_headers(client: httpx.Client) -> None:
+    put = client.put("/v1/images/said", content=pages("TIFF"), params={"progressive": False, "rate": 200})
+    assert warned(put) == put.json()["warnings"] == [FRAMES]
+    later = client.put("/v1/images/said", content=pages("TIFF"), headers={"Prefer": "respond-async"})
+    while (task := client.get(later.headers["location"]).json())["state"] == "pending":
+        time.sleep(0.05)
+    assert task["warnings"] == [FRAMES]
+    client.put("/v1/images/said", content=small(), params={"progressive": False, "rate": 200})
+    blank = "no segment fits: nothing but one colour is left of it"
+    for _ in range(2):  # made, and remembered
+        assert warned(client.get("/v1/images/said", params={"bytes": 60})) == [blank]
+        assert warned(client.get("/v1/images/said", params={"bytes": 60, "format": "png"})) == [blank]
+    assert (
+        warned(client.get("/v1/images/said")) == warned(client.get("/v1/images/said", params={"format": "png"})) == []
+    )
+    stored = client.put("/v1/images/said", content=(VECTORS / "alpha.eoc").read_bytes())
+    assert stored.json()["warnings"] == []
+    assert "transparency is lost" in warned(client.get("/v1/images/said", params={"format": "jpeg"}))[0]
+
+
+def test_lossless_files_of_16_bits_are_made_over_http(client: httpx.Client) -> None:
+    deep, words = sixteen()
+    made = client.post("/v1/compress", content=deep, params={"lossless": True})
+    assert warned(made) == [] and np.array_equal(eocodec.decompress(made.content)[..., 0], words)
+    decoded = client.post("/v1/decompress", content=made.content)
+    assert warned(decoded) == ["its 16 bits a sample are rounded to 8, which is what this service gives"]
+    opened = client.post("/v1/open", content=deep).json()["id"]
+    assert client.get(f"/v1/open/{opened}/file", params={"lossless": True}).content == made.content
+    assert client.get(f"/v1/open/{opened}/picture", params={"lossless": True, "scores": True}).status_code == 200
+    assert client.put("/v1/images/sixteen", content=deep, params={"lossless": True}).is_success
+    assert client.get("/v1/images/sixteen").content == made.content
 
 
 def test_pictures_of_many_kinds_go_in(client: httpx.Client) -> None:

@@ -73,6 +73,7 @@ def command(
     from eocodec.format import Tiny, from_bytes, tiny_from_text
     from eocodec.image import encode_picture, keeps_alpha, rounded, to_pillow
     from eocodec.model.library import library_of
+    from eocodec.remarks import type_remarks
 
     jobs = files.plan(
         inputs,
@@ -113,14 +114,9 @@ def command(
             isinstance(file, Tiny) or file.lossless is not None or file.header.embedded or file.header.deep
         ):
             warnings.append("texture is drawn in ordinary files only, and this is none")
-        if deep and not wide.holds(suffix):
-            warnings.append(
-                f"its 16 bits a sample are rounded to 8, which is what {suffix} holds; .png and .tif hold 16"
-            )
-            deep = False
+        warnings += type_remarks(suffix, alpha=decoded.alpha is not None, deep=deep)
+        deep = deep and wide.holds(suffix)
         opaque = decoded.alpha is not None and not keeps_alpha(suffix)
-        if opaque:
-            warnings.append(f"its transparency is lost, which {suffix} cannot hold")
         if deep:
             content = wide.encode(decoded.rgb, decoded.alpha, decoded.grey, suffix)
         else:

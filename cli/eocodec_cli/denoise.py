@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eocodec_cli import files, pictures
+from eocodec_cli.shown import with_options
 from eocodec_cli.work import for_each
 
 if TYPE_CHECKING:
@@ -136,8 +137,9 @@ def command(
     """
     from eocodec import wide
     from eocodec.denoising import denoise_picture
-    from eocodec.image import encode_picture, keeps_alpha, to_pillow
+    from eocodec.image import encode_picture, to_pillow
     from eocodec.model.library import load_model
+    from eocodec.remarks import denoise_remarks
 
     if rate is not None and method not in ("auto", "drop"):
         raise click.UsageError(f"--rate goes with --method drop, not with {method}")
@@ -167,33 +169,28 @@ def command(
                 model=load_model(model or "photo", share, device=device),
             )
         suffix = files.picture_suffix(job.target)
-        nothing = not done.removed and sigma == "auto" and strength > 0
         image = to_pillow(done.rgb, picture.alpha, picture.grey)
-        deep = picture.keeps == 16
-        if not done.removed and deep and wide.holds(suffix):
-            same, deep = picture.at_depth(16), False
+        deep = picture.keeps == 16 and not done.removed and wide.holds(suffix)
+        if deep:
+            same = picture.at_depth(16)
             content = wide.encode(same.rgb, same.alpha, same.grey, suffix)
         else:
             content = encode_picture(image, suffix)
         files.write_bytes(job.target, content, job.source if keep_times else None)
-        warnings = list(picture.notes)
-        if nothing:
-            warnings.append("no noise was found that cannot be texture, and nothing was changed; --sigma S removes it")
-        if deep:
-            warnings.append("its 16 bits a sample are rounded to 8, with which noise is removed")
-        if picture.alpha is not None and not keeps_alpha(suffix):
-            warnings.append(f"its transparency is lost, which {suffix} cannot hold")
+        depth, estimated = 16 if deep else 8, sigma == "auto" and strength > 0
+        said = denoise_remarks(picture, done, suffix, depth, estimated=estimated)
         return {
             "input": job.source,
             "output": job.target,
             "width": image.width,
             "height": image.height,
+            "depth": depth,
             "method": done.method,
             "sigma": None if done.sigma is None else round(done.sigma, 2),
             "sigma_range": _range(done),
             "rate": rate,
             "frames": picture.frames,
-            "warnings": warnings,
+            "warnings": [with_options(sentence) for sentence in said],
         }
 
     def line(r: dict[str, Any]) -> str:

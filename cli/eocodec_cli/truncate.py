@@ -44,8 +44,7 @@ def command(
       eocodec truncate --latents 48 photo.eoc
     """
     from eocodec import format
-    from eocodec.codec import truncate
-    from eocodec.coding.forms import blank_pictures
+    from eocodec.codec import truncate_file
     from eocodec.errors import EocodecError, FormatError
     from eocodec.model.library import library_of
 
@@ -58,36 +57,25 @@ def command(
     def work(job: files.Job) -> dict[str, Any]:
         data = format.tiny_from_text(files.read_bytes(job.source))
         try:
-            cut = truncate(data, rate=rate, latents=latents, max_bytes=max_bytes, model=library)
+            cut = truncate_file(data, rate=rate, latents=latents, max_bytes=max_bytes, model=library)
         except FormatError:
             raise
         except EocodecError as e:
             raise EocodecError(_hint(str(e))) from None
-        files.write_bytes(job.target, cut, job.source if keep_times else None)
-        after = format.from_bytes(cut)
-        blank = blank_pictures(after)
-        lost = blank > blank_pictures(format.from_bytes(data))
-        said = [_blank(blank, isinstance(after, format.File) and after.header.page)] if lost else []
+        files.write_bytes(job.target, cut.data, job.source if keep_times else None)
         return {
             "input": job.source,
             "output": job.target,
             "bytes_before": len(data),
-            "bytes": len(cut),
-            "blank": blank,
-            "warnings": [*said, *pictures.misnamed(job.target)],
+            "bytes": len(cut.data),
+            "blank": cut.blank,
+            "warnings": [*cut.notes, *pictures.misnamed(job.target)],
         }
 
     def line(r: dict[str, Any]) -> str:
         return f"{r['input']} -> {r['output']}  {r['bytes_before']} -> {r['bytes']} bytes"
 
     for_each(jobs, work, line, as_json)
-
-
-def _blank(count: int, page: bool) -> str:
-    """What is to be said of a cut that leaves no latents."""
-    if not page:
-        return "no segment fits: nothing but one colour is left of it"
-    return f"no segment fits of {count} of its photographs, of which nothing but one colour is left"
 
 
 def _hint(message: str) -> str:

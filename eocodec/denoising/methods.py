@@ -31,6 +31,7 @@ from eocodec.model.bundle import Model
 from eocodec.model.library import ModelLike, load_model
 from eocodec.model.manifest import FlatManifest, Manifest, PhotoManifest
 from eocodec.model.transform import analyse_vector, to_levels
+from eocodec.remarks import CLEANED
 
 __all__ = ["METHODS", "SHIFTS", "Denoised", "denoise", "denoise_picture", "estimate_sigma"]
 
@@ -109,7 +110,8 @@ def denoise(
         model: a shipped model's name, a bundle's path or a loaded model.
 
     Returns:
-        `(H, W, 3)`: uint8, or float32 in 0 to 1 for floating-point input. A picture whose level is below 0.3 comes
+        `(H, W, 3)`: uint8, of 16-bit integers as well, of which an `EocodecWarning` tells, or float32 in 0 to 1 for
+        floating-point input. A picture whose level is below 0.3 comes
         back as it is.
 
     Raises:
@@ -149,7 +151,7 @@ def denoise_picture(
         raise EocodecError(f"the detail must be from 0 to 1, not {detail:g}")
     denoiser = _denoiser(loaded)
     chosen = _choose(method, rate, loaded)
-    values, grey, alpha = _values(image)
+    values, grey, alpha = _values(image, CLEANED)
     level, places, removed = None, None, True
     if rate is not None:
         clean = denoiser.keep_top(values, rate, shifts or DEFAULT_SHIFTS["drop"])
@@ -413,8 +415,11 @@ def _averaged(remove: Callable[[Float32], Float32], values: Float32, shifts: int
     return total / np.float32(shifts)
 
 
-def _values(image: ImageLike | Picture) -> tuple[Float32, bool, Bytes | None]:
-    """`(H, W, 3)` float32, whether all channels are equal, and alpha; floats may leave 0 to 1, as noise does."""
+def _values(image: ImageLike | Picture, losing: str | None = None) -> tuple[Float32, bool, Bytes | None]:
+    """`(H, W, 3)` float32, whether all channels are equal, and alpha; floats may leave 0 to 1, as noise does.
+
+    `losing` is that of :func:`eocodec.image.as_picture`.
+    """
     alpha = None
     if isinstance(image, np.ndarray) and np.issubdtype(image.dtype, np.floating):
         if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)) or 0 in image.shape:
@@ -428,7 +433,7 @@ def _values(image: ImageLike | Picture) -> tuple[Float32, bool, Bytes | None]:
         values = np.asarray(image, np.float32).reshape(*image.shape[:2], -1)
         values = np.broadcast_to(values, (*image.shape[:2], 3))
     else:
-        picture = as_picture(image)
+        picture = as_picture(image, losing=losing)
         alpha = picture.alpha
         values = picture.rgb.astype(np.float32) / np.float32(255)
     grey = bool((values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all())

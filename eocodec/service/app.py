@@ -48,7 +48,7 @@ EXPOSED = (
     "Preference-Applied",
     "Retry-After",
     "X-Request-Id",
-    *(f"X-Eocodec-{name}" for name in RESULTS),
+    *(f"X-Eocodec-{name}" for name in (*RESULTS, "Warnings")),
 )
 LOCAL = ("localhost", "*.localhost", "127.0.0.1", "[::1]")
 

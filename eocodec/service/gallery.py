@@ -19,13 +19,15 @@ from fastapi.responses import JSONResponse, Response
 from werkzeug.http import http_date, quote_etag
 
 from eocodec import format
-from eocodec.codec import truncate
+from eocodec.codec import truncate_file
 from eocodec.coding.describe import describe
 from eocodec.coding.embedded import Embedded
 from eocodec.errors import FormatError
 from eocodec.format import Tiny
 from eocodec.model.library import Library
 from eocodec.model.shelf import plate_of
+from eocodec.remarks import cut_remarks
+from eocodec.results import Truncated
 from eocodec.service import rendering, work
 from eocodec.service.access import Access
 from eocodec.service.bodies import described
@@ -35,14 +37,14 @@ from eocodec.service.options import CompressOptions, Cut, ImageOptions, ListOpti
 from eocodec.service.pool import Pool
 from eocodec.service.problems import DELETED, LISTED, PART, PUT
 from eocodec.service.spool import sent
-from eocodec.service.state import State
+from eocodec.service.state import State, told
 from eocodec.service.tasks import Order, wants_async
 
 __all__ = ["Gallery", "preset_options", "routes"]
 
 Name = Annotated[str, PathParameter(pattern=NAME)]
 STORED = described("an .eoc or tiny file, or a picture, which is compressed")
-CUTS = 4096  # lengths of prefixes that are remembered
+CUTS = 4096  # prefixes whose lengths are remembered, with what is to be said of them
 CONDITIONS = {"if-match", "if-none-match", "if-unmodified-since"}  # headers of requests that change an image
 PATIENCE = 5.0  # how many times as long as usual work may take that no client waits for
 TRIES = 5  # for an image that is replaced while it is served
@@ -61,7 +63,7 @@ class Gallery:
         self._images = Images(store, self._facts) if store is not None else None
         if self._images is not None:
             state.checks.append(self._images.check)
-        self._cuts: LRUCache[tuple[str, Cut], int] = LRUCache(CUTS)
+        self._cuts: LRUCache[tuple[str, Cut], tuple[int, tuple[str, ...]]] = LRUCache(CUTS)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._order = Order()
 
@@ -149,8 +151,9 @@ class Gallery:
         tag = identify(kept.data)
         if kept.marks is not None:
             await asyncio.to_thread(images.keep_marks, tag, kept.marks)
-        headers = {"ETag": quote_etag(tag), "Location": f"{request.scope.get('root_path', '')}/v1/images/{name}"}
-        answer = {"name": name, "bytes": len(kept.data)}
+        location = f"{request.scope.get('root_path', '')}/v1/images/{name}"
+        headers = {"ETag": quote_etag(tag), "Location": location, **told(kept.notes)}
+        answer = {"name": name, "bytes": len(kept.data), "warnings": list(kept.notes)}
         return JSONResponse(answer, 201 if previous is None else 200, headers)
 
     async def delete(self, name: str, request: Request) -> None:
@@ -208,14 +211,16 @@ class Gallery:
         """The file or a prefix of it; None: it has been replaced meanwhile."""
         wanted = options.cut
         whole = not any(wanted) or (options.bytes or 0) >= about.bytes
-        size = about.bytes if whole else self._cuts.get((about.tag, wanted))
-        part: bytes | None = None
-        if size is None:
+        known = (about.bytes, ()) if whole else self._cuts.get((about.tag, wanted))
+        part: Truncated | None = None
+        if known is None:
             part = await self._cut(name, request, about, wanted)
             if part is None:
                 return None
-            size = self._cuts[about.tag, wanted] = len(part)
+            known = self._cuts[about.tag, wanted] = len(part.data), part.notes
+        size, notes = known
         headers = self._headers(f"{about.tag}-{size}" if size < about.bytes else about.tag, about)
+        headers.update(told(notes))
         if (early := _unneeded(request, headers)) is not None:
             return early
         if request.method == "HEAD":
@@ -226,9 +231,9 @@ class Gallery:
         elif whole:
             opened = await asyncio.to_thread(self.images.open, name, about)
             return None if opened is None else sent(opened, work.EOC, headers, status, found)
-        return None if part is None else await asyncio.to_thread(sent, part, work.EOC, headers, status, found)
+        return None if part is None else await asyncio.to_thread(sent, part.data, work.EOC, headers, status, found)
 
-    async def _cut(self, name: str, request: Request, about: About, wanted: Cut) -> bytes | None:
+    async def _cut(self, name: str, request: Request, about: About, wanted: Cut) -> Truncated | None:
         """A prefix of an image, cut without decoding where its marks are known; None: it has been replaced."""
         data = await asyncio.to_thread(self.images.read, name)
         if data is None or len(data) != about.bytes or identify(data) != about.tag:
@@ -236,12 +241,13 @@ class Gallery:
         rate, latents, size = wanted
         file = format.from_bytes(data)
         if rate is None or isinstance(file, Tiny) or not file.header.embedded:
-            return await asyncio.to_thread(lambda: truncate(data, rate=rate, latents=latents, max_bytes=size))
+            return await asyncio.to_thread(lambda: truncate_file(data, rate=rate, latents=latents, max_bytes=size))
         marks = await asyncio.to_thread(self.images.marks, about.tag)
         if marks is None:
             marks = await self._found_marks(request, data, about.tag)
         manifest = Library(self.state.models).of(file).any_manifest
-        return format.to_bytes(Embedded().cut_at_mark(manifest, file, marks, rate))
+        cut = Embedded().cut_at_mark(manifest, file, marks, rate)
+        return Truncated(format.to_bytes(cut), notes=tuple(cut_remarks(file, cut)))
 
     async def _found_marks(self, request: Request, data: bytes, tag: str) -> Any:
         """The marks of a stream that was made elsewhere; they are kept."""
@@ -271,17 +277,21 @@ class Gallery:
             return Response(b"", 200, headers, kind)
         kept = self.state.results.open(tag)
         if kept is None:
+            notes: tuple[str, ...] = ()
             if not any(wanted) or (options.bytes or 0) >= about.bytes:
                 data = await asyncio.to_thread(self.images.read, name)
                 data = data if data is not None and identify(data) == about.tag else None
             else:
-                data = await self._cut(name, request, about, wanted)
+                part = await self._cut(name, request, about, wanted)
+                data, notes = (None, ()) if part is None else (part.data, part.notes)
             if data is None:
                 return None
-            body = await rendered(self.state, request, data, kind, arguments, tag)
+            body = await rendered(self.state, request, data, kind, arguments, tag, notes)
+            headers.update(told(self.state.notes.get(tag, ())))
             found, status, headers = _span(request, headers, len(body))
             return await asyncio.to_thread(sent, body, kind, headers, status, found)
         file, size = kept
+        headers.update(told(self.state.notes.get(tag, ())))
         found, status, headers = _span(request, headers, size)
         return sent(file, kind, headers, status, found)
 
@@ -303,15 +313,20 @@ async def rendered(
     kind: str,
     arguments: dict[str, Any],
     tag: str,
+    notes: tuple[str, ...] = (),
 ) -> bytes:
-    """A picture that a process makes of bytes, or of those that are got while a place is held; kept under its tag."""
+    """A picture that a process makes of bytes, or of those that are got while a place is held; kept under its tag.
+
+    What is to be said of it, beside `notes`, stands in the state's under the same tag.
+    """
     body = b""
 
     async def run(pool: Pool) -> Response:
         nonlocal body
         data = source if isinstance(source, bytes) else await source(pool)
         content, gone = identify(data), request.is_disconnected
-        body = (await pool.run(work.render, data, kind, arguments, content, gone=gone, about=content)).body
+        made = await pool.run(work.render, data, kind, arguments, content, gone=gone, about=content)
+        body, state.notes[tag] = made.body, (*notes, *made.notes)
         return Response()
 
     await state.placed(request, run)

@@ -22,7 +22,7 @@ from eocodec.coding.rate_control import Target
 from eocodec.coding.registry import ORDINARY
 from eocodec.errors import EocodecError
 from eocodec.format import File
-from eocodec.image import Picture, to_pillow
+from eocodec.image import Picture, as_picture, rounded, to_pillow
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 from eocodec.model.manifest import PhotoManifest
@@ -39,11 +39,12 @@ T = TypeVar("T")
 
 @dataclass
 class Made:
-    """A file of an open picture, and the picture that it decodes to once that was asked for.
+    """A file of an open picture, `source`, and the picture that it decodes to once that was asked for.
 
     `estimator`, if there is one, hears of both.
     """
 
+    source: Picture
     opened: Opened
     coded: Coded
     data: bytes
@@ -65,7 +66,7 @@ class Made:
             self.rgb = job.expected(self.coded.file)
         reached = psnr(job.picture.rgb, self.rgb, job.picture.alpha)
         self._note(reached)
-        return to_pillow(self.rgb, job.picture.alpha, job.picture.grey), reached
+        return to_pillow(rounded(self.rgb), job.picture.alpha, job.picture.grey), reached
 
     def _note(self, psnr: float | None = None) -> None:
         file = self.coded.file
@@ -79,6 +80,7 @@ class Made:
 class _Session:
     """An open picture in one form, and what estimates its files if they are ordinary ones."""
 
+    source: Picture
     opened: Opened
     estimator: Estimator | None
 
@@ -120,13 +122,14 @@ class Desk:
 
     def _open(self, path: str, identity: str, model: Model, options: dict[str, Any]) -> _Session:
         def make() -> _Session:
-            opened = open_picture(self._read_file(path), model, **_form(options))
+            source = self._read_file(path)
+            opened = open_picture(source, model, **_form(options))
             job: Job | None = opened.job
             if isinstance(job, EitherJob):
                 job.remember()
                 job = job.ordinary if job.page is None else job  # a page's bytes say nothing of an ordinary file's
             self.transforms += 1
-            return _Session(opened, Estimator(job) if isinstance(job, OrdinaryJob) else None)
+            return _Session(source, opened, Estimator(job) if isinstance(job, OrdinaryJob) else None)
 
         return self._keep(_key(identity, model, options), make, lambda session: session.opened.job.picture.pixels)
 
@@ -143,11 +146,12 @@ class Desk:
         target = Target(options["rate"], options["bpp"], options["max_bytes"], options["psnr"])
         target.check()
         if options["lossless"]:
-            session = _Session(open_picture(self._read_file(path), model, lossless=True), None)
+            source = self._read_file(path)
+            session = _Session(source, open_picture(as_picture(source, None), model, lossless=True), None)
         else:
             session = self._open(path, identity, model, options)
         coded = session.opened.coded(target)
-        made = Made(session.opened, coded, format.to_bytes(coded.file), session.estimator)
+        made = Made(session.source, session.opened, coded, format.to_bytes(coded.file), session.estimator)
         self._last = key, made
         return made
 

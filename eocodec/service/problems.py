@@ -70,8 +70,14 @@ def _told(names: tuple[str, ...], words: str) -> dict[str, Any]:
 
 NUMBERS = ("Rate", "Bpp", "Bytes", "Psnr", "Width", "Height", "Model", "Sigma", "Method", "State", "Seconds",
            "Ssimulacra2", "Quality")  # fmt: skip
-RESULT = _told(tuple(f"X-Eocodec-{n}" for n in NUMBERS), "a number about the result, where it has one")
-VALIDATORS = _told(("ETag", "Last-Modified", "Cache-Control", "Vary", "Accept-Ranges"), "see RFC 9110 and 9111")
+WARNINGS = _told(
+    ("X-Eocodec-Warnings",), "a JSON list of sentences on what the result does not keep or is unusual; ASCII"
+)
+RESULT = {**_told(tuple(f"X-Eocodec-{n}" for n in NUMBERS), "a number about the result, where it has one"), **WARNINGS}
+VALIDATORS = {
+    **_told(("ETag", "Last-Modified", "Cache-Control", "Vary", "Accept-Ranges"), "see RFC 9110 and 9111"),
+    **WARNINGS,
+}
 
 COMMON: dict[int | str, dict[str, Any]] = {  # of all routes below /v1
     400: {"model": Problem, "description": "a name that the service does not answer to; a form that cannot be read"},
@@ -118,7 +124,10 @@ STORE: dict[int | str, dict[str, Any]] = {
 PUT: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
     **STORE,
-    201: {"description": "the name is new", "headers": _told(("ETag", "Location"), "of the stored image")},
+    201: {
+        "description": "the name is new",
+        "headers": {**_told(("ETag", "Location"), "of the stored image"), **WARNINGS},
+    },
     202: {
         "model": Task,
         "description": "asked for by Prefer: respond-async; the picture has arrived and will be stored",

@@ -29,7 +29,7 @@ from eocodec.service.options import ImageOptions
 from eocodec.service.pool import Busy, Pool
 from eocodec.service.problems import REMOTE
 from eocodec.service.spool import sent
-from eocodec.service.state import State
+from eocodec.service.state import State, told
 
 __all__ = ["Fetches", "allowed", "fetched", "routes"]
 
@@ -236,8 +236,10 @@ def routes(state: State, access: Access) -> APIRouter:
                 return await fetches.content(url, settings.max_body, settings.upload_timeout, pool.wait_seconds())
 
             body = await rendered(state, request, fetch, kind, arguments, name)
+            headers.update(told(state.notes.get(name, ())))
             return await asyncio.to_thread(sent, body, kind, headers)
         file, length = kept
+        headers.update(told(state.notes.get(name, ())))
         return sent(file, kind, headers, 200, (0, length))
 
     return router

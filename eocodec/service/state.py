@@ -4,12 +4,14 @@ In: settings and models. Out: :class:`State`, whose :meth:`State.placed` runs a 
 """
 
 import asyncio
+import json
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import structlog
+from cachetools import LRUCache
 from fastapi import FastAPI, Request, Response
 
 from eocodec.model.bundle import Model
@@ -23,9 +25,11 @@ from eocodec.service.settings import Settings
 from eocodec.service.spool import Cache
 from eocodec.service.tasks import Tasks
 
-__all__ = ["State", "answer"]
+__all__ = ["State", "answer", "told"]
 
 R = TypeVar("R", bound=Response)
+
+NOTED = 4096  # pictures of which is remembered what is to be said of them
 
 
 class State:
@@ -35,7 +39,8 @@ class State:
         settings: how it runs.
         models: those of `settings.models`, loaded, for what the routes themselves say about them.
 
-    `ready` tells whether the models are loaded everywhere, `failed` what ended the service.
+    `ready` tells whether the models are loaded everywhere, `failed` what ended the service; `notes` are what is to be
+    said of the pictures in `results`, by their tags.
     """
 
     def __init__(self, settings: Settings, models: list[Model]) -> None:
@@ -46,6 +51,7 @@ class State:
         self.bodies = Bodies(settings)
         self.meters = Meters(lambda: self.pool)
         self.results = Cache(settings.cache)
+        self.notes: LRUCache[str, tuple[str, ...]] = LRUCache(NOTED)
         self.tasks = Tasks(max(1, settings.queue // 2), max(1, settings.workers - 1))  # others find places, too
         self.closing: list[Callable[[], None]] = [self.results.close]
         self.checks: list[Callable[[], None]] = []  # raise StoreError where what they look at does not work
@@ -126,4 +132,10 @@ class State:
 
 def answer(a: work.Answer) -> Response:
     """An answer of the processes as a response."""
-    return Response(a.body, media_type=a.type, headers={f"X-Eocodec-{k}": v for k, v in a.headers.items()})
+    headers = {f"X-Eocodec-{k}": v for k, v in a.headers.items()}
+    return Response(a.body, media_type=a.type, headers={**headers, **told(a.notes)})
+
+
+def told(notes: Sequence[str]) -> dict[str, str]:
+    """The header that has sentences on a result, a JSON list in ASCII; none where there is nothing to say."""
+    return {"X-Eocodec-Warnings": json.dumps(list(notes))} if notes else {}

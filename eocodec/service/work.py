@@ -6,6 +6,7 @@ Models are loaded once in every process (:func:`start`). Everything that goes wr
 
 import functools
 import io
+import os
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,13 +22,14 @@ from eocodec.coding.walk import Walk
 from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError, FormatError, LimitError
 from eocodec.format import MAGIC, is_tiny, parse, parse_tiny, tiny_from_text, to_bytes
-from eocodec.image import Picture, encode_picture, read_picture, to_pillow
+from eocodec.image import Picture, encode_picture, read_picture, rounded, to_pillow
 from eocodec.lab.paths import editing
 from eocodec.memory import keep_memory
 from eocodec.metrics import psnr, with_hidden_of
 from eocodec.model.bundle import Model
 from eocodec.model.library import DEFAULT, Library, load_model
 from eocodec.model.manifest import PhotoManifest
+from eocodec.remarks import Contents, denoise_remarks, remarks, type_remarks
 from eocodec.results import Compressed
 from eocodec.service import rendering
 from eocodec.service.opened import Desk
@@ -56,6 +58,7 @@ __all__ = [
 ]
 
 EOC = "image/x-eoc"
+DECODED = "its 16 bits a sample are rounded to 8, which is what this service gives"
 STORED_RATE = 300.0  # C of pictures that are stored: smaller ones are prefixes of it
 EMBEDDED_PIXELS = 1 << 18  # up to which a picture is stored as an embedded stream: 13 s a megapixel, 1.5 s otherwise
 # Pillow's names of what may come in; others (EPS, FITS, …) are rarely wanted and have larger decoders to attack.
@@ -73,11 +76,12 @@ TYPES = {  # what may go out, best first
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back: a body, its type, and headers (names without the prefix X-Eocodec-)."""
+    """What goes back: a body, its type, headers (names without the prefix X-Eocodec-), and what is to be said of it."""
 
     body: bytes
     type: str
     headers: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 _models: dict[str, Model] = {}
@@ -184,9 +188,21 @@ def _number(value: float) -> str:
 def compress(body: bytes, options: dict[str, Any]) -> Answer:
     """Compress a picture; `options` as :func:`eocodec.codec.compress_picture` takes them."""
     started = time.perf_counter()
-    model = _model(options["model"])
-    done = compress_picture(_read(body), **{"depth": 8, **options, "model": model})
-    return Answer(done.data, EOC, _numbers(done, model, started))
+    model, picture = _model(options["model"]), _read(body)
+    done = compress_picture(picture, **{**options, "depth": _depth(options), "model": model})
+    return Answer(done.data, EOC, _numbers(done, model, started), _said(picture, done, len(body), options))
+
+
+def _depth(options: dict[str, Any]) -> int | None:
+    """Bits a sample that a file keeps: 8, or None, as many as the picture has, if it is to be lossless."""
+    return None if options["lossless"] else 8
+
+
+def _said(picture: Picture, done: Compressed, source: int, options: dict[str, Any]) -> tuple[str, ...]:
+    """What is to be said of a file; `source` is the size of the body it was made of."""
+    exact, limited = options["lossless"], any(options[name] is not None for name in ("bpp", "max_bytes"))
+    depth = done.depth if exact else None
+    return tuple(remarks(picture, done, source, depth=depth, exact=exact, limited=limited))
 
 
 def _numbers(done: Compressed, model: Model, started: float) -> dict[str, str]:
@@ -213,7 +229,11 @@ def decompress(body: bytes, kind: str, salvage: bool) -> Answer:
     image = to_pillow(decoded.rgb, decoded.alpha, decoded.grey)
     state = "damaged" if decoded.damaged else "complete" if decoded.complete else "prefix"
     headers = {"Width": str(image.width), "Height": str(image.height), "State": state}
-    return Answer(encode_picture(image, TYPES[kind]), kind, headers)
+    data = tiny_from_text(body)
+    deep = not is_tiny(data) and parse(data, salvage=salvage).header.deep
+    notes = [DECODED] if deep else []
+    notes += type_remarks(TYPES[kind], alpha=decoded.alpha is not None)
+    return Answer(encode_picture(image, TYPES[kind]), kind, headers, tuple(notes))
 
 
 def denoise(body: bytes, kind: str, options: dict[str, Any]) -> Answer:
@@ -230,7 +250,9 @@ def denoise(body: bytes, kind: str, options: dict[str, Any]) -> Answer:
     }
     if done.sigma is not None:
         headers["Sigma"] = f"{done.sigma:.2f}"
-    return Answer(encode_picture(image, TYPES[kind]), kind, headers)
+    estimated = options["sigma"] == "auto" and options["rate"] is None and options["strength"] > 0
+    notes = denoise_remarks(picture, done, TYPES[kind], 8, estimated=estimated)
+    return Answer(encode_picture(image, TYPES[kind]), kind, headers, tuple(notes))
 
 
 @functools.cache
@@ -273,13 +295,14 @@ def edit(faces: list[bytes], kind: str, options: dict[str, Any]) -> Answer:
         "State": "complete" if whole else "prefix",
         "Seconds": f"{time.perf_counter() - started:.3f}",
     }
+    notes = tuple(note for p in pictures for note in p.notes)
     if not options["as_file"]:
-        return Answer(encode_picture(to_pillow(result, None, False), TYPES[kind]), kind, headers)
+        return Answer(encode_picture(to_pillow(result, None, False), TYPES[kind]), kind, headers, notes)
     if _is_file(faces[0]):
         data = editing.encoded_anew(result, pictures[0].rgb, tiny_from_text(faces[0]), model)
     else:
         data = compress_picture(Picture(result), model=model).data
-    return Answer(data, EOC, {**headers, "Bytes": str(len(data))})
+    return Answer(data, EOC, {**headers, "Bytes": str(len(data))}, notes)
 
 
 def info(body: bytes) -> dict[str, Any]:
@@ -294,10 +317,11 @@ def info(body: bytes) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Kept:
-    """A file to keep, and where its stream may be cut if that is known."""
+    """A file to keep, where its stream may be cut if that is known, and what is to be said of it."""
 
     data: bytes
     marks: tuple[Mark, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def store(body: bytes, options: dict[str, Any]) -> Kept:
@@ -338,22 +362,25 @@ def _stored(body: bytes, options: dict[str, Any]) -> Kept:
     chosen = any(options.get(name) for name in ("tune", "focus"))
     if options["tiny"] or options["resize"] or options["lossless"] or chosen or not progressive:
         given = {
-            "depth": 8,
             **options,
+            "depth": _depth(options),
             "model": model,
             "progressive": progressive,
             "rate": target.rate,
             "measure": False,
         }
-        return Kept(compress_picture(picture, **given).data)
+        done = compress_picture(picture, **given)
+        return Kept(done.data, notes=_said(picture, done, len(body), options))
     tuned = {name: options[name] for name in ("denoise", "tune", "focus")}
     opened = open_picture(picture, model, progressive=True, **tuned)
     done = opened.compressed(target)
     exact = opened.no_larger_exact(len(done.data), done.rate) if options["progressive"] is None else None
     if exact is not None:
-        return Kept(to_bytes(exact.file))
+        data = to_bytes(exact.file)
+        stored = replace(done, data=data, notes=())
+        return Kept(data, notes=_said(picture, stored, len(body), options))
     assert isinstance(opened.job, EmbeddedJob)
-    return Kept(done.data, opened.job.stream.marks)
+    return Kept(done.data, opened.job.stream.marks, _said(picture, done, len(body), options))
 
 
 def marks(data: bytes) -> tuple[Mark, ...]:
@@ -369,7 +396,8 @@ def render(data: bytes, kind: str, options: dict[str, Any], identity: str) -> An
     """
     picture = _desk.decoded(identity, data)
     image = to_pillow(picture.rgb, picture.alpha, picture.grey)
-    return Answer(rendering.render(image, kind, options, _pixels), kind)
+    notes = (*picture.notes, *type_remarks(TYPES[kind], alpha=picture.alpha is not None))
+    return Answer(rendering.render(image, kind, options, _pixels), kind, notes=notes)
 
 
 def opened_file(path: str, identity: str, options: dict[str, Any]) -> Answer:
@@ -378,9 +406,21 @@ def opened_file(path: str, identity: str, options: dict[str, Any]) -> Answer:
     model = _model(options["model"])
     made = _desk.file(path, identity, model, options)
     job = made.opened.job
-    size = job.height, job.width
-    done = Compressed(made.data, made.coded.rate, made.bits_per_pixel, None, size, made.coded.tries, made.opened.sigma)
-    return Answer(made.data, EOC, _numbers(done, model, started))
+    size, depth = (job.height, job.width), job.picture.depth
+    notes = () if Contents.of(made.data).exact else made.opened.notes
+    done = Compressed(
+        made.data,
+        made.coded.rate,
+        made.bits_per_pixel,
+        None,
+        size,
+        made.coded.tries,
+        made.opened.sigma,
+        depth=depth,
+        notes=notes,
+    )
+    said = _said(made.source, done, os.path.getsize(path), options)
+    return Answer(made.data, EOC, _numbers(done, model, started), said)
 
 
 def opened_estimate(path: str, identity: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -400,7 +440,7 @@ def opened_picture(path: str, identity: str, options: dict[str, Any], scores: bo
     made = _desk.file(path, identity, _model(options["model"]), options)
     image, reached = made.picture()
     headers = {"Psnr": f"{reached:.3f}"}
-    score = _score(made.opened.job.picture, made.rgb) if scores else None
+    score = _score(made.opened.job.picture.at_depth(8), rounded(made.rgb)) if scores else None
     if score is not None:
         headers["Ssimulacra2"] = f"{score:.2f}"
     return Answer(_shown(image), "image/png", headers)
