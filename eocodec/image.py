@@ -583,13 +583,16 @@ def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
     return out.getvalue()
 
 
-def atomic_write(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes, *, new: bool = False) -> None:
     """As :func:`eocodec.files.atomic_write`, with an error of eocodec's own.
 
     Raises:
+        FileExistsError: there is a file, and the one to be written is to be `new`.
         ImageError: the file cannot be written (folder missing, disk full, no permission).
     """
     try:
-        files.atomic_write(path, data)
+        files.atomic_write(path, data, new=new)
     except OSError as e:
+        if new and isinstance(e, FileExistsError):
+            raise
         raise ImageError(f"{path}: cannot be written ({e.strerror or e})") from None

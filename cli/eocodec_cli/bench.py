@@ -152,13 +152,14 @@ def _sheet(
     rates: Sequence[float],
     limit: int | None,
     scorer: "Scorer",
+    force: bool,
 ) -> None:
     from eocodec.bench import sheets
     from eocodec.image import encode_picture
 
     with _progress() as (say, tick):
         image = sheets.look(folder, codecs, model, rates, limit, scorer, say, tick)
-    files.write_bytes(target, encode_picture(image, files.picture_suffix(target)))
+    files.write_bytes(target, encode_picture(image, files.picture_suffix(target)), force)
     click.echo(f"{target}  {image.width}x{image.height}", err=target == files.PIPE)
 
 
@@ -313,7 +314,7 @@ def command(
 
     def keep(result: dict[str, Any]) -> None:
         if json_file and targets["json"] != files.PIPE:
-            _write_json(result, targets["json"])
+            _write_json(result, targets["json"], force)
 
     if levels is not None:
         result = denoising.levels(folder, wanted, loaded, noise=noise or "gaussian", grey=grey, limit=limit, say=_say)
@@ -330,15 +331,15 @@ def command(
         with _scorer(measures.split(",") if measures else default, jobs, not no_cache) as scorer:
             if sheet:
                 at = _numbers("--sheet-bpp", [sheet_bpp or SHEET_RATES], "bits per pixel")
-                _sheet(targets["sheet"], folder, codecs.split(","), loaded, at, limit, scorer)
+                _sheet(targets["sheet"], folder, codecs.split(","), loaded, at, limit, scorer, force)
                 return
             result = _compression(folder, codecs.split(","), loaded, limit, rates, scorer, published, anchors)
         click.echo(compression.compression_table(result), err=piped)
     if json_file:
-        _write_json(result, targets["json"])
+        _write_json(result, targets["json"], force)
     if plot:
-        files.write_bytes(targets["plot"], (denoising if denoise else compression).plot(result, kind))
+        files.write_bytes(targets["plot"], (denoising if denoise else compression).plot(result, kind), force)
 
 
-def _write_json(result: dict[str, Any], target: str) -> None:
-    files.write_bytes(target, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+def _write_json(result: dict[str, Any], target: str, force: bool) -> None:
+    files.write_bytes(target, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode(), force)

@@ -205,7 +205,7 @@ def command(
             except EocodecError as e:
                 raise EocodecError(_hint(str(e), name)) from None
         content = base64.b64encode(done.data) + b"\n" if as_text else done.data
-        files.write_bytes(job.target, content, job.source if keep_times else None)
+        files.write_bytes(job.target, content, force, job.source if keep_times else None)
         return _row(job, source, done, options)
 
     for_each(jobs, work, _line, as_json, lanes.workers)

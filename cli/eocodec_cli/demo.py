@@ -56,5 +56,5 @@ def command(output: str, threads: int, force: bool) -> None:
     crops = [p[top : top + CROP, left : left + CROP] for p in shown]
     gap = np.full((CROP, 4, 3), 255, np.uint8)
     strip = np.hstack([part for crop in crops for part in (crop, gap)][:-1])
-    files.write_bytes(output, encode_picture(Image.fromarray(strip), suffix))
+    files.write_bytes(output, encode_picture(Image.fromarray(strip), suffix), force)
     click.echo(f"wrote {output}: original, C = {', '.join(map(str, RATES))}, noisy, denoised")

@@ -175,7 +175,7 @@ def command(
             content = wide.encode(same.rgb, same.alpha, same.grey, suffix)
         else:
             content = encode_picture(image, suffix)
-        files.write_bytes(job.target, content, job.source if keep_times else None)
+        files.write_bytes(job.target, content, force, job.source if keep_times else None)
         warnings = list(picture.notes)
         if nothing:
             warnings.append("no noise was found that cannot be texture, and nothing was changed; --sigma S removes it")

@@ -30,6 +30,7 @@ __all__ = [
     "inputs_argument",
     "is_stream",
     "json_option",
+    "kept",
     "make_folders",
     "named",
     "output_option",
@@ -249,8 +250,25 @@ def _refusal(source: str, target: str, force: bool) -> str | None:
     if source != PIPE and os.path.exists(source) and os.path.samefile(target, source):
         return f"{target} is the input itself; choose another output with -o"
     if os.path.isfile(target) and not force:  # into devices and pipes one writes
-        return f"{target} exists; use --force to overwrite it, or -o to choose another name"
+        return _taken(target)
     return None
+
+
+def _taken(target: str) -> str:
+    return f"{target} exists; use --force to overwrite it, or -o to choose another name"
+
+
+@contextmanager
+def kept(target: str) -> Iterator[None]:
+    """Let a file that is not replaced, since it has appeared after the outputs were checked, be refused as before.
+
+    Raises:
+        EocodecError: it exists.
+    """
+    try:
+        yield
+    except FileExistsError:
+        raise EocodecError(_taken(target)) from None
 
 
 def make_folders(jobs: Sequence[Job]) -> None:
@@ -317,23 +335,24 @@ def picture_suffix(target: str) -> str:
     return suffix
 
 
-def write_bytes(target: str, content: bytes, times_of: str | None = None) -> None:
+def write_bytes(target: str, content: bytes, force: bool, times_of: str | None = None) -> None:
     """Write to a file, all or nothing, or to standard output.
 
     Arguments:
         target: path, or `-`.
         content: of the file.
+        force: replace a file that has appeared since the outputs were checked.
         times_of: a file whose times of change and access the new one gets.
 
     Raises:
-        EocodecError: it cannot be written.
+        EocodecError: it cannot be written, or exists and is not to be replaced.
     """
     from eocodec.image import atomic_write
     from eocodec_cli.work import writing
 
     if target != PIPE:
-        with writing():
-            atomic_write(Path(target), content)
+        with writing(), kept(target):
+            atomic_write(Path(target), content, new=not force)
         if times_of not in (None, PIPE) and os.path.isfile(target):
             then = os.stat(str(times_of))
             os.utime(target, ns=(then.st_atime_ns, then.st_mtime_ns))

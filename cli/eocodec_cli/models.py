@@ -190,8 +190,8 @@ def strip(model: str, output: Path, decode_only: bool, without: tuple[str, ...],
     left = sorted({*without, *(parts.BESIDE_PARTS if decode_only else ())})
     small = parts.strip(whole, left)
     identity = Model(small, 1, device="cpu").full_id
-    with writing():
-        write_bundle(output, small)
+    with writing(), files.kept(str(output)):
+        write_bundle(output, small, new=not force)
     size, before = output.stat().st_size, source.stat().st_size
     if as_json:
         row = {"path": str(output), "id": identity[:4].hex(), "without": left, "bytes": size, "bytes_before": before}

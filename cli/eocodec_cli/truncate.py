@@ -63,7 +63,7 @@ def command(
             raise
         except EocodecError as e:
             raise EocodecError(_hint(str(e))) from None
-        files.write_bytes(job.target, cut, job.source if keep_times else None)
+        files.write_bytes(job.target, cut, force, job.source if keep_times else None)
         after = format.from_bytes(cut)
         blank = blank_pictures(after)
         lost = blank > blank_pictures(format.from_bytes(data))
