@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-__all__ = ["TEMPORARY", "atomic_file", "atomic_write", "make_folder"]
+__all__ = ["TEMPORARY", "atomic_file", "atomic_write", "make_folder", "place_of", "try_folder"]
 
 TEMPORARY = r"\.[0-9a-f]{16}\.partial"
 """Regular expression of the names of unfinished files; a process that is killed leaves one behind."""
@@ -97,6 +97,29 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
         FileExistsError: [Errno 17] File exists: '/dev/null'
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
+    try_folder(folder)
+
+
+def place_of(path: str | os.PathLike[str]) -> Path | None:
+    """The folder in which :func:`atomic_file` makes a file; None for what it writes to directly.
+
+    Raises:
+        OSError: the path's links go round in circles, or a folder may not be entered.
+
+    Example:
+        >>> place_of("/x/y").as_posix(), place_of(os.devnull)
+        ('/x', None)
+    """
+    target, _ = _target(Path(path))
+    return None if target is None else target.parent
+
+
+def try_folder(folder: str | os.PathLike[str]) -> None:
+    """See that files can be written to a folder.
+
+    Raises:
+        OSError: they cannot, or it is missing; it names `folder`.
+    """
     trial = Path(folder, _name())
     with _naming(folder, trial):
         os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))

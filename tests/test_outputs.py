@@ -101,6 +101,40 @@ def test_a_file_that_appears_during_the_work_is_not_replaced_unasked(
     assert (folder / target).read_bytes() != OLD
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("compress", "a.png", "-o", "none/x.eoc"),
+        ("decompress", "b.eoc", "-o", "none/x.png"),
+        ("denoise", "a.png", "-o", "none/x.png"),
+        ("truncate", "b.eoc", "--bytes", "400", "-o", "none/x.eoc"),
+        ("edit", "b.eoc", "--path", "light=1", "-o", "none/x.png"),
+        ("morph", "b.eoc", "c.eoc", "-o", "none/x.png"),
+        ("demo", "-o", "none/x.png"),
+        ("models", "strip", "face64", "--decode-only", "-o", "none/x.eocm"),
+    ],
+    ids=lambda v: v[0],
+)
+def test_a_missing_folder_is_found_before_any_work(
+    folder: Path, line: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worked(*_: object, **__: object) -> None:
+        pytest.fail("it has worked first")
+
+    monkeypatch.chdir(folder)
+    (folder / "c.eoc").write_bytes((folder / "b.eoc").read_bytes())
+    for name in ("model.bundle.read_bundle", "image.read_picture", "format.from_bytes", "format.tiny_from_text"):
+        monkeypatch.setattr(f"eocodec.{name}", worked)
+    for target in (line[-1], line[-1].replace("none", "a.png")):
+        done = CliRunner().invoke(cli, [*line[:-1], target])
+        why = "No such file or directory" if target == line[-1] else "Not a directory"
+        assert done.exit_code == 1 and f"{target}: cannot be written ({why})" in f"{done.stderr}{done.exception}"
+
+
+def test_a_missing_input_is_said_before_its_folder(call: Runner, folder: Path) -> None:
+    assert call("compress", "none/x.png").stderr == b"eocodec: none/x.png: no such file\n"
+
+
 def test_the_file_of_another_picture_is_not_replaced(call: Runner, folder: Path) -> None:
     assert call("compress", "--lossless", "a.png").returncode == 0
     before = (folder / "a.eoc").read_bytes()

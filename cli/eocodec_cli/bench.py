@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eocodec.errors import EocodecError
-from eocodec.files import make_folder
 from eocodec_cli import files
 
 if TYPE_CHECKING:
@@ -90,7 +89,6 @@ def _outputs(folder: Path, force: bool, **given: Path | None) -> dict[str, str]:
             raise EocodecError(re.sub(r"(?<= )-o(?= to |$)", f"--{name}", str(e))) from None
         if os.path.realpath(target) in map(os.path.realpath, targets.values()):
             raise EocodecError(f"several results would be written to {target}")
-        _check_place(target)
         targets[name] = target
     return targets
 
@@ -106,23 +104,6 @@ def _pictures_at(folder: Path, target: Path) -> list[str]:
                 read_picture(path)
                 found.append(str(path))
     return found
-
-
-def _check_place(target: str) -> None:
-    """See that a file can be made.
-
-    Raises:
-        EocodecError: it cannot.
-    """
-    place = Path(os.path.realpath(target))
-    if target == files.PIPE or (place.exists() and not place.is_file()):  # into devices and pipes one writes
-        return
-    if not place.parent.is_dir():
-        raise EocodecError(f"{target}: cannot be written (there is no folder {place.parent})")
-    try:
-        make_folder(place.parent)
-    except OSError as e:
-        raise EocodecError(f"{target}: cannot be written ({e.strerror})") from None
 
 
 def _compression(

@@ -37,6 +37,7 @@ def command(output: str, threads: int, force: bool) -> None:
 
     suffix = files.picture_suffix(output)
     files.check_new(output, force)
+    files.check_place(output)
     model = load_model("photo", threads)
     picture = read_picture(Path(eocodec.data.__file__).parent / "chelsea.png").rgb
     shown = [picture]

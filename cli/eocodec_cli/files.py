@@ -3,6 +3,7 @@
 In: the paths on the command line and `-o`. Out: pairs of (input, output), their bytes, and how they share the cores.
 """
 
+import functools
 import os
 import stat
 import sys
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 from eocodec.errors import EocodecError
+from eocodec.files import place_of, try_folder
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -27,6 +29,7 @@ __all__ = [
     "Job",
     "Lanes",
     "check_new",
+    "check_place",
     "inputs_argument",
     "is_stream",
     "json_option",
@@ -105,8 +108,8 @@ def plan(
 ) -> list[Job]:
     """Pair inputs with outputs.
 
-    A job whose output must not be written has the reason in `refused`; the others go on. So has a folder below an input
-    that cannot be read.
+    A job whose output must not, or cannot, be written has the reason in `refused`; the others go on. So has a folder
+    below an input that cannot be read.
 
     Arguments:
         inputs: paths, or `-`; the second of two is the output if its name says so and there is no other.
@@ -134,12 +137,16 @@ def plan(
         raise EocodecError("only one input can go through a pipe")
     pairs = Counter((source, _target(source, below, output, folder, suffix)) for source, below in sources)
     times = Counter(_place(target) for _, target in pairs)
+    reason = functools.cache(_unwritable)
     jobs = [Job(folder, "", why) for folder, why in locked.items()]
     for (source, target), given in pairs.items():
         refused = "it is given more than once" if given > 1 else None
         if times[_place(target)] > 1:
             refused = f"several inputs would be written to {target}"
-        jobs.append(Job(source, target, refused or _refusal(source, target, force), folder))
+        refused = refused or _refusal(source, target, force)
+        if not refused and _is_readable(source):  # else the reader says so
+            refused = _unplaced(target, reason, folder)
+        jobs.append(Job(source, target, refused, folder))
     return jobs
 
 
@@ -269,6 +276,48 @@ def kept(target: str) -> Iterator[None]:
         yield
     except FileExistsError:
         raise EocodecError(_taken(target)) from None
+
+
+def _is_readable(source: str) -> bool:
+    return source == PIPE or os.access(source, os.R_OK)
+
+
+def _unplaced(target: str, reason: Callable[[Path], str | None], can_be_made: bool = False) -> str | None:
+    """Why no file can be made where an output goes.
+
+    Arguments:
+        target: path, or `-`.
+        reason: as :func:`_unwritable`.
+        can_be_made: whether a missing folder is no reason.
+    """
+    if target == PIPE:
+        return None
+    try:
+        folder = place_of(target)
+        why = None if folder is None or (can_be_made and not folder.is_dir()) else reason(folder)
+    except OSError as e:
+        why = e.strerror
+    return why and f"{target}: cannot be written ({why})"
+
+
+def _unwritable(folder: Path) -> str | None:
+    """Why no file can be made in a folder."""
+    try:
+        try_folder(folder)
+    except OSError as e:
+        return e.strerror
+    return None
+
+
+def check_place(target: str) -> None:
+    """See that a file can be made where an output goes.
+
+    Raises:
+        EocodecError: it cannot.
+    """
+    refused = _unplaced(target, _unwritable)
+    if refused:
+        raise EocodecError(refused)
 
 
 def make_folders(jobs: Sequence[Job]) -> None:

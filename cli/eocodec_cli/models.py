@@ -184,6 +184,7 @@ def strip(model: str, output: Path, decode_only: bool, without: tuple[str, ...],
     if output.exists() and source.exists() and output.samefile(source):
         raise EocodecError(f"{output} is the model itself; choose another output with -o")
     files.check_new(str(output), force)
+    files.check_place(str(output))
     whole = read_bundle(source)
     if _base(source) is not None:
         raise EocodecError(f"{source}: this bundle is a delta, which only holds what differs; strip its base instead")
