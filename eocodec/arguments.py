@@ -4,7 +4,7 @@ In: whatever was passed. Out: bytes, numbers, arrays to compute with, or one sen
 """
 
 import os
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from eocodec.errors import EocodecError
@@ -12,7 +12,7 @@ from eocodec.errors import EocodecError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["MOST_EFFORT", "check_model", "check_number", "check_numbers", "computable", "file_bytes"]
+__all__ = ["MOST_EFFORT", "check_model", "check_number", "check_numbers", "computable", "file_bytes", "is_whole"]
 
 MOST_EFFORT = 20  # rounds; later ones gain nothing
 
@@ -53,6 +53,16 @@ def check_number(name: str, value: Any) -> None:
         raise EocodecError(f"{name} must be a number, not {type(value).__name__}")
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer, Python's or NumPy's; truth values are none.
+
+    Example:
+        >>> is_whole(3), is_whole(3.0), is_whole(True)
+        (True, False, False)
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_model(model: Any, threads: Any) -> None:
     """See that a model is named by text or a path, and that the number of threads is one.
 
@@ -61,7 +71,7 @@ def check_model(model: Any, threads: Any) -> None:
     """
     if not isinstance(model, (str, os.PathLike)):
         raise EocodecError(f"a model is a name, the path of a bundle or a loaded model, not {type(model).__name__}")
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
+    if not is_whole(threads) or threads < 0:
         raise EocodecError("threads must be a whole number, 0 for one per core")
 
 

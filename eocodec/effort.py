@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from eocodec.arguments import MOST_EFFORT
+from eocodec.arguments import MOST_EFFORT, is_whole
 from eocodec.coding.improving import Improver, PictureAtStep
 from eocodec.errors import EocodecError
 from eocodec.model.bundle import Model
@@ -53,7 +53,7 @@ def improver(rounds: int) -> Improver | None:
     Raises:
         EocodecError: there cannot be so many, or PyTorch and what else is needed is not installed.
     """
-    if isinstance(rounds, bool) or not isinstance(rounds, int) or not 0 <= rounds <= MOST_EFFORT:
+    if not is_whole(rounds) or not 0 <= rounds <= MOST_EFFORT:
         raise EocodecError(f"the effort must be a whole number from 0 to {MOST_EFFORT}, not {rounds!r}")
     if not rounds:
         return None
@@ -66,7 +66,7 @@ def improver(rounds: int) -> Improver | None:
     except ImportError as e:
         raise EocodecError(f"effort needs {e.name}; install it with: pip install 'eocodec[effort]'") from None
     del onnx, ssimulacra2, torch
-    return _Rounds(rounds)
+    return _Rounds(int(rounds))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ system (:class:`OSError`); callers make sentences of them.
 """
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-__all__ = ["TEMPORARY", "atomic_file", "atomic_write", "make_folder"]
+__all__ = ["TEMPORARY", "atomic_file", "atomic_write", "make_folder", "place_of", "try_folder"]
 
 TEMPORARY = r"\.[0-9a-f]{16}\.partial"
 """Regular expression of the names of unfinished files; a process that is killed leaves one behind."""
@@ -20,7 +21,9 @@ TEMPORARY = r"\.[0-9a-f]{16}\.partial"
 LINKS = 40  # symbolic links that are followed, as on Linux
 
 
-def atomic_write(path: str | os.PathLike[str], data: bytes, folder: str | os.PathLike[str] | None = None) -> None:
+def atomic_write(
+    path: str | os.PathLike[str], data: bytes, folder: str | os.PathLike[str] | None = None, *, new: bool = False
+) -> None:
     """Write a file whole; see :func:`atomic_file`.
 
     Example:
@@ -30,12 +33,14 @@ def atomic_write(path: str | os.PathLike[str], data: bytes, folder: str | os.Pat
         ...     Path(folder, "x").read_bytes()
         b'content'
     """
-    with atomic_file(path, folder) as file:
+    with atomic_file(path, folder, new=new) as file:
         file.write(data)
 
 
 @contextmanager
-def atomic_file(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> Iterator[IO[bytes]]:
+def atomic_file(
+    path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None, *, new: bool = False
+) -> Iterator[IO[bytes]]:
     """Open a file for writing that gets its name, and reaches the disk, when the block ends.
 
     An exception in the block, KeyboardInterrupt included, leaves what was there before and nothing else. A file that
@@ -46,8 +51,10 @@ def atomic_file(path: str | os.PathLike[str], folder: str | os.PathLike[str] | N
     Arguments:
         path: of the file.
         folder: where the unfinished file is kept, in the same filesystem; default: beside the file.
+        new: replace no file, not even one that appears while the block runs.
 
     Raises:
+        FileExistsError: there is a file, and the one to be written is to be `new`.
         OSError: the file cannot be written (folder missing, disk full, no permission); it names `path`.
     """
     target, before = _target(Path(path))
@@ -55,10 +62,12 @@ def atomic_file(path: str | os.PathLike[str], folder: str | os.PathLike[str] | N
         with _naming(path), open(path, "wb") as file:
             yield file
         return
+    if new and before is not None:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(path))
     partial = Path(target.parent if folder is None or os.path.islink(path) else folder, _name())
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        with _naming(path, partial):
+        with _naming(path, partial, target):
             with os.fdopen(os.open(partial, flags, 0o666), "wb") as file:  # the system applies the umask
                 yield file
                 file.flush()
@@ -66,7 +75,10 @@ def atomic_file(path: str | os.PathLike[str], folder: str | os.PathLike[str] | N
             if before is not None:
                 _give(partial, before)
                 os.chmod(partial, stat.S_IMODE(before.st_mode) & 0o777)
-            os.replace(partial, target)
+            if new:
+                _place_new(partial, target)
+            else:
+                os.replace(partial, target)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(partial)
@@ -85,10 +97,57 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
         FileExistsError: [Errno 17] File exists: '/dev/null'
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
+    try_folder(folder)
+
+
+def place_of(path: str | os.PathLike[str]) -> Path | None:
+    """The folder in which :func:`atomic_file` makes a file; None for what it writes to directly.
+
+    Raises:
+        OSError: the path's links go round in circles, or a folder may not be entered.
+
+    Example:
+        >>> place_of("/x/y").as_posix(), place_of(os.devnull)
+        ('/x', None)
+    """
+    target, _ = _target(Path(path))
+    return None if target is None else target.parent
+
+
+def try_folder(folder: str | os.PathLike[str]) -> None:
+    """See that files can be written to a folder.
+
+    Raises:
+        OSError: they cannot, or it is missing; it names `folder`.
+    """
     trial = Path(folder, _name())
     with _naming(folder, trial):
         os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         trial.unlink()
+
+
+def _place_new(partial: Path, target: Path) -> None:
+    """Give a finished file its name, unless something has that name by now.
+
+    Where there are no hard links, as on FAT, an empty file holds the name until the finished one takes its place.
+
+    Raises:
+        FileExistsError: something has the name.
+        OSError: the file cannot be put there.
+    """
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        raise
+    except (OSError, AttributeError):  # the latter where Python knows no hard links
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            os.replace(partial, target)
+        except BaseException:
+            os.unlink(target)
+            raise
+    else:
+        os.unlink(partial)
 
 
 @contextmanager

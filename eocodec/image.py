@@ -8,6 +8,7 @@ Orientation is applied; palettes and CMYK become RGB; an embedded colour profile
 Other metadata is not carried over, nor are other frames than one. docs/FIDELITY.md has every promise.
 """
 
+import functools
 import io
 import os
 import threading
@@ -538,8 +539,26 @@ def check_suffix(suffix: str) -> str:
 
 
 def keeps_alpha(suffix: str) -> bool:
-    """Whether files of the type that `suffix` names are written with transparency."""
-    return check_suffix(suffix) not in ("JPEG", "PPM", "BMP")
+    """Whether files of the type that `suffix` names are written with transparency, in all its levels."""
+    return _alpha_comes_back(check_suffix(suffix))
+
+
+@functools.cache
+def _alpha_comes_back(kind: str) -> bool:
+    """Whether Pillow reads from a file of a type the transparency that it was given to write.
+
+    So it is taken to be with what Pillow writes, but does not read, such as PDF.
+    """
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    try:
+        content = _saved(Image.fromarray(np.repeat(levels[..., None], 4, 2)), kind)
+    except (OSError, ValueError, KeyError):
+        return False
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return len(np.unique(np.asarray(image.convert("RGBA"))[..., 3])) > 2  # some types are lossy, GIF has 2
+    except UnidentifiedImageError:
+        return True
 
 
 def encode_picture(image: Image.Image, suffix: str) -> bytes:
@@ -585,13 +604,16 @@ def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
     return out.getvalue()
 
 
-def atomic_write(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes, *, new: bool = False) -> None:
     """As :func:`eocodec.files.atomic_write`, with an error of eocodec's own.
 
     Raises:
+        FileExistsError: there is a file, and the one to be written is to be `new`.
         ImageError: the file cannot be written (folder missing, disk full, no permission).
     """
     try:
-        files.atomic_write(path, data)
+        files.atomic_write(path, data, new=new)
     except OSError as e:
+        if new and isinstance(e, FileExistsError):
+            raise
         raise ImageError(f"{path}: cannot be written ({e.strerror or e})") from None

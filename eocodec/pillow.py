@@ -165,7 +165,21 @@ def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     fp.write(data)
 
 
+def _save_all(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
+    """Write a picture that is all there is, as :func:`_save` does.
+
+    Raises:
+        ValueError, OSError: as with :func:`_save`; ValueError also if there are several frames.
+    """
+    appended = list(image.encoderinfo.get("append_images") or ())
+    frames = sum(getattr(i, "n_frames", 1) for i in (image, *appended))
+    if frames > 1:
+        raise ValueError(f"an .eoc file holds one picture, not {frames} frames; save each to a file of its own")
+    _save(image, fp, filename)
+
+
 Image.register_open(FORMAT, EocImageFile, _accept)
 Image.register_save(FORMAT, _save)
+Image.register_save_all(FORMAT, _save_all)
 Image.register_extension(FORMAT, ".eoc")
 Image.register_mime(FORMAT, "image/x-eoc")

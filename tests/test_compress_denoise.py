@@ -88,3 +88,15 @@ def test_the_command_says_what_does_not_go(call: Runner, tmp_path: Path, argumen
     Image.new("RGB", (8, 8)).save(tmp_path / "noisy.png")
     done = call("compress", *arguments)
     assert done.returncode == 2 and b"denoise" in done.stderr and not (tmp_path / "noisy.eoc").exists()
+
+
+@pytest.mark.parametrize("value", ["-3", "-0.5", "-inf", "-x"])
+def test_a_negative_level_is_told_the_range(call: Runner, tmp_path: Path, value: str) -> None:
+    done = call("compress", f"--denoise={value}", "noisy.png")
+    reason = "is neither auto nor a number" if value == "-x" else f"{value} is not in the range from 0 to 255 levels."
+    assert done.returncode == 2 and "'--denoise': " in done.stderr.decode() and reason in done.stderr.decode()
+    assert b"No such file" not in done.stderr and b"No such option" not in done.stderr
+
+
+def test_what_follows_two_dashes_is_no_level(call: Runner, tmp_path: Path) -> None:
+    assert b"--denoise=-3: no such file" in call("compress", "--", "--denoise=-3").stderr

@@ -113,7 +113,11 @@ def test_sixteen_bits_are_coded_as_ever(crop: np.ndarray) -> None:
     assert done.notes == ("effort does nothing for pictures of 16 bits a sample",)
 
 
-@pytest.mark.parametrize("rounds", [-1, 21, 1.5, True])
+def test_rounds_may_be_a_number_of_numpy(crop: np.ndarray) -> None:
+    assert compress(crop, 20, effort=np.int64(1)) == compress(crop, 20, effort=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rounds", [-1, 21, 1.5, True, np.int64(-1), np.float64(1), np.bool_(True)])
 def test_rounds_that_are_none(crop: np.ndarray, rounds: int) -> None:
     with pytest.raises(EocodecError, match=r"^the effort must be a whole number from 0 to 20, not "):
         compress(crop, effort=rounds)

@@ -316,3 +316,45 @@ def test_a_folder_that_is_made_is_empty(tmp_path: Path) -> None:
     for _ in range(2):
         make_folder(tmp_path / "new" / "folder")
         assert _names(tmp_path / "new" / "folder") == []
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_a_new_file_replaces_none_that_appears_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def none(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no hard links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", none)
+    target = tmp_path / "x"
+    with pytest.raises(FileExistsError) as raised, atomic_file(target, new=True) as file:
+        file.write(b"new")
+        target.write_bytes(b"precious")
+    assert raised.value.filename == str(target)
+    assert target.read_bytes() == b"precious" and _names(tmp_path) == ["x"]
+    with pytest.raises(FileExistsError):
+        atomic_write(target, b"new", new=True)
+    (tmp_path / "link").symlink_to("y")
+    atomic_write(tmp_path / "link", b"new", new=True)
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (tmp_path / "y").read_bytes() == b"new" and _names(tmp_path) == ["link", "x", "y"]
+    assert stat.S_IMODE((tmp_path / "y").stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("step", ["link", "replace"])
+def test_an_interrupt_at_the_last_step_of_a_new_file_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def none(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", none)
+    monkeypatch.setattr(os, step, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        atomic_write(tmp_path / "x", b"new", new=True)
+    assert not _names(tmp_path)

@@ -11,7 +11,7 @@ from eocodec import image
 from eocodec.errors import ImageError, LimitError
 from eocodec.format import MAX_PIXELS
 from eocodec.headers import read_header
-from eocodec.image import as_picture, atomic_write, encode_picture, read_picture, to_pillow
+from eocodec.image import as_picture, atomic_write, encode_picture, keeps_alpha, read_picture, to_pillow
 from eocodec.levels import few_levels, scaled, white_level
 
 
@@ -243,3 +243,13 @@ def test_a_few_fractions_do_not_make_levels_a_range_up_to_one() -> None:
     mostly = np.repeat([0.25, 1.0, 0.5, 200.0], [500, 400, 95, 5])
     top, (note,) = white_level(mostly, 200.0)
     assert top == 1 and "200" in note
+
+
+@pytest.mark.parametrize("grey", [False, True], ids=["colour", "grey"])
+@pytest.mark.parametrize("suffix", [".dib", ".gif", ".pcx", ".mpo", ".bmp", ".jpg", ".ppm", ".png", ".tga", ".webp"])
+def test_types_that_lose_transparency_are_known(suffix: str, grey: bool) -> None:
+    rgb = np.repeat(np.arange(64, dtype=np.uint8).reshape(8, 8, 1) * 4, 3, 2)
+    alpha = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    with Image.open(io.BytesIO(encode_picture(to_pillow(rgb, alpha, grey), suffix))) as image:
+        back = np.asarray(image.convert("RGBA"))[..., 3]
+    assert keeps_alpha(suffix) == np.array_equal(back, alpha)

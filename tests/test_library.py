@@ -15,7 +15,7 @@ import eocodec
 from eocodec import codec, format
 from eocodec.coding.describe import describe
 from eocodec.coding.symbols import symbols
-from eocodec.errors import FormatError, ModelError
+from eocodec.errors import EocodecError, FormatError, ModelError
 from eocodec.model import parts
 from eocodec.model.bundle import Model, read_bundle, write_bundle
 from eocodec.model.library import Library, bundle_files, earlier_models, library_of, load_model, shipped_models
@@ -149,3 +149,10 @@ def test_earlier_models_are_what_they_were() -> None:
         files = dict(bundle_files(path))
         assert hashlib.sha256(files[parts.LIST]).hexdigest()[:16] == lists[identity]
         parts.verify(files)
+
+
+def test_threads_may_be_a_number_of_numpy() -> None:
+    assert load_model("photo", threads=np.int64(1)) is load_model("photo", threads=1)  # type: ignore[arg-type]
+    for wrong in (True, np.bool_(True), 1.0, np.float64(1), np.int64(-1), "1"):
+        with pytest.raises(EocodecError, match=r"^threads must be a whole number"):
+            load_model("photo", threads=wrong)  # type: ignore[arg-type]

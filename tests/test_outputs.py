@@ -3,14 +3,18 @@
 import contextlib
 import json
 import os
+import pkgutil
 import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from eocodec_cli import cli
 from eocodec_cli.work import _Gate
 from paths import SAMPLES, Runner, bound_by_modes, environment
 from PIL import Image
@@ -56,6 +60,79 @@ def test_no_existing_file_is_replaced_unasked(
     assert (folder / target).read_bytes() == OLD
     assert call(*arguments, "--force").returncode == 0
     assert (folder / target).read_bytes() != OLD
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ("a.eoc", ("compress", "a.png", "c.png")),
+        ("b.png", ("decompress", "b.eoc", "d.eoc")),
+        ("a.denoised.png", ("denoise", "a.png", "c.png", "--sigma", "5")),
+        ("b.cut.eoc", ("truncate", "b.eoc", "d.eoc", "--bytes", "400")),
+        ("demo.png", ("demo", "-o", "demo.png")),
+        ("small.eocm", ("models", "strip", "face64", "--decode-only", "-o", "small.eocm")),
+    ],
+    ids=lambda v: v[0] if isinstance(v, tuple) else "",
+)
+def test_a_file_that_appears_during_the_work_is_not_replaced_unasked(
+    folder: Path, target: str, line: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another program would do, or a second run of the same line."""
+
+    def appears(*given: object, **options: object) -> object:
+        (folder / target).write_bytes(OLD)
+        return written(*given, **options)
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("eocodec_cli.demo.RATES", (12,))
+    (folder / "c.png").write_bytes((folder / "a.png").read_bytes())
+    (folder / "d.eoc").write_bytes((folder / "b.eoc").read_bytes())
+    name = "eocodec.model.bundle.write_bundle" if line[0] == "models" else "eocodec.image.atomic_write"
+    written: Callable[..., object] = pkgutil.resolve_name(name)
+    monkeypatch.setattr(name, appears)
+    before = set(folder.iterdir())
+    done = CliRunner().invoke(cli, line)
+    assert done.exit_code == 1 and f"{target} exists; use --force to overwrite it" in f"{done.stderr}{done.exception}"
+    assert (folder / target).read_bytes() == OLD
+    new = {p.name for p in set(folder.iterdir()) - before}
+    assert len(new) == 1 + ("c.png" in line or "d.eoc" in line), new
+    monkeypatch.setattr(name, written)
+    assert CliRunner().invoke(cli, [*line, "--force"]).exit_code == 0
+    assert (folder / target).read_bytes() != OLD
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("compress", "a.png", "-o", "none/x.eoc"),
+        ("decompress", "b.eoc", "-o", "none/x.png"),
+        ("denoise", "a.png", "-o", "none/x.png"),
+        ("truncate", "b.eoc", "--bytes", "400", "-o", "none/x.eoc"),
+        ("edit", "b.eoc", "--path", "light=1", "-o", "none/x.png"),
+        ("morph", "b.eoc", "c.eoc", "-o", "none/x.png"),
+        ("demo", "-o", "none/x.png"),
+        ("models", "strip", "face64", "--decode-only", "-o", "none/x.eocm"),
+    ],
+    ids=lambda v: v[0],
+)
+def test_a_missing_folder_is_found_before_any_work(
+    folder: Path, line: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worked(*_: object, **__: object) -> None:
+        pytest.fail("it has worked first")
+
+    monkeypatch.chdir(folder)
+    (folder / "c.eoc").write_bytes((folder / "b.eoc").read_bytes())
+    for name in ("model.bundle.read_bundle", "image.read_picture", "format.from_bytes", "format.tiny_from_text"):
+        monkeypatch.setattr(f"eocodec.{name}", worked)
+    for target in (line[-1], line[-1].replace("none", "a.png")):
+        done = CliRunner().invoke(cli, [*line[:-1], target])
+        why = "No such file or directory" if target == line[-1] else "Not a directory"
+        assert done.exit_code == 1 and f"{target}: cannot be written ({why})" in f"{done.stderr}{done.exception}"
+
+
+def test_a_missing_input_is_said_before_its_folder(call: Runner, folder: Path) -> None:
+    assert call("compress", "none/x.png").stderr == b"eocodec: none/x.png: no such file\n"
 
 
 def test_the_file_of_another_picture_is_not_replaced(call: Runner, folder: Path) -> None:

@@ -271,3 +271,15 @@ def test_a_parser_that_is_fed_piece_by_piece_knows_the_size_and_gives_the_pictur
     image = parser.close()
     assert image.size == expected.size and image.mode == expected.mode
     assert np.array_equal(np.asarray(image), np.asarray(expected))
+
+
+def test_all_of_one_frame_is_saved_and_several_are_refused(crop: Image.Image, tmp_path: Path) -> None:
+    crop.save(tmp_path / "x.eoc", save_all=True, rate=20)
+    assert (tmp_path / "x.eoc").read_bytes() == saved(crop, rate=20)
+    with pytest.raises(ValueError, match=r"^an \.eoc file holds one picture, not 2 frames; "):
+        crop.save(tmp_path / "y.eoc", save_all=True, append_images=[crop])
+    film = io.BytesIO()
+    crop.save(film, "GIF", save_all=True, append_images=[crop.rotate(180), crop.rotate(90)])
+    with pytest.raises(ValueError, match="not 3 frames"), Image.open(film) as frames:
+        frames.save(tmp_path / "y.eoc", save_all=True)
+    assert not (tmp_path / "y.eoc").exists()

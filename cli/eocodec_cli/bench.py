@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eocodec.errors import EocodecError
-from eocodec.files import make_folder
 from eocodec_cli import files
 
 if TYPE_CHECKING:
@@ -90,7 +89,6 @@ def _outputs(folder: Path, force: bool, **given: Path | None) -> dict[str, str]:
             raise EocodecError(re.sub(r"(?<= )-o(?= to |$)", f"--{name}", str(e))) from None
         if os.path.realpath(target) in map(os.path.realpath, targets.values()):
             raise EocodecError(f"several results would be written to {target}")
-        _check_place(target)
         targets[name] = target
     return targets
 
@@ -106,23 +104,6 @@ def _pictures_at(folder: Path, target: Path) -> list[str]:
                 read_picture(path)
                 found.append(str(path))
     return found
-
-
-def _check_place(target: str) -> None:
-    """See that a file can be made.
-
-    Raises:
-        EocodecError: it cannot.
-    """
-    place = Path(os.path.realpath(target))
-    if target == files.PIPE or (place.exists() and not place.is_file()):  # into devices and pipes one writes
-        return
-    if not place.parent.is_dir():
-        raise EocodecError(f"{target}: cannot be written (there is no folder {place.parent})")
-    try:
-        make_folder(place.parent)
-    except OSError as e:
-        raise EocodecError(f"{target}: cannot be written ({e.strerror})") from None
 
 
 def _compression(
@@ -152,13 +133,14 @@ def _sheet(
     rates: Sequence[float],
     limit: int | None,
     scorer: "Scorer",
+    force: bool,
 ) -> None:
     from eocodec.bench import sheets
     from eocodec.image import encode_picture
 
     with _progress() as (say, tick):
         image = sheets.look(folder, codecs, model, rates, limit, scorer, say, tick)
-    files.write_bytes(target, encode_picture(image, files.picture_suffix(target)))
+    files.write_bytes(target, encode_picture(image, files.picture_suffix(target)), force)
     click.echo(f"{target}  {image.width}x{image.height}", err=target == files.PIPE)
 
 
@@ -313,7 +295,7 @@ def command(
 
     def keep(result: dict[str, Any]) -> None:
         if json_file and targets["json"] != files.PIPE:
-            _write_json(result, targets["json"])
+            _write_json(result, targets["json"], force)
 
     if levels is not None:
         result = denoising.levels(folder, wanted, loaded, noise=noise or "gaussian", grey=grey, limit=limit, say=_say)
@@ -330,15 +312,15 @@ def command(
         with _scorer(measures.split(",") if measures else default, jobs, not no_cache) as scorer:
             if sheet:
                 at = _numbers("--sheet-bpp", [sheet_bpp or SHEET_RATES], "bits per pixel")
-                _sheet(targets["sheet"], folder, codecs.split(","), loaded, at, limit, scorer)
+                _sheet(targets["sheet"], folder, codecs.split(","), loaded, at, limit, scorer, force)
                 return
             result = _compression(folder, codecs.split(","), loaded, limit, rates, scorer, published, anchors)
         click.echo(compression.compression_table(result), err=piped)
     if json_file:
-        _write_json(result, targets["json"])
+        _write_json(result, targets["json"], force)
     if plot:
-        files.write_bytes(targets["plot"], (denoising if denoise else compression).plot(result, kind))
+        files.write_bytes(targets["plot"], (denoising if denoise else compression).plot(result, kind), force)
 
 
-def _write_json(result: dict[str, Any], target: str) -> None:
-    files.write_bytes(target, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+def _write_json(result: dict[str, Any], target: str, force: bool) -> None:
+    files.write_bytes(target, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode(), force)

@@ -65,7 +65,26 @@ def region(value: str) -> tuple[float, ...]:
     return numbers
 
 
-@click.command("compress")
+class _Compress(click.Command):
+    """Hands `--denoise=-3` to the option: click takes a negative number after an optional value for an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As that of click.
+
+        Raises:
+            click.UsageError: a level of noise is negative, or the line is wrong otherwise.
+        """
+        for argument in args[: args.index("--") if "--" in args else None]:
+            name, _, value = argument.partition("=")
+            if name == "--denoise" and value.startswith("-"):
+                try:
+                    sigma_or_auto(value)
+                except click.BadParameter as e:
+                    raise click.BadParameter(e.message, ctx, param_hint=f"'{name}'") from None
+        return super().parse_args(ctx, args)
+
+
+@click.command("compress", cls=_Compress)
 @files.inputs_argument
 @files.output_option
 @click.option(
@@ -205,7 +224,7 @@ def command(
             except EocodecError as e:
                 raise EocodecError(_hint(str(e), name)) from None
         content = base64.b64encode(done.data) + b"\n" if as_text else done.data
-        files.write_bytes(job.target, content, job.source if keep_times else None)
+        files.write_bytes(job.target, content, force, job.source if keep_times else None)
         return _row(job, source, done, options)
 
     for_each(jobs, work, _line, as_json, lanes.workers)

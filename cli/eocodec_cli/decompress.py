@@ -121,7 +121,7 @@ def command(
             content = wide.encode(decoded.rgb, decoded.alpha, decoded.grey, suffix)
         else:
             content = encode_picture(image, suffix)
-        files.write_bytes(job.target, content, job.source if keep_times else None)
+        files.write_bytes(job.target, content, force, job.source if keep_times else None)
         return {
             "input": job.source,
             "output": job.target,

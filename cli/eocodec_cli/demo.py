@@ -37,6 +37,7 @@ def command(output: str, threads: int, force: bool) -> None:
 
     suffix = files.picture_suffix(output)
     files.check_new(output, force)
+    files.check_place(output)
     model = load_model("photo", threads)
     picture = read_picture(Path(eocodec.data.__file__).parent / "chelsea.png").rgb
     shown = [picture]
@@ -56,5 +57,5 @@ def command(output: str, threads: int, force: bool) -> None:
     crops = [p[top : top + CROP, left : left + CROP] for p in shown]
     gap = np.full((CROP, 4, 3), 255, np.uint8)
     strip = np.hstack([part for crop in crops for part in (crop, gap)][:-1])
-    files.write_bytes(output, encode_picture(Image.fromarray(strip), suffix))
+    files.write_bytes(output, encode_picture(Image.fromarray(strip), suffix), force)
     click.echo(f"wrote {output}: original, C = {', '.join(map(str, RATES))}, noisy, denoised")

@@ -176,7 +176,7 @@ def command(
             content = wide.encode(same.rgb, same.alpha, same.grey, suffix)
         else:
             content = encode_picture(image, suffix)
-        files.write_bytes(job.target, content, job.source if keep_times else None)
+        files.write_bytes(job.target, content, force, job.source if keep_times else None)
         depth, estimated = 16 if deep else 8, sigma == "auto" and strength > 0
         said = denoise_remarks(picture, done, suffix, depth, estimated=estimated)
         return {

@@ -70,4 +70,4 @@ def command(
             content = encoded_anew(result, picture, data, model, size)
         else:
             content = encode_picture(to_pillow(result, None, False), suffix)
-    files.write_bytes(target, content)
+    files.write_bytes(target, content, force)

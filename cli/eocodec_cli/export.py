@@ -75,6 +75,7 @@ def command(
         raise EocodecError(f"{output}: a bundle's name must end in .eocm")
     check_name(name)
     files.check_new(str(output), force)
+    files.check_place(str(output))
     if lossless_start and not lossless:
         raise EocodecError("--lossless-start is for --lossless")
     if tiny and (lossless or lossless_from or parts_from):

@@ -3,6 +3,7 @@
 In: the paths on the command line and `-o`. Out: pairs of (input, output), their bytes, and how they share the cores.
 """
 
+import functools
 import os
 import stat
 import sys
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 from eocodec.errors import EocodecError
+from eocodec.files import place_of, try_folder
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -27,9 +29,11 @@ __all__ = [
     "Job",
     "Lanes",
     "check_new",
+    "check_place",
     "inputs_argument",
     "is_stream",
     "json_option",
+    "kept",
     "make_folders",
     "named",
     "output_option",
@@ -104,8 +108,8 @@ def plan(
 ) -> list[Job]:
     """Pair inputs with outputs.
 
-    A job whose output must not be written has the reason in `refused`; the others go on. So has a folder below an input
-    that cannot be read.
+    A job whose output must not, or cannot, be written has the reason in `refused`; the others go on. So has a folder
+    below an input that cannot be read.
 
     Arguments:
         inputs: paths, or `-`; the second of two is the output if its name says so and there is no other.
@@ -133,12 +137,16 @@ def plan(
         raise EocodecError("only one input can go through a pipe")
     pairs = Counter((source, _target(source, below, output, folder, suffix)) for source, below in sources)
     times = Counter(_place(target) for _, target in pairs)
+    reason = functools.cache(_unwritable)
     jobs = [Job(folder, "", why) for folder, why in locked.items()]
     for (source, target), given in pairs.items():
         refused = "it is given more than once" if given > 1 else None
         if times[_place(target)] > 1:
             refused = f"several inputs would be written to {target}"
-        jobs.append(Job(source, target, refused or _refusal(source, target, force), folder))
+        refused = refused or _refusal(source, target, force)
+        if not refused and _is_readable(source):  # else the reader says so
+            refused = _unplaced(target, reason, folder)
+        jobs.append(Job(source, target, refused, folder))
     return jobs
 
 
@@ -249,8 +257,67 @@ def _refusal(source: str, target: str, force: bool) -> str | None:
     if source != PIPE and os.path.exists(source) and os.path.samefile(target, source):
         return f"{target} is the input itself; choose another output with -o"
     if os.path.isfile(target) and not force:  # into devices and pipes one writes
-        return f"{target} exists; use --force to overwrite it, or -o to choose another name"
+        return _taken(target)
     return None
+
+
+def _taken(target: str) -> str:
+    return f"{target} exists; use --force to overwrite it, or -o to choose another name"
+
+
+@contextmanager
+def kept(target: str) -> Iterator[None]:
+    """Let a file that is not replaced, since it has appeared after the outputs were checked, be refused as before.
+
+    Raises:
+        EocodecError: it exists.
+    """
+    try:
+        yield
+    except FileExistsError:
+        raise EocodecError(_taken(target)) from None
+
+
+def _is_readable(source: str) -> bool:
+    return source == PIPE or os.access(source, os.R_OK)
+
+
+def _unplaced(target: str, reason: Callable[[Path], str | None], can_be_made: bool = False) -> str | None:
+    """Why no file can be made where an output goes.
+
+    Arguments:
+        target: path, or `-`.
+        reason: as :func:`_unwritable`.
+        can_be_made: whether a missing folder is no reason.
+    """
+    if target == PIPE:
+        return None
+    try:
+        folder = place_of(target)
+        why = None if folder is None or (can_be_made and not folder.is_dir()) else reason(folder)
+    except OSError as e:
+        why = e.strerror
+    return why and f"{target}: cannot be written ({why})"
+
+
+def _unwritable(folder: Path) -> str | None:
+    """Why no file can be made in a folder."""
+    try:
+        try_folder(folder)
+    except OSError as e:
+        return e.strerror
+    return None
+
+
+def check_place(target: str) -> None:
+    """See that a file can be made where an output goes.
+
+    Raises:
+        EocodecError: it cannot.
+    """
+    refused = _unplaced(target, _unwritable)
+    if refused:
+        raise EocodecError(refused)
 
 
 def make_folders(jobs: Sequence[Job]) -> None:
@@ -317,23 +384,24 @@ def picture_suffix(target: str) -> str:
     return suffix
 
 
-def write_bytes(target: str, content: bytes, times_of: str | None = None) -> None:
+def write_bytes(target: str, content: bytes, force: bool, times_of: str | None = None) -> None:
     """Write to a file, all or nothing, or to standard output.
 
     Arguments:
         target: path, or `-`.
         content: of the file.
+        force: replace a file that has appeared since the outputs were checked.
         times_of: a file whose times of change and access the new one gets.
 
     Raises:
-        EocodecError: it cannot be written.
+        EocodecError: it cannot be written, or exists and is not to be replaced.
     """
     from eocodec.image import atomic_write
     from eocodec_cli.work import writing
 
     if target != PIPE:
-        with writing():
-            atomic_write(Path(target), content)
+        with writing(), kept(target):
+            atomic_write(Path(target), content, new=not force)
         if times_of not in (None, PIPE) and os.path.isfile(target):
             then = os.stat(str(times_of))
             os.utime(target, ns=(then.st_atime_ns, then.st_mtime_ns))

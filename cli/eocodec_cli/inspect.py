@@ -298,7 +298,7 @@ def _write(folder: Path, results: dict[str, bytes]) -> None:
     except OSError as e:
         raise EocodecError(f"{folder}: cannot be made ({e.strerror})") from None
     for name, content in results.items():
-        files.write_bytes(str(folder / name), content)
+        files.write_bytes(str(folder / name), content, force=True)
 
 
 def _summary(

@@ -184,14 +184,15 @@ def strip(model: str, output: Path, decode_only: bool, without: tuple[str, ...],
     if output.exists() and source.exists() and output.samefile(source):
         raise EocodecError(f"{output} is the model itself; choose another output with -o")
     files.check_new(str(output), force)
+    files.check_place(str(output))
     whole = read_bundle(source)
     if _base(source) is not None:
         raise EocodecError(f"{source}: this bundle is a delta, which only holds what differs; strip its base instead")
     left = sorted({*without, *(parts.BESIDE_PARTS if decode_only else ())})
     small = parts.strip(whole, left)
     identity = Model(small, 1, device="cpu").full_id
-    with writing():
-        write_bundle(output, small)
+    with writing(), files.kept(str(output)):
+        write_bundle(output, small, new=not force)
     size, before = output.stat().st_size, source.stat().st_size
     if as_json:
         row = {"path": str(output), "id": identity[:4].hex(), "without": left, "bytes": size, "bytes_before": before}

@@ -35,4 +35,4 @@ def command(first: str, last: str, count: int, output: str, threads: int, force:
         with files.named(source):
             ends.append(pictures.face(tiny_from_text(files.read_bytes(source)), model, source))
     sheet = np.concatenate(list(morph(ends[0], ends[1], count, model)), 1)
-    files.write_bytes(target, encode_picture(to_pillow(sheet, None, False), suffix))
+    files.write_bytes(target, encode_picture(to_pillow(sheet, None, False), suffix), force)

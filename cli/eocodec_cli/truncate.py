@@ -62,7 +62,7 @@ def command(
             raise
         except EocodecError as e:
             raise EocodecError(_hint(str(e))) from None
-        files.write_bytes(job.target, cut.data, job.source if keep_times else None)
+        files.write_bytes(job.target, cut.data, force, job.source if keep_times else None)
         return {
             "input": job.source,
             "output": job.target,

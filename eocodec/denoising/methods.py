@@ -14,13 +14,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from eocodec.arguments import check_number, check_numbers
+from eocodec.arguments import check_number, check_numbers, is_whole
 from eocodec.denoising import clipped, dropping, net, noise_areas, shrinkage
 from eocodec.denoising.ceiling import most_noise, most_white, most_white_around, shows
 from eocodec.denoising.coarse import coarse_level, coarse_removed
@@ -377,7 +376,7 @@ def _check(sigma: float | str, rate: float | None, strength: float, shifts: int 
         raise EocodecError(f"sigma must be from 0 to 255 levels, not {sigma:g}")
     if not 0 <= strength <= LARGEST_STRENGTH:
         raise EocodecError(f"the strength must be from 0 to {LARGEST_STRENGTH:g}, not {strength:g}")
-    if shifts is not None and not (isinstance(shifts, Integral) and 1 <= shifts <= len(SHIFTS)):
+    if shifts is not None and not (is_whole(shifts) and 1 <= shifts <= len(SHIFTS)):
         raise EocodecError(f"shifts must be a whole number from 1 to {len(SHIFTS)}, not {shifts}")
     if rate is not None:
         if not 1 <= rate <= model.block:

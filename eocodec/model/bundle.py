@@ -53,21 +53,26 @@ def bundle_id(files: Mapping[str, bytes]) -> bytes:
     return digest.digest()
 
 
-def write_bundle(path: Path, files: dict[str, bytes], identity: bytes | None = None) -> bytes:
+def write_bundle(path: Path, files: dict[str, bytes], identity: bytes | None = None, *, new: bool = False) -> bytes:
     """Write a bundle (reproducible bytes), all or nothing, and return its full id.
 
     Arguments:
         path: of the `.eocm` file.
         files: its entries.
         identity: the full id that it claims to have, where that is not its own content's (`eocodec.model.delta`).
+        new: replace no file.
 
     Raises:
         ModelError: its entries are too many or too large for readers.
+        FileExistsError: there is a file, and the bundle is to be `new`.
         OSError: it cannot be written.
     """
     _check_sizes(path, [len(content) for content in files.values()])
     identity = identity or bundle_id(files)
-    with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with (
+        atomic_file(path, new=new) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+    ):
         archive.comment = identity.hex().encode()  # to find a model without reading it; checked when loaded
         for name in sorted(files):
             info = zipfile.ZipInfo(name, (2000, 1, 1, 0, 0, 0))

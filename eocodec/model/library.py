@@ -155,7 +155,7 @@ def load_model(
     except OSError as e:
         raise ModelError(f"{path}: cannot be read ({e.strerror})") from None
     with _loading:  # threads that ask at the same time are to share the model, too
-        return _load(path.resolve(), stamp, threads, optimisation, device)
+        return _load(path.resolve(), stamp, int(threads), optimisation, device)
 
 
 class Library:
