@@ -8,7 +8,6 @@ Orientation is applied; palettes and CMYK become RGB; an embedded colour profile
 Other metadata is not carried over, nor are other frames than one. docs/FIDELITY.md has every promise.
 """
 
-import functools
 import io
 import os
 import threading
@@ -28,7 +27,7 @@ from eocodec.arguments import computable
 from eocodec.damage import mended
 from eocodec.errors import CutOffError, EocodecWarning, ImageError, LimitError, OutOfMemoryError, UnknownTypeError
 from eocodec.format import MAX_PIXELS, MAX_SIDE
-from eocodec.kinds import kind_of
+from eocodec.kinds import holds_alpha, kind_of
 from eocodec.levels import FEW_BITS, FLOAT_TOLERANCE, eight_bit, few_levels, scaled, white_level
 from eocodec.profiles import to_srgb
 
@@ -540,25 +539,7 @@ def check_suffix(suffix: str) -> str:
 
 def keeps_alpha(suffix: str) -> bool:
     """Whether files of the type that `suffix` names are written with transparency, in all its levels."""
-    return _alpha_comes_back(check_suffix(suffix))
-
-
-@functools.cache
-def _alpha_comes_back(kind: str) -> bool:
-    """Whether Pillow reads from a file of a type the transparency that it was given to write.
-
-    So it is taken to be with what Pillow writes, but does not read, such as PDF.
-    """
-    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    try:
-        content = _saved(Image.fromarray(np.repeat(levels[..., None], 4, 2)), kind)
-    except (OSError, ValueError, KeyError):
-        return False
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return len(np.unique(np.asarray(image.convert("RGBA"))[..., 3])) > 2  # some types are lossy, GIF has 2
-    except UnidentifiedImageError:
-        return True
+    return holds_alpha(check_suffix(suffix))
 
 
 def encode_picture(image: Image.Image, suffix: str) -> bytes:
@@ -573,7 +554,7 @@ def encode_picture(image: Image.Image, suffix: str) -> bytes:
         options = {"lossless": True, "exact": True}
     elif saver in ("JPEG", "AVIF"):
         options = {"quality": 95, "subsampling": "4:4:4"} if saver == "AVIF" else {"quality": 95, "subsampling": 0}
-    if not keeps_alpha(suffix) and "A" in image.mode:
+    if "A" in image.mode and not keeps_alpha(suffix):
         image = image.convert("RGB" if image.mode == "RGBA" else "L")
     try:
         return _png(image) if saver == "PNG" else _saved(image, saver, **options)

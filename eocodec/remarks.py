@@ -5,15 +5,11 @@ for people. The commands, `batch`, the library and the service all say these.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from eocodec import wide
 from eocodec.format import AnyFile, File, is_tiny, parse
 from eocodec.image import Picture, keeps_alpha
 from eocodec.results import Compressed
-
-if TYPE_CHECKING:
-    from eocodec.denoising import Denoised
 
 __all__ = ["CLEANED", "ROUNDED", "Contents", "cut_remarks", "denoise_remarks", "remarks", "type_remarks"]
 
@@ -55,7 +51,7 @@ def remarks(
 
     Arguments:
         picture: as it was read.
-        done: what came of it.
+        removed: whether any was, see `eocodec.denoising.Denoised`.
         source: bytes of the file it was read from; 0: not known.
         depth: bits a sample that were asked for; None: none were.
         exact: whether a lossless file was asked for.
@@ -89,21 +85,21 @@ def _on_depth(picture: Picture, depth: int, asked: int | None) -> list[str]:
     return []
 
 
-def denoise_remarks(picture: Picture, done: "Denoised", suffix: str, depth: int, *, estimated: bool) -> list[str]:
+def denoise_remarks(picture: Picture, removed: bool, suffix: str, depth: int, *, estimated: bool) -> list[str]:
     """Sentences on a picture that noise was removed from.
 
     Arguments:
         picture: as it was read.
-        done: what came of it.
+        removed: whether any was, see `eocodec.denoising.Denoised`.
         suffix: extension of the type that the result is written as, such as ".png".
         depth: bits a sample of the result.
         estimated: whether the noise level was to be estimated, and noise to be removed.
     """
     found, rounded = list(picture.at_depth(depth).notes), picture.keeps > depth
-    if estimated and not done.removed:
+    if estimated and not removed:
         changed = "none was removed" if picture.deep and depth == 8 else "nothing was changed"
         found.append(f"no noise was found that cannot be texture, and {changed}; a sigma that is given removes it")
-    unfit = rounded and not done.removed and not wide.holds(suffix)  # the type, not the method, is the cause
+    unfit = rounded and not removed and not wide.holds(suffix)  # the type, not the method, is the cause
     if rounded and not unfit:
         found.append(CLEANED)
     return found + type_remarks(suffix, alpha=picture.alpha is not None, deep=unfit)

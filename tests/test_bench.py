@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from eocodec_cli import bench, cli
+from eocodec_cli import cli, files
 from PIL import Image
 
 pytest.importorskip("scipy", reason="the extra bench is not installed")
@@ -392,7 +392,7 @@ def test_a_folder_that_is_read_only_is_noticed_first(
     def refuse(_: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(bench, "make_folder", refuse)  # a superuser may write anywhere
+    monkeypatch.setattr(files, "try_folder", refuse)  # a superuser may write anywhere
     assert "x.json: cannot be written (Permission denied)" in str(
         _bench(folder, "--json", tmp_path / "x.json").exception
     )

@@ -30,7 +30,7 @@ OF_GROUND = {
     "image": {"arguments", "damage", "files", "format", "kinds", "levels", "profiles", "tiff", "wide"},
     "matte": {"image"},
     "regions": {"varint"},
-    "remarks": {"format", "image", "results"},
+    "remarks": {"format", "image", "results", "wide"},
     "results": {"image"},
     "wide": {"kinds", "tiff"},
 }

@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw
 
 import eocodec
 from eocodec.codec import compress_picture
-from eocodec.denoising import Denoised
 from eocodec.errors import EocodecError, EocodecWarning
 from eocodec.image import Picture, as_picture, read_picture
 from eocodec.model.bundle import Model
@@ -187,13 +186,11 @@ def test_a_cut_that_leaves_one_colour_warns(lossy: Compressed) -> None:
 
 @pytest.mark.parametrize(("deep", "said"), [(False, "nothing was changed"), (True, "none was removed")])
 def test_nothing_was_changed_only_where_no_bits_were_lost(photo: Picture, deep: bool, said: str) -> None:
-    kept = Denoised(photo.rgb.astype(np.float32) / 255, "net", 0.1, None, removed=False)
-    told = denoise_remarks(replace(photo, deep=deep), kept, ".png", 8, estimated=True)
+    told = denoise_remarks(replace(photo, deep=deep), False, ".png", 8, estimated=True)
     assert told == [f"no noise was found that cannot be texture, and {said}; a sigma that is given removes it"]
 
 
 def test_16_bits_that_are_rounded_without_noise_are_told(photo: Picture) -> None:
-    kept = Denoised(photo.rgb.astype(np.float32) / 255, "net", 0.1, None, removed=False)
     deep = replace(photo, deep=True, wide=_deep(), exact=True)
-    assert CLEANED in denoise_remarks(deep, kept, ".png", 8, estimated=True)
-    assert not any("rounded" in note for note in denoise_remarks(deep, kept, ".png", 16, estimated=True))
+    assert CLEANED in denoise_remarks(deep, False, ".png", 8, estimated=True)
+    assert not any("rounded" in note for note in denoise_remarks(deep, False, ".png", 16, estimated=True))

@@ -293,9 +293,13 @@ def command(
         files.picture_suffix(targets["sheet"])
     loaded = load_model(model or "photo", threads, device=device)
 
+    written = False  # by this command, which may replace what it has written itself
+
     def keep(result: dict[str, Any]) -> None:
+        nonlocal written
         if json_file and targets["json"] != files.PIPE:
-            _write_json(result, targets["json"], force)
+            _write_json(result, targets["json"], force or written)
+            written = True
 
     if levels is not None:
         result = denoising.levels(folder, wanted, loaded, noise=noise or "gaussian", grey=grey, limit=limit, say=_say)
@@ -317,7 +321,7 @@ def command(
             result = _compression(folder, codecs.split(","), loaded, limit, rates, scorer, published, anchors)
         click.echo(compression.compression_table(result), err=piped)
     if json_file:
-        _write_json(result, targets["json"], force)
+        _write_json(result, targets["json"], force or written)
     if plot:
         files.write_bytes(targets["plot"], (denoising if denoise else compression).plot(result, kind), force)
 

@@ -178,7 +178,7 @@ def command(
             content = encode_picture(image, suffix)
         files.write_bytes(job.target, content, force, job.source if keep_times else None)
         depth, estimated = 16 if deep else 8, sigma == "auto" and strength > 0
-        said = denoise_remarks(picture, done, suffix, depth, estimated=estimated)
+        said = denoise_remarks(picture, done.removed, suffix, depth, estimated=estimated)
         return {
             "input": job.source,
             "output": job.target,

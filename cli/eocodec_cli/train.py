@@ -1,5 +1,6 @@
 """`eocodec train`."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -60,12 +61,13 @@ def command(
     if resume and start is not None:
         raise click.UsageError("--resume goes on with a run as it is; --start begins a new one: give one of them")
     loaded = load_config(config, data, out)
-    if resume and not (loaded.out / "checkpoint.pt").exists():
+    begun = os.path.exists(loaded.out / "checkpoint.pt")  # False where the path cannot be looked at
+    if resume and not begun:
         raise EocodecError(f"{loaded.out} holds no checkpoint to go on from; leave --resume out to begin")
     if benchmark_loader:
         _benchmark(loaded)
         return
-    if not (resume or dry_run) and (loaded.out / "checkpoint.pt").exists():
+    if not (resume or dry_run) and begun:
         raise EocodecError(f"{loaded.out} holds a checkpoint already; use --resume to continue it, or another --out")
     with join(device) as (ranks, place):
         if ranks.main and not dry_run:

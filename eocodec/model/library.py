@@ -120,10 +120,11 @@ if hasattr(os, "register_at_fork"):
 
 @functools.lru_cache(maxsize=8)
 def _load(path: Path, stamp: int, threads: int, optimisation: str, device: str) -> Model:
-    model = Model(bundle_files(path), threads, optimisation, device, trusted=is_shipped(path))
+    shipped = is_shipped(path)
+    model = Model(bundle_files(path), threads, optimisation, device, trusted=shipped)
     if peek_id(path) not in (b"", model.full_id):
         raise ModelError(f"{path}: the model bundle does not have the content that its id stands for")
-    if path.parent == user_folder().resolve():
+    if not shipped and path.parent == user_folder().resolve():
         model.installed = path.stem
     return model
 

@@ -251,7 +251,7 @@ def denoise(body: bytes, kind: str, options: dict[str, Any]) -> Answer:
     if done.sigma is not None:
         headers["Sigma"] = f"{done.sigma:.2f}"
     estimated = options["sigma"] == "auto" and options["rate"] is None and options["strength"] > 0
-    notes = denoise_remarks(picture, done, TYPES[kind], 8, estimated=estimated)
+    notes = denoise_remarks(picture, done.removed, TYPES[kind], 8, estimated=estimated)
     return Answer(encode_picture(image, TYPES[kind]), kind, headers, tuple(notes))
 
 
