@@ -23,7 +23,7 @@ from eocodec.coding.lossless_tables import available
 from eocodec.coding.rate_control import Target
 from eocodec.coding.registry import coding_for, coding_of
 from eocodec.errors import EocodecError, EocodecWarning, LimitError
-from eocodec.format import File, Tiny
+from eocodec.format import AnyFile, File, Tiny
 from eocodec.image import Bytes, ImageLike, Picture, as_picture, rounded
 from eocodec.model.bundle import Model
 from eocodec.model.library import DEFAULT, ModelLike, Models, library_of, load_model
@@ -45,6 +45,7 @@ __all__ = [
     "open_picture",
     "truncate",
     "truncate_file",
+    "truncated",
 ]
 
 TINY_MODEL = "face64"
@@ -532,7 +533,15 @@ def truncate_file(
         max_bytes = int(max_bytes)
     file = format.from_bytes(data)
     cut = coding_of(file).cut(file, library_of(model), rate=rate, latents=latents, max_bytes=max_bytes)
-    return Truncated(format.to_bytes(cut), blank_pictures(cut), tuple(cut_remarks(file, cut)))
+    return truncated(file, cut)
+
+
+def truncated(file: AnyFile, cut: AnyFile) -> Truncated:
+    """What a cut of a file is, and what is to be said of it if it has no latents left of a picture that had some."""
+    blank = blank_pictures(cut)
+    lost = blank if blank > blank_pictures(file) else 0
+    notes = cut_remarks(lost, isinstance(cut, File) and cut.header.page)
+    return Truncated(format.to_bytes(cut), blank, tuple(notes))
 
 
 if not TYPE_CHECKING:  # type checkers are not to take every name for granted

@@ -7,7 +7,7 @@ for people. The commands, `batch`, the library and the service all say these.
 from dataclasses import dataclass
 
 from eocodec import wide
-from eocodec.format import AnyFile, File, is_tiny, parse
+from eocodec.format import is_tiny, parse
 from eocodec.image import Picture, keeps_alpha
 from eocodec.results import Compressed
 
@@ -121,13 +121,15 @@ def type_remarks(suffix: str, *, alpha: bool, deep: bool = False) -> list[str]:
     return found
 
 
-def cut_remarks(before: AnyFile, after: AnyFile) -> list[str]:
-    """Sentences on a file that was cut, if it has no latents left of a picture that had some."""
-    from eocodec.coding.forms import blank_pictures
+def cut_remarks(blank: int, page: bool) -> list[str]:
+    """Sentences on a file that was cut so far that no latents are left.
 
-    blank = blank_pictures(after)
-    if blank <= blank_pictures(before):
+    Arguments:
+        blank: of how many pictures, see `eocodec.coding.forms.blank_pictures`; 0: of none.
+        page: whether these are photographs of a page.
+    """
+    if not blank:
         return []
-    if isinstance(after, File) and after.header.page:
+    if page:
         return [f"no segment fits of {blank} of its photographs, of which nothing but one colour is left"]
     return ["no segment fits: nothing but one colour is left of it"]

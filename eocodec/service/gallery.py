@@ -19,14 +19,13 @@ from fastapi.responses import JSONResponse, Response
 from werkzeug.http import http_date, quote_etag
 
 from eocodec import format
-from eocodec.codec import truncate_file
+from eocodec.codec import truncate_file, truncated
 from eocodec.coding.describe import describe
 from eocodec.coding.embedded import Embedded
 from eocodec.errors import FormatError
 from eocodec.format import Tiny
 from eocodec.model.library import Library
 from eocodec.model.shelf import plate_of
-from eocodec.remarks import cut_remarks
 from eocodec.results import Truncated
 from eocodec.service import rendering, work
 from eocodec.service.access import Access
@@ -247,7 +246,7 @@ class Gallery:
             marks = await self._found_marks(request, data, about.tag)
         manifest = Library(self.state.models).of(file).any_manifest
         cut = Embedded().cut_at_mark(manifest, file, marks, rate)
-        return Truncated(format.to_bytes(cut), notes=tuple(cut_remarks(file, cut)))
+        return truncated(file, cut)
 
     async def _found_marks(self, request: Request, data: bytes, tag: str) -> Any:
         """The marks of a stream that was made elsewhere; they are kept."""
