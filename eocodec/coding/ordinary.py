@@ -260,7 +260,7 @@ class OrdinaryJob(SteppedJob):
             del coder
             trim_memory()
             quality = self._quality(header, latents, fineness)
-        else:  # what codes symbols leaves cores idle, and so does what is made of nets
+        else:  # symbols are coded while the picture is made, since neither keeps all cores busy
             coded = begun(functools.partial(_content, header, coder), self.model.runtime.share)
             quality = self._quality(header, latents, fineness)
             content = coded()

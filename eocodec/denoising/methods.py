@@ -110,8 +110,7 @@ def denoise(
 
     Returns:
         `(H, W, 3)`: uint8, of 16-bit integers as well, of which an `EocodecWarning` tells, or float32 in 0 to 1 for
-        floating-point input. A picture whose level is below 0.3 comes
-        back as it is.
+        floating-point input. A picture whose level is below 0.3 comes back as it is.
 
     Raises:
         EocodecError: an argument is out of range, the model does not have the method, or the picture is of an

@@ -172,7 +172,7 @@ class Runtime:
 
     @contextlib.contextmanager
     def series(self, graph: str, several: bool) -> Iterator[None]:
-        """While the tiles of a picture, if there are several, go through a transform, leave memory to the next.
+        """Let runs of a transform for the tiles of a picture, if there are several, leave their memory to the next.
 
         After the last of them it is given back, and the session is opened again when it is used again: hundreds of
         megabytes, for nothing if what comes next is something else. Giving them back after each run, to fill them with
