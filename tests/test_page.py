@@ -250,6 +250,24 @@ def test_downloads_are_what_is_shown(page: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(rgb(png), eocodec.decompress(data))
 
 
+def test_what_a_result_does_not_keep_is_said(page: Any, tmp_path: Path) -> None:
+    moving = tmp_path / "moving.png"
+    frames = [Image.effect_noise((96, 64), sigma) for sigma in (20, 60)]
+    frames[0].save(moving, save_all=True, append_images=frames[1:])
+    load(page, moving)
+    page.check("#c-lossless")
+    settle(page)
+    note = page.inner_text("#c-note")
+    assert "frame" in note and note.endswith(".")
+    page.click("#tab-denoise")
+    settle(page)
+    assert "frame" in page.inner_text("#d-note")
+    page.click("#tab-compress")
+    load(page, CHELSEA)
+    settle(page)
+    assert page.is_hidden("#c-note")
+
+
 def test_pictures_can_be_dropped_and_pasted(page: Any) -> None:
     give = """async ([type, name]) => {
         const canvas = new OffscreenCanvas(90, 60);

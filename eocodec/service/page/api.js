@@ -1,5 +1,6 @@
 /**
- * Requests to the service. In: a path, parameters, a body. Out: the answer, or a `ServiceError` with one sentence.
+ * Requests to the service. In: a path, parameters, a body. Out: the answer, what is remarked on it (`remarks`), or a
+ * `ServiceError` with one sentence.
  *
  * A busy server (503) is asked again after the time it names; where it wants an API key, `askForKey` is called.
  */
@@ -65,6 +66,11 @@ export function connect({ askForKey, onwait }) {
   return { request };
 }
 
+/** What the service remarks on a result: sentences on what it does not keep or what is unusual, mostly none. */
+export function remarks(answer) {
+  return JSON.parse(answer.headers.get("X-Eocodec-Warnings") ?? "[]").map(punctuated);
+}
+
 /** Why there was no answer: a server that refuses a large body may hang up before all of it is sent. */
 async function unanswered(body) {
   const alive = await fetch(new URL("healthz", ROOT)).then(
@@ -87,8 +93,12 @@ async function sentence(response) {
   if (typeof detail !== "string" || !detail) {
     detail = status === 413 ? "The picture is too large for this server" : `The server answered with an error (${status})`;
   }
-  detail = detail[0].toUpperCase() + detail.slice(1).replace(/[.\s]+$/, "") + ".";
+  detail = punctuated(detail);
   return status === 413 && !/smaller/.test(detail) ? `${detail} ${ADVICE}` : detail;
+}
+
+function punctuated(text) {
+  return text[0].toUpperCase() + text.slice(1).replace(/[.\s]+$/, "") + ".";
 }
 
 function pause(milliseconds, signal) {

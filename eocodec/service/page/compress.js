@@ -2,7 +2,7 @@
  * The tab "Compress". In: a picture. Out: an .eoc file made as the controls say, beside its decoded picture in the view.
  */
 
-import { ServiceError } from "./api.js";
+import { remarks, ServiceError } from "./api.js";
 import { Latest } from "./latest.js";
 import { CLEAN } from "./noise.js";
 import { Spectrum } from "./spectrum.js";
@@ -272,6 +272,7 @@ export class CompressPanel {
         bytes: file.size,
         psnr: null,
         sigma: sigma === null ? null : Number(sigma),
+        remarks: remarks(answer),
       };
       if (signal.aborted) return;
       this.#last = last;
@@ -479,12 +480,11 @@ export class CompressPanel {
     byId("c-bpp").textContent = words.bitsPerPixel(bpp);
     byId("c-psnr").textContent = psnr === null ? unknown : words.decibels(psnr);
     byId("c-rate").textContent = byId("c-lossless").checked ? "all" : words.rate(rate);
-    const note = byId("c-note");
-    note.hidden = sigma === null;
-    note.textContent =
+    const removed =
       sigma < CLEAN
         ? "The picture is clean already; no noise was removed."
         : `Noise of σ = ${sigma?.toFixed(1)} levels was removed; PSNR counts against the clean picture.`;
+    words.note(byId("c-note"), [...(sigma === null ? [] : [removed]), ...this.#last.remarks]);
     if (this.#target !== "rate") this.#show(document.activeElement === byId("c-number"));
   }
 

@@ -2,6 +2,7 @@
  * The tab "Denoise". In: a picture, to which noise can be added for a try. Out: the picture without noise, in the view.
  */
 
+import { remarks } from "./api.js";
 import { Latest } from "./latest.js";
 import { CLEAN, noisy } from "./noise.js";
 import * as pixels from "./pixels.js";
@@ -22,6 +23,7 @@ export class DenoisePanel {
   #clean = null; // result, PNG
   #sigma = null;
   #method = "";
+  #remarks = [];
   #stale = true;
   #active = false;
 
@@ -157,6 +159,7 @@ export class DenoisePanel {
       const sigma = answer.headers.get("X-Eocodec-Sigma");
       this.#sigma = sigma === null ? null : Number(sigma);
       this.#method = answer.headers.get("X-Eocodec-Method") ?? "";
+      this.#remarks = remarks(answer);
       this.#clean = clean;
       this.#stale = false;
       this.after = input.reference ? pixels.psnr(input.reference, pixels.read(bitmap)) : null;
@@ -170,7 +173,7 @@ export class DenoisePanel {
   #blank() {
     byId("d-sigma").textContent = "–";
     byId("d-how").textContent = byId("d-kept").textContent = "";
-    byId("d-measured").hidden = true;
+    byId("d-measured").hidden = byId("d-note").hidden = true;
     this.spectrum.sigma = null;
   }
 
@@ -193,6 +196,7 @@ export class DenoisePanel {
       byId("d-before").textContent = words.decibels(input.before);
       byId("d-after").textContent = words.decibels(this.after);
     }
+    words.note(byId("d-note"), this.#remarks);
     this.spectrum.sigma = this.#sigma;
     byId("d-kept").textContent =
       this.#sigma > 0 && this.spectrum.block

@@ -3,6 +3,7 @@
  * picture that any first bytes of it give.
  */
 
+import { remarks } from "./api.js";
 import { FacePaths } from "./face.js";
 import { Latest } from "./latest.js";
 import * as words from "./words.js";
@@ -34,15 +35,16 @@ export class FilePanel {
     const parameters = { salvage: Boolean(facts.damaged) };
     const answer = await service.request("v1/decompress", { parameters, body: blob, accept: "image/png", signal });
     const png = await answer.blob();
-    return { blob, facts, png, bitmap: await createImageBitmap(png) };
+    return { blob, facts, png, bitmap: await createImageBitmap(png), remarks: remarks(answer) };
   }
 
-  show(name, { blob, facts, png, bitmap }) {
+  show(name, read) {
+    const { blob, facts, bitmap } = read;
     [this.#name, this.#blob] = [name, blob];
     byId("f-cut").hidden = !facts.progressive || blob.size <= SHORTEST;
     byId("f-slider").value = String(STEPS);
     this.#size(blob.size);
-    this.#show({ blob, facts, png, bitmap });
+    this.#show(read);
     const names = this.page.models.find((m) => m.name === facts.model && m.size === `${facts.width}x${facts.height}`)?.paths ?? [];
     this.paths.open({ name, blob, names, shown: { bitmap, label: `eocodec · ${words.size(blob.size)}` } });
     this.page.say(`${name} opened: ${words.size(blob.size)}, ${facts.width} by ${facts.height} pixels.`);
@@ -59,7 +61,7 @@ export class FilePanel {
     byId("f-slider").setAttribute("aria-valuetext", `${bytes} bytes`);
   }
 
-  #show({ blob, facts, png, bitmap }) {
+  #show({ blob, facts, png, bitmap, remarks }) {
     byId("f-kind").textContent = ["lossless", "progressive", "tiny"].find((kind) => facts[kind]) ?? "";
     const fields = {
       Pixels: `${facts.width}×${facts.height}`,
@@ -78,6 +80,7 @@ export class FilePanel {
         return row;
       }),
     );
+    words.note(byId("f-note"), remarks);
     const before = this.bitmap;
     [this.#png, this.bitmap] = [png, bitmap];
     this.page.view.show(null, { bitmap, label: `eocodec · ${words.size(blob.size)}` });

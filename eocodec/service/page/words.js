@@ -1,4 +1,4 @@
-/** Numbers as people read them. */
+/** Numbers and sentences as people read them. */
 
 const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
@@ -43,4 +43,10 @@ export function bitsPerPixel(value) {
 /** "holiday.final.JPG" → "holiday.final". */
 export function stem(name) {
   return name.replace(/\.[^.]{1,5}$/, "") || "picture";
+}
+
+/** Put sentences into a paragraph, which is hidden where there are none. */
+export function note(paragraph, sentences) {
+  paragraph.textContent = sentences.join(" ");
+  paragraph.hidden = sentences.length === 0;
 }
