@@ -160,12 +160,6 @@ class Opened:
         data = format.to_bytes(coded.file)
         if verify:
             _verify(self.job, coded, data)
-        notes = () if _is_exact(coded) else self.notes  # which say what is not kept exactly
-        instead = self.no_larger_exact(len(data), coded.rate)
-        if instead is not None:
-            whose = "a lossless file of what it is without the noise" if self.sigma else "its lossless file"
-            exact = len(format.to_bytes(instead.file))
-            notes += (f"{whose} has {exact} bytes, no more than the {len(data)} of this progressive one",)
         return Compressed(
             data,
             coded.rate,
@@ -176,8 +170,18 @@ class Opened:
             self.sigma,
             "eye" if tuning_of(coded.file) else "psnr",
             self.job.picture.depth,
-            notes,
+            self.notes_on(coded, len(data)),
         )
+
+    def notes_on(self, coded: Coded, size: int) -> tuple[str, ...]:
+        """What is to be said of a file of `size` bytes, see :class:`Compressed`."""
+        notes = () if _is_exact(coded) else self.notes  # which say what is not kept exactly
+        instead = self.no_larger_exact(size, coded.rate)
+        if instead is not None:
+            whose = "a lossless file of what it is without the noise" if self.sigma else "its lossless file"
+            exact = len(format.to_bytes(instead.file))
+            notes += (f"{whose} has {exact} bytes, no more than the {size} of this progressive one",)
+        return notes
 
     def no_larger_exact(self, size: int, rate: float) -> Coded | None:
         """The exact file in the place of one of `size` bytes and C = `rate`, if that is one that has not given way.

@@ -352,6 +352,12 @@ def test_the_service_says_what_the_command_says(client: httpx.Client) -> None:
     assert warned(client.post("/v1/decompress", content=alpha, headers={"Accept": "image/png"})) == []
     opened = client.post("/v1/open", content=tiff).json()["id"]
     assert warned(client.get(f"/v1/open/{opened}/file", params={"rate": 20})) == [FRAMES]
+    flat, options = io.BytesIO(), {"progressive": True, "bytes": 2000}
+    Image.new("RGB", (64, 48), (200, 30, 90)).save(flat, "PNG")
+    opened = client.post("/v1/open", content=flat.getvalue()).json()["id"]
+    said = warned(client.post("/v1/compress", content=flat.getvalue(), params=options))
+    assert "no more than" in said[0]
+    assert warned(client.get(f"/v1/open/{opened}/file", params=options)) == said
 
 
 def test_what_is_said_of_stored_images_is_in_json_and_headers(client: httpx.Client) -> None:

@@ -29,7 +29,7 @@ from eocodec.metrics import psnr, with_hidden_of
 from eocodec.model.bundle import Model
 from eocodec.model.library import DEFAULT, Library, load_model
 from eocodec.model.manifest import PhotoManifest
-from eocodec.remarks import Contents, denoise_remarks, remarks, type_remarks
+from eocodec.remarks import denoise_remarks, remarks, type_remarks
 from eocodec.results import Compressed
 from eocodec.service import rendering
 from eocodec.service.opened import Desk
@@ -407,7 +407,6 @@ def opened_file(path: str, identity: str, options: dict[str, Any]) -> Answer:
     made = _desk.file(path, identity, model, options)
     job = made.opened.job
     size, depth = (job.height, job.width), job.picture.depth
-    notes = () if Contents.of(made.data).exact else made.opened.notes
     done = Compressed(
         made.data,
         made.coded.rate,
@@ -417,7 +416,7 @@ def opened_file(path: str, identity: str, options: dict[str, Any]) -> Answer:
         made.coded.tries,
         made.opened.sigma,
         depth=depth,
-        notes=notes,
+        notes=made.opened.notes_on(made.coded, len(made.data)),
     )
     said = _said(made.source, done, os.path.getsize(path), options)
     return Answer(made.data, EOC, _numbers(done, model, started), said)
