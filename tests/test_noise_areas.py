@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from paths import SAMPLES
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 import eocodec
 from eocodec.denoising import clipped, denoise_picture, estimate_sigma
@@ -259,7 +259,7 @@ def _page(paper: int, ink: int) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("paper", "ink"), [(255, 10), (0, 200)])
-@pytest.mark.parametrize("sigma", [4, 8])
+@pytest.mark.parametrize("sigma", [4, 8, 30])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_noise_on_white_and_on_black_paper_is_found(
     paper: int, ink: int, sigma: float, channels: int, model: Model
@@ -267,11 +267,58 @@ def test_noise_on_white_and_on_black_paper_is_found(
     page = _page(paper, ink)
     noise = np.random.default_rng(3).normal(0, sigma, (*page.shape[:2], channels))
     noisy = np.clip(np.rint(page + noise), 0, 255).astype(np.uint8)
-    assert trusted(noisy.astype(np.float32) / 255).mean() > 0.3
+    assert sigma > 8 or trusted(noisy.astype(np.float32) / 255).mean() > 0.3
     done = denoise_picture(noisy, model=model)
-    assert 0.5 * sigma < done.sigma < 1.5 * sigma
+    assert done.sigma == pytest.approx(sigma, rel=0.12)
     assert _psnr(page, done.rgb) > _psnr(page, noisy) + 1.2
     assert (denoise_picture(page, model=model).rgb == page).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("sigma", [3, 20, 60])
+def test_paper_tells_the_level_of_noise_that_is_cut_off(sigma: float, channels: int) -> None:
+    page = np.full((160, 160, 3), 250, np.uint8)
+    page[40:60], page[100:104] = 30, 0
+    noise = np.random.default_rng(7).normal(0, sigma, (160, 160, channels))
+    values = np.clip(np.rint(page + noise), 0, 255).astype(np.float32) / 255
+    told = clipped.on_paper(values)
+    if sigma == 3:  # next to nothing is cut off
+        assert told is None
+        return
+    assert told is not None and 255 * told == pytest.approx(sigma, rel=0.08)
+    assert clipped.on_paper(1 - values) == pytest.approx(told)
+    alpha = np.full((160, 160), 255, np.uint8)
+    alpha[:128] = 0
+    assert clipped.on_paper(values, alpha) is not None
+    alpha[:, 24:] = 0
+    assert clipped.on_paper(values, alpha) is None  # too little is left of it
+
+
+def _dithered(tone: int) -> np.ndarray:
+    return np.asarray(Image.new("L", (160, 160), tone).convert("1").convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        _page(255, 0),
+        np.asarray(Image.fromarray(_page(255, 0)).resize((200, 150), Image.Resampling.LANCZOS)),
+        _dithered(128),
+        np.where(np.random.default_rng(1).random((160, 160, 1)) < 0.4, 0, 255).repeat(3, 2).astype(np.uint8),
+        np.asarray(Image.fromarray(_page(255, 0)).filter(ImageFilter.GaussianBlur(1.5))),
+    ],
+    ids=["text", "small text", "dithered", "grains", "blurred"],
+)
+def test_what_is_drawn_on_paper_is_no_noise(drawn: np.ndarray) -> None:
+    assert clipped.on_paper(drawn.astype(np.float32) / 255) is None
+
+
+def test_noise_that_a_filter_has_gone_over_is_not_read_from_paper() -> None:
+    page = np.full((160, 160, 3), 255.0)
+    noise = np.random.default_rng(7).normal(0, 20, (161, 161, 3))
+    smooth = (noise[1:, 1:] + noise[:-1, 1:] + noise[1:, :-1] + noise[:-1, :-1]) / 2
+    values = np.clip(np.rint(page + smooth), 0, 255).astype(np.float32) / 255
+    assert clipped.on_paper(values) is None
 
 
 @pytest.mark.slow

@@ -298,9 +298,13 @@ def _denoiser(model: Model) -> _Denoiser:
 def _measured(denoiser: _Denoiser, values: Float32, grey: bool, alpha: Bytes | None) -> Noise:
     """Estimated noise of a picture, along an axis of colour; of a grey picture, the luma axis.
 
-    Flat, clipped and transparent areas say nothing of it. Noise that a camera's or a scaler's filter has gone over is
-    taken at the level that it has where the picture is smooth, if it is larger than what shows of it elsewhere.
+    Flat, clipped and transparent areas say nothing of it, but where most of a picture is paper on which noise is cut
+    off, that tells it. Noise that a camera's or a scaler's filter has gone over is taken at the level that it has where
+    the picture is smooth, if it is larger than what shows of it elsewhere.
     """
+    paper = clipped.on_paper(values, alpha)
+    if paper is not None:
+        return Noise.white(paper * math.sqrt(3) if grey else paper)
     areas = noise_areas.trusted(values, alpha)
     if areas.sum() < min(FEW, LITTLE * areas.size):
         return Noise.white(0.0)
