@@ -57,8 +57,9 @@ def library(
 ) -> None:
     """Do the mix again and again in this process, one thread; put how many were done, in how many processor seconds."""
     from eocodec.codec import compress_picture, decode_file
-    from eocodec.image import encode_picture, read_picture, to_pillow
+    from eocodec.image import read_picture, to_pillow
     from eocodec.model.library import load_model
+    from eocodec.writing import encode_picture
 
     model = load_model("photo", 1)
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from eocodec.errors import CutOffError
 
-__all__ = ["Mended", "mended"]
+__all__ = ["Mended", "leniently_said", "mended"]
 
 PNG, JPEG, END_OF_JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xd9"
 TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
@@ -45,6 +45,21 @@ def mended(data: bytes, lenient: bool) -> Mended | None:
     if data.startswith(JPEG):
         return _jpeg(data, lenient)
     return None
+
+
+def leniently_said(refused: Exception) -> str:
+    """What is to be said of a file that only a lenient reader reads.
+
+    Arguments:
+        refused: why it was refused before.
+
+    Example:
+        >>> leniently_said(OSError("image file is truncated (3 bytes not processed)"))
+        'it is cut off: what is missing is blank or not as it should be'
+    """
+    if any(word in str(refused).lower() for word in ("truncated", "end of file", "incomplete", "not enough")):
+        return "it is cut off: what is missing is blank or not as it should be"
+    return "it is damaged: parts of it are blank or not as they should be"
 
 
 def _png(data: bytes) -> Mended | None:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from eocodec.image import pillow_settings
+from eocodec.settings import pillow_settings
 
 __all__ = ["Header", "read_header"]
 

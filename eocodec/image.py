@@ -10,26 +10,24 @@ Other metadata is not carried over, nor are other frames than one. docs/FIDELITY
 
 import io
 import os
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from eocodec import files, tiff, wide
 from eocodec.arguments import computable
-from eocodec.damage import mended
+from eocodec.damage import leniently_said, mended
 from eocodec.errors import CutOffError, EocodecWarning, ImageError, LimitError, OutOfMemoryError, UnknownTypeError
 from eocodec.format import MAX_PIXELS, MAX_SIDE
-from eocodec.kinds import holds_alpha, kind_of
 from eocodec.levels import FEW_BITS, FLOAT_TOLERANCE, eight_bit, few_levels, scaled, white_level
 from eocodec.profiles import to_srgb
+from eocodec.settings import pillow_settings
 
 __all__ = [
     "Bytes",
@@ -37,10 +35,7 @@ __all__ = [
     "Picture",
     "as_picture",
     "atomic_write",
-    "check_suffix",
-    "encode_picture",
     "is_grey",
-    "keeps_alpha",
     "pillow_settings",
     "read_picture",
     "rounded",
@@ -52,11 +47,6 @@ Words = npt.NDArray[np.uint16]
 ImageLike = Image.Image | npt.NDArray[np.generic]
 
 _SIXTEEN = {"I;16", "I;16L", "I;16B", "I;16N"}
-MAX_PROFILE = 16 << 20  # bytes of a colour profile in a PNG file; Pillow's own limit is lower than large ones are
-PNG_RUNS = 3  # zlib's Z_RLE: runs of one value, nothing else
-PNG_ROWS = 24  # that decide how a PNG file is deflated
-PNG_COST = 1.04  # of the usual size, up to which the quick way is taken
-PNG_DRAWN = 4  # times smaller than its samples is a picture that was drawn
 
 
 @dataclass(frozen=True)
@@ -131,7 +121,8 @@ def read_picture(
         max_pixels: refuse larger pictures before they are decoded.
         formats: Pillow's names of the file types that may be read; default: all.
         frame: which of several frames or pages, from 0.
-        lenient: read what is there of files that are cut off; a few missing rows of a JPEG are read in any case.
+        lenient: read what is there of files that are cut off or damaged, and note it; a few missing rows of a JPEG are
+            read in any case.
 
     Raises:
         ImageError: missing, unreadable, or damaged; an :class:`UnknownTypeError` if it is not a picture, a
@@ -140,7 +131,7 @@ def read_picture(
     """
     name = name or str(source)
     try:
-        with pillow_settings(lenient), _opened(source) as file:
+        with _opened(source) as file:
             return _read(file, max_pixels, formats, frame, lenient)
     except UnidentifiedImageError:
         raise UnknownTypeError(f"{name}: not a picture in a format that can be read") from None
@@ -163,13 +154,40 @@ def read_picture(
         raise kind(f"{name}: the picture is damaged or cannot be decoded ({e})") from None
 
 
+_FINAL = (ImageError, MemoryError, Image.DecompressionBombError, FileNotFoundError)  # nothing can be mended there
+
+
 def _read(
     file: BinaryIO, max_pixels: int | None, formats: tuple[str, ...] | None, frame: int, lenient: bool
 ) -> Picture:
-    """The picture of a file, mended where that is possible."""
+    """The picture of a file, mended where that is possible; what only a lenient reader reads is read so at the end."""
+    try:
+        with pillow_settings(False):
+            return _strictly(file, max_pixels, formats, frame, lenient)
+    except _FINAL:
+        raise
+    except Exception as e:  # Pillow's readers raise many kinds of exception for damaged files
+        if not lenient:
+            raise
+        refused = e
+    file.seek(0)
+    data = file.read()
+    with pillow_settings(True):
+        with suppress(Exception):
+            better = mended(data, lenient)
+            if better is not None:
+                picture = _decoded(io.BytesIO(better.data), max_pixels, formats, frame)
+                return _noted(picture, better.note, leniently_said(refused))
+        return _noted(_decoded(io.BytesIO(data), max_pixels, formats, frame), leniently_said(refused))
+
+
+def _strictly(
+    file: BinaryIO, max_pixels: int | None, formats: tuple[str, ...] | None, frame: int, lenient: bool
+) -> Picture:
+    """The picture of a file that Pillow reads, or that can be mended."""
     try:
         return _decoded(file, max_pixels, formats, frame)
-    except (ImageError, MemoryError, Image.DecompressionBombError, FileNotFoundError):
+    except _FINAL:
         raise
     except Exception as e:  # Pillow's readers raise many kinds of exception for damaged files
         file.seek(0)
@@ -183,8 +201,11 @@ def _read(
             if told is None:
                 raise
             raise UnknownTypeError(told) from None
-        picture = _decoded(io.BytesIO(better.data), max_pixels, formats, frame)
-        return replace(picture, notes=(*picture.notes, *([better.note] if better.note else [])))
+        return _noted(_decoded(io.BytesIO(better.data), max_pixels, formats, frame), better.note)
+
+
+def _noted(picture: Picture, *notes: str | None) -> Picture:
+    return replace(picture, notes=(*picture.notes, *(n for n in notes if n)))
 
 
 def _decoded(file: BinaryIO, max_pixels: int | None, formats: tuple[str, ...] | None, frame: int) -> Picture:
@@ -276,49 +297,6 @@ def _opened(source: str | Path | BinaryIO) -> AbstractContextManager[BinaryIO]:
     return open(source, "rb") if isinstance(source, (str, Path)) else nullcontext(source)
 
 
-_reading = ExitStack()  # what undoes the settings after the last of the threads that are reading
-_readers: list[bool] = []  # whether each of them reads leniently
-_readers_change = threading.Condition()
-
-
-def _forget_readers() -> None:
-    """Begin anew in a forked process: threads that were reading are not there to undo their settings."""
-    global _readers_change
-    _readers_change = threading.Condition()
-    _readers.clear()
-    _reading.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_readers)
-
-
-@contextmanager
-def pillow_settings(lenient: bool) -> Iterator[None]:
-    """Pillow's limits set to the format's own, and no warnings of Pillow's; threads may overlap if they are alike."""
-    with _readers_change:
-        _readers_change.wait_for(lambda: all(r is lenient for r in _readers))
-        _readers.append(lenient)
-        if len(_readers) == 1:
-            for module, setting, value in (
-                (Image, "MAX_IMAGE_PIXELS", MAX_PIXELS),
-                (PngImagePlugin, "MAX_TEXT_CHUNK", MAX_PROFILE),
-                (ImageFile, "LOAD_TRUNCATED_IMAGES", lenient),
-            ):
-                _reading.callback(setattr, module, setting, getattr(module, setting))
-                setattr(module, setting, value)
-            _reading.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", module="PIL")
-    try:
-        yield
-    finally:
-        with _readers_change:
-            _readers.remove(lenient)
-            if not _readers:
-                _reading.close()
-                _readers_change.notify_all()
-
-
 def _check_size(width: int, height: int, most: int | None = None) -> None:
     if width < 1 or height < 1:
         raise ImageError("the picture has no pixels")
@@ -378,7 +356,8 @@ def _from_array(image: npt.NDArray[np.generic]) -> Picture:
         array = np.floor(levels + 0.5).astype(np.uint8)
         deep = bool((np.abs(levels - array) > FLOAT_TOLERANCE).any())
     elif array.dtype != np.uint8:
-        raise ImageError(f"a picture of type {array.dtype} is not supported; use uint8, uint16 or float in 0 to 1")
+        kind = type(image).__name__ if array.dtype == np.object_ else array.dtype
+        raise ImageError(f"a picture of type {kind} is not supported; use uint8, uint16 or float in 0 to 1")
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
@@ -521,68 +500,6 @@ def to_pillow(rgb: Bytes, alpha: Bytes | None = None, grey: bool = False) -> Ima
     if alpha is not None:
         image.putalpha(Image.fromarray(alpha))
     return image
-
-
-def check_suffix(suffix: str) -> str:
-    """Pillow's name of the file type for an extension such as ".png".
-
-    Raises:
-        ImageError: pictures cannot be written as this type.
-    """
-    kind = kind_of(suffix)
-    if kind in ("ICO", "ICNS"):
-        raise ImageError(f"pictures cannot be written as {suffix}, which has sizes of its own; use .png")
-    if kind is None or kind not in Image.SAVE:
-        raise ImageError(f"pictures cannot be written as {suffix or 'a file without an extension'}; use .png")
-    return kind
-
-
-def keeps_alpha(suffix: str) -> bool:
-    """Whether files of the type that `suffix` names are written with transparency, in all its levels."""
-    return holds_alpha(check_suffix(suffix))
-
-
-def encode_picture(image: Image.Image, suffix: str) -> bytes:
-    """Bytes of a picture file of the type that `suffix` (".png", ".webp", …) names; lossless where the type can be.
-
-    Raises:
-        ImageError: unknown type, or one that cannot hold this picture.
-    """
-    saver = check_suffix(suffix)
-    options: dict[str, object] = {}
-    if saver == "WEBP":
-        options = {"lossless": True, "exact": True}
-    elif saver in ("JPEG", "AVIF"):
-        options = {"quality": 95, "subsampling": "4:4:4"} if saver == "AVIF" else {"quality": 95, "subsampling": 0}
-    if "A" in image.mode and not keeps_alpha(suffix):
-        image = image.convert("RGB" if image.mode == "RGBA" else "L")
-    try:
-        return _png(image) if saver == "PNG" else _saved(image, saver, **options)
-    except (OSError, ValueError, KeyError) as e:
-        raise ImageError(f"the picture cannot be written as {suffix}: {e}") from e
-
-
-def _png(image: Image.Image) -> bytes:
-    """A PNG file. In photographs repetitions save next to nothing, and looking for them takes four fifths of the time.
-
-    A few rows are deflated both ways first. What comes out small was drawn, whatever these rows say.
-    """
-    sample = Image.new(image.mode, (image.width, PNG_ROWS))
-    third = PNG_ROWS // 3
-    for k in range(3):
-        top = max(0, image.height - third) * k // 2
-        sample.paste(image.crop((0, top, image.width, top + third)), (0, third * k))
-    if len(_saved(sample, "PNG", compress_type=PNG_RUNS)) <= PNG_COST * len(_saved(sample, "PNG")):
-        content = _saved(image, "PNG", compress_type=PNG_RUNS)
-        if PNG_DRAWN * len(content) > image.width * image.height * len(image.getbands()):
-            return content
-    return _saved(image, "PNG")
-
-
-def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()
 
 
 def atomic_write(path: Path, data: bytes, *, new: bool = False) -> None:

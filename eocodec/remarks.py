@@ -6,10 +6,13 @@ for people. The commands, `batch`, the library and the service all say these.
 
 from dataclasses import dataclass
 
+from PIL import Image
+
 from eocodec import wide
 from eocodec.format import is_tiny, parse
-from eocodec.image import Picture, keeps_alpha
+from eocodec.image import Picture
 from eocodec.results import Compressed
+from eocodec.writing import keeps_alpha, keeps_colours
 
 __all__ = ["CLEANED", "ROUNDED", "Contents", "cut_remarks", "denoise_remarks", "remarks", "type_remarks"]
 
@@ -85,7 +88,9 @@ def _on_depth(picture: Picture, depth: int, asked: int | None) -> list[str]:
     return []
 
 
-def denoise_remarks(picture: Picture, removed: bool, suffix: str, depth: int, *, estimated: bool) -> list[str]:
+def denoise_remarks(
+    picture: Picture, removed: bool, suffix: str, depth: int, *, estimated: bool, image: Image.Image | None = None
+) -> list[str]:
     """Sentences on a picture that noise was removed from.
 
     Arguments:
@@ -94,6 +99,7 @@ def denoise_remarks(picture: Picture, removed: bool, suffix: str, depth: int, *,
         suffix: extension of the type that the result is written as, such as ".png".
         depth: bits a sample of the result.
         estimated: whether the noise level was to be estimated, and noise to be removed.
+        image: the result, see :func:`type_remarks`.
     """
     found, rounded = list(picture.at_depth(depth).notes), picture.keeps > depth
     if estimated and not removed:
@@ -102,22 +108,25 @@ def denoise_remarks(picture: Picture, removed: bool, suffix: str, depth: int, *,
     unfit = rounded and not removed and not wide.holds(suffix)  # the type, not the method, is the cause
     if rounded and not unfit:
         found.append(CLEANED)
-    return found + type_remarks(suffix, alpha=picture.alpha is not None, deep=unfit)
+    return found + type_remarks(suffix, alpha=picture.alpha is not None, deep=unfit, image=image)
 
 
-def type_remarks(suffix: str, *, alpha: bool, deep: bool = False) -> list[str]:
+def type_remarks(suffix: str, *, alpha: bool, deep: bool = False, image: Image.Image | None = None) -> list[str]:
     """Sentences on what a type of picture cannot hold.
 
     Arguments:
         suffix: its extension, such as ".jpg".
         alpha: whether the picture has transparency.
         deep: whether it has 16 bits a sample.
+        image: the picture, where the type may not hold its colours.
     """
     found = []
     if deep and not wide.holds(suffix):
         found.append(f"its 16 bits a sample are rounded to 8, which is what {suffix} holds; .png and .tif hold 16")
     if alpha and not keeps_alpha(suffix):
         found.append(f"its transparency is lost, which {suffix} cannot hold")
+    if image is not None and not keeps_colours(image, suffix):
+        found.append(f"its colours are reduced to 256, more than which {suffix} cannot hold")
     return found
 
 

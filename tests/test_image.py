@@ -11,8 +11,9 @@ from eocodec import image
 from eocodec.errors import ImageError, LimitError
 from eocodec.format import MAX_PIXELS
 from eocodec.headers import read_header
-from eocodec.image import as_picture, atomic_write, encode_picture, keeps_alpha, read_picture, to_pillow
+from eocodec.image import as_picture, atomic_write, read_picture, to_pillow
 from eocodec.levels import few_levels, scaled, white_level
+from eocodec.writing import encode_picture, keeps_alpha
 
 
 def _saved(image: Image.Image, kind: str, **options: object) -> io.BytesIO:

@@ -291,6 +291,39 @@ def test_files_that_are_cut_off_are_read_only_when_asked_for(
     assert call("compress", "--lenient", "cut").returncode == 0 and (tmp_path / "cut.eoc").exists()
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "GIF", "BMP"])
+def test_lenient_reading_says_that_something_is_missing(photo: Image.Image, kind: str) -> None:
+    data = _file(photo, kind)
+    for part in (len(data) // 2, len(data) - 300):
+        assert any("it is cut off" in n for n in read_picture(io.BytesIO(data[:part]), lenient=True).notes)
+    assert read_picture(io.BytesIO(data), lenient=True).notes == read_picture(io.BytesIO(data)).notes == ()
+
+
+def test_lenient_reading_says_what_is_said_without_it(photo: Image.Image) -> None:
+    png = _file(photo, "PNG")
+    for data in (_file(photo, "JPEG")[:-300], png[:33] + _chunk(b"gAMA", b"1234", 1) + png[33:]):
+        strict, lenient = (read_picture(io.BytesIO(data), lenient=option) for option in (False, True))
+        assert len(strict.notes) == 1 and strict.notes == lenient.notes
+    damaged = bytearray(png)
+    damaged[len(png) // 2] ^= 0xFF
+    assert any("it is damaged" in n for n in read_picture(io.BytesIO(damaged), lenient=True).notes)
+
+
+def test_lenient_reading_decodes_intact_pictures_once(photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, open_image = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda *a, **k: calls.append(a) or open_image(*a, **k))
+    read_picture(io.BytesIO(_file(photo, "PNG")), lenient=True)
+    assert len(calls) == 1
+
+
+def test_the_commands_say_what_lenient_reading_could_not_read(call: Runner, tmp_path: Path, photo: Image.Image) -> None:
+    data = _file(photo, "PNG")
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
+    for command in (["compress", "--lossless"], ["denoise", "--sigma", "5", "-o", "out.png"]):
+        done = call(*command, "--lenient", "cut.png", "--json")
+        assert done.returncode == 0 and b"it is cut off" in done.stdout, command
+
+
 def test_lenient_reading_does_not_reach_other_threads(photo: Image.Image) -> None:
     cut = _file(photo, "PNG")[:-9000]
     seen = []
@@ -314,6 +347,11 @@ def test_lenient_reading_does_not_reach_other_threads(photo: Image.Image) -> Non
 def test_only_files_that_can_be_mended_are() -> None:
     assert mended(b"GIF89a", True) is None and mended(b"\x89PNG\r\n\x1a\n", True) is None
     assert mended(b"\xff\xd8\xff\xd9", True) is None
+
+
+def test_what_is_no_picture_is_named_by_its_type() -> None:
+    with pytest.raises(ImageError, match="a picture of type NoneType is not supported"):
+        eocodec.compress(None)  # type: ignore[arg-type]
 
 
 WRONG = ["a.png", Path("a.png"), b"bytes", bytearray(3), memoryview(b"abc"), None, 3, [[1, 2], [3]], {"a": 1}, object()]

@@ -20,19 +20,21 @@ from eocodec import _moved
 PACKAGE = ROOT / "eocodec"
 GROUND = {
     "arguments", "cached", "cores", "damage", "data", "errors", "files", "format", "headers", "image", "kinds",
-    "levels", "matte", "memory", "metrics", "profiles", "regions", "remarks", "results", "steps", "tiff",
-    "varint", "wide",
+    "levels", "matte", "memory", "metrics", "profiles", "regions", "remarks", "results", "settings", "steps",
+    "tiff", "varint", "wide", "writing",
 }  # fmt: skip
 # What a room of the ground may know of the ground besides `errors`.
 OF_GROUND = {
     "format": {"regions", "steps", "varint"},
-    "headers": {"image"},
-    "image": {"arguments", "damage", "files", "format", "kinds", "levels", "profiles", "tiff", "wide"},
+    "headers": {"settings"},
+    "image": {"arguments", "damage", "files", "format", "levels", "profiles", "settings", "tiff", "wide"},
     "matte": {"image"},
     "regions": {"varint"},
-    "remarks": {"format", "image", "results", "wide"},
+    "remarks": {"format", "image", "results", "wide", "writing"},
     "results": {"image"},
+    "settings": {"format"},
     "wide": {"kinds", "tiff"},
+    "writing": {"kinds"},
 }
 # What a room may know besides itself and the ground, `flow` apart.
 MAY_KNOW = {

@@ -23,8 +23,9 @@ from PIL.PngImagePlugin import PngInfo
 import eocodec
 from eocodec import codec
 from eocodec.errors import EocodecError, ImageError
-from eocodec.image import Picture, as_picture, encode_picture, read_picture, to_pillow
+from eocodec.image import Picture, as_picture, read_picture, to_pillow
 from eocodec.metrics import psnr
+from eocodec.writing import encode_picture
 
 pytestmark = pytest.mark.slow
 

@@ -136,7 +136,7 @@ def _sheet(
     force: bool,
 ) -> None:
     from eocodec.bench import sheets
-    from eocodec.image import encode_picture
+    from eocodec.writing import encode_picture
 
     with _progress() as (say, tick):
         image = sheets.look(folder, codecs, model, rates, limit, scorer, say, tick)

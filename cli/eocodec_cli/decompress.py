@@ -71,9 +71,10 @@ def command(
     from eocodec.coding.forms import blank_pictures
     from eocodec.errors import ImageError
     from eocodec.format import Tiny, from_bytes, tiny_from_text
-    from eocodec.image import encode_picture, keeps_alpha, rounded, to_pillow
+    from eocodec.image import rounded, to_pillow
     from eocodec.model.library import library_of
     from eocodec.remarks import type_remarks
+    from eocodec.writing import encode_picture, keeps_alpha
 
     jobs = files.plan(
         inputs,
@@ -114,7 +115,7 @@ def command(
             isinstance(file, Tiny) or file.lossless is not None or file.header.embedded or file.header.deep
         ):
             warnings.append("texture is drawn in ordinary files only, and this is none")
-        warnings += type_remarks(suffix, alpha=decoded.alpha is not None, deep=deep)
+        warnings += type_remarks(suffix, alpha=decoded.alpha is not None, deep=deep, image=image)
         deep = deep and wide.holds(suffix)
         opaque = decoded.alpha is not None and not keeps_alpha(suffix)
         if deep:

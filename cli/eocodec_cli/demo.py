@@ -31,9 +31,10 @@ def command(output: str, threads: int, force: bool) -> None:
     import eocodec.data
     from eocodec.codec import compress_picture, decompress
     from eocodec.denoising import denoise
-    from eocodec.image import encode_picture, read_picture
+    from eocodec.image import read_picture
     from eocodec.metrics import psnr
     from eocodec.model.library import load_model
+    from eocodec.writing import encode_picture
 
     suffix = files.picture_suffix(output)
     files.check_new(output, force)

@@ -137,9 +137,10 @@ def command(
     """
     from eocodec import wide
     from eocodec.denoising import denoise_picture
-    from eocodec.image import encode_picture, to_pillow
+    from eocodec.image import to_pillow
     from eocodec.model.library import load_model
     from eocodec.remarks import denoise_remarks
+    from eocodec.writing import encode_picture
 
     if rate is not None and method not in ("auto", "drop"):
         raise click.UsageError(f"--rate goes with --method drop, not with {method}")
@@ -178,7 +179,7 @@ def command(
             content = encode_picture(image, suffix)
         files.write_bytes(job.target, content, force, job.source if keep_times else None)
         depth, estimated = 16 if deep else 8, sigma == "auto" and strength > 0
-        said = denoise_remarks(picture, done.removed, suffix, depth, estimated=estimated)
+        said = denoise_remarks(picture, done.removed, suffix, depth, estimated=estimated, image=image)
         return {
             "input": job.source,
             "output": job.target,

@@ -50,8 +50,9 @@ def command(
     """
     import eocodec
     from eocodec.format import tiny_from_text
-    from eocodec.image import encode_picture, to_pillow
+    from eocodec.image import to_pillow
     from eocodec.lab.paths.editing import edit, encoded_anew, load_paths
+    from eocodec.writing import encode_picture
 
     amounts = _amounts(steps)
     target = files.plan_one([face], output, force)

@@ -375,7 +375,7 @@ def picture_suffix(target: str) -> str:
     Raises:
         ImageError: pictures cannot be written so.
     """
-    from eocodec.image import check_suffix  # takes its time
+    from eocodec.writing import check_suffix  # takes its time
 
     suffix = Path(target).suffix
     if target == PIPE or (not suffix and is_stream(target)):

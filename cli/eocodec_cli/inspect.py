@@ -287,7 +287,7 @@ def _sample_sheet(
 
 
 def _png(image: "Image.Image") -> bytes:
-    from eocodec.image import encode_picture
+    from eocodec.writing import encode_picture
 
     return encode_picture(image, ".png")
 

@@ -24,8 +24,9 @@ def command(first: str, last: str, count: int, output: str, threads: int, force:
 
     import eocodec
     from eocodec.format import tiny_from_text
-    from eocodec.image import encode_picture, to_pillow
+    from eocodec.image import to_pillow
     from eocodec.lab.paths.editing import morph
+    from eocodec.writing import encode_picture
 
     target = files.plan_one([first, last], output, force)
     suffix = files.picture_suffix(target)

@@ -22,7 +22,7 @@ from eocodec.coding.walk import Walk
 from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError, FormatError, LimitError
 from eocodec.format import MAGIC, is_tiny, parse, parse_tiny, tiny_from_text, to_bytes
-from eocodec.image import Picture, encode_picture, read_picture, rounded, to_pillow
+from eocodec.image import Picture, read_picture, rounded, to_pillow
 from eocodec.lab.paths import editing
 from eocodec.memory import keep_memory
 from eocodec.metrics import psnr, with_hidden_of
@@ -34,6 +34,7 @@ from eocodec.results import Compressed
 from eocodec.service import rendering
 from eocodec.service.opened import Desk
 from eocodec.service.rivals import ssimulacra2
+from eocodec.writing import encode_picture
 
 __all__ = [
     "FORMATS",
