@@ -287,6 +287,7 @@ def test_paper_tells_the_level_of_noise_that_is_cut_off(sigma: float, channels: 
         return
     assert told is not None and 255 * told == pytest.approx(sigma, rel=0.08)
     assert clipped.on_paper(1 - values) == pytest.approx(told)
+    assert clipped.on_paper((page + noise).astype(np.float32) / 255) is None  # nothing is cut off
     alpha = np.full((160, 160), 255, np.uint8)
     alpha[:128] = 0
     assert clipped.on_paper(values, alpha) is not None

@@ -59,12 +59,14 @@ def before_clipping(level: float, brightness: Floats) -> float:
 def on_paper(values: Floats, alpha: npt.NDArray[np.uint8] | None = None) -> float | None:
     """The deviation of noise on paper so white, or so black, that much of the noise is cut off, range 0 to 1.
 
-    None where most of a picture is no such paper, or what is on it is no white noise.
+    None where most of a picture is no such paper, what is on it is no white noise, or values go on beyond 0 and 1.
 
     Arguments:
-        values: the picture `(H, W, 3)`, 8 bits a sample in 0 to 1.
+        values: the picture `(H, W, 3)`, 8 bits a sample, nominally in 0 to 1.
         alpha: its transparency `(H, W)`, if there is any.
     """
+    if not is_clipped(values):
+        return None
     high, wide = (n // AREA for n in values.shape[:2])
     opaque = np.ones((high, wide), bool) if alpha is None else _areas(alpha[:, :, None] > 0).all((2, 3, 4))
     for paper in (values, 1 - values):
