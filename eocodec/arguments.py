@@ -12,7 +12,16 @@ from eocodec.errors import EocodecError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["MOST_EFFORT", "check_model", "check_number", "check_numbers", "computable", "file_bytes", "is_whole"]
+__all__ = [
+    "MOST_EFFORT",
+    "check_limits",
+    "check_model",
+    "check_number",
+    "check_numbers",
+    "computable",
+    "file_bytes",
+    "is_whole",
+]
 
 MOST_EFFORT = 20  # rounds; later ones gain nothing
 
@@ -44,13 +53,29 @@ def check_numbers(**values: Any) -> None:
 
 
 def check_number(name: str, value: Any) -> None:
-    """See that a value is a number.
+    """See that a value is a number that can be computed with.
 
     Raises:
-        EocodecError: it is not, or is missing.
+        EocodecError: it is not, is missing, or is a whole number beyond all floating-point ones.
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise EocodecError(f"{name} must be a number, not {type(value).__name__}")
+    if value is None:
+        raise EocodecError(f"{name} must be a number, not NoneType")
+    check_limits(**{name: value})
+    try:
+        float(value)
+    except OverflowError:
+        raise EocodecError(f"{name} is too large a number to compute with") from None
+
+
+def check_limits(**values: Any) -> None:
+    """See that every limit that is given is a number, which may be of any size.
+
+    Raises:
+        EocodecError: one is not.
+    """
+    for name, value in values.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise EocodecError(f"{name} must be a number, not {type(value).__name__}")
 
 
 def is_whole(value: Any) -> bool:

@@ -13,14 +13,14 @@ from PIL import Image
 
 from eocodec import format, levels, matte
 from eocodec._moved import moved_names
-from eocodec.arguments import check_number, check_numbers, file_bytes
+from eocodec.arguments import check_limits, check_number, check_numbers, file_bytes
 from eocodec.coding import alpha as transparency
 from eocodec.coding import drawn
 from eocodec.coding.base import Coded, Job
 from eocodec.coding.fineness import Focus, tuning_for
 from eocodec.coding.forms import blank_pictures, tuning_of
 from eocodec.coding.lossless_tables import available
-from eocodec.coding.rate_control import Target
+from eocodec.coding.rate_control import Target, whole_bytes
 from eocodec.coding.registry import coding_for, coding_of
 from eocodec.errors import EocodecError, EocodecWarning, LimitError
 from eocodec.format import AnyFile, File, Tiny
@@ -88,7 +88,8 @@ def compress_picture(
         EocodecError: more than one target, a target out of range or out of reach, a picture of an unsupported kind, or
             a file that does not decode to what it should.
     """
-    check_numbers(rate=rate, bpp=bpp, max_bytes=max_bytes, psnr=psnr)
+    check_numbers(rate=rate, bpp=bpp, psnr=psnr)
+    check_limits(max_bytes=max_bytes)
     target = Target(rate, bpp, max_bytes, psnr)
     if target.given() > 1:
         raise EocodecError("give only one of rate, bpp, bytes and psnr")
@@ -426,7 +427,7 @@ def decode_file(
         FormatError: not an `.eoc` file, damaged, too large, or its model is not at hand.
     """
     check_number("texture", texture)
-    check_numbers(max_pixels=max_pixels)
+    check_limits(max_pixels=max_pixels)
     if not 0 <= texture <= 1:
         raise EocodecError(f"texture must be from 0 to 1, not {texture:g}")
     if depth not in (None, 8, 16):
@@ -529,12 +530,13 @@ def truncate_file(
 ) -> Truncated:
     """Cut a file to a lower rate and tell what is left; see :func:`truncate` for arguments and errors."""
     data = file_bytes(data)
-    check_numbers(rate=rate, latents=latents, max_bytes=max_bytes)
+    check_numbers(rate=rate, latents=latents)
+    check_limits(max_bytes=max_bytes)
     if sum(target is not None for target in (rate, latents, max_bytes)) != 1:
         raise EocodecError("give one of rate, latents and bytes")
     if max_bytes is not None:
         Target(None, None, max_bytes, None).check()
-        max_bytes = int(max_bytes)
+        max_bytes = whole_bytes(max_bytes)
     file = format.from_bytes(data)
     cut = coding_of(file).cut(file, library_of(model), rate=rate, latents=latents, max_bytes=max_bytes)
     return truncated(file, cut)

@@ -57,7 +57,7 @@ class Picture:
     `frames` is how many pictures its file has; `notes` are sentences, without a subject, on what is unusual about it.
 
     `wide` are its values at 16 bits, if it has more than 8; `exact` if they are those of the source; `rounding` are
-    those of the notes that are on 8 bits only.
+    those of the notes that are on 8 bits only. `narrowed` says that all 16 bits were known, and 8 were asked for.
     """
 
     rgb: Bytes
@@ -69,6 +69,7 @@ class Picture:
     wide: Words | None = None
     exact: bool = False
     rounding: tuple[str, ...] = ()
+    narrowed: bool = False
 
     @property
     def depth(self) -> int:
@@ -88,10 +89,11 @@ class Picture:
         """
         if depth not in (8, 16):
             raise ImageError(f"a picture has 8 or 16 bits a sample, not {depth}")
+        narrowed = self.narrowed or (depth == 8 and self.keeps == 16)
         if depth == self.depth:
-            return replace(self, wide=None)
+            return replace(self, wide=None, narrowed=narrowed)
         if depth == 8:
-            return replace(self, rgb=rounded(self.rgb), deep=True)
+            return replace(self, rgb=rounded(self.rgb), deep=True, narrowed=narrowed)
         if self.deep and self.wide is None:
             raise ImageError("only 8 of its bits a sample could be read; make it a PNG or TIFF file in sRGB first")
         rgb = self.rgb.astype(np.uint16) * np.uint16(257) if self.wide is None else self.wide

@@ -525,6 +525,9 @@ def test_too_little_gain_is_said_with_what_is_the_least(
     with pytest.raises(NothingGainedError, match=r"\(\+0\.00 % fewer bytes, and 0\.5 is the least\)") as caught:
         adapt(order, STAGES)
     assert ("more --minutes may help" in str(caught.value)) is more and not order.out.exists()
+    monkeypatch.setattr(type(running.GOALS["rate"]), "gain", lambda *curves: -1.12)
+    with pytest.raises(NothingGainedError, match=r"there was a loss on the held-out pictures \(1\.12 % more bytes\);"):
+        adapt(order, STAGES)
 
 
 @pytest.fixture

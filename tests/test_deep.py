@@ -19,7 +19,7 @@ from eocodec import codec, format, tiff
 from eocodec.coding import deep, lossless_deep
 from eocodec.coding.symbols import symbols
 from eocodec.errors import EocodecError, FormatError
-from eocodec.image import read_picture
+from eocodec.image import as_picture, read_picture
 from eocodec.metrics import psnr
 from eocodec.model import parts, transform
 from eocodec.model.bundle import Model
@@ -342,6 +342,12 @@ def test_colours_of_16_bits_that_cannot_be_read_are_said(scene: Words) -> None:
     assert read.notes == ("its samples have more than 8 bits, of which 8 are read",)
     with pytest.raises(EocodecError, match=r"of which 8 are read\); convert .* or make it a PNG or TIFF file"):
         eocodec.compress(read, lossless=True)
+
+
+def test_lossless_files_say_that_a_depth_of_8_is_what_keeps_16_bits_out(scene: Words) -> None:
+    for picture in (scene[:20, :30], as_picture(scene[:20, :30], None)):
+        with pytest.raises(EocodecError, match=r"a depth of 8 does not hold .* leave the depth out"):
+            eocodec.compress(picture, lossless=True, depth=8)
 
 
 # Grey

@@ -190,6 +190,39 @@ def test_bytes_of_a_cut_are_any_positive_number_as_those_of_a_new_file_are(
             eocodec.truncate(data, max_bytes=wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_limit_beyond_all_files_is_one_that_every_file_keeps(small: np.ndarray, progressive: bool) -> None:
+    data = eocodec.compress(small, progressive=progressive)
+    assert eocodec.truncate(data, max_bytes=10**400) == data
+    most = eocodec.compress(small, max_bytes=1 << 20, progressive=progressive)
+    assert eocodec.compress(small, max_bytes=10**400, progressive=progressive) == most
+    assert eocodec.compress(small, bpp=10**308, progressive=progressive) == most
+    assert eocodec.decompress(data, max_pixels=10**400).shape == small.shape
+    with pytest.raises(EocodecError, match="bytes must be a positive number"):
+        eocodec.truncate(data, max_bytes=-(10**400))
+
+
+@pytest.mark.parametrize("name", ["rate", "bpp", "psnr", "denoise"])
+def test_whole_numbers_beyond_all_others_are_refused_in_one_sentence(small: np.ndarray, name: str) -> None:
+    for number in (10**400, -(10**400)):
+        with pytest.raises(EocodecError, match="is too large a number to compute with"):
+            eocodec.compress(small, **{name: number})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["sigma", "strength", "detail", "rate", "shifts"])
+def test_so_are_they_as_options_of_denoising(small: np.ndarray, name: str) -> None:
+    with pytest.raises(EocodecError, match="is too large a number to compute with"):
+        eocodec.denoise(small, **{name: 10**400})  # type: ignore[arg-type]
+
+
+def test_a_progressive_file_of_nothing_visible_is_small_whatever_it_is_to_reach(small: np.ndarray) -> None:
+    unseen = np.dstack([small, np.zeros(small.shape[:2], np.uint8)])
+    shortest = eocodec.compress(unseen, progressive=True)
+    assert len(shortest) < 100 and not eocodec.decompress(shortest)[..., 3].any()
+    for target in (20, 50, 80):
+        assert eocodec.compress(unseen, progressive=True, psnr=target) == shortest
+
+
 def test_cuts_are_prefixes_that_decode(small: np.ndarray) -> None:
     data = eocodec.compress(small, 400)
     cut = eocodec.truncate(data, max_bytes=len(data) - 1)

@@ -13,6 +13,7 @@ from eocodec.format import MAX_PIXELS
 from eocodec.headers import read_header
 from eocodec.image import as_picture, atomic_write, read_picture, to_pillow
 from eocodec.levels import few_levels, scaled, white_level
+from eocodec.remarks import type_remarks
 from eocodec.writing import encode_picture, keeps_alpha
 
 
@@ -254,3 +255,18 @@ def test_types_that_lose_transparency_are_known(suffix: str, grey: bool) -> None
     with Image.open(io.BytesIO(encode_picture(to_pillow(rgb, alpha, grey), suffix))) as image:
         back = np.asarray(image.convert("RGBA"))[..., 3]
     assert keeps_alpha(suffix) == np.array_equal(back, alpha)
+
+
+@pytest.mark.parametrize("suffix", [".qoi", ".sgi", ".rgb"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_types_that_know_no_grey_hold_grey_pictures_as_coloured_ones(mode: str, suffix: str) -> None:
+    image = Image.linear_gradient("L").resize((32, 32)).convert(mode)
+    read = Image.open(io.BytesIO(encode_picture(image, suffix)))
+    assert (np.asarray(read.convert("RGBA")) == np.asarray(image.convert("RGBA"))).all()
+
+
+def test_only_gif_files_of_more_than_256_colours_are_said_to_lose_some() -> None:
+    ramp = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    few, many = ramp.copy(), np.concatenate([ramp, ramp + np.array([1, 0, 0], np.uint8)])
+    for suffix, colours, said in ((".gif", few, 0), (".gif", many, 1), (".png", many, 0)):
+        assert len(type_remarks(suffix, alpha=False, image=to_pillow(colours))) == said

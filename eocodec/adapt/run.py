@@ -137,10 +137,13 @@ def adapt(
     if not gain >= goal.least:
         shutil.rmtree(order.state, ignore_errors=True)
         more = "; the estimate was still rising, so that more --minutes may help" if result.rising else ""
-        raise NothingGainedError(
-            f"too little was gained on the held-out pictures ({goal.said(gain)}, and {goal.least:g} is the least); "
-            f"{base.name} stays the better choice, and nothing was written{more}"
-        )
+        if gain < 0:
+            found = f"there was a loss on the held-out pictures ({goal.said(gain)})"
+        else:
+            found = (
+                f"too little was gained on the held-out pictures ({goal.said(gain)}, and {goal.least:g} is the least)"
+            )
+        raise NothingGainedError(f"{found}; {base.name} stays the better choice, and nothing was written{more}")
     base_files = dict(bundle_files(path))
     identity = (write_bundle if order.full else _delta_writer(base_files))(order.out, result.files)
     outcome = Outcome(

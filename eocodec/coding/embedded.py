@@ -254,6 +254,12 @@ class EmbeddedJob(Job):
         header = Header(model.id, self.width, self.height, 0, 0, grey=picture.grey, embedded=True)
         self.empty = File(header, self.alpha, ())
         self.stream = Stream(b"", ())
+        self.unseen = picture.alpha is not None and not picture.alpha.any()
+
+    def _shortest(self) -> Coded:
+        """The shortest cut that shows anything: the low-pass in a single place."""
+        stream = self._upto(0.0)
+        return self._coded(self._cut(stream.payload[: stream.marks[0].end]))
 
     def _upto(self, depth: float) -> Stream:
         reached = self.stream.marks[-1].depth if self.stream.marks else -1.0
@@ -273,6 +279,8 @@ class EmbeddedJob(Job):
 
     def at(self, delta: float) -> Coded:
         """The cut that belongs to step Δ."""
+        if self.unseen:
+            return self._shortest()
         depth = min(depth_of_delta(delta), float(LAYERS))
         stream = self._upto(depth)
         end = next((m.end for m in stream.marks if m.depth >= depth), stream.marks[-1].end)
@@ -292,8 +300,10 @@ class EmbeddedJob(Job):
 
         It ends where a group of decisions does: bytes behind that show nothing. What one group brings may be more than
         the search is content with, most of all in small pictures; then earlier ends are tried one by one, as a search
-        among jumps finds one that will do and not the first.
+        among jumps finds one that will do and not the first. Where no pixel is visible, that is the shortest.
         """
+        if self.unseen:
+            return self._shortest()
         depth, tries = depth_of_delta(2.0 ** expected_step(target) / 255) + 1, 1
         depth = min(depth, float(LAYERS))
         while self.quality(self._cut(self._upto(depth).payload)) < target and depth < LAYERS:

@@ -533,6 +533,12 @@ class Lossless(LosslessForm, SegmentedCoding):
         self, model: Model, picture: Picture, values: Float32 | None = None, tuning: StepTuning = UNTUNED
     ) -> LosslessJob:
         """See :meth:`Coding.open`."""
+        if picture.deep and picture.narrowed:
+            raise EocodecError(
+                "a lossless file keeps the values it is given, and a depth of 8 does not hold this picture's 16 bits a "
+                "sample; leave the depth out (Pillow's save always has it, eocodec.compress has not), or convert the "
+                "picture to 8 bits first"
+            )
         if picture.deep:
             why = f" ({'; '.join(picture.rounding)})" if picture.rounding else ""
             raise EocodecError(

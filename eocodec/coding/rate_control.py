@@ -7,6 +7,7 @@ jump.
 """
 
 import math
+import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,10 +33,12 @@ __all__ = [
     "match_quality",
     "match_size",
     "rate_of_step_quality",
+    "whole_bytes",
 ]
 
 T = TypeVar("T")
 
+MOST_BYTES = 1 << 53  # of a file; more than any has, and floating-point numbers are still exact
 SIZE_WIDTH = 0.018  # a file this share below its limit will do
 QUALITY_WIDTH = 0.09  # dB above its target that will do
 AIM = 0.45  # where in the tolerated range a try is aimed at
@@ -323,6 +326,16 @@ class SteppedJob(Job):
         return Coded(file, self.rate(file), found.tries)
 
 
+def whole_bytes(limit: float) -> int:
+    """A limit on a file's size in whole bytes; one that every file keeps, in place of a larger one.
+
+    Example:
+        >>> whole_bytes(1000.5), whole_bytes(10**400) == MOST_BYTES
+        (1000, True)
+    """
+    return int(min(limit, MOST_BYTES))
+
+
 @dataclass(frozen=True)
 class Target:
     """What a file is to meet: C, bits per pixel, bytes, dB of PSNR; at most one of them is given."""
@@ -343,15 +356,15 @@ class Target:
             EocodecError: they are not positive or not finite.
         """
         for name, target in (("bpp", self.bpp), ("bytes", self.max_bytes), ("psnr", self.psnr)):
-            if target is not None and not (math.isfinite(target) and target > 0):
-                raise EocodecError(f"{name} must be a positive number, not {target:g}")
+            if target is not None and not 0 < target < math.inf:
+                raise EocodecError(f"{name} must be a positive number, not {max(target, -sys.float_info.max):g}")
 
     def aim(self, job: Job, delta: float) -> Coded:
         """The job's file that meets it; at step Δ if there is nothing but C to meet."""
         if self.psnr is not None:
             return job.reaching(self.psnr)
         if self.max_bytes is not None:
-            return job.fitting(int(self.max_bytes))
+            return job.fitting(whole_bytes(self.max_bytes))
         if self.bpp is not None:
-            return job.fitting(int(self.bpp * job.picture.pixels / 8))
+            return job.fitting(whole_bytes(float(self.bpp) * job.picture.pixels / 8))
         return job.at(delta)
