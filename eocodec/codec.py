@@ -18,7 +18,7 @@ from eocodec.coding import alpha as transparency
 from eocodec.coding import drawn
 from eocodec.coding.base import Coded, Job
 from eocodec.coding.fineness import Focus, tuning_for
-from eocodec.coding.forms import blank_pictures, tuning_of
+from eocodec.coding.forms import blank_pictures, tuning_of, unverified
 from eocodec.coding.lossless_tables import available
 from eocodec.coding.rate_control import Target, whole_bytes
 from eocodec.coding.registry import coding_for, coding_of
@@ -543,10 +543,11 @@ def truncate_file(
 
 
 def truncated(file: AnyFile, cut: AnyFile) -> Truncated:
-    """What a cut of a file is, and what is to be said of it if it has no latents left of a picture that had some."""
+    """What a cut of a file is, and what is to be said of it: no latents are left, or bytes that nothing verifies."""
     blank = blank_pictures(cut)
     lost = blank if blank > blank_pictures(file) else 0
-    notes = cut_remarks(lost, isinstance(cut, File) and cut.header.page)
+    page = isinstance(cut, File) and cut.header.page
+    notes = cut_remarks(lost, page, unverified(file, cut))
     return Truncated(format.to_bytes(cut), blank, tuple(notes))
 
 

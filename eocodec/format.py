@@ -5,11 +5,11 @@ checksums before anything is allocated for the picture.
 """
 
 import base64
-import zlib
 from dataclasses import dataclass, replace
 
-from eocodec import regions, varint
+from eocodec import pieces, regions, varint
 from eocodec.errors import FormatError, LimitError, UnknownTypeError
+from eocodec.pieces import checksum_of
 from eocodec.steps import STEP_ORIGIN, STEP_UNIT, TOP_CODE, exact_code, step_of_code
 
 __all__ = [
@@ -64,10 +64,10 @@ KIND_FLAGS = {
 }
 VP8L_SIGNATURE = 0x2F  # the first byte of a WebP stream; a zstd frame begins with 0x28
 LOSSLESS_UNITS = 37  # coding units of every lossless file
+ORDINARY_UNITS = {3: 25, 1: 17}  # of ordinary files of models of four levels, which all shipped ones are, by axes
 LOSSLESS_STEP = STEP_ORIGIN  # Δ = 1 level
 MAX_LOSSLESS = 4096  # bytes of the lossless element, and of the deep one
 MAX_PAGE = 1 << 30  # bytes of a page's element
-PIECE = 2048  # bytes of an embedded stream between two checksums
 TINY_TAG = 0xF8  # first byte: tag + 2 · (number − 1) + grey; no UTF-8 text starts so, nor does a picture format
 TINY_NUMBERS = 3
 TINY_UNIT = 64  # in 1/2048 of an octave: steps of a tiny file are 1/32 of an octave apart
@@ -157,6 +157,8 @@ class Segment:
 class File:
     """A whole file. `complete` is false when the bytes ended early (a prefix); what is intact was kept.
 
+    `trailing` is how many bytes follow the end of a file that is whole; they are no part of it.
+
     An embedded stream is a single segment; there is none if nothing of it is there.
 
     `lossless` is the lossless element (see `eocodec.coding.lossless.Parameters`), None in other files; `offsets` is the
@@ -176,6 +178,7 @@ class File:
     tables: bytes | None = None
     page: bytes | None = None
     shifts: bytes | None = None
+    trailing: int = 0
 
     @property
     def delta(self) -> float:
@@ -325,11 +328,6 @@ def _is_webp(alpha: bytes | None) -> bool:
     return alpha is not None and alpha[:1] == bytes([VP8L_SIGNATURE])
 
 
-def _checksum(head: bytes, position: int, element: bytes) -> bytes:
-    """CRC-32 of the file header, the segment's ordinal and the segment: a segment of another file does not pass."""
-    return zlib.crc32(element, zlib.crc32(bytes([position & 0xFF]), zlib.crc32(head))).to_bytes(4, "little")
-
-
 def serialise(file: File) -> bytes:
     """Bytes of a file.
 
@@ -363,25 +361,20 @@ def serialise(file: File) -> bytes:
     position = 0
     for kind, content in sides:
         element = bytes([kind]) + varint.write(len(content)) + content
-        out += [element, _checksum(head, position, element)]
+        out += [element, checksum_of(head, position, element)]
         position += 1
     if sides:
         out.append(bytes([SIDE_END]))
     for parameters in (file.lossless, file.tables, file.page):
         if parameters is not None:
             element = varint.write(len(parameters)) + parameters
-            out += [element, _checksum(head, position, element)]
+            out += [element, checksum_of(head, position, element)]
             position += 1
     if h.embedded:
-        payload = file.payload
-        for start in range(0, len(payload), PIECE):
-            piece = payload[start : start + PIECE]
-            out += [piece, _checksum(head, position, piece)]
-            position += 1
-        return b"".join(out)
+        return b"".join([*out, pieces.split(head, position, file.payload)])
     for s in file.segments:
         element = varint.write(s.units) + varint.write(len(s.payload)) + s.payload
-        out += [element, _checksum(head, position, element)]
+        out += [element, checksum_of(head, position, element)]
         position += 1
     return b"".join(out)
 
@@ -450,25 +443,34 @@ def parse(data: bytes, salvage: bool = False) -> File:
     if header.embedded:
         if rate or step:
             raise FormatError("the file is damaged: an embedded stream has no rate")
-        return _embedded(header, alpha, head, position, data[r.at :], salvage)
+        found = pieces.join(head, position, data[r.at :], salvage)
+        stream = (Segment(1, found.payload),) if found.payload else ()
+        return File(header, alpha, stream, found.complete, found.damaged, trailing=found.trailing)
     photographs = 0 if layer is None else len(regions.unpack(layer, width, height)[0])
     segments: list[Segment] = []
-    complete, damaged = True, False
+    complete, damaged, trailing = True, False, 0
     while r.at < len(data):
         start = r.at
+        there, most = sum(s.units for s in segments), ORDINARY_UNITS[axes] if lossless is None else LOSSLESS_UNITS
+        last = there == (photographs if page else most)
         try:
             units, length = r.varint(), r.varint()
             payload = r.take(length)
             checksum = r.take(4)
-        except _Short:
-            complete = False
-            break
-        except FormatError:
-            if not salvage:
+        except (_Short, FormatError) as e:
+            if last:
+                trailing = len(data) - start
+            elif isinstance(e, _Short):
+                complete = False
+            elif not salvage:
                 raise
-            damaged = True
+            else:
+                damaged = True
             break
-        if checksum != _checksum(head, position, data[start : r.at - 4]):
+        if checksum != checksum_of(head, position, data[start : r.at - 4]):
+            if last:
+                trailing = len(data) - start
+                break
             if not salvage:
                 raise FormatError(f"the file is damaged: the checksum of segment {position + 1} does not match")
             damaged = True
@@ -484,7 +486,7 @@ def parse(data: bytes, salvage: bool = False) -> File:
     if len(segments) > photographs and page:
         raise FormatError("the file is damaged: it has more photographs than places for them")
     complete = complete and not damaged and (len(segments) == photographs or not page)
-    return File(header, alpha, tuple(segments), complete, damaged, lossless, offsets, tables, layer, shifts)
+    return File(header, alpha, tuple(segments), complete, damaged, lossless, offsets, tables, layer, shifts, trailing)
 
 
 def _element(r: _Reader, head: bytes, position: int, what: str, most: int = MAX_LOSSLESS) -> bytes:
@@ -497,7 +499,7 @@ def _element(r: _Reader, head: bytes, position: int, what: str, most: int = MAX_
     if length > most:
         raise FormatError(f"the file is damaged: its {what} cannot be read")
     content = r.take(length)
-    if r.take(4) != _checksum(head, position, r.data[start : r.at - 4]):
+    if r.take(4) != checksum_of(head, position, r.data[start : r.at - 4]):
         raise FormatError(f"the file is damaged: the checksum of its {what} does not match")
     return content
 
@@ -520,41 +522,21 @@ def _sides(r: _Reader, head: bytes) -> dict[int, bytes]:
         if length > MAX_SIDE_SEGMENT:
             raise FormatError("the file is damaged: a side segment is too long")
         content = r.take(length)
-        if r.take(4) != _checksum(head, len(sides), r.data[start : r.at - 4]):
+        if r.take(4) != checksum_of(head, len(sides), r.data[start : r.at - 4]):
             raise FormatError(f"the file is damaged: the checksum of its {SIDES[side]} does not match")
         sides[side] = content
 
 
-def _embedded(header: Header, alpha: bytes | None, head: bytes, position: int, data: bytes, salvage: bool) -> File:
-    """The file of an embedded stream: pieces, each with its checksum; a last one without is the end of a prefix."""
-    payload = bytearray()
-    complete, damaged = True, False
-    for start in range(0, len(data), PIECE + 4):
-        whole = data[start : start + PIECE + 4]
-        piece = whole[:-4]
-        intact = len(whole) > 4 and whole[-4:] == _checksum(head, position, piece)
-        if not intact and len(whole) == PIECE + 4:
-            if not salvage:
-                raise FormatError(f"the file is damaged: the checksum of piece {position + 1} does not match")
-            complete, damaged = False, True
-            break
-        payload += piece if intact else whole[:PIECE]
-        complete = intact
-        position += 1
-    segments = (Segment(1, bytes(payload)),) if payload else ()
-    return File(header, alpha, segments, complete, damaged)
-
-
 def embedded_size(file: File, length: int) -> int:
     """Bytes of a file with `length` bytes of an embedded stream."""
-    return len(serialise(replace(file, segments=()))) + length + 4 * -(-length // PIECE)
+    return len(serialise(replace(file, segments=()))) + length + 4 * -(-length // pieces.LENGTH)
 
 
 def embedded_room(file: File, limit: int) -> int:
     """Bytes of an embedded stream that fit into a file of `limit` bytes, or a negative number."""
     room = limit - len(serialise(replace(file, segments=())))
-    pieces, last = divmod(room, PIECE + 4)
-    return room if room < 0 else pieces * PIECE + max(0, last - 4)
+    whole, last = divmod(room, pieces.LENGTH + 4)
+    return room if room < 0 else whole * pieces.LENGTH + max(0, last - 4)
 
 
 def keep_segments(file: File, n: int) -> File:

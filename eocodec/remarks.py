@@ -9,12 +9,21 @@ from dataclasses import dataclass
 from PIL import Image
 
 from eocodec import wide
-from eocodec.format import is_tiny, parse
+from eocodec.format import AnyFile, File, is_tiny, parse
 from eocodec.image import Picture
 from eocodec.results import Compressed
 from eocodec.writing import keeps_alpha, keeps_colours
 
-__all__ = ["CLEANED", "ROUNDED", "Contents", "cut_remarks", "denoise_remarks", "remarks", "type_remarks"]
+__all__ = [
+    "CLEANED",
+    "ROUNDED",
+    "Contents",
+    "cut_remarks",
+    "denoise_remarks",
+    "file_remarks",
+    "remarks",
+    "type_remarks",
+]
 
 NOTABLE = 0.25  # share of the file from which on transparency is worth a word
 ROUNDED = "its 16 bits a sample are rounded to 8, as this form of file or these options need"
@@ -130,15 +139,25 @@ def type_remarks(suffix: str, *, alpha: bool, deep: bool = False, image: Image.I
     return found
 
 
-def cut_remarks(blank: int, page: bool) -> list[str]:
-    """Sentences on a file that was cut so far that no latents are left.
+def file_remarks(file: AnyFile) -> list[str]:
+    """Sentences on a file that is to be decoded."""
+    behind = file.trailing if isinstance(file, File) else 0
+    return [f"what follows its end is left out (bytes: {behind})"] if behind else []
+
+
+def cut_remarks(blank: int, page: bool, unverified: int) -> list[str]:
+    """Sentences on a file that was cut.
 
     Arguments:
-        blank: of how many pictures, see `eocodec.coding.forms.blank_pictures`; 0: of none.
+        blank: of how many pictures no latents are left, see `eocodec.coding.forms.blank_pictures`.
         page: whether these are photographs of a page.
+        unverified: bytes of an embedded stream that had no checksum yet and have one now.
     """
-    if not blank:
-        return []
-    if page:
-        return [f"no segment fits of {blank} of its photographs, of which nothing but one colour is left"]
-    return ["no segment fits: nothing but one colour is left of it"]
+    found = []
+    if unverified:
+        found.append(f"it was cut off before: whether its last {unverified} bytes are as they were, no checksum told")
+    if blank and page:
+        found.append(f"no segment fits of {blank} of its photographs, of which nothing but one colour is left")
+    elif blank:
+        found.append("no segment fits: nothing but one colour is left of it")
+    return found

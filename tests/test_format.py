@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import VECTORS
 
 from eocodec import format
 from eocodec.errors import FormatError, UnknownTypeError
 from eocodec.format import File, Header, Segment
+from eocodec.pieces import LENGTH
 
 headers = st.builds(
     Header,
@@ -44,7 +46,7 @@ embedded = st.builds(
         file, header=replace(file.header, rate=0, step=0, embedded=True), segments=(Segment(1, payload),)
     ),
     ordinary,
-    st.integers(1, 3 * format.PIECE).flatmap(lambda n: st.binary(min_size=1, max_size=9).map(lambda b: (b * n)[:n])),
+    st.integers(1, 3 * LENGTH).flatmap(lambda n: st.binary(min_size=1, max_size=9).map(lambda b: (b * n)[:n])),
 )
 files = ordinary | lossless | embedded
 
@@ -81,14 +83,17 @@ def test_every_prefix_is_a_lower_rate_file_or_a_clear_error(file: File, data: st
     if file.header.embedded:  # an end without its checksum is part of the stream, as long as a piece may be
         found = b"".join(s.payload for s in got.segments)
         whole = file.segments[0].payload
-        pieces, rest = divmod(n - start, format.PIECE + 4)
-        kept = pieces * format.PIECE + min(rest, format.PIECE)
+        whole_pieces, rest = divmod(n - start, LENGTH + 4)
+        kept = whole_pieces * LENGTH + min(rest, LENGTH)
         assert len(found) == min(kept, len(whole) + 3) or found == whole
         assert found[: len(whole)] == whole[: len(found)]
-        assert got.complete == (n == start or (rest == 0 and pieces > 0))
+        assert got.complete == (n == start or (rest == 0 and whole_pieces > 0))
         return
     assert got.segments == file.segments[: len(got.segments)]
-    assert got.complete == (n in _ends(file))
+    assert got.complete == (n in _ends(file) or got.trailing > 0)
+    if got.trailing:
+        all_units = format.LOSSLESS_UNITS if file.lossless is not None else format.ORDINARY_UNITS[file.header.axes]
+        assert sum(s.units for s in got.segments) == all_units
 
 
 @given(files, st.data())
@@ -191,7 +196,7 @@ def test_forms_exclude_one_another() -> None:
             format.parse(format.serialise(File(Header(b"abcd", 9, 9, rate, step, embedded=True), None, ())))
 
 
-@given(st.integers(1, 5 * format.PIECE))
+@given(st.integers(1, 5 * LENGTH))
 def test_room_and_size_of_embedded_streams_agree(length: int) -> None:
     file = File(Header(b"abcd", 64, 64, 0, 0, embedded=True), None, ())
     whole = format.serialise(replace(file, segments=(Segment(1, bytes(length)),)))
@@ -225,14 +230,14 @@ def test_salvage_keeps_what_comes_before_the_damage() -> None:
 
 
 def test_salvage_of_an_embedded_stream_keeps_the_pieces_before_the_damage() -> None:
-    payload = bytes(range(256)) * (3 * format.PIECE // 256)
+    payload = bytes(range(256)) * (3 * LENGTH // 256)
     file = File(Header(b"abcd", 64, 64, 0, 0, embedded=True), None, (Segment(1, payload),))
     raw = bytearray(format.serialise(file))
-    raw[-format.PIECE - 100] ^= 1  # in the second of three pieces
+    raw[-LENGTH - 100] ^= 1  # in the second of three pieces
     with pytest.raises(FormatError, match="checksum of piece 2"):
         format.parse(bytes(raw))
     got = format.parse(bytes(raw), salvage=True)
-    assert got.damaged and not got.complete and got.segments == (Segment(1, payload[: format.PIECE]),)
+    assert got.damaged and not got.complete and got.segments == (Segment(1, payload[:LENGTH]),)
 
 
 def test_segments_cannot_be_spliced_from_another_file() -> None:
@@ -241,3 +246,32 @@ def test_segments_cannot_be_spliced_from_another_file() -> None:
     head, other = format.segment_ends(a), format.serialise(b)
     with pytest.raises(FormatError, match="checksum"):
         format.parse(format.serialise(a)[: head[1]] + other[head[1] :])
+
+
+WHOLE = (
+    "axis",
+    "axis-page",
+    "deep",
+    "exact",
+    "lossless",
+    "lossless-deep",
+    "noise",
+    "segments",
+    "small-page",
+    "embedded",
+)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_follows_a_file_that_is_known_to_be_whole_is_no_part_of_it(name: str) -> None:
+    data = (VECTORS / f"{name}.eoc").read_bytes()
+    file = format.parse(data)
+    for behind in (b"\n", bytes(range(100)), b"\x01\x00" + bytes(80), data):
+        found = format.parse(data + behind)
+        assert found == replace(file, trailing=len(behind)) and found.complete
+        assert format.serialise(found) == data
+    damaged = bytearray(data)
+    damaged[-6] ^= 1
+    if name != "embedded":  # whose last piece may be one that is not all there yet
+        with pytest.raises(FormatError, match="checksum"):
+            format.parse(bytes(damaged) + b"\n" * 40)

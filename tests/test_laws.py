@@ -25,6 +25,7 @@ from eocodec.errors import EocodecError, FormatError
 from eocodec.metrics import psnr
 from eocodec.model.bundle import Model
 from eocodec.model.library import load_model
+from eocodec.pieces import LENGTH
 
 Bytes = npt.NDArray[np.uint8]
 SIZES = [(1, 1), (1, 2), (2, 1), (3, 17), (17, 3), (31, 33), (32, 32), (64, 65), (65, 1), (2, 130)]
@@ -295,7 +296,7 @@ def test_no_flipped_bit_goes_unnoticed(form: Form) -> None:
 def test_damage_is_refused_and_salvaged(form: Form) -> None:
     picture, data = form.picture(), _file(form.name)
     ends = format.segment_ends(format.parse(data))
-    at = 15 + format.PIECE + 4 + 100 if form.any_byte else ends[max(0, len(ends) - 2)] + 20
+    at = 15 + LENGTH + 4 + 100 if form.any_byte else ends[max(0, len(ends) - 2)] + 20
     spoilt = _flipped(data, 8 * at + 2)
     with pytest.raises(FormatError, match=r"checksum of (segment|piece) \d"):
         eocodec.decompress(spoilt)

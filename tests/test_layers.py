@@ -20,12 +20,12 @@ from eocodec import _moved
 PACKAGE = ROOT / "eocodec"
 GROUND = {
     "arguments", "cached", "cores", "damage", "data", "errors", "files", "format", "headers", "image", "kinds",
-    "levels", "matte", "memory", "metrics", "profiles", "regions", "remarks", "results", "settings", "steps",
+    "levels", "matte", "memory", "metrics", "pieces", "profiles", "regions", "remarks", "results", "settings", "steps",
     "tiff", "varint", "wide", "writing",
 }  # fmt: skip
 # What a room of the ground may know of the ground besides `errors`.
 OF_GROUND = {
-    "format": {"regions", "steps", "varint"},
+    "format": {"pieces", "regions", "steps", "varint"},
     "headers": {"settings"},
     "image": {"arguments", "damage", "files", "format", "levels", "profiles", "settings", "tiff", "wide"},
     "matte": {"image"},

@@ -13,7 +13,8 @@ from PIL import Image
 import eocodec
 from eocodec import codec, format
 from eocodec.coding import embedded, embedded_tables
-from eocodec.errors import EocodecError, FormatError, ModelError
+from eocodec.coding.describe import describe
+from eocodec.errors import EocodecError, EocodecWarning, FormatError, ModelError
 from eocodec.image import as_picture
 from eocodec.metrics import psnr
 from eocodec.model import transform
@@ -243,3 +244,37 @@ def test_what_counts_of_a_low_pass_is_what_the_whole_one_holds(picture: np.ndarr
 def test_a_low_pass_that_claims_to_be_huge_takes_no_memory(model: Model) -> None:
     latents, depth = embedded.decode(model, 40, 30, b"\xff\xff\xff\xff\x0f" + bytes(5))
     assert depth in (-1.0, embedded.ONE_COLOUR) and all(np.isfinite(b).all() for b in latents)
+
+
+@pytest.mark.parametrize("count", [1, 100, 3000])
+def test_what_follows_a_stream_is_no_part_of_it(data: bytes, count: int) -> None:
+    behind = np.random.default_rng(3).integers(0, 256, count, np.uint8).tobytes()
+    found = format.parse(data + behind)
+    assert found.complete and found.trailing == count and found.payload == format.parse(data).payload
+    done = codec.decode_file(data + behind)
+    assert done.complete and (done.rgb == eocodec.decompress(data)).all()
+    assert eocodec.truncate(data + behind, max_bytes=10**9) == data  # without a warning
+
+
+def test_a_cut_says_that_its_end_was_not_verified(data: bytes) -> None:
+    with pytest.warns(EocodecWarning, match="whether its last [0-9]+ bytes are as they were"):
+        eocodec.truncate(data[:-40], max_bytes=10**9)
+    for whole, limit in ((data, len(data) - 40), (data[:-40], len(data) // 2)):
+        assert eocodec.truncate(whole, max_bytes=limit)  # all of it was verified: without a warning
+
+
+@pytest.mark.slow
+def test_the_rate_that_is_told_can_be_cut(data: bytes) -> None:
+    for part in (1, 2, 3):
+        cut = eocodec.truncate(data, max_bytes=len(data) * part // 3)
+        told = describe(cut)["rate"]
+        assert told >= 1 and len(eocodec.truncate(cut, rate=told)) <= len(cut)
+
+
+def test_a_bundle_without_tables_tells_all_but_the_rate(data: bytes) -> None:
+    photo = load_model("photo")
+    without = Model(
+        listed({k: v for k, v in photo.files.items() if k != embedded_tables.TABLES_FILE and k != "parts.json"})
+    )
+    told = describe(data, {photo.id: without})
+    assert told["rate"] is None and told["bytes"] == len(data) and told["complete"]

@@ -73,7 +73,7 @@ def command(
     from eocodec.format import Tiny, from_bytes, tiny_from_text
     from eocodec.image import rounded, to_pillow
     from eocodec.model.library import library_of
-    from eocodec.remarks import type_remarks
+    from eocodec.remarks import file_remarks, type_remarks
     from eocodec.writing import encode_picture, keeps_alpha
 
     jobs = files.plan(
@@ -110,7 +110,7 @@ def command(
         suffix = files.picture_suffix(job.target)
         deep = decoded.rgb.dtype.itemsize > 1
         image = to_pillow(rounded(decoded.rgb), decoded.alpha, decoded.grey)
-        warnings = []
+        warnings = file_remarks(file)
         if texture and (
             isinstance(file, Tiny) or file.lossless is not None or file.header.embedded or file.header.deep
         ):

@@ -40,11 +40,13 @@ def command(inputs: tuple[str, ...], model: str | None, as_json: bool) -> None:
             )
         depth = " of 16 bits" if r["depth"] > 8 else ""
         kind = ("grey" if r["grey"] else "colour") + depth + (" with transparency" if r["alpha"] else "")
+        more = f" and {r['trailing']} behind its end" if r["trailing"] else ""
+        size = f"{r['bytes'] - r['trailing']} bytes{more} ({r['bpp']:.3f} bpp)"
         if r.get("progressive"):
             state = "damaged" if r["damaged"] else "with its last checksum" if r["complete"] else "cut off somewhere"
             rate = "" if r["rate"] is None else f", as good as C={r['rate']:g}"
             return (
-                f"{r['input']}: {r['width']}x{r['height']} {kind}, {r['bytes']} bytes ({r['bpp']:.3f} bpp), {state}\n"
+                f"{r['input']}: {r['width']}x{r['height']} {kind}, {size}, {state}\n"
                 f"  model {r['model'] or 'unknown'} ({r['model_id']}), embedded stream{rate}"
             )
         state = "damaged" if r["damaged"] else "whole" if r["complete"] else "cut inside a segment"
@@ -53,7 +55,7 @@ def command(inputs: tuple[str, ...], model: str | None, as_json: bool) -> None:
         if r["lossless"]:
             state = "lossless" if r["complete"] else f"lossless before it was {'damaged' if r['damaged'] else 'cut'}"
         rows = [
-            f"{r['input']}: {r['width']}x{r['height']} {kind}, {r['bytes']} bytes ({r['bpp']:.3f} bpp), {state}",
+            f"{r['input']}: {r['width']}x{r['height']} {kind}, {size}, {state}",
             f"  model {r['model'] or 'unknown'} ({r['model_id']}), C={r['rate']:g}, step {r['step']:.2f} levels",
         ]
         if r["blank"] and not r.get("page"):

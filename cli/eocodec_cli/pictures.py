@@ -126,12 +126,15 @@ def _decoded(data: bytes, model: "Model | None") -> "Picture":
     from eocodec.coding.forms import blank_pictures
     from eocodec.format import parse
     from eocodec.image import Picture
+    from eocodec.remarks import file_remarks
 
     file = parse(data)
     fits = model is not None and file.header.model == model.id
     decoded = decode_file(data, model if fits else None)
     lacking = shortfall(decoded.complete, decoded.damaged, decoded.segments, file.header.page, blank_pictures(file))
-    return Picture(decoded.rgb, decoded.alpha, decoded.grey, notes=(lacking,) if lacking else ())
+    return Picture(
+        decoded.rgb, decoded.alpha, decoded.grey, notes=(*file_remarks(file), *([lacking] if lacking else []))
+    )
 
 
 def shortfall(complete: bool, damaged: bool, segments: int, page: bool, blank: int) -> str:

@@ -29,7 +29,8 @@ def describe(data: bytes, models: "Models | Mapping[bytes, Model]" = None) -> di
 
     Returns:
         `width`, `height`, `grey`, `alpha`, `lossless`, `model`, `model_id`, `rate` (C), `bytes`, `bpp`, `overhead`
-        (bytes), `segments`, `complete`, `damaged`, `blank` (how many pictures are one colour for lack of latents, a
+        (bytes), `segments`, `complete`, `damaged`, `trailing` (bytes behind its end, see
+        :class:`eocodec.format.File`), `blank` (how many pictures are one colour for lack of latents, a
         page having several); `step` (8-bit levels) where there is one; `progressive` or `tiny`.
 
     Raises:

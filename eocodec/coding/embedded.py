@@ -36,7 +36,7 @@ from eocodec import format, varint
 from eocodec.coding.base import Coded, Coding, Job, described, whole_file
 from eocodec.coding.embedded_coder import DecisionReader, DecisionWriter, Mark, Stream
 from eocodec.coding.embedded_state import LAYERS, LOW_STEP, TOP, State
-from eocodec.coding.embedded_tables import Probabilities
+from eocodec.coding.embedded_tables import TABLES_FILE, Probabilities
 from eocodec.coding.fineness import UNTUNED, StepTuning
 from eocodec.coding.forms import EmbeddedForm
 from eocodec.coding.ordinary import picture_of
@@ -238,11 +238,15 @@ def _decode(model: Model, width: int, height: int, payload: bytes) -> tuple[Stat
 
 def _reach(manifest: Manifest, marks: Sequence[Mark]) -> str:
     """Up to which C a stream with these marks goes, rounded down so that a cut at the C that is said succeeds."""
-    reached = manifest.rate_of(delta_of_depth(marks[-1].depth)) if marks else 0.0
-    shown = math.floor(100 * reached) / 100
-    if shown < 1 or depth_of_delta(manifest.step_of(shown)) > marks[-1].depth:
-        return "ends before the smallest rate"
-    return f"goes up to rate {shown:g}"
+    shown = _rate_within(manifest, marks[-1].depth) if marks else 0.0
+    return f"goes up to rate {shown:g}" if shown >= 1 else "ends before the smallest rate"
+
+
+def _rate_within(manifest: Manifest, depth: float) -> float:
+    """C of a stream of some depth in hundredths, no more than can be cut from it."""
+    shown = math.floor(100 * manifest.rate_of(delta_of_depth(depth))) / 100
+    beyond = shown > 1 and depth_of_delta(manifest.step_of(shown)) > depth
+    return round(shown - 0.01, 2) if beyond else shown
 
 
 class EmbeddedJob(Job):
@@ -366,17 +370,23 @@ class Embedded(EmbeddedForm, Coding):
 
     def rate(self, model: Model, file: File) -> float:
         """C of the usual file that is about as good as what a file holds."""
-        _, depth = decode(model, file.header.width, file.header.height, file.payload)
-        return model.any_manifest.rate_of(delta_of_depth(depth))
+        return model.any_manifest.rate_of(delta_of_depth(self._depth(model, file)))
+
+    def _depth(self, model: Model, file: File) -> float:
+        """How far the stream of a file goes."""
+        return decode(model, file.header.width, file.header.height, file.payload)[1]
 
     def describe(self, file: AnyFile, size: int, model: Model | None) -> dict[str, Any]:
         """See :meth:`Coding.describe`."""
         file = whole_file(file)
+        rate = None
+        if model is not None and TABLES_FILE in model.files:
+            rate = _rate_within(model.any_manifest, self._depth(model, file))
         return {
             **described(file, size, model),
             "progressive": True,
-            "rate": None if model is None else round(self.rate(model, file), 2),
-            "overhead": size - len(file.payload),
+            "rate": rate,
+            "overhead": size - file.trailing - len(file.payload),
             "segments": [],
         }
 

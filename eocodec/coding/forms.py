@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from eocodec import format, regions
+from eocodec import format, pieces, regions
 from eocodec.coding.units import cumulative_latents
 from eocodec.errors import EocodecError, FormatError
 from eocodec.format import AnyFile, File, Tiny
@@ -38,6 +38,7 @@ __all__ = [
     "form_of",
     "photograph_of",
     "tuning_of",
+    "unverified",
     "whole_file",
 ]
 
@@ -338,6 +339,13 @@ def tuning_of(file: AnyFile) -> int:
     return part.header.tuning if isinstance(part, File) else 0
 
 
+def unverified(file: AnyFile, cut: AnyFile) -> int:
+    """How many bytes of a cut of an embedded stream no checksum of the file it was cut from has verified."""
+    if isinstance(file, Tiny) or isinstance(cut, Tiny) or not file.header.embedded or file.complete or file.damaged:
+        return 0
+    return max(0, len(cut.payload) - (len(file.payload) - 1) // pieces.LENGTH * pieces.LENGTH)
+
+
 def described(file: File, size: int, model: Named | None) -> dict[str, Any]:
     """What all files with a header tell of themselves."""
     h = file.header
@@ -357,6 +365,7 @@ def described(file: File, size: int, model: Named | None) -> dict[str, Any]:
         "bpp": round(8 * size / (h.width * h.height), 5),
         "complete": file.complete,
         "damaged": file.damaged,
+        "trailing": file.trailing,
         "blank": blank_pictures(file),
     }
 

@@ -21,7 +21,7 @@ from eocodec.coding.rate_control import Target
 from eocodec.coding.walk import Walk
 from eocodec.denoising import denoise_picture
 from eocodec.errors import EocodecError, FormatError, LimitError
-from eocodec.format import MAGIC, is_tiny, parse, parse_tiny, tiny_from_text, to_bytes
+from eocodec.format import MAGIC, File, from_bytes, is_tiny, parse, parse_tiny, tiny_from_text, to_bytes
 from eocodec.image import Picture, read_picture, rounded, to_pillow
 from eocodec.lab.paths import editing
 from eocodec.memory import keep_memory
@@ -29,7 +29,7 @@ from eocodec.metrics import psnr, with_hidden_of
 from eocodec.model.bundle import Model
 from eocodec.model.library import DEFAULT, Library, load_model
 from eocodec.model.manifest import PhotoManifest
-from eocodec.remarks import denoise_remarks, remarks, type_remarks
+from eocodec.remarks import denoise_remarks, file_remarks, remarks, type_remarks
 from eocodec.results import Compressed
 from eocodec.service import rendering
 from eocodec.service.opened import Desk
@@ -231,8 +231,8 @@ def decompress(body: bytes, kind: str, salvage: bool) -> Answer:
     state = "damaged" if decoded.damaged else "complete" if decoded.complete else "prefix"
     headers = {"Width": str(image.width), "Height": str(image.height), "State": state}
     data = tiny_from_text(body)
-    deep = not is_tiny(data) and parse(data, salvage=salvage).header.deep
-    notes = [DECODED] if deep else []
+    file = from_bytes(data, salvage)
+    notes = file_remarks(file) + ([DECODED] if isinstance(file, File) and file.header.deep else [])
     notes += type_remarks(TYPES[kind], alpha=decoded.alpha is not None)
     return Answer(encode_picture(image, TYPES[kind]), kind, headers, tuple(notes))
 
@@ -346,7 +346,7 @@ def store(body: bytes, options: dict[str, Any]) -> Kept:
         raise LimitError(f"the file holds more pixels than the limit of {_pixels}")
     if not file.complete:
         raise FormatError("the file is cut off; only whole files are stored")
-    return Kept(body)
+    return Kept(body[: len(body) - file.trailing], notes=tuple(file_remarks(file)))
 
 
 def _stored(body: bytes, options: dict[str, Any]) -> Kept:
