@@ -375,11 +375,11 @@ def test_what_is_said_of_stored_images_is_in_json_and_headers(client: httpx.Clie
     assert (
         warned(client.get("/v1/images/said")) == warned(client.get("/v1/images/said", params={"format": "png"})) == []
     )
-    exact = (VECTORS / "segments.eoc").read_bytes()
+    whole = (VECTORS / "segments.eoc").read_bytes()
     behind = ["what follows its end is left out (bytes: 2)"]
-    assert warned(client.put("/v1/images/said", content=exact + b"\r\n")) == behind
-    assert client.get("/v1/images/said").content == exact
-    assert warned(client.post("/v1/decompress", content=exact + b"\r\n")) == behind
+    assert warned(client.put("/v1/images/said", content=whole + b"\r\n")) == behind
+    assert client.get("/v1/images/said").content == whole
+    assert warned(client.post("/v1/decompress", content=whole + b"\r\n")) == behind
     stored = client.put("/v1/images/said", content=(VECTORS / "alpha.eoc").read_bytes())
     assert stored.json()["warnings"] == []
     assert "transparency is lost" in warned(client.get("/v1/images/said", params={"format": "jpeg"}))[0]
