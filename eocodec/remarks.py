@@ -145,17 +145,17 @@ def file_remarks(file: AnyFile) -> list[str]:
     return [f"what follows its end is left out (bytes: {behind})"] if behind else []
 
 
-def cut_remarks(blank: int, page: bool, unverified: int) -> list[str]:
+def cut_remarks(blank: int, page: bool, unverified: bool) -> list[str]:
     """Sentences on a file that was cut.
 
     Arguments:
         blank: of how many pictures no latents are left, see `eocodec.coding.forms.blank_pictures`.
         page: whether these are photographs of a page.
-        unverified: bytes of an embedded stream that had no checksum yet and have one now.
+        unverified: whether it has bytes that had no checksum before, see `eocodec.coding.forms.unverified`.
     """
     found = []
     if unverified:
-        found.append(f"it was cut off before: whether its last {unverified} bytes are as they were, no checksum told")
+        found.append("it was cut off before, and no checksum told whether its last bytes are as they were")
     if blank and page:
         found.append(f"no segment fits of {blank} of its photographs, of which nothing but one colour is left")
     elif blank:

@@ -257,7 +257,7 @@ def test_what_follows_a_stream_is_no_part_of_it(data: bytes, count: int) -> None
 
 
 def test_a_cut_says_that_its_end_was_not_verified(data: bytes) -> None:
-    with pytest.warns(EocodecWarning, match="whether its last [0-9]+ bytes are as they were"):
+    with pytest.warns(EocodecWarning, match="no checksum told whether its last bytes"):
         eocodec.truncate(data[:-40], max_bytes=10**9)
     for whole, limit in ((data, len(data) - 40), (data[:-40], len(data) // 2)):
         assert eocodec.truncate(whole, max_bytes=limit)  # all of it was verified: without a warning

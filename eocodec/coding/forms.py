@@ -339,11 +339,11 @@ def tuning_of(file: AnyFile) -> int:
     return part.header.tuning if isinstance(part, File) else 0
 
 
-def unverified(file: AnyFile, cut: AnyFile) -> int:
-    """How many bytes of a cut of an embedded stream no checksum of the file it was cut from has verified."""
+def unverified(file: AnyFile, cut: AnyFile) -> bool:
+    """Whether a cut of an embedded stream has bytes that no checksum of the file it was cut from verifies."""
     if isinstance(file, Tiny) or isinstance(cut, Tiny) or not file.header.embedded or file.complete or file.damaged:
-        return 0
-    return max(0, len(cut.payload) - (len(file.payload) - 1) // pieces.LENGTH * pieces.LENGTH)
+        return False
+    return len(cut.payload) > (len(file.payload) - 1) // pieces.LENGTH * pieces.LENGTH
 
 
 def described(file: File, size: int, model: Named | None) -> dict[str, Any]:

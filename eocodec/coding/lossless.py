@@ -535,8 +535,8 @@ class Lossless(LosslessForm, SegmentedCoding):
         """See :meth:`Coding.open`."""
         if picture.deep and picture.narrowed:
             raise EocodecError(
-                "a lossless file keeps the values it is given, and a depth of 8 does not hold this picture's 16 bits a "
-                "sample; leave the depth out (Pillow's save always has it, eocodec.compress has not), or convert the "
+                "a lossless file keeps the values it is given, and this picture has more bits a sample than a depth of "
+                "8 holds; leave the depth out (Pillow's save always has it, eocodec.compress has not), or convert the "
                 "picture to 8 bits first"
             )
         if picture.deep:
