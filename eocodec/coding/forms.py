@@ -362,7 +362,7 @@ def described(file: File, size: int, model: Named | None) -> dict[str, Any]:
         "model": None if model is None else model.name,
         "model_id": h.model.hex(),
         "bytes": size,
-        "bpp": round(8 * size / (h.width * h.height), 5),
+        "bpp": round(8 * (size - file.trailing) / (h.width * h.height), 5),
         "complete": file.complete,
         "damaged": file.damaged,
         "trailing": file.trailing,
