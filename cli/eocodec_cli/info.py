@@ -49,7 +49,8 @@ def command(inputs: tuple[str, ...], model: str | None, as_json: bool) -> None:
                 f"{r['input']}: {r['width']}x{r['height']} {kind}, {size}, {state}\n"
                 f"  model {r['model'] or 'unknown'} ({r['model_id']}), embedded stream{rate}"
             )
-        state = "damaged" if r["damaged"] else "whole" if r["complete"] else "cut inside a segment, or followed by other data"
+        cut = "cut inside a segment, or followed by other data"
+        state = "damaged" if r["damaged"] else "whole" if r["complete"] else cut
         if r.get("page") and not r["complete"] and not r["damaged"]:
             state = "photographs are missing"
         if r["lossless"]:
