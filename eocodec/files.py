@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-__all__ = ["TEMPORARY", "atomic_file", "atomic_write", "make_folder", "place_of", "try_folder"]
+__all__ = ["TEMPORARY", "atomic_file", "atomic_write", "lock_folder", "make_folder", "place_of", "try_folder"]
 
 TEMPORARY = r"\.[0-9a-f]{16}\.partial"
 """Regular expression of the names of unfinished files; a process that is killed leaves one behind."""
@@ -98,6 +98,29 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     try_folder(folder)
+
+
+def lock_folder(folder: str | os.PathLike[str]) -> int | None:
+    """Make a folder this process's own, until the descriptor is closed; None where the system has no locks.
+
+    Raises:
+        BlockingIOError: it is another's.
+        OSError: it cannot be opened.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise
+    except OSError:  # a filesystem without locks
+        os.close(handle)
+        return None
+    return handle
 
 
 def place_of(path: str | os.PathLike[str]) -> Path | None:

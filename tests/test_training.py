@@ -27,6 +27,7 @@ from eocodec_export import mean  # noqa: E402
 from torch.distributed.run import get_args_parser  # noqa: E402
 
 from eocodec.errors import EocodecError  # noqa: E402
+from eocodec.files import lock_folder  # noqa: E402
 from eocodec.flow import loss as batch_loss  # noqa: E402
 from eocodec.flow.context import Steps  # noqa: E402
 from eocodec.flow.loss import RATE_BINS, BatchLoss  # noqa: E402
@@ -482,7 +483,7 @@ def test_every_kind_of_model_keeps_a_checkpoint(tmp_path: Path, pictures: Path) 
     with pytest.raises(EocodecError, match="not an eocodec checkpoint"):
         load_checkpoint(tmp_path / "odd.pt")
     other = replace(run.config, model=PhotoConfig(levels=2, width=16))
-    with pytest.raises(EocodecError, match="not the configured"):
+    with pytest.raises(EocodecError, match=r"not the configured one: width = 8 and not 16, steps = 1 and not 2"):
         Run(other, CPU, resume=True)
 
 
@@ -583,6 +584,23 @@ def test_a_run_folder_that_cannot_be_written_to_is_said_before_pictures_are_read
         done = call("train", config, "--device", "cpu", "--out", out)
         assert done.returncode == 1 and b"cannot be written" in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_two_trainings_do_not_work_in_one_folder(tmp_path: Path, call: Runner) -> None:
+    config, out = write_config(tmp_path), tmp_path / "run"
+    (tmp_path / "pictures").mkdir()  # without any
+    out.mkdir()
+    (out / "checkpoint.pt").write_bytes(b"")
+    held = lock_folder(out)
+    if held is None:
+        pytest.skip("the system has no locks")
+    try:
+        done = call("train", config, "--device", "cpu", "--out", out, "--resume")
+        assert done.returncode == 1 and b"another training is at work there" in done.stderr
+    finally:
+        os.close(held)
+    done = call("train", config, "--device", "cpu", "--out", out, "--resume")
+    assert done.returncode == 1 and b"another training" not in done.stderr  # but that there are no pictures
 
 
 def test_shards_hold_the_same_pictures_in_the_same_order_as_their_folder(tmp_path: Path, pictures: Path) -> None:

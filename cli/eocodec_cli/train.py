@@ -3,13 +3,15 @@
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from eocodec.errors import EocodecError
-from eocodec.files import make_folder
+from eocodec.files import lock_folder, make_folder
 
 if TYPE_CHECKING:
     from eocodec.flow.training import Run, TrainingConfig
@@ -69,9 +71,7 @@ def command(
         return
     if not (resume or dry_run) and begun:
         raise EocodecError(f"{loaded.out} holds a checkpoint already; use --resume to continue it, or another --out")
-    with join(device) as (ranks, place):
-        if ranks.main and not dry_run:
-            _make_out(loaded.out)
+    with join(device) as (ranks, place), _own(loaded.out) if ranks.main and not dry_run else nullcontext():
         run = Run(loaded, place, resume, start, ranks, report=lambda message: click.echo(message, err=True))
         if ranks.main:
             click.echo(run.describe(), err=True)
@@ -81,16 +81,25 @@ def command(
             _train(run)
 
 
-def _make_out(out: Path) -> None:
-    """Make the run's folder and see that it can be written to, before pictures are read.
+@contextmanager
+def _own(out: Path) -> Iterator[None]:
+    """Make the run's folder, see that it can be written to before pictures are read, and keep other runs out of it.
 
     Raises:
-        EocodecError: it cannot.
+        EocodecError: it cannot, or another run is at work there.
     """
     try:
         make_folder(out)
+        held = lock_folder(out)
+    except BlockingIOError:
+        raise EocodecError(f"{out}: another training is at work there") from None
     except OSError as e:
         raise EocodecError(f"{out}: cannot be written to ({e.strerror})") from None
+    try:
+        yield
+    finally:
+        if held is not None:
+            os.close(held)
 
 
 def _train(run: "Run") -> None:

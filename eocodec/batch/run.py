@@ -16,6 +16,7 @@ from eocodec.batch.corpus import Source, pictures
 from eocodec.batch.manifest import Manifest
 from eocodec.batch.work import LOST, PARTIAL, Engine, Row, Settings, Work
 from eocodec.errors import EocodecError, reason
+from eocodec.files import lock_folder
 from eocodec.storage import PARTIAL_NAME, Store
 
 __all__ = ["Batch", "Totals"]
@@ -244,16 +245,6 @@ def _locked(store: Store) -> int | None:
         return None
     Path(store.path("")).mkdir(parents=True, exist_ok=True)
     try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    handle = os.open(store.path(""), os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock_folder(store.path(""))
     except BlockingIOError:
-        os.close(handle)
         raise EocodecError(f"{store.url}: another batch is at work there") from None
-    except OSError:  # a filesystem without locks
-        os.close(handle)
-        return None
-    return handle

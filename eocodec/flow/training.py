@@ -517,9 +517,12 @@ def _fitting(loaded: Checkpoint, path: Path, config: TrainingConfig) -> Checkpoi
 
 
 def _misfit(loaded: Checkpoint, path: Path, config: TrainingConfig) -> EocodecError:
-    return EocodecError(
-        f"{path} holds a model {loaded.kind} {loaded.config}, not the configured {kind_of(config.model)} {config.model}"
-    )
+    kind = kind_of(config.model)
+    if loaded.kind != kind:
+        return EocodecError(f"{path} holds a model {loaded.kind}, not the configured {kind}")
+    have, want = asdict(loaded.config), asdict(config.model)
+    other = ", ".join(f"{k} = {have.get(k)!r} and not {v!r}" for k, v in want.items() if have.get(k) != v)
+    return EocodecError(f"{path} holds a model {kind} that is not the configured one: {other}")
 
 
 def _cut_log(path: Path, iteration: int) -> None:
