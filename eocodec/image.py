@@ -36,7 +36,6 @@ __all__ = [
     "as_picture",
     "atomic_write",
     "is_grey",
-    "pillow_settings",
     "read_picture",
     "rounded",
     "to_pillow",
