@@ -24,7 +24,7 @@ from eocodec.coding.rate_control import Target, whole_bytes
 from eocodec.coding.registry import coding_for, coding_of
 from eocodec.errors import EocodecError, EocodecWarning, LimitError
 from eocodec.format import AnyFile, File, Tiny
-from eocodec.image import Bytes, ImageLike, Picture, as_picture, rounded
+from eocodec.image import Bytes, ImageLike, Picture, as_picture
 from eocodec.model.bundle import Model
 from eocodec.model.library import DEFAULT, ModelLike, Models, library_of, load_model
 from eocodec.remarks import ROUNDED, cut_remarks
@@ -49,6 +49,8 @@ __all__ = [
 ]
 
 TINY_MODEL = "face64"
+FILLED = "value_range='filled'"
+FEW = 8  # times fewer values than there are for C are worth a word
 DEFAULT_RATE = 96.0  # C when nothing is asked for: about 1 bit per pixel on Kodak, see docs/RESULTS.md
 
 
@@ -74,6 +76,7 @@ def compress_picture(
     focus: Focus | None = None,
     depth: int | None = None,
     effort: int = 0,
+    value_range: levels.ValueRange | None = None,
     measure: bool = False,
     verify: bool = False,
 ) -> Compressed:
@@ -116,6 +119,7 @@ def compress_picture(
         focus=focus,
         squared=psnr is not None,
         effort=effort,
+        value_range=value_range,
     )
     return opened.compressed(target, measure=measure, verify=verify)
 
@@ -141,8 +145,6 @@ class Opened:
     def coded(self, target: Target) -> Coded:
         """The file that meets a target; at :func:`default_rate` if there is none.
 
-        The default's step is a share of the range that a picture's values fill, a rate's of all 16 bits.
-
         Raises:
             EocodecError: the target is out of range or out of reach.
         """
@@ -150,8 +152,6 @@ class Opened:
         if not self.lossless:
             rate = default_rate(self.job.model) if target.rate is None else target.rate
             step = self.job.model.any_manifest.step_of(rate)
-            if target.rate is None:
-                step *= 2.0 ** (_bits_of(self.job.picture) - self.job.picture.depth)
         return target.aim(self.job, step)
 
     def compressed(self, target: Target, *, measure: bool = False, verify: bool = False) -> Compressed:
@@ -207,6 +207,7 @@ def open_picture(
     focus: Focus | None = None,
     squared: bool = False,
     effort: int = 0,
+    value_range: levels.ValueRange | None = None,
 ) -> Opened:
     """Run the transform of a picture, once for all files that are made of it; arguments as of :func:`compress`.
 
@@ -228,6 +229,10 @@ def open_picture(
         raise EocodecError("effort is for ordinary files: they are neither lossless, progressive nor of faces")
     if picture.depth > 8 and not (coding.deep and _plain(denoise, tune, focus)):
         picture = picture.at_depth(8)
+    if value_range is not None and (picture.depth == 8 or lossless):
+        raise EocodecError("a value range is for ordinary files of pictures that keep 16 bits a sample")
+    if picture.depth > 8 and not lossless:
+        picture = replace(picture, span=levels.span_of(picture.rgb, "bits" if value_range is None else value_range))
     values, sigma = None, None
     if denoise is not None:
         from eocodec.denoising.methods import denoise_picture  # takes its time
@@ -239,22 +244,20 @@ def open_picture(
     tuning = tuning_for(model, tunable, tune, focus, picture.rgb, squared).improved_by(better)
     job = drawn.open_either(coding, model, picture, values, tuning, focus)
     notes = () if lossless else _no_page(picture, progressive)
-    notes += _narrow(picture) + _no_effort(picture, better is not None)
+    notes += _narrow(picture, value_range) + _no_effort(picture, better is not None)
     exact = drawn.exact_of(model, picture)[0] if progressive and available(model) else None
     return Opened(job, sigma, lossless, notes, exact)
 
 
-def _bits_of(picture: Picture) -> int:
-    """Bits a sample that a picture's values fill."""
-    return levels.filled_bits(int(picture.rgb.max())) if picture.depth > 8 else 8
-
-
-def _narrow(picture: Picture) -> tuple[str, ...]:
-    """What is to be said of a picture of 16 bits a sample whose values fill fewer."""
-    bits = _bits_of(picture)
-    if picture.depth == 8 or bits == picture.depth:
+def _narrow(picture: Picture, wanted: levels.ValueRange | None) -> tuple[str, ...]:
+    """What is to be said of a picture of 16 bits a sample whose values fill less, if no range of them was wanted."""
+    if picture.depth == 8 or wanted is not None:
         return ()
-    return (f"its values fill {bits} of 16 bits, C and PSNR are of all 16; scaled to these it takes fewer bytes",)
+    low, high = int(picture.rgb.min()), int(picture.rgb.max())
+    bits = levels.filled_bits(high)
+    if 1 < high - low < (1 << bits) // FEW:
+        return (f"its values are all from {low} to {high}, C is of {bits} bits; {FILLED} makes it one of these",)
+    return (f"its values fill {bits} of 16 bits, of which C is; PSNR is of all 16",) if picture.span else ()
 
 
 def _is_exact(coded: Coded) -> bool:
@@ -318,6 +321,7 @@ def compress(
     focus: Focus | None = None,
     depth: int | None = None,
     effort: int = 0,
+    value_range: levels.ValueRange | None = None,
 ) -> bytes:
     """Compress a picture to `.eoc` bytes.
 
@@ -347,6 +351,10 @@ def compress(
             other options can keep them, else 8, of which an `EocodecWarning` tells. Transparency always has 8.
         effort: rounds, 0 to 20, in which the encoder looks for latents whose file is better (`eocodec.effort`): some
             seconds a megapixel each, for every step that a target takes to be met; ordinary files of 8 bits a sample.
+        value_range: of which values of a picture of 16 bits `rate` counts, and within which it is coded: "bits", from 0
+            to the greatest that needs no more bits than its values do (the default: those of a 12-bit sensor are 0 to
+            4095); "filled", from the least to the greatest of them; "full", all of 16 bits; or two values, `(low,
+            high)`. PSNR is of all 16 bits whatever it is.
 
     Raises:
         EocodecError: more than one target, a target out of range or out of reach, or a picture of an unsupported kind.
@@ -373,6 +381,7 @@ def compress(
         focus=focus,
         depth=depth,
         effort=effort,
+        value_range=value_range,
     ).data
 
 
@@ -420,7 +429,8 @@ def decode_file(
         salvage: decode what comes before the first damaged segment instead of raising.
         max_pixels: refuse larger pictures.
         texture: see :func:`decompress`.
-        depth: bits a sample, 8 or 16; default: those of the file.
+        depth: bits a sample, 8 or 16; default: those of the file. In 8 bits, values that need 12 of 16 or fewer are
+            taken as of so many.
 
     Raises:
         EocodecError: `texture` is out of range.
@@ -439,18 +449,27 @@ def decode_file(
     coding = coding_of(file, loaded.any_manifest)
     if isinstance(file, Tiny):
         _limit(loaded.flat.size, loaded.flat.size, max_pixels)
-        return Decoded(_at_depth(coding.decode(loaded, file), depth), None, file.grey, True, False, 1)
+        return _at_depth(Decoded(coding.decode(loaded, file), None, file.grey, True, False, 1), depth)
     header = file.header
     alpha = None if file.alpha is None else transparency.unpack(file.alpha, header.width, header.height)
-    rgb = _at_depth(coding.decode(loaded, file, texture), depth)
-    return Decoded(rgb, alpha, header.grey, file.complete, file.damaged, len(file.segments))
+    rgb = coding.decode(loaded, file, texture)
+    state = file.complete, file.damaged, len(file.segments)
+    return _at_depth(Decoded(rgb, alpha, header.grey, *state, _white(file, rgb)), depth)
 
 
-def _at_depth(rgb: Bytes, depth: int | None) -> Bytes:
+def _white(file: File, rgb: Bytes) -> int:
+    """The value that is white in 8 bits: of 16, what a range in the file or the values of an exact one say."""
+    if rgb.itemsize == 1:
+        return 255
+    exact = int(rgb.max()) if file.lossless is not None else levels.TOP
+    return levels.white_of_bits(exact if file.header.span is None else file.header.span[1])
+
+
+def _at_depth(decoded: Decoded, depth: int | None) -> Decoded:
     """A decoded picture at 8 or 16 bits, or as it is."""
-    if depth == 16 and rgb.dtype == np.uint8:
-        return rgb.astype(np.uint16) * np.uint16(257)
-    return rounded(rgb) if depth == 8 else rgb
+    if depth == 16 and decoded.rgb.itemsize == 1:
+        return replace(decoded, rgb=decoded.rgb.astype(np.uint16) * np.uint16(257))
+    return replace(decoded, rgb=decoded.eight_bit()) if depth == 8 else decoded
 
 
 def _limit(width: int, height: int, max_pixels: int | None) -> None:

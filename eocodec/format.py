@@ -43,11 +43,12 @@ __all__ = [
 MAGIC = b"EOC"
 VERSION = 1
 KIND_VERSION = 2  # of files whose flags a byte of the kind follows
-PAGE_KIND, ONE_AXIS_KIND = 1, 2
+PAGE_KIND, ONE_AXIS_KIND, SPAN_KIND = 1, 2, 3
 MAX_SIDE = 1 << 20  # pixels
 MAX_PIXELS = 1 << 28
 MAX_SIDE_SEGMENT = 1 << 30  # bytes
 RATE_UNIT = 64  # C is stored in 1/64
+MAX_VALUE = 65535  # of a sample
 FLAG_GREY = 1
 FLAG_SIDE = 2
 FLAG_EMBEDDED = 4
@@ -61,6 +62,7 @@ KNOWN_FLAGS = FLAG_GREY | FLAG_SIDE | FLAG_EMBEDDED | FLAG_LOSSLESS | FLAG_TUNED
 KIND_FLAGS = {
     PAGE_KIND: FLAG_GREY | FLAG_SIDE | FLAG_WEBP,
     ONE_AXIS_KIND: FLAG_GREY | FLAG_SIDE | FLAG_TUNED | FLAG_WEBP,
+    SPAN_KIND: FLAG_GREY | FLAG_SIDE | FLAG_DEEP | FLAG_LUMA | FLAG_WEBP,
 }
 VP8L_SIGNATURE = 0x2F  # the first byte of a WebP stream; a zstd frame begins with 0x28
 LOSSLESS_UNITS = 37  # coding units of every lossless file
@@ -98,6 +100,7 @@ class Header:
         dropped: chroma details of a grey picture are zero and not coded.
         page: segments are files of the photographs on a page, see `eocodec.coding.page`.
         axes: colour axes of what was coded: 3, or 1 of grey pictures by a transform of their own, which has luma alone.
+        span: the 16-bit values that 0 and 1 of the transform stand for, in deep files; None: 0 and 65535.
     """
 
     model: bytes
@@ -113,6 +116,7 @@ class Header:
     dropped: bool = False
     page: bool = False
     axes: int = 3
+    span: tuple[int, int] | None = None
 
     @property
     def luma(self) -> bool:
@@ -122,7 +126,7 @@ class Header:
     @property
     def kind(self) -> int:
         """The byte of the kind, 0 in files of version 1, which have none."""
-        return PAGE_KIND if self.page else ONE_AXIS_KIND if self.axes == 1 else 0
+        return PAGE_KIND if self.page else ONE_AXIS_KIND if self.axes == 1 else SPAN_KIND if self.span else 0
 
     @property
     def fine(self) -> int:
@@ -319,6 +323,7 @@ def _header_bytes(header: Header, side: bool, lossless: bool = False) -> bytes:
             header.rate.to_bytes(2, "little"),
             header.step.to_bytes(2, "little"),
             bytes([header.tuning] if header.tuning else []),
+            *(value.to_bytes(2, "little") for value in header.span or ()),
         ]
     )
 
@@ -347,6 +352,8 @@ def serialise(file: File) -> bytes:
         raise FormatError("a file of 16 bits is ordinary or lossless, and all of its steps are the same")
     if h.luma and (not h.grey or h.embedded or file.lossless is not None):
         raise FormatError("only ordinary files of grey pictures can hold luma alone")
+    if h.span is not None and (not 0 <= h.span[0] < h.span[1] <= MAX_VALUE or file.tables is None):
+        raise FormatError("only ordinary files of 16 bits have a range of values, the least of which comes first")
     if h.axes == 1 and (h.dropped or h.deep):
         raise FormatError("only files of grey pictures of 8 bits can have one colour axis")
     others = h.embedded or h.tuning or h.deep or h.luma or file.lossless is not None or file.offsets is not None
@@ -412,6 +419,11 @@ def parse(data: bytes, salvage: bool = False) -> File:
         tuning = r.take(1)[0] if flags & FLAG_TUNED else 0
         if flags & FLAG_TUNED and (not 1 <= tuning <= MAX_TUNING or flags & (FLAG_EMBEDDED | FLAG_LOSSLESS)):
             raise FormatError("the file is damaged: its tuning is out of range")
+        span = None
+        if kind == SPAN_KIND:
+            span = int.from_bytes(r.take(2), "little"), int.from_bytes(r.take(2), "little")
+            if not flags & FLAG_DEEP or span[0] >= span[1]:
+                raise FormatError("the file is damaged: its range of values cannot be read")
         if flags & FLAG_DEEP and flags & (FLAG_EMBEDDED | FLAG_TUNED):
             raise FormatError("the file is damaged: a file of 16 bits of a form that has none")
         if flags & FLAG_LUMA and (flags & (FLAG_EMBEDDED | FLAG_LOSSLESS) or not flags & FLAG_GREY):
@@ -439,7 +451,7 @@ def parse(data: bytes, salvage: bool = False) -> File:
             raise FormatError(f"the file is damaged: a {SIDES[kind]} in a file that has none")
     every = (FLAG_GREY, FLAG_EMBEDDED, FLAG_WEBP, FLAG_DEEP, FLAG_LUMA)
     grey, embedded, webp, deep, dropped = (bool(flags & flag) for flag in every)
-    header = Header(model, width, height, rate, step, grey, embedded, tuning, webp, deep, dropped, page, axes)
+    header = Header(model, width, height, rate, step, grey, embedded, tuning, webp, deep, dropped, page, axes, span)
     if header.embedded:
         if rate or step:
             raise FormatError("the file is damaged: an embedded stream has no rate")

@@ -25,7 +25,7 @@ from eocodec.arguments import computable
 from eocodec.damage import leniently_said, mended
 from eocodec.errors import CutOffError, EocodecWarning, ImageError, LimitError, OutOfMemoryError, UnknownTypeError
 from eocodec.format import MAX_PIXELS, MAX_SIDE
-from eocodec.levels import FEW_BITS, FLOAT_TOLERANCE, eight_bit, few_levels, scaled, white_level
+from eocodec.levels import FEW_BITS, FLOAT_TOLERANCE, TOP, eight_bit, few_levels, scaled, white_level
 from eocodec.profiles import to_srgb
 from eocodec.settings import pillow_settings
 
@@ -57,6 +57,7 @@ class Picture:
 
     `wide` are its values at 16 bits, if it has more than 8; `exact` if they are those of the source; `rounding` are
     those of the notes that are on 8 bits only. `narrowed` says that all 16 bits were known, and 8 were asked for.
+    `span` are the 16-bit values that black and white are coded as; None: all there are, or those of 8 bits.
     """
 
     rgb: Bytes
@@ -69,6 +70,7 @@ class Picture:
     exact: bool = False
     rounding: tuple[str, ...] = ()
     narrowed: bool = False
+    span: tuple[int, int] | None = None
 
     @property
     def depth(self) -> int:
@@ -92,7 +94,7 @@ class Picture:
         if depth == self.depth:
             return replace(self, wide=None, narrowed=narrowed)
         if depth == 8:
-            return replace(self, rgb=rounded(self.rgb), deep=True, narrowed=narrowed)
+            return replace(self, rgb=rounded(self.rgb), deep=True, narrowed=narrowed, span=None)
         if self.deep and self.wide is None:
             raise ImageError("only 8 of its bits a sample could be read; make it a PNG or TIFF file in sRGB first")
         rgb = self.rgb.astype(np.uint16) * np.uint16(257) if self.wide is None else self.wide
@@ -490,9 +492,9 @@ def _keyed(image: Image.Image, key: Any) -> Bytes | None:
     return np.where(shown.any(2) if shown.ndim == 3 else shown, 255, 0).astype(np.uint8)
 
 
-def rounded(values: Bytes) -> Bytes:
-    """A picture's values, brought to 8 bits if they have 16."""
-    return eight_bit(values) if values.dtype == np.uint16 else values
+def rounded(values: Bytes, white: int = TOP) -> Bytes:
+    """A picture's values, brought to 8 bits if they have 16, of which `white` is 255."""
+    return eight_bit(values, white) if values.dtype == np.uint16 else values
 
 
 def to_pillow(rgb: Bytes, alpha: Bytes | None = None, grey: bool = False) -> Image.Image:

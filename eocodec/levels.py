@@ -3,6 +3,7 @@
 In: sample values. Out: the value that is white, values of 8 and 16 bits, and sentences on what is unusual.
 """
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -10,20 +11,39 @@ import numpy.typing as npt
 
 from eocodec.errors import ImageError
 
-__all__ = ["FEW_BITS", "FLOAT_TOLERANCE", "eight_bit", "few_levels", "filled_bits", "scaled", "white_level"]
+__all__ = [
+    "FEW_BITS",
+    "FLOAT_TOLERANCE",
+    "TOP",
+    "VALUE_RANGES",
+    "ValueRange",
+    "eight_bit",
+    "few_levels",
+    "filled_bits",
+    "scaled",
+    "span_of",
+    "white_level",
+    "white_of_bits",
+    "white_remarks",
+]
 
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint16]
 
+VALUE_RANGES = ("bits", "filled", "full")
+ValueRange = str | tuple[int, int]
+"""One of :data:`VALUE_RANGES`, or the least and the greatest value."""
+
 FEW_BITS = 12  # 16-bit values that need no more are those of a camera or scanner of so many bits
+TOP = 65535  # of 16 bits
 FLOAT_TOLERANCE = 1e-3  # levels; floats nearer to a level than this count as 8-bit values
 MOST = 0.99  # of the values of a floating-point picture; the others may be outliers
 DARK = 16  # times less than white reaches a floating-point picture whose range is likely to be another one
 
 
-def eight_bit(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """16-bit to 8-bit, rounded: v / 257."""
-    return ((np.asarray(values).astype(np.uint32) + 128) // 257).astype(np.uint8)
+def eight_bit(values: npt.NDArray[np.generic], white: int = TOP) -> npt.NDArray[np.uint8]:
+    """16-bit to 8-bit, rounded: 255 v / white, by default v / 257."""
+    return ((np.minimum(values, white).astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
 
 
 def few_levels(values: npt.NDArray[Any]) -> tuple[str, ...]:
@@ -35,9 +55,57 @@ def few_levels(values: npt.NDArray[Any]) -> tuple[str, ...]:
     return (f"its 16-bit values reach {high} only; of {before} levels {after} remain; scale them first",)
 
 
+def white_of_bits(high: int) -> int:
+    """The value that is white in 8 bits: 65535, or that of so few bits as 16-bit values up to `high` need."""
+    return (1 << filled_bits(high)) - 1 if 0 < high < 1 << FEW_BITS else TOP
+
+
+def white_remarks(white: int) -> list[str]:
+    """A sentence, if what is white in 8 bits of a picture of 16 is not the greatest value."""
+    bits = white.bit_length()
+    return [f"its values fill {bits} of 16 bits; they are taken as {bits}-bit values"] if white < TOP else []
+
+
 def filled_bits(high: float) -> int:
-    """Bits that 16-bit values up to `high` fill if they are those of a camera or scanner of fewer bits, else 16."""
-    return max(8, int(high).bit_length()) if 0 < high < 1 << FEW_BITS else 16
+    """Bits, from 8 on, that integers up to `high` need; 16 of nothing but zeros."""
+    return max(8, int(high).bit_length()) if high > 0 else 16
+
+
+def span_of(values: npt.NDArray[np.uint16], wanted: ValueRange = "bits") -> tuple[int, int] | None:
+    """The least and the greatest value that 16-bit values are coded between; None: 0 and 65535.
+
+    Arguments:
+        values: of a picture.
+        wanted: "bits": from 0 to the greatest that needs no more bits than they do; "filled": from the least to the
+            greatest of them; "full": all of 16 bits; or two values, between which they all are.
+
+    Raises:
+        ImageError: there are values outside the two that are given, or these are none.
+    """
+    low, high = int(values.min()), int(values.max())
+    if wanted == "full":
+        return None
+    if wanted == "bits":
+        span = 0, (1 << filled_bits(high)) - 1
+    elif wanted == "filled":
+        span = low, high
+    elif isinstance(wanted, str) or not _ordered(wanted):
+        names = ", ".join(repr(name) for name in VALUE_RANGES)
+        raise ImageError(f"a range of values is {names} or two whole numbers from 0 to {TOP}, not {wanted!r}")
+    else:
+        span = int(wanted[0]), int(wanted[1])
+        if not span[0] <= low <= high <= span[1]:
+            raise ImageError(f"its values reach from {low} to {high}, beyond the range of {span[0]} to {span[1]}")
+    return None if span in ((0, TOP), (low, low)) else span
+
+
+def _ordered(span: Any) -> bool:
+    """Whether these are two 16-bit values, the lesser of which comes first."""
+    try:
+        low, high = (operator.index(value) for value in span)
+    except (TypeError, ValueError):
+        return False
+    return 0 <= low < high <= TOP
 
 
 def white_level(values: npt.NDArray[Any], high: float) -> tuple[int, tuple[str, ...]]:
@@ -53,8 +121,8 @@ def white_level(values: npt.NDArray[Any], high: float) -> tuple[int, tuple[str, 
         dark = floating and high < top / DARK and bool((values % 1 != 0).any())
         told = f"its floating-point values reach {high:g} and are taken as levels of {top}; scale them to 0 to 1 first"
         return top, (told,) if dark else ()
-    bits = filled_bits(high)
-    return (1 << bits) - 1, (f"its values fill {bits} of 16 bits; they are taken as {bits}-bit values",)
+    white = white_of_bits(int(high))
+    return white, tuple(white_remarks(white))
 
 
 def scaled(

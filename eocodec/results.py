@@ -5,7 +5,7 @@ In: what the facade has found. Out: small frozen dataclasses.
 
 from dataclasses import dataclass
 
-from eocodec.image import Bytes
+from eocodec.image import Bytes, rounded
 
 __all__ = ["Compressed", "Decoded", "Truncated"]
 
@@ -44,7 +44,8 @@ class Compressed:
 class Decoded:
     """A decoded picture: `rgb (H, W, 3)` uint8 or uint16, `alpha (H, W)` uint8 or None, and how much could be used.
 
-    `segments` counts the intact segments; an incomplete file without any gives a picture of one colour.
+    `segments` counts the intact segments; an incomplete file without any gives a picture of one colour. `white` is the
+    value of the file that is 255 in 8 bits: 65535 of 16 bits a sample, or that of 12 or fewer that the values need.
     """
 
     rgb: Bytes
@@ -53,6 +54,11 @@ class Decoded:
     complete: bool
     damaged: bool
     segments: int
+    white: int = 255
+
+    def eight_bit(self) -> Bytes:
+        """The colours `(H, W, 3)` in 8 bits."""
+        return rounded(self.rgb, self.white)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import struct
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -147,16 +148,113 @@ def test_depths_are_chosen(scene: Words) -> None:
             call()
 
 
-def test_by_default_values_of_a_sensor_with_fewer_bits_are_not_lost(scene: Words) -> None:
-    twelve = scene[..., :1].repeat(3, 2) >> 4
-    done = codec.compress_picture(twelve)
-    error = np.mean((eocodec.decompress(done.data, depth=16).astype(float) - twelve) ** 2)
-    assert 10 * np.log10(4095**2 / error) > 36  # of 12 bits; at the step of all 16 it is 28
-    assert any("its values fill 12 of 16 bits" in note for note in done.notes)
-    wanted = codec.compress_picture(twelve, 96)
-    assert len(wanted.data) < len(done.data) / 4 and wanted.rate < done.rate  # who names a rate has it
-    whole = codec.compress_picture(scene)
-    assert whole.rate == codec.compress_picture(scene, 96).rate and not any("fill" in note for note in whole.notes)
+@pytest.mark.parametrize("bits", [12, 14])
+def test_values_of_a_sensor_with_fewer_bits_are_coded_in_their_own_range(scene: Words, bits: int) -> None:
+    top = (1 << bits) - 1
+    sensor = scene[..., :1].repeat(3, 2) >> 16 - bits
+    done = codec.compress_picture(sensor, measure=True, verify=True)
+    assert format.parse(done.data).header.span == (0, top)
+    error = np.mean((eocodec.decompress(done.data).astype(float) - sensor) ** 2)
+    assert 10 * np.log10(top**2 / error) > 36  # at the step of all 16 bits it is 28 for 12
+    assert any(f"its values fill {bits} of 16 bits" in note for note in done.notes)
+    assert codec.compress_picture(sensor, 96).data == done.data
+    of_all = codec.compress_picture(sensor, psnr=done.psnr, value_range="full", measure=True)
+    assert format.parse(of_all.data).header.span is None and not of_all.notes
+    assert len(done.data) < (0.7 if bits == 12 else 0.95) * len(of_all.data)  # at equal PSNR
+
+
+def test_a_picture_of_all_16_bits_is_coded_in_them(scene: Words) -> None:
+    done = codec.compress_picture(scene)
+    assert format.parse(done.data).header.span is None and not any("values" in note for note in done.notes)
+    assert done.data == codec.compress_picture(scene, value_range="full").data
+
+
+def test_values_far_from_zero_are_coded_in_the_range_they_fill_if_that_is_wanted(scene: Words) -> None:
+    raised = (scene[..., :1].repeat(3, 2) >> 5) + np.uint16(31000)
+    low, high = int(raised.min()), int(raised.max())
+    usual = codec.compress_picture(raised, measure=True)
+    assert any(f"all from {low} to {high}" in note and "value_range='filled'" in note for note in usual.notes)
+    filled = codec.compress_picture(raised, value_range="filled", measure=True, verify=True)
+    assert format.parse(filled.data).header.span == (low, high) and not filled.notes
+    got = eocodec.decompress(filled.data)
+    assert low <= got.min() and got.max() <= high and np.abs(got.astype(int) - raised).mean() < (high - low) / 60
+    given = codec.compress_picture(raised, value_range=(low - 7, high + 9))
+    assert format.parse(given.data).header.span == (low - 7, high + 9)
+    wanted = codec.compress_picture(raised, psnr=filled.psnr, value_range="full")
+    assert len(filled.data) < 0.85 * len(wanted.data)
+    assert codec.compress_picture(raised, psnr=80, value_range="filled", measure=True).psnr == pytest.approx(
+        80.05, abs=0.051
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("wide", "'bits', 'filled', 'full' or two whole numbers from 0 to 65535, not 'wide'"),
+        ("", "not ''"),
+        ((9, 9), "two whole numbers"),
+        ((-1, 9), "two whole numbers"),
+        ((0, 65536), "two whole numbers"),
+        ((0.5, 9), "two whole numbers"),
+        ((0, 1, 2), "two whole numbers"),
+        (7, "two whole numbers"),
+        ((1, 65000), "its values reach from 0 to 60000, beyond the range of 1 to 65000"),
+    ],
+)
+def test_ranges_that_are_none_are_refused(wanted: Any, message: str) -> None:
+    ramp = np.linspace(0, 60000, 256).astype(np.uint16).reshape(16, 16)
+    with pytest.raises(EocodecError, match=message):
+        eocodec.compress(ramp, value_range=wanted)
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"depth": 8}, {"progressive": True}, {"denoise": 5}])
+def test_a_range_goes_with_ordinary_files_of_16_bits(scene: Words, options: dict[str, Any]) -> None:
+    with pytest.raises(EocodecError, match="a value range is for ordinary files of pictures that keep 16 bits"):
+        eocodec.compress(scene[:20, :20], value_range="full", **options)
+    with pytest.raises(EocodecError, match="a value range is for ordinary files"):
+        eocodec.compress(np.zeros((5, 5, 3), np.uint8), value_range="bits")
+
+
+def test_damaged_ranges_are_refused(scene: Words) -> None:
+    data = codec.compress_picture(scene[:40, :40] >> 4).data
+    at = data.index(b"\xff\x0f", 9)  # 4095
+    for low, high in ((0, 0), (4095, 4095), (9, 8)):
+        broken = data[: at - 2] + low.to_bytes(2, "little") + high.to_bytes(2, "little") + data[at + 2 :]
+        with pytest.raises(FormatError, match="range of values cannot be read"):
+            format.parse(broken)
+    with pytest.raises(FormatError, match="checksum"):
+        format.parse(data[: at - 2] + b"\1" + data[at - 1 :])
+    with pytest.raises(FormatError, match="range of values cannot be read"):
+        format.parse(data[:8] + bytes([data[8] & ~32]) + data[9:])
+    with pytest.raises(FormatError, match="features this program does not know"):
+        format.parse(data[:8] + bytes([data[8] | 8]) + data[9:])
+    file = format.parse(data)
+    for span in ((5, 5), (-1, 9), (0, 65536)):
+        with pytest.raises(FormatError, match="the least of which comes first"):
+            format.serialise(replace(file, header=replace(file.header, span=span)))
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"value_range": "full", "psnr": 75}])
+def test_values_of_few_bits_are_taken_as_so_many_in_8(scene: Words, options: dict[str, Any]) -> None:
+    """As those of picture files are: 12 bits are seen, and said, unless the file takes them as dark ones of 16."""
+    twelve = scene >> 4
+    data = eocodec.compress(twelve, **options)
+    decoded = codec.decode_file(data)
+    seen = eocodec.decompress(data, depth=8)
+    white = 65535 if "psnr" in options else 4095
+    assert decoded.white == codec.decode_file(data, depth=8).white == white
+    assert np.array_equal(seen, decoded.eight_bit())
+    assert np.abs(seen / 255 - decoded.rgb / white).max() < 0.51 / 255
+
+
+def test_pictures_of_few_bits_are_written_as_so_many_of_8(scene: Words, tmp_path: Path, run: Runner) -> None:
+    source, jpeg, png = tmp_path / "twelve.eoc", tmp_path / "twelve.jpg", tmp_path / "twelve.png"
+    source.write_bytes(eocodec.compress(scene >> 4, 200))
+    for target, depth in ((jpeg, ()), (png, ("--depth", "8"))):
+        done = json.loads(run("decompress", *depth, "--json", str(source), "-o", str(target)).stdout)
+        assert any("fill 12 of 16 bits; they are taken as 12-bit values" in said for said in done["warnings"])
+        assert psnr((scene >> 8).astype(np.uint8), np.asarray(Image.open(target).convert("RGB"))) > 28
+    assert not json.loads(run("decompress", "-f", "--json", str(source), "-o", str(png)).stdout)["warnings"]
 
 
 def test_tables_are_chosen_by_what_they_cost() -> None:
@@ -286,6 +384,23 @@ def test_depths_of_commands(scene: Words, call: Runner, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "c.png").mode == "RGB" and not read_picture(tmp_path / "c.png").deep
     assert b".webp; use .png or .tif" in call("decompress", "--depth", "16", "a.eoc", "-o", "d.webp").stderr
     assert json.loads(call("compress", "--json", "--depth", "8", "a.png", "-o", "e.eoc").stdout)["depth"] == 8
+
+
+@pytest.mark.parametrize("given", ["wide", "5", "9:9", "9:5", "-1:9", "0:65536", "0:9:9", "0x1:9", ":"])
+def test_ranges_of_the_command(scene: Words, call: Runner, tmp_path: Path, given: str) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), (scene[:40, :50, 1] >> 4) + 100)
+    for wanted, span in (("bits", [0, 4095]), ("0:5000", [0, 5000]), ("full", None)):
+        assert call("compress", "--range", wanted, "-f", "a.png").returncode == 0
+        assert json.loads(call("info", "--json", "a.eoc").stdout)["range"] == span
+    assert call("compress", "--range", "100:5000", "a.png", "-o", "b.eoc").returncode == 0
+    assert (
+        b"colour" not in call("info", "b.eoc").stdout and b"of 16 bits from 100 to 5000" in call("info", "b.eoc").stdout
+    )
+    refused = call("compress", f"--range={given}", "a.png", "-o", "c.eoc")
+    assert refused.returncode == 2 and b"is not bits, filled, full or LOW:HIGH" in refused.stderr
+    beyond = call("compress", "--range", "200:300", "a.png", "-o", "c.eoc")
+    assert beyond.returncode == 1 and b"beyond the range of 200 to 300" in beyond.stderr
+    assert not (tmp_path / "c.eoc").exists()
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])

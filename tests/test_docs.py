@@ -108,6 +108,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fi
     noisy = np.clip(rocket + np.random.default_rng(0).normal(0, 20, rocket.shape), 0, 255).astype(np.uint8)
     Image.fromarray(noisy).save(tmp_path / "noisy.png")
     Image.fromarray((rocket[..., 1] * 257 + 3).astype(np.uint16)).save(tmp_path / "scan16.tif")
+    Image.fromarray((rocket[..., 1] * 16 + 3).astype(np.uint16)).save(tmp_path / "ct12.png")
+    Image.fromarray((rocket[..., 1] * 5 + 32000).astype(np.uint16)).save(tmp_path / "ct-offset.tif")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

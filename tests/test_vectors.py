@@ -77,6 +77,7 @@ def test_every_kind_of_file_has_a_vector() -> None:
         kinds |= {"map"} if file.offsets else set()
         kinds |= {"shifts"} if file.shifts else set()
         kinds |= {"deep"} if file.header.deep else set()
+        kinds |= {"range of values"} if file.header.span else set()
         kinds |= {"luma"} if file.header.luma else set()
         kinds |= {"page"} if file.header.page else set()
         kinds |= {"one axis"} if file.header.axes == 1 else set()
@@ -85,4 +86,5 @@ def test_every_kind_of_file_has_a_vector() -> None:
         *("photo", "face64", "small.eocm", "small-grey.eocm", "embedded", "lossless", "tiny"),
         *("grey", "alpha", "tuned", "map", "shifts", "deep", "luma", "page", "one axis", "prefix"),
         "nets that look around",
+        "range of values",
     }

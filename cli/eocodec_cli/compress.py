@@ -40,10 +40,34 @@ lossless_option = click.option("--lossless", is_flag=True, help="Instead: keep e
 progressive_option = click.option(
     "--progressive", is_flag=True, help="Write an embedded stream: the file may be cut at any byte."
 )
+
+
+def value_range(value: str) -> str | tuple[int, int]:
+    """The name of a range of values, or `LOW:HIGH` as numbers."""
+    from eocodec.levels import VALUE_RANGES
+
+    low, colon, high = value.partition(":")
+    if value in VALUE_RANGES:
+        return value
+    if not (colon and low.isdecimal() and high.isdecimal() and len(value) < 12 and int(low) < int(high) < 1 << 16):
+        names = ", ".join(VALUE_RANGES)
+        raise click.BadParameter(f"{value!r} is not {names} or LOW:HIGH, from 0 to {(1 << 16) - 1}, LOW the lesser")
+    return int(low), int(high)
+
+
 depth_option = click.option(
     "--depth",
     type=click.Choice(["8", "16"]),
     help="Bits a sample to keep. Default: 16 for pictures that have more than 8, where the form of file can; else 8.",
+)
+range_option = click.option(
+    "--range",
+    "value_range",
+    type=value_range,
+    metavar="bits|filled|full|LOW:HIGH",
+    help="Of which values of pictures of 16 bits a sample C counts, and within which they are coded: from 0 to the "
+    "greatest of so many bits as they need (bits, the default), from the least to the greatest of them (filled), all "
+    "of 16 bits (full), or from LOW to HIGH.",
 )
 effort_option = click.option(
     "-e", "--effort", type=click.IntRange(0, MOST_EFFORT), default=0, metavar="N",
@@ -112,6 +136,7 @@ class _Compress(click.Command):
 @lossless_option
 @progressive_option
 @depth_option
+@range_option
 @click.option("--base64", "as_text", is_flag=True, help="Write the file as base64 text, for JSON and HTML.")
 @click.option("--resize", is_flag=True, help="Fit pictures to a model of one size: middle square, scaled.")
 @click.option(
@@ -155,7 +180,8 @@ def command(
     Reads PNG, JPEG, WebP, AVIF, TIFF, BMP, PPM, .eoc and more; orientation is applied, colour profiles are converted to
     sRGB, transparency is kept losslessly. Prints bytes, bits per pixel, ratio to the raw samples and PSNR relative to
     full scale. With --lossless the sRGB values come back exactly, which is checked by decoding unless
-    --no-measure is given. Pictures of more than 8 bits a sample keep 16 unless --depth 8 says otherwise. With --denoise
+    --no-measure is given. Pictures of more than 8 bits a sample keep 16 unless --depth 8 says otherwise; where their
+    values need fewer bits than 16 (12 of many a sensor), C counts the range of these, see --range. With --denoise
     the file holds the clean picture, and the PSNR, also that of --psnr, is measured against it; before a file name
     write --denoise=auto. Pixels that are fully transparent count in no PSNR. -r takes pictures only: .eoc files, which
     earlier runs have written, go in by name. What is unusual is said on standard error, and in "warnings" of --json.
@@ -171,6 +197,7 @@ def command(
       eocodec compress --psnr 38 --device cuda *.jpg
       eocodec compress --lossless scan.png
       eocodec compress --depth 16 --psnr 70 slide.tif
+      eocodec compress --range filled scan.tif
       eocodec compress --focus 120,80,200,200 portrait.jpg
       eocodec compress --frame 2 scan.tif -o page3.eoc
       eocodec compress --verify --rate 200 archive/*.png

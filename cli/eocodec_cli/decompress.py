@@ -71,7 +71,8 @@ def command(
     from eocodec.coding.forms import blank_pictures
     from eocodec.errors import ImageError
     from eocodec.format import Tiny, from_bytes, tiny_from_text
-    from eocodec.image import rounded, to_pillow
+    from eocodec.image import to_pillow
+    from eocodec.levels import white_remarks
     from eocodec.model.library import library_of
     from eocodec.remarks import file_remarks, type_remarks
     from eocodec.writing import encode_picture, keeps_alpha
@@ -109,7 +110,7 @@ def command(
             decoded = decode_file(data, loaded, salvage=salvage, max_pixels=max_pixels, texture=texture, depth=bits)
         suffix = files.picture_suffix(job.target)
         deep = decoded.rgb.dtype.itemsize > 1
-        image = to_pillow(rounded(decoded.rgb), decoded.alpha, decoded.grey)
+        image = to_pillow(decoded.eight_bit(), decoded.alpha, decoded.grey)
         warnings = file_remarks(file)
         if texture and (
             isinstance(file, Tiny) or file.lossless is not None or file.header.embedded or file.header.deep
@@ -117,6 +118,8 @@ def command(
             warnings.append("texture is drawn in ordinary files only, and this is none")
         warnings += type_remarks(suffix, alpha=decoded.alpha is not None, deep=deep, image=image)
         deep = deep and wide.holds(suffix)
+        if not deep and not isinstance(file, Tiny) and file.header.deep:
+            warnings += white_remarks(decoded.white)
         opaque = decoded.alpha is not None and not keeps_alpha(suffix)
         if deep:
             content = wide.encode(decoded.rgb, decoded.alpha, decoded.grey, suffix)

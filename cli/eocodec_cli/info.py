@@ -39,6 +39,7 @@ def command(inputs: tuple[str, ...], model: str | None, as_json: bool) -> None:
                 f"{r['bytes']} bytes\n  model {r['model']}, C={r['rate']:g}, step {r['step']:.2f} levels"
             )
         depth = " of 16 bits" if r["depth"] > 8 else ""
+        depth += f" from {r['range'][0]} to {r['range'][1]}" if r["range"] else ""
         kind = ("grey" if r["grey"] else "colour") + depth + (" with transparency" if r["alpha"] else "")
         more = f" and {r['trailing']} behind its end" if r["trailing"] else ""
         size = f"{r['bytes'] - r['trailing']} bytes{more} ({r['bpp']:.3f} bpp)"

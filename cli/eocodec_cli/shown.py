@@ -17,6 +17,7 @@ OPTIONS = {
     "compress the picture again to fewer bytes": "compress the picture again with --bytes",
     "leave progressive out": "leave out --progressive",
     "a depth of 8 makes": "--depth 8 makes",
+    "value_range='filled'": "--range filled",
     "a sigma that is given": "--sigma S",
 }
 """What the library says, and what a command says in its place."""

@@ -187,12 +187,23 @@ class OrdinaryJob(SteppedJob):
         self._values = values
         self.latents = self._analysed()
         self.luma_from = _chroma(self.latents) if picture.grey and model.manifest.axes > 1 else math.inf
-        self.finest = FINEST_DEEP if picture.depth > 8 else None
+        self.finest = FINEST_DEEP + self._narrower if picture.depth > 8 else None
         self._last: tuple[int, tuple[Callable[[], Bytes], Callable[[], Content]]] | None = None
         self._improved: tuple[int, list[Float32]] | None = None
 
     def _analysed(self) -> list[Float32]:
-        return transform.analyse(self.model, self.picture.rgb if self._values is None else self._values)
+        picture = self.picture
+        return transform.analyse(self.model, picture.rgb if self._values is None else self._values, picture.span)
+
+    @property
+    def _narrower(self) -> float:
+        """Octaves by which the values of the picture span less than all levels of its depth."""
+        span = self.picture.span
+        return 0.0 if span is None else math.log2(format.MAX_VALUE / (span[1] - span[0]))
+
+    def first_for_quality(self, target: float) -> float:
+        """See :meth:`SteppedJob.first_for_quality`; steps count in the span of the picture's values, PSNR does not."""
+        return super().first_for_quality(target - 20 * math.log10(2) * self._narrower)
 
     @cached_property
     def latents(self) -> list[Float32]:
@@ -279,7 +290,7 @@ class OrdinaryJob(SteppedJob):
         """The header of the file at a step (range 0 to 1)."""
         header = ordinary_header(self.model, self.picture, delta, self.tuning.degree)
         dropped = header.axes > 1 and header.delta >= self.luma_from
-        return replace(header, dropped=dropped, deep=self.picture.depth > 8)
+        return replace(header, dropped=dropped, deep=self.picture.depth > 8, span=self.picture.span)
 
     def file(self, delta: float) -> File:
         """See :meth:`SteppedJob.file`."""
@@ -402,7 +413,11 @@ def pieces_of(
     step, refined = model.manifest.decoder_step(delta), _is_refined(model, header, places)
     size = header.width, header.height
     for rows, columns, values in transform.synthesise_tiles(model, latents, step, *size, places, refined):
-        yield rows, columns, greyed(transform.interleaved(values, header.depth), header.grey and len(values) > 1)
+        yield (
+            rows,
+            columns,
+            greyed(transform.interleaved(values, header.depth, header.span), header.grey and len(values) > 1),
+        )
 
 
 def picture_of(

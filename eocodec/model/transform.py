@@ -23,6 +23,7 @@ __all__ = [
     "TILE",
     "Latents",
     "Places",
+    "Span",
     "analyse",
     "analyse_vector",
     "band_names",
@@ -44,6 +45,8 @@ CHUNK = 1 << 14  # pixels whose values are made levels at once
 Bytes = npt.NDArray[Any]  # levels: uint8, or uint16 of pictures of 16 bits
 Float32 = npt.NDArray[np.float32]
 Latents = list[Float32]
+Span = tuple[int, int]
+"""The levels that 0 and 1 stand for."""
 
 
 def scales(levels: int) -> list[int]:
@@ -56,25 +59,29 @@ def band_names(levels: int) -> list[str]:
     return ["low"] + [f"detail{level}" for level in range(levels, 0, -1)]
 
 
-def _values(rgb: npt.NDArray[Any], axes: int = 3) -> Float32:
+def _values(rgb: npt.NDArray[Any], axes: int = 3, span: Span | None = None) -> Float32:
     """What the encoder graph takes: `(1, 3, H, W)` in 0 to 1, or `(1, 1, H, W)` of grey pictures with one axis."""
     if axes == 1:
         rgb = rgb[..., :1] if rgb.dtype != np.float32 else rgb.mean(2, keepdims=True)
     x = np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], dtype=np.float32)
     if rgb.dtype != np.float32:
-        x /= np.float32(np.iinfo(rgb.dtype).max)
+        low, high = (0, np.iinfo(rgb.dtype).max) if span is None else span
+        x -= np.float32(low)
+        x /= np.float32(high - low)
     return x
 
 
-def to_levels(values: Float32, depth: int = 8) -> Bytes:
-    """Levels of values, nominally in 0 to 1: uint8, or uint16 at a depth of 16 bits."""
-    levels = np.clip(values, 0, 1)
-    levels *= np.float32((1 << depth) - 1)
-    levels += np.float32(0.5)
-    return levels.astype(np.uint8 if depth == 8 else np.uint16)
+def to_levels(values: Float32, depth: int = 8, span: Span | None = None) -> Bytes:
+    """Levels of values, nominally in 0 to 1: uint8, or uint16 at a depth of 16 bits; `span`: those of 0 and 1."""
+    low, high = (0, (1 << depth) - 1) if span is None else span
+    scaled = np.clip(values, 0, 1)
+    scaled *= np.float32(high - low)
+    scaled += np.float32(0.5)
+    levels: Bytes = scaled.astype(np.uint8 if depth == 8 else np.uint16)
+    return np.add(levels, low, dtype=levels.dtype) if low else levels
 
 
-def interleaved(values: Float32, depth: int = 8) -> Bytes:
+def interleaved(values: Float32, depth: int = 8, span: Span | None = None) -> Bytes:
     """Levels `(H, W, 3)` of values `(3, H, W)`, or `(1, H, W)` of grey pictures, as :func:`to_levels`.
 
     Some rows at a time, which stay in the cache.
@@ -83,14 +90,17 @@ def interleaved(values: Float32, depth: int = 8) -> Bytes:
     result = np.empty((height, width, 3), np.uint8 if depth == 8 else np.uint16)
     step = max(1, CHUNK // width)
     for top in range(0, height, step):
-        planes = to_levels(values[:, top : top + step], depth)
+        planes = to_levels(values[:, top : top + step], depth, span)
         for channel in range(3):
             result[top : top + step, :, channel] = planes[channel % len(planes)]
     return result
 
 
-def analyse(model: Model, rgb: Bytes | Float32) -> Latents:
-    """Latents of a picture `(H, W, 3)`: uint8, uint16, or float32 with 0 to 1 as nominal range."""
+def analyse(model: Model, rgb: Bytes | Float32, span: Span | None = None) -> Latents:
+    """Latents of a picture `(H, W, 3)`: uint8, uint16, or float32 with 0 to 1 as nominal range.
+
+    `span`: the levels that 0 and 1 stand for, if not the least and the greatest that there are.
+    """
     levels, axes = model.manifest.levels, model.manifest.axes
     height, width = rgb.shape[:2]
     full_width, full_height = padded(width, model.multiple), padded(height, model.multiple)
@@ -106,7 +116,7 @@ def analyse(model: Model, rgb: Bytes | Float32) -> Latents:
             missing = (rows.stop - rows.start - piece.shape[0], columns.stop - columns.start - piece.shape[1])
             if any(missing):
                 piece = np.pad(piece, ((0, missing[0]), (0, missing[1]), (0, 0)), "edge")
-            bands = model.run("encoder", {"picture": _values(piece, axes)})
+            bands = model.run("encoder", {"picture": _values(piece, axes, span)})
             for k, (band, f) in enumerate(zip(bands, factors, strict=True)):
                 r, c = scaled(t.rows, f), scaled(t.columns, f)
                 latents[k][:, r, c] = band[0][:, shifted(r, rows.start // f), shifted(c, columns.start // f)]

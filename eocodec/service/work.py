@@ -24,6 +24,7 @@ from eocodec.errors import EocodecError, FormatError, LimitError
 from eocodec.format import MAGIC, File, from_bytes, is_tiny, parse, parse_tiny, tiny_from_text, to_bytes
 from eocodec.image import Picture, read_picture, rounded, to_pillow
 from eocodec.lab.paths import editing
+from eocodec.levels import white_remarks
 from eocodec.memory import keep_memory
 from eocodec.metrics import psnr, with_hidden_of
 from eocodec.model.bundle import Model
@@ -232,7 +233,9 @@ def decompress(body: bytes, kind: str, salvage: bool) -> Answer:
     headers = {"Width": str(image.width), "Height": str(image.height), "State": state}
     data = tiny_from_text(body)
     file = from_bytes(data, salvage)
-    notes = file_remarks(file) + ([DECODED] if isinstance(file, File) and file.header.deep else [])
+    notes = file_remarks(file)
+    if isinstance(file, File) and file.header.deep:
+        notes += [DECODED, *white_remarks(decoded.white)]
     notes += type_remarks(TYPES[kind], alpha=decoded.alpha is not None)
     return Answer(encode_picture(image, TYPES[kind]), kind, headers, tuple(notes))
 

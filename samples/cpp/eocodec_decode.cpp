@@ -887,6 +887,11 @@ struct Segment {
     View payload;
 };
 
+// The levels that 0 and 1 stand for.
+struct Span {
+    int low = 0, high = 255;
+};
+
 struct File {
     ModelId model{};
     int width = 0, height = 0, step = 0, tuning = 0;
@@ -894,6 +899,7 @@ struct File {
     bool grey = false, embedded = false;
     bool page = false;  // segments are files of photographs
     bool deep = false;  // samples have 16 bits
+    Span span;
     bool luma = false;  // there are no chroma units
     bool webp = false;  // streams of WebP are allowed
     std::optional<View> alpha, offsets, shifts, lossless, choice;  // choice: of tables
@@ -1376,7 +1382,7 @@ constexpr double kTooFine = 1e-4, kFlowAlone = 1e-6;
 // The picture (rows, columns, 3) of latents at step Δ, 0 … 1; large ones in tiles with a halo, which leaves no seams.
 // What a file says of its steps besides is for models that are `tuned`.
 Samples synthesise(Model& model, const Geometry& geometry, const Latents& latents, double delta,
-                   const Fineness* fineness = nullptr, double too_fine = kTooFine, bool deep = false) {
+                   const Fineness* fineness = nullptr, double too_fine = kTooFine, Span span = {}) {
     constexpr int kTile = 1024, kHalo = 128, kWhole = 1 << 21;
     const int width = geometry.width, height = geometry.height, bands = int(latents.size());
     const Size padded{latents[0].rows << geometry.levels, latents[0].columns << geometry.levels};
@@ -1422,8 +1428,9 @@ Samples synthesise(Model& model, const Geometry& geometry, const Latents& latent
             for (int c = 0; c < 3; ++c)
                 for (int y = top; y < std::min(top + edge, height); ++y)
                     for (int x = left; x < std::min(left + edge, width); ++x)
-                        rgb[(size_t(y) * width + x) * 3 + c] =
-                            to_level(picture[(c % channels * rows + y - up) * columns + x - west], deep ? 65535 : 255);
+                        rgb[(size_t(y) * width + x) * 3 + c] = uint16_t(
+                            span.low + to_level(picture[(c % channels * rows + y - up) * columns + x - west],
+                                                span.high - span.low));
         }
     }
     return rgb;
@@ -1451,6 +1458,7 @@ class Ordinary final : public StripCoder {
           geometry_{model.levels, file.width, file.height, fineness_.fine() > 0, model.axes},
           luma_(file.luma),
           deep_(file.deep),
+          span_(file.span),
           shifts_(shifts_of(file, 1 + kLevelUnits * size_t(model.levels))),
           streams_(model.tables, file.segments, 1 + kLevelUnits * uint64_t(model.levels)) {
         corrections_.resize(128 * size_t(model.levels));
@@ -1475,7 +1483,7 @@ class Ordinary final : public StripCoder {
         Walk(model_, geometry_, "entropy", model_.rotated, luma_, fineness_.fine()).details(q, *this);
         const double too_fine = (luma_ || deep_) && !fineness_.offsets().channels ? kFlowAlone : kTooFine;
         Decoded result;
-        result.rgb = synthesise(model_, geometry_, latents_, delta_of(fineness_.step()), &fineness_, too_fine, deep_);
+        result.rgb = synthesise(model_, geometry_, latents_, delta_of(fineness_.step()), &fineness_, too_fine, span_);
         for (const auto& band : values_)
             result.symbols.insert(result.symbols.end(), band.values.begin(), band.values.end());
         return result;
@@ -1537,6 +1545,7 @@ class Ordinary final : public StripCoder {
     const Fineness fineness_;
     const Geometry geometry_;
     const bool luma_, deep_;  // luma alone; 16 bits
+    const Span span_;
     Bytes corrections_;       // of indices, by level and axis
     const std::vector<int> shifts_;  // of indices, by unit
     Streams streams_;
@@ -2656,7 +2665,7 @@ bool is_tiny(View data) {
 // Takes a file or a prefix of one apart; `data` must outlive the result.
 File parse(View data) {
     constexpr uint64_t kMaxSide = 1 << 20, kMaxLong = 1 << 30, kMaxElement = 4096;
-    constexpr size_t kPiece = 2048, kPageKind = 1, kOneAxisKind = 2;
+    constexpr size_t kPiece = 2048, kPageKind = 1, kOneAxisKind = 2, kSpanKind = 3;
     enum { kGrey = 1, kSides = 2, kEmbedded = 4, kLossless = 8, kTuned = 16, kDeep = 32, kLuma = 64, kWebp = 128 };
     enum { kEnd = 0, kAlpha = 1, kMap = 2, kShifts = 3 };
     const char* const names[] = {"", "transparency", "map of steps", "shifts of tables"};
@@ -2682,8 +2691,9 @@ File parse(View data) {
     const auto kind = version == 2 ? in.number(1) : 0;
     file.page = kind == kPageKind;
     file.axes = kind == kOneAxisKind ? 1 : 3;
-    const auto known = kGrey | kSides | kWebp | (file.axes == 1 ? kTuned : 0);
-    if (version == 2 && (flags & ~uint64_t(known) || !(file.page || file.axes == 1)))
+    const bool spanned = kind == kSpanKind;
+    const auto known = kGrey | kSides | kWebp | (file.axes == 1 ? kTuned : 0) | (spanned ? kDeep | kLuma : 0);
+    if (version == 2 && (flags & ~uint64_t(known) || !(file.page || file.axes == 1 || spanned)))
         throw Error("the file uses features that this program does not know");
     const auto width = in.varint(), height = in.varint();
     if (width < 1 || height < 1 || width > kMaxSide || height > kMaxSide || width * height > kMaxPixels)
@@ -2705,6 +2715,12 @@ File parse(View data) {
     if (file.luma && !(file.grey && stepped)) damaged("it has luma alone, but colours or another form");
     if (flags & kTuned) file.tuning = int(in.number(1));
     if (flags & kTuned && (file.tuning < 1 || file.tuning > 32 || !stepped)) damaged("its tuning is out of range");
+    if (file.deep) file.span.high = 65535;
+    if (spanned) {
+        file.span.low = int(in.number(2));
+        file.span.high = int(in.number(2));
+        if (!file.deep || file.span.low >= file.span.high) damaged("its range of values cannot be read");
+    }
     head = in.since(0);
     while (flags & kSides) {
         const size_t start = in.at();

@@ -404,7 +404,7 @@ class File:
     steps, None in files without. `tuning` is 0 in files that are not tuned. `deep`: samples have 16 bits. `luma`: there
     are no chroma units. `webp`: WebP streams are allowed in place of zstd frames. `page` is the element of a page, None
     in other files; the segments of a page are files of its photographs. `axes`: 1 in files of grey pictures by the
-    model for them in the bundle, else 3.
+    model for them in the bundle, else 3. `span`: the levels that 0 and 1 stand for.
     """
 
     model: bytes
@@ -425,6 +425,7 @@ class File:
     segments: list[tuple[int, bytes]]
     page: bytes | None = None
     axes: int = 3
+    span: tuple[int, int] = (0, 255)
 
 
 def delta_of(step: int) -> float:
@@ -490,8 +491,9 @@ def parse(content: bytes) -> File:
             raise Rejected(f"the file has format version {version}; this program reads versions 1 and 2")
         model, flags = cursor.take(4), cursor.take(1)[0]
         kind = cursor.take(1)[0] if version == 2 else 0
-        paged, one_axis = kind == 1, kind == 2
-        if version == 2 and (kind not in (1, 2) or flags & ~(1 | 2 | WEBP_FLAG | (16 if one_axis else 0))):
+        paged, one_axis, spanned = kind == 1, kind == 2, kind == 3
+        kind_flags = (16 if one_axis else 0) | (DEEP_FLAG | LUMA_FLAG if spanned else 0)
+        if version == 2 and (kind not in (1, 2, 3) or flags & ~(1 | 2 | WEBP_FLAG | kind_flags)):
             raise Rejected("the file has format version 2, of a kind that this program does not know")
         if one_axis and not flags & 1:
             raise Rejected("the file is damaged: it has one colour axis, but colours")
@@ -502,6 +504,11 @@ def parse(content: bytes) -> File:
         tuning = cursor.take(1)[0] if flags & 16 else 0
         if flags & 16 and (not 1 <= tuning <= MAX_TUNING or flags & 12):
             raise Rejected("the file is damaged: its tuning is out of range")
+        span = (0, 65535 if flags & DEEP_FLAG else 255)
+        if spanned:
+            span = struct.unpack("<HH", cursor.take(4))
+            if not flags & DEEP_FLAG or span[0] >= span[1]:
+                raise Rejected("the file is damaged: its range of values cannot be read")
         if flags & DEEP_FLAG and flags & 20:
             raise Rejected("the file is damaged: it has 16 bits a sample, but a form that has none")
         if flags & LUMA_FLAG and (not flags & 1 or flags & 12):
@@ -565,7 +572,7 @@ def parse(content: bytes) -> File:
     grey, deep, luma, webp = (bool(flags & flag) for flag in (1, DEEP_FLAG, LUMA_FLAG, WEBP_FLAG))
     place, told = (width, height, step, tuning), (deep, luma or one_axis, webp)
     elements = (alpha, offsets, shifts, lossless, choice, stream, segments, page)
-    return File(model, grey, *place, *told, *elements, axes=1 if one_axis else 3)
+    return File(model, grey, *place, *told, *elements, axes=1 if one_axis else 3, span=span)
 
 
 def _zstd(frame: bytes, *shape: int, unreadable: str = "its packed bytes cannot be read") -> Array:
@@ -1448,11 +1455,13 @@ def synthesise(
     fineness: Fineness | None = None,
     too_fine: float = NO_REFINEMENT,
     deep: bool = False,
+    span: tuple[int, int] = (0, 255),
 ) -> Array:
     """The picture `(H, W, 3)` of latents at a step of `delta` levels; large ones in tiles with a halo of 128 pixels.
 
     `fineness` is what `tuned` models take besides, if the file says anything of it; `too_fine` is what the decoder is
-    told where the step is too fine for its refinement. The picture has 8 bits a sample, or 16 if it is `deep`.
+    told where the step is too fine for its refinement. The picture has 8 bits a sample, or 16 if it is `deep`; `span`
+    are the levels that 0 and 1 stand for.
     """
     levels = bundle.manifest["levels"]
     names = ["low", *(f"detail{level}" for level in range(levels, 0, -1))]
@@ -1483,14 +1492,14 @@ def synthesise(
             (out,) = bundle.run("decoder", **inputs)
             rows, columns = slice(first_row, min(last_row, height)), slice(first_column, min(last_column, width))
             tile = out[0, :, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-            picture[rows, columns] = _to_levels(tile, deep)
+            picture[rows, columns] = _to_levels(tile, span)
     return picture
 
 
-def _to_levels(planes: Array, deep: bool = False) -> Array:
-    """8-bit or 16-bit levels `(H, W, 3)` of `(3, H, W)` in 0 to 1."""
-    levels = np.floor(np.clip(planes, 0, 1) * np.float32(65535 if deep else 255) + np.float32(0.5))
-    return levels.astype(np.uint16 if deep else np.uint8).transpose(1, 2, 0)
+def _to_levels(planes: Array, span: tuple[int, int] = (0, 255)) -> Array:
+    """Levels `(H, W, 3)`, uint16, of `(3, H, W)`; 0 and 1 stand for those of `span`."""
+    levels = np.floor(np.clip(planes, 0, 1) * np.float32(span[1] - span[0]) + np.float32(0.5))
+    return levels.astype(np.uint16).transpose(1, 2, 0) + np.uint16(span[0])
 
 
 def _decode_flat(bundle: Bundle, step: int, payload: bytes | None) -> tuple[Array, list[Array]]:
@@ -1522,7 +1531,7 @@ def _decode_flat(bundle: Bundle, step: int, payload: bytes | None) -> tuple[Arra
     latents = values * (delta / 255 * np.exp(np.array(manifest["gain"]))).astype(np.float32)
     told = np.array([NO_REFINEMENT if fine else max(delta, 20.0) / 255], np.float32)
     (picture,) = bundle.run("decoder", latents=latents[None], step=told, **bundle.rotation)
-    return _to_levels(picture[0]), [v]
+    return _to_levels(picture[0]).astype(np.uint8), [v]
 
 
 def _tiny(content: bytes) -> bytes | None:
@@ -2019,7 +2028,7 @@ def _decode_pixels(bundle: Bundle, file: File) -> tuple[Array, list[Array]]:
     latents, integers = ordinary.decode()
     place = delta_of(file.step), file.width, file.height, ordinary.fineness
     alone = (file.luma or file.deep) and file.offsets is None
-    return synthesise(bundle, latents, *place, FLOW_ALONE if alone else NO_REFINEMENT, file.deep), integers
+    return synthesise(bundle, latents, *place, FLOW_ALONE if alone else NO_REFINEMENT, file.deep, file.span), integers
 
 
 def png(picture: Array) -> bytes:

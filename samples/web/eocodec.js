@@ -128,7 +128,7 @@ export function crc32(...parts) {
 // ---------------------------------------------------------------------------------------------- the bytes of a file
 
 const FLAGS = { grey: 1, sides: 2, embedded: 4, lossless: 8, tuned: 16, deep: 32, luma: 64, webp: 128 };
-const [PAGE_KIND, ONE_AXIS_KIND] = [1, 2];
+const [PAGE_KIND, ONE_AXIS_KIND, SPAN_KIND] = [1, 2, 3];
 const GREY_FOLDER = "grey/"; // of the model for grey pictures in a bundle
 const SIDES = { end: 0, alpha: 1, map: 2, shifts: 3 };
 const SIDE_NAMES = ["end", "transparency", "map of steps", "shifts of tables"];
@@ -159,6 +159,7 @@ const SHORT = new EocodecError("the file is cut off before its first segment");
  * @property {boolean} grey
  * @property {boolean} embedded
  * @property {boolean} deep samples have 16 bits
+ * @property {number[]} span the levels that 0 and 1 stand for
  * @property {boolean} luma there are no chroma units
  * @property {boolean} page segments are files of photographs
  * @property {number} axes of colour: 3, or 1 of grey pictures by the model for them in the bundle
@@ -330,8 +331,10 @@ class Feed {
     const flags = cursor.take(1)[0];
     const kind = version === 2 ? cursor.number(1) : 0;
     const [page, axes] = [kind === PAGE_KIND, kind === ONE_AXIS_KIND ? 1 : 3];
-    const known = FLAGS.grey | FLAGS.sides | FLAGS.webp | (axes === 1 ? FLAGS.tuned : 0);
-    if (version === 2 && (!(page || axes === 1) || flags & ~known)) {
+    const spanned = kind === SPAN_KIND;
+    const more = axes === 1 ? FLAGS.tuned : spanned ? FLAGS.deep | FLAGS.luma : 0;
+    const known = FLAGS.grey | FLAGS.sides | FLAGS.webp | more;
+    if (version === 2 && (!(page || axes === 1 || spanned) || flags & ~known)) {
       throw new EocodecError("the file uses features that this program does not know");
     }
     const [width, height] = [cursor.varint(), cursor.varint()];
@@ -352,12 +355,14 @@ class Feed {
     }
     const deep = Boolean(flags & FLAGS.deep);
     if (deep && (embedded || tuning)) throw damaged("it has 16 bits a sample, but a form that has none");
+    const span = spanned ? [cursor.number(2), cursor.number(2)] : [0, deep ? 65535 : 255];
+    if (spanned && !(deep && span[0] < span[1])) throw damaged("its range of values cannot be read");
     const luma = axes === 1 || Boolean(flags & FLAGS.luma);
     if (luma && !(grey && stepped)) throw damaged("it has luma alone, but colours or another form");
     this.#at = cursor.at;
     this.#head = bytes.slice(0, cursor.at);
     const webp = Boolean(flags & FLAGS.webp);
-    this.header = { model, width, height, step, tuning, grey, embedded, deep, luma, page, axes, webp };
+    this.header = { model, width, height, step, tuning, grey, embedded, deep, luma, page, axes, webp, span };
   }
 
   /** The elements before the segments. @param {Uint8Array} bytes */
@@ -2131,15 +2136,16 @@ const levelOf = (x, most = 255) => Math.floor(clamp(x, 0, 1) * most + 0.5);
  *
  * @param {Walk} walk knows all sizes @param {Float32Array[]} latents @param {number} delta Δ in 8-bit levels
  * @param {Samples} rgba @param {number} [tooFine] what the decoder is told of steps too fine to refine at
+ * @param {number[]} [span] the levels that 0 and 1 stand for
  */
-async function synthesise(walk, latents, delta, rgba, tooFine = TOO_FINE) {
+async function synthesise(walk, latents, delta, rgba, tooFine = TOO_FINE, span = [0, 255]) {
   const { bundle, levels, width, height, fineness } = walk;
   const [fullHeight, fullWidth] = walk.grid(levels).map((n) => n * 2 ** (levels + 1));
   const told = (/** @type {number} */ a) => {
     const step = delta * 2 ** (a / 16); // of a place where the map says a
     return step < bundle.manifest.refine_from ? tooFine : step / 255;
   };
-  const most = rgba instanceof Uint16Array ? 65535 : 255;
+  const [least, most] = [span[0], span[1] - span[0]];
   const whole = fullWidth * fullHeight <= WHOLE;
   const [tileHeight, tileWidth] = whole ? [fullHeight, fullWidth] : [TILE, TILE];
   for (let top = 0; top < height; top += tileHeight) {
@@ -2189,7 +2195,9 @@ async function synthesise(walk, latents, delta, rgba, tooFine = TOO_FINE) {
         let to = 4 * (y * width + left);
         for (let x = left; x < Math.min(right, width); x++, from++, to += 4) {
           // With one axis pictures are grey.
-          for (let c = 0; c < 3; c++) rgba[to + c] = levelOf(picture[(c % walk.axes) * rows * columns + from], most);
+          for (let c = 0; c < 3; c++) {
+            rgba[to + c] = least + levelOf(picture[(c % walk.axes) * rows * columns + from], most);
+          }
         }
       }
       await breathe();
@@ -2264,6 +2272,7 @@ class OrdinaryJob extends Job {
   #low;
   #values = /** @type {Int32Array[]} */ ([]);
   #deep;
+  #span;
   #corrections; // of table indices, by level and axis
   #shifts; // of table indices, by unit
 
@@ -2275,6 +2284,7 @@ class OrdinaryJob extends Job {
   constructor(feed, bundle, header, fineness, corrections, shifts, symbols) {
     super(feed, bundle, header.width, header.height);
     this.#deep = header.deep;
+    this.#span = header.span;
     this.#corrections = corrections;
     this.#shifts = shifts;
     this.#walk = new Walk(bundle, header.width, header.height, fineness);
@@ -2390,7 +2400,7 @@ class OrdinaryJob extends Job {
     }
     check();
     const alone = (this.#walk.luma || this.#deep) && !this.#walk.fineness.map;
-    await synthesise(this.#walk, this.latents, this.delta, rgba, alone ? FLOW_ALONE : TOO_FINE);
+    await synthesise(this.#walk, this.latents, this.delta, rgba, alone ? FLOW_ALONE : TOO_FINE, this.#span);
   }
 
   symbols() {

@@ -13,6 +13,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -127,7 +128,11 @@ VECTORS: dict[str, Callable[[], bytes]] = {
     "deep-alpha": lambda: compress(transparent_deep(light(crop("astronaut", 180, 60, 33, 40))[..., 1]), psnr=70),
     "deep-luma": lambda: compress(light(crop("rocket", 300, 100, 95, 71))[..., 1], psnr=50),
     "deep-prefix": lambda: (HERE / "deep.eoc").read_bytes()[:9000],
-    "small-deep": lambda: deep_file(drawn(112, 70, 53), 0.07),
+    "small-deep": lambda: deep_file(light(drawn(112, 70, 53)), 0.07),
+    "small-span": lambda: deep_file(light(drawn(120, 67, 52)) >> 4, 0.8, (0, 4095)),
+    "small-span-alpha": lambda: deep_file(
+        transparent_deep((light(drawn(121, 41, 48)) >> 6)[..., 1] + 31000), 6, (30990, 32050)
+    ),
     "lossless-deep": lambda: compress(light(crop("chelsea", 120, 70, 85, 50)), lossless=True),
     "lossless-deep-grey": lambda: compress(light(crop("rocket", 300, 100, 60, 47))[..., 1], lossless=True),
     "lossless-deep-ranks": lambda: compress(light(crop("coffee", 200, 100, 40, 31)) >> 5 << 5, lossless=True),
@@ -174,10 +179,10 @@ def light(picture: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(light + noise, 0, 1) * 65535).astype(np.uint16)
 
 
-def deep_file(picture: np.ndarray, delta: float) -> bytes:
-    """A file of the small model at a step of so many 8-bit levels, 16 bits a sample."""
-    job = ORDINARY.open(eocodec.load_model(SMALL), as_picture(light(picture), 16), None)
-    return to_bytes(job.file(delta / 255))
+def deep_file(values: np.ndarray, delta: float, span: tuple[int, int] | None = None) -> bytes:
+    """A file of the small model at a step of so many 8-bit levels, 16 bits a sample, coded between two values."""
+    picture = replace(as_picture(values, 16), span=span)
+    return to_bytes(ORDINARY.open(eocodec.load_model(SMALL), picture, None).file(delta / 255))
 
 
 def luma_alone(
