@@ -43,7 +43,7 @@ __all__ = [
 MAGIC = b"EOC"
 VERSION = 1
 KIND_VERSION = 2  # of files whose flags a byte of the kind follows
-PAGE_KIND, ONE_AXIS_KIND, SPAN_KIND = 1, 2, 3
+PAGE_KIND, ONE_AXIS_KIND, SPAN_KIND, DEEP_AXIS_KIND = 1, 2, 3, 4
 MAX_SIDE = 1 << 20  # pixels
 MAX_PIXELS = 1 << 28
 MAX_SIDE_SEGMENT = 1 << 30  # bytes
@@ -63,6 +63,7 @@ KIND_FLAGS = {
     PAGE_KIND: FLAG_GREY | FLAG_SIDE | FLAG_WEBP,
     ONE_AXIS_KIND: FLAG_GREY | FLAG_SIDE | FLAG_TUNED | FLAG_WEBP,
     SPAN_KIND: FLAG_GREY | FLAG_SIDE | FLAG_DEEP | FLAG_LUMA | FLAG_WEBP,
+    DEEP_AXIS_KIND: FLAG_GREY | FLAG_SIDE | FLAG_DEEP | FLAG_WEBP,
 }
 VP8L_SIGNATURE = 0x2F  # the first byte of a WebP stream; a zstd frame begins with 0x28
 LOSSLESS_UNITS = 37  # coding units of every lossless file
@@ -100,7 +101,8 @@ class Header:
         dropped: chroma details of a grey picture are zero and not coded.
         page: segments are files of the photographs on a page, see `eocodec.coding.page`.
         axes: colour axes of what was coded: 3, or 1 of grey pictures by a transform of their own, which has luma alone.
-        span: the 16-bit values that 0 and 1 of the transform stand for, in deep files; None: 0 and 65535.
+        span: the 16-bit values that 0 and 1 of the transform stand for, in deep files; None: 0 and 65535, which deep
+            files of one axis say, too.
     """
 
     model: bytes
@@ -126,7 +128,9 @@ class Header:
     @property
     def kind(self) -> int:
         """The byte of the kind, 0 in files of version 1, which have none."""
-        return PAGE_KIND if self.page else ONE_AXIS_KIND if self.axes == 1 else SPAN_KIND if self.span else 0
+        if self.axes == 1:
+            return DEEP_AXIS_KIND if self.span else ONE_AXIS_KIND
+        return PAGE_KIND if self.page else SPAN_KIND if self.span else 0
 
     @property
     def fine(self) -> int:
@@ -354,8 +358,8 @@ def serialise(file: File) -> bytes:
         raise FormatError("only ordinary files of grey pictures can hold luma alone")
     if h.span is not None and (not 0 <= h.span[0] < h.span[1] <= MAX_VALUE or file.tables is None):
         raise FormatError("only ordinary files of 16 bits have a range of values, the least of which comes first")
-    if h.axes == 1 and (h.dropped or h.deep):
-        raise FormatError("only files of grey pictures of 8 bits can have one colour axis")
+    if h.axes == 1 and (h.dropped or h.deep != (h.span is not None)):
+        raise FormatError("a file of one colour axis has no chroma to drop, and if it has 16 bits a range of values")
     others = h.embedded or h.tuning or h.deep or h.luma or file.lossless is not None or file.offsets is not None
     if (file.page is not None) != h.page or (h.page and others):
         raise FormatError("a page has an exact layer, and nothing of other forms")
@@ -409,7 +413,7 @@ def parse(data: bytes, salvage: bool = False) -> File:
         kind = r.take(1)[0] if version == KIND_VERSION else 0
         if (version == KIND_VERSION and kind not in KIND_FLAGS) or flags & ~KIND_FLAGS.get(kind, KNOWN_FLAGS):
             raise FormatError("the file uses features this program does not know")
-        page, axes = kind == PAGE_KIND, 1 if kind == ONE_AXIS_KIND else 3
+        page, axes = kind == PAGE_KIND, 1 if kind in (ONE_AXIS_KIND, DEEP_AXIS_KIND) else 3
         if axes == 1 and not flags & FLAG_GREY:
             raise FormatError("the file is damaged: one colour axis in a file that has colours")
         width, height = r.varint(), r.varint()
@@ -420,7 +424,7 @@ def parse(data: bytes, salvage: bool = False) -> File:
         if flags & FLAG_TUNED and (not 1 <= tuning <= MAX_TUNING or flags & (FLAG_EMBEDDED | FLAG_LOSSLESS)):
             raise FormatError("the file is damaged: its tuning is out of range")
         span = None
-        if kind == SPAN_KIND:
+        if kind in (SPAN_KIND, DEEP_AXIS_KIND):
             span = int.from_bytes(r.take(2), "little"), int.from_bytes(r.take(2), "little")
             if not flags & FLAG_DEEP or span[0] >= span[1]:
                 raise FormatError("the file is damaged: its range of values cannot be read")

@@ -193,7 +193,7 @@ def hostile_pages() -> dict[str, tuple[bytes, str]]:
         "not named": (flags(0), f"of a kind that its flags do not name|{stream}"),
         "flag of embedded streams": (flags(format.FLAG_WEBP | format.FLAG_EMBEDDED), unknown),
         "flag of 16 bits": (flags(format.FLAG_WEBP | format.FLAG_DEEP), unknown),
-        "another kind of file": (_page(head[:9] + b"\4" + head[10:], element, *photographs), unknown),
+        "another kind of file": (_page(head[:9] + b"\5" + head[10:], element, *photographs), unknown),
         "layer cut off": (_page(head, element[:-30], *photographs), stream),
         "no layer": (_page(head, element[:start], *photographs), stream),
         "layer of another size": (_page(head, element[: start + 1] + b"\0" + element[start + 2 :], first), stream),

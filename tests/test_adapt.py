@@ -289,7 +289,7 @@ def test_pictures_of_16_bits_and_large_ones_are_spoken_of(tmp_path: Path) -> Non
         Image.fromarray(words).save(tmp_path / f"{k}.png")
     found = survey(str(tmp_path))
     said = "\n".join(found.notes)
-    assert found.facts["deep"] == 8 and "8 have 16 bits a sample" in said and "do not change" in said
+    assert found.facts["deep"] == 8 and "8 have 16 bits a sample; they are looked at with 8" in said
     assert found.facts["large"] == 1 and "of 1 the middle is used" in said
 
 

@@ -342,7 +342,7 @@ BAD = {
     "text": (b"+text", "not an .eoc file"),
     "magic": (b"EOD" + header()[3:], "not an .eoc file"),
     "version": (header(version=3), "format version 3"),
-    "version of pages": (header(version=2)[:9] + b"\x04" + header()[9:], "of a kind that this program does not know"),
+    "version of pages": (header(version=2)[:9] + b"\x05" + header()[9:], "of a kind that this program does not know"),
     "one axis in colour": (header(version=2)[:9] + b"\x02" + header()[9:], "one colour axis, but colours"),
     "flags of one axis": (header(version=2, flags=65)[:9] + b"\x02" + header()[9:], "of a kind that this program does"),
     "flags of pages": (header(version=2, flags=4)[:9] + b"\x01" + header()[9:], "of a kind that this program does not"),

@@ -15,7 +15,7 @@ from PIL import Image
 
 import eocodec
 import eocodec.pillow
-from eocodec import format
+from eocodec import codec, format
 from eocodec.coding.describe import describe
 from eocodec.errors import FormatError, ModelError
 from eocodec.format import Header
@@ -24,6 +24,7 @@ from eocodec.model import parts
 from eocodec.model.bundle import Model, read_bundle, write_bundle
 from eocodec.model.encoding import EncoderSettings
 from eocodec.model.grey import FOLDER, GreyFiles
+from eocodec.model.library import bundle_files, bundle_path
 
 PATH = VECTORS / "small-grey.eocm"
 
@@ -122,9 +123,31 @@ def test_what_is_said_to_be_in_a_block_is_of_one_axis(grey: np.ndarray, model: M
     assert exact["segments"][-1]["latents"] == 256 and 0 < exact["segments"][0]["latents"] < 100
 
 
-def test_other_forms_stay_what_they_are(grey: np.ndarray, model: Model) -> None:
-    deep = eocodec.compress(grey.astype(np.uint16) * 257, model=model)
-    assert header_of(deep).deep and header_of(deep).axes == 3
+@pytest.mark.parametrize("quality", [46, 62, 80, 92])
+def test_grey_pictures_of_16_bits_take_the_model_for_grey_ones(grey: np.ndarray, quality: float) -> None:
+    noise = np.random.default_rng(3).normal(0, 40, grey.shape)
+    deep = np.clip(np.rint(grey * 250.0 + 900 + noise), 0, 65535).astype(np.uint16)
+    done = codec.compress_picture(deep, psnr=quality, measure=True, verify=True)
+    header = header_of(done.data)
+    assert header.deep and header.axes == 1 and header.kind == 4 and header.span == (0, 65535)
+    assert done.psnr is not None and quality <= done.psnr <= quality + 0.1
+    before = Model(parts.strip(bundle_files(bundle_path("photo")), ("grey",)))
+    colour = eocodec.compress(deep, psnr=quality, model=before)
+    assert header_of(colour).axes == 3 and len(done.data) < {46: 0.99, 92: 0.95}.get(quality, 0.8) * len(colour)
+    twelve = codec.compress_picture(deep >> 4, verify=True)
+    assert header_of(twelve.data).kind == 4 and header_of(twelve.data).span == (0, 4095)
+
+
+def test_headers_of_one_axis_with_16_bits_are_checked(grey: np.ndarray) -> None:
+    data = eocodec.compress(grey[:40, :40].astype(np.uint16) * 201 + 5)
+    file = format.parse(data)
+    for flags, kind in ((data[8] & ~1, 4), (data[8] & ~32, 4), (data[8] | 64, 4), (data[8] | 16, 4), (data[8], 2)):
+        with pytest.raises(FormatError):
+            format.parse(data[:8] + bytes([flags, kind]) + data[10:])
+    header = file.header
+    for wrong in (replace(header, span=None), replace(header, deep=False), replace(header, dropped=True)):
+        with pytest.raises(FormatError):
+            format.serialise(replace(file, header=wrong))
 
 
 def test_alpha_and_regions_go_along(grey: np.ndarray, model: Model) -> None:

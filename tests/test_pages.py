@@ -518,7 +518,7 @@ def test_hostile_photographs_are_refused(file: format.File, data: bytes, model: 
 
 def test_headers_of_pages_are_checked(data: bytes) -> None:
     flags = [4, 8, 16, 32, 64]
-    for wrong in [data[:8] + bytes([data[8] | flag]) + data[9:] for flag in flags] + [data[:9] + b"\4" + data[10:]]:
+    for wrong in [data[:8] + bytes([data[8] | flag]) + data[9:] for flag in flags] + [data[:9] + b"\5" + data[10:]]:
         with pytest.raises(FormatError, match="features this program does not know"):
             format.parse(wrong)
     with pytest.raises(FormatError, match="checksum of its exact layer"):

@@ -78,6 +78,7 @@ def test_every_kind_of_file_has_a_vector() -> None:
         kinds |= {"shifts"} if file.shifts else set()
         kinds |= {"deep"} if file.header.deep else set()
         kinds |= {"range of values"} if file.header.span else set()
+        kinds |= {"one axis, deep"} if file.header.axes == 1 and file.header.deep else set()
         kinds |= {"luma"} if file.header.luma else set()
         kinds |= {"page"} if file.header.page else set()
         kinds |= {"one axis"} if file.header.axes == 1 else set()
@@ -87,4 +88,5 @@ def test_every_kind_of_file_has_a_vector() -> None:
         *("grey", "alpha", "tuned", "map", "shifts", "deep", "luma", "page", "one axis", "prefix"),
         "nets that look around",
         "range of values",
+        "one axis, deep",
     }

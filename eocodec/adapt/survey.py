@@ -223,10 +223,7 @@ def _notes(usable: list[_Read], counts: Counter[str], qualities: list[int], unre
         grey = counts["grey"]
         yield "all are grey" if grey == counts["used"] else f"{grey} {_form(grey, 'is', 'are')} grey"
     if counts["deep"]:
-        yield (
-            f"{counts['deep']} {_form(counts['deep'], 'has', 'have')} 16 bits a sample; they are looked at with 8"
-            + (", and files that keep 16 of a grey picture do not change" if counts["grey"] else "")
-        )
+        yield f"{counts['deep']} {_form(counts['deep'], 'has', 'have')} 16 bits a sample; they are looked at with 8"
     if qualities:
         middle = sorted(qualities)[len(qualities) // 2]
         were = _form(len(qualities), "was", "were")

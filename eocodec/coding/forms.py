@@ -355,7 +355,7 @@ def described(file: File, size: int, model: Named | None) -> dict[str, Any]:
         "grey": h.grey,
         "axes": h.axes,
         "depth": h.depth,
-        "range": None if h.span is None else list(h.span),
+        "range": None if h.span in (None, (0, format.MAX_VALUE)) else list(h.span),
         "alpha": file.alpha is not None,
         "lossless": file.lossless is not None,
         "tuning": round(h.tuning / format.MAX_TUNING, 3),

@@ -180,7 +180,7 @@ class OrdinaryJob(SteppedJob):
     def __init__(
         self, coding: Coding, model: Model, picture: Picture, values: Float32 | None, tuning: StepTuning
     ) -> None:
-        super().__init__(coding, model.for_picture(picture.grey and picture.depth == 8), picture)
+        super().__init__(coding, model.for_picture(picture.grey), picture)
         model = self.model
         self.tuning, self.offsets = tuning, pack_offsets(tuning.offsets)
         model.runtime.open_ahead(Walk.graph_names(model))
@@ -289,8 +289,9 @@ class OrdinaryJob(SteppedJob):
     def header(self, delta: float) -> Header:
         """The header of the file at a step (range 0 to 1)."""
         header = ordinary_header(self.model, self.picture, delta, self.tuning.degree)
-        dropped = header.axes > 1 and header.delta >= self.luma_from
-        return replace(header, dropped=dropped, deep=self.picture.depth > 8, span=self.picture.span)
+        dropped, deep = header.axes > 1 and header.delta >= self.luma_from, self.picture.depth > 8
+        span = (0, format.MAX_VALUE) if deep and header.axes == 1 else None
+        return replace(header, dropped=dropped, deep=deep, span=self.picture.span or span)
 
     def file(self, delta: float) -> File:
         """See :meth:`SteppedJob.file`."""

@@ -2665,7 +2665,7 @@ bool is_tiny(View data) {
 // Takes a file or a prefix of one apart; `data` must outlive the result.
 File parse(View data) {
     constexpr uint64_t kMaxSide = 1 << 20, kMaxLong = 1 << 30, kMaxElement = 4096;
-    constexpr size_t kPiece = 2048, kPageKind = 1, kOneAxisKind = 2, kSpanKind = 3;
+    constexpr size_t kPiece = 2048, kPageKind = 1, kOneAxisKind = 2, kSpanKind = 3, kDeepAxisKind = 4;
     enum { kGrey = 1, kSides = 2, kEmbedded = 4, kLossless = 8, kTuned = 16, kDeep = 32, kLuma = 64, kWebp = 128 };
     enum { kEnd = 0, kAlpha = 1, kMap = 2, kShifts = 3 };
     const char* const names[] = {"", "transparency", "map of steps", "shifts of tables"};
@@ -2690,9 +2690,10 @@ File parse(View data) {
     const auto flags = in.number(1);
     const auto kind = version == 2 ? in.number(1) : 0;
     file.page = kind == kPageKind;
-    file.axes = kind == kOneAxisKind ? 1 : 3;
-    const bool spanned = kind == kSpanKind;
-    const auto known = kGrey | kSides | kWebp | (file.axes == 1 ? kTuned : 0) | (spanned ? kDeep | kLuma : 0);
+    file.axes = kind == kOneAxisKind || kind == kDeepAxisKind ? 1 : 3;
+    const bool spanned = kind == kSpanKind || kind == kDeepAxisKind;
+    const auto known = kGrey | kSides | kWebp | (kind == kOneAxisKind ? kTuned : 0) | (spanned ? kDeep : 0) |
+                       (kind == kSpanKind ? kLuma : 0);
     if (version == 2 && (flags & ~uint64_t(known) || !(file.page || file.axes == 1 || spanned)))
         throw Error("the file uses features that this program does not know");
     const auto width = in.varint(), height = in.varint();

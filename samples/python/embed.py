@@ -66,6 +66,7 @@ COARSEST_STEP = 256.0  # levels; that of embedded streams whose Δ is larger
 MIDDLE = 128  # 8-bit level of a picture of which nothing is known
 LOOK_AHEAD = 16  # bytes that stand for those that are missing behind a low-pass that is cut off
 DEEP_FLAG, LUMA_FLAG, WEBP_FLAG = 32, 64, 128
+KIND_FLAGS = {1: 0, 2: 16, 3: DEEP_FLAG | LUMA_FLAG, 4: DEEP_FLAG}  # besides those that any kind may have
 WEBP = 3  # first byte of packed samples: a WebP stream comes
 WEBP_SIGNATURE = 0x2F  # first byte of such a stream
 
@@ -491,9 +492,8 @@ def parse(content: bytes) -> File:
             raise Rejected(f"the file has format version {version}; this program reads versions 1 and 2")
         model, flags = cursor.take(4), cursor.take(1)[0]
         kind = cursor.take(1)[0] if version == 2 else 0
-        paged, one_axis, spanned = kind == 1, kind == 2, kind == 3
-        kind_flags = (16 if one_axis else 0) | (DEEP_FLAG | LUMA_FLAG if spanned else 0)
-        if version == 2 and (kind not in (1, 2, 3) or flags & ~(1 | 2 | WEBP_FLAG | kind_flags)):
+        paged, one_axis, spanned = kind == 1, kind in (2, 4), kind in (3, 4)
+        if version == 2 and (kind not in KIND_FLAGS or flags & ~(1 | 2 | WEBP_FLAG | KIND_FLAGS[kind])):
             raise Rejected("the file has format version 2, of a kind that this program does not know")
         if one_axis and not flags & 1:
             raise Rejected("the file is damaged: it has one colour axis, but colours")

@@ -128,7 +128,14 @@ export function crc32(...parts) {
 // ---------------------------------------------------------------------------------------------- the bytes of a file
 
 const FLAGS = { grey: 1, sides: 2, embedded: 4, lossless: 8, tuned: 16, deep: 32, luma: 64, webp: 128 };
-const [PAGE_KIND, ONE_AXIS_KIND, SPAN_KIND] = [1, 2, 3];
+const [PAGE_KIND, ONE_AXIS_KIND, SPAN_KIND, DEEP_AXIS_KIND] = [1, 2, 3, 4];
+/** What a kind may have besides the flags that all of them may. @type {Record<number, number>} */
+const KIND_FLAGS = {
+  [PAGE_KIND]: 0,
+  [ONE_AXIS_KIND]: FLAGS.tuned,
+  [SPAN_KIND]: FLAGS.deep | FLAGS.luma,
+  [DEEP_AXIS_KIND]: FLAGS.deep,
+};
 const GREY_FOLDER = "grey/"; // of the model for grey pictures in a bundle
 const SIDES = { end: 0, alpha: 1, map: 2, shifts: 3 };
 const SIDE_NAMES = ["end", "transparency", "map of steps", "shifts of tables"];
@@ -330,11 +337,10 @@ class Feed {
     const model = hex(cursor.take(4));
     const flags = cursor.take(1)[0];
     const kind = version === 2 ? cursor.number(1) : 0;
-    const [page, axes] = [kind === PAGE_KIND, kind === ONE_AXIS_KIND ? 1 : 3];
-    const spanned = kind === SPAN_KIND;
-    const more = axes === 1 ? FLAGS.tuned : spanned ? FLAGS.deep | FLAGS.luma : 0;
-    const known = FLAGS.grey | FLAGS.sides | FLAGS.webp | more;
-    if (version === 2 && (!(page || axes === 1 || spanned) || flags & ~known)) {
+    const [page, axes] = [kind === PAGE_KIND, kind === ONE_AXIS_KIND || kind === DEEP_AXIS_KIND ? 1 : 3];
+    const spanned = kind === SPAN_KIND || kind === DEEP_AXIS_KIND;
+    const known = FLAGS.grey | FLAGS.sides | FLAGS.webp | KIND_FLAGS[kind];
+    if (version === 2 && (!(kind in KIND_FLAGS) || flags & ~known)) {
       throw new EocodecError("the file uses features that this program does not know");
     }
     const [width, height] = [cursor.varint(), cursor.varint()];

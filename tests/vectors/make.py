@@ -140,6 +140,8 @@ VECTORS: dict[str, Callable[[], bytes]] = {
     "lossless-deep-prefix": lambda: (HERE / "lossless-deep.eoc").read_bytes()[:9000],
     "small-page": lambda: page(transparent(sheet(190, 130, 113)), 32),
     "small-page-grey": lambda: page(sheet(190, 130, 114)[..., 1], 0)[:-9],
+    "axis-deep": lambda: deep_file(light(drawn(122, 58, 47))[..., 0] >> 2, 0.3, (0, 16383), SMALL_GREY),
+    "axis-deep-alpha": lambda: deep_file(transparent_deep(light(drawn(123, 40, 45))[..., 2]), 9, model=SMALL_GREY),
     "axis": lambda: stepped(drawn(115, 93, 70)[..., 0], 60, 0, model=SMALL_GREY),
     "axis-map": lambda: stepped(transparent_grey(drawn(116, 90, 67)), 60, 32, mapped(90, 67), SMALL_GREY),
     "axis-fine": lambda: stepped(drawn(117, 47, 38)[..., 0], 190, 0, model=SMALL_GREY),
@@ -179,10 +181,10 @@ def light(picture: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(light + noise, 0, 1) * 65535).astype(np.uint16)
 
 
-def deep_file(values: np.ndarray, delta: float, span: tuple[int, int] | None = None) -> bytes:
-    """A file of the small model at a step of so many 8-bit levels, 16 bits a sample, coded between two values."""
+def deep_file(values: np.ndarray, delta: float, span: tuple[int, int] | None = None, model: Path = SMALL) -> bytes:
+    """A file of a small model at a step of so many 8-bit levels, 16 bits a sample, coded between two values."""
     picture = replace(as_picture(values, 16), span=span)
-    return to_bytes(ORDINARY.open(eocodec.load_model(SMALL), picture, None).file(delta / 255))
+    return to_bytes(ORDINARY.open(eocodec.load_model(model), picture, None).file(delta / 255))
 
 
 def luma_alone(
