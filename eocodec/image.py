@@ -25,7 +25,7 @@ from eocodec.arguments import computable
 from eocodec.damage import leniently_said, mended
 from eocodec.errors import CutOffError, EocodecWarning, ImageError, LimitError, OutOfMemoryError, UnknownTypeError
 from eocodec.format import MAX_PIXELS, MAX_SIDE
-from eocodec.levels import FEW_BITS, FLOAT_TOLERANCE, TOP, eight_bit, few_levels, scaled, white_level
+from eocodec.levels import FEW_BITS, FLOAT_TOLERANCE, TOP, eight_bit, eight_bit_enough, few_levels, scaled, white_level
 from eocodec.profiles import to_srgb
 from eocodec.settings import pillow_settings
 
@@ -45,6 +45,7 @@ Bytes = npt.NDArray[Any]  # uint8, or uint16 in pictures of 16 bits
 Words = npt.NDArray[np.uint16]
 ImageLike = Image.Image | npt.NDArray[np.generic]
 
+ROUNDED_ALPHA = "its transparency has more than 8 bits a sample, of which 8 are kept"
 _SIXTEEN = {"I;16", "I;16L", "I;16B", "I;16N"}
 
 
@@ -57,6 +58,7 @@ class Picture:
 
     `wide` are its values at 16 bits, if it has more than 8; `exact` if they are those of the source; `rounding` are
     those of the notes that are on 8 bits only. `narrowed` says that all 16 bits were known, and 8 were asked for.
+    `coarse_alpha` says that transparency had more than 8 bits, which were rounded.
     `span` are the 16-bit values that black and white are coded as; None: all there are, or those of 8 bits.
     """
 
@@ -70,6 +72,7 @@ class Picture:
     exact: bool = False
     rounding: tuple[str, ...] = ()
     narrowed: bool = False
+    coarse_alpha: bool = False
     span: tuple[int, int] | None = None
 
     @property
@@ -277,13 +280,20 @@ def _split(values: npt.NDArray[Any], fourth: int) -> tuple[Bytes | None, npt.NDA
 
 def _with_colours(picture: Picture, data: bytes, kind: str, frame: int, profile: bool) -> Picture:
     """The picture of a file of such a kind with its 16-bit colours, or with a note that says why it has none."""
-    found = wide.colours(data, picture.rgb, kind, frame)
-    if found is not None and bool((found == picture.rgb.astype(np.uint16) * 257).all()):
-        return replace(picture, deep=False)  # 8-bit values in 16 bits
-    if found is not None:
+    read = wide.colours(data, picture.rgb, kind, frame)
+    if read is not None:
+        found, kept = read
+        picture = picture if kept or picture.alpha is None else _without_fine_alpha(picture)
+        if bool((found == picture.rgb.astype(np.uint16) * 257).all()):
+            return replace(picture, deep=False)  # 8-bit values in 16 bits
         return replace(picture, wide=found, exact=True)
     note = wide.unread(kind, profile)
     return replace(picture, notes=(*picture.notes, note), rounding=(*picture.rounding, note))
+
+
+def _without_fine_alpha(picture: Picture) -> Picture:
+    """The picture, of whose transparency 8 bits are left, with a note that says so."""
+    return _noted(replace(picture, coarse_alpha=True), ROUNDED_ALPHA)
 
 
 def _frames(image: Image.Image) -> int:
@@ -367,11 +377,15 @@ def _from_array(image: npt.NDArray[np.generic]) -> Picture:
         raise ImageError(f"a picture must have the shape (H, W) or (H, W, 1 to 4), not {array.shape}")
     _check_size(array.shape[1], array.shape[0])
     alpha = np.ascontiguousarray(array[:, :, -1]) if array.shape[2] in (2, 4) else None
+    coarse_alpha = False
     rgb = _three(array)
     if words is not None:
-        words = _three(words.reshape(array.shape))
+        words = words.reshape(array.shape)
+        coarse_alpha = exact and alpha is not None and not eight_bit_enough(words[:, :, -1])
+        words = _three(words)
     grey = array.shape[2] < 3 or is_grey(rgb if words is None else words)
-    return Picture(rgb, alpha, grey, deep, notes=notes, wide=words, exact=exact, rounding=notes)
+    picture = Picture(rgb, alpha, grey, deep, notes=notes, wide=words, exact=exact, rounding=notes)
+    return _without_fine_alpha(picture) if coarse_alpha else picture
 
 
 def _three(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

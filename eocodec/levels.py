@@ -18,6 +18,7 @@ __all__ = [
     "VALUE_RANGES",
     "ValueRange",
     "eight_bit",
+    "eight_bit_enough",
     "few_levels",
     "filled_bits",
     "scaled",
@@ -44,6 +45,11 @@ DARK = 16  # times less than white reaches a floating-point picture whose range 
 def eight_bit(values: npt.NDArray[np.generic], white: int = TOP) -> npt.NDArray[np.uint8]:
     """16-bit to 8-bit, rounded: 255 v / white, by default v / 257."""
     return ((np.minimum(values, white).astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+
+
+def eight_bit_enough(values: npt.NDArray[np.uint16]) -> bool:
+    """Whether 16-bit values are 257 times those of 8 bits."""
+    return bool((values % np.uint16(257) == 0).all())
 
 
 def few_levels(values: npt.NDArray[Any]) -> tuple[str, ...]:

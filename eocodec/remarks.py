@@ -73,6 +73,7 @@ def remarks(
     found = [*picture.at_depth(done.depth).notes, *_on_depth(picture, done.depth, depth), *done.notes]
     if contents.exact and not exact:
         kept = "it is" if not done.sigma else "what it is without the noise is"
+        kept = "its colours are" if picture.coarse_alpha else kept
         why = "as the limit allows" if limited else "which takes no more bytes than a lossy file"
         found.append(f"{kept} kept exactly, {why}")
     if contents.photographs:

@@ -18,6 +18,7 @@ from PIL import Image, PpmImagePlugin
 from eocodec import tiff
 from eocodec.errors import ImageError
 from eocodec.kinds import kind_of
+from eocodec.levels import eight_bit_enough
 from eocodec.tiff import FloatColours
 
 __all__ = ["EXTRA", "FORMATS", "available", "colours", "encode", "floats", "holds", "unread"]
@@ -47,8 +48,10 @@ def holds(suffix: str) -> bool:
     return kind_of(suffix) in FORMATS
 
 
-def colours(data: bytes, rgb: Bytes, kind: str, frame: int = 0) -> Words | None:
+def colours(data: bytes, rgb: Bytes, kind: str, frame: int = 0) -> tuple[Words, bool] | None:
     """The 16-bit colours `(H, W, 3)` of a file, turned as those of 8 bits, `rgb`, are; None if there are no such.
+
+    And whether 8 bits hold its transparency.
 
     Arguments:
         data: the file.
@@ -57,20 +60,21 @@ def colours(data: bytes, rgb: Bytes, kind: str, frame: int = 0) -> Words | None:
         frame: which of several pictures.
     """
     if kind == "PPM":
-        return _ppm_colours(data) if frame == 0 else None
+        return (_ppm_colours(data), True) if frame == 0 else None
     cv2 = _opencv()
     if cv2 is None or kind not in FORMATS or (frame and kind != "TIFF"):
         return None
-    try:
-        first = tiff.starting_at(data, frame) if frame else data
-        read = cv2.imdecode(np.frombuffer(first, np.uint8), cv2.IMREAD_UNCHANGED)
-    except (cv2.error, MemoryError):
-        return None
+    with _silence(cv2):
+        try:
+            first = tiff.starting_at(data, frame) if frame else data
+            read = cv2.imdecode(np.frombuffer(first, np.uint8), cv2.IMREAD_UNCHANGED)
+        except (cv2.error, MemoryError):
+            return None
     if read is None or read.dtype != np.uint16 or read.ndim != 3 or read.shape[2] not in (3, 4):
         return None
     for turned in _turns(read[:, :, 2::-1]):
         if turned.shape == rgb.shape and bool((turned >> 8 == rgb).all()):
-            return np.ascontiguousarray(turned)
+            return np.ascontiguousarray(turned), eight_bit_enough(read[:, :, 3:])
     return None
 
 

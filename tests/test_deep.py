@@ -19,7 +19,7 @@ import eocodec
 from eocodec import codec, format, tiff
 from eocodec.coding import deep, lossless_deep
 from eocodec.coding.symbols import symbols
-from eocodec.errors import EocodecError, FormatError
+from eocodec.errors import EocodecError, EocodecWarning, FormatError
 from eocodec.image import as_picture, read_picture
 from eocodec.metrics import psnr
 from eocodec.model import parts, transform
@@ -270,6 +270,33 @@ def test_tables_are_chosen_by_what_they_cost() -> None:
 
 
 # Lossless
+
+
+@pytest.mark.parametrize("shape", [(16, 20, 4), (16, 20, 2)])
+def test_transparency_of_more_than_8_bits_is_refused_or_said(
+    shape: tuple[int, ...], tmp_path: Path, call: Runner
+) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, shape).astype(np.uint16)
+    with pytest.raises(EocodecError, match="this picture's transparency has more bits a sample than the 8"):
+        eocodec.compress(values, lossless=True)
+    with pytest.warns(EocodecWarning, match="its transparency has more than 8 bits a sample, of which 8 are kept"):
+        eocodec.compress(values)
+    fitting = values.copy()
+    fitting[..., -1] = values[..., -1] // 257 * 257
+    assert np.array_equal(eocodec.decompress(eocodec.compress(fitting, lossless=True))[..., 3], fitting[..., -1])
+    if shape[2] == 4:
+        for name, colours in (("deep.png", values[..., :3]), ("shallow.png", values[..., :3] // 257 * 257)):
+            cv2.imwrite(str(tmp_path / name), np.dstack([colours, values[..., 3]]))
+            refused = call("compress", "--lossless", name, "-o", "a.eoc")
+            assert refused.returncode == 1 and b"transparency has more bits" in refused.stderr
+            assert not (tmp_path / "a.eoc").exists()
+            said = call("compress", "-f", name, "-o", "b.eoc").stderr
+            assert b"of which 8 are kept" in said and b"it is kept exactly" not in said
+        cv2.imwrite(str(tmp_path / "fits.png"), fitting)
+        done = call("compress", "--lossless", "fits.png", "-o", "c.eoc")
+        assert done.returncode == 0 and b"transparency has" not in done.stderr
+        got = eocodec.decompress((tmp_path / "c.eoc").read_bytes())
+        assert np.array_equal(got, fitting[..., [2, 1, 0, 3]])
 
 
 def _pictures(scene: Words) -> dict[str, Words]:

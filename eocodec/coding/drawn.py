@@ -106,7 +106,7 @@ def exact_of(model: Model, picture: Picture) -> tuple[Exact, Callable[[], Job]]:
     Neither refers to a job of another form, which else would keep its latents until cycles are looked for.
     """
     plain = matte.repeated(picture)
-    job = functools.cache(lambda: registry.LOSSLESS.open(model, replace(plain, deep=False)))
+    job = functools.cache(lambda: registry.LOSSLESS.open(model, replace(plain, deep=False, coarse_alpha=False)))
     return Exact(plain, lambda: job().at(1 / 255)), job
 
 

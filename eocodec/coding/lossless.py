@@ -539,6 +539,11 @@ class Lossless(LosslessForm, SegmentedCoding):
                 "8 holds; leave the depth out (Pillow's save always has it, eocodec.compress has not), or convert the "
                 "picture to 8 bits first"
             )
+        if picture.coarse_alpha:
+            raise EocodecError(
+                "a lossless file keeps the values it is given, and this picture's transparency has more bits a sample "
+                "than the 8 that a file holds; convert it to 8 bits first"
+            )
         if picture.deep:
             why = f" ({'; '.join(picture.rounding)})" if picture.rounding else ""
             raise EocodecError(
