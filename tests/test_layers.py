@@ -33,7 +33,7 @@ OF_GROUND = {
     "remarks": {"format", "image", "results", "wide", "writing"},
     "results": {"image"},
     "settings": {"format"},
-    "wide": {"kinds", "tiff"},
+    "wide": {"kinds", "levels", "tiff"},
     "writing": {"kinds"},
 }
 # What a room may know besides itself and the ground, `flow` apart.
