@@ -210,7 +210,7 @@ def test_what_comes_late_does_not_undo_what_was_asked_for_later() -> None:
     order = Order()
     first, second = order.next(), order.next()
     with order.waiting("a"), order.waiting("b"):
-        assert not order.is_overtaken("a", first)
+        assert not order.is_overtaken("a", first) and order.awaits("a") and not order.awaits("c")
         order.done("a", second)
         assert order.is_overtaken("a", first) and not order.is_overtaken("b", first)
         assert not order.is_overtaken("a", order.next())
@@ -218,16 +218,21 @@ def test_what_comes_late_does_not_undo_what_was_asked_for_later() -> None:
         assert order.is_overtaken("a", first)
         order.done("c", second)
     assert not order.is_overtaken("a", first) and not order.is_overtaken("c", first)
+    assert not order.awaits("a")
 
 
-def test_an_image_that_was_removed_does_not_come_back(client: Any, server: Server) -> None:
-    assert client.put("/v1/images/gone", content=picture(16, 16)).status_code == 201
+@pytest.mark.parametrize("present", [True, False])
+def test_an_image_that_was_removed_does_not_come_back(client: Any, server: Server, present: bool) -> None:
+    """Nor does one that was removed before it was stored for the first time."""
+    if present:
+        assert client.put("/v1/images/gone", content=picture(16, 16)).status_code == 201
+    assert client.delete("/v1/images/never").status_code == 404
     with server.at_a_standstill():
         accepted = client.put("/v1/images/gone", content=picture(96, 64), headers=LATER)
         assert client.delete("/v1/images/gone").status_code == 204
     failed = outcome(client, accepted)
     assert (failed["state"], failed["status"]) == ("failed", 409) and "later" in failed["detail"]
-    assert client.head("/v1/images/gone").status_code == 404
+    assert client.head("/v1/images/gone").status_code == client.delete("/v1/images/gone").status_code == 404
 
 
 def test_pictures_can_be_stored_after_the_answer(client: Any) -> None:
