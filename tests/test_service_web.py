@@ -165,6 +165,8 @@ def test_steps_that_differ_are_stored_or_refused_whatever_the_size(client: Any) 
                         client.post(f"/v1/compress?{query}", content=body)):  # fmt: skip
             assert refused.status_code == 422 and detail(refused), query
     assert client.get("/v1/images/tuned").content == kept
+    assert client.put("/v1/images/tuned?tune=psnr&progressive=true", content=body).status_code == 200
+    assert parse(client.get("/v1/images/tuned").content).header.embedded, "streams follow the squared error anyway"
     assert client.delete("/v1/images/tuned").status_code == 204
 
 

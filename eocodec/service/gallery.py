@@ -416,9 +416,8 @@ def routes(state: State, access: Access) -> APIRouter:
         """Store an `.eoc` file under a name. A picture is compressed first, by default at C = 300.
 
         Small pictures become embedded streams, or lossless files where these are no larger, and larger ones ordinary
-        files, unless `progressive` says which; those with `tune` or `focus`, which streams do not have, are ordinary
-        files. With `Prefer: respond-async` the answer is a 202 as soon as the picture has arrived; at its Location
-        stands what became of it.
+        files, unless `progressive` says which; those with `tune` or `focus` are ordinary files. With `Prefer:
+        respond-async` the answer is a 202 as soon as the picture has arrived; at its Location stands what became of it.
         """
         return await gallery.put(name, request, options)
 
