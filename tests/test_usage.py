@@ -167,4 +167,13 @@ def test_the_same_rate_means_the_same_in_truncate_as_in_compress(call: Runner, f
     assert emptied.returncode == 0 and b"nothing but one colour is left of it" in emptied.stderr
     assert b"(without latents: a flat picture)" in call("decompress", "o.cut.eoc", "-f").stdout
     assert b"no latents: a picture of one colour" in call("info", "o.cut.eoc").stdout
+    first = min(s["end"] for s in json.loads(call("info", "l.eoc", "--json").stdout)["segments"])
+    assert call("truncate", "--bytes", first - 1, "l.eoc").returncode == 0
+    done = call("decompress", "l.cut.eoc", "-f")
+    assert b"(cut short before the end of its first segment: a flat picture)" in done.stdout
+    whole = bytearray((folder / "l.eoc").read_bytes())
+    whole[first - 9] ^= 1
+    (folder / "l.cut.eoc").write_bytes(whole)
+    done = call("decompress", "--salvage", "l.cut.eoc", "-f")
+    assert b"(damaged within its first segment: a flat picture)" in done.stdout
     assert b"--rate or --bytes" in call("truncate", "--latents", 40, "p.eoc", "-f").stderr
