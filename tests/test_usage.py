@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import SAMPLES, Runner, environment
+from paths import SAMPLES, VECTORS, Runner, environment
 from PIL import Image
 
 from eocodec import codec
@@ -113,6 +113,15 @@ def test_time_stamps_are_kept_on_request(call: Runner, folder: Path) -> None:
         (("compress", "--los", "a.png"), "--lossless"),
         (("compress", "--model", "foto", "a.png"), "did you mean photo"),
         (("compress", "--psnr", 70, "a.png"), "--lossless"),
+        (("compress", "--focus", "0,0,0,5", "a.png"), "the region 0,0,0,5 has no width"),
+        (("compress", "--bytes", 1, "a.png"), "a.png: the picture cannot be compressed to 1 byte; its smallest"),
+        (("compress", "--bytes", 1, "--progressive", "a.png"), "the picture cannot be compressed to 1 byte; its"),
+        (("truncate", "--bytes", 1, VECTORS / "colour.eoc", "-o", "b.eoc"), "the file cannot be cut to 1 byte; its"),
+        (("truncate", "--bytes", 1, VECTORS / "embedded.eoc", "-o", "b.eoc"), "the file cannot be cut to 1 byte; its"),
+        (
+            ("compress", "--lossless", "--depth", 8, VECTORS / "deep.png", "-o", "b.eoc"),
+            "than --depth 8 holds; leave out --depth 8, or convert the picture to 8 bits first",
+        ),
         (("adapt", ".", "-o", "my pictures.eocm"), "'my pictures' is no name for a model"),
         (("adapt", ".", "-o", "photo.eocm"), "another name"),
         (("export", "a.png", "--data", ".", "-o", "new.eocm", "--name", "../new"), "'../new' is no name for a model"),
