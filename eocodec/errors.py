@@ -10,6 +10,7 @@ __all__ = [
     "ModelError",
     "OutOfMemoryError",
     "UnknownTypeError",
+    "counted",
     "reason",
 ]
 
@@ -49,6 +50,16 @@ class OutOfMemoryError(LimitError):
 class EocodecWarning(UserWarning):
     """A picture is not what its file or array seems to be meant for, and was read all the same; or a subject of the lab
     has fewer latents than wanted."""
+
+
+def counted(number: int, unit: str) -> str:
+    """A number with its unit, to stand in a sentence.
+
+    Example:
+        >>> counted(1, "byte"), counted(20, "byte")
+        ('1 byte', '20 bytes')
+    """
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
 
 
 def reason(e: BaseException) -> str:

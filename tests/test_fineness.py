@@ -17,6 +17,7 @@ from eocodec.coding.fineness import (
     offsets_of,
     pack_offsets,
     tuning_for,
+    within,
 )
 from eocodec.coding.units import PHASES
 from eocodec.errors import EocodecError, FormatError
@@ -62,6 +63,14 @@ def test_a_mask_is_as_good_as_regions() -> None:
 def test_what_is_no_region_is_refused(focus: object) -> None:
     with pytest.raises(EocodecError, match=r"region|mask"):
         focused(focus, (128, 160), BLOCK)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("size", "lacking"), [((0, 5), "width"), ((-3, 5), "width"), ((5, 0), "height")])
+def test_a_region_without_a_width_or_height_is_named_so(size: tuple[int, int], lacking: str) -> None:
+    region = (8, 8, *size)
+    for refused in (lambda: focused(region, (128, 160), BLOCK), lambda: within(region, np.s_[0:64, 0:64])):
+        with pytest.raises(EocodecError, match=f"^the region 8,8,{size[0]},{size[1]} has no {lacking}$"):
+            refused()
 
 
 def test_busy_blocks_are_coarser_and_smooth_ones_finer() -> None:

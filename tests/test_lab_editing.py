@@ -237,9 +237,9 @@ def test_a_face_that_does_not_move_keeps_its_file(face, tmp_path: Path):
 @pytest.mark.parametrize(
     ("end", "said"),
     [
-        (slice(16), "the first segment is not intact: a flat picture"),
+        (slice(16), "cut short before the end of its first segment: a flat picture"),
         (None, "without latents: a flat picture"),
-        (slice(-1), "the first segment is not intact: a flat picture"),
+        (slice(-1), "cut short before the end of its first segment: a flat picture"),
     ],
 )
 def test_commands_say_it_of_faces_without_latents(face, end: slice | None, said: str, tmp_path: Path):

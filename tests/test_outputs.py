@@ -135,6 +135,29 @@ def test_a_missing_input_is_said_before_its_folder(call: Runner, folder: Path) -
     assert call("compress", "none/x.png").stderr == b"eocodec: none/x.png: no such file\n"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("compress", "none.png", "no.png", "-o", "made/"),
+        ("compress", "-r", "none", "-o", "made/below"),
+        ("decompress", "a.png", "-o", "made/"),
+        ("denoise", "none.png", "-o", "made/"),
+        ("truncate", "--bytes", 400, "none.eoc", "a.png", "-o", "made/"),
+        ("inspect", "face64", "none.png", "-o", "made"),
+    ],
+    ids=str,
+)
+def test_a_folder_that_was_made_for_nothing_is_removed(call: Runner, folder: Path, line: tuple[object, ...]) -> None:
+    assert call(*line).returncode == 1 and not (folder / "made").exists()
+    (folder / "made").mkdir()
+    assert call(*line).returncode == 1 and list(folder.glob("made/*")) == [], "it was there before"
+
+
+def test_a_folder_with_any_result_stays(call: Runner, folder: Path) -> None:
+    done = call("compress", "-r", "none.png", "a.png", "-o", "made/below", "--no-measure")
+    assert done.returncode == 1 and (folder / "made" / "below" / "a.eoc").exists()
+
+
 def test_the_file_of_another_picture_is_not_replaced(call: Runner, folder: Path) -> None:
     assert call("compress", "--lossless", "a.png").returncode == 0
     before = (folder / "a.eoc").read_bytes()

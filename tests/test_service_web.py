@@ -165,6 +165,8 @@ def test_steps_that_differ_are_stored_or_refused_whatever_the_size(client: Any) 
                         client.post(f"/v1/compress?{query}", content=body)):  # fmt: skip
             assert refused.status_code == 422 and detail(refused), query
     assert client.get("/v1/images/tuned").content == kept
+    assert client.put("/v1/images/tuned?tune=psnr&progressive=true", content=body).status_code == 200
+    assert parse(client.get("/v1/images/tuned").content).header.embedded, "streams follow the squared error anyway"
     assert client.delete("/v1/images/tuned").status_code == 204
 
 
@@ -210,7 +212,7 @@ def test_what_comes_late_does_not_undo_what_was_asked_for_later() -> None:
     order = Order()
     first, second = order.next(), order.next()
     with order.waiting("a"), order.waiting("b"):
-        assert not order.is_overtaken("a", first)
+        assert not order.is_overtaken("a", first) and order.awaits("a") and not order.awaits("c")
         order.done("a", second)
         assert order.is_overtaken("a", first) and not order.is_overtaken("b", first)
         assert not order.is_overtaken("a", order.next())
@@ -218,16 +220,21 @@ def test_what_comes_late_does_not_undo_what_was_asked_for_later() -> None:
         assert order.is_overtaken("a", first)
         order.done("c", second)
     assert not order.is_overtaken("a", first) and not order.is_overtaken("c", first)
+    assert not order.awaits("a")
 
 
-def test_an_image_that_was_removed_does_not_come_back(client: Any, server: Server) -> None:
-    assert client.put("/v1/images/gone", content=picture(16, 16)).status_code == 201
+@pytest.mark.parametrize("present", [True, False])
+def test_an_image_that_was_removed_does_not_come_back(client: Any, server: Server, present: bool) -> None:
+    """Nor does one that was removed before it was stored for the first time."""
+    if present:
+        assert client.put("/v1/images/gone", content=picture(16, 16)).status_code == 201
+    assert client.delete("/v1/images/never").status_code == 404
     with server.at_a_standstill():
         accepted = client.put("/v1/images/gone", content=picture(96, 64), headers=LATER)
         assert client.delete("/v1/images/gone").status_code == 204
     failed = outcome(client, accepted)
     assert (failed["state"], failed["status"]) == ("failed", 409) and "later" in failed["detail"]
-    assert client.head("/v1/images/gone").status_code == 404
+    assert client.head("/v1/images/gone").status_code == client.delete("/v1/images/gone").status_code == 404
 
 
 def test_pictures_can_be_stored_after_the_answer(client: Any) -> None:
@@ -354,6 +361,25 @@ def test_options_and_wrong_methods_name_the_right_ones(client: Any) -> None:
         assert wrong.headers["allow"] == client.options("/static/app.js").headers["allow"] == "GET, HEAD, OPTIONS"
 
 
+def test_targets_may_be_whole_urls_whose_host_counts(client: Any) -> None:
+    def answer(target: str, host: str = "localhost", method: str = "GET") -> Any:
+        return client.request(method, "/", headers={"host": host}, extensions={"target": target.encode()})
+
+    body = picture(16, 16)
+    assert client.put("/v1/images/whole.url", content=body).status_code == 201
+    for path in ("/healthz", "/v1/images?limit=1", "/v1/images/whole%2Eurl/info"):
+        for found in (answer(f"http://127.0.0.1:8741{path}"), answer(f"HTTP://localhost{path}", "elsewhere.example")):
+            assert found.status_code == 200 and found.json() == client.get(path).json(), path
+    assert answer("http://localhost").headers["content-type"].startswith("text/html")
+    assert answer("http://evil.example/healthz").status_code == 400
+    assert answer("http://localhost/nothing").status_code == 404
+    assert answer("http://localhost/healthz", method="OPTIONS").headers["allow"] == "GET, HEAD, OPTIONS"
+    assert client.delete("/v1/images/whole.url").status_code == 204
+    general = answer("*", method="OPTIONS")
+    assert general.status_code == 204 and "PUT" in general.headers["allow"]
+    assert answer("*").status_code == 404 and answer("*", "evil.example", "OPTIONS").status_code == 400
+
+
 def test_a_small_picture_is_stored_as_its_options_say(client: Any) -> None:
     """Embedded streams, which small ones become, have neither tuning nor regions: both were dropped in silence."""
     for query, words in {"focus=0,0,20,20": {"focus": True}, "tune=eye": {"tuning": 0.875}, "": {"form": None}}.items():
@@ -440,6 +466,10 @@ def test_what_is_wrong_with_parameters_is_said_in_words(client: Any) -> None:
     for path, answer in said.items():
         assert answer.status_code == 422 and not set(detail(answer)) & set("^$[]\\"), (path, detail(answer))
     assert "1 to 128 ASCII letters" in detail(said["images/-a"])
+    long = "x" * 5000
+    for answer in (client.get("/v1/images/a", params={long: "1"}), client.get(f"/v1/images?{long}=1&{long}=2"),
+                   client.post("/v1/compress", files={"image": body}, data={long[:900]: "1"})):  # fmt: skip
+        assert answer.status_code == 422 and len(detail(answer)) < 200
     with pytest.raises(EocodecError, match="crop: a crop is left,top,width,height"):
         check_presets({"thumb": "crop=1"})
     patterns = re.findall(r'"pattern": ?"((?:[^"\\]|\\.)*)"', client.get("/openapi.json").text)
@@ -460,6 +490,24 @@ def test_any_one_file_of_a_form_is_the_picture(client: Any) -> None:
     for field in ("file", "image", "upload"):
         assert client.post("/v1/compress", files={field: ("a.png", picture(32, 32))}).status_code == 200
     assert client.post("/v1/compress", data={"file": "text"}).status_code == 415  # a raw body, and no picture
+
+
+def test_encoded_bodies_are_refused_by_the_name_of_their_encoding(client: Any) -> None:
+    import gzip
+
+    body = picture(32, 32)
+    packed = gzip.compress(body)
+    for path in ("compress", "info", "open"):
+        answer = client.post(f"/v1/{path}", content=packed, headers={"content-encoding": "GZip"})
+        assert answer.status_code == 415 and "gzip" in detail(answer), path
+        assert answer.headers["accept-encoding"] == "identity"
+    for answer in (
+        client.put("/v1/images/packed", content=packed, headers={"content-encoding": "identity, gzip", **LATER}),
+        client.post("/v1/compress", files={"image": body}, headers={"content-encoding": "gzip"}),
+    ):
+        assert answer.status_code == 415 and "gzip" in detail(answer)
+    assert client.post("/v1/compress", content=body, headers={"content-encoding": "identity"}).status_code == 200
+    assert client.get("/healthz", headers={"content-encoding": "gzip"}).status_code == 200
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_sent(server: Server) -> None:

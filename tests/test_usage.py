@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import SAMPLES, Runner, environment
+from paths import SAMPLES, VECTORS, Runner, environment
 from PIL import Image
 
 from eocodec import codec
@@ -113,6 +113,15 @@ def test_time_stamps_are_kept_on_request(call: Runner, folder: Path) -> None:
         (("compress", "--los", "a.png"), "--lossless"),
         (("compress", "--model", "foto", "a.png"), "did you mean photo"),
         (("compress", "--psnr", 70, "a.png"), "--lossless"),
+        (("compress", "--focus", "0,0,0,5", "a.png"), "the region 0,0,0,5 has no width"),
+        (("compress", "--bytes", 1, "a.png"), "a.png: the picture cannot be compressed to 1 byte; its smallest"),
+        (("compress", "--bytes", 1, "--progressive", "a.png"), "the picture cannot be compressed to 1 byte; its"),
+        (("truncate", "--bytes", 1, VECTORS / "colour.eoc", "-o", "b.eoc"), "the file cannot be cut to 1 byte; its"),
+        (("truncate", "--bytes", 1, VECTORS / "embedded.eoc", "-o", "b.eoc"), "the file cannot be cut to 1 byte; its"),
+        (
+            ("compress", "--lossless", "--depth", 8, VECTORS / "deep.png", "-o", "b.eoc"),
+            "than --depth 8 holds; leave out --depth 8, or convert the picture to 8 bits first",
+        ),
         (("adapt", ".", "-o", "my pictures.eocm"), "'my pictures' is no name for a model"),
         (("adapt", ".", "-o", "photo.eocm"), "another name"),
         (("export", "a.png", "--data", ".", "-o", "new.eocm", "--name", "../new"), "'../new' is no name for a model"),
@@ -167,4 +176,13 @@ def test_the_same_rate_means_the_same_in_truncate_as_in_compress(call: Runner, f
     assert emptied.returncode == 0 and b"nothing but one colour is left of it" in emptied.stderr
     assert b"(without latents: a flat picture)" in call("decompress", "o.cut.eoc", "-f").stdout
     assert b"no latents: a picture of one colour" in call("info", "o.cut.eoc").stdout
+    first = min(s["end"] for s in json.loads(call("info", "l.eoc", "--json").stdout)["segments"])
+    assert call("truncate", "--bytes", first - 1, "l.eoc").returncode == 0
+    done = call("decompress", "l.cut.eoc", "-f")
+    assert b"(cut short before the end of its first segment: a flat picture)" in done.stdout
+    whole = bytearray((folder / "l.eoc").read_bytes())
+    whole[first - 9] ^= 1
+    (folder / "l.cut.eoc").write_bytes(whole)
+    done = call("decompress", "--salvage", "l.cut.eoc", "-f")
+    assert b"(damaged within its first segment: a flat picture)" in done.stdout
     assert b"--rate or --bytes" in call("truncate", "--latents", 40, "p.eoc", "-f").stderr

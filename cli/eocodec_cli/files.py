@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -321,16 +321,26 @@ def check_place(target: str) -> None:
 
 
 def make_folders(jobs: Sequence[Job]) -> None:
-    """Make the folders that results go into.
+    """Make the folders that results go into; those in which nothing is at the end of the command go again.
 
     Raises:
         EocodecError: one cannot be made.
     """
+    made: list[Path] = []
+    click.get_current_context().call_on_close(functools.partial(_remove_empty, made))
     for folder in {Path(j.target).parent for j in jobs if j.in_folder}:
         try:
+            made += [f for f in (folder, *folder.parents) if not f.exists()]
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise EocodecError(f"{folder}: cannot be made ({e.strerror})") from None
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those folders in which there is nothing, or only others of them."""
+    for folder in sorted(folders, key=lambda f: len(f.parts), reverse=True):
+        with suppress(OSError):  # there is something in it
+            folder.rmdir()
 
 
 def check_new(target: str, force: bool) -> None:

@@ -149,7 +149,7 @@ def shortfall(complete: bool, damaged: bool, segments: int, page: bool, blank: i
         why, verb = "damaged" if damaged else "cut short", "is" if segments == 1 else "are"
         return f"{why}: {segments} of its photographs {verb} whole"
     if not complete and not segments:
-        return "the first segment is not intact: a flat picture"
+        return f"{'damaged within' if damaged else 'cut short before the end of'} its first segment: a flat picture"
     if complete and blank:
         return f"without latents: {f'{blank} flat photographs' if page else 'a flat picture'}"
     if damaged:

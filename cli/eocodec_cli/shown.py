@@ -17,6 +17,8 @@ OPTIONS = {
     "compress the picture again to fewer bytes": "compress the picture again with --bytes",
     "leave progressive out": "leave out --progressive",
     "a depth of 8 makes": "--depth 8 makes",
+    "a depth of 8 holds": "--depth 8 holds",
+    "leave the depth out (Pillow's save always has it, eocodec.compress has not)": "leave out --depth 8",
     "value_range='filled'": "--range filled",
     "a sigma that is given": "--sigma S",
 }

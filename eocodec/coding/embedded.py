@@ -42,7 +42,7 @@ from eocodec.coding.forms import EmbeddedForm
 from eocodec.coding.ordinary import picture_of
 from eocodec.coding.range_coder import Reader, Writer, tables_of
 from eocodec.coding.rate_control import QUALITY_WIDTH, TRIES, expected_step, match_quality
-from eocodec.errors import EocodecError, FormatError
+from eocodec.errors import EocodecError, FormatError, counted
 from eocodec.format import AnyFile, File, Header, Segment
 from eocodec.image import Bytes, Picture
 from eocodec.model import transform
@@ -295,7 +295,8 @@ class EmbeddedJob(Job):
         room = format.embedded_room(self.empty, limit)
         if room < 1:
             smallest = format.embedded_size(self.empty, 1)
-            raise EocodecError(f"the picture cannot be compressed to {limit} bytes; its smallest file has {smallest}")
+            most = counted(limit, "byte")
+            raise EocodecError(f"the picture cannot be compressed to {most}; its smallest file has {smallest}")
         self.stream = encode(self.model, self.latents, self.width, self.height, size=room)
         return self._coded(self._cut(self.stream.payload[:room]))
 
@@ -441,6 +442,7 @@ class Embedded(EmbeddedForm, Coding):
         length = format.embedded_room(file, max_bytes)
         if length < 1:
             smallest = format.embedded_size(file, 1)
-            raise EocodecError(f"the file cannot be cut to {max_bytes} bytes; its smallest form has {smallest}")
+            most = counted(max_bytes, "byte")
+            raise EocodecError(f"the file cannot be cut to {most}; its smallest form has {smallest}")
         segments = (Segment(1, payload[:length]),) if payload else ()
         return replace(file, segments=segments)

@@ -298,7 +298,7 @@ def focused(focus: Focus, shape: tuple[int, int], block: int) -> Int8:
         octaves = blocks.max((1, 3))  # a block that is touched is seen
     else:
         for x, y, w, h, more in _rectangles(focus):
-            if not (w > 0 and h > 0 and x < width and y < height and x + w > 0 and y + h > 0):
+            if not (x < width and y < height and x + w > 0 and y + h > 0):
                 raise EocodecError(f"the region {x:g},{y:g},{w:g},{h:g} lies outside the picture of {width}x{height}")
             left, top = max(0, int(x)) // block, max(0, int(y)) // block
             place = octaves[top : -(-int(y + h) // block), left : -(-int(x + w) // block)]
@@ -338,4 +338,7 @@ def _rectangles(focus: Any) -> list[tuple[float, float, float, float, float]]:
         raise EocodecError("a region is x, y, width and height in pixels, and octaves from -2 to 2 if wanted") from None
     if not result:
         raise EocodecError("no region of interest was given")
+    for x, y, w, h, _ in result:
+        if not (w > 0 and h > 0):
+            raise EocodecError(f"the region {x:g},{y:g},{w:g},{h:g} has no {'height' if w > 0 else 'width'}")
     return result

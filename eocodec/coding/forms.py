@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from eocodec import format, pieces, regions
 from eocodec.coding.units import cumulative_latents
-from eocodec.errors import EocodecError, FormatError
+from eocodec.errors import EocodecError, FormatError, counted
 from eocodec.format import AnyFile, File, Tiny
 from eocodec.regions import Region
 
@@ -119,7 +119,8 @@ class SegmentedForm(Form):
             ends = format.segment_ends(file)
             keep = max((k for k, end in enumerate(ends) if end <= max_bytes), default=-1)
             if keep < 0:
-                raise EocodecError(f"the file cannot be cut to {max_bytes} bytes; its smallest form has {ends[0]}")
+                most = counted(max_bytes, "byte")
+                raise EocodecError(f"the file cannot be cut to {most}; its smallest form has {ends[0]}")
         else:
             assert latents is not None
             if not latents >= 1:

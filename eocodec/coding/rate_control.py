@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from eocodec import format
 from eocodec.coding.base import Coded, Job
-from eocodec.errors import EocodecError
+from eocodec.errors import EocodecError, counted
 from eocodec.format import AnyFile
 from eocodec.image import Bytes
 from eocodec.metrics import psnr
@@ -101,7 +101,8 @@ def match_size(
 
     found = _approach(slack, bounds, start, SIZE_SLOPE, -math.log2(1 - SIZE_WIDTH), resolution)
     if found is None:
-        raise EocodecError(f"the picture cannot be compressed to {limit} bytes; its smallest file has {smallest}")
+        most = counted(limit, "byte")
+        raise EocodecError(f"the picture cannot be compressed to {most}; its smallest file has {smallest}")
     result, place, tries = found.result, found.place, found.tries
     left, x = beyond, place - resolution
     while left and x >= bounds[0]:

@@ -21,7 +21,7 @@ from eocodec.model.bundle import Model
 from eocodec.service import catalogue, coding, gallery, remote, sessions, tasks
 from eocodec.service.access import Access
 from eocodec.service.lingering import Lingering
-from eocodec.service.manners import Manners, with_head
+from eocodec.service.manners import Manners, Targets, with_head
 from eocodec.service.meters import Watch
 from eocodec.service.options import ImageOptions, check_once, complaint
 from eocodec.service.problems import COMMON, Faults, Problem, add_handlers
@@ -112,6 +112,7 @@ def create_app(settings: Settings, models: list[Model]) -> FastAPI:
     app.add_middleware(Faults)  # of middleware
     app.add_middleware(Lingering, limit=settings.max_body)
     app.add_middleware(Watch, meters=state.meters, seconds=settings.write_timeout)
+    app.add_middleware(Targets)
     return app
 
 

@@ -32,7 +32,7 @@ class Bodies:
         """The picture, and the other fields if it came in a form.
 
         Raises:
-            HTTPException: 413 too long, 408 too slow, 400 not a form.
+            HTTPException: 413 too long, 408 too slow, 400 not a form, 415 encoded.
             EocodecError: a field of the form is given twice.
         """
         (body,), fields = await self.read_files(request, 1)
@@ -45,6 +45,7 @@ class Bodies:
             HTTPException, EocodecError: as :meth:`read`. What is left of the body is read after the answer.
         """
         try:
+            _check_plain(request)
             return await self._read(request, most)
         except HTTPException:
             refuse_body(request.scope)
@@ -89,6 +90,19 @@ class Bodies:
             raise HTTPException(400, f"the form cannot be read ({getattr(e, 'message', 'its text')})") from None
         finally:
             await form.close()
+
+
+def _check_plain(request: Request) -> None:
+    """Refuse a body that is encoded as a whole: what is in it would not be known before it is read.
+
+    Raises:
+        HTTPException: 415, it is encoded.
+    """
+    codings = [c.strip().lower() for c in ",".join(request.headers.getlist("content-encoding")).split(",")]
+    if not set(codings) <= {"", "identity"}:
+        named = ", ".join(c for c in codings if c)[:64]
+        detail = f"bodies with Content-Encoding: {named} are not read; send the body without it"
+        raise HTTPException(415, detail, {"Accept-Encoding": "identity"})
 
 
 def described(description: str) -> dict[str, Any]:

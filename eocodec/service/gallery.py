@@ -156,12 +156,13 @@ class Gallery:
         return JSONResponse(answer, 201 if previous is None else 200, headers)
 
     async def delete(self, name: str, request: Request) -> None:
-        """Remove an image, if it is the one that the request's conditions name."""
+        """Remove an image, if it is the one that the request's conditions name, and what waits to be stored as it."""
         images, number = self.images, self._order.next()
         async with self._lock(name):
             if CONDITIONS & set(request.headers):
                 _check_conditions(request, await self._present(name))
-            if not await asyncio.to_thread(images.remove, name):
+            removed = await asyncio.to_thread(images.remove, name)
+            if not removed and not self._order.awaits(name):
                 raise HTTPException(404, "there is no such image")
             self._order.done(name, number)
 
@@ -415,9 +416,8 @@ def routes(state: State, access: Access) -> APIRouter:
         """Store an `.eoc` file under a name. A picture is compressed first, by default at C = 300.
 
         Small pictures become embedded streams, or lossless files where these are no larger, and larger ones ordinary
-        files, unless `progressive` says which; those with `tune` or `focus`, which streams do not have, are ordinary
-        files. With `Prefer: respond-async` the answer is a 202 as soon as the picture has arrived; at its Location
-        stands what became of it.
+        files, unless `progressive` says which; those with `tune` or `focus` are ordinary files. With `Prefer:
+        respond-async` the answer is a 202 as soon as the picture has arrived; at its Location stands what became of it.
         """
         return await gallery.put(name, request, options)
 

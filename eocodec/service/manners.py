@@ -1,10 +1,11 @@
-"""Manners of HTTP that all routes share: HEAD, OPTIONS, Allow, names the service answers to, requests of other sites.
+"""Manners of HTTP that all routes share: targets, HEAD, OPTIONS, Allow, names the service answers to, foreign pages.
 
 In: an ASGI application. Out: one around it. Refusals have the form of every other error.
 """
 
 import copy
-from urllib.parse import SplitResult, urlsplit
+import re
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse, Response
@@ -13,9 +14,10 @@ from starlette.datastructures import Headers
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["Manners", "allowed_methods", "with_head"]
+__all__ = ["Manners", "Targets", "allowed_methods", "with_head"]
 
 ORDER = ("GET", "HEAD", "POST", "PUT", "DELETE")
+ABSOLUTE = re.compile(rb"https?://([^/]*)(.*)", re.IGNORECASE)
 UNSAFE = ("POST", "PUT", "DELETE", "PATCH")
 
 
@@ -38,6 +40,28 @@ def with_head(router: APIRouter) -> APIRouter:
         head.methods, head.include_in_schema = {"HEAD"}, False
         router.routes.append(head)
     return router
+
+
+class Targets:
+    """Middleware: of a target that is a whole URL (RFC 9112, 3.2.2) the path is answered and the host counts.
+
+    Arguments:
+        app: what answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        root = scope.get("root_path", "")
+        url = ABSOLUTE.fullmatch(scope.get("raw_path", b"").removeprefix(root.encode()))
+        if url is not None:
+            host, path = url[1], url[2] or b"/"
+            headers = [(b"host", host), *(h for h in scope["headers"] if h[0] != b"host")]
+            names = {"path": root + unquote(path.decode("latin-1")), "raw_path": root.encode() + path}
+            scope = {**scope, **names, "headers": headers}
+        await self.app(scope, receive, send)
 
 
 class Manners:
@@ -67,7 +91,8 @@ class Manners:
         if self.origins is not None and scope["method"] in UNSAFE and self._foreign(headers):
             return JSONResponse({"detail": "pages of other sites may not use this service; see --cors"}, 403)
         if scope["method"] == "OPTIONS" and "access-control-request-method" not in headers:
-            methods = allowed_methods(self.routes, scope)
+            everywhere = scope["path"].removeprefix(scope.get("root_path", "")) == "*"
+            methods = list(ORDER) if everywhere else allowed_methods(self.routes, scope)
             if methods:
                 return Response(status_code=204, headers={"Allow": ", ".join([*methods, "OPTIONS"])})
         return None

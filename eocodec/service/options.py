@@ -317,7 +317,7 @@ def check_once(names: Iterable[str]) -> None:
 
 def complaint(error: Mapping[str, Any]) -> str:
     """One sentence for one of pydantic's errors, in which patterns are put in words."""
-    place = [str(p) for p in error["loc"] if p not in ("query", "path", "body")]
+    place = [str(p)[:64] for p in error["loc"] if p not in ("query", "path", "body")]
     shape = error.get("ctx", {}).get("pattern")
     words = SHAPES[shape] if shape else error["msg"].removeprefix("Value error, ")
     return f"{'.'.join(place)}: {words[0].lower()}{words[1:]}" if place else words

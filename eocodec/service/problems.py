@@ -96,7 +96,7 @@ COMMON: dict[int | str, dict[str, Any]] = {  # of all routes below /v1
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     408: {"model": Problem, "description": "the body did not arrive in time"},
     413: {"model": Problem, "description": "more bytes, pixels or work than is allowed"},
-    415: {"model": Problem, "description": "neither a picture nor an .eoc file"},
+    415: {"model": Problem, "description": "neither a picture nor an .eoc file; a body with a Content-Encoding"},
     422: {"model": Problem, "description": "a parameter or the picture is wrong"},
     503: {
         "model": Problem,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from eocodec.errors import EocodecError
+from eocodec.errors import EocodecError, counted
 from eocodec.image import Bytes
 
 __all__ = ["RIVALS", "Rival", "rival", "rivals", "ssimulacra2"]
@@ -69,7 +69,8 @@ def rival(rgb: Bytes, codec: str, size: int) -> Rival:
         else:
             high = quality - 1
     if best is None:
-        raise EocodecError(f"{codec} cannot make a file of {size} bytes of this picture; its smallest has {smallest}")
+        most = counted(size, "byte")
+        raise EocodecError(f"{codec} cannot make a file of {most} of this picture; its smallest has {smallest}")
     return Rival(best[0], np.asarray(Image.open(io.BytesIO(best[0])).convert("RGB")), best[1])
 
 

@@ -24,7 +24,7 @@ def sign(key: str, target: str, expires: float | None = None) -> str:
 
     Arguments:
         key: one of the service's.
-        target: such as "/v1/images/cat?width=200", without scheme and host.
+        target: such as "/v1/images/cat?width=200", without scheme and host, with the prefix of `--root-path`.
         expires: seconds since 1970 until which it holds; None: for ever.
 
     Example:

@@ -72,6 +72,10 @@ class Order:
                 del self._waiting[name]
                 self._done.pop(name, None)
 
+    def awaits(self, name: str) -> bool:
+        """Whether such work is under way for a name."""
+        return name in self._waiting
+
     def done(self, name: str, number: int) -> None:
         """A request has changed what is stored."""
         if name in self._waiting:
