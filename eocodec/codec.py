@@ -176,7 +176,7 @@ class Opened:
 
     def notes_on(self, coded: Coded, size: int) -> tuple[str, ...]:
         """What is to be said of a file of `size` bytes, see :class:`Compressed`."""
-        notes = () if _is_exact(coded) else self.notes  # which say what is not kept exactly
+        notes = self.job.notes(coded.file) + (() if _is_exact(coded) else self.notes)  # which say what is not exact
         instead = self.no_larger_exact(size, coded.rate)
         if instead is not None:
             whose = "a lossless file of what it is without the noise" if self.sigma else "its lossless file"

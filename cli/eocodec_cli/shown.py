@@ -20,6 +20,7 @@ OPTIONS = {
     "a depth of 8 holds": "--depth 8 holds",
     "leave the depth out (Pillow's save always has it, eocodec.compress has not)": "leave out --depth 8",
     "value_range='filled'": "--range filled",
+    "tune='psnr'": "--tune psnr",
     "a sigma that is given": "--sigma S",
 }
 """What the library says, and what a command says in its place."""

@@ -103,6 +103,10 @@ class Job(ABC):
     def expected(self, file: AnyFile) -> Bytes:
         """The picture `(H, W, 3)` that a decoder has to give for a file of this job."""
 
+    def notes(self, file: AnyFile) -> tuple[str, ...]:
+        """Sentences, without a subject, on what a file of this job leaves out."""
+        return ()
+
     def quality(self, file: AnyFile) -> float:
         """PSNR of a file's picture to the input, dB: of the picture that a decoder has to give for it.
 

@@ -247,6 +247,10 @@ class EitherJob(Job):
         """See :meth:`Job.expected`."""
         return self._job_of(file).expected(file)
 
+    def notes(self, file: AnyFile) -> tuple[str, ...]:
+        """See :meth:`Job.notes`."""
+        return self._job_of(file).notes(file)
+
     def quality(self, file: AnyFile) -> float:
         """See :meth:`Job.quality`; infinite for the exact file, which is proven."""
         return self._job_of(file).quality(file)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from eocodec import format
 from eocodec.cached import cached_property
+from eocodec.coding import chroma
 from eocodec.coding.base import (
     SINGLE_SEGMENT_PIXELS,
     Coded,
@@ -54,6 +55,7 @@ LITTLE, LITTLE_SHARE = 16, 3  # bytes that it may cost, or one part in three; de
 SMOOTH_STEP = 12 / 255  # the finest one that is tried so
 # What bits weigh more in rounding with an improver: moved latents round up more often, and this takes that back.
 THRIFT = 1.2
+CALM = "the noise of its colours is left out, which the eye hardly sees; tune='psnr' keeps it"
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,10 @@ class OrdinaryJob(SteppedJob):
         self.tuning, self.offsets = tuning, pack_offsets(tuning.offsets)
         model.runtime.open_ahead(Walk.graph_names(model))
         self._values = values
-        self.latents = self._analysed()
+        seen = tuning.degree and values is None and picture.depth == 8 and not picture.grey
+        self.calm = chroma.calmed(picture.rgb) if seen else None
+        if self.calm is None:
+            self.latents = self._analysed()
         self.luma_from = _chroma(self.latents) if picture.grey and model.manifest.axes > 1 else math.inf
         self.finest = FINEST_DEEP + self._narrower if picture.depth > 8 else None
         self._last: tuple[int, tuple[Callable[[], Bytes], Callable[[], Content]]] | None = None
@@ -215,22 +220,46 @@ class OrdinaryJob(SteppedJob):
         """What bits weigh more in rounding than usual."""
         return THRIFT if self.tuning.improver is not None and self.picture.depth == 8 else 1.0
 
+    @cached_property
+    def calm_latents(self) -> list[Float32]:
+        """Latents of the picture without the noise of its colours, found again as :attr:`latents` are."""
+        assert self.calm is not None
+        return transform.analyse(self.model, self.calm)
+
+    def latents_at(self, delta: float) -> list[Float32]:
+        """Latents of the picture as it is to be seen at step Δ (range 0 to 1), see `eocodec.coding.chroma`."""
+        share = 1.0 if self.calm is None else chroma.share_kept(delta)
+        if share == 1.0:
+            return self.latents
+        if share == 0.0:
+            return self.calm_latents
+        return [a + np.float32(share) * (b - a) for a, b in zip(self.calm_latents, self.latents, strict=True)]
+
+    def notes(self, file: AnyFile) -> tuple[str, ...]:
+        """See :meth:`Job.notes`."""
+        tuned = isinstance(file, File) and file.header.tuning > 0
+        return (CALM,) if self.calm is not None and tuned and chroma.share_kept(file.delta) < 1 else ()
+
     def _targets(self, header: Header, fineness: Fineness) -> list[Float32]:
         """What is to be coded at a step: the latents of the picture, or better ones if there is an improver.
 
         None are sought for 16 bits a sample, at whose fine steps latents hardly have errors to share.
         """
         improver, places = self.tuning.improver, fineness.places()
+        latents = self.latents_at(header.delta)
         if improver is None or header.deep:
-            return self.latents
+            return latents
         if self._improved is None or self._improved[0] != header.step:
 
             def decoded(latents: list[Float32]) -> list[Float32]:
                 return foresee(self.model, header, latents, fineness, thrift=self._thrift)[1]
 
             refined = _is_refined(self.model, header, places)
-            wanted = PictureAtStep(self.model, self.picture, self._values, header, places, refined)
-            self._improved = header.step, improver(wanted, self.latents, decoded)
+            values = self._values
+            if self.calm is not None and chroma.share_kept(header.delta) < 1:
+                values = self.calm.astype(np.float32) / np.float32(255)
+            wanted = PictureAtStep(self.model, self.picture, values, header, places, refined)
+            self._improved = header.step, improver(wanted, latents, decoded)
         return self._improved[1]
 
     def _plan(self, delta: float) -> tuple[Header, Fineness]:
@@ -261,9 +290,10 @@ class OrdinaryJob(SteppedJob):
         header, fineness = self._plan(delta)
         self.model.runtime.open_ahead([_synthesis(self.model, header, fineness.places())])
         latents = self._targets(header, fineness)
-        if latents is self.latents:
-            del self.latents
-            vars(self).pop("_instead", None)  # has them, too
+        for name in ("latents", "calm_latents"):
+            if vars(self).get(name) is latents:
+                delattr(self, name)
+                vars(self).pop("_instead", None)  # has them, too
         self._improved = None
         coder, latents = foresee(self.model, header, latents, fineness, in_place=True, thrift=self._thrift)
         if self.picture.pixels > LARGE:
@@ -316,6 +346,7 @@ class OrdinaryJob(SteppedJob):
         assert self.tuning.instead is not None
         job = copy.copy(self)
         job.tuning, job.offsets = self.tuning.instead, pack_offsets(self.tuning.instead.offsets)
+        job.calm = job.calm if job.tuning.degree else None
         job._last = job._measured = job._improved = None
         return job
 

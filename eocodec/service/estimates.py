@@ -124,7 +124,8 @@ class Estimator:
         shares.
         """
         if self._places is None:
-            latents, factors = self.job.latents, scales(self.job.model.manifest.levels)
+            latents = self.job.latents if self.job.calm is None else self.job.calm_latents
+            factors = scales(self.job.model.manifest.levels)
             rows, columns = self.job.height // BLOCK, self.job.width // BLOCK
             wanted = BLOCKS[0] * BLOCKS[1]
             self._places = []

@@ -1,0 +1,131 @@
+"""Noise of colours: found where it is, left out of files for the eye, and of nothing else."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from paths import SAMPLES
+from PIL import Image
+
+import eocodec
+from eocodec import codec
+from eocodec.coding import chroma, ordinary
+from eocodec.denoising import denoise_picture
+from eocodec.image import Bytes
+from eocodec.metrics import psnr
+
+NAMES = ("astronaut", "chelsea", "coffee", "rocket")
+LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def picture(name: str) -> Bytes:
+    return np.asarray(Image.open(SAMPLES / f"{name}.png").convert("RGB"))[:211, :301]
+
+
+def white(rgb: Bytes, sigma: float) -> Bytes:
+    noise = np.random.default_rng(7).normal(0, sigma, rgb.shape)
+    return np.clip(np.rint(rgb + noise), 0, 255).astype(np.uint8)
+
+
+def of_light(rgb: Bytes) -> Bytes:
+    noise = np.random.default_rng(8).normal(0, 1, rgb.shape) * np.sqrt(4 + rgb / 255.0 * 60)
+    return np.clip(np.rint(rgb + noise), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_noise_is_found_where_it_is(name: str) -> None:
+    clean = picture(name)
+    assert chroma.calmed(clean) is None
+    for noisy in (white(clean, 5), white(clean, 20), of_light(clean)):
+        calm = chroma.calmed(noisy)
+        assert calm is not None and calm.shape == noisy.shape and calm.dtype == np.uint8
+        assert psnr(clean, calm) > psnr(clean, noisy) + 0.2
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rgb: np.repeat(white(rgb[..., :1], 9), 3, 2),
+        lambda rgb: np.clip(np.rint(rgb + np.random.default_rng(1).normal(0, 9, (*rgb.shape[:2], 1))), 0, 255),
+        lambda rgb: np.where(rgb > 128, 255, 0),
+        lambda rgb: np.full_like(rgb, 77),
+        lambda rgb: white(rgb, 9)[:63],
+        lambda rgb: white(rgb, 9)[:, :63],
+        lambda rgb: rgb // 32 * 32,
+    ],
+    ids=["grey", "of luma", "drawn", "flat", "low", "narrow", "few levels"],
+)
+def test_nothing_else_is_taken_for_it(make: Callable[[Bytes], Any]) -> None:
+    assert chroma.calmed(make(picture("coffee")).astype(np.uint8)) is None
+
+
+def test_luma_and_edges_of_colours_stay() -> None:
+    y, x = np.mgrid[:160, :200]
+    edges = np.where(((x // 20 + y // 20) % 2)[..., None] == 0, [190, 60, 50], [60, 110, 170]).astype(np.uint8)
+    noisy = white(edges, 6)
+    calm = chroma.calmed(noisy)
+    assert calm is not None
+    assert np.abs((calm.astype(float) - noisy) @ LUMA).max() <= 1.0
+    near = (x % 20 < 1) | (x % 20 > 18)
+    for channel in (0, 2):
+        wrong = np.abs(calm.astype(float) - edges)[..., channel]
+        assert wrong[near].mean() < 1.3 * wrong[~near].mean() + 2
+        assert wrong.mean() < np.abs(noisy.astype(float) - edges)[..., channel].mean()
+
+
+def test_strips_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = white(picture("astronaut"), 8)
+    whole = chroma.calmed(noisy)
+    monkeypatch.setattr(chroma, "STRIP", 64)
+    assert whole is not None and np.array_equal(chroma.calmed(noisy), whole)
+
+
+def test_files_for_the_eye_take_fewer_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = white(picture("coffee"), 10)
+    done = codec.compress_picture(noisy, measure=True, verify=True)
+    assert ordinary.CALM in done.notes
+    luma = psnr(
+        *(np.repeat((p @ LUMA)[..., None], 3, 2).astype(np.uint8) for p in (noisy, eocodec.decompress(done.data)))
+    )
+    monkeypatch.setattr(chroma, "calmed", lambda rgb: None)
+    before = codec.compress_picture(noisy)
+    assert len(done.data) < 0.6 * len(before.data) and ordinary.CALM not in before.notes
+    old = psnr(
+        *(np.repeat((p @ LUMA)[..., None], 3, 2).astype(np.uint8) for p in (noisy, eocodec.decompress(before.data)))
+    )
+    assert luma > old - 0.5
+
+
+@pytest.mark.parametrize(
+    "options", [{"tune": "psnr"}, {"psnr": 33}, {"lossless": True}, {"progressive": True}, {"denoise": 10}]
+)
+def test_other_files_are_as_they_were(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = white(picture("rocket")[:96, :128], 10)
+    done = codec.compress_picture(noisy, **options)
+    assert ordinary.CALM not in done.notes
+    monkeypatch.setattr(chroma, "calmed", lambda rgb: None)
+    assert codec.compress_picture(noisy, **options).data == done.data
+
+
+def test_fine_steps_keep_it() -> None:
+    noisy = white(picture("chelsea"), 6)
+    finest = codec.compress_picture(noisy, 768, measure=True)
+    assert finest.psnr is not None and finest.psnr > 48 and ordinary.CALM not in finest.notes
+    shares = [chroma.share_kept(delta / 255) for delta in (200, 4, 3, 2, 1.5, 0.1)]
+    assert shares[:2] == [0, 0] and shares[-2:] == [1, 1] and 0 < shares[2] < shares[3] < 1
+    between = codec.compress_picture(noisy, 430, measure=True, verify=True)
+    assert ordinary.CALM in between.notes and between.psnr is not None and 36 < between.psnr < 48
+
+
+@pytest.mark.slow
+def test_sizes_are_met_and_effort_goes_with_it() -> None:
+    noisy = white(picture("astronaut")[:128, :160], 10)
+    sized = codec.compress_picture(noisy, max_bytes=6000, verify=True)
+    assert 5880 <= len(sized.data) <= 6000 and ordinary.CALM in sized.notes
+    better = codec.compress_picture(noisy, 60, effort=2, verify=True)
+    clean = denoise_picture(noisy, 10).rgb
+    assert (
+        psnr(clean, eocodec.decompress(better.data))
+        > psnr(clean, eocodec.decompress(eocodec.compress(noisy, 60))) - 0.1
+    )
