@@ -23,6 +23,7 @@ from bundles import (
     without_grey,
     zipped,
 )
+from clashes import CLASHES, clash, contents, linked
 from paths import MODELS, ROOT, SAMPLES, VECTORS, Decoded, Maker, bundle_of, in_rgb
 from streams import (
     beginnings,
@@ -344,6 +345,33 @@ def test_missing_files_and_folders_get_one_sentence(decoder: Path, tmp_path: Pat
         assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
         assert list(tmp_path.iterdir()) == []
     assert run(decoder, vector).returncode == 2
+
+
+@pytest.mark.parametrize("case", CLASHES)
+def test_the_command_writes_over_nothing_that_it_reads(case: str, decoder: Path, tmp_path: Path) -> None:
+    arguments, said = clash(case, tmp_path)
+    before = contents(tmp_path)
+    done = run(decoder, *arguments)
+    assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert contents(tmp_path) == before
+
+
+def test_outputs_that_are_links_stay_links(decoder: Path, tmp_path: Path) -> None:
+    link, picture = linked(tmp_path)
+    assert run(decoder, bundle_of("small.eocm"), VECTORS / "small.eoc", link).returncode == 0
+    assert link.is_symlink() and picture.read_bytes().startswith(b"\x89PNG") and len(os.listdir(tmp_path)) == 2
+
+
+def test_the_command_writes_into_pipes(decoder: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    pipe = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        done = run(decoder, bundle_of("small.eocm"), VECTORS / "small.eoc", tmp_path / "pipe")
+        assert done.returncode == 0 and (tmp_path / "pipe").is_fifo(), done.stderr
+        assert os.read(pipe, 1 << 16).startswith(b"\x89PNG")
+        assert os.listdir(tmp_path) == ["pipe"]
+    finally:
+        os.close(pipe)
 
 
 def flipped(data: bytes, rng: random.Random) -> bytes:

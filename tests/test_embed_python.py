@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zlib
@@ -34,6 +35,7 @@ from bundles import (
     without_grey,
     zipped,
 )
+from clashes import CLASHES, clash, contents, linked
 from paths import MODELS, SAMPLES, VECTORS, Decoded, bundle_of, in_rgb, picture_of
 from PIL import Image
 from streams import (
@@ -581,6 +583,36 @@ def test_the_command_says_what_is_missing(missing: str, tmp_path: Path) -> None:
     assert done.returncode == 1 and not done.stdout
     assert missing in done.stderr and done.stderr.count("\n") == 1
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("case", CLASHES)
+def test_the_command_writes_over_nothing_that_it_reads(
+    embed: ModuleType, case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, said = clash(case, tmp_path)
+    before = contents(tmp_path)
+    assert embed.main(arguments) == 1
+    printed, error = capsys.readouterr()
+    assert said in error and error.count("\n") == 1 and not printed
+    assert contents(tmp_path) == before
+
+
+def test_outputs_that_are_links_stay_links(embed: ModuleType, tmp_path: Path) -> None:
+    link, picture = linked(tmp_path)
+    assert embed.main([str(bundle_of("small.eocm")), str(VECTORS / "small.eoc"), str(link)]) == 0
+    assert link.is_symlink() and picture.read_bytes().startswith(b"\x89PNG") and len(os.listdir(tmp_path)) == 2
+
+
+def test_the_command_keeps_files_of_names_like_its_own(embed: ModuleType, tmp_path: Path) -> None:
+    source = shutil.copy(VECTORS / "small.eoc", tmp_path / "out.png.part")
+    before = source.read_bytes()
+    assert embed.main([str(bundle_of("small.eocm")), str(source), str(tmp_path / "out.png")]) == 0
+    assert source.read_bytes() == before and sorted(os.listdir(tmp_path)) == ["out.png", "out.png.part"]
+
+
+def test_the_command_writes_into_devices_and_pipes(embed: ModuleType) -> None:
+    given = [str(bundle_of("small.eocm")), str(VECTORS / "small.eoc"), os.devnull, "--symbols", os.devnull]
+    assert embed.main(given) == 0 and not Path(os.devnull).is_file()
 
 
 def test_a_failed_write_leaves_the_old_file(embed: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2910,12 +2910,15 @@ Picture decode(const std::string& bundle, View data, bool with_symbols, uint64_t
     return picture;
 }
 
-// A file that has its name only when it is whole.
+// A file that has its name only when it is whole; devices and pipes are written to as they are, links stay links.
 class Output {
  public:
-    explicit Output(const std::string& path)
-        : path_(path), partial_(path + "." + std::to_string(std::random_device{}()) + ".partial") {
-        file_ = std::fopen(partial_.c_str(), "wbx");
+    explicit Output(const std::string& path) : path_(path) {
+        namespace fs = std::filesystem;
+        std::error_code ignored;
+        if (fs::is_symlink(path, ignored) && fs::is_regular_file(path, ignored)) path_ = fs::canonical(path);
+        if (!fs::is_other(path, ignored)) partial_ = path_ + "." + std::to_string(std::random_device{}()) + ".partial";
+        file_ = partial_.empty() ? std::fopen(path.c_str(), "wb") : std::fopen(partial_.c_str(), "wbx");
         if (!file_) throw Error(path + ": it cannot be written");
     }
 
@@ -2936,6 +2939,7 @@ class Output {
     }
 
     void rename() {
+        if (partial_.empty()) return;
         std::error_code error;
         std::filesystem::rename(partial_, path_, error);
         if (error) throw Error(path_ + ": it cannot be written");
@@ -2943,8 +2947,7 @@ class Output {
     }
 
  private:
-    const std::string path_;
-    std::string partial_;
+    std::string path_, partial_;
     FILE* file_;
 };
 
@@ -3005,7 +3008,25 @@ void write_symbols(Output& out, const std::vector<int32_t>& symbols) {
     std::fwrite(bytes.data(), 1, bytes.size(), out.file());
 }
 
+// Whether two names, or links, are one file; devices and pipes may well be read and written at once.
+bool same(const std::string& one, const std::string& other) {
+    namespace fs = std::filesystem;
+    std::error_code ignored;
+    if (fs::exists(one, ignored) || fs::exists(other, ignored))
+        return fs::is_regular_file(one, ignored) && fs::equivalent(one, other, ignored);
+    return fs::absolute(one).lexically_normal() == fs::absolute(other).lexically_normal();
+}
+
 void run(const std::vector<std::string>& paths, const std::string& symbols_path, uint64_t max_pixels) {
+    const auto keep = [](const std::string& output, const std::string& other, const char* what) {
+        if (same(output, other)) throw Error(output + " is " + what + "; choose another output");
+    };
+    for (const std::string& output : {paths[2], symbols_path}) {
+        if (output.empty()) continue;
+        keep(output, paths[0], "the bundle itself");
+        keep(output, paths[1], "the input itself");
+    }
+    if (!symbols_path.empty()) keep(symbols_path, paths[2], "what the picture is written to");
     const Bytes data = read_file(paths[1]);
     const Picture picture = decode(paths[0], data, !symbols_path.empty(), max_pixels);
     Output png(paths[2]);

@@ -27,6 +27,7 @@ import io
 import json
 import math
 import os
+import secrets
 import struct
 import sys
 import zipfile
@@ -2051,12 +2052,31 @@ def write(path: Path, content: bytes) -> None:
     if path.exists() and not path.is_file():  # a device or a pipe
         path.write_bytes(content)
         return
-    part = path.with_name(f"{path.name}.part")
+    if path.is_symlink():  # it stays one, /dev/stdout above all
+        path = path.resolve()
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         part.write_bytes(content)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two names, or links, are one file; devices and pipes may well be read and written at once."""
+    if one.exists() or other.exists():
+        return one.is_file() and other.is_file() and one.samefile(other)
+    return one.resolve() == other.resolve()
+
+
+def _keep(read: dict[str, Path], written: list[Path]) -> None:
+    """Refuse to write a file that is read, or one file twice."""
+    taken = [(path, f"the {what} itself") for what, path in read.items()]
+    for path in written:
+        for other, what in taken:
+            if _same(path, other):
+                raise Rejected(f"{path} is {what}; choose another output")
+        taken.append((path, "what the picture is written to"))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -2069,6 +2089,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures")
     given = parser.parse_args(arguments)
     try:
+        _keep({"bundle": given.bundle, "input": given.file}, [given.out] + [given.symbols] * bool(given.symbols))
         picture, symbols = decode_with_symbols(given.file.read_bytes(), Bundle(given.bundle), given.max_pixels)
         if given.symbols:
             write(given.symbols, symbols.astype("<i4").tobytes())
