@@ -1,5 +1,6 @@
 """The C++ decoder in samples/cpp: it gives what the library gives, and one sentence for what is damaged."""
 
+import base64
 import hashlib
 import json
 import os
@@ -372,6 +373,45 @@ def test_the_command_writes_into_pipes(decoder: Path, tmp_path: Path) -> None:
         assert os.listdir(tmp_path) == ["pipe"]
     finally:
         os.close(pipe)
+
+
+def test_tiny_files_come_as_base64_too(decoder: Path, tmp_path: Path) -> None:
+    data, face = (VECTORS / "face-tiny.eoc").read_bytes(), bundle_of("face64")
+    expected = decode(decoder, face, data, tmp_path)
+    assert not isinstance(expected, str), expected
+    standard, safe = base64.b64encode(data), base64.urlsafe_b64encode(data)
+    for text in (standard, safe.rstrip(b"="), standard.rstrip(b"=") + b"\r\n"):
+        found = decode(decoder, face, text, tmp_path)
+        assert not isinstance(found, str), found
+        assert all(map(np.array_equal, found, expected))
+
+
+@pytest.mark.parametrize("length", range(2, 9))
+def test_base64_of_any_length_is_read_as_by_the_library(length: int, decoder: Path, tmp_path: Path) -> None:
+    data = bytes([0xFA, 255 - length, *range(251, 251 - 9 * length, -9)])[:length]  # of a model that does not exist
+    for text in (base64.b64encode(data), base64.urlsafe_b64encode(data).rstrip(b"=")):
+        assert format.tiny_from_text(text) == data
+        result = decode(decoder, bundle_of("small.eocm"), text, tmp_path)
+        assert isinstance(result, str) and "needs model number 2" in result, result
+
+
+NO_TINY_TEXTS = {
+    "one": b"+",
+    "no base64": b"+not base64!",
+    "too short": b"+A==",
+    "a digit too many": b"+Or7b",
+    "padding inside": b"+O=7",
+    "a zero": b"+\0r7",
+    "base64 of a JPEG": b"/9j/4AAQSkZJRg==",
+    "too long": b"+" * (2 * format.MAX_TINY + 1),
+}
+
+
+@pytest.mark.parametrize("text", NO_TINY_TEXTS.values(), ids=NO_TINY_TEXTS)
+def test_what_is_no_tiny_text_is_no_file(text: bytes, sanitised: Path, tmp_path: Path) -> None:
+    assert format.tiny_from_text(text) == text
+    result = decode(sanitised, bundle_of("small.eocm"), text, tmp_path)
+    assert isinstance(result, str) and "not an .eoc file" in result
 
 
 def flipped(data: bytes, rng: random.Random) -> bytes:

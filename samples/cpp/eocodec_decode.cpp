@@ -40,6 +40,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -2662,6 +2663,25 @@ bool is_tiny(View data) {
     return data.size() >= 2 && data.size() <= kMaxTiny && data[0] >= kTinyTag && data[0] < kTinyTag + 2 * kTinyNumbers;
 }
 
+// The tiny file in base64 text (standard or URL-safe, padded or not); anything else comes back as it is.
+Bytes from_text(Bytes data) {
+    constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    if (data.empty() || data.size() > 2 * kMaxTiny || !std::set<char>{'+', '/', '-', '_'}.contains(char(data[0])))
+        return data;
+    std::string text(data.begin(), data.end());
+    text.erase(text.find_last_not_of(" \t\n\v\f\r") + 1);
+    text.erase(text.find_last_not_of('=') + 1);
+    Bytes content;
+    uint32_t bits = 0;
+    for (size_t k = 0; k < text.size(); ++k) {
+        const size_t digit = kDigits.find(text[k] == '-' ? '+' : text[k] == '_' ? '/' : text[k]);
+        if (digit == std::string_view::npos) return data;
+        bits = bits << 6 | uint32_t(digit);
+        if (k % 4) content.push_back(uint8_t(bits >> (6 - 2 * (k % 4))));
+    }
+    return is_tiny(content) && text.size() % 4 != 1 ? content : data;
+}
+
 // Takes a file or a prefix of one apart; `data` must outlive the result.
 File parse(View data) {
     constexpr uint64_t kMaxSide = 1 << 20, kMaxLong = 1 << 30, kMaxElement = 4096;
@@ -3027,7 +3047,7 @@ void run(const std::vector<std::string>& paths, const std::string& symbols_path,
         keep(output, paths[1], "the input itself");
     }
     if (!symbols_path.empty()) keep(symbols_path, paths[2], "what the picture is written to");
-    const Bytes data = read_file(paths[1]);
+    const Bytes data = from_text(read_file(paths[1]));
     const Picture picture = decode(paths[0], data, !symbols_path.empty(), max_pixels);
     Output png(paths[2]);
     write_png(png, picture);
