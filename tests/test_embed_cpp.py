@@ -333,7 +333,8 @@ def test_pictures_beyond_the_limit_are_refused(decoder: Path, tmp_path: Path) ->
     arguments = BUNDLES["photo"], VECTORS / "grey.eoc", tmp_path / "out.png", "--max-pixels"
     refused = run(decoder, *arguments, 33 * 17 - 1)
     assert refused.returncode == 1 and "33x17 pixels, more than the limit of 560" in refused.stderr
-    assert run(decoder, *arguments, "many").returncode == 2
+    for wrong in ("many", "1e9", "0", "-5", ""):
+        assert run(decoder, *arguments, wrong).returncode == 2
     assert list(tmp_path.iterdir()) == []
     assert run(decoder, *arguments, 33 * 17).returncode == 0
 
@@ -412,6 +413,15 @@ def test_what_is_no_tiny_text_is_no_file(text: bytes, sanitised: Path, tmp_path:
     assert format.tiny_from_text(text) == text
     result = decode(sanitised, bundle_of("small.eocm"), text, tmp_path)
     assert isinstance(result, str) and "not an .eoc file" in result
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--symbols",), ("--help",), ("out.png", "--symbols"), ("out.png", "--pixels", "9")]
+)
+def test_options_are_no_names_of_files(arguments: tuple[str, ...], decoder: Path, tmp_path: Path) -> None:
+    command = [str(decoder), str(bundle_of("small.eocm")), str(VECTORS / "small.eoc"), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("usage: ") and not os.listdir(tmp_path)
 
 
 def flipped(data: bytes, rng: random.Random) -> bytes:

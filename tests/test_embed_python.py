@@ -597,6 +597,17 @@ def test_the_command_writes_over_nothing_that_it_reads(
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("limit", ["0", "-3", "many", "1e9", ""])
+def test_the_limit_is_a_whole_number(
+    embed: ModuleType, limit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [str(bundle_of("small.eocm")), str(VECTORS / "small.eoc"), str(tmp_path / "out.png")]
+    with pytest.raises(SystemExit) as end:
+        embed.main([*given, f"--max-pixels={limit}"])
+    assert end.value.code == 2 and "is no whole number above 0" in capsys.readouterr().err
+    assert not os.listdir(tmp_path)
+
+
 def test_outputs_that_are_links_stay_links(embed: ModuleType, tmp_path: Path) -> None:
     link, picture = linked(tmp_path)
     assert embed.main([str(bundle_of("small.eocm")), str(VECTORS / "small.eoc"), str(link)]) == 0

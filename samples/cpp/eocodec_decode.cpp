@@ -3071,16 +3071,20 @@ int main(int argc, char** argv) {
     std::vector<std::string> paths;
     std::string symbols;
     uint64_t max_pixels = kMaxPixels;
+    bool wrong = false;
     for (int k = 1; k < argc; ++k) {
         const std::string argument = argv[k];
-        if (argument == "--symbols" && k + 1 < argc)
-            symbols = argv[++k];
-        else if (argument == "--max-pixels" && k + 1 < argc && std::atoll(argv[k + 1]) > 0)
-            max_pixels = uint64_t(std::atoll(argv[++k]));
-        else
+        if (!argument.starts_with("--")) {
             paths.push_back(argument);
+            continue;
+        }
+        const std::string value = k + 1 < argc ? argv[++k] : "";
+        if (argument == "--symbols") symbols = value;
+        if (argument == "--max-pixels") max_pixels = std::strtoull(value.c_str(), nullptr, 10);
+        const bool whole = value.find_first_not_of("0123456789") == std::string::npos && max_pixels > 0;
+        wrong |= value.empty() || !(argument == "--symbols" || (argument == "--max-pixels" && whole));
     }
-    if (paths.size() != 3) {
+    if (wrong || paths.size() != 3) {
         std::cerr << "usage: eocodec_decode BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE] [--max-pixels N]\n";
         return 2;
     }

@@ -2079,14 +2079,20 @@ def _keep(read: dict[str, Path], written: list[Path]) -> None:
         taken.append((path, "what the picture is written to"))
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0 or, after one sentence on standard error, 1."""
+    """The command line; 0 or, after one sentence on standard error, 1; wrong arguments end it with 2."""
     parser = argparse.ArgumentParser(description="Decode an .eoc file to a PNG.")
     parser.add_argument("bundle", type=Path, help="the model, .eocm")
     parser.add_argument("file", type=Path, help="the picture, .eoc")
     parser.add_argument("out", type=Path, help="the PNG to write")
     parser.add_argument("--symbols", type=Path, help="also write the file's integers, int32, little-endian")
-    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures")
+    parser.add_argument("--max-pixels", type=_positive, default=MAX_PIXELS, help="refuse larger pictures")
     given = parser.parse_args(arguments)
     try:
         _keep({"bundle": given.bundle, "input": given.file}, [given.out] + [given.symbols] * bool(given.symbols))
