@@ -1,5 +1,6 @@
 """The C++ decoder in samples/cpp: it gives what the library gives, and one sentence for what is damaged."""
 
+import base64
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from bundles import (
     without_grey,
     zipped,
 )
+from clashes import CLASHES, clash, contents, linked
 from paths import MODELS, ROOT, SAMPLES, VECTORS, Decoded, Maker, bundle_of, in_rgb
 from streams import (
     beginnings,
@@ -331,7 +333,8 @@ def test_pictures_beyond_the_limit_are_refused(decoder: Path, tmp_path: Path) ->
     arguments = BUNDLES["photo"], VECTORS / "grey.eoc", tmp_path / "out.png", "--max-pixels"
     refused = run(decoder, *arguments, 33 * 17 - 1)
     assert refused.returncode == 1 and "33x17 pixels, more than the limit of 560" in refused.stderr
-    assert run(decoder, *arguments, "many").returncode == 2
+    for wrong in ("many", "1e9", "0", "-5", ""):
+        assert run(decoder, *arguments, wrong).returncode == 2
     assert list(tmp_path.iterdir()) == []
     assert run(decoder, *arguments, 33 * 17).returncode == 0
 
@@ -344,6 +347,81 @@ def test_missing_files_and_folders_get_one_sentence(decoder: Path, tmp_path: Pat
         assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
         assert list(tmp_path.iterdir()) == []
     assert run(decoder, vector).returncode == 2
+
+
+@pytest.mark.parametrize("case", CLASHES)
+def test_the_command_writes_over_nothing_that_it_reads(case: str, decoder: Path, tmp_path: Path) -> None:
+    arguments, said = clash(case, tmp_path)
+    before = contents(tmp_path)
+    done = run(decoder, *arguments)
+    assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert contents(tmp_path) == before
+
+
+def test_outputs_that_are_links_stay_links(decoder: Path, tmp_path: Path) -> None:
+    link, picture = linked(tmp_path)
+    assert run(decoder, bundle_of("small.eocm"), VECTORS / "small.eoc", link).returncode == 0
+    assert link.is_symlink() and picture.read_bytes().startswith(b"\x89PNG") and len(os.listdir(tmp_path)) == 2
+
+
+def test_the_command_writes_into_pipes(decoder: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    pipe = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        done = run(decoder, bundle_of("small.eocm"), VECTORS / "small.eoc", tmp_path / "pipe")
+        assert done.returncode == 0 and (tmp_path / "pipe").is_fifo(), done.stderr
+        assert os.read(pipe, 1 << 16).startswith(b"\x89PNG")
+        assert os.listdir(tmp_path) == ["pipe"]
+    finally:
+        os.close(pipe)
+
+
+def test_tiny_files_come_as_base64_too(decoder: Path, tmp_path: Path) -> None:
+    data, face = (VECTORS / "face-tiny.eoc").read_bytes(), bundle_of("face64")
+    expected = decode(decoder, face, data, tmp_path)
+    assert not isinstance(expected, str), expected
+    standard, safe = base64.b64encode(data), base64.urlsafe_b64encode(data)
+    for text in (standard, safe.rstrip(b"="), standard.rstrip(b"=") + b"\r\n"):
+        found = decode(decoder, face, text, tmp_path)
+        assert not isinstance(found, str), found
+        assert all(map(np.array_equal, found, expected))
+
+
+@pytest.mark.parametrize("length", range(2, 9))
+def test_base64_of_any_length_is_read_as_by_the_library(length: int, decoder: Path, tmp_path: Path) -> None:
+    data = bytes([0xFA, 255 - length, *range(251, 251 - 9 * length, -9)])[:length]  # of a model that does not exist
+    for text in (base64.b64encode(data), base64.urlsafe_b64encode(data).rstrip(b"=")):
+        assert format.tiny_from_text(text) == data
+        result = decode(decoder, bundle_of("small.eocm"), text, tmp_path)
+        assert isinstance(result, str) and "needs model number 2" in result, result
+
+
+NO_TINY_TEXTS = {
+    "one": b"+",
+    "no base64": b"+not base64!",
+    "too short": b"+A==",
+    "a digit too many": b"+Or7b",
+    "padding inside": b"+O=7",
+    "a zero": b"+\0r7",
+    "base64 of a JPEG": b"/9j/4AAQSkZJRg==",
+    "too long": b"+" * (2 * format.MAX_TINY + 1),
+}
+
+
+@pytest.mark.parametrize("text", NO_TINY_TEXTS.values(), ids=NO_TINY_TEXTS)
+def test_what_is_no_tiny_text_is_no_file(text: bytes, sanitised: Path, tmp_path: Path) -> None:
+    assert format.tiny_from_text(text) == text
+    result = decode(sanitised, bundle_of("small.eocm"), text, tmp_path)
+    assert isinstance(result, str) and "not an .eoc file" in result
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--symbols",), ("--help",), ("out.png", "--symbols"), ("out.png", "--pixels", "9")]
+)
+def test_options_are_no_names_of_files(arguments: tuple[str, ...], decoder: Path, tmp_path: Path) -> None:
+    command = [str(decoder), str(bundle_of("small.eocm")), str(VECTORS / "small.eoc"), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("usage: ") and not os.listdir(tmp_path)
 
 
 def flipped(data: bytes, rng: random.Random) -> bytes:

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zlib
@@ -34,6 +35,7 @@ from bundles import (
     without_grey,
     zipped,
 )
+from clashes import CLASHES, clash, contents, linked
 from paths import MODELS, SAMPLES, VECTORS, Decoded, bundle_of, in_rgb, picture_of
 from PIL import Image
 from streams import (
@@ -579,8 +581,49 @@ def test_the_command_says_what_is_missing(missing: str, tmp_path: Path) -> None:
     paths[place] = tmp_path / missing / "out.png" if missing == "folder" else tmp_path / missing
     done = subprocess.run([sys.executable, SCRIPT, *paths], cwd=tmp_path, capture_output=True, timeout=60, text=True)
     assert done.returncode == 1 and not done.stdout
-    assert missing in done.stderr and done.stderr.count("\n") == 1
+    assert done.stderr == f"{paths[place]}: No such file or directory\n"
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("case", CLASHES)
+def test_the_command_writes_over_nothing_that_it_reads(
+    embed: ModuleType, case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, said = clash(case, tmp_path)
+    before = contents(tmp_path)
+    assert embed.main(arguments) == 1
+    printed, error = capsys.readouterr()
+    assert said in error and error.count("\n") == 1 and not printed
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("limit", ["0", "-3", "many", "1e9", ""])
+def test_the_limit_is_a_whole_number(
+    embed: ModuleType, limit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [str(bundle_of("small.eocm")), str(VECTORS / "small.eoc"), str(tmp_path / "out.png")]
+    with pytest.raises(SystemExit) as end:
+        embed.main([*given, f"--max-pixels={limit}"])
+    assert end.value.code == 2 and "is no whole number above 0" in capsys.readouterr().err
+    assert not os.listdir(tmp_path)
+
+
+def test_outputs_that_are_links_stay_links(embed: ModuleType, tmp_path: Path) -> None:
+    link, picture = linked(tmp_path)
+    assert embed.main([str(bundle_of("small.eocm")), str(VECTORS / "small.eoc"), str(link)]) == 0
+    assert link.is_symlink() and picture.read_bytes().startswith(b"\x89PNG") and len(os.listdir(tmp_path)) == 2
+
+
+def test_the_command_keeps_files_of_names_like_its_own(embed: ModuleType, tmp_path: Path) -> None:
+    source = shutil.copy(VECTORS / "small.eoc", tmp_path / "out.png.part")
+    before = source.read_bytes()
+    assert embed.main([str(bundle_of("small.eocm")), str(source), str(tmp_path / "out.png")]) == 0
+    assert source.read_bytes() == before and sorted(os.listdir(tmp_path)) == ["out.png", "out.png.part"]
+
+
+def test_the_command_writes_into_devices_and_pipes(embed: ModuleType) -> None:
+    given = [str(bundle_of("small.eocm")), str(VECTORS / "small.eoc"), os.devnull, "--symbols", os.devnull]
+    assert embed.main(given) == 0 and not Path(os.devnull).is_file()
 
 
 def test_a_failed_write_leaves_the_old_file(embed: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

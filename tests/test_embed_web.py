@@ -39,6 +39,7 @@ from bundles import (
     without_grey,
     zipped,
 )
+from clashes import CLASHES, clash, contents
 from paths import MODELS, ROOT, SAMPLES, VECTORS, Decoded, Maker, bundle_of, environment, in_rgb
 from PIL import Image
 from streams import (
@@ -456,6 +457,34 @@ def test_damage_is_one_sentence(
     assert process.returncode == 1
     assert process.stderr.count("\n") == 1 and message in process.stderr
     assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize("case", CLASHES)
+def test_the_command_writes_over_nothing_that_it_reads(
+    node: Callable[..., subprocess.CompletedProcess[str]], case: str, tmp_path: Path
+) -> None:
+    arguments, said = clash(case, tmp_path)
+    before = contents(tmp_path)
+    process = node("decode.mjs", *arguments)
+    assert (process.returncode, process.stdout) == (1, "")
+    assert said in process.stderr and process.stderr.count("\n") == 1
+    assert contents(tmp_path) == before
+
+
+def test_the_command_writes_into_devices_and_pipes(node: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    process = node("decode.mjs", bundle_of("small.eocm"), VECTORS / "small.eoc", os.devnull, "--symbols", os.devnull)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_the_maker_of_the_small_bundle_keeps_the_model(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="onnx, of the extra train, is not installed")
+    model = tmp_path / "face64.eocm"
+    model.write_bytes(b"the model")
+    (tmp_path / "link.eocm").symlink_to(model)
+    command = [sys.executable, WEB / "make_face64_tiny.py", model, tmp_path / "link.eocm"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 1 and "is the model itself" in done.stderr and done.stderr.count("\n") == 1
+    assert contents(tmp_path) == {"face64.eocm": b"the model", "link.eocm": b"the model"}
 
 
 def test_a_bundle_without_its_part_for_grey_pictures_says_so(

@@ -40,6 +40,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -2662,6 +2663,25 @@ bool is_tiny(View data) {
     return data.size() >= 2 && data.size() <= kMaxTiny && data[0] >= kTinyTag && data[0] < kTinyTag + 2 * kTinyNumbers;
 }
 
+// The tiny file in base64 text (standard or URL-safe, padded or not); anything else comes back as it is.
+Bytes from_text(Bytes data) {
+    constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    if (data.empty() || data.size() > 2 * kMaxTiny || !std::set<char>{'+', '/', '-', '_'}.contains(char(data[0])))
+        return data;
+    std::string text(data.begin(), data.end());
+    text.erase(text.find_last_not_of(" \t\n\v\f\r") + 1);
+    text.erase(text.find_last_not_of('=') + 1);
+    Bytes content;
+    uint32_t bits = 0;
+    for (size_t k = 0; k < text.size(); ++k) {
+        const size_t digit = kDigits.find(text[k] == '-' ? '+' : text[k] == '_' ? '/' : text[k]);
+        if (digit == std::string_view::npos) return data;
+        bits = bits << 6 | uint32_t(digit);
+        if (k % 4) content.push_back(uint8_t(bits >> (6 - 2 * (k % 4))));
+    }
+    return is_tiny(content) && text.size() % 4 != 1 ? content : data;
+}
+
 // Takes a file or a prefix of one apart; `data` must outlive the result.
 File parse(View data) {
     constexpr uint64_t kMaxSide = 1 << 20, kMaxLong = 1 << 30, kMaxElement = 4096;
@@ -2910,12 +2930,15 @@ Picture decode(const std::string& bundle, View data, bool with_symbols, uint64_t
     return picture;
 }
 
-// A file that has its name only when it is whole.
+// A file that has its name only when it is whole; devices and pipes are written to as they are, links stay links.
 class Output {
  public:
-    explicit Output(const std::string& path)
-        : path_(path), partial_(path + "." + std::to_string(std::random_device{}()) + ".partial") {
-        file_ = std::fopen(partial_.c_str(), "wbx");
+    explicit Output(const std::string& path) : path_(path) {
+        namespace fs = std::filesystem;
+        std::error_code ignored;
+        if (fs::is_symlink(path, ignored) && fs::is_regular_file(path, ignored)) path_ = fs::canonical(path);
+        if (!fs::is_other(path, ignored)) partial_ = path_ + "." + std::to_string(std::random_device{}()) + ".partial";
+        file_ = partial_.empty() ? std::fopen(path.c_str(), "wb") : std::fopen(partial_.c_str(), "wbx");
         if (!file_) throw Error(path + ": it cannot be written");
     }
 
@@ -2936,6 +2959,7 @@ class Output {
     }
 
     void rename() {
+        if (partial_.empty()) return;
         std::error_code error;
         std::filesystem::rename(partial_, path_, error);
         if (error) throw Error(path_ + ": it cannot be written");
@@ -2943,8 +2967,7 @@ class Output {
     }
 
  private:
-    const std::string path_;
-    std::string partial_;
+    std::string path_, partial_;
     FILE* file_;
 };
 
@@ -3005,8 +3028,26 @@ void write_symbols(Output& out, const std::vector<int32_t>& symbols) {
     std::fwrite(bytes.data(), 1, bytes.size(), out.file());
 }
 
+// Whether two names, or links, are one file; devices and pipes may well be read and written at once.
+bool same(const std::string& one, const std::string& other) {
+    namespace fs = std::filesystem;
+    std::error_code ignored;
+    if (fs::exists(one, ignored) || fs::exists(other, ignored))
+        return fs::is_regular_file(one, ignored) && fs::equivalent(one, other, ignored);
+    return fs::absolute(one).lexically_normal() == fs::absolute(other).lexically_normal();
+}
+
 void run(const std::vector<std::string>& paths, const std::string& symbols_path, uint64_t max_pixels) {
-    const Bytes data = read_file(paths[1]);
+    const auto keep = [](const std::string& output, const std::string& other, const char* what) {
+        if (same(output, other)) throw Error(output + " is " + what + "; choose another output");
+    };
+    for (const std::string& output : {paths[2], symbols_path}) {
+        if (output.empty()) continue;
+        keep(output, paths[0], "the bundle itself");
+        keep(output, paths[1], "the input itself");
+    }
+    if (!symbols_path.empty()) keep(symbols_path, paths[2], "what the picture is written to");
+    const Bytes data = from_text(read_file(paths[1]));
     const Picture picture = decode(paths[0], data, !symbols_path.empty(), max_pixels);
     Output png(paths[2]);
     write_png(png, picture);
@@ -3030,16 +3071,20 @@ int main(int argc, char** argv) {
     std::vector<std::string> paths;
     std::string symbols;
     uint64_t max_pixels = kMaxPixels;
+    bool wrong = false;
     for (int k = 1; k < argc; ++k) {
         const std::string argument = argv[k];
-        if (argument == "--symbols" && k + 1 < argc)
-            symbols = argv[++k];
-        else if (argument == "--max-pixels" && k + 1 < argc && std::atoll(argv[k + 1]) > 0)
-            max_pixels = uint64_t(std::atoll(argv[++k]));
-        else
+        if (!argument.starts_with("--")) {
             paths.push_back(argument);
+            continue;
+        }
+        const std::string value = k + 1 < argc ? argv[++k] : "";
+        if (argument == "--symbols") symbols = value;
+        if (argument == "--max-pixels") max_pixels = std::strtoull(value.c_str(), nullptr, 10);
+        const bool whole = value.find_first_not_of("0123456789") == std::string::npos && max_pixels > 0;
+        wrong |= value.empty() || !(argument == "--symbols" || (argument == "--max-pixels" && whole));
     }
-    if (paths.size() != 3) {
+    if (wrong || paths.size() != 3) {
         std::cerr << "usage: eocodec_decode BUNDLE.eocm FILE.eoc OUT.png [--symbols FILE] [--max-pixels N]\n";
         return 2;
     }

@@ -27,6 +27,7 @@ import io
 import json
 import math
 import os
+import secrets
 import struct
 import sys
 import zipfile
@@ -2051,24 +2052,52 @@ def write(path: Path, content: bytes) -> None:
     if path.exists() and not path.is_file():  # a device or a pipe
         path.write_bytes(content)
         return
-    part = path.with_name(f"{path.name}.part")
+    if path.is_symlink():  # it stays one, /dev/stdout above all
+        path = path.resolve()
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         part.write_bytes(content)
         os.replace(part, path)
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, str(path)) from None
     finally:
         part.unlink(missing_ok=True)
 
 
+def _same(one: Path, other: Path) -> bool:
+    """Whether two names, or links, are one file; devices and pipes may well be read and written at once."""
+    if one.exists() or other.exists():
+        return one.is_file() and other.is_file() and one.samefile(other)
+    return one.resolve() == other.resolve()
+
+
+def _keep(read: dict[str, Path], written: list[Path]) -> None:
+    """Refuse to write a file that is read, or one file twice."""
+    taken = [(path, f"the {what} itself") for what, path in read.items()]
+    for path in written:
+        for other, what in taken:
+            if _same(path, other):
+                raise Rejected(f"{path} is {what}; choose another output")
+        taken.append((path, "what the picture is written to"))
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0 or, after one sentence on standard error, 1."""
+    """The command line; 0 or, after one sentence on standard error, 1; wrong arguments end it with 2."""
     parser = argparse.ArgumentParser(description="Decode an .eoc file to a PNG.")
     parser.add_argument("bundle", type=Path, help="the model, .eocm")
     parser.add_argument("file", type=Path, help="the picture, .eoc")
     parser.add_argument("out", type=Path, help="the PNG to write")
     parser.add_argument("--symbols", type=Path, help="also write the file's integers, int32, little-endian")
-    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures")
+    parser.add_argument("--max-pixels", type=_positive, default=MAX_PIXELS, help="refuse larger pictures")
     given = parser.parse_args(arguments)
     try:
+        _keep({"bundle": given.bundle, "input": given.file}, [given.out] + [given.symbols] * bool(given.symbols))
         picture, symbols = decode_with_symbols(given.file.read_bytes(), Bundle(given.bundle), given.max_pixels)
         if given.symbols:
             write(given.symbols, symbols.astype("<i4").tobytes())

@@ -6,7 +6,8 @@
  * is one line on standard error; the exit code is then 1, or 2 if the command line is wrong.
  */
 
-import { readFileSync, realpathSync, writeFileSync } from "node:fs";
+import { readFileSync, realpathSync, statSync, writeFileSync } from "node:fs";
+import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { deflateSync } from "node:zlib";
@@ -55,6 +56,34 @@ export function toPng({ width, height, data, samples, alpha }) {
   ]);
 }
 
+/**
+ * Whether two names, or links, are one file; devices and pipes may well be read and written at once.
+ *
+ * @param {string} one
+ * @param {string} other
+ */
+function same(one, other) {
+  const [a, b] = [one, other].map((path) => statSync(path, { bigint: true, throwIfNoEntry: false }));
+  if (a && b) return a.isFile() && a.dev === b.dev && a.ino === b.ino;
+  return !a && !b && resolve(one) === resolve(other);
+}
+
+/**
+ * Refuse to write a file that is read, or one file twice.
+ *
+ * @param {string} model
+ * @param {string} file
+ * @param {string[]} outputs
+ */
+function keep(model, file, ...outputs) {
+  const taken = [[model, "the bundle itself"], [file, "the input itself"]];
+  for (const output of outputs) {
+    const found = taken.find(([path]) => same(output, path));
+    if (found) throw new EocodecError(`${output} is ${found[1]}; choose another output`);
+    taken.push([output, "what the picture is written to"]);
+  }
+}
+
 /** @param {string[]} args @returns {Promise<number>} exit code */
 async function main(args) {
   let parsed;
@@ -69,6 +98,7 @@ async function main(args) {
   const { symbols } = parsed.values;
   const limit = parsed.values["max-pixels"];
   try {
+    keep(model, file, output, ...(symbols ? [symbols] : []));
     const bundle = await Bundle.load(readFileSync(model), ort);
     const picture = await decode(readFileSync(file), bundle, {
       symbols: symbols !== undefined,

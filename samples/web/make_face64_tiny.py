@@ -152,5 +152,7 @@ def derive(files: dict[str, bytes]) -> dict[str, bytes]:
 
 if __name__ == "__main__":
     source, target = map(Path, sys.argv[1:])
+    if target.exists() and target.samefile(source):
+        sys.exit(f"{target} is the model itself; choose another output")
     write_bundle(target, derive(read_bundle(source)))
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
