@@ -81,11 +81,25 @@ def test_targets_are_met(crop: np.ndarray, target: dict[str, float]) -> None:
 
 def test_tiles_give_what_the_whole_gives(crop: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eocodec.flow.distributed.bfloat16_pays", lambda device: False)  # which depends on the sizes
-    whole = decompress(compress(crop, 40, effort=1, tune="psnr"))
+    found = []  # what is coded later may differ by far more: one latent at an edge of rounding is context of others
+    best = effort._Slopes.best
+
+    def remember(self: effort._Slopes, have: list[np.ndarray]) -> list[np.ndarray]:
+        result = best(self, have)
+        found.append((have, result))
+        return result
+
+    monkeypatch.setattr(effort._Slopes, "best", remember)
+    whole = compress(crop, 40, effort=1, tune="psnr")
     monkeypatch.setattr(effort, "WHOLE", 1)
     monkeypatch.setattr(effort, "TILE", 64)
-    tiled = decompress(compress(crop, 40, effort=1, tune="psnr"))
-    assert np.abs(whole.astype(int) - tiled).mean() < 0.02
+    tiled = compress(crop, 40, effort=1, tune="psnr")
+    (have, wanted), (_, got) = found
+    for before, one, other in zip(have, wanted, got, strict=True):
+        moved = np.abs(one - before).mean()
+        assert moved > 0 and np.abs(one - other).mean() < 0.01 * moved
+    assert len(tiled) == pytest.approx(len(whole), rel=0.01)
+    assert psnr(crop, decompress(tiled)) == pytest.approx(psnr(crop, decompress(whole)), abs=0.03)
 
 
 def test_what_transparency_hides_has_no_error(crop: np.ndarray) -> None:
