@@ -13,7 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-__all__ = ["TEMPORARY", "atomic_file", "atomic_write", "lock_folder", "make_folder", "place_of", "try_folder"]
+__all__ = [
+    "TEMPORARY",
+    "atomic_file",
+    "atomic_write",
+    "lock_folder",
+    "make_folder",
+    "own_folder",
+    "place_of",
+    "try_folder",
+    "used_folder",
+]
 
 TEMPORARY = r"\.[0-9a-f]{16}\.partial"
 """Regular expression of the names of unfinished files; a process that is killed leaves one behind."""
@@ -98,6 +108,49 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     try_folder(folder)
+
+
+@contextmanager
+def used_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Make a folder as :func:`make_folder` does; what was made of it goes again if it is empty when the block ends.
+
+    Raises:
+        OSError: see :func:`make_folder`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with used_folder(f"{folder}/x/y"):
+        ...         os.listdir(folder)
+        ...     os.listdir(folder)
+        ['x']
+        []
+    """
+    made = [place for place in (Path(folder), *Path(folder).parents) if not os.path.lexists(place)]
+    try:
+        make_folder(folder)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            for place in made:
+                place.rmdir()
+
+
+@contextmanager
+def own_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other processes out of a folder (:func:`lock_folder`) that is made and removed by :func:`used_folder`.
+
+    Raises:
+        BlockingIOError: it is another's.
+        OSError: it cannot be made, or not be written to.
+    """
+    with used_folder(folder):
+        held = lock_folder(folder)
+        try:
+            yield
+        finally:
+            if held is not None:
+                os.close(held)
 
 
 def lock_folder(folder: str | os.PathLike[str]) -> int | None:

@@ -38,6 +38,7 @@ from eocodec.adapt.stages import Stages  # noqa: E402
 from eocodec.adapt.state import Order, Progress  # noqa: E402
 from eocodec.adapt.survey import held_out_places, jpeg_quality, survey  # noqa: E402
 from eocodec.errors import EocodecError  # noqa: E402
+from eocodec.files import lock_folder  # noqa: E402
 from eocodec.flow.model import PhotoModel  # noqa: E402
 from eocodec.flow.restored import photo_weights  # noqa: E402
 from eocodec.image import is_grey  # noqa: E402
@@ -480,6 +481,33 @@ def test_nothing_gained_writes_nothing(scans: Path, tmp_path: Path, monkeypatch:
     done = CliRunner().invoke(cli, ["adapt", str(scans), "-o", str(out)])
     assert done.exit_code == NOTHING_GAINED and "nothing was gained" in done.output
     assert not list(tmp_path.glob("x.*"))
+
+
+def test_two_adaptations_do_not_work_on_one_output(scans: Path, tmp_path: Path) -> None:
+    state = tmp_path / "x.eocm.adapt"
+    state.mkdir()
+    (state / "kept").write_bytes(b"")
+    held = lock_folder(state)
+    if held is None:
+        pytest.skip("the system has no locks")
+    try:
+        done = CliRunner().invoke(cli, ["adapt", str(scans), "-o", str(tmp_path / "x.eocm")])
+        with pytest.raises(EocodecError, match="another adaptation is at work on it"):
+            adapt(Order(str(scans), tmp_path / "x.eocm"), STAGES)
+    finally:
+        os.close(held)
+    assert done.exit_code and (state / "kept").exists()
+
+
+def test_an_adaptation_that_writes_nothing_leaves_no_folder(scans: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for given in (few, tmp_path / "missing"):
+        done = CliRunner().invoke(cli, ["adapt", str(given), "-o", str(tmp_path / "new" / "x.eocm")])
+        assert done.exit_code and not (tmp_path / "new").exists()
+    with pytest.raises(EocodecError, match="no pictures found"):
+        adapt(Order(str(few), tmp_path / "x.eocm"), STAGES)
+    assert not (tmp_path / "x.eocm.adapt").exists()
 
 
 def test_an_interruption_says_that_one_can_go_on(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -245,7 +245,7 @@ def test_what_must_not_be_added_or_removed(delta: Path, folder: Path, tmp_path: 
         return str(e.value)
 
     assert "add that one first" in refusal("models", "add", needing)
-    assert "comes with eocodec and cannot be replaced" in refusal("models", "add", PHOTO)
+    assert "cannot be replaced; export it under another --name" in refusal("models", "add", PHOTO)
     picture = tmp_path / "picture.png"
     picture.write_bytes(b"no bundle")
     assert refusal("models", "add", picture) == f"{picture}: not a model bundle, whose name ends in .eocm"

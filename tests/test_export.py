@@ -105,6 +105,29 @@ def test_training_leaves_a_checkpoint_a_log_and_pictures(trained: Path) -> None:
     assert list(run.glob("validation*.png"))
 
 
+@pytest.mark.parametrize(
+    ("output", "more", "name"),
+    [("mine.eocm", (), "mine"), ("photo.eocm", (), "photo"), ("mine.eocm", ("--name", "other"), "other")],
+)
+def test_a_bundle_is_called_as_its_file_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, more: tuple[str, ...], name: str
+) -> None:
+    names: list[str] = []
+
+    def exported(*paths: Path, **options: object) -> None:
+        names.append(str(options["name"]))
+        raise EocodecError("far enough")
+
+    monkeypatch.setattr("eocodec_export.export", exported)
+    monkeypatch.chdir(tmp_path)
+    Path("checkpoint.pt").write_bytes(b"")
+    command = ["export", "checkpoint.pt", "--data", "pictures"]
+    CliRunner().invoke(cli, [*command, "-o", output, *more])
+    assert names == [name]
+    refused = CliRunner().invoke(cli, [*command, "-o", "my model.eocm"])
+    assert "--name gives it one" in str(refused.exception) and len(names) == 1
+
+
 def test_an_exported_bundle_compresses(trained: Path, chelsea: np.ndarray, call: Runner) -> None:
     bundle = trained / "small.eocm"
     done = codec.compress_picture(chelsea, 100, model=bundle, measure=True)

@@ -194,7 +194,14 @@ def test_broken_weights_are_not_kept_and_those_that_were_are_trained_again(tmp_p
         (('method = "bfVAE"', 'method = "XVAE"'), "no VAE is called XVAE"),
         (("latents = 5", "latents = 0"), "latents of a subject"),
         (("latents = 5", "latent = 5"), "has no entry latent"),
-        (("latents = 5", "weights = {gamma = 1}"), "weights of bfVAE"),
+        (("latents = 5", "weights = {gamma = 1}"), "weights of bfVAE have no entry gamma; known are: kl, capacity"),
+        (("latents = 5", 'weights = {kl = "a"}'), "kl in the weights of bfVAE cannot be 'a'"),
+        (("latents = 5", 'weights = {warm_up = "a"}'), "warm_up in the weights of bfVAE cannot be 'a'"),
+        (("latents = 5", "weights = {kl = -1.0}"), "kl in the weights of bfVAE cannot be -1.0"),
+        (("latents = 5", "weights = {kl = true}"), "kl in the weights of bfVAE cannot be True"),
+        (("latents = 5", "weights = {ramp = 0}"), "ramp in the weights of bfVAE cannot be 0"),
+        (("latents = 5", "weights = {of_samples = 1}"), "of_samples in the weights of bfVAE cannot be 1"),
+        (("latents = 5", "rate = inf"), "rate of a subject of kind vae cannot be inf"),
         (("latents = 5", "weights = {correlation = 2.0}"), "correlation of the noise"),
         (('name = "EOFlow"', 'start = "middle"'), "starts random or from components, not middle"),
         (('name = "EOFlow"', 'optimiser = "sgd"'), "optimiser is adam or soap, not sgd"),
@@ -208,6 +215,7 @@ def test_mistakes_in_a_file_are_one_sentence(tmp_path, change, sentence):
     path.write_text(REPORT.replace(*change, 1))
     with pytest.raises(EocodecError, match=sentence):
         running.carry_out(load_report(path))
+    assert not [p for p in (tmp_path / "report").rglob("*") if p.is_file()]  # nothing was trained
 
 
 def test_face_model_refuses_other_pictures(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from eocodec_export import refinement, refining  # noqa: E402
+from eocodec_export import grey, lossless, mean, progressive, refinement, refining, repack  # noqa: E402
 
 import eocodec  # noqa: E402
 from eocodec.adapt.stages import Refined, Stretch  # noqa: E402
@@ -100,6 +101,47 @@ def test_training_lowers_the_error_of_files(
     assert errors[1] < errors[0]
     data = eocodec.compress(pictures[0], 20, model=after)
     assert eocodec.decompress(data, model=after).shape == pictures[0].shape
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "arguments", "words"),
+    [
+        (refinement, ("missing.eocm", ".", "out"), "missing.eocm: no such model bundle"),
+        (refinement, (SMALL, "missing", "out"), "missing does not exist"),
+        (progressive, (SMALL, "missing.pt", SAMPLES, "out.eocm"), "missing.pt: no such checkpoint"),
+        (grey, ("start", "missing.eocm", SAMPLES, "out.pt"), "missing.eocm: no such model bundle"),
+        (grey, ("export", SMALL, "missing.pt", SAMPLES, "out"), "missing.pt: no such checkpoint"),
+        (grey, ("add", SMALL, "missing", "out.eocm"), "missing: no part for grey pictures"),
+        (lossless, (SMALL, "missing", "out.eocm"), "missing does not exist"),
+        (mean, ("missing.pt", "missing.pt", "out.pt"), "missing.pt: no such checkpoint"),
+        (repack, ("missing.eocm",), "missing.eocm: No such file or directory"),
+        (repack, (Path(__file__),), "is no bundle, or is damaged"),
+    ],
+)
+def test_commands_of_the_export_end_with_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: ModuleType,
+    arguments: tuple[str | Path, ...],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        module.main([str(argument) for argument in arguments])
+    said = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 1 and len(said) == 1 and words in said[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_is_not_tuned_is_refused_before_pictures_are_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(refinement, "refinement_of", lambda files, latents: None)
+    with pytest.raises(SystemExit):
+        refinement.main([str(SMALL), "missing", "out"])
+    assert "it needs a tuned one" in capsys.readouterr().err
 
 
 class Counting:

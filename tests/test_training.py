@@ -269,6 +269,90 @@ def test_resuming_continues_the_stream_gains_optimiser_and_average(tmp_path: Pat
     assert [first.advance() for _ in range(3)] == [second.advance() for _ in range(3)]
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """The folder of a run with a checkpoint at iteration 3."""
+    run = Run(configure(tmp_path_factory.mktemp("begun"), pictures), CPU)
+    for _ in range(3):
+        run.advance()
+    run.save()
+    return run.config.out
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("optimiser", "soap", "optimiser = 'adam' and not 'soap'"),
+        ("stream", "aligned", "stream = 'crops' and not 'aligned'"),
+        ("seed", 2, "seed = 1 and not 2"),
+        ("hold_out", 4, "hold_out = 3 and not 4"),
+        ("hold_out_by", "group", "hold_out_by = 'picture' and not 'group'"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_not_resumed(
+    tmp_path: Path, pictures: Path, begun: Path, key: str, value: object, words: str
+) -> None:
+    cut = [(name, picture[:32, :32]) for name, picture in read_pictures(pictures)]  # a size that both streams take
+    config = replace(configure(tmp_path, pictures), out=begun)
+    with pytest.raises(EocodecError, match=f"a run with {words};"):
+        aligned = (cut, cut) if key == "stream" else None
+        Run(replace(config, **{key: value}), CPU, resume=True, pictures=aligned)
+
+
+@pytest.mark.parametrize("old, new", [("soap", "adam"), ("aligned", "crops")])
+def test_states_say_of_which_optimiser_and_stream_they_are(tmp_path: Path, pictures: Path, old: str, new: str) -> None:
+    key = "stream" if new == "crops" else "optimiser"
+    cut = [(name, picture[:48, :48]) for name, picture in read_pictures(pictures)]
+    config = replace(configure(tmp_path, pictures), crop=48 if key == "stream" else 32, **{key: old})
+    run = Run(config, CPU, pictures=(cut, cut))
+    run.advance()
+    run.save()
+    raw = load_checkpoint(run.checkpoint).raw
+    torch.save({k: v for k, v in raw.items() if k not in ("settings", "pictures")}, run.checkpoint)  # as they once were
+    Run(config, CPU, resume=True, pictures=(cut, cut))
+    with pytest.raises(EocodecError, match=f"{key} = '{old}' and not '{new}'"):
+        Run(replace(config, crop=32, **{key: new}), CPU, resume=True, pictures=(cut, cut))
+
+
+def test_it_is_said_what_makes_a_resumed_run_another_one(tmp_path: Path, pictures: Path, begun: Path) -> None:
+    config = replace(configure(tmp_path, pictures), out=begun)
+    said: list[str] = []
+    Run(config, CPU, resume=True, report=said.append)
+    assert not said
+    run = Run(replace(config, batch=8, epsilon=1e-3), CPU, resume=True, report=said.append)
+    assert len(said) == 1 and "batch = 4 and not 8, epsilon = 1e-08 and not 0.001;" in said[0]
+    assert [group["eps"] for group in run.optimiser.param_groups] == [1e-3, 1e-3]
+    Run(replace(config, crop=48), CPU, resume=True, report=said.append)
+    assert len(said) == 2 and "crop = 32 and not 48" in said[1]
+    train, held_out = split(read_pictures(pictures), 3)
+    Run(config, CPU, resume=True, report=said.append, pictures=(train[1:], held_out))
+    assert len(said) == 3 and "other pictures to train on" in said[2]
+    raw = load_checkpoint(begun / "checkpoint.pt").raw
+    older = replace(config, out=tmp_path / "older", batch=8)
+    older.out.mkdir()
+    torch.save({k: v for k, v in raw.items() if k not in ("settings", "pictures")}, older.out / "checkpoint.pt")
+    assert Run(older, CPU, resume=True, report=said.append, pictures=(train[1:], held_out)).iteration == 3
+    assert len(said) == 3
+
+
+def test_a_plan_that_is_done_is_said_to_be(tmp_path: Path, pictures: Path, begun: Path, call: Runner) -> None:
+    shutil.copytree(begun, tmp_path / "run")
+    config = write_config(tmp_path, first=1, second=1)
+    done = call("train", config, "--data", pictures, "--device", "cpu", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert b"nothing is left to do: iteration 3 is reached, and the stages have 2 together" in done.stderr
+
+
+def test_a_training_that_does_not_begin_leaves_no_folder(tmp_path: Path, pictures: Path, call: Runner) -> None:
+    config = write_config(tmp_path)
+    for more in (("--data", tmp_path / "missing"), ("--data", pictures, "--start", config)):
+        done = call("train", config, "--device", "cpu", "--out", tmp_path / "new" / "run", *more)
+        assert done.returncode == 1 and not (tmp_path / "new").exists(), done.stderr
+    (tmp_path / "run").mkdir()
+    call("train", config, "--device", "cpu", "--data", tmp_path / "missing")
+    assert (tmp_path / "run").exists()  # which was there before
+
+
 def test_steps_of_bands_follow_the_flow_unless_they_are_fixed(tmp_path: Path, pictures: Path) -> None:
     config = configure(tmp_path, pictures)
     likelihood, joint = config.stages
@@ -663,6 +747,10 @@ def test_bad_pictures_and_shards_are_named(tmp_path: Path, pictures: Path) -> No
     (mixed / "z.png").write_bytes(good[:200])
     (mixed / "a-0.tar").unlink()
     with pytest.raises(EocodecError, match=r"z\.png: the picture is damaged"):
+        read_pictures(mixed)
+    for k in range(6):
+        (mixed / f"y{k}.png").write_bytes(good[:200])
+    with pytest.raises(EocodecError, match=r"^7 of 7 pictures cannot be read: .*y0\.png: .*y4\.png: .*; and 2 more$"):
         read_pictures(mixed)
 
 

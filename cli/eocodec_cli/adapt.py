@@ -2,13 +2,15 @@
 
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from eocodec.errors import EocodecError
-from eocodec.files import make_folder
+from eocodec.files import used_folder
 from eocodec.model.shelf import check_new_name
 from eocodec_cli import files
 
@@ -85,15 +87,12 @@ def command(
         if made.is_dir():
             raise EocodecError(f"{made} is a folder")
         files.check_new(str(made), force)
-    try:
-        make_folder(output.parent)
-    except OSError as e:
-        raise EocodecError(f"{output.parent}: no files can be written there ({e.strerror})") from None
     order = Order(pictures, output, minutes, model, goal, full, device, threads)
     shown = _Shown(minutes * 60)
     try:
         stages = Stages(adapted_files, refined_files, exact_files)
-        outcome = adapt(order, stages, shown.say, shown.tick)
+        with _folder(output.parent):
+            outcome = adapt(order, stages, shown.say, shown.tick)
     except NothingGainedError as e:
         shown.end()
         click.echo(f"eocodec: {e}", err=True)
@@ -112,6 +111,21 @@ def command(
         f"{output}  id {outcome.identity[:8]}  {outcome.size / 1e6:.2f} MB  {outcome.gain:.2f} {outcome.unit} "
         f"on {outcome.held_out} held-out pictures, {outcome.seconds / 60:.1f} minutes"
     )
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """The folder of the output, which is made, and goes again where nothing is left in it.
+
+    Raises:
+        EocodecError: it cannot be made, or not be written to.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(used_folder(folder))
+        except OSError as e:
+            raise EocodecError(f"{folder}: no files can be written there ({e.strerror})") from None
+        yield
 
 
 class _Shown:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from eocodec.errors import EocodecError
+from eocodec.errors import EocodecError, ModelError
 from eocodec.model.shelf import check_name
 from eocodec_cli import files
 
@@ -20,7 +20,7 @@ from eocodec_cli import files
     required=True,
     help="Pictures to calibrate on: folder, .tar, or a pattern of shards.",
 )
-@click.option("--name", default="photo", show_default=True, help="Name in the manifest.")
+@click.option("--name", help="What the model is called; default: the name of the .eocm file.")
 @click.option("--card", default="", help="One line about the model.")
 @click.option(
     "--pictures", type=click.IntRange(min=2), default=96, show_default=True, help="Photos the tables are fitted on."
@@ -42,7 +42,7 @@ def command(
     checkpoint: Path,
     output: Path,
     data: Path,
-    name: str,
+    name: str | None,
     card: str,
     pictures: int,
     lossless: bool,
@@ -73,7 +73,11 @@ def command(
 
     if output.suffix != ".eocm":
         raise EocodecError(f"{output}: a bundle's name must end in .eocm")
-    check_name(name)
+    name = output.stem if name is None else name
+    try:
+        check_name(name)
+    except ModelError as e:
+        raise EocodecError(f"{e}; --name gives it one") from None
     files.check_new(str(output), force)
     files.check_place(str(output))
     if lossless_start and not lossless:

@@ -106,7 +106,8 @@ def _check_present(bundle: Path, model: "Model", present: Path, shipped: bool) -
 
     if shipped:
         raise EocodecError(
-            f"{bundle}: a model called {model.name} comes with eocodec and cannot be replaced; --model takes a path"
+            f"{bundle}: a model called {model.name} comes with eocodec and cannot be replaced; export it under another "
+            "--name, or give its path to --model"
         )
     old = load_model(present)
     if old.full_id == model.full_id and set(old.files) <= set(model.files):

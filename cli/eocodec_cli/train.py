@@ -4,14 +4,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from eocodec.errors import EocodecError
-from eocodec.files import lock_folder, make_folder
+from eocodec.files import own_folder
 
 if TYPE_CHECKING:
     from eocodec.flow.training import Run, TrainingConfig
@@ -85,24 +85,25 @@ def command(
 def _own(out: Path) -> Iterator[None]:
     """Make the run's folder, see that it can be written to before pictures are read, and keep other runs out of it.
 
+    It is removed again where the run leaves nothing in it.
+
     Raises:
         EocodecError: it cannot, or another run is at work there.
     """
-    try:
-        make_folder(out)
-        held = lock_folder(out)
-    except BlockingIOError:
-        raise EocodecError(f"{out}: another training is at work there") from None
-    except OSError as e:
-        raise EocodecError(f"{out}: cannot be written to ({e.strerror})") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(own_folder(out))
+        except BlockingIOError:
+            raise EocodecError(f"{out}: another training is at work there") from None
+        except OSError as e:
+            raise EocodecError(f"{out}: cannot be written to ({e.strerror})") from None
         yield
-    finally:
-        if held is not None:
-            os.close(held)
 
 
 def _train(run: "Run") -> None:
+    if run.ranks.main and run.iteration >= run.total:
+        done = f"iteration {run.iteration} is reached, and the stages have {run.total} together"
+        click.echo(f"nothing is left to do: {done}", err=True)
     recent: dict[str, float] = {}
     main, terminal = run.ranks.main, sys.stderr.isatty()
     speed = ""

@@ -8,7 +8,8 @@ nothing is gained, nothing. What is needed to go on after an interruption lies i
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from eocodec.adapt.state import Clock, Order, Progress, mark_of, read_progress, 
 from eocodec.adapt.survey import Named, Survey, evenly, survey
 from eocodec.cores import cores
 from eocodec.errors import EocodecError
+from eocodec.files import own_folder
 from eocodec.flow.pictures import Picture
 from eocodec.model.bundle import Model, write_bundle
 from eocodec.model.delta import write_delta
@@ -114,9 +116,32 @@ def adapt(
         tick: called now and then with the seconds that have passed and are allowed, and what was gained so far.
 
     Raises:
-        EocodecError: too few pictures, a bundle that cannot be trained, or a state that belongs to something else.
+        EocodecError: too few pictures, a bundle that cannot be trained, or a state that belongs to something else or is
+            being worked on.
         NothingGainedError: it got no better.
     """
+    with _own(order):
+        return _adapt(order, stages, report, tick)
+
+
+@contextmanager
+def _own(order: Order) -> Iterator[None]:
+    """Keep other runs out of the state's folder, which goes again where nothing is left in it.
+
+    Raises:
+        EocodecError: it cannot be made, or another run is at work there.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(own_folder(order.state))
+        except BlockingIOError:
+            raise EocodecError(f"{order.out}: another adaptation is at work on it; give this one another -o") from None
+        except OSError as e:
+            raise EocodecError(f"{order.state}: cannot be written to ({e.strerror})") from None
+        yield
+
+
+def _adapt(order: Order, stages: Stages, report: Callable[[str], None], tick: Tick) -> Outcome:
     clock = Clock()
     goal = GOALS[order.goal]
     if order.device == "cuda" and not isinstance(goal, FlowGoal):

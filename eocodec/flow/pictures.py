@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from eocodec.errors import EocodecError
+from eocodec.errors import EocodecError, ImageError
 from eocodec.flow.shards import expand, read_shard
 from eocodec.image import Picture as Opened
 from eocodec.image import read_picture
@@ -28,6 +28,7 @@ Picture = npt.NDArray[np.uint8]
 Source = tuple[str, str, Path | bytes]  # path that orders it, name for messages, where its bytes are
 
 HOLD_OUT_BY = ("picture", "group")
+NAMED = 5  # unreadable pictures that a message names
 
 
 def read_pictures(source: Path | str) -> list[tuple[str, Picture]]:
@@ -37,13 +38,22 @@ def read_pictures(source: Path | str) -> list[tuple[str, Picture]]:
         source: a folder of pictures or of `.tar` shards, a `.tar`, or a pattern: `shards-{000..011}.tar`, `*.tar`.
 
     Raises:
-        EocodecError: nothing there, a shard missing or damaged, or a picture that cannot be decoded, which is named.
+        EocodecError: nothing there, a shard missing or damaged, or pictures that cannot be decoded, which are named.
     """
     found = sorted(sources(str(source)), key=lambda s: PurePosixPath(s[0]).parts)
     if not found:
         raise EocodecError(f"no pictures found under {source}")
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        return list(threads.map(_named, found))
+        read = list(threads.map(_named, found))
+    errors = [one for one in read if isinstance(one, ImageError)]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        more = f"; and {len(errors) - NAMED} more" if len(errors) > NAMED else ""
+        raise EocodecError(
+            f"{len(errors)} of {len(found)} pictures cannot be read: {'; '.join(map(str, errors[:NAMED]))}{more}"
+        )
+    return [one for one in read if not isinstance(one, ImageError)]
 
 
 def sources(pattern: str) -> Iterator[Source]:
@@ -106,8 +116,11 @@ def opened(source: Source) -> Opened:
     return filled(read_picture(place if isinstance(place, Path) else io.BytesIO(place), name))
 
 
-def _named(source: Source) -> tuple[str, Picture]:
-    return PurePosixPath(source[0]).name, decoded(source)
+def _named(source: Source) -> tuple[str, Picture] | ImageError:
+    try:
+        return PurePosixPath(source[0]).name, decoded(source)
+    except ImageError as e:
+        return e
 
 
 def greyed(picture: Picture) -> Picture:

@@ -32,6 +32,7 @@ from eocodec.flow.graph import StepGraph
 from eocodec.flow.loss import RATE_BINS, BatchLoss, rate_bin
 from eocodec.flow.model import MODELS, build, kind_of
 from eocodec.flow.pictures import Picture, greyed, read_pictures, split
+from eocodec.flow.resuming import changes, digest_of, settings_of
 from eocodec.flow.soap import Soap
 from eocodec.flow.streams import AlignedStream, Prefetch, Stream, open_stream
 from eocodec.flow.trainable import Draws, Stage
@@ -79,6 +80,8 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
         raw = torch.load(path, map_location=device, weights_only=True)
         kind = raw.get("model_kind", "photo")  # checkpoints without it are from before there were several kinds
         return Checkpoint(MODELS[kind][0](**raw["model_config"]), raw["iteration"], raw["average"], raw, kind)
+    except FileNotFoundError as e:
+        raise EocodecError(f"{path}: no such checkpoint") from e
     except (OSError, KeyError, TypeError, RuntimeError, EOFError, ValueError, AttributeError) as e:
         raise EocodecError(f"{path} is not an eocodec checkpoint") from e
     except Exception as e:  # pickle.UnpicklingError and zip errors differ between torch versions
@@ -134,7 +137,7 @@ class Run:
         pictures: to train on and to hold out, with their names, instead of those of the configuration.
 
     Raises:
-        EocodecError: bad pictures or checkpoint, or a batch that the processes cannot share evenly.
+        EocodecError: bad pictures or checkpoint, one of another run, or a batch that the processes cannot share evenly.
     """
 
     def __init__(
@@ -167,6 +170,7 @@ class Run:
             usable = self.model.usable(config.crop, config.crop)[0]
             raise EocodecError(f"crop = {config.crop} is no size that the model takes; {usable} is")
         self.stream, held_out = open_pictures(config, pictures)
+        self._digest = digest_of(self.stream.pictures)
         self.held_out = [(name, picture) for name, picture in held_out if self._takes(picture)]
         self.loader: Prefetch | None = None
         if isinstance(self.stream, AlignedStream) and not resume and start is None:
@@ -202,7 +206,7 @@ class Run:
                     f"{start}: its weights do not fit all sizes of the configuration; {nets} anew: {', '.join(anew)}"
                 )
         if resume:
-            self._restore(_fitting(load_checkpoint(self.checkpoint, device), self.checkpoint, config).raw)
+            self._restore(_fitting(load_checkpoint(self.checkpoint, device), self.checkpoint, config).raw, report)
         self.autocast = bfloat16_pays(device) if config.autocast == "auto" else config.autocast == "on"
         self.loss = BatchLoss(self.model, self.autocast, config.compile, report if ranks.main else lambda message: None)
         # The stages leave some parameters out: the likelihood knows no refinement.
@@ -218,9 +222,12 @@ class Run:
         except EocodecError:
             return False
 
-    def _restore(self, raw: dict[str, Any]) -> None:
+    def _restore(self, raw: dict[str, Any], report: Callable[[str], None]) -> None:
         if "optimiser" not in raw:
             raise EocodecError(f"{self.checkpoint} holds weights only, which --start takes; there is no run to resume")
+        for sentence in changes(self.checkpoint, raw, self.config, self._digest):
+            if self.ranks.main:
+                report(sentence)
         self.model.load_state_dict(raw["model"])
         self.average, self._averaged = raw["average"], None
         try:
@@ -229,6 +236,8 @@ class Run:
             raise EocodecError(
                 f"{self.checkpoint} comes from an older version and cannot be resumed; begin a new run with --start"
             ) from None
+        for group in self.optimiser.param_groups:
+            group["eps"] = self.config.epsilon
         self.iteration = raw["iteration"]
         if raw["running"].shape == self.running.shape:  # older checkpoints kept it in other bins
             self.running = raw["running"].cpu()
@@ -256,6 +265,8 @@ class Run:
             "running": self.running,
             "stream": self.stream.state() if self.loader is None else self.loader.state,
             "random": self.random.get_state(),
+            "settings": settings_of(self.config),
+            "pictures": self._digest,
         }
         self.config.out.mkdir(parents=True, exist_ok=True)
         with atomic_file(self.checkpoint) as file:

@@ -38,6 +38,7 @@ from eocodec.flow.training import load_checkpoint
 from eocodec.model.bundle import Model, write_bundle
 from eocodec.model.grey import FOLDER
 from eocodec.model.library import bundle_files, load_model
+from eocodec_export.commands import ending
 from eocodec_export.grey_parts import MANIFEST, grey_parts, with_grey
 from eocodec_export.refinement import decoded_pictures, train
 
@@ -198,6 +199,7 @@ def read_parts(folder: Path) -> dict[str, bytes]:
     return found
 
 
+@ending
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -238,6 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         start(options.bundle, pictures, options.out, options.width, options.steps, options.seed)
         return
     loaded = load_checkpoint(options.checkpoint)
+    if not isinstance(loaded.config, PhotoConfig) or loaded.config.axes != 1:
+        raise EocodecError(f"{options.checkpoint} holds no model of grey pictures (axes = 1)")
     model = PhotoModel(loaded.config).eval().requires_grad_(False)
     model.load_state_dict(loaded.average)
     if options.command == "refine":

@@ -40,6 +40,7 @@ from eocodec.image import is_grey
 from eocodec.model import parts
 from eocodec.model.bundle import Model, write_bundle
 from eocodec.model.library import bundle_files
+from eocodec_export.commands import ending
 from eocodec_export.graphs import EXACT
 from eocodec_export.photos import prepared
 from eocodec_export.predictor import (
@@ -657,6 +658,7 @@ def add_lossless(
     return model
 
 
+@ending
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -20,6 +20,7 @@ import torch
 from eocodec.errors import EocodecError
 from eocodec.files import atomic_file
 from eocodec.flow.training import load_checkpoint
+from eocodec_export.commands import ending
 
 __all__ = ["mean_of"]
 
@@ -51,16 +52,14 @@ def mean_of(paths: Sequence[Path]) -> dict[str, Any]:
     return {k: v for k, v in first.raw.items() if k in KEPT} | {"average": mean}
 
 
+@ending
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="+", type=Path)
     parser.add_argument("out", type=Path)
     options = parser.parse_args(arguments)
-    try:
-        content = mean_of(options.checkpoints)
-    except EocodecError as e:
-        parser.exit(1, f"{e}\n")
+    content = mean_of(options.checkpoints)
     with atomic_file(options.out) as file:
         torch.save(content, file)
 

@@ -27,6 +27,7 @@ from eocodec.model import parts
 from eocodec.model.bundle import Model, write_bundle
 from eocodec.model.library import bundle_files
 from eocodec_export.bundle import check_context
+from eocodec_export.commands import ending
 from eocodec_export.embedded import fit_probabilities
 from eocodec_export.graphs import entropy_graphs
 
@@ -79,6 +80,7 @@ def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.shape == other.shape and bool((one - other).abs().max() <= TOLERANCE * one.abs().max())
 
 
+@ending
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

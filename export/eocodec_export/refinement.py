@@ -46,6 +46,7 @@ from eocodec.model.bundle import Model, write_bundle
 from eocodec.model.grey import GreyFiles
 from eocodec.model.library import bundle_files, load_model
 from eocodec_export.adapted import adapted_files
+from eocodec_export.commands import ending
 
 __all__ = [
     "Batch",
@@ -330,6 +331,7 @@ def train(
     return trainer.average
 
 
+@ending
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -348,16 +350,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--hold-out", type=int, default=40)
     options = parser.parse_args(arguments)
     model = load_model(options.bundle, 1)
-    options.folder.mkdir(parents=True, exist_ok=True)
+    net = refinement_of(bundle_files(options.bundle), options.latents)  # before hours of work
+    if net is None:
+        raise EocodecError(
+            f"{options.bundle}: the refinement of this model cannot be trained on files; it needs a tuned one "
+            "(refine_blocks of at least 1)"
+        )
     named = read_pictures(options.pictures)
     pictures = [p for _, p in (split(named, options.hold_out, "picture")[0] if options.hold_out else named)]
+    options.folder.mkdir(parents=True, exist_ok=True)
     for number in range(options.passes):
         if not list(options.folder.glob(f"{number}-*.npz")):
             for k, decoded in enumerate(decoded_pictures(model, pictures, options.seed + number)):
                 decoded.save(options.folder / f"{number}-{k:05d}.npz")
-    net = refinement_of(bundle_files(options.bundle), options.latents)
-    if net is None:
-        raise EocodecError(f"{options.bundle}: the refinement of this model cannot be trained on files")
     if options.new:
         width, coarse, blocks, tail = options.new
         torch.manual_seed(options.seed)

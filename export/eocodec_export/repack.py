@@ -11,12 +11,15 @@ import argparse
 import io
 import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import zopfli.zlib
 
+from eocodec.errors import EocodecError
 from eocodec.files import atomic_write
+from eocodec_export.commands import ending
 
 __all__ = ["repacked"]
 
@@ -77,13 +80,17 @@ def _raw(entry: zipfile.ZipInfo, content: bytes) -> bytes:
     return content[start : start + entry.compress_size]
 
 
+@ending
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", type=Path, nargs="+")
     for path in parser.parse_args(arguments).bundles:
         before = path.read_bytes()
-        after = repacked(before)
+        try:
+            after = repacked(before)
+        except (zipfile.BadZipFile, zlib.error):
+            raise EocodecError(f"{path} is no bundle, or is damaged") from None
         atomic_write(path, after)
         print(f"{path}: {len(before)} -> {len(after)} bytes")
 

@@ -138,9 +138,15 @@ class VAEPlan(Plan):
         Raises:
             EocodecError: one is unknown or out of range.
         """
+        known = {f.name: f for f in fields(Weights)}
+        for key, value in self.weights.items():
+            if key not in known:
+                raise EocodecError(f"weights of {self.title} have no entry {key}; known are: {', '.join(known)}")
+            if not _fits(key, value, known[key].default):
+                raise EocodecError(f"{key} in the weights of {self.title} cannot be {value!r}")
         try:
             return dataclasses.replace(METHODS[self.method], **self.weights)
-        except (TypeError, ValueError) as e:
+        except ValueError as e:
             raise EocodecError(f"weights of {self.title}: {e}") from None
 
     def train(self, data: Dataset, seed: int, progress: Progress) -> tuple[Subject, State]:
@@ -282,21 +288,24 @@ def plan_of(values: dict[str, Any]) -> Plan:
     for key, value in values.items():
         if key not in known:
             raise EocodecError(f"a subject of kind {kind} has no entry {key}; known are: {', '.join(known)}")
-        _check(kind, key, value, known[key].default)
+        if not _fits(key, value, known[key].default):
+            raise EocodecError(f"{key} of a subject of kind {kind} cannot be {value!r}")
     return PLANS[kind](**values)
 
 
-def _check(kind: str, key: str, value: Any, default: Any) -> None:
-    """Numbers are positive, or not negative where the default is 0 or a weight; types are those of the defaults."""
+def _fits(key: str, value: Any, default: Any) -> bool:
+    """Whether a value has the type of its default.
+
+    Numbers are finite and positive, or not negative where the default is 0 or a real number.
+    """
+    if isinstance(default, bool):
+        return isinstance(value, bool)
     if isinstance(default, str):
-        fits = isinstance(value, str)
-    elif isinstance(default, int):
-        fits = type(value) is int and value >= (0 if default == 0 else 1)
-    elif isinstance(default, float) or (default is None and key == "noise"):
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-    elif default is None:
-        fits = type(value) is int and value >= 1
-    else:
-        fits = isinstance(value, dict)
-    if not fits:
-        raise EocodecError(f"{key} of a subject of kind {kind} cannot be {value!r}")
+        return isinstance(value, str)
+    if isinstance(default, int):
+        return type(value) is int and value >= (0 if default == 0 else 1)
+    if isinstance(default, float) or (default is None and key == "noise"):
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    if default is None:
+        return type(value) is int and value >= 1
+    return isinstance(value, dict)
