@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 from eocodec.errors import EocodecError
-from eocodec.files import place_of, try_folder
+from eocodec.files import place_of, try_folder, used_folder
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -326,21 +326,12 @@ def make_folders(jobs: Sequence[Job]) -> None:
     Raises:
         EocodecError: one cannot be made.
     """
-    made: list[Path] = []
-    click.get_current_context().call_on_close(functools.partial(_remove_empty, made))
+    context = click.get_current_context()
     for folder in {Path(j.target).parent for j in jobs if j.in_folder}:
         try:
-            made += [f for f in (folder, *folder.parents) if not f.exists()]
-            folder.mkdir(parents=True, exist_ok=True)
+            context.with_resource(used_folder(folder))
         except OSError as e:
             raise EocodecError(f"{folder}: cannot be made ({e.strerror})") from None
-
-
-def _remove_empty(folders: Sequence[Path]) -> None:
-    """Remove those folders in which there is nothing, or only others of them."""
-    for folder in sorted(folders, key=lambda f: len(f.parts), reverse=True):
-        with suppress(OSError):  # there is something in it
-            folder.rmdir()
 
 
 def check_new(target: str, force: bool) -> None:

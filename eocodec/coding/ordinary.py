@@ -445,11 +445,8 @@ def pieces_of(
     step, refined = model.manifest.decoder_step(delta), _is_refined(model, header, places)
     size = header.width, header.height
     for rows, columns, values in transform.synthesise_tiles(model, latents, step, *size, places, refined):
-        yield (
-            rows,
-            columns,
-            greyed(transform.interleaved(values, header.depth, header.span), header.grey and len(values) > 1),
-        )
+        piece = transform.interleaved(values, header.depth, header.span)
+        yield rows, columns, greyed(piece, header.grey and len(values) > 1)
 
 
 def picture_of(
