@@ -140,7 +140,7 @@ def test_pictures_have_traversals_on_their_page(tmp_path):
 
 
 DIVERGING = (
-    'kind = "vae"\nmethod = "VAE"\nlatents = 3\nrate = 1.0',
+    'kind = "vae"\nmethod = "VAE"\nlatents = 3\nrate = 1000.0',
     'kind = "flow"\nname = "VAE"\nrate = 1.0\nnet_rate = 1.0',
     'kind = "flow"\nname = "VAE"\nrate = 1.0\nnet_rate = 1.0\noptimiser = "soap"',
 )
