@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from paths import SAMPLES
 from PIL import Image
+from sheets import sheet
 
 import eocodec
-from eocodec import codec
+from eocodec import codec, format
 from eocodec.coding import chroma, ordinary
 from eocodec.denoising import denoise_picture
 from eocodec.image import Bytes
 from eocodec.metrics import psnr
+from eocodec.regions import Region
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket")
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -106,6 +108,15 @@ def test_other_files_are_as_they_were(options: dict[str, Any], monkeypatch: pyte
     assert ordinary.CALM not in done.notes
     monkeypatch.setattr(chroma, "calmed", lambda rgb: None)
     assert codec.compress_picture(noisy, **options).data == done.data
+
+
+def test_pages_say_it_of_their_photographs() -> None:
+    place = Region(60, 48, 176, 128)
+    page = sheet(330, 420, {place: "coffee"})
+    assert ordinary.CALM not in codec.compress_picture(page).notes
+    page[place.place] = white(page[place.place], 9)
+    done = codec.compress_picture(page, verify=True)
+    assert format.parse(done.data).header.page and ordinary.CALM in done.notes
 
 
 def test_fine_steps_keep_it() -> None:

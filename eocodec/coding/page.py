@@ -121,6 +121,11 @@ class PageJob(SteppedJob):
         parts = [format.from_bytes(s.payload) for s in whole_file(file).segments]
         return self._with_photographs([job.expected(part) for job, part in zip(self._jobs, parts, strict=True)])
 
+    def notes(self, file: AnyFile) -> tuple[str, ...]:
+        """See :meth:`Job.notes`: what is said of any photograph."""
+        parts = [format.from_bytes(s.payload) for s in whole_file(file).segments]
+        return tuple(sorted({n for job, part in zip(self._jobs, parts, strict=True) for n in job.notes(part)}))
+
     def _with_photographs(self, photographs: list[Bytes]) -> Bytes:
         rgb = self.exact_layer.copy()
         for region, photograph in zip(self.places, photographs, strict=True):
