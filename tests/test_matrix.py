@@ -349,6 +349,11 @@ def test_sixteen_bit_colour_keeps_its_upper_eight_bits(channels: int) -> None:
     assert np.abs(picture.rgb[..., 0] - deep[..., 0] / 257).max() < 1
     with pytest.raises(EocodecError, match="more bits a sample"):
         eocodec.compress(picture, lossless=True, depth=8)
+    if channels != 3:
+        with pytest.raises(EocodecError, match="transparency has more bits"):
+            eocodec.compress(picture, lossless=True)
+        deep[..., -1] = deep[..., -1] // 257 * 257
+        picture = read_picture(_png(deep, 16))
     whole = codec.decode_file(eocodec.compress(picture, lossless=True))
     assert np.array_equal(whole.rgb, np.repeat(deep[..., :1], 3, 2) if channels == 2 else deep[..., :3])
     assert _same(whole.alpha, picture.alpha)

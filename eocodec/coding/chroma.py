@@ -62,17 +62,23 @@ def _is_noisy(rgb: Bytes) -> bool:
     blocks = np.stack([rgb[y : y + BLOCK, x : x + BLOCK] for y in tops for x in lefts])
     chroma = blocks.astype(np.float32) @ TO_CHROMA.T
     magnitudes = [np.abs(d).reshape(len(blocks), -1, 2) for d in _haar(chroma)]
-    medians = [np.median(m, 1) for m in magnitudes]
-    deviation, tail = MAD * medians[2], np.quantile(magnitudes[2], 0.9, 1) / np.maximum(medians[2], FLAT)
+    medians = [_quantile(m, 0.5, 1) for m in magnitudes]
+    deviation, tail = MAD * medians[2], _quantile(magnitudes[2], 0.9, 1) / np.maximum(medians[2], FLAT)
     diagonal = medians[2] / np.maximum(np.minimum(medians[0], medians[1]), FLAT)
     for channel in range(2):
         there = deviation[:, channel] > FLAT
-        if there.mean() < 0.5 or np.median(deviation[there, channel]) < LEAST:
+        if there.mean() < 0.5:
             continue
-        white = np.median(diagonal[there, channel]) >= LEAST_DIAGONAL
-        if white and np.median(tail[there, channel]) <= LONGEST_TAIL:
+        level, white, long = (_quantile(a[there, channel], 0.5, 0) for a in (deviation, diagonal, tail))
+        if level >= LEAST and white >= LEAST_DIAGONAL and long <= LONGEST_TAIL:
             return True
     return False
+
+
+def _quantile(a: Float32, share: float, axis: int) -> Float32:
+    """A quantile along an axis, one of the values (`np.median` imports masked arrays, which takes its time)."""
+    at = int(share * a.shape[axis])
+    return np.asarray(np.partition(a, at, axis).take(at, axis))
 
 
 def _spread(size: int) -> list[int]:
@@ -113,6 +119,6 @@ def _deviation(diagonal: Float32) -> Float32:
     missing = rows * edge - diagonal.shape[0], columns * edge - diagonal.shape[1]
     whole = np.pad(np.abs(diagonal), ((0, missing[0]), (0, missing[1]), (0, 0)), "symmetric")
     blocks = whole.reshape(rows, edge, columns, edge, 2).transpose(0, 2, 1, 3, 4).reshape(rows, columns, -1, 2)
-    deviation = (MAD * np.median(blocks, 2)).astype(np.float32)
+    deviation = np.float32(MAD) * _quantile(blocks, 0.5, 2)
     every = deviation.repeat(BLOCK, 0).repeat(BLOCK, 1)
     return every[: 2 * diagonal.shape[0], : 2 * diagonal.shape[1]]
