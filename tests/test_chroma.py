@@ -15,6 +15,7 @@ from eocodec.coding import chroma, ordinary
 from eocodec.denoising import denoise_picture
 from eocodec.image import Bytes
 from eocodec.metrics import psnr
+from eocodec.model.library import load_model
 from eocodec.regions import Region
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket")
@@ -41,8 +42,8 @@ def test_noise_is_found_where_it_is(name: str) -> None:
     assert chroma.calmed(clean) is None
     for noisy in (white(clean, 5), white(clean, 20), of_light(clean)):
         calm = chroma.calmed(noisy)
-        assert calm is not None and calm.shape == noisy.shape and calm.dtype == np.uint8
-        assert psnr(clean, calm) > psnr(clean, noisy) + 0.2
+        assert calm is not None and calm.rgb.shape == noisy.shape and calm.rgb.dtype == np.uint8
+        assert psnr(clean, calm.rgb) > psnr(clean, noisy) + 0.2
 
 
 @pytest.mark.parametrize(
@@ -66,8 +67,9 @@ def test_luma_and_edges_of_colours_stay() -> None:
     y, x = np.mgrid[:160, :200]
     edges = np.where(((x // 20 + y // 20) % 2)[..., None] == 0, [190, 60, 50], [60, 110, 170]).astype(np.uint8)
     noisy = white(edges, 6)
-    calm = chroma.calmed(noisy)
-    assert calm is not None
+    found = chroma.calmed(noisy)
+    assert found is not None and 3 < found.noise < 5
+    calm = found.rgb
     assert np.abs((calm.astype(float) - noisy) @ LUMA).max() <= 1.0
     near = (x % 20 < 1) | (x % 20 > 18)
     for channel in (0, 2):
@@ -80,7 +82,8 @@ def test_strips_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     noisy = white(picture("astronaut"), 8)
     whole = chroma.calmed(noisy)
     monkeypatch.setattr(chroma, "STRIP", 64)
-    assert whole is not None and np.array_equal(chroma.calmed(noisy), whole)
+    strips = chroma.calmed(noisy)
+    assert whole is not None and strips is not None and np.array_equal(strips.rgb, whole.rgb)
 
 
 def test_files_for_the_eye_take_fewer_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,10 +126,28 @@ def test_fine_steps_keep_it() -> None:
     noisy = white(picture("chelsea"), 6)
     finest = codec.compress_picture(noisy, 768, measure=True)
     assert finest.psnr is not None and finest.psnr > 48 and ordinary.CALM not in finest.notes
-    shares = [chroma.share_kept(delta / 255) for delta in (200, 4, 3, 2, 1.5, 0.1)]
+    calm = chroma.Calm(noisy, 5.0)
+    shares = [calm.share_kept(delta / 255) for delta in (200, 5, 4.8, 4.4, 4.2, 0.1)]
     assert shares[:2] == [0, 0] and shares[-2:] == [1, 1] and 0 < shares[2] < shares[3] < 1
-    between = codec.compress_picture(noisy, 430, measure=True, verify=True)
-    assert ordinary.CALM in between.notes and between.psnr is not None and 36 < between.psnr < 48
+    found = chroma.calmed(noisy)
+    assert found is not None
+    rate = load_model("photo").manifest.rate_of((0.55 * found.noise + 1.8) / 255)
+    between = codec.compress_picture(noisy, rate, measure=True, verify=True)
+    assert ordinary.CALM in between.notes and between.psnr is not None and 34 < between.psnr < 48
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "rocket"])
+@pytest.mark.parametrize("sigma", [3, 6])
+def test_fine_colours_of_small_pictures_stay(name: str, sigma: float) -> None:
+    """What is taken is noise: in neither difference of colour does the picture go away from the clean one."""
+    image = Image.open(SAMPLES / f"{name}.png").convert("RGB")
+    clean = np.asarray(image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS))
+    noisy = white(clean, sigma)
+    calm = chroma.calmed(noisy)
+    assert calm is not None
+    before, after = (((p.astype(float) - clean) @ chroma.TO_CHROMA.T) ** 2 for p in (noisy, calm.rgb))
+    assert (after.mean((0, 1)) < before.mean((0, 1))).all()
 
 
 @pytest.mark.slow

@@ -10,13 +10,16 @@ which noise is the same, and the deviation there is what counts as noise (the me
 spatial adaptation by wavelet shrinkage*, Biometrika 81, 1994). docs/METHOD.md, "Noise of colours", has the figures.
 """
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from eocodec.image import Bytes
 
-__all__ = ["calmed", "share_kept"]
+__all__ = ["Calm", "calmed"]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -27,36 +30,53 @@ FLAT = 0.25  # levels, the deviation of blocks that hold nothing to judge by
 LONGEST_TAIL = 2.6  # of the 0.9-quantile to the median of magnitudes; a normal distribution's is 2.44
 LEAST_DIAGONAL = 0.85  # of the deviation of diagonal details to the smaller of the others
 MAD = 1.4826  # deviation of a normal distribution over the median of its magnitudes
-EDGE = 4.0  # deviations beyond which a difference is no noise
+EDGE = 3.0  # deviations beyond which a difference is no noise
 NEAR = ImageFilter.MaxFilter(5)  # pixels that belong to an edge: two around its own
 STRIP = 256  # rows that are worked at together
 REACH = BLOCK  # rows that are seen above and below them
-CALM_STEP, FULL_STEP = 4.0, 1.5  # levels, the steps down to which all noise of colours is left out, and none any more
+# Steps down to so many deviations and levels are coarse against noise; at those so many octaves finer it is all coded.
+DEVIATIONS, LEVELS, BETWEEN = 0.6, 2.0, 0.25
 # Differences of colour, R, G, B to Cb and Cr, and back what they add to R, G, B (ITU-R BT.601).
 TO_CHROMA = np.array([[-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32)
 FROM_CHROMA = np.array([[0.0, 1.402], [-0.344136, -0.714136], [1.772, 0.0]], np.float32)
 
 
-def calmed(rgb: Bytes) -> Bytes | None:
+@dataclass(frozen=True)
+class Calm:
+    """A picture without the noise of its colours: `rgb (H, W, 3)`, and the deviation of what was taken, 8-bit levels.
+
+    Arguments:
+        rgb: the picture.
+        noise: of the differences of colour.
+    """
+
+    rgb: Bytes
+    noise: float
+
+    def share_kept(self, delta: float) -> float:
+        """How much of the noise is coded at step Δ (range 0 to 1): none where it is coarse against it, else all."""
+        octaves = math.log2((DEVIATIONS * self.noise + LEVELS) / (255 * delta))
+        return min(max(octaves / BETWEEN, 0.0), 1.0)
+
+
+def calmed(rgb: Bytes) -> Calm | None:
     """The picture `(H, W, 3)` of 8 bits without the noise of its colours; None if there is none that is worth it."""
-    if min(rgb.shape[:2]) < 2 * BLOCK or not _is_noisy(rgb):
+    noise = _noise(rgb) if min(rgb.shape[:2]) >= 2 * BLOCK else None
+    if noise is None:
         return None
     result = np.empty_like(rgb)
     height = len(rgb)
     for top in range(0, height, STRIP):
         first, last = max(0, top - REACH), min(height, top + STRIP + REACH)
-        result[top : top + STRIP] = _calm(rgb[first:last])[top - first : top - first + STRIP]
-    return result
+        result[top : top + STRIP] = _calm(rgb[first:last], noise)[top - first : top - first + STRIP]
+    return Calm(result, float(noise.max()))
 
 
-def share_kept(delta: float) -> float:
-    """How much of the noise of colours is coded at step Δ (range 0 to 1): none at coarse steps, all at fine ones."""
-    x = np.log(CALM_STEP / (255 * delta)) / np.log(CALM_STEP / FULL_STEP)
-    return float(min(max(x, 0.0), 1.0))
+def _noise(rgb: Bytes) -> Float32 | None:
+    """Deviation of the white noise `(2,)` of a picture's differences of colour; None if their details are none.
 
-
-def _is_noisy(rgb: Bytes) -> bool:
-    """Whether the finest details of a picture's colours are white noise, by a sample of its blocks."""
+    Judged by a sample of its blocks.
+    """
     height, width = rgb.shape[:2]
     tops, lefts = (_spread(size) for size in (height, width))
     blocks = np.stack([rgb[y : y + BLOCK, x : x + BLOCK] for y in tops for x in lefts])
@@ -65,14 +85,15 @@ def _is_noisy(rgb: Bytes) -> bool:
     medians = [_quantile(m, 0.5, 1) for m in magnitudes]
     deviation, tail = MAD * medians[2], _quantile(magnitudes[2], 0.9, 1) / np.maximum(medians[2], FLAT)
     diagonal = medians[2] / np.maximum(np.minimum(medians[0], medians[1]), FLAT)
+    levels, noisy = np.zeros(2, np.float32), False
     for channel in range(2):
         there = deviation[:, channel] > FLAT
         if there.mean() < 0.5:
             continue
         level, white, long = (_quantile(a[there, channel], 0.5, 0) for a in (deviation, diagonal, tail))
-        if level >= LEAST and white >= LEAST_DIAGONAL and long <= LONGEST_TAIL:
-            return True
-    return False
+        levels[channel] = level
+        noisy |= bool(level >= LEAST and white >= LEAST_DIAGONAL and long <= LONGEST_TAIL)
+    return levels if noisy else None
 
 
 def _quantile(a: Float32, share: float, axis: int) -> Float32:
@@ -94,12 +115,12 @@ def _haar(a: Float32) -> tuple[Float32, Float32, Float32]:
     return (p + q - r - s) * half, (p - q + r - s) * half, (p - q - r + s) * half
 
 
-def _calm(rgb: Bytes) -> Bytes:
-    """Rows of a picture without the noise of their colours."""
+def _calm(rgb: Bytes, noise: Float32) -> Bytes:
+    """Rows of a picture without the noise of their colours, of a deviation `(2,)` at most."""
     height, width = rgb.shape[:2]
     whole = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), "edge").astype(np.float32)
     chroma = whole @ TO_CHROMA.T
-    edge = EDGE * _deviation(_haar(chroma)[2])
+    edge = EDGE * np.minimum(_deviation(_haar(chroma)[2]), noise)
     change = np.empty_like(chroma)
     for channel in range(2):
         fine = np.ascontiguousarray(chroma[..., channel])

@@ -224,11 +224,11 @@ class OrdinaryJob(SteppedJob):
     def calm_latents(self) -> list[Float32]:
         """Latents of the picture without the noise of its colours, found again as :attr:`latents` are."""
         assert self.calm is not None
-        return transform.analyse(self.model, self.calm)
+        return transform.analyse(self.model, self.calm.rgb)
 
     def latents_at(self, delta: float) -> list[Float32]:
         """Latents of the picture as it is to be seen at step Δ (range 0 to 1), see `eocodec.coding.chroma`."""
-        share = 1.0 if self.calm is None else chroma.share_kept(delta)
+        share = 1.0 if self.calm is None else self.calm.share_kept(delta)
         if share == 1.0:
             return self.latents
         if share == 0.0:
@@ -238,7 +238,7 @@ class OrdinaryJob(SteppedJob):
     def notes(self, file: AnyFile) -> tuple[str, ...]:
         """See :meth:`Job.notes`."""
         tuned = isinstance(file, File) and file.header.tuning > 0
-        return (CALM,) if self.calm is not None and tuned and chroma.share_kept(file.delta) < 1 else ()
+        return (CALM,) if self.calm is not None and tuned and self.calm.share_kept(file.delta) < 1 else ()
 
     def _targets(self, header: Header, fineness: Fineness) -> list[Float32]:
         """What is to be coded at a step: the latents of the picture, or better ones if there is an improver.
@@ -256,8 +256,8 @@ class OrdinaryJob(SteppedJob):
 
             refined = _is_refined(self.model, header, places)
             values = self._values
-            if self.calm is not None and chroma.share_kept(header.delta) < 1:
-                values = self.calm.astype(np.float32) / np.float32(255)
+            if self.calm is not None and self.calm.share_kept(header.delta) < 1:
+                values = self.calm.rgb.astype(np.float32) / np.float32(255)
             wanted = PictureAtStep(self.model, self.picture, values, header, places, refined)
             self._improved = header.step, improver(wanted, latents, decoded)
         return self._improved[1]
