@@ -230,7 +230,8 @@ def open_picture(
     if picture.depth > 8 and not (coding.deep and _plain(denoise, tune, focus)):
         picture = picture.at_depth(8)
     if value_range is not None and (picture.depth == 8 or lossless):
-        raise EocodecError("a value range is for ordinary files of pictures that keep 16 bits a sample")
+        why = "a lossless file keeps all values, whatever they are" if lossless else "of this one 8 are"
+        raise EocodecError(f"a value range is for pictures of which 16 bits a sample are kept in ordinary files; {why}")
     if picture.depth > 8 and not lossless:
         picture = replace(picture, span=levels.span_of(picture.rgb, "bits" if value_range is None else value_range))
     values, sigma = None, None

@@ -66,10 +66,19 @@ def white_of_bits(high: int) -> int:
     return (1 << filled_bits(high)) - 1 if 0 < high < 1 << FEW_BITS else TOP
 
 
-def white_remarks(white: int) -> list[str]:
-    """A sentence, if what is white in 8 bits of a picture of 16 is not the greatest value."""
+def white_remarks(white: int, span: tuple[int, int] | None = None) -> list[str]:
+    """A sentence, if 8 bits of a picture of 16 are not simply the upper ones, or hold next to nothing of it.
+
+    Arguments:
+        white: the value that is white in 8 bits.
+        span: the least and the greatest value, if they are known.
+    """
     bits = white.bit_length()
-    return [f"its values fill {bits} of 16 bits; they are taken as {bits}-bit values"] if white < TOP else []
+    if white < TOP:
+        return [f"its values fill {bits} of 16 bits; they are taken as {bits}-bit values"]
+    if span is not None and span[1] - span[0] < 1 << FEW_BITS:
+        return [f"its values are all from {span[0]} to {span[1]}; next to no levels of them remain in 8 bits"]
+    return []
 
 
 def filled_bits(high: float) -> int:

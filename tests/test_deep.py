@@ -209,9 +209,10 @@ def test_ranges_that_are_none_are_refused(wanted: Any, message: str) -> None:
 
 @pytest.mark.parametrize("options", [{"lossless": True}, {"depth": 8}, {"progressive": True}, {"denoise": 5}])
 def test_a_range_goes_with_ordinary_files_of_16_bits(scene: Words, options: dict[str, Any]) -> None:
-    with pytest.raises(EocodecError, match="a value range is for ordinary files of pictures that keep 16 bits"):
+    why = "a lossless file keeps all values" if "lossless" in options else "of this one 8 are"
+    with pytest.raises(EocodecError, match=f"16 bits a sample are kept in ordinary files; {why}"):
         eocodec.compress(scene[:20, :20], value_range="full", **options)
-    with pytest.raises(EocodecError, match="a value range is for ordinary files"):
+    with pytest.raises(EocodecError, match="a value range is for pictures of which 16 bits"):
         eocodec.compress(np.zeros((5, 5, 3), np.uint8), value_range="bits")
 
 
@@ -255,6 +256,9 @@ def test_pictures_of_few_bits_are_written_as_so_many_of_8(scene: Words, tmp_path
         assert any("fill 12 of 16 bits; they are taken as 12-bit values" in said for said in done["warnings"])
         assert psnr((scene >> 8).astype(np.uint8), np.asarray(Image.open(target).convert("RGB"))) > 28
     assert not json.loads(run("decompress", "-f", "--json", str(source), "-o", str(png)).stdout)["warnings"]
+    source.write_bytes(eocodec.compress((scene >> 6) + np.uint16(30000), 200, value_range="filled"))
+    done = json.loads(run("decompress", "-f", "--json", str(source), "-o", str(jpeg)).stdout)
+    assert any("next to no levels of them remain in 8 bits" in said for said in done["warnings"])
 
 
 def test_tables_are_chosen_by_what_they_cost() -> None:

@@ -119,7 +119,7 @@ def command(
         warnings += type_remarks(suffix, alpha=decoded.alpha is not None, deep=deep, image=image)
         deep = deep and wide.holds(suffix)
         if not deep and not isinstance(file, Tiny) and file.header.deep:
-            warnings += white_remarks(decoded.white)
+            warnings += white_remarks(decoded.white, file.header.span)
         opaque = decoded.alpha is not None and not keeps_alpha(suffix)
         if deep:
             content = wide.encode(decoded.rgb, decoded.alpha, decoded.grey, suffix)

@@ -235,7 +235,7 @@ def decompress(body: bytes, kind: str, salvage: bool) -> Answer:
     file = from_bytes(data, salvage)
     notes = file_remarks(file)
     if isinstance(file, File) and file.header.deep:
-        notes += [DECODED, *white_remarks(decoded.white)]
+        notes += [DECODED, *white_remarks(decoded.white, file.header.span)]
     notes += type_remarks(TYPES[kind], alpha=decoded.alpha is not None)
     return Answer(encode_picture(image, TYPES[kind]), kind, headers, tuple(notes))
 
