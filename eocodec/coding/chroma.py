@@ -6,8 +6,9 @@ whatever the picture; here that is done where colours are nothing but noise at t
 Noise is told from fine colours by what is left of the two differences of colour between neighbouring pixels (the Haar
 details): of white noise all three have one deviation, whereas diagonal details of pictures are smaller, and its values
 are spread as a normal distribution's are, whereas those of pictures have long tails. Both are judged in blocks, within
-which noise is the same, and the deviation there is what counts as noise (the median rule of Donoho & Johnstone, *Ideal
-spatial adaptation by wavelet shrinkage*, Biometrika 81, 1994). docs/METHOD.md, "Noise of colours", has the figures.
+which noise is the same (by the median rule of Donoho & Johnstone, *Ideal spatial adaptation by wavelet shrinkage*,
+Biometrika 81, 1994). The deviation of a block is what counts as noise there, but no more than that of the median block:
+in a block of fine colours the details are the colours. docs/METHOD.md, "Noise of colours", has the figures.
 """
 
 import math
